@@ -1,0 +1,41 @@
+# make demo   renders a few films, indexes them and finds moments by sentences
+# make test   runs the tests
+# make check  formatting, lint, types, layers, tests: what CI runs
+# make bench  prints the figures of docs/benchmarks.md
+# Each makes .venv first where it is not there; a second run starts at once.
+
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+# the gpu extra where an NVIDIA driver answers, else cpu; `make demo FAISS=cpu` decides by hand
+FAISS  ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+
+.PHONY: demo test check lint bench clean
+
+demo: $(READY)
+	$(BIN)/scanonce demo
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks.pipeline
+	$(BIN)/python -m benchmarks.search
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=23.2"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[$(FAISS),dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo bench

@@ -1,0 +1,1 @@
+"""Decoder back ends, one a file."""

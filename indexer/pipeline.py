@@ -1,0 +1,309 @@
+"""A folder becomes an index: decode, encode, store, publish.
+
+Decoding runs in child processes (`indexer.workers`), encoding here, in batches that cross the borders of videos, so
+that neither waits for the other. A video becomes searchable by one commit; the vector index follows from that. What
+is done is never done again: stop a run at any point and start it anew, it goes on with the next video.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.decode import Sampling
+from indexer.encode import EncodedVideo, encode_videos
+from indexer.library import NewContent, Plan, ScanProblem, plan, scan
+from indexer.settings import IndexerSettings
+from indexer.workers import DecodePool, DecodeRequest, Event, Failed, Finished, Frames, Opened
+from models.clip4clip import pool_spans
+from models.encoder import ClipEncoder
+from models.runtime import num_cores
+from storage.catalog import Catalog, RunCounts, RunOutcome
+from storage.clips import ClipGrid
+from storage.features import FeatureStore
+from storage.generations import publish
+from storage.layout import IndexLayout, Manifest, create_or_check
+from storage.records import VideoInfo
+from storage.settings import StorageSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run is; given to the observer several times a second at most."""
+
+    videos_done: int
+    videos_total: int
+    bytes_done: float
+    """Of the files to be decoded; the file in work counts by the share decoded."""
+    bytes_total: int
+    video_seconds: float
+    """Seconds of video decoded and encoded so far."""
+    current: Path | None
+    """The file heard of last."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexReport:
+    """What a run did."""
+
+    counts: RunCounts
+    problems: tuple[ScanProblem, ...]
+    """Files and folders that are partial, failed or could not be looked at, with the reason."""
+    interrupted: bool = False
+
+    @property
+    def nothing_usable(self) -> bool:
+        """Files were given, and not one of them is searchable now."""
+        counts = self.counts
+        return counts.indexed + counts.partial + counts.skipped == 0
+
+
+Observer = Callable[[Progress], None]
+
+
+def index_library(
+    roots: Sequence[Path],
+    *,
+    layout: IndexLayout,
+    encoder: ClipEncoder,
+    settings: IndexerSettings,
+    storage: StorageSettings,
+    observe: Observer = lambda _: None,
+    retry_failed: bool = False,
+) -> IndexReport:
+    """Brings the index in line with what lies under the given folders.
+
+    Args:
+        roots: folders, or single video files.
+        layout: the index directory; made where it does not exist.
+        encoder: its vision tower is used.
+        settings: sampling, clips, decoding.
+        storage: the vector index.
+        observe: told how far the run is.
+        retry_failed: decode again what failed before and has not changed.
+
+    Returns:
+        What was done. Ctrl-C ends the run early with ``interrupted`` set; every video finished by then is kept.
+
+    Raises:
+        ManifestMismatch: the index was made with other settings; nothing was changed.
+        IndexDirectoryError: the index cannot be written.
+    """
+    create_or_check(layout, make_manifest(encoder, settings))
+    with Catalog.open(layout.catalog) as catalog:
+        run = _Run(catalog, layout, encoder, settings, storage, observe)
+        return run.index(roots, retry_failed=retry_failed)
+
+
+def make_manifest(encoder: ClipEncoder, settings: IndexerSettings) -> Manifest:
+    """What an index made with this encoder and these settings says of itself."""
+    return Manifest(
+        encoder=encoder.name,
+        fingerprint=encoder.fingerprint,
+        dim=encoder.dim,
+        sampling=settings.sampling,
+        sample_fps=settings.sample_fps,
+        clip_scales_seconds=settings.clip_scales_seconds,
+        clip_stride_ratio=settings.clip_stride_ratio,
+    )
+
+
+class _Run:
+    """One run: what it works with, and what it has counted so far."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        layout: IndexLayout,
+        encoder: ClipEncoder,
+        settings: IndexerSettings,
+        storage: StorageSettings,
+        observe: Observer,
+    ) -> None:
+        self.catalog = catalog
+        self.layout = layout
+        self.encoder = encoder
+        self.settings = settings
+        self.storage = storage
+        self.observe = observe
+        self.features = FeatureStore(layout.features)
+        self.grid = make_manifest(encoder, settings).grid
+        self.counts = RunCounts()
+        self.problems: list[ScanProblem] = []
+        self.published_at = time.monotonic()
+
+    def index(self, roots: Sequence[Path], *, retry_failed: bool) -> IndexReport:
+        """The story of a run: look, decode, encode, store, forget, publish."""
+        run_id = self.catalog.begin_run("index")
+        outcome: RunOutcome = "failed"
+        try:
+            todo = self.look(roots, retry_failed)
+            tracker = _Tracker(todo, self.observe)
+            with self.decoders() as pool:
+                events = tracker.follow(pool.decode([new.files[0].path for new in todo.to_index]))
+                for video in encode_videos(events, self.encoder, batch_frames=self.batch_frames()):
+                    self.store(video, todo.to_index[video.job])
+                    tracker.finish(video.job)
+                    self.publish(after_seconds=self.settings.publish_seconds)
+            self.attach_and_forget(todo)
+            outcome = "done"
+        except KeyboardInterrupt:
+            outcome = "stopped"
+        finally:
+            self.publish()
+            self.catalog.finish_run(run_id, outcome, self.counts)
+        return IndexReport(self.counts, tuple(self.problems), interrupted=outcome == "stopped")
+
+    def look(self, roots: Sequence[Path], retry_failed: bool) -> Plan:
+        """What is new, changed, moved and gone; what cannot be read is recorded."""
+        endings = frozenset(f".{ending}" for ending in self.settings.extensions)
+        found = scan(roots, extensions=endings, follow_symlinks=self.settings.follow_symlinks)
+        todo = plan(self.catalog, found, retry_failed=retry_failed)
+        for root in found.roots:
+            self.catalog.add_library(root)
+        for file, reason in todo.unreadable:
+            self.catalog.record_failed([file], reason)
+            self.problems.append(ScanProblem(file.path, reason))
+        self.problems += todo.problems
+        for record in todo.failed_before:
+            self.problems.append(ScanProblem(record.stamp.path, f"failed before: {record.reason}"))
+        self.count(
+            seen=len(found.files),
+            skipped=todo.unchanged - len(todo.failed_before) + len(todo.to_attach),
+            failed=len(todo.unreadable),
+        )
+        return todo
+
+    def decoders(self) -> DecodePool:
+        """The child processes that decode."""
+        request = DecodeRequest(
+            Sampling(self.settings.sampling, self.settings.sample_fps),
+            self.settings.decoder,
+            self.encoder.preprocessing,
+            self.settings.stall_seconds,
+        )
+        return DecodePool(request, workers=self.settings.decode_workers or num_cores())
+
+    def batch_frames(self) -> int:
+        """Frames the encoder gets at once."""
+        return self.settings.batch_frames or (32 if self.encoder.device.type == "cpu" else 256)
+
+    def store(self, video: EncodedVideo | Failed, new: NewContent) -> None:
+        """Features first, then the one commit that makes the video searchable."""
+        if isinstance(video, Failed):
+            self.catalog.record_failed(new.files, video.reason, content=new.content)
+            self.problems.append(ScanProblem(new.files[0].path, video.reason))
+            self.count(failed=1)
+            return
+        self.features.write(new.content.uid, video.features)
+        self.catalog.record_indexed(
+            new.content,
+            new.files,
+            state="partial" if video.problem else "indexed",
+            duration_seconds=video.duration_seconds,
+            num_frames=len(video.features.pts_seconds),
+            info=video.info,
+            reason=video.problem,
+        )
+        if video.problem:
+            self.problems.append(ScanProblem(new.files[0].path, f"partial: {video.problem}"))
+        self.count(
+            indexed=not video.problem,
+            partial=bool(video.problem),
+            video_seconds=video.duration_seconds,
+        )
+
+    def attach_and_forget(self, todo: Plan) -> None:
+        """Notes copies and moves, then forgets what is gone, its features included."""
+        for each in todo.to_attach:
+            self.catalog.attach_file(each.video_id, each.file, full_hash=each.full_hash)
+        for video in self.catalog.forget_files(todo.to_forget):
+            self.features.delete(video.uid)
+        self.count(forgotten=len(todo.to_forget))
+
+    def publish(self, *, after_seconds: float = 0.0) -> None:
+        """Makes the vector index agree with the catalogue, where the last time is ``after_seconds`` ago."""
+        if time.monotonic() - self.published_at < after_seconds:
+            return
+        publish_clips(
+            self.catalog, self.features, self.layout, self.grid, self.encoder.dim, self.storage
+        )
+        self.published_at = time.monotonic()
+
+    def count(self, **more: float) -> None:
+        """Adds to the counts of the run."""
+        sums = {name: getattr(self.counts, name) + value for name, value in more.items()}
+        self.counts = replace(self.counts, **sums)
+
+
+def publish_clips(
+    catalog: Catalog,
+    features: FeatureStore,
+    layout: IndexLayout,
+    grid: ClipGrid,
+    dim: int,
+    settings: StorageSettings,
+) -> None:
+    """Brings the vector index in line with the searchable videos of the catalogue; no video is decoded."""
+
+    def load_clips(video_id: int) -> NDArray[np.float32]:
+        (video,) = catalog.videos([video_id])
+        stored = features.read(video.uid)
+        return pool_spans(stored.frames, stored.pts_seconds, grid.spans(video.duration_seconds))
+
+    publish(layout.vectors, catalog.live_video_ids(), load_clips, dim=dim, settings=settings)
+
+
+class _Tracker:
+    """Turns events into progress, told ten times a second at most."""
+
+    def __init__(self, todo: Plan, observe: Observer) -> None:
+        self._files = [new.files[0] for new in todo.to_index]
+        self._observe = observe
+        self._shares: dict[int, float] = {}
+        self._infos: dict[int, VideoInfo] = {}
+        self._seconds: dict[int, float] = {}
+        self._finished: set[int] = set()
+        self._told_at = 0.0
+
+    def follow(self, events: Iterator[Event]) -> Iterator[Event]:
+        """Passes events on."""
+        for event in events:
+            if isinstance(event, Opened):
+                self._infos[event.job] = event.info
+            elif isinstance(event, Frames):
+                seconds = float(event.pts_seconds[-1])
+                self._seconds[event.job] = seconds
+                self._shares[event.job] = min(
+                    1.0, seconds / max(self._infos[event.job].duration_seconds, seconds, 1e-3)
+                )
+            elif isinstance(event, Finished):
+                self._seconds[event.job] = event.end_seconds
+            self._tell(event.job)
+            yield event
+
+    def finish(self, job: int) -> None:
+        """Notes that a video is stored or has failed."""
+        self._finished.add(job)
+        self._shares[job] = 1.0
+        self._tell(job, now=len(self._finished) == len(self._files))
+
+    def _tell(self, job: int, *, now: bool = False) -> None:
+        if not now and time.monotonic() - self._told_at < 0.1:
+            return
+        self._told_at = time.monotonic()
+        self._observe(
+            Progress(
+                videos_done=len(self._finished),
+                videos_total=len(self._files),
+                bytes_done=sum(
+                    self._files[j].size_bytes * share for j, share in self._shares.items()
+                ),
+                bytes_total=sum(file.size_bytes for file in self._files),
+                video_seconds=sum(self._seconds.values()),
+                current=self._files[job].path,
+            )
+        )

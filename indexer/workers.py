@@ -1,0 +1,327 @@
+"""Decoding in guarded child processes: what a broken or hostile file does to its decoder costs that one file.
+
+The parent hands paths to a few child processes and receives frames that are already reduced to the encoder's size.
+A child that dies or falls silent is replaced, and its file is reported as failed. Only numbers and JSON come back
+from a child, never pickles, so a decoder that has been taken over cannot run code in the parent.
+
+    with DecodePool(request, workers=2) as pool:
+        for event in pool.decode(paths):
+            ...
+"""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from indexer.decode import Sampling, open_video
+from models.preprocess import Preprocessing
+from storage.errors import VideoError
+from storage.records import VideoInfo
+
+_FRAMES_PER_MESSAGE = 16
+_MESSAGES_AHEAD = 16  # decoded but not yet encoded: 16 x 16 frames of 224 x 224 are 38 MB
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeRequest:
+    """How every file is to be decoded."""
+
+    sampling: Sampling
+    backend: str
+    preprocessing: Preprocessing
+    stall_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A file was opened and is being decoded."""
+
+    job: int
+    """Position of the file in the list given to `DecodePool.decode`."""
+    info: VideoInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """The next frames of a file, in order."""
+
+    job: int
+    pts_seconds: NDArray[np.float64]
+    images: NDArray[np.uint8]
+    """``[num_frames, height, width, 3]`` at the encoder's size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A file came to its end, perhaps before its time."""
+
+    job: int
+    end_seconds: float
+    problem: str | None
+    """Why not all of it could be decoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Nothing of a file is usable; frames that came before count no more."""
+
+    job: int
+    reason: str
+
+
+Event = Opened | Frames | Finished | Failed
+
+
+class DecodePool:
+    """Child processes that decode one file each at a time."""
+
+    def __init__(self, request: DecodeRequest, *, workers: int) -> None:
+        """Children start with the first files."""
+        self._request = request
+        self._num_workers = workers
+        self._events: queue.Queue[Event | BaseException | None] = queue.Queue(_MESSAGES_AHEAD)
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> "DecodePool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        if self._thread is None:
+            return
+        while self._thread.is_alive():  # it may be waiting for room in the queue
+            with contextlib.suppress(queue.Empty):
+                self._events.get(timeout=0.05)
+        self._thread.join()
+
+    def decode(self, paths: Sequence[Path]) -> Iterator[Event]:
+        """Events of all files, those of one file in order, files interleaved. Call once."""
+        self._thread = threading.Thread(
+            target=self._run, args=(paths,), daemon=True, name="decode-pool"
+        )
+        self._thread.start()
+        while (event := self._events.get()) is not None:
+            if isinstance(event, BaseException):
+                raise event
+            yield event
+
+    def _run(self, paths: Sequence[Path]) -> None:
+        children: list[_Child] = []
+        try:
+            self._serve(paths, children)
+            self._put(None)
+        except BaseException as error:  # handed to the thread that iterates, which raises it
+            self._put(error)
+        finally:
+            for child in children:
+                child.stop()
+
+    def _serve(self, paths: Sequence[Path], children: list["_Child"]) -> None:
+        """Keeps every child busy until all files are done."""
+        waiting = list(enumerate(paths))[::-1]
+        while (
+            waiting or any(child.job is not None for child in children)
+        ) and not self._stop.is_set():
+            while waiting and (child := self._idle(children)) is not None:
+                job, path = waiting.pop()
+                busy = sum(other.job is not None for other in children)
+                # the last files share the cores that no other file needs
+                threads = max(1, self._num_workers // (busy + 1 + len(waiting)))
+                child.start(job, path, threads)
+            self._receive([child for child in children if child.job is not None], children)
+
+    def _idle(self, children: list["_Child"]) -> "_Child | None":
+        for child in children:
+            if child.job is None:
+                return child
+        if len(children) == self._num_workers:
+            return None
+        children.append(_Child(self._request))
+        return children[-1]
+
+    def _receive(self, busy: list["_Child"], children: list["_Child"]) -> None:
+        for connection in wait([child.connection for child in busy], timeout=0.5):
+            child = next(child for child in busy if child.connection is connection)
+            try:
+                event = child.receive()
+            except (
+                EOFError,
+                OSError,
+                ValueError,
+                KeyError,
+                TypeError,
+            ):  # gone, or talking nonsense
+                self._replace(child, children, child.describe_exit())
+                continue
+            child.heard_at = time.monotonic()
+            if isinstance(event, Finished | Failed):
+                child.job = None
+            self._put(event)
+            # time spent waiting for room in the queue is not the children's silence
+            waited = time.monotonic() - child.heard_at
+            for other in busy:
+                other.heard_at += waited
+        for child in busy:
+            silent = time.monotonic() - child.heard_at
+            if (
+                child.job is not None
+                and silent > self._request.stall_seconds
+                and not child.connection.poll()
+            ):
+                self._replace(
+                    child, children, f"the decoder gave no frame for {silent:.0f} s and was stopped"
+                )
+
+    def _replace(self, child: "_Child", children: list["_Child"], reason: str) -> None:
+        assert child.job is not None
+        self._put(Failed(child.job, reason))
+        child.stop()
+        children.remove(child)
+
+    def _put(self, event: Event | BaseException | None) -> None:
+        while not self._stop.is_set():
+            with contextlib.suppress(queue.Full):
+                self._events.put(event, timeout=0.1)
+                return
+
+
+class _Child:
+    """The parent's end of one child process."""
+
+    def __init__(self, request: DecodeRequest) -> None:
+        context = _process_context()
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(
+            target=serve, args=(theirs, request), daemon=True, name="decoder"
+        )
+        self.process.start()
+        theirs.close()
+        self.job: int | None = None
+        self.heard_at = time.monotonic()
+
+    def start(self, job: int, path: Path, threads: int) -> None:
+        self.job = job
+        self.heard_at = time.monotonic()
+        # a child that died meanwhile is noticed when its answer is read
+        with contextlib.suppress(OSError):
+            self.connection.send_bytes(json.dumps([os.fsencode(path).hex(), threads]).encode())
+
+    def receive(self) -> Event:
+        """The next event of its file; EOFError or OSError where the child is gone."""
+        assert self.job is not None
+        header = json.loads(self.connection.recv_bytes())
+        kind, values = header["kind"], header["values"]
+        if kind == "frames":
+            shape = tuple(values["shape"])
+            pts = np.frombuffer(self.connection.recv_bytes(), np.float64)
+            images = np.frombuffer(self.connection.recv_bytes(), np.uint8).reshape(shape)
+            return Frames(self.job, pts, images)
+        if kind == "opened":
+            return Opened(self.job, VideoInfo(**values))
+        if kind == "finished":
+            return Finished(self.job, **values)
+        return Failed(self.job, **values)
+
+    def describe_exit(self) -> str:
+        """Why the child is gone, for people."""
+        self.process.join(timeout=5)
+        code = self.process.exitcode
+        if code is not None and code < 0:
+            with contextlib.suppress(ValueError):
+                return f"the decoder crashed on it ({signal.Signals(-code).name})"
+        return f"the decoder process ended (exit code {code})"
+
+    def stop(self) -> None:
+        """Ends the child, gently where it is idle."""
+        self.connection.close()
+        if self.job is not None:
+            self.process.kill()
+        self.process.join(timeout=5)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        self.process.close()
+
+
+def _process_context() -> Any:
+    """Fork from a clean server that has torch loaded: a replaced child costs milliseconds, not seconds."""
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["indexer.workers"])
+    return context
+
+
+def serve(connection: Connection, request: DecodeRequest) -> None:
+    """The child: decodes the files it is told, one after another, until the parent closes the connection."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    torch.set_num_threads(1)
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            path, threads = json.loads(connection.recv_bytes())
+            _decode_one(connection, request, Path(os.fsdecode(bytes.fromhex(path))), threads)
+
+
+def _decode_one(connection: Connection, request: DecodeRequest, path: Path, threads: int) -> None:
+    try:
+        with open_video(
+            path,
+            sampling=request.sampling,
+            backend=request.backend,
+            threads=threads,
+            min_short_side=request.preprocessing.min_short_side,
+        ) as source:
+            _send(connection, "opened", asdict(source.info))
+            batch: list[NDArray[np.uint8]] = []
+            pts: list[float] = []
+            for frame in source.frames():
+                batch.append(request.preprocessing.resize(frame.image[None])[0])
+                pts.append(frame.pts_seconds)
+                if len(batch) == _FRAMES_PER_MESSAGE:
+                    _send_frames(connection, pts, batch)
+            if batch:
+                _send_frames(connection, pts, batch)
+            _send(
+                connection,
+                "finished",
+                {"end_seconds": source.end_seconds, "problem": source.problem},
+            )
+    except VideoError as error:
+        _send(connection, "failed", {"reason": str(error)})
+    except MemoryError:
+        _send(connection, "failed", {"reason": "its frames do not fit in memory"})
+    except (EOFError, OSError):  # the parent is gone or has closed the connection
+        raise
+    except (
+        Exception
+    ) as error:  # whatever a file makes a decoder raise costs that file only, and is told
+        _send(connection, "failed", {"reason": f"decoding raised {type(error).__name__}: {error}"})
+
+
+def _send_frames(connection: Connection, pts: list[float], batch: list[NDArray[np.uint8]]) -> None:
+    images = np.stack(batch)
+    _send(connection, "frames", {"shape": images.shape})
+    connection.send_bytes(np.array(pts, np.float64).tobytes())
+    connection.send_bytes(memoryview(images).cast("B"))
+    batch.clear()
+    pts.clear()
+
+
+def _send(connection: Connection, kind: str, values: dict[str, Any]) -> None:
+    connection.send_bytes(json.dumps({"kind": kind, "values": values}).encode())

@@ -1,0 +1,1 @@
+"""Encoders and plain networks: both towers of a checkpoint in one place."""

@@ -1,0 +1,163 @@
+"""Any `transformers` dual encoder (CLIP, SigLIP, SigLIP 2, MetaCLIP 2 ...) from a local folder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from models.encoder import Towers, fingerprint_folder, weight_files
+from models.preprocess import Preprocessing, read_preprocessing
+from models.runtime import pick_device, pick_dtype
+from models.settings import ModelSettings
+from storage.errors import EncoderError
+
+# These were trained on texts padded to full length and read the last position: padding less changes the vector.
+_FULL_LENGTH_MODELS = {"siglip", "siglip2"}
+
+
+class TransformersEncoder:
+    """A `ClipEncoder` over a checkpoint folder in the `transformers` format.
+
+    Weights are read from safetensors, or from PyTorch's format with its unpickler restricted to tensors; code that
+    comes with a checkpoint is never run.
+    """
+
+    def __init__(
+        self, name: str, folder: Path, settings: ModelSettings, *, towers: Towers = "both"
+    ) -> None:
+        """Loads the towers; raises EncoderError where the folder does not hold a usable dual encoder."""
+        if not (folder / "config.json").exists() or not weight_files(folder):
+            raise EncoderError(
+                f"{folder} is not a checkpoint folder: config.json and model.safetensors are needed. "
+                'Use "bundled" to try without one.'
+            )
+        self._name = name
+        self._fingerprint = fingerprint_folder(folder)
+        self._preprocessing = read_preprocessing(folder)
+        self._device = pick_device(settings.device)
+        self._dtype = pick_dtype(self._device, settings.dtype)
+        self._model = _load_model(folder, self._dtype, towers).to(self._device)
+        self._tokenizer = None if towers == "vision" else _load_tokenizer(folder)
+        config = self._model.config
+        text = config.text_config
+        self._dim = int(getattr(config, "projection_dim", None) or text.projection_size)
+        self._max_tokens = int(text.max_position_embeddings)
+        self._padding = "max_length" if config.model_type in _FULL_LENGTH_MODELS else "longest"
+
+    @property
+    def name(self) -> str:
+        """What it was loaded by."""
+        return self._name
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of weights and configuration."""
+        return self._fingerprint
+
+    @property
+    def dim(self) -> int:
+        """Width of the joint space."""
+        return self._dim
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Resize, crop and normalisation constants of the checkpoint."""
+        return self._preprocessing
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self._device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of its weights."""
+        return self._dtype
+
+    @torch.inference_mode()
+    def encode_frames(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """``[N, H, W, 3]`` RGB, before or after ``preprocessing.resize``, to raw features ``[N, dim]``."""
+        if not len(frames):
+            return np.zeros((0, self._dim), np.float32)
+        images = torch.from_numpy(self._preprocessing.resize(frames))
+        if self._device.type == "cuda":
+            images = images.pin_memory()  # so that the copy overlaps with computing
+        pixels = self._preprocessing.normalise(
+            images.to(self._device, non_blocking=True), self._dtype
+        )
+        output = self._model.get_image_features(
+            pixel_values=pixels
+        )  # pooler_output [N, dim], not normalised
+        return _to_numpy(output)
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Sentences to raw features ``[M, dim]``."""
+        if not texts:
+            return np.zeros((0, self._dim), np.float32)
+        assert self._tokenizer is not None, "loaded without its text tower"
+        tokens = self._tokenizer(
+            list(texts),
+            padding=self._padding,
+            truncation=True,
+            max_length=self._max_tokens,
+            return_tensors="pt",
+        )
+        return _to_numpy(self._model.get_text_features(**tokens.to(self._device)))
+
+
+def _to_numpy(output: Any) -> NDArray[np.float32]:
+    # transformers 5 gives an object here, earlier ones the tensor itself
+    features: torch.Tensor = getattr(output, "pooler_output", output)
+    return features.to(torch.float32).cpu().numpy()
+
+
+def _load_model(folder: Path, dtype: torch.dtype, towers: Towers) -> Any:
+    """The model in evaluation mode, less the tower that is not needed."""
+    progress = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        if not hasattr(config, "text_config") or not hasattr(config, "vision_config"):
+            raise EncoderError(
+                f'{folder} holds a "{config.model_type}", not a dual encoder of pictures and sentences; '
+                "use a CLIP or SigLIP checkpoint."
+            )
+        model = AutoModel.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            local_files_only=True,
+            trust_remote_code=False,
+            weights_only=True,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise EncoderError(
+            f"{folder} cannot be loaded: {str(error).splitlines()[0]}. Fetch it again."
+        ) from error
+    finally:
+        if progress:
+            transformers_logging.enable_progress_bar()
+    if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
+        raise EncoderError(
+            f"{folder}: {type(model).__name__} does not give picture and text features; use CLIP or SigLIP."
+        )
+    unused = {"both": None, "vision": "text_model", "text": "vision_model"}[towers]
+    if unused and hasattr(model, unused):
+        setattr(model, unused, None)
+    return model.eval()
+
+
+def _load_tokenizer(folder: Path) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise EncoderError(
+            f"the tokenizer in {folder} cannot be loaded: {str(error).splitlines()[0]}. "
+            "Copy tokenizer.json and tokenizer_config.json from where the checkpoint came from."
+        ) from error

@@ -1,0 +1,162 @@
+"""The two towers of a checkpoint behind one narrow interface, and how one is found by name.
+
+    encoder = load_encoder("bundled")
+    frames = encoder.encode_frames(images)          # [N, H, W, 3] uint8 -> [N, dim]
+    query = unit(encoder.encode_texts(["a red car at night"]))
+
+Both return *raw* projected features, as the published SOONet wants them; `models.clip4clip.unit` makes embeddings.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.preprocess import Preprocessing
+from models.settings import ModelSettings
+from storage.errors import EncoderError, EncoderUnavailable
+
+BUNDLED_NAME = "bundled"
+BUNDLED_FOLDER = Path(__file__).parent / "bundled" / "clip"
+
+Towers = Literal["both", "vision", "text"]
+
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_TIMEOUT_SECONDS = 5.0
+_META_FILES = ["*.json", "merges.txt", "vocab.txt", "*.model"]
+
+
+class ClipEncoder(Protocol):
+    """A dual encoder: pictures and sentences in one space."""
+
+    @property
+    def name(self) -> str:
+        """What it was loaded by: ``bundled``, a hub id or a folder."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of weights and configuration: equal means the same vectors."""
+
+    @property
+    def dim(self) -> int:
+        """Width of the joint space."""
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What frames go through first; `encode_frames` takes them before or after its ``resize``."""
+
+    def encode_frames(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """``[N, H, W, 3]`` RGB to raw features ``[N, dim]``."""
+
+    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Sentences to raw features ``[M, dim]``; what is longer than the encoder reads is cut."""
+
+
+def load_encoder(
+    name: str, settings: ModelSettings | None = None, *, towers: Towers = "both"
+) -> ClipEncoder:
+    """The encoder of that name, ready on its device.
+
+    Args:
+        name: ``bundled``, a local folder, or a hub id such as ``openai/clip-vit-base-patch32``.
+        settings: device and number format.
+        towers: what is needed; the other tower's memory is given back.
+
+    Raises:
+        EncoderUnavailable: not on this machine, and the hub cannot be reached.
+        EncoderError: the folder is not a dual encoder we can use.
+    """
+    folder = find_folder(name)
+    from models.clip import TransformersEncoder  # torch and transformers: seconds to import
+
+    return TransformersEncoder(name, folder, settings or ModelSettings(), towers=towers)
+
+
+def find_folder(name: str) -> Path:
+    """The folder with the checkpoint's files, fetched from the hub on first use only."""
+    if name == BUNDLED_NAME:
+        return BUNDLED_FOLDER
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
+    if not _HUB_ID.fullmatch(name) or name.startswith((".", "~")):
+        raise EncoderError(
+            f'encoder "{name}": there is no such folder. Give a folder with config.json and model.safetensors, '
+            'a hub id such as "openai/clip-vit-base-patch32", or "bundled".'
+        )
+    return _from_cache(name) or _from_hub(name)
+
+
+def fingerprint_folder(folder: Path) -> str:
+    """Hex digest over everything that decides the vectors: weights, configuration, processor, tokenizer."""
+    digest = hashlib.sha256()
+    names = {
+        "config.json",
+        "preprocessor_config.json",
+        "processor_config.json",
+        "vocab.json",
+        "merges.txt",
+    }
+    names |= {"tokenizer.json", "tokenizer_config.json"}
+    files = [
+        path for path in folder.iterdir() if path.name in names or path in weight_files(folder)
+    ]
+    for path in sorted(files):
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The weights: safetensors where there are any, else PyTorch's own format."""
+    return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+
+
+def _from_cache(name: str) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(name, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    return folder if (folder / "config.json").exists() and weight_files(folder) else None
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HTTPError, RepositoryNotFoundError
+
+    try:
+        files = [
+            entry.rfilename
+            for entry in HfApi().model_info(name, timeout=_HUB_TIMEOUT_SECONDS).siblings or []
+        ]
+        safe = any(file.endswith(".safetensors") and "/" not in file for file in files)
+        weights = "*.safetensors" if safe else "pytorch_model*.bin"
+        return Path(
+            snapshot_download(
+                name,
+                allow_patterns=[*_META_FILES, weights],
+                ignore_patterns=["*/*"],
+                etag_timeout=_HUB_TIMEOUT_SECONDS,
+            )
+        )
+    except RepositoryNotFoundError as error:
+        raise EncoderError(
+            f'encoder "{name}": the hub has no such model, or it is private. Check the id.'
+        ) from error
+    except (HTTPError, OSError) as error:  # OSError: no network, offline mode, a download cut off
+        raise EncoderUnavailable(
+            f'the weights of "{name}" are not on this machine and the hub cannot be reached '
+            f"({type(error).__name__}). Either\n"
+            "  (a) point to a folder that holds them (config.json, model.safetensors, tokenizer files):\n"
+            "        scanonce index VIDEOS --encoder /path/to/folder\n"
+            "  (b) or try everything with the bundled checkpoint, which knows our cartoon world only:\n"
+            "        scanonce index VIDEOS --encoder bundled"
+        ) from error

@@ -1,0 +1,156 @@
+"""A decoded frame becomes what an encoder was trained on; the constants are the checkpoint's own.
+
+The work is split in two, since the halves run in different processes: decoders reduce frames to the encoder's
+size while they are still bytes, the encoder turns bytes to numbers on its device. Resizing rounds to bytes in the
+reference implementation too, so the split changes nothing.
+
+    >>> steps = Preprocessing(short_side=224, exact_size=None, crop=(224, 224), resample="bicubic",
+    ...                       mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    >>> steps.resize(np.zeros((2, 720, 1280, 3), np.uint8)).shape
+    (2, 224, 224, 3)
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from storage.errors import EncoderError
+
+Resample = Literal["bilinear", "bicubic"]
+_PIL_RESAMPLE: dict[int, Resample] = {2: "bilinear", 3: "bicubic"}
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """Resize, crop and normalise, as the checkpoint's processor does."""
+
+    short_side: int | None
+    """Target of the shorter side in pixels, the aspect kept; None where ``exact_size`` is given."""
+    exact_size: tuple[int, int] | None
+    """(height, width) to squeeze to without keeping the aspect; None where ``short_side`` is given."""
+    crop: tuple[int, int] | None
+    """(height, width) cut from the middle; None for no cropping."""
+    resample: Resample
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    """Of RGB values in [0, 1]."""
+
+    @property
+    def output_size(self) -> tuple[int, int]:
+        """(height, width) of the encoder's input."""
+        size = self.crop or self.exact_size
+        assert size is not None, (
+            "a short side without a crop has no fixed output; refused when read"
+        )
+        return size
+
+    @property
+    def min_short_side(self) -> int:
+        """Frames may reach ``resize`` already reduced, as long as their short side is at least this."""
+        return 2 * (self.short_side or max(self.output_size))
+
+    def resize(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Frames at the encoder's size.
+
+        Args:
+            frames: ``[num_frames, height, width, 3]`` RGB.
+
+        Returns:
+            ``[num_frames, *output_size, 3]``; the argument itself where it has that size already.
+        """
+        height, width = frames.shape[1:3]
+        if (height, width) == self.output_size:
+            return frames
+        target = self.exact_size or self._keep_aspect(height, width)
+        # uint8 with channels last in memory is torch's fast path, and rounds as the reference does
+        pictures = torch.from_numpy(frames).permute(0, 3, 1, 2)
+        resized = functional.interpolate(pictures, size=target, mode=self.resample, antialias=True)
+        if self.crop is not None:
+            resized = _crop_middle(resized, self.crop)
+        return np.ascontiguousarray(resized.permute(0, 2, 3, 1).numpy())
+
+    def normalise(self, frames: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """``[N, H, W, 3]`` uint8 to ``[N, 3, H, W]`` of ``dtype``, on the tensor's own device."""
+        values = frames.permute(0, 3, 1, 2).to(torch.float32)
+        mean = torch.tensor(self.mean, device=frames.device).view(3, 1, 1) * 255
+        std = torch.tensor(self.std, device=frames.device).view(3, 1, 1) * 255
+        return ((values - mean) / std).to(dtype)
+
+    def _keep_aspect(self, height: int, width: int) -> tuple[int, int]:
+        assert self.short_side is not None
+        # the long side is cut to an integer, not rounded: so does the reference
+        if height <= width:
+            return self.short_side, int(self.short_side * width / height)
+        return int(self.short_side * height / width), self.short_side
+
+
+def _crop_middle(pictures: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    height, width = pictures.shape[-2:]
+    top, left = (height - size[0]) // 2, (width - size[1]) // 2
+    if top < 0 or left < 0:  # a crop larger than the picture: black around it
+        pad = (
+            max(0, -left),
+            max(0, size[1] - width + left),
+            max(0, -top),
+            max(0, size[0] - height + top),
+        )
+        pictures = functional.pad(pictures, pad)
+        top, left = max(0, top), max(0, left)
+    return pictures[..., top : top + size[0], left : left + size[1]]
+
+
+def read_preprocessing(folder: Path) -> Preprocessing:
+    """The constants in a checkpoint's processor configuration.
+
+    Raises:
+        EncoderError: the folder has none, or asks for something we do not do.
+    """
+    values = _processor_values(folder)
+    size = values.get("size", 224)
+    if isinstance(size, int):
+        size = {"shortest_edge": size}
+    crop = values.get("crop_size") if values.get("do_center_crop", False) else None
+    if isinstance(crop, int):
+        crop = {"height": crop, "width": crop}
+    resample = _PIL_RESAMPLE.get(values.get("resample", 3))
+    exact = (size["height"], size["width"]) if "height" in size else None
+    if resample is None or (exact is None and ("shortest_edge" not in size or crop is None)):
+        raise EncoderError(
+            f"{folder}: its processor asks for size={size}, crop={crop}, resample={values.get('resample')}; "
+            "supported are a shortest edge with a centre crop or a fixed height and width, bilinear or bicubic. "
+            "Use another checkpoint."
+        )
+    return Preprocessing(
+        short_side=None if exact else size["shortest_edge"],
+        exact_size=exact,
+        crop=(crop["height"], crop["width"]) if crop else None,
+        resample=resample,
+        mean=tuple(values.get("image_mean", (0.48145466, 0.4578275, 0.40821073))),
+        std=tuple(values.get("image_std", (0.26862954, 0.26130258, 0.27577711))),
+    )
+
+
+def _processor_values(folder: Path) -> dict[str, Any]:
+    """The image part of the processor configuration: a file of its own, or inside the newer joint one."""
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        try:
+            values = json.loads((folder / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            raise EncoderError(
+                f"{folder / name} cannot be read: {error}. Fetch the checkpoint again."
+            ) from error
+        image = values.get("image_processor", values)
+        if "image_mean" in image or "size" in image:
+            return dict(image)
+    raise EncoderError(
+        f"{folder} has no preprocessor_config.json: without it frames cannot be prepared as in training. "
+        "Copy the file from where the checkpoint came from."
+    )

@@ -1,0 +1,883 @@
+"""The catalogue: what is in the library and what became of it. The rest is derived from it.
+
+A video is a content; files are the places where it lies. A video becomes searchable in one commit
+(:meth:`Catalog.record_indexed`) and is gone when its last file is (:meth:`Catalog.forget_files`).
+SQL stays in this module: callers hand in and get dataclasses, never rows.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder, Catalog.open(Path(folder, "c.sqlite")) as catalog:
+    ...     catalog.add_library(Path("/films")).root.name, catalog.totals().num_files
+    ('films', 0)
+
+One process writes at a time (a second one waits up to ten seconds), any number read meanwhile, each
+from a consistent snapshot. A commit is synced to the disk: a video that was recorded survives a
+power cut.
+"""
+
+import os
+import sqlite3
+import threading
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    DateTime,
+    Dialect,
+    Engine,
+    ForeignKey,
+    QueuePool,
+    Row,
+    Select,
+    TypeDecorator,
+    and_,
+    create_engine,
+    delete,
+    event,
+    func,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mapped_column
+
+from storage.errors import IndexDirectoryError
+from storage.records import Video, VideoInfo, VideoState
+
+SCHEMA_REVISION = "0001"
+"""Newest revision in ``storage/migrations/versions``; revisions are numbers that rise by one."""
+
+BUSY_TIMEOUT_SECONDS = 10.0
+SEARCHABLE: tuple[VideoState, ...] = ("indexed", "partial")
+RunKind = Literal["index", "update", "forget", "rebuild"]
+RunOutcome = Literal["done", "stopped", "failed"]
+
+Item = TypeVar("Item")
+
+_MIGRATIONS = Path(__file__).with_name("migrations")
+_CHUNK = 10_000  # ids or paths per statement; SQLite takes 32,766 variables
+
+
+# ---------------------------------------------------------------- what callers hand in and get
+
+
+@dataclass(frozen=True, slots=True)
+class FileStamp:
+    """A file as the file system shows it: enough to say unread that it has not changed."""
+
+    path: Path
+    """Absolute."""
+    size_bytes: int
+    mtime_ns: int
+    """Time of the last change, nanoseconds since 1970."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a video file holds, wherever it lies. ``indexer/library.py`` makes the digests."""
+
+    uid: str
+    """Hex digest that names the content and its feature file: never two contents with one uid."""
+    fast_hash: str
+    """Hex digest of the size and samples."""
+    size_bytes: int
+    full_hash: str | None = None
+    """Hex digest of every byte, where it was needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownContent:
+    """A content that has a video in the catalogue, with the files that hold it."""
+
+    video_id: int
+    content: Content
+    state: VideoState
+    files: tuple[FileStamp, ...]
+    """Sorted by path. Empty where all are gone and :meth:`Catalog.forget_files` has not run yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """One file the catalogue knows."""
+
+    stamp: FileStamp
+    video_id: int | None
+    """None where the file could never be read."""
+    state: VideoState | None
+    """State of its video."""
+    reason: str | None
+    """Why the video is partial or failed."""
+    problem: str | None
+    """Why the file could not be read when it was last looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """A folder (or single file) a person asked to index."""
+
+    library_id: int
+    root: Path
+    added_at: datetime
+    """UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A file nothing of which is searchable."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunCounts:
+    """What one run did, in files, and seconds of video decoded."""
+
+    seen: int = 0
+    indexed: int = 0
+    partial: int = 0
+    failed: int = 0
+    skipped: int = 0
+    forgotten: int = 0
+    video_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of the indexer. Times are UTC; a run that was killed has neither end nor outcome."""
+
+    run_id: int
+    kind: RunKind
+    started_at: datetime
+    finished_at: datetime | None
+    outcome: RunOutcome | None
+    counts: RunCounts
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Size of the library. A content at several paths counts once, but in ``num_files``."""
+
+    indexed: int
+    partial: int
+    failed: int
+    num_files: int
+    searchable_seconds: float
+    """Length of what can be searched."""
+    size_bytes: int
+    """Of all videos, failed ones too."""
+
+    @property
+    def searchable(self) -> int:
+        """Videos a search can find something in."""
+        return self.indexed + self.partial
+
+
+# ---------------------------------------------------------------- tables
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A point in time: aware in Python, UTC without a zone in the database."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Aware to UTC without a zone."""
+        return value.astimezone(UTC).replace(tzinfo=None) if value else None
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Back to aware."""
+        return value.replace(tzinfo=UTC) if value else None
+
+
+class Base(DeclarativeBase):
+    """Every table. Ids are never used again (AUTOINCREMENT), because clip ids hold them."""
+
+    __table_args__: Any = {"sqlite_autoincrement": True}  # noqa: RUF012
+
+
+class LibraryRow(Base):
+    """Roots a person added."""
+
+    __tablename__ = "libraries"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    root_path: Mapped[str] = mapped_column(unique=True)
+    added_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class VideoRow(Base):
+    """Contents."""
+
+    __tablename__ = "videos"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    uid: Mapped[str] = mapped_column(unique=True)
+    fast_hash: Mapped[str] = mapped_column(index=True)
+    full_hash: Mapped[str | None]
+    state: Mapped[str]
+    reason: Mapped[str | None]
+    duration_seconds: Mapped[float]
+    num_frames: Mapped[int]
+    width: Mapped[int]
+    height: Mapped[int]
+    fps: Mapped[float]
+    codec: Mapped[str]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    indexed_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class FileRow(Base):
+    """Places."""
+
+    __tablename__ = "files"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    library_id: Mapped[int] = mapped_column(ForeignKey("libraries.id"), index=True)
+    path: Mapped[str] = mapped_column(unique=True)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    mtime_ns: Mapped[int] = mapped_column(BigInteger)
+    video_id: Mapped[int | None] = mapped_column(ForeignKey("videos.id"), index=True)
+    problem: Mapped[str | None]
+
+
+class RunRow(Base):
+    """Runs."""
+
+    __tablename__ = "runs"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    outcome: Mapped[str | None]
+    seen: Mapped[int]
+    indexed: Mapped[int]
+    partial: Mapped[int]
+    failed: Mapped[int]
+    skipped: Mapped[int]
+    forgotten: Mapped[int]
+    video_seconds: Mapped[float]
+
+
+# ---------------------------------------------------------------- the catalogue
+
+
+class Catalog:
+    """One open catalogue. May be shared by threads, not by processes; a context manager.
+
+    Every method raises ``IndexDirectoryError`` where the database is locked, full, damaged or
+    cannot be written.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool) -> None:
+        """Use :meth:`open`, which also brings the tables up to date."""
+        self.path = path
+        self._read_only = read_only
+        self._engine = create_engine("sqlite://", creator=self._connect, poolclass=QueuePool)
+        event.listen(self._engine, "begin", _begin)
+        self._watcher: sqlite3.Connection | None = None
+        self._watcher_lock = threading.Lock()
+
+    @classmethod
+    def open(cls, path: Path, *, read_only: bool = False) -> Self:
+        """The catalogue at ``path``, made or brought up to date where needed; else some 5 ms.
+
+        Args:
+            path: ``catalog.sqlite`` in an index directory that exists.
+            read_only: for processes that search; the file must exist and be up to date.
+
+        Raises:
+            IndexDirectoryError: no catalogue there (read-only), made by a newer version, or not a
+                catalogue.
+        """
+        if read_only and not path.is_file():
+            folder = path.parent
+            raise IndexDirectoryError(
+                f"no index at {folder}: run `scanonce index PATH --index {folder}`"
+            )
+        catalog = cls(path, read_only=read_only)
+        try:
+            catalog._bring_up_to_date()
+        except BaseException:
+            catalog.close()
+            raise
+        return catalog
+
+    def close(self) -> None:
+        """Close every connection. A second call does nothing."""
+        with self._watcher_lock:
+            if self._watcher is not None:
+                self._watcher.close()
+                self._watcher = None
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # ------------------------------------------------ libraries
+
+    def add_library(self, root: Path) -> Library:
+        """Remember a root; the library that is there already where it was added before."""
+        statement = insert(LibraryRow).values(root_path=str(root), added_at=_now())
+        with self._writing() as connection:
+            connection.execute(statement.on_conflict_do_nothing())
+            return next(each for each in _libraries(connection) if each.root == root)
+
+    def libraries(self) -> list[Library]:
+        """All libraries, sorted by root."""
+        with self._reading() as connection:
+            return _libraries(connection)
+
+    def forget_library(self, root: Path) -> list[Video]:
+        """Forget all libraries and files at or below ``root``, and videos that lose their last one.
+
+        Returns:
+            Those videos, as :meth:`forget_files` does.
+        """
+        with self._writing() as connection:
+            below = list(connection.scalars(select(FileRow.path).where(_below(FileRow.path, root))))
+            removed = _forget(connection, below)
+            connection.execute(delete(LibraryRow).where(_below(LibraryRow.root_path, root)))
+            return removed
+
+    # ------------------------------------------------ reading
+
+    def files_under(self, root: Path) -> list[FileRecord]:
+        """Every file known at or below ``root``, sorted by path; about 1 s for 100,000."""
+        statement = (
+            select(FileRow.__table__, VideoRow.state, VideoRow.reason)
+            .select_from(FileRow)
+            .outerjoin(VideoRow)
+            .where(_below(FileRow.path, root))
+            .order_by(FileRow.path)
+        )
+        with self._reading() as connection:
+            rows = connection.execute(statement).all()
+        return [
+            FileRecord(_stamp(row), row.video_id, row.state, row.reason, row.problem)
+            for row in rows
+        ]
+
+    def videos(
+        self,
+        ids: Iterable[int] | None = None,
+        *,
+        states: Collection[VideoState] | None = None,
+    ) -> list[Video]:
+        """Videos with their paths, by rising id; ids that are gone are left out.
+
+        Args:
+            ids: only these. Default: all.
+            states: only in one of these states. Default: any.
+        """
+        statement = _select_videos()
+        if states is not None:
+            statement = statement.where(VideoRow.state.in_(states))
+        with self._reading() as connection:
+            if ids is None:
+                return _videos(connection.execute(statement).all())
+            rows: list[Row[Any]] = []
+            for chunk in _chunks(sorted({int(each) for each in ids})):  # NumPy ints too
+                rows += connection.execute(statement.where(VideoRow.id.in_(chunk))).all()
+            return _videos(rows)
+
+    def live_video_ids(self, under: Path | None = None) -> NDArray[np.int64]:
+        """Ids of the videos a search may return, rising. About 50 ms for 100,000.
+
+        Args:
+            under: only videos with a file at or below this folder. Default: all.
+        """
+        statement = (
+            select(VideoRow.id)
+            .join(FileRow)
+            .where(VideoRow.state.in_(SEARCHABLE))
+            .distinct()
+            .order_by(VideoRow.id)
+        )
+        if under is not None:
+            statement = statement.where(_below(FileRow.path, under))
+        with self._reading() as connection:
+            return np.array(connection.scalars(statement).all(), dtype=np.int64)
+
+    def videos_by_fast_hash(self, fast_hash: str) -> list[KnownContent]:
+        """Contents with this fast hash, by rising id; several where only the samples agree."""
+        statement = (
+            select(
+                VideoRow.id.label("video"),
+                VideoRow.uid,
+                VideoRow.fast_hash,
+                VideoRow.full_hash,
+                VideoRow.state,
+                VideoRow.size_bytes.label("content_bytes"),
+                FileRow.path,
+                FileRow.size_bytes,
+                FileRow.mtime_ns,
+            )
+            .select_from(VideoRow)
+            .outerjoin(FileRow)
+            .where(VideoRow.fast_hash == fast_hash)
+            .order_by(VideoRow.id, FileRow.path)
+        )
+        with self._reading() as connection:
+            rows = connection.execute(statement).all()
+        known = []
+        for video_id, group in groupby(rows, key=lambda row: int(row.video)):
+            same = list(group)
+            first = same[0]
+            content = Content(first.uid, first.fast_hash, first.content_bytes, first.full_hash)
+            files = tuple(_stamp(row) for row in same if row.path is not None)
+            known.append(KnownContent(video_id, content, first.state, files))
+        return known
+
+    def change_token(self) -> int:
+        """A number that is another one where anybody has committed since the last call. Microseconds.
+
+        It means something only within this object. Take it before reading what you keep, so that a
+        commit in between makes you read once too often, never once too seldom.
+        """
+        with self._watcher_lock, _mapped_errors(self.path):
+            if self._watcher is None:
+                # PRAGMA data_version compares within one connection, so this one is never pooled.
+                self._watcher = self._connect()
+            return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
+
+    def totals(self) -> Totals:
+        """How much the catalogue holds."""
+        per_state = select(
+            VideoRow.state,
+            func.count().label("videos"),
+            func.sum(VideoRow.duration_seconds).label("seconds"),
+            func.sum(VideoRow.size_bytes).label("bytes"),
+        ).where(VideoRow.id.in_(select(FileRow.video_id)))
+        with self._reading() as connection:
+            rows = connection.execute(per_state.group_by(VideoRow.state)).all()
+            num_files = connection.scalar(select(func.count()).select_from(FileRow)) or 0
+        counts = {row.state: int(row.videos) for row in rows}
+        return Totals(
+            indexed=counts.get("indexed", 0),
+            partial=counts.get("partial", 0),
+            failed=counts.get("failed", 0),
+            num_files=num_files,
+            searchable_seconds=float(sum(row.seconds for row in rows if row.state in SEARCHABLE)),
+            size_bytes=sum(int(row.bytes) for row in rows),
+        )
+
+    def failures(self) -> list[Failure]:
+        """Files of failed videos and files that could not be read, sorted by path."""
+        statement = (
+            select(FileRow.path, FileRow.problem, VideoRow.reason)
+            .outerjoin(VideoRow)
+            .where(or_(FileRow.problem.is_not(None), VideoRow.state == "failed"))
+            .order_by(FileRow.path)
+        )
+        with self._reading() as connection:
+            rows = connection.execute(statement).all()
+        return [Failure(Path(row.path), row.problem or row.reason or "unknown") for row in rows]
+
+    # ------------------------------------------------ writing
+
+    def record_indexed(
+        self,
+        content: Content,
+        files: Sequence[FileStamp],
+        *,
+        state: Literal["indexed", "partial"],
+        duration_seconds: float,
+        num_frames: int,
+        info: VideoInfo,
+        reason: str | None = None,
+    ) -> int:
+        """Make a video searchable, in one transaction. Write its features first.
+
+        A content that is known (it failed before, or is indexed anew) keeps its id. A file that
+        held another content leaves it; a content without files is invisible and goes with the next
+        :meth:`forget_files`.
+
+        Args:
+            content: what was decoded.
+            files: where it lies, one or more, each below a library.
+            state: ``partial`` needs a ``reason``.
+            duration_seconds: end of the last decoded frame; the container's figure in ``info`` is
+                not kept.
+            num_frames: frames stored.
+            info: picture size, frame rate and codec.
+            reason: why it is partial.
+
+        Returns:
+            The video's id.
+
+        Raises:
+            ValueError: no file, a file outside every library, or a partial video without a reason.
+        """
+        if not files or (state == "partial" and not reason):
+            raise ValueError("an indexed video needs a file, a partial one a reason as well")
+        facts = {
+            "state": state,
+            "reason": reason,
+            "duration_seconds": duration_seconds,
+            "num_frames": num_frames,
+            "width": info.width,
+            "height": info.height,
+            "fps": info.fps,
+            "codec": info.codec,
+        }
+        with self._writing() as connection:
+            video_id = _put_video(connection, content, facts)
+            _put_files(connection, files, video_id)
+            return video_id
+
+    def record_failed(
+        self, files: Sequence[FileStamp], reason: str, *, content: Content | None = None
+    ) -> int | None:
+        """Record that nothing of these files could be used: the next run does not try again.
+
+        Args:
+            files: where it lies, each below a library.
+            reason: one line for a person.
+            content: what they hold. Default: unknown, because the file could not even be hashed;
+                such a file is tried again by every run, and one that held a video keeps it until
+                its new content is known.
+
+        Returns:
+            The failed video's id; None without content.
+
+        Raises:
+            ValueError: a file outside every library.
+        """
+        with self._writing() as connection:
+            if content is None:
+                _put_problem(connection, files, reason)
+                return None
+            unknown = {"duration_seconds": 0.0, "num_frames": 0, "width": 0, "height": 0}
+            facts = {"state": "failed", "reason": reason, **unknown, "fps": 0.0, "codec": ""}
+            video_id = _put_video(connection, content, facts)
+            _put_files(connection, files, video_id)
+            return video_id
+
+    def attach_file(self, video_id: int, file: FileStamp, *, full_hash: str | None = None) -> None:
+        """Record that a file holds a known content (a copy, a move, a new time): no decoding.
+
+        Args:
+            video_id: the content's video.
+            file: the file as it is now.
+            full_hash: the content's, where telling it from others has taken it.
+
+        Raises:
+            ValueError: the file is outside every library.
+        """
+        with self._writing() as connection:
+            _put_files(connection, [file], video_id)
+            if full_hash is not None:
+                same = update(VideoRow).where(VideoRow.id == video_id)
+                connection.execute(same.values(full_hash=full_hash))
+
+    def forget_files(self, paths: Iterable[Path] = ()) -> list[Video]:
+        """Forget files, then every video that has none left, whoever took its last one.
+
+        Call it at the end of a run, after all attaching: a video that moved must find its new file
+        first.
+
+        Args:
+            paths: files that are gone. Unknown ones are passed over.
+
+        Returns:
+            The videos removed, with the paths just forgotten (none where a file was replaced):
+            their features can be deleted.
+        """
+        with self._writing() as connection:
+            return _forget(connection, [str(path) for path in paths])
+
+    # ------------------------------------------------ runs
+
+    def begin_run(self, kind: RunKind) -> int:
+        """Note that a run starts; its id."""
+        values = {"kind": kind, "started_at": _now(), **asdict(RunCounts())}
+        with self._writing() as connection:
+            statement = insert(RunRow).values(values).returning(RunRow.id)
+            return connection.execute(statement).scalar_one()
+
+    def finish_run(self, run_id: int, outcome: RunOutcome, counts: RunCounts) -> None:
+        """Note how a run ended."""
+        values = {"finished_at": _now(), "outcome": outcome, **asdict(counts)}
+        with self._writing() as connection:
+            connection.execute(update(RunRow).where(RunRow.id == run_id).values(values))
+
+    def runs(self, limit: int = 20) -> list[Run]:
+        """The last runs, newest first."""
+        statement = select(RunRow.__table__).order_by(RunRow.id.desc()).limit(limit)
+        with self._reading() as connection:
+            rows = connection.execute(statement).all()
+        return [
+            Run(
+                run_id=row.id,
+                kind=row.kind,
+                started_at=row.started_at,
+                finished_at=row.finished_at,
+                outcome=row.outcome,
+                counts=RunCounts(**{name: getattr(row, name) for name in RunCounts.__slots__}),
+            )
+            for row in rows
+        ]
+
+    # ------------------------------------------------ connections
+
+    def _connect(self) -> sqlite3.Connection:
+        mode = "ro" if self._read_only else "rwc"
+        connection = sqlite3.connect(
+            f"{self.path.absolute().as_uri()}?mode={mode}",
+            uri=True,
+            timeout=BUSY_TIMEOUT_SECONDS,
+            isolation_level=None,  # transactions begin in _begin, and include table definitions
+            check_same_thread=False,  # the pool hands a connection to one thread at a time
+        )
+        try:
+            connection.execute("PRAGMA foreign_keys = ON")
+            if not self._read_only:
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute(
+                    "PRAGMA synchronous = FULL"
+                )  # NORMAL loses commits with the power
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with _mapped_errors(self.path), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with _mapped_errors(self.path), _immediate(self._engine).begin() as connection:
+            yield connection
+
+    def _bring_up_to_date(self) -> None:
+        with self._reading() as connection:
+            revision = _revision(connection, self.path)
+        if revision == SCHEMA_REVISION:
+            return
+        if self._read_only:
+            folder = self.path.parent
+            raise IndexDirectoryError(
+                f"the index at {folder} is of an older version or unfinished: "
+                f"run `scanonce index PATH --index {folder}` once to bring it up to date"
+            )
+        with (
+            self._writing() as connection
+        ):  # of two processes, the second waits here and finds it done
+            if _revision(connection, self.path) != SCHEMA_REVISION:
+                _migrate(connection)
+
+
+# ---------------------------------------------------------------- connections and errors
+
+
+def _begin(connection: Connection) -> None:
+    """Start a transaction. A writer locks at once: a reader that turns writer may find it stale."""
+    connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
+
+
+def _immediate(engine: Engine) -> Engine:
+    return engine.execution_options(begin="BEGIN IMMEDIATE")
+
+
+_NEXT_STEP = {
+    sqlite3.SQLITE_BUSY: "another process is writing to it: wait for it, then try again",
+    sqlite3.SQLITE_LOCKED: "another process is writing to it: wait for it, then try again",
+    sqlite3.SQLITE_FULL: "the disk is full: free some space, then run the same command again",
+    sqlite3.SQLITE_READONLY: "it cannot be written: check the permissions of the index directory",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened: does the index directory exist, may you write in it?",
+    sqlite3.SQLITE_PERM: "it cannot be opened: check the permissions of the index directory",
+    sqlite3.SQLITE_IOERR: "the disk reported an error: check it, then run the same command again",
+    sqlite3.SQLITE_CORRUPT: "it is damaged: restore a backup, or index into a new directory",
+    sqlite3.SQLITE_NOTADB: "it is damaged: restore a backup, or index into a new directory",
+}
+
+
+@contextmanager
+def _mapped_errors(path: Path) -> Iterator[None]:
+    """Turn whatever the database raises into one error that says what to do."""
+    try:
+        yield
+    except (SQLAlchemyError, sqlite3.Error) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        code = getattr(cause, "sqlite_errorcode", 0) & 0xFF  # the low byte is the primary code
+        advice = _NEXT_STEP.get(code, "this should not happen: please report it")
+        raise IndexDirectoryError(f"the catalogue {path}: {cause}; {advice}") from error
+
+
+def _revision(connection: Connection, path: Path) -> str | None:
+    """Revision of the tables, None in an empty database.
+
+    Raises:
+        IndexDirectoryError: newer than this version knows, or tables of somebody else.
+    """
+    tables = set(
+        connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'").scalars()
+    )
+    if not tables:
+        return None
+    revision: str | None = None
+    if "alembic_version" in tables:
+        revision = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+    if revision is None or not revision.isdecimal():
+        raise IndexDirectoryError(
+            f"{path} is not a catalogue of scanonce: name another index directory"
+        )
+    if int(revision) > int(SCHEMA_REVISION):
+        raise IndexDirectoryError(
+            f"the index at {path.parent} was made by a newer scanonce (schema {revision}, "
+            f"known here up to {SCHEMA_REVISION}): upgrade scanonce, or use another index directory"
+        )
+    return revision
+
+
+def _migrate(connection: Connection) -> None:
+    """Run the missing migrations inside the transaction at hand: all of them or none."""
+    from alembic import command  # 0.2 s to import, needed once per version
+    from alembic.config import Config
+
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    command.upgrade(config, SCHEMA_REVISION)
+
+
+# ---------------------------------------------------------------- statements
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _chunks(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    for start in range(0, len(items), _CHUNK):
+        yield items[start : start + _CHUNK]
+
+
+def _below(column: InstrumentedAttribute[str], root: Path) -> ColumnElement[bool]:
+    """True at and below ``root``: a range of the column's index, where LIKE would scan."""
+    prefix = str(root).removesuffix(os.sep) + os.sep
+    end = prefix[:-1] + chr(ord(os.sep) + 1)  # "/films/" <= path < "/films0"
+    return or_(column == str(root), and_(column >= prefix, column < end))
+
+
+def _stamp(row: Row[*tuple[Any, ...]]) -> FileStamp:
+    return FileStamp(Path(row.path), row.size_bytes, row.mtime_ns)
+
+
+def _libraries(connection: Connection) -> list[Library]:
+    rows = connection.execute(select(LibraryRow.__table__).order_by(LibraryRow.root_path))
+    return [Library(row.id, Path(row.root_path), row.added_at) for row in rows]
+
+
+def _select_videos() -> Select[*tuple[Any, ...]]:
+    columns = (VideoRow.id, VideoRow.uid, VideoRow.state, VideoRow.reason)
+    lengths = (VideoRow.duration_seconds, VideoRow.num_frames)
+    joined: Select[*tuple[Any, ...]] = select(*columns, *lengths, FileRow.path).join(FileRow)
+    return joined.order_by(VideoRow.id, FileRow.path)
+
+
+def _videos(rows: Sequence[Row[Any]]) -> list[Video]:
+    """One video per run of rows with the same id; a row is a file."""
+    videos = []
+    for video_id, group in groupby(rows, key=lambda row: int(row.id)):
+        files = list(group)
+        first = files[0]
+        videos.append(
+            Video(
+                video_id=video_id,
+                uid=first.uid,
+                state=first.state,
+                duration_seconds=first.duration_seconds,
+                num_frames=first.num_frames,
+                paths=tuple(Path(row.path) for row in files if row.path is not None),
+                reason=first.reason,
+            )
+        )
+    return videos
+
+
+def _put_video(connection: Connection, content: Content, facts: dict[str, Any]) -> int:
+    """Insert the content, or write the new facts over the old ones; its id."""
+    values = {**asdict(content), **facts, "indexed_at": _now()}
+    statement = insert(VideoRow).values(values)
+    changed: dict[str, Any] = {name: statement.excluded[name] for name in values if name != "uid"}
+    # A full hash once known stays: the next decoding may not need it.
+    changed["full_hash"] = func.coalesce(statement.excluded.full_hash, VideoRow.full_hash)
+    upsert = statement.on_conflict_do_update(index_elements=["uid"], set_=changed)
+    return int(connection.execute(upsert.returning(VideoRow.id)).scalar_one())
+
+
+def _file_values(connection: Connection, files: Sequence[FileStamp]) -> list[dict[str, Any]]:
+    libraries = {library.root: library.library_id for library in _libraries(connection)}
+    values = []
+    for file in files:
+        # parents go from the inside out, so the innermost of nested libraries takes the file
+        roots = (root for root in (file.path, *file.path.parents) if root in libraries)
+        root = next(roots, None)
+        if root is None:
+            raise ValueError(f"{file.path} is in no library; add one first: {sorted(libraries)}")
+        values.append({**asdict(file), "path": str(file.path), "library_id": libraries[root]})
+    return values
+
+
+def _put_files(connection: Connection, files: Sequence[FileStamp], video_id: int) -> None:
+    values = [
+        {**each, "video_id": video_id, "problem": None} for each in _file_values(connection, files)
+    ]
+    statement = insert(FileRow)
+    changed = {name: statement.excluded[name] for name in values[0] if name != "path"}
+    upsert = statement.on_conflict_do_update(index_elements=["path"], set_=changed)
+    connection.execute(upsert, values)
+
+
+def _put_problem(connection: Connection, files: Sequence[FileStamp], reason: str) -> None:
+    """Note a problem; a known file keeps stamp and video, so the next scan looks at it again."""
+    values = [{**each, "problem": reason} for each in _file_values(connection, files)]
+    statement = insert(FileRow)
+    upsert = statement.on_conflict_do_update(
+        index_elements=["path"], set_={"problem": statement.excluded.problem}
+    )
+    connection.execute(upsert, values)
+
+
+def _forget(connection: Connection, paths: Sequence[str]) -> list[Video]:
+    """Delete these files, then all videos without files; those, with these paths of theirs."""
+    lost: dict[int, list[str]] = {}
+    for chunk in _chunks(paths):
+        statement = delete(FileRow).where(FileRow.path.in_(chunk))
+        for row in connection.execute(statement.returning(FileRow.path, FileRow.video_id)):
+            lost.setdefault(row.video_id, []).append(row.path)
+    kept = select(FileRow.video_id).where(FileRow.video_id.is_not(None))
+    orphan = VideoRow.id.not_in(kept)
+    rows = connection.execute(select(VideoRow.__table__).where(orphan).order_by(VideoRow.id)).all()
+    connection.execute(delete(VideoRow).where(orphan))
+    return [
+        Video(
+            video_id=row.id,
+            uid=row.uid,
+            state=row.state,
+            duration_seconds=row.duration_seconds,
+            num_frames=row.num_frames,
+            paths=tuple(Path(path) for path in sorted(lost.get(row.id, []))),
+            reason=row.reason,
+        )
+        for row in rows
+    ]

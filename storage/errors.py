@@ -1,0 +1,55 @@
+"""Every error of ours, in one small tree.
+
+    ScanonceError                 anything a person can meet; its text ends with what to do next
+    ├── ConfigError               config.toml or an option has a value that is not allowed
+    ├── IndexDirectoryError       the index directory is missing, foreign or cannot be read or written
+    │   └── ManifestMismatch      the index was made with other settings than those asked for
+    ├── EncoderError              an encoder could not be loaded or does not fit
+    │   └── EncoderUnavailable    its weights are not on this machine and the hub cannot be reached
+    ├── VideoError                one video file could not be used; a run goes on without it
+    │   ├── UnreadableVideo       nothing of it could be decoded
+    │   └── DecoderCrashed        the guarded child process died or hung on it
+    └── QueryError                what was asked is empty or cannot be understood
+
+Errors of other packages are turned into these once, at the edge where they arise, with ``raise ... from``.
+"""
+
+
+class ScanonceError(Exception):
+    """Anything a person can meet. The message says what was given, what is allowed and what to do."""
+
+
+class ConfigError(ScanonceError):
+    """A configuration file or an option has a value that is not allowed."""
+
+
+class IndexDirectoryError(ScanonceError):
+    """The index directory is missing, is not ours, or cannot be read or written."""
+
+
+class ManifestMismatch(IndexDirectoryError):
+    """The index was made with other settings than those asked for."""
+
+
+class EncoderError(ScanonceError):
+    """An encoder could not be loaded, or what it says of itself does not fit."""
+
+
+class EncoderUnavailable(EncoderError):
+    """The weights are not on this machine and the hub cannot be reached."""
+
+
+class VideoError(ScanonceError):
+    """One video file could not be used. A run records the reason and goes on."""
+
+
+class UnreadableVideo(VideoError):
+    """Nothing of the file could be decoded."""
+
+
+class DecoderCrashed(VideoError):
+    """The guarded child process that decoded the file died or stopped answering."""
+
+
+class QueryError(ScanonceError):
+    """What was asked is empty or cannot be understood."""

@@ -1,0 +1,167 @@
+"""The paths of one index directory, and the manifest that says what it was made with.
+
+manifest.json                  what made it; any mismatch with what is asked for is an error
+catalog.sqlite                 the truth
+features/ab/<uid>.safetensors  frame features of one video
+vectors/<generation>/          the vector index, derived from the features
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from storage.clips import ClipGrid
+from storage.errors import IndexDirectoryError, ManifestMismatch
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class IndexLayout:
+    """Where things lie under one index directory."""
+
+    root: Path
+
+    @property
+    def manifest(self) -> Path:
+        """What the index was made with."""
+        return self.root / "manifest.json"
+
+    @property
+    def catalog(self) -> Path:
+        """The SQLite catalogue."""
+        return self.root / "catalog.sqlite"
+
+    @property
+    def features(self) -> Path:
+        """The feature store."""
+        return self.root / "features"
+
+    @property
+    def vectors(self) -> Path:
+        """The generations of the vector index."""
+        return self.root / "vectors"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What an index was made with."""
+
+    encoder: str
+    """Name by which the encoder was loaded."""
+    fingerprint: str
+    """Digest of its weights and configuration."""
+    dim: int
+    sampling: str
+    """``uniform`` or ``keyframes``."""
+    sample_fps: float
+    """Frames per second; in key-frame mode the most that are kept."""
+    clip_scales_seconds: tuple[float, ...]
+    clip_stride_ratio: float
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def grid(self) -> ClipGrid:
+        """The windows of its clips."""
+        return ClipGrid(self.clip_scales_seconds, self.clip_stride_ratio)
+
+
+def read_manifest(layout: IndexLayout) -> Manifest:
+    """The manifest of an existing index.
+
+    Raises:
+        IndexDirectoryError: there is no index, or it cannot be read.
+        ManifestMismatch: it was written by a newer version.
+    """
+    try:
+        values = json.loads(layout.manifest.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise IndexDirectoryError(
+            f"there is no index at {layout.root}. Make one: scanonce index VIDEOS --index {layout.root}"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise IndexDirectoryError(
+            f"{layout.manifest} cannot be read ({error}). Restore the file from a backup, or index into another folder."
+        ) from error
+    version = values.get("schema_version") if isinstance(values, dict) else None
+    if version != SCHEMA_VERSION:
+        raise ManifestMismatch(
+            f"the index at {layout.root} has schema version {version}, this program reads {SCHEMA_VERSION}. "
+            "Use the program version that made it, or index into another folder with --index."
+        )
+    try:
+        return Manifest(**{**values, "clip_scales_seconds": tuple(values["clip_scales_seconds"])})
+    except (KeyError, TypeError) as error:
+        raise IndexDirectoryError(
+            f"{layout.manifest} is not a manifest of ours ({error}). "
+            "Restore it from a backup, or index into another folder."
+        ) from error
+
+
+def create_or_check(layout: IndexLayout, wanted: Manifest) -> None:
+    """Writes the manifest of a new index, or checks that an existing one was made with the same settings.
+
+    The encoder is told by its fingerprint: the same weights in another folder are the same encoder.
+
+    Raises:
+        ManifestMismatch: names every setting that differs, both its values and the way out.
+    """
+    if not layout.manifest.exists():
+        layout.root.mkdir(parents=True, exist_ok=True)
+        content = json.dumps(asdict(wanted), indent=2) + "\n"
+        write_whole(layout.manifest, lambda file: file.write(content.encode()))
+        return
+    stored = asdict(read_manifest(layout))
+    asked = asdict(wanted)
+    names = [name for name in asked if name != "encoder" and stored[name] != asked[name]]
+    if names:
+        if "fingerprint" in names:
+            names.insert(0, "encoder")
+        lines = [
+            f"  {name}: the index has {stored[name]}, asked for is {asked[name]}" for name in names
+        ]
+        raise ManifestMismatch(
+            "\n".join([f"the index at {layout.root} was made with other settings:", *lines])
+            + "\nEither set these back (config.toml, --encoder), or make a new index beside it: "
+            f"scanonce index VIDEOS --index {layout.root}-new"
+        )
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Writes a file so that it is there whole or not at all, also after a power cut.
+
+    Raises:
+        IndexDirectoryError: it cannot be written; an earlier file of that name is untouched.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".tmp-", delete=False) as file:
+            temporary = Path(file.name)
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_directory(path.parent)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise IndexDirectoryError(
+            f"{path} cannot be written ({error.strerror or error}). Make room or check the folder's permissions, "
+            "then run the same command again: what is stored already is kept."
+        ) from error
+
+
+def sync_directory(folder: Path) -> None:
+    """Makes a rename inside ``folder`` last through a power cut, where the system can."""
+    if os.name == "nt":  # directories cannot be opened there
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

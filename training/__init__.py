@@ -1,0 +1,1 @@
+"""Offline side: the rendered world, training of checkpoints, and their scores."""

@@ -1,0 +1,211 @@
+"""The `scanonce` command. Thin: parse, call one function, render. Heavy packages are imported by the commands that
+need them, so that `--help` answers at once.
+
+Exit codes: 0 done; 1 an error, told on standard error with its next step; 2 wrong usage; 130 stopped by Ctrl-C.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from storage.errors import ScanonceError
+
+if TYPE_CHECKING:
+    from search.engine import SearchResult
+
+app = typer.Typer(
+    name="scanonce",
+    help="Search your videos by sentences. Each video is scanned once, when it is indexed.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+IndexOption = Annotated[
+    Path | None, typer.Option("--index", help="Index directory.", show_default="as in config.toml")
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", help="Configuration file.", show_default="config.toml of the checkout"
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON (schema: docs/cli.md).")]
+
+
+@app.command()
+def index(
+    paths: Annotated[list[Path], typer.Argument(help="Folders of videos, or single files.")],
+    index_dir: IndexOption = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(help='Hub id, local folder, or "bundled".', show_default="as in config.toml"),
+    ] = None,
+    keyframes: Annotated[
+        bool, typer.Option("--keyframes", help="Look at key frames only: faster, coarser.")
+    ] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Try again what failed before.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Index videos: what is new or changed is scanned, what is gone is forgotten."""
+    from ui.config import read_config
+    from ui.indexing import run_index
+
+    settings = read_config(config)
+    sampling = {"sampling": "keyframes"} if keyframes else {}
+    report = run_index(
+        paths,
+        settings.index_path(index_dir),
+        encoder=encoder,
+        config=settings.model_copy(
+            update={"indexer": settings.indexer.model_copy(update=sampling)}
+        ),
+        retry_failed=retry,
+    )
+    if report.interrupted:
+        raise typer.Exit(130)
+    if report.nothing_usable:
+        raise typer.Exit(1)
+
+
+@app.command()
+def search(
+    text: Annotated[str | None, typer.Argument(help="What the moment shows.")] = None,
+    index_dir: IndexOption = None,
+    top: Annotated[
+        int | None,
+        typer.Option(min=1, max=1000, help="Moments to show.", show_default="as in config.toml"),
+    ] = None,
+    queries: Annotated[
+        Path | None,
+        typer.Option(help="File with one query a line (- for standard input); needs --json."),
+    ] = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Find the moments that show what a sentence says."""
+    if (text is None) == (queries is None):
+        raise typer.BadParameter("give either a sentence or --queries FILE")
+    if queries is not None and not as_json:
+        raise typer.BadParameter("--queries prints one JSON object a line: add --json")
+    from search.engine import SearchEngine
+    from ui.config import read_config
+
+    settings = read_config(config)
+    texts = [text] if text is not None else _read_queries(queries)
+    with SearchEngine.open(
+        settings.index_path(index_dir), settings=settings.search, models=settings.models
+    ) as engine:
+        for start in range(0, len(texts), _QUERY_BATCH):
+            for result in engine.search_many(texts[start : start + _QUERY_BATCH], top=top):
+                _show(result, as_json=as_json)
+
+
+_QUERY_BATCH = 64  # queries encoded and looked up together
+
+
+def _read_queries(path: Path | None) -> list[str]:
+    from storage.errors import QueryError
+
+    try:
+        content = sys.stdin.read() if str(path) == "-" else Path(str(path)).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise QueryError(
+            f"queries {path} cannot be read: {error}. One query a line, UTF-8."
+        ) from error
+    return [line.strip() for line in content.splitlines() if line.strip()]
+
+
+def _show(result: "SearchResult", *, as_json: bool) -> None:
+    from rich.console import Console
+
+    from ui.views import moments_table, result_json, timings_text
+
+    if as_json:
+        print(json.dumps(result_json(result), ensure_ascii=False))
+        return
+    console = Console()
+    if result.no_good_match:
+        console.print(f"No good match for [bold]{result.query!r}[/] in this library.")
+        if result.moments:
+            console.print("Closest, probably not what you mean:")
+    if result.moments:
+        console.print(moments_table(result.moments))
+    console.print(f"[dim]{timings_text(result)}[/]")
+
+
+@app.command()
+def status(
+    index_dir: IndexOption = None, as_json: JsonOption = False, config: ConfigOption = None
+) -> None:
+    """What is indexed, with what, and what failed."""
+    from ui.config import read_config
+    from ui.status import read_status, show_status
+
+    found = read_status(read_config(config).index_path(index_dir))
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False))
+    else:
+        show_status(found)
+
+
+@app.command()
+def forget(
+    path: Annotated[Path, typer.Argument(help="A folder or file that was indexed.")],
+    index_dir: IndexOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Forget a folder or file: it is no longer found. The videos themselves are never touched."""
+    from ui.config import read_config
+    from ui.indexing import run_forget
+
+    settings = read_config(config)
+    run_forget(path, settings.index_path(index_dir), settings.storage)
+
+
+@app.command()
+def doctor(as_json: JsonOption = False, config: ConfigOption = None) -> None:
+    """Check this installation: packages, devices, weights, decoders, and a small run of everything."""
+    from ui.config import read_config
+    from ui.doctor import examine, show_findings
+
+    findings = examine(read_config(config))
+    if as_json:
+        print(json.dumps([finding.as_json() for finding in findings], ensure_ascii=False))
+    else:
+        show_findings(findings)
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where the demo is kept.")] = Path("demo"),
+    films: Annotated[int, typer.Option(min=1, max=200, help="Films to render.")] = 12,
+) -> None:
+    """Render a few films, index them, and find moments by sentences."""
+    from ui.demo import run_demo
+
+    run_demo(folder, films)
+
+
+def main() -> None:
+    """The entry point: errors a person can meet are told in a sentence, not by a traceback."""
+    try:
+        app()
+    except ScanonceError as error:
+        print(f"scanonce: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # `scanonce search ... | head`
+        sys.stderr.close()
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

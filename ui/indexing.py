@@ -1,0 +1,142 @@
+"""Indexing for a person at a terminal: a progress bar with rate and time left, then a summary."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from indexer.pipeline import IndexReport, index_library, publish_clips
+from indexer.pipeline import Progress as IndexProgress
+from models.encoder import load_encoder
+from storage.catalog import Catalog
+from storage.errors import IndexDirectoryError
+from storage.features import FeatureStore
+from storage.layout import IndexLayout, read_manifest
+from storage.settings import StorageSettings
+from ui.config import Config
+from ui.views import clock, count_text
+
+
+class _RateColumn(ProgressColumn):
+    """Seconds of video done per second."""
+
+    def render(self, task: Task) -> Text:
+        elapsed = task.elapsed or 0.0
+        seconds = float(task.fields["video_seconds"])
+        return Text(f"{seconds / elapsed:.0f}x real time" if elapsed > 1 else "", style="cyan")
+
+
+def run_index(
+    paths: Sequence[Path],
+    index_dir: Path,
+    *,
+    encoder: str | None,
+    config: Config,
+    retry_failed: bool = False,
+    console: Console | None = None,
+) -> IndexReport:
+    """Indexes with a progress bar and prints what was done.
+
+    An index that exists names its own encoder; ``encoder`` and the configuration decide for a new one, and an
+    ``encoder`` that differs from an existing index's is an error.
+    """
+    console = console or Console()
+    layout = IndexLayout(index_dir)
+    name = encoder or (
+        read_manifest(layout).encoder if layout.manifest.exists() else config.models.encoder
+    )
+    with console.status(f"loading encoder {escape(name)}"):
+        loaded = load_encoder(name, config.models, towers="vision")
+    with _progress_bar(console) as bar:
+        task = bar.add_task("looking", total=None, video_seconds=0.0, videos="")
+
+        def observe(progress: IndexProgress) -> None:
+            bar.update(
+                task,
+                description=escape(_shortened(progress.current)),
+                completed=progress.bytes_done,
+                total=progress.bytes_total,
+                video_seconds=progress.video_seconds,
+                videos=f"{progress.videos_done}/{progress.videos_total}",
+            )
+
+        report = index_library(
+            paths,
+            layout=layout,
+            encoder=loaded,
+            settings=config.indexer,
+            storage=config.storage,
+            observe=observe,
+            retry_failed=retry_failed,
+        )
+    _summarise(report, index_dir, console)
+    return report
+
+
+def _progress_bar(console: Console) -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[videos]}"),
+        _RateColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _shortened(path: Path | None, width: int = 30) -> str:
+    name = path.name if path else ""
+    return name if len(name) <= width else f"{name[: width - 10]}…{name[-9:]}"
+
+
+def _summarise(report: IndexReport, index_dir: Path, console: Console) -> None:
+    counts = report.counts
+    for problem in report.problems:
+        console.print(
+            f"[yellow]{escape(str(problem.path))}[/]: {escape(problem.reason)}", soft_wrap=True
+        )
+    parts = [
+        f"{count_text(counts.indexed + counts.partial, 'video')} indexed ({clock(counts.video_seconds)})"
+    ]
+    if counts.partial:
+        parts.append(f"{counts.partial} of them in part")
+    if counts.skipped:
+        parts.append(f"{counts.skipped} there already")
+    if counts.forgotten:
+        parts.append(f"{counts.forgotten} gone and forgotten")
+    if counts.failed:
+        parts.append(f"{counts.failed} failed")
+    console.print(", ".join(parts) + f" · index: {index_dir}", soft_wrap=True)
+    if report.interrupted:
+        console.print("Stopped. What is indexed is kept; the same command goes on from here.")
+    elif not counts.seen:
+        console.print(
+            "No videos were found there; `indexer.extensions` in config.toml lists what counts as one."
+        )
+
+
+def run_forget(
+    path: Path, index_dir: Path, storage: StorageSettings, console: Console | None = None
+) -> None:
+    """Forgets a folder or file, its features and its clips.
+
+    Raises:
+        IndexDirectoryError: nothing at that path is known.
+    """
+    layout = IndexLayout(index_dir)
+    manifest = read_manifest(layout)
+    root = path.expanduser().absolute()
+    features = FeatureStore(layout.features)
+    with Catalog.open(layout.catalog) as catalog:
+        known = catalog.files_under(root)
+        if not known:
+            raise IndexDirectoryError(
+                f"nothing at {root} is in the index {index_dir}; `scanonce status` lists its folders."
+            )
+        for video in catalog.forget_library(root):
+            features.delete(video.uid)
+        publish_clips(catalog, features, layout, manifest.grid, manifest.dim, storage)
+    (console or Console()).print(f"Forgot {count_text(len(known), 'file')}.")
