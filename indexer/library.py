@@ -292,7 +292,7 @@ class _Walk:
                 self._problem(place.path, f"not a video by its extension; scanned are {known}")
         elif place.real in place.above:
             self._problem(place.path, "the link leads back to a folder above it")
-        elif place.real not in self._entered:
+        elif place.real not in self._entered:  # two links a level would double the work each time
             self._entered.add(place.real)
             self._list_folder(place)
 
@@ -372,8 +372,7 @@ def _split_unchanged(
         if (
             record is None
             or record.stamp != file
-            or record.video_id is None
-            or record.problem is not None
+            or record.problem is not None  # so it is wherever there is no video
             or (retry_failed and record.state == "failed")
         ):
             to_hash.append(file)
@@ -467,10 +466,7 @@ class _Contents:
             if all(digest is None for digest in theirs):
                 return candidates[0]
             mine = full_hash(file.path)
-            for wanted in (
-                mine,
-                None,
-            ):  # the same, or else one that has moved as far as anybody can tell
+            for wanted in (mine, None):  # the same; or else one that, for all we know, has moved
                 if wanted in theirs:
                     return candidates[theirs.index(wanted)]
         content = Content(mine or fast, fast, file.size_bytes, mine)

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -84,7 +86,7 @@ class TransformersEncoder:
         """``[N, H, W, 3]`` RGB, before or after ``preprocessing.resize``, to raw features ``[N, dim]``."""
         if not len(frames):
             return np.zeros((0, self._dim), np.float32)
-        images = torch.from_numpy(self._preprocessing.resize(frames))
+        images = torch.from_numpy(np.require(self._preprocessing.resize(frames), requirements="W"))
         if self._device.type == "cuda":
             images = images.pin_memory()  # so that the copy overlaps with computing
         pixels = self._preprocessing.normalise(
@@ -136,7 +138,7 @@ def _load_model(folder: Path, dtype: torch.dtype, towers: Towers) -> Any:
             trust_remote_code=False,
             weights_only=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, UnpicklingError) as error:
         raise EncoderError(
             f"{folder} cannot be loaded: {str(error).splitlines()[0]}. Fetch it again."
         ) from error

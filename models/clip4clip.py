@@ -31,7 +31,7 @@ def mean_pool(frames: ArrayLike, mask: ArrayLike | None = None) -> NDArray[np.fl
     """
     units = unit(frames)
     if mask is None:
-        return unit(units.mean(axis=-2)) if units.shape[-2] else np.zeros_like(units[..., 0, :])
+        return unit(units.sum(axis=-2) / max(units.shape[-2], 1))
     weights = np.asarray(mask, dtype=np.float32)[..., None]
     return unit((units * weights).sum(axis=-2) / np.maximum(weights.sum(axis=-2), 1.0))
 

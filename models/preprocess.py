@@ -69,7 +69,7 @@ class Preprocessing:
             return frames
         target = self.exact_size or self._keep_aspect(height, width)
         # uint8 with channels last in memory is torch's fast path, and rounds as the reference does
-        pictures = torch.from_numpy(frames).permute(0, 3, 1, 2)
+        pictures = torch.from_numpy(np.require(frames, requirements="W")).permute(0, 3, 1, 2)
         resized = functional.interpolate(pictures, size=target, mode=self.resample, antialias=True)
         if self.crop is not None:
             resized = _crop_middle(resized, self.crop)

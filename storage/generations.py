@@ -308,9 +308,10 @@ def newest_generation(vectors_dir: Path, *, dim: int) -> Generation | None:
 
 def _numbers(vectors_dir: Path) -> list[int]:
     try:
-        return sorted(int(path.name) for path in vectors_dir.iterdir() if path.name.isdecimal())
+        names = [path.name for path in vectors_dir.iterdir()]
     except FileNotFoundError:
         return []
+    return sorted(int(n) for n in names if n.isdecimal() and len(n) == _NUMBER_DIGITS)
 
 
 def _open_generation(vectors_dir: Path, number: int, dim: int) -> Generation:
@@ -339,8 +340,7 @@ def _open_generation(vectors_dir: Path, number: int, dim: int) -> Generation:
 def _is_in_order(
     vectors_dir: Path, current: Generation | None, live: Ids, settings: StorageSettings
 ) -> bool:
-    """Whether nothing is to be done where no video is new. A damaged newest generation is to be
-    replaced."""
+    """Whether nothing is to be done where no video is new; a damaged generation is to be replaced."""
     if current is None:
         return newest_number(vectors_dir) == 0
     healthy = current.number == newest_number(vectors_dir)
@@ -349,8 +349,8 @@ def _is_in_order(
 
 def _base_is_due(current: Generation, fresh: int, live: Ids, settings: StorageSettings) -> bool:
     """Whether the base is to be made anew, with ``fresh`` clips more than the generation has."""
-    base_live = int(current.base.mask(live).sum())
-    waiting = int(current.delta.mask(live).sum()) + fresh
+    base_live = current.base.count(live)
+    waiting = current.delta.count(live) + fresh
     dead = len(current.base) - base_live
     outgrown = current.info.kind == "flat" and base_live + waiting >= settings.ivf_threshold
     return (
@@ -456,8 +456,7 @@ def _map_rows(folder: Path, name: str, dim: int) -> ClipRows:
 
 
 def _seal(folder: Path, info: GenerationInfo) -> None:
-    """Write ``generation.json`` and bring everything to the disk, so that the rename publishes
-    whole files."""
+    """Write ``generation.json`` and flush everything, so that a rename publishes whole files."""
     for path in folder.glob("new*"):
         path.unlink()
     sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
@@ -493,8 +492,7 @@ def _sweep_staging(vectors_dir: Path) -> None:
 
 
 def _sweep_old(vectors_dir: Path, keep: set[int]) -> None:
-    """Remove other generations. Readers keep what they mapped; a failure only leaves files for the
-    next time."""
+    """Remove other generations; readers keep what they mapped, a failure is made up next time."""
     for number in set(_numbers(vectors_dir)) - keep:
         shutil.rmtree(vectors_dir / f"{number:0{_NUMBER_DIGITS}d}", ignore_errors=True)
 
@@ -526,7 +524,7 @@ def _checked_clips(load_clips: LoadClips, video: int, dim: int) -> NDArray[np.fl
             f"the clips of video {video} have shape {list(clips.shape)}; the vector index takes "
             f"[at most {MAX_ORDINAL + 1}, {dim}]: index that video again"
         )
-    if not np.isfinite(clips).all():
+    if not (np.abs(clips) <= np.finfo(np.float16).max).all():  # false for nan, too
         raise IndexDirectoryError(
             f"the clips of video {video} hold values that are not finite: index that video again"
         )

@@ -31,13 +31,11 @@ Mask: TypeAlias = NDArray[np.bool_]
 IndexKind = Literal["flat", "ivfpq"]
 
 EXACT_ROWS = 10_000
-"""Up to so many passing rows a filter is answered exactly: measured no slower than enough probes (9
-ms a query against 8 ms), while the usual 64 probes find half of the answer where 1 % of the clips
-pass."""
+"""Up to so many passing rows a filter is answered exactly. Measured with 1 % of a million passing:
+9 ms, as long as enough probes take; the usual 64 are faster and find half of the answer."""
 
 TRAINING_ROWS_PER_CELL = 40
-"""FAISS asks for 39; measured at a million clips, more costs minutes of k-means and gains
-nothing."""
+"""FAISS asks for 39. At a million clips these were measured to take 77 CPU seconds of k-means."""
 
 ADD_ROWS = 16_384
 """Rows turned to float32 at once while an index is built: 32 MB at 512 dimensions."""
@@ -77,7 +75,7 @@ class VectorIndex(Protocol):
             used.
 
         Raises:
-            ValueError: a shape does not fit, or k is below 1.
+            ValueError: a shape does not fit, a query is not finite, or k is below 1.
         """
 
     def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -139,13 +137,16 @@ class ClipRows:
         """``[num_rows]``, true for the clips of the given videos."""
         return np.repeat(np.isin(self.videos, videos), self.counts)
 
+    def count(self, videos: Ids) -> int:
+        """Clips of the given videos; unlike `mask` it does not grow with the rows."""
+        return int(self.counts[np.isin(self.videos, videos)].sum())
+
 
 class FlatIndex:
-    """Exact search. Measured .4 ms a query at 10,000 clips of 512 dimensions and 5 ms at 50,000; 1
-    KB a clip.
+    """Exact search: at 512 dimensions .4 ms a query over 10,000 clips, 5 ms over 50,000.
 
-    FAISS's float16 kernel is used on a copy in memory: measured 6 times faster than numpy over the
-    mapping.
+    FAISS's float16 kernel works on a copy in memory, 1 KB a clip: measured 6 times faster than
+    numpy on the mapped file.
     """
 
     kind: IndexKind = "flat"
@@ -181,18 +182,19 @@ class FlatIndex:
 
 
 class IvfPqIndex:
-    """Candidates from 4-bit codes in inverted lists, then exact scores of ``rescore_depth`` of
-    them.
+    """Candidates from 4-bit codes in inverted lists, then exact scores of the best of them.
 
-    Measured at a million clips of 512 dimensions: 1.4 ms a query at recall@10 .98, 151 B a clip in
-    memory.
+    Measured at a million clips of 512 dimensions: 1.4 ms a query at recall@10 .98, 151 B a clip.
     """
 
     kind: IndexKind = "ivfpq"
 
     def __init__(self, rows: ClipRows, codes: Any, *, nprobe: int, rescore_depth: int) -> None:
-        """Search ``rows`` by ``codes``, the FAISS index that `train` made of them or a mapping of
-        it."""
+        """Search ``rows`` by ``codes``: what `train` made of them, or `read_codes` of that.
+
+        Raises:
+            ValueError: the codes are of other rows.
+        """
         self.rows = rows
         self.nprobe = nprobe
         self.rescore_depth = rescore_depth
@@ -238,8 +240,7 @@ class IvfPqIndex:
     def search(
         self, queries: NDArray[np.float32], k: int, *, allowed: Mask | None = None
     ) -> tuple[Scores, Ids]:
-        """The k best clips of each query; see `VectorIndex.search`. Few passing rows are searched
-        exactly."""
+        """The k best clips of each query; see `VectorIndex.search`. Exact where few rows pass."""
         check_search(self, queries, k, allowed)
         passing = len(self) if allowed is None else int(np.count_nonzero(allowed))
         if passing <= max(EXACT_ROWS, k):
@@ -289,12 +290,10 @@ class IvfPqIndex:
 
 
 def factory(rows: ClipRows) -> str:
-    """FAISS's name of the IVF-PQ index for these rows, such as ``IVF4096,PQ256x4fs`` at 1M clips of
-    512.
+    """FAISS's name of the IVF-PQ index for these rows: ``IVF4096,PQ256x4fs`` at [1_000_000, 512].
 
-    Measured best of fifteen at a million clips: 4-bit codes of two dimensions each, scanned in
-    registers; as good as 8-bit PQ128 at less than half its time. Cells: 4 sqrt(N), as a power of
-    two.
+    Cells are 4 sqrt(N), as a power of two. A 4-bit code for every two dimensions, scanned in
+    registers: measured at a million clips as good as 8-bit PQ128 in less than half its time.
     """
     nlist = 2 ** round(math.log2(4 * math.sqrt(len(rows))))
     m = next(m for m in range(max(1, rows.dim // 2), 0, -1) if rows.dim % m == 0)
@@ -307,10 +306,9 @@ def default_nprobe(nlist: int) -> int:
 
 
 def best(scores: Scores, ids: Ids, k: int) -> tuple[Scores, Ids]:
-    """The k best of ``[num_queries, n]`` candidates, equal scores by rising id, padded to
-    ``[num_queries, k]``.
+    """The k best of ``[num_queries, n]`` candidates, equal scores by rising id.
 
-    An id of -1 is no candidate.
+    An id of -1 is no candidate; the answer is padded with -inf and -1 to ``[num_queries, k]``.
     """
     scores = np.where(ids >= 0, scores, np.float32(-np.inf))
     order = np.lexsort((ids, -scores), axis=-1)[:, :k]
@@ -407,8 +405,7 @@ def _fp16_index(matrix: NDArray[np.float16]) -> Any:
 def _exact(
     index: Any, queries: NDArray[np.float32], k: int, allowed: Mask | None
 ) -> tuple[Scores, NDArray[np.int64]]:
-    """Scores and rows ``[num_queries, at least k if there are so many]`` that hold the k best by
-    (score, row)."""
+    """Scores and rows ``[num_queries, n]`` that hold the k best, and whatever ties with the k-th."""
     faiss = _faiss()
     if not index.ntotal or not len(queries):
         return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)

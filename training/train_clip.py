@@ -12,12 +12,9 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
-from io import BytesIO
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +25,15 @@ import typer
 from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import (
     AutoTokenizer,
     CLIPConfig,
@@ -37,21 +42,16 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from training.world import (
-    FACTS,
+from training.clip_examples import ExamplePlan, Pool, example_painter, render_pools, squeeze
+from training.world_scene import (
     FILM_SIZE,
     HAPPENINGS,
-    Caption,
-    Rng,
     SceneSpec,
     draw_picture,
-    picture_caption,
     random_scene,
-    scene_caption,
-    true_facts,
     view_at,
 )
-from training.world_drawing import Painter
+from training.world_words import FACTS, Caption, picture_caption, true_facts
 
 PAD, BOS, UNK, EOS = "<pad>", "<bos>", "<unk>", "<eos>"
 # In this order EOS gets id 3: with id 2 CLIPTextModel would fall back to its oldest rule and pool
@@ -60,6 +60,9 @@ SPECIAL_TOKENS = (PAD, BOS, UNK, EOS)
 
 PIXEL_MEAN = PIXEL_STD = 0.5
 """Pixels of 0 to 1 become -1 to 1."""
+
+ACTIVATION = "gelu_pytorch_tanh"
+"""One operation forwards and one backwards; CLIP's "quick_gelu" is four, a third of a step."""
 
 MAX_LOGIT_SCALE = math.log(100)
 """CLIP's clamp (Radford et al. 2021, section 2.5)."""
@@ -79,186 +82,37 @@ class Recipe:
     image_size: int = 96
     patch_size: int = 16
     embed_dim: int = 128
-    vision_width: int = 192
+    vision_width: int = 128
     vision_layers: int = 5
     text_width: int = 128
     text_layers: int = 3
     vocab_size: int = 768
     max_tokens: int = 48
-    num_pictures: int = 40_000
+    num_pictures: int = 36_000
     """Rendered for phase one and met again and again."""
     num_scenes: int = 4_000
     """Rendered for phase two, `frames_per_scene` frames each."""
-    frames_per_scene: int = 6
-    captions_each: int = 4
-    batch_pictures: int = 192
-    batch_scenes: int = 40
-    picture_steps: int = 4_000
-    scene_steps: int = 600
-    learning_rate: float = 1.2e-3
+    frames_per_scene: int = 4
+    batch_pictures: int = 128
+    batch_scenes: int = 24
+    picture_steps: int = 3_000
+    scene_steps: int = 1_500
+    learning_rate: float = 1.5e-3
     weight_decay: float = 0.05
-    warm_up_steps: int = 200
+    warm_up_steps: int = 100
     facts_weight: float = 0.5
     """Of the auxiliary loss that reads the facts off both embeddings."""
-    draw_size: tuple[int, int] = (320, 180)
-    """(width, height) pictures are drawn at before they are squeezed."""
 
-
-@dataclass(frozen=True)
-class Pool:
-    """Rendered examples: a picture is an example of one frame, a scene of several."""
-
-    frames: NDArray[np.uint8]
-    """[examples, frames, image_size, image_size, 3]."""
-    facts: NDArray[np.bool_]
-    """[examples, FACTS]: what is true."""
-    captions: list[list[str]]
-    """[examples][captions_each]."""
-    named: NDArray[np.bool_]
-    """[examples, captions_each, FACTS]: what each caption states."""
-
-    @classmethod
-    def joined(cls, parts: list[Pool]) -> Pool:
-        """One pool of several, in order."""
-        return cls(
-            np.concatenate([part.frames for part in parts]),
-            np.concatenate([part.facts for part in parts]),
-            [captions for part in parts for captions in part.captions],
-            np.concatenate([part.named for part in parts]),
+    @property
+    def examples(self) -> ExamplePlan:
+        """What is rendered to train on."""
+        return ExamplePlan(
+            seed=self.seed,
+            image_size=self.image_size,
+            num_pictures=self.num_pictures,
+            num_scenes=self.num_scenes,
+            frames_per_scene=self.frames_per_scene,
         )
-
-
-# --- Examples -----------------------------------------------------------------------------------
-
-
-def squeeze(picture: Image.Image, image_size: int) -> NDArray[np.uint8]:
-    """A whole 16:9 frame as the square the encoder sees: nothing is cropped away.
-
-    Returns:
-        uint8 [image_size, image_size, 3], by the same antialiased bicubic resize as at search.
-    """
-    return np.asarray(picture.resize((image_size, image_size), Image.Resampling.BICUBIC))
-
-
-def _as_if_decoded(picture: Image.Image, rng: Rng) -> Image.Image:
-    """The picture after lossy coding in every second case: JPEG, as H.264's frames, halves the
-    resolution of colour and rounds blocks of cosines."""
-    if rng.random() < 0.5:
-        return picture
-    buffer = BytesIO()
-    picture.save(buffer, "JPEG", quality=int(rng.integers(40, 92)))
-    return Image.open(buffer).convert("RGB")
-
-
-def fact_row(facts: frozenset[str]) -> NDArray[np.bool_]:
-    """Facts as a row of a table, bool [FACTS]."""
-    return np.array([fact in facts for fact in FACTS])
-
-
-def _worded(caption: Caption, rng: Rng) -> str:
-    """The caption's text, at times with a word nobody knows: such words must not matter."""
-    if rng.random() >= 0.15:
-        return caption.text
-    letters = rng.choice(list("abcdefghijklmnopqrstuvwxyz"), size=rng.integers(2, 9))
-    words = caption.text.split()
-    words.insert(int(rng.integers(len(words) + 1)), "".join(letters))
-    return " ".join(words)
-
-
-def _render_example(recipe: Recipe, painter: Painter, rng: Rng, num_frames: int) -> Pool:
-    """One example as a pool of its own: a picture for `num_frames` 1, else a scene."""
-    scene = random_scene(rng)
-    whole = num_frames > 1
-    shares = (np.arange(num_frames) + rng.random(num_frames)) / num_frames
-    times = [float(share) * scene.duration_seconds for share in shares]
-    frames = [
-        squeeze(_as_if_decoded(painter.paint(view_at(scene, at)), rng), recipe.image_size)
-        for at in times
-    ]
-    facts = true_facts(scene, None if whole else times[0])
-    captions = [_caption(scene, facts, rng, whole) for _ in range(recipe.captions_each)]
-    return Pool(
-        np.stack(frames)[None],
-        fact_row(facts)[None],
-        [[_worded(caption, rng) for caption in captions]],
-        np.stack([fact_row(caption.facts) for caption in captions])[None],
-    )
-
-
-def _caption(scene: SceneSpec, facts: frozenset[str], rng: Rng, whole: bool) -> Caption:
-    if whole and scene.happening != "nothing" and rng.random() < 0.6:
-        return scene_caption(scene, rng)
-    return picture_caption(facts, rng, full=bool(rng.random() < 0.4))
-
-
-def _render_part(recipe: Recipe, num_frames: int, examples: range) -> Pool:
-    painter = _painter(recipe.draw_size)
-    return Pool.joined(
-        [
-            _render_example(
-                recipe, painter, np.random.default_rng((recipe.seed, num_frames, n)), num_frames
-            )
-            for n in examples
-        ]
-    )
-
-
-_PAINTERS: dict[tuple[int, int], Painter] = {}
-
-
-def _painter(size: tuple[int, int]) -> Painter:
-    """This process's painter, which keeps every backdrop of the world (half a GB at 320 x 180)."""
-    if size not in _PAINTERS:
-        _PAINTERS[size] = Painter(size, keep_backdrops=1500)
-    return _PAINTERS[size]
-
-
-def render_pools(recipe: Recipe, *, workers: int) -> tuple[Pool, Pool]:
-    """All examples of pictures and of scenes, each seeded by its number: workers do not matter.
-
-    Costs about 3 ms of one core per frame.
-    """
-    step = 250
-    jobs = [
-        (num_frames, range(start, min(start + step, total)))
-        for num_frames, total in (
-            (1, recipe.num_pictures),
-            (recipe.frames_per_scene, recipe.num_scenes),
-        )
-        for start in range(0, total, step)
-    ]
-    parts: dict[int, list[Pool]] = {1: [], recipe.frames_per_scene: []}
-    with _progress("rendering") as progress:
-        task = progress.add_task("rendering", total=sum(n * len(span) for n, span in jobs))
-        for (num_frames, span), part in zip(jobs, _render_jobs(recipe, jobs, workers), strict=True):
-            parts[num_frames].append(part)
-            progress.advance(task, num_frames * len(span))
-    return Pool.joined(parts[1]), Pool.joined(parts[recipe.frames_per_scene])
-
-
-def _render_jobs(
-    recipe: Recipe, jobs: list[tuple[int, range]], workers: int
-) -> Iterator[Pool]:
-    if workers <= 1:
-        for num_frames, span in jobs:
-            yield _render_part(recipe, num_frames, span)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        running = [pool.submit(_render_part, recipe, *job) for job in jobs]
-        for done in running:
-            yield done.result()
-
-
-def _progress(what: str) -> Progress:
-    return Progress(
-        TextColumn(what),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}") if what != "rendering" else TextColumn(""),
-        TextColumn("left:"),
-        TimeRemainingColumn(),
-    )
 
 
 # --- Tokenizer and model ------------------------------------------------------------------------
@@ -306,6 +160,7 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> CLIPModel
             "vocab_size": len(tokenizer),
             "max_position_embeddings": recipe.max_tokens,
             "hidden_size": recipe.text_width,
+            "hidden_act": ACTIVATION,
             "intermediate_size": 4 * recipe.text_width,
             "num_hidden_layers": recipe.text_layers,
             "num_attention_heads": recipe.text_width // 32,
@@ -316,6 +171,7 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> CLIPModel
             "image_size": recipe.image_size,
             "patch_size": recipe.patch_size,
             "hidden_size": recipe.vision_width,
+            "hidden_act": ACTIVATION,
             "intermediate_size": 4 * recipe.vision_width,
             "num_hidden_layers": recipe.vision_layers,
             "num_attention_heads": recipe.vision_width // 32,
@@ -325,7 +181,9 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> CLIPModel
         **ids,
     )
     torch.manual_seed(recipe.seed)
-    return CLIPModel(config)
+    # Eager attention: over a few dozen tokens its backward pass is several times as quick on a
+    # CPU as that of the fused kernel. It is a choice of this process, not of the checkpoint.
+    return CLIPModel._from_config(config, attn_implementation="eager")
 
 
 def save_checkpoint(model: CLIPModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -429,10 +287,8 @@ class Batch:
 class Batches:
     """Endless random batches of a pool, the same for the same seed."""
 
-    def __init__(
-        self, pool: Pool, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, batch_size: int
-    ) -> None:
-        self._pool, self._size, self._recipe = pool, min(batch_size, len(pool.frames)), recipe
+    def __init__(self, pool: Pool, tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> None:
+        self._pool = pool
         flat = [text for captions in pool.captions for text in captions]
         encoded = tokenizer(
             flat, padding="max_length", truncation=True, max_length=recipe.max_tokens
@@ -442,45 +298,50 @@ class Batches:
         self._pad_id = tokenizer.pad_token_id
         self._rng = np.random.default_rng((recipe.seed, 31, pool.frames.shape[1]))
 
-    def draw(self) -> Batch:
+    def draw(self, batch_size: int) -> Batch:
         """The next batch, without an example twice in it."""
         pool, rng = self._pool, self._rng
-        rows = rng.choice(len(pool.frames), self._size, replace=False)
-        which = rng.integers(self._tokens.shape[1], size=self._size)
+        rows = rng.choice(len(pool.frames), min(batch_size, len(pool.frames)), replace=False)
+        which = rng.integers(self._tokens.shape[1], size=len(rows))
         tokens = self._tokens[rows, which]
         longest = int((tokens != self._pad_id).sum(axis=1).max())
         return Batch(
             pixels=self._augmented(pool.frames[rows]),
-            mask=torch.from_numpy(self._mask()),
+            mask=torch.from_numpy(self._mask(len(rows))),
             tokens=torch.from_numpy(tokens[:, :longest]),
             named=torch.from_numpy(pool.named[rows, which].astype(np.float32)),
             facts=torch.from_numpy(pool.facts[rows].astype(np.float32)),
         )
 
-    def _mask(self) -> NDArray[np.bool_]:
+    def _mask(self, size: int) -> NDArray[np.bool_]:
         """Clips are of any length: some frames at random do not count, one at least does."""
         num_frames = self._pool.frames.shape[1]
-        kept = self._rng.integers((num_frames + 1) // 2, num_frames + 1, size=(self._size, 1))
-        order = self._rng.random((self._size, num_frames)).argsort(axis=1)
+        kept = self._rng.integers((num_frames + 1) // 2, num_frames + 1, size=(size, 1))
+        order = self._rng.random((size, num_frames)).argsort(axis=1)
         return np.asarray(order < kept)
 
     def _augmented(self, frames: NDArray[np.uint8]) -> torch.Tensor:
-        """Frames a little shifted, brighter or darker, and some with a fade's ghost in them."""
+        """Frames a little shifted, brighter or darker, and some with a fade's ghost in them.
+
+        All in place and in few passes: this runs between two steps, on the same cores.
+        """
         rng, (size, num_frames) = self._rng, frames.shape[:2]
         down, right = (int(n) for n in rng.integers(-2, 3, size=2))
-        frames = np.roll(frames, (down, right), axis=(2, 3))
-        pixels = torch.from_numpy(frames).permute(0, 1, 4, 2, 3).float().div_(255)
+        pixels = torch.from_numpy(frames).roll((down, right), dims=(2, 3)).float()
 
         def per_example(low: float, high: float) -> torch.Tensor:
             values = rng.uniform(low, high, size=(size, 1, 1, 1, 1))
             return torch.from_numpy(values.astype(np.float32))
 
-        ghost = per_example(0.0, 0.25) * torch.from_numpy(
-            (rng.random((size, num_frames, 1, 1, 1)) < 0.12).astype(np.float32)
-        )
-        pixels = pixels * (1 - ghost) + pixels.roll(1, dims=0) * ghost
-        pixels = pixels * per_example(0.93, 1.07) + per_example(-0.03, 0.03)
-        return (pixels.clamp_(0, 1) - PIXEL_MEAN) / PIXEL_STD
+        faded, at = (torch.from_numpy(n) for n in np.nonzero(rng.random((size, num_frames)) < 0.1))
+        strength = float(rng.uniform(0.0, 0.25))
+        ghosts = pixels[(faded + 1) % size, at]
+        pixels[faded, at] = torch.lerp(pixels[faded, at], ghosts, strength)
+        # From 0..255 to normalised, with a contrast and a brightness of its own per example.
+        contrast, brightness = per_example(0.93, 1.07), per_example(-0.03, 0.03)
+        pixels.mul_(contrast / 255 / PIXEL_STD).add_((brightness - PIXEL_MEAN) / PIXEL_STD)
+        pixels.clamp_(-PIXEL_MEAN / PIXEL_STD, (1 - PIXEL_MEAN) / PIXEL_STD)
+        return pixels.permute(0, 1, 4, 2, 3)
 
 
 @dataclass(frozen=True)
@@ -527,9 +388,8 @@ def train(
     model = build_model(recipe, tokenizer).train()
     head = torch.nn.Linear(recipe.embed_dim, len(FACTS))  # of the auxiliary loss, thrown away
     optimizer = _optimizer([model, head], recipe)
-    picture_batches = Batches(pictures, tokenizer, recipe, recipe.batch_pictures)
-    halved = Batches(pictures, tokenizer, replace(recipe, seed=recipe.seed + 1), recipe.batch_pictures // 2)
-    scene_batches = Batches(scenes, tokenizer, recipe, recipe.batch_scenes)
+    picture_batches = Batches(pictures, tokenizer, recipe)
+    scene_batches = Batches(scenes, tokenizer, recipe)
     steps = recipe.picture_steps + recipe.scene_steps
     recent: list[float] = []
     started = time.monotonic()
@@ -538,12 +398,17 @@ def train(
         if done >= 1:
             break
         _set_rate(optimizer, recipe, step, done)
-        in_phase_two = done >= recipe.picture_steps / steps
-        batches = [halved.draw(), scene_batches.draw()] if in_phase_two else [picture_batches.draw()]
+        if done < recipe.picture_steps / steps:
+            batches = [picture_batches.draw(recipe.batch_pictures)]
+        else:
+            batches = [
+                picture_batches.draw(recipe.batch_pictures // 2),
+                scene_batches.draw(recipe.batch_scenes),
+            ]
         losses = [_loss(model, head, batch, tokenizer.pad_token_id, recipe) for batch in batches]
         loss = torch.stack(losses).mean()
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         with torch.no_grad():
             model.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
@@ -667,7 +532,7 @@ def main(
     ] = Recipe.num_scenes,
     minutes_cap: Annotated[
         float, typer.Option(min=0.1, help="End training after so many minutes.")
-    ] = 30.0,
+    ] = 27.0,
     threads: Annotated[int, typer.Option(min=1, help="Processes that render, threads.")] = 2,
 ) -> None:
     """Train a small CLIP on our rendered world and print its held-out figure."""
@@ -680,12 +545,20 @@ def main(
     )
     started = time.monotonic()
     torch.set_num_threads(threads)
-    picture_pool, scene_pool = render_pools(recipe, workers=threads)
+    picture_pool, scene_pool = render_pools(recipe.examples, workers=threads)
     typer.echo(f"rendered in {time.monotonic() - started:.0f} s")
     texts = (text for pool in (picture_pool, scene_pool) for each in pool.captions for text in each)
     tokenizer = build_tokenizer(texts, recipe)
     cap_seconds = 60 * minutes_cap - (time.monotonic() - started)
-    with _progress("training") as progress:
+    columns = (
+        TextColumn("training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns) as progress:
         report = _Reporter(progress, tokenizer, recipe)
         model = train(
             recipe, picture_pool, scene_pool, tokenizer, cap_seconds=cap_seconds, report=report
@@ -705,7 +578,7 @@ class _Reporter:
         steps = recipe.picture_steps + recipe.scene_steps
         self._task = progress.add_task("training", total=steps, note="")
         self._scenes, self._captions = held_out_pictures(400, seed=1)
-        painter = _painter(recipe.draw_size)
+        painter = example_painter(recipe.examples.draw_size)
         self._frames = np.stack(
             [squeeze(painter.paint(view_at(s, 0.0)), recipe.image_size) for s in self._scenes]
         )

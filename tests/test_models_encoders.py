@@ -1,0 +1,254 @@
+"""One conformance suite over all encoders, and what is particular to loading them."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModel, CLIPImageProcessorPil, SiglipImageProcessorPil
+
+from models.clip4clip import unit
+from models.encoder import BUNDLED_FOLDER, ClipEncoder, find_folder, load_encoder
+from models.preprocess import Preprocessing, read_preprocessing
+from models.settings import ModelSettings
+from storage.errors import EncoderError, EncoderUnavailable
+from tests.checkpoints import make_clip, make_siglip
+
+FP32 = ModelSettings(dtype="float32", device="cpu")
+GOLDEN = Path(__file__).parents[2] / "shared/data/groundtruth/clip_preprocess"
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("checkpoints")
+    return {
+        "clip": make_clip(root / "clip"),
+        "clip-pytorch-format": make_clip(root / "clip-bin", safetensors=False),
+        "siglip": make_siglip(root / "siglip"),
+        "bundled": BUNDLED_FOLDER,
+    }
+
+
+@pytest.fixture(scope="module", params=["clip", "clip-pytorch-format", "siglip", "bundled"])
+def encoder(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Iterator[ClipEncoder]:
+    return load_encoder(str(folders[request.param]), FP32)
+
+
+def pictures(count: int, height: int = 90, width: int = 160) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, size=(count, 9, 16, 3), dtype=np.uint8)
+    return coarse.repeat(height // 9, axis=1).repeat(width // 16, axis=2)
+
+
+def test_features_have_the_stated_shape_and_type(encoder: ClipEncoder) -> None:
+    frames = encoder.encode_frames(pictures(3))
+    texts = encoder.encode_texts(["a red car", "the blue house at night"])
+    assert frames.shape == (3, encoder.dim)
+    assert texts.shape == (2, encoder.dim)
+    assert frames.dtype == texts.dtype == np.float32
+    assert np.isfinite(frames).all()
+    assert np.isfinite(texts).all()
+
+
+def test_nothing_in_gives_nothing_out(encoder: ClipEncoder) -> None:
+    assert encoder.encode_frames(pictures(0)).shape == (0, encoder.dim)
+    assert encoder.encode_texts([]).shape == (0, encoder.dim)
+
+
+def test_a_frame_is_the_same_alone_and_in_a_batch(encoder: ClipEncoder) -> None:
+    batch = encoder.encode_frames(pictures(5))
+    alone = np.concatenate([encoder.encode_frames(pictures(5)[k : k + 1]) for k in range(5)])
+    np.testing.assert_allclose(batch, alone, atol=1e-4)
+
+
+def test_a_sentence_is_the_same_alone_and_beside_longer_ones(encoder: ClipEncoder) -> None:
+    alone = encoder.encode_texts(["a red car"])
+    beside = encoder.encode_texts(["a red car", "the blue house at night drives past the red car"])
+    np.testing.assert_allclose(alone[0], beside[0], atol=1e-4)
+
+
+def test_frames_may_come_resized_already(encoder: ClipEncoder) -> None:
+    resized = encoder.preprocessing.resize(pictures(3))
+    assert resized.shape == (3, *encoder.preprocessing.output_size, 3)
+    np.testing.assert_allclose(
+        encoder.encode_frames(resized), encoder.encode_frames(pictures(3)), atol=1e-5
+    )
+
+
+def test_a_sentence_longer_than_the_encoder_reads_is_cut(encoder: ClipEncoder) -> None:
+    assert np.isfinite(encoder.encode_texts(["a red car " * 200])).all()
+
+
+def test_words_never_seen_are_no_error(encoder: ClipEncoder) -> None:
+    assert np.isfinite(encoder.encode_texts(["Ωμέγα 🚗 zebra-crossing"])).all()
+
+
+def test_features_are_those_of_transformers_and_not_normalised(
+    encoder: ClipEncoder, folders: dict[str, Path]
+) -> None:
+    steps = encoder.preprocessing
+    images = torch.from_numpy(steps.resize(pictures(2)))
+    model = AutoModel.from_pretrained(find_folder(encoder.name), dtype=torch.float32).eval()
+    with torch.inference_mode():
+        output = model.get_image_features(pixel_values=steps.normalise(images, torch.float32))
+    expected = output.pooler_output.numpy()
+    np.testing.assert_allclose(encoder.encode_frames(pictures(2)), expected, atol=1e-5)
+    assert not np.allclose(np.linalg.norm(expected, axis=1), 1)
+
+
+def test_reduced_precision_keeps_the_direction(encoder: ClipEncoder) -> None:
+    reduced = load_encoder(encoder.name, ModelSettings(dtype="bfloat16", device="cpu"))
+    a, b = unit(encoder.encode_frames(pictures(8))), unit(reduced.encode_frames(pictures(8)))
+    assert (a * b).sum(axis=1).min() > 0.995
+
+
+def test_one_tower_gives_what_both_give(encoder: ClipEncoder) -> None:
+    vision = load_encoder(encoder.name, FP32, towers="vision")
+    text = load_encoder(encoder.name, FP32, towers="text")
+    np.testing.assert_array_equal(vision.encode_frames(pictures(2)), encoder.encode_frames(pictures(2)))
+    np.testing.assert_array_equal(text.encode_texts(["a car"]), encoder.encode_texts(["a car"]))
+    assert vision.fingerprint == text.fingerprint == encoder.fingerprint
+
+
+# ---- preprocessing
+
+
+@pytest.mark.parametrize("size", [(90, 160), (160, 90), (71, 333), (64, 64), (40, 50)])
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_preprocessing_equals_the_processors_own_output(
+    folders: dict[str, Path], kind: str, size: tuple[int, int]
+) -> None:
+    processor = {"clip": CLIPImageProcessorPil, "siglip": SiglipImageProcessorPil}[kind]
+    reference = processor.from_pretrained(folders[kind])
+    steps = read_preprocessing(folders[kind])
+    yy, xx = np.mgrid[: size[0], : size[1]]
+    smooth = np.stack([np.sin(xx / 9) + np.cos(yy / 7), np.sin(yy / 11), np.cos(xx / 5)], axis=2)
+    picture = ((smooth - smooth.min()) / np.ptp(smooth) * 255).astype(np.uint8)
+    theirs = reference(Image.fromarray(picture), return_tensors="np")["pixel_values"][0]
+    ours = steps.normalise(torch.from_numpy(steps.resize(picture[None])), torch.float32)[0].numpy()
+    assert ours.shape == theirs.shape
+    # one step of 255 is 0.015 here: rounding may differ by one or two in a few pixels
+    assert np.abs(ours - theirs).max() < 0.05
+    assert np.abs(ours - theirs).mean() < 0.002
+
+
+def test_preprocessing_equals_the_published_golden_picture() -> None:
+    if not GOLDEN.exists():
+        pytest.skip("the golden picture is not on this machine")
+    expected = np.load(GOLDEN / "expected_preprocessed_image.npy").reshape(3, 224, 224)
+    with Image.open(GOLDEN / "franz-kafka.jpg") as file:
+        picture = np.asarray(file.convert("RGB"))
+    steps = Preprocessing(
+        224,
+        None,
+        (224, 224),
+        "bicubic",
+        (0.48145466, 0.4578275, 0.40821073),
+        (0.26862954, 0.26130258, 0.27577711),
+    )
+    ours = steps.normalise(torch.from_numpy(steps.resize(picture[None])), torch.float32)[0].numpy()
+    cosine = (ours * expected).sum() / np.linalg.norm(ours) / np.linalg.norm(expected)
+    assert cosine > 0.9999
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"resample": 1}, {"do_center_crop": False}, {"size": {"max_num_patches": 256}}],
+)
+def test_a_processor_we_cannot_follow_is_refused(
+    folders: dict[str, Path], tmp_path: Path, change: dict[str, object]
+) -> None:
+    values = json.loads((folders["clip"] / "preprocessor_config.json").read_text())
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({**values, **change}))
+    with pytest.raises(EncoderError, match="its processor asks for"):
+        read_preprocessing(tmp_path)
+
+
+# ---- finding and loading
+
+
+def test_equal_weights_have_equal_fingerprints_and_others_have_not(tmp_path: Path) -> None:
+    first, same, other = (tmp_path / name for name in ("first", "same", "other"))
+    make_clip(first, seed=1)
+    shutil.copytree(first, same)
+    (same / "README.md").write_text("a card changes nothing")
+    make_clip(other, seed=2)
+    prints = [load_encoder(str(folder), FP32).fingerprint for folder in (first, same, other)]
+    assert prints[0] == prints[1] != prints[2]
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "preprocessor_config.json"])
+def test_a_folder_that_lacks_a_file_is_refused(tmp_path: Path, missing: str) -> None:
+    folder = make_clip(tmp_path / "clip")
+    (folder / missing).unlink()
+    with pytest.raises(EncoderError, match=missing.split(".")[0]):
+        load_encoder(str(folder), FP32)
+
+
+def test_damaged_weights_are_told(tmp_path: Path) -> None:
+    folder = make_clip(tmp_path / "clip")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(EncoderError, match="cannot be loaded"):
+        load_encoder(str(folder), FP32)
+
+
+class _Bomb:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (os.mkdir, ("pickle-ran",))
+
+
+def test_code_hidden_in_weights_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_clip(tmp_path / "clip", safetensors=False)
+    torch.save({"text_model.x": _Bomb()}, folder / "pytorch_model.bin")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(EncoderError):
+        load_encoder(str(folder), FP32)
+    assert not (tmp_path / "pickle-ran").exists()
+
+
+def test_code_that_comes_with_a_checkpoint_is_not_run(tmp_path: Path) -> None:
+    folder = make_clip(tmp_path / "clip")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Own", "AutoModel": "own.Own"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Own: pass\n")
+    with pytest.raises(EncoderError):
+        load_encoder(str(folder), FP32)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/no/such/folder", "~/nowhere-at-all", "a/b/c"])
+def test_a_folder_that_does_not_exist_is_not_taken_for_a_hub_id(name: str) -> None:
+    with pytest.raises(EncoderError, match="no such folder") as caught:
+        find_folder(name)
+    assert not isinstance(caught.value, EncoderUnavailable)
+
+
+def test_an_unreachable_hub_is_told_within_seconds_with_both_ways_out(tmp_path: Path) -> None:
+    code = "from models.encoder import find_folder; find_folder('openai/clip-vit-base-patch32')"
+    started = time.monotonic()
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        # nothing listens on port 9: refused at once, as without a network
+        env={**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)},
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert run.returncode == 1
+    assert "EncoderUnavailable" in run.stderr
+    assert "scanonce index VIDEOS --encoder /path/to/folder" in run.stderr
+    assert "scanonce index VIDEOS --encoder bundled" in run.stderr
+    assert time.monotonic() - started < 30
