@@ -160,14 +160,11 @@ class DecodePool:
             child = next(child for child in busy if child.connection is connection)
             try:
                 event = child.receive()
-            except (
-                EOFError,
-                OSError,
-                ValueError,
-                KeyError,
-                TypeError,
-            ):  # gone, or talking nonsense
+            except (EOFError, OSError):
                 self._replace(child, children, child.describe_exit())
+                continue
+            except (ValueError, KeyError, TypeError):
+                self._replace(child, children, "the decoder's answer made no sense")
                 continue
             child.heard_at = time.monotonic()
             if isinstance(event, Finished | Failed):
@@ -192,6 +189,7 @@ class DecodePool:
         assert child.job is not None
         self._put(Failed(child.job, reason))
         child.stop()
+        child.job = None
         children.remove(child)
 
     def _put(self, event: Event | BaseException | None) -> None:

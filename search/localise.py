@@ -6,6 +6,8 @@ so that one bright frame does not beat a whole scene:
 
     contrast = (mean inside - mean outside) * sqrt(n_inside * n_outside / (n_inside + n_outside))
 
+with twice as many frames outside as inside, half before and half after.
+
 Means come from prefix sums: O(frames x lengths), no loop over spans.
 """
 
@@ -89,18 +91,19 @@ def _windows(
 def _contrasts(
     curve: NDArray[np.float64], first: NDArray[np.int64], last: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Contrast of each window against as many frames on either side as it has itself."""
+    """Contrast of each window against as many frames on either side as it has itself.
+
+    Where the stretch ends sooner, what is missing counts as level 0, the library's mean: beyond the end of a video
+    there is something else. So a scene that fills its video is found whole.
+    """
     sums = np.concatenate([[0.0], np.cumsum(curve)])
     inside = last - first
     left = np.maximum(first - inside, 0)
     right = np.minimum(last + inside, len(curve))
-    outside = (first - left) + (right - last)
-    mean_inside = (sums[last] - sums[first]) / inside
     around = (sums[first] - sums[left]) + (sums[right] - sums[last])
-    # a window over everything has no outside: it is judged against level 0, the library's mean
-    mean_outside = np.where(outside > 0, around / np.maximum(outside, 1), 0.0)
-    weight = np.where(outside > 0, inside * outside / np.maximum(inside + outside, 1), inside / 2)
-    return (mean_inside - mean_outside) * np.sqrt(weight)
+    mean_inside = (sums[last] - sums[first]) / inside
+    mean_outside = around / (2 * inside)
+    return (mean_inside - mean_outside) * np.sqrt(2 / 3 * inside)
 
 
 def suppress_overlaps(

@@ -79,7 +79,9 @@ def make_siglip(folder: Path, *, seed: int = 0) -> Path:
     """A SigLIP of two layers."""
     torch.manual_seed(seed)
     text = {**_TEXT, "projection_size": 32}
-    _save(folder, SiglipModel(SiglipConfig(text_config=text, vision_config=_VISION)), SIGLIP_PROCESSOR)
+    _save(
+        folder, SiglipModel(SiglipConfig(text_config=text, vision_config=_VISION)), SIGLIP_PROCESSOR
+    )
     return folder
 
 

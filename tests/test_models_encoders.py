@@ -113,7 +113,9 @@ def test_reduced_precision_keeps_the_direction(encoder: ClipEncoder) -> None:
 def test_one_tower_gives_what_both_give(encoder: ClipEncoder) -> None:
     vision = load_encoder(encoder.name, FP32, towers="vision")
     text = load_encoder(encoder.name, FP32, towers="text")
-    np.testing.assert_array_equal(vision.encode_frames(pictures(2)), encoder.encode_frames(pictures(2)))
+    np.testing.assert_array_equal(
+        vision.encode_frames(pictures(2)), encoder.encode_frames(pictures(2))
+    )
     np.testing.assert_array_equal(text.encode_texts(["a car"]), encoder.encode_texts(["a car"]))
     assert vision.fingerprint == text.fingerprint == encoder.fingerprint
 
@@ -185,7 +187,9 @@ def test_equal_weights_have_equal_fingerprints_and_others_have_not(tmp_path: Pat
     assert prints[0] == prints[1] != prints[2]
 
 
-@pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "preprocessor_config.json"])
+@pytest.mark.parametrize(
+    "missing", ["config.json", "model.safetensors", "preprocessor_config.json"]
+)
 def test_a_folder_that_lacks_a_file_is_refused(tmp_path: Path, missing: str) -> None:
     folder = make_clip(tmp_path / "clip")
     (folder / missing).unlink()
@@ -206,9 +210,7 @@ class _Bomb:
         return (os.mkdir, ("pickle-ran",))
 
 
-def test_code_hidden_in_weights_is_not_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_code_hidden_in_weights_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_clip(tmp_path / "clip", safetensors=False)
     torch.save({"text_model.x": _Bomb()}, folder / "pytorch_model.bin")
     monkeypatch.chdir(tmp_path)

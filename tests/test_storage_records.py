@@ -47,7 +47,9 @@ def test_an_ordinal_too_large_for_a_clip_id_is_refused() -> None:
 
 
 @given(grids, durations)
-def test_clips_of_each_scale_cover_the_video_and_stay_inside(grid: ClipGrid, duration: float) -> None:
+def test_clips_of_each_scale_cover_the_video_and_stay_inside(
+    grid: ClipGrid, duration: float
+) -> None:
     clips = grid.spans(duration)
     assert len(clips) == sum(grid.counts(duration))
     assert (clips[:, 0] >= 0).all()
@@ -87,7 +89,14 @@ def test_the_span_of_an_ordinal_is_that_of_the_list(
 
 @pytest.mark.parametrize(
     ("duration", "counts"),
-    [(0.04, [1, 0, 0]), (4, [1, 0, 0]), (4.1, [2, 1, 0]), (8, [3, 1, 0]), (9, [4, 2, 1]), (16, [7, 3, 1])],
+    [
+        (0.04, [1, 0, 0]),
+        (4, [1, 0, 0]),
+        (4.1, [2, 1, 0]),
+        (8, [3, 1, 0]),
+        (9, [4, 2, 1]),
+        (16, [7, 3, 1]),
+    ],
 )
 def test_a_scale_is_left_out_where_a_finer_clip_covers_the_video(
     duration: float, counts: list[int]
@@ -104,7 +113,9 @@ def test_more_clips_than_an_id_can_count_are_refused() -> None:
         ClipGrid((0.1,)).counts(1e6)
 
 
-@pytest.mark.parametrize(("scales", "ratio"), [((), 0.5), ((8.0, 4.0), 0.5), ((0.0,), 0.5), ((4.0,), 0)])
+@pytest.mark.parametrize(
+    ("scales", "ratio"), [((), 0.5), ((8.0, 4.0), 0.5), ((0.0,), 0.5), ((4.0,), 0)]
+)
 def test_a_grid_that_makes_no_sense_is_refused(scales: tuple[float, ...], ratio: float) -> None:
     with pytest.raises(ValueError, match="must be"):
         ClipGrid(scales, ratio)

@@ -230,8 +230,8 @@ def draw_picture(
         seconds: Time within the scene.
 
     Returns:
-        RGB, uint8 [height, width, 3]. The first still of a place takes some ten milliseconds,
-        later ones about one.
+        RGB, uint8 [height, width, 3]. The first still of a place and light takes some 50 ms at
+        the size of a film, later ones about 2 ms.
     """
     return np.asarray(_still_painter(size).paint(view_at(scene, seconds)))
 

@@ -4,11 +4,13 @@ It is stricter than PyAV: what it is known to get wrong is refused with advice t
 Times come from the packets, since decord's own are 32-bit floats, half a millisecond coarse after two hours.
 """
 
+import math
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, cast
+from typing import Any, Protocol, Self, cast
 
 import numpy as np
 from av.container import InputContainer
@@ -19,7 +21,18 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from indexer.decode import SampledFrame, Sampler, Sampling
-from indexer.decoders.pyav import Geometry, describe, find_video_stream, open_container
+from indexer.decoders.pyav import (
+    Geometry,
+    begins_group,
+    codec_name,
+    count_nal_length_bytes,
+    describe,
+    describe_early_end,
+    find_video_stream,
+    open_container,
+    packet_end_seconds,
+    stated_end_seconds,
+)
 from storage.errors import ConfigError, UnreadableVideo
 from storage.records import VideoInfo
 
@@ -41,7 +54,6 @@ class _Reader(Protocol):
     """What we use of ``decord.VideoReader``, which has no types."""
 
     def __len__(self) -> int: ...
-    def get_key_indices(self) -> list[int]: ...
     def get_batch(self, indices: Sequence[int]) -> _Array: ...
     def next(self) -> _Array: ...
 
@@ -69,7 +81,7 @@ class DecordSource:
             )
         self._seconds = times.seconds
         self.end_seconds = times.end_seconds
-        self.problem: str | None = None
+        self.problem = times.problem
         self._frame_bytes = geometry.output_width * geometry.output_height * 3
         size = (geometry.output_width, geometry.output_height) if is_resized else (-1, -1)
         self._reader: _Reader | None = _open_reader(path, size, threads)
@@ -77,9 +89,9 @@ class DecordSource:
             raise UnreadableVideo(
                 f"decord finds {len(self._reader)} frames where the file has {len(self._seconds)}: {_USE_PYAV}"
             )
-        self._wanted = self._choose(sampling, self._reader)
+        self._wanted = times.choose(sampling)
         # after it has jumped into an open group of pictures (usual in HEVC) it counts the frames wrong
-        self._may_jump = sampling.mode == "keyframes" or not times.has_open_groups
+        self._may_jump = not times.has_open_groups
         self._next_index = 0
 
     def frames(self) -> Iterator[SampledFrame]:
@@ -113,13 +125,6 @@ class DecordSource:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _choose(self, sampling: Sampling, reader: _Reader) -> list[int]:
-        indices: Sequence[int] = range(len(self._seconds))
-        if sampling.mode == "keyframes":
-            indices = reader.get_key_indices()
-        sampler = Sampler(sampling)
-        return [index for index in indices if sampler.wants(self._seconds[index])]
 
     def _read(self, index: int) -> NDArray[np.uint8]:
         """``[height, width, 3]`` RGB."""
@@ -165,17 +170,33 @@ class _Times:
     """From the first frame, of all frames in order of showing."""
     end_seconds: float
     """End of the last one."""
+    key_indices: list[int]
+    """Where in ``seconds`` the key pictures are; decord's own are in the order of decoding."""
     has_open_groups: bool
-    """Whether frames after a key picture in the file are shown before it."""
+    """Whether a frame after a key picture, in the file, is shown before it or may refer to frames before it."""
+    problem: str | None
+    """What is wrong with the file as a whole."""
+
+    def choose(self, sampling: Sampling) -> list[int]:
+        """Indices of the sampled frames."""
+        is_uniform = sampling.mode == "uniform"
+        indices: Sequence[int] = range(len(self.seconds)) if is_uniform else self.key_indices
+        sampler = Sampler(sampling)
+        return [index for index in indices if sampler.wants(self.seconds[index])]
 
     @staticmethod
     def of(container: InputContainer, stream: VideoStream) -> "_Times":
         """Reads the file to its end and goes back to its beginning."""
+        codec, length_bytes = codec_name(stream), count_nal_length_bytes(stream)
         stamps: list[int] = []
         ends: list[int] = []
-        key_stamp = None
+        read_end = -math.inf
+        key_stamps: list[int] = []
         has_open_groups = False
-        for packet in _packets(container, stream):
+        for packet in _packets(container):
+            read_end = max(read_end, packet_end_seconds(packet))
+            if packet.stream_index != stream.index or packet.is_discard:
+                continue
             if packet.pts is None:
                 raise UnreadableVideo(
                     f"its frames have no times that decord could use: {_USE_PYAV}"
@@ -183,22 +204,29 @@ class _Times:
             stamps.append(packet.pts)
             ends.append(packet.pts + (packet.duration or 0))
             if packet.is_keyframe:
-                key_stamp = packet.pts
-            has_open_groups |= key_stamp is not None and packet.pts < key_stamp
+                key_stamps.append(packet.pts)
+                has_open_groups |= not begins_group(packet, codec, length_bytes)
+            has_open_groups |= bool(key_stamps) and packet.pts < key_stamps[-1]
         if not stamps or stream.time_base is None:
             raise UnreadableVideo(
                 "it has a video track without pictures: copy or download it again"
             )
         stamps.sort()
         base = stream.time_base
-        seconds = [float((stamp - stamps[0]) * base) for stamp in stamps]
-        return _Times(seconds, float((max(ends) - stamps[0]) * base), has_open_groups)
+        return _Times(
+            seconds=[float((stamp - stamps[0]) * base) for stamp in stamps],
+            end_seconds=float((max(ends) - stamps[0]) * base),
+            key_indices=[bisect_left(stamps, stamp) for stamp in key_stamps],
+            has_open_groups=has_open_groups,
+            problem=describe_early_end(stated_end_seconds(container), read_end),
+        )
 
 
-def _packets(container: InputContainer, stream: VideoStream) -> "Iterator[Packet[VideoStream]]":
+def _packets(container: InputContainer) -> "Iterator[Packet[Any]]":
+    """All packets of the file, which is then at its beginning again."""
     try:
-        for packet in container.demux(stream):
-            if packet.size and not packet.is_discard:
+        for packet in container.demux():
+            if packet.size:
                 yield packet
         container.seek(0)
     except FFmpegError as error:

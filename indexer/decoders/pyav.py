@@ -95,7 +95,7 @@ class PyAVSource:
             self.close()
             raise
         self.info = describe(self._container, self._stream, self._geometry)
-        self._stated_end_seconds = _stated_end_seconds(self._container)
+        self._stated_end_seconds = stated_end_seconds(self._container)
 
     @property
     def problem(self) -> str | None:
@@ -105,9 +105,8 @@ class PyAVSource:
             reasons.append(f"{self._num_damaged} damaged piece(s) could not be decoded")
         if self._gave_up:
             reasons.append("the rest was given up after too many errors in a row")
-        missing = self._stated_end_seconds - self._read_end_seconds
-        if missing > _ENDS_EARLY_SECONDS:
-            reasons.append(f"the file ends {missing:.1f} s before its stated end")
+        if early := describe_early_end(self._stated_end_seconds, self._read_end_seconds):
+            reasons.append(early)
         return "; ".join(reasons) or None
 
     @property
@@ -197,9 +196,7 @@ class PyAVSource:
         for packet in self._all_packets():
             if packet.size == 0:  # PyAV marks the end of each stream with one
                 continue
-            if packet.pts is not None:
-                end = packet.pts + (packet.duration or 0)
-                self._read_end_seconds = max(self._read_end_seconds, float(end * packet.time_base))
+            self._read_end_seconds = max(self._read_end_seconds, packet_end_seconds(packet))
             if packet.stream_index == self._stream.index:
                 yield cast("Packet[VideoStream]", packet)
 
@@ -245,7 +242,7 @@ class _Clock:
             if self._origin is None:
                 self._origin = stamp
                 self._shift = self._last + self._default_step
-                self.is_steady = frame.pts is not None and not self._by_dts
+                self.is_steady = stamp == frame.pts and self._shift == 0.0
             seconds = self._mend(self._since_origin(stamp) + self._shift)
         self._last = seconds
         duration = float(frame.duration * self._time_base)
@@ -312,7 +309,7 @@ class _Planner:
         self._sampling = sampling
         self._clock = clock
         self._codec = codec_name(stream)
-        self._nal_length_bytes = _nal_length_bytes(stream)
+        self._nal_length_bytes = count_nal_length_bytes(stream)
         self._may_skip = (
             container.format.name.startswith(_WELL_FORMED) and self._codec in _INDEPENDENT_GROUPS
         )
@@ -364,7 +361,7 @@ class _Planner:
                 yield from self._release_all()
                 yield _Step(packet, afresh=self._take_afresh())
                 continue
-            if packet.is_keyframe and self._begins_group(packet):
+            if self._begins_group(packet):
                 yield from self._close_group()
             self._group.append(_Step(packet, wanted))
             self._held_bytes += packet.size
@@ -402,11 +399,7 @@ class _Planner:
         return self._may_skip
 
     def _begins_group(self, packet: Packet[VideoStream]) -> bool:
-        """Whether nothing from ``packet`` on, but perhaps frames shown before it, refers to what came earlier."""
-        if not packet.is_keyframe:
-            return False
-        # H.264 also marks points from which a picture gradually recovers
-        return self._codec != "h264" or _is_idr(bytes(packet), self._nal_length_bytes)
+        return begins_group(packet, self._codec, self._nal_length_bytes)
 
     def _close_group(self) -> Iterator[_Step]:
         """Now that the whole group is known: forgets what is pending before it, decodes what it needs."""
@@ -523,7 +516,7 @@ def find_video_stream(container: InputContainer) -> VideoStream:
     tracks = [stream for stream in container.streams.video if not _is_cover(stream)]
     if not tracks:
         found = "only a cover picture" if container.streams.video else "no video track"
-        sound = " and sound" if container.streams.audio else ""
+        sound = " beside its sound" if container.streams.audio else ""
         raise UnreadableVideo(f"it has {found}{sound}: leave it out of the library")
     best = container.streams.best("video")
     stream = best if isinstance(best, VideoStream) and not _is_cover(best) else tracks[0]
@@ -553,15 +546,42 @@ def describe(container: InputContainer, stream: VideoStream, geometry: Geometry)
     )
 
 
-def _is_cover(stream: VideoStream) -> bool:
-    return bool(stream.disposition & Disposition.attached_pic)
-
-
-def _stated_end_seconds(container: InputContainer) -> float:
+def stated_end_seconds(container: InputContainer) -> float:
     """Where the last packet of the file should end; minus infinity where the file does not state it."""
     if container.duration is None or not container.format.name.startswith(_WELL_FORMED):
         return -math.inf
     return float(((container.start_time or 0) + container.duration) / av.time_base)
+
+
+def packet_end_seconds(packet: Packet[Any]) -> float:
+    """Where what is in ``packet`` ends, on the clock of the container; minus infinity where unknown."""
+    if packet.pts is None:
+        return -math.inf
+    return float((packet.pts + (packet.duration or 0)) * packet.time_base)
+
+
+def describe_early_end(stated_seconds: float, read_seconds: float) -> str | None:
+    """What is wrong with a file whose packets end before they should, as those of an interrupted copy do."""
+    missing = stated_seconds - read_seconds
+    return f"the file ends {missing:.1f} s early" if missing > _ENDS_EARLY_SECONDS else None
+
+
+def begins_group(packet: Packet[VideoStream], codec: str, nal_length_bytes: int) -> bool:
+    """Whether nothing from ``packet`` on, but perhaps frames shown before it, refers to what came earlier."""
+    if not packet.is_keyframe:
+        return False
+    # H.264 also marks points from which a picture gradually recovers
+    return codec != "h264" or _is_idr(bytes(packet), nal_length_bytes)
+
+
+def count_nal_length_bytes(stream: VideoStream) -> int:
+    """How many bytes tell the length of an H.264 NAL unit; 0 where start codes divide them."""
+    extradata = stream.codec_context.extradata or b""
+    return (extradata[4] & 3) + 1 if len(extradata) > 4 and extradata[0] == 1 else 0
+
+
+def _is_cover(stream: VideoStream) -> bool:
+    return bool(stream.disposition & Disposition.attached_pic)
 
 
 def _orientation(frame: VideoFrame) -> tuple[bool, bool, bool]:
@@ -577,12 +597,6 @@ def _orientation(frame: VideoFrame) -> tuple[bool, bool, bool]:
     if abs(a) >= abs(b):
         return False, a < 0, d < 0
     return True, c < 0, b < 0
-
-
-def _nal_length_bytes(stream: VideoStream) -> int:
-    """How many bytes tell the length of an H.264 NAL unit; 0 where start codes divide them."""
-    extradata = stream.codec_context.extradata or b""
-    return (extradata[4] & 3) + 1 if len(extradata) > 4 and extradata[0] == 1 else 0
 
 
 def _is_idr(data: bytes, length_bytes: int) -> bool:

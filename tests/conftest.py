@@ -1,0 +1,49 @@
+"""What all tests share. No test reads or writes the user's own directory or configuration."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# before anything imports them: no network, no progress bars, no threads left spinning
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+@pytest.fixture(autouse=True)
+def own_home(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """An empty home, and no configuration but the repository's."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("SCANONCE_CONFIG", raising=False)
+    yield
+    leftovers = [path for path in home.rglob("*") if path.is_file() and ".cache" not in path.parts]
+    assert not leftovers, f"a test wrote into the home directory: {leftovers}"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--no-skips", action="store_true", help="a skipped test is a failure")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    if report.skipped and item.config.getoption("--no-skips"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped with --no-skips: {report.longrepr}"
+
+
+SHARED_VIDEOS = Path(__file__).parents[2] / "shared/data/videos"
+
+
+@pytest.fixture(scope="session")
+def shared_videos() -> Path:
+    """Real videos, where they are at hand."""
+    if not SHARED_VIDEOS.is_dir():
+        pytest.skip("the folder of real videos is not on this machine")
+    return SHARED_VIDEOS

@@ -1,0 +1,107 @@
+"""Batches that cross the borders of videos, with an encoder that writes down what it is given."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from indexer.encode import EncodedVideo, encode_videos
+from indexer.workers import Event, Failed, Finished, Frames, Opened
+from models.preprocess import Preprocessing
+from storage.records import VideoInfo
+
+INFO = VideoInfo(10.0, 8, 8, 25.0, "h264")
+
+
+class Recorder:
+    """The feature of a frame is its first byte; batch sizes are kept."""
+
+    name = fingerprint = "recorder"
+    dim = 1
+    preprocessing = Preprocessing(None, (8, 8), None, "bicubic", (0, 0, 0), (1, 1, 1))
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def encode_frames(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.batches.append(len(frames))
+        return frames[:, 0, 0, :1].astype(np.float32)
+
+    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        raise AssertionError("indexing encodes no text")
+
+
+def frames(job: int, values: list[int]) -> Frames:
+    images = np.zeros((len(values), 8, 8, 3), np.uint8)
+    images[:, 0, 0, 0] = values
+    return Frames(job, np.array(values, np.float64), images)
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 7), min_size=1, max_size=6), max_size=6),
+    st.integers(1, 10),
+    st.randoms(),
+)
+def test_every_video_gets_its_own_frames_in_order_whatever_the_interleaving(
+    videos: list[list[int]], batch_frames: int, random: object
+) -> None:
+    """``videos`` are the sizes of the messages of each."""
+    queues: list[list[Event]] = []
+    for job, sizes in enumerate(videos):
+        numbers = iter(range(sum(sizes)))
+        queue: list[Event] = [Opened(job, INFO)]
+        queue += [frames(job, [next(numbers) for _ in range(size)]) for size in sizes]
+        queues.append([*queue, Finished(job, float(sum(sizes)), None)])
+    events: list[Event] = []
+    while any(queues):
+        queue = random.choice([queue for queue in queues if queue])  # type: ignore[attr-defined]
+        events.append(queue.pop(0))
+    recorder = Recorder()
+    done = list(encode_videos(events, recorder, batch_frames=batch_frames))
+    assert sorted(video.job for video in done) == list(range(len(videos)))
+    for video in done:
+        assert isinstance(video, EncodedVideo)
+        expected = list(range(sum(videos[video.job])))
+        assert video.features.frames[:, 0].tolist() == expected
+        assert video.features.pts_seconds.tolist() == expected
+    assert all(size == batch_frames for size in recorder.batches[:-1]), (
+        "only the last batch is short"
+    )
+
+
+def test_a_video_is_given_as_soon_as_its_last_frame_is_encoded() -> None:
+    def events() -> object:
+        yield Opened(0, INFO)
+        yield frames(0, [1, 2])
+        yield Finished(0, 1.0, None)
+        yield Opened(1, INFO)
+        yield frames(1, [3, 4, 5, 6])
+        raise AssertionError("video 0 should have been given by now")
+
+    first = next(encode_videos(events(), Recorder(), batch_frames=4))  # type: ignore[arg-type]
+    assert first.job == 0
+
+
+def test_a_video_that_fails_half_way_is_dropped_and_told() -> None:
+    events: list[Event] = [
+        *(Opened(0, INFO), frames(0, [1, 2, 3]), Opened(1, INFO), frames(1, [9])),
+        *(Failed(0, "crashed"), Finished(1, 1.0, "cut off")),
+    ]
+    recorder = Recorder()
+    failed, kept = encode_videos(events, recorder, batch_frames=8)
+    assert failed == Failed(0, "crashed")
+    assert isinstance(kept, EncodedVideo)
+    assert (kept.job, kept.problem) == (1, "cut off")
+    assert recorder.batches == [1], "frames of the failed video are not encoded for nothing"
+
+
+@pytest.mark.parametrize("problem", [None, "cut off"])
+def test_a_video_without_a_frame_has_failed(problem: str | None) -> None:
+    (video,) = encode_videos(
+        [Opened(0, INFO), Finished(0, 0.0, problem)], Recorder(), batch_frames=4
+    )
+    assert isinstance(video, Failed)
+    assert (problem or "no frame") in video.reason
