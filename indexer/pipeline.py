@@ -142,9 +142,10 @@ class _Run:
         try:
             todo = self.look(roots, retry_failed)
             tracker = _Tracker(todo, self.observe)
+            batch_frames = self.settings.batch_frames or self.encoder.batch_frames
             with self.decoders() as pool:
                 events = tracker.follow(pool.decode([new.files[0].path for new in todo.to_index]))
-                for video in encode_videos(events, self.encoder, batch_frames=self.batch_frames()):
+                for video in encode_videos(events, self.encoder, batch_frames=batch_frames):
                     self.store(video, todo.to_index[video.job])
                     tracker.finish(video.job)
                     self.publish(after_seconds=self.settings.publish_seconds)
@@ -186,10 +187,6 @@ class _Run:
             self.settings.stall_seconds,
         )
         return DecodePool(request, workers=self.settings.decode_workers or num_cores())
-
-    def batch_frames(self) -> int:
-        """Frames the encoder gets at once."""
-        return self.settings.batch_frames or (32 if self.encoder.device.type == "cpu" else 256)
 
     def store(self, video: EncodedVideo | Failed, new: NewContent) -> None:
         """Features first, then the one commit that makes the video searchable."""

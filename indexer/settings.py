@@ -12,45 +12,63 @@ class IndexerSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     extensions: tuple[str, ...] = Field(
-        (
-            *("3gp", "asf", "avi", "flv", "m2ts", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "mts", "mxf"),
+        default=(
+            *(
+                "3gp",
+                "asf",
+                "avi",
+                "flv",
+                "m2ts",
+                "m4v",
+                "mkv",
+                "mov",
+                "mp4",
+                "mpeg",
+                "mpg",
+                "mts",
+                "mxf",
+            ),
             *("ogv", "ts", "vob", "webm", "wmv"),
         ),
         description="file name endings that are videos, without the dot, in lower case",
     )
     follow_symlinks: bool = Field(
-        True, description="also look behind symbolic links; loops are reported"
+        default=True, description="also look behind symbolic links; loops are reported"
     )
     sampling: Literal["uniform", "keyframes"] = Field(
-        "uniform",
+        default="uniform",
         description="uniform: sample_fps frames a second; keyframes: only the frames a codec stores whole, faster",
     )
     sample_fps: float = Field(
-        2.0,
+        default=2.0,
         gt=0,
         le=60,
         description="frames per second of video that are encoded (keyframes: at most)",
     )
-    decoder: Literal["pyav", "decord"] = Field("pyav", description="which decoder reads the files")
+    decoder: Literal["pyav", "decord"] = Field(
+        default="pyav", description="which decoder reads the files"
+    )
     clip_scales_seconds: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (4.0, 8.0, 16.0),
+        default=(4.0, 8.0, 16.0),
         min_length=1,
         description="lengths of the clips that are searched, seconds, rising",
     )
     clip_stride_ratio: float = Field(
-        0.5, gt=0, le=1, description="step between clips, as a share of their length"
+        default=0.5, gt=0, le=1, description="step between clips, as a share of their length"
     )
-    decode_workers: int = Field(0, ge=0, description="decoding processes; 0: one per core")
+    decode_workers: int = Field(default=0, ge=0, description="decoding processes; 0: one per core")
     batch_frames: int = Field(
-        0, ge=0, description="frames encoded at once, across videos; 0: 32 on a CPU, 256 on a GPU"
+        default=0,
+        ge=0,
+        description="frames encoded at once, across videos; 0: 32 on a CPU, 256 on a GPU",
     )
     stall_seconds: float = Field(
-        60.0,
+        default=60.0,
         gt=0,
         description="seconds without a new frame after which a file is given up, and its decoder replaced",
     )
     publish_seconds: float = Field(
-        60.0,
+        default=60.0,
         gt=0,
         description="seconds after which a running index makes its new videos part of the vector index",
     )

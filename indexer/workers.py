@@ -316,7 +316,7 @@ def _send_frames(connection: Connection, pts: list[float], batch: list[NDArray[n
     images = np.stack(batch)
     _send(connection, "frames", {"shape": images.shape})
     connection.send_bytes(np.array(pts, np.float64).tobytes())
-    connection.send_bytes(memoryview(images).cast("B"))
+    connection.send_bytes(images.data.cast("B"))
     batch.clear()
     pts.clear()
 

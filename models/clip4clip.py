@@ -16,7 +16,8 @@ def unit(vectors: ArrayLike) -> NDArray[np.float32]:
     """Vectors of length 1 along the last axis; a zero vector stays zero. Any shape, returns float32."""
     array = np.asarray(vectors, dtype=np.float32)
     norms = np.linalg.norm(array, axis=-1, keepdims=True)
-    return array / np.maximum(norms, 1e-12)
+    units: NDArray[np.float32] = array / np.maximum(norms, 1e-12)
+    return units
 
 
 def mean_pool(frames: ArrayLike, mask: ArrayLike | None = None) -> NDArray[np.float32]:

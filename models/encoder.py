@@ -7,18 +7,22 @@
 Both return *raw* projected features, as the published SOONet wants them; `models.clip4clip.unit` makes embeddings.
 """
 
+from __future__ import annotations
+
 import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.preprocess import Preprocessing
 from models.settings import ModelSettings
 from storage.errors import EncoderError, EncoderUnavailable
+
+if TYPE_CHECKING:
+    from models.preprocess import Preprocessing  # torch: not for those who only read settings
 
 BUNDLED_NAME = "bundled"
 BUNDLED_FOLDER = Path(__file__).parent / "bundled" / "clip"
@@ -48,6 +52,10 @@ class ClipEncoder(Protocol):
     @property
     def preprocessing(self) -> Preprocessing:
         """What frames go through first; `encode_frames` takes them before or after its ``resize``."""
+
+    @property
+    def batch_frames(self) -> int:
+        """How many frames at once its device likes best."""
 
     def encode_frames(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         """``[N, H, W, 3]`` RGB to raw features ``[N, dim]``."""
@@ -130,7 +138,10 @@ def _from_cache(name: str) -> Path | None:
 
 def _from_hub(name: str) -> Path:
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HTTPError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        HTTPError,  # type: ignore[attr-defined]  # of whichever HTTP client it uses
+        RepositoryNotFoundError,
+    )
 
     try:
         files = [

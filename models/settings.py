@@ -11,13 +11,13 @@ class ModelSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     encoder: str = Field(
-        "openai/clip-vit-base-patch32",
+        default="openai/clip-vit-base-patch32",
         description='encoder of new indexes: a hub id, a local folder, or "bundled"',
     )
     device: str = Field(
-        "auto", description='"auto" (GPU when there is one), "cpu", "cuda", "cuda:1", "mps"'
+        default="auto", description='"auto" (GPU when there is one), "cpu", "cuda", "cuda:1", "mps"'
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto",
+        default="auto",
         description="number format of the weights; auto takes bf16 where the hardware multiplies it",
     )

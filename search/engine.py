@@ -28,9 +28,9 @@ from search.settings import SearchSettings
 from storage.catalog import SEARCHABLE, Catalog
 from storage.errors import ManifestMismatch, QueryError
 from storage.features import FeatureStore
+from storage.generations import LibraryIndex, open_library
 from storage.layout import IndexLayout, read_manifest
 from storage.records import Moment, Span, Video
-from storage.generations import LibraryIndex, open_library
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,8 @@ def _contrasts(
     around = (sums[first] - sums[left]) + (sums[right] - sums[last])
     mean_inside = (sums[last] - sums[first]) / inside
     mean_outside = around / (2 * inside)
-    return (mean_inside - mean_outside) * np.sqrt(2 / 3 * inside)
+    contrasts: NDArray[np.float64] = (mean_inside - mean_outside) * np.sqrt(2 / 3 * inside)
+    return contrasts
 
 
 def suppress_overlaps(

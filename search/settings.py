@@ -8,29 +8,33 @@ class SearchSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    top: int = Field(10, ge=1, le=1000, description="moments shown for a query")
+    top: int = Field(default=10, ge=1, le=1000, description="moments shown for a query")
     candidate_clips: int = Field(
-        200,
+        default=200,
         ge=1,
         le=10_000,
         description="clips taken from the vector index, near which moments are looked for",
     )
     context_seconds: float = Field(
-        30.0, ge=0, description="seconds either side of a candidate clip in which a moment may lie"
+        default=30.0,
+        ge=0,
+        description="seconds either side of a candidate clip in which a moment may lie",
     )
-    longest_moment_seconds: float = Field(60.0, gt=0, description="longest span that is looked for")
+    longest_moment_seconds: float = Field(
+        default=60.0, gt=0, description="longest span that is looked for"
+    )
     nms_tiou: float = Field(
-        0.3,
+        default=0.3,
         ge=0,
         le=1,
         description="of two moments of a video that overlap by more than this, the weaker is dropped",
     )
     min_standout: float = Field(
-        4.0,
+        default=4.0,
         ge=0,
         description="standard deviations by which the best clip must stand above the library's clips for the query; "
         'below it the answer is "no good match"',
     )
     nearest_shown: int = Field(
-        4, ge=0, description='moments shown all the same when there is "no good match"'
+        default=4, ge=0, description='moments shown all the same when there is "no good match"'
     )

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from storage.clips import ClipGrid
 from storage.errors import IndexDirectoryError, ManifestMismatch
@@ -131,7 +131,7 @@ def create_or_check(layout: IndexLayout, wanted: Manifest) -> None:
         )
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Writes a file so that it is there whole or not at all, also after a power cut.
 
     Raises:
@@ -142,7 +142,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".tmp-", delete=False) as file:
             temporary = Path(file.name)
-            write(file)
+            write(file.file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

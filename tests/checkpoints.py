@@ -1,6 +1,7 @@
 """Small checkpoints with random weights, in exactly the format of the published ones."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -85,14 +86,14 @@ def make_siglip(folder: Path, *, seed: int = 0) -> Path:
     return folder
 
 
-def _save(folder: Path, model: torch.nn.Module, processor: dict[str, object]) -> None:
+def _save(folder: Path, model: torch.nn.Module, processor: Mapping[str, object]) -> None:
     model.save_pretrained(folder)  # type: ignore[operator]
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
     vocabulary = {"<pad>": 0, "<s>": 1, "<unk>": 2, "</s>": 3}
     vocabulary |= {word: 4 + number for number, word in enumerate(WORDS)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
-    tokenizer.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 3)]
     )
     special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}

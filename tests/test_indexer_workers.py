@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,29 +76,30 @@ def test_a_truncated_file_gives_its_frames_and_the_reason(tmp_path: Path) -> Non
     assert events[-1].problem
 
 
-def _dies(connection: object, *_: object) -> None:
+def _dies(connection: Any, *_: object) -> None:
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
-def _hangs(connection: object, *_: object) -> None:
+def _hangs(connection: Any, *_: object) -> None:
     time.sleep(600)
 
 
-def _lies(connection: object, *_: object) -> None:
-    connection.send_bytes(b"\x80\x04not what was agreed")  # type: ignore[attr-defined]
+def _lies(connection: Any, *_: object) -> None:
+    connection.send_bytes(b"\x80\x04not what was agreed")
     time.sleep(600)
 
 
 @pytest.mark.parametrize(
-    ("misbehave", "reason"), [(_dies, "SIGSEGV"), (_hangs, "no frame for"), (_lies, "made no sense")]
+    ("misbehave", "reason"),
+    [(_dies, "SIGSEGV"), (_hangs, "no frame for"), (_lies, "made no sense")],
 )
 def test_a_child_that_misbehaves_costs_its_file_and_is_replaced(
     video: Path, monkeypatch: pytest.MonkeyPatch, misbehave: Callable[..., None], reason: str
 ) -> None:
     decode_one = workers._decode_one
 
-    def hostile(connection: object, request: object, path: Path, threads: int) -> None:
-        (misbehave if path.name == "bad.mp4" else decode_one)(connection, request, path, threads)  # type: ignore[operator]
+    def hostile(connection: Any, request: DecodeRequest, path: Path, threads: int) -> None:
+        (misbehave if path.name == "bad.mp4" else decode_one)(connection, request, path, threads)
 
     # a forked child inherits the patch; the usual children start from a clean server
     monkeypatch.setattr(workers, "_decode_one", hostile)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -60,7 +61,7 @@ def test_a_span_between_two_key_frames_takes_the_one_on_screen() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_unit_vectors_are_float32_of_length_1_and_zero_stays_zero(dtype: type) -> None:
-    vectors = np.array([[3.0, 4.0], [0.0, 0.0]], dtype)
+    vectors: NDArray[np.floating] = np.array([[3.0, 4.0], [0.0, 0.0]], dtype)
     result = unit(vectors)
     assert result.dtype == np.float32
     np.testing.assert_allclose(result, [[0.6, 0.8], [0.0, 0.0]], rtol=1e-3)

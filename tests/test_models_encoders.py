@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +37,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module", params=["clip", "clip-pytorch-format", "siglip", "bundled"])
-def encoder(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Iterator[ClipEncoder]:
+def encoder(request: pytest.FixtureRequest, folders: dict[str, Path]) -> ClipEncoder:
     return load_encoder(str(folders[request.param]), FP32)
 
 

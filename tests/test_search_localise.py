@@ -1,5 +1,8 @@
 """The training-free localiser and temporal NMS: pure arithmetic."""
 
+from itertools import pairwise
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -137,16 +140,14 @@ def test_standout_counts_standard_deviations() -> None:
 def test_merged_stretches_cover_the_same_and_keep_apart(pairs: list[tuple[float, float]]) -> None:
     stretches = [(start, start + length) for start, length in pairs]
     merged = merge(stretches)
-    assert all(a[1] < b[0] for a, b in zip(merged, merged[1:], strict=False))
+    assert all(a[1] < b[0] for a, b in pairwise(merged))
     for start, end in stretches:
         assert any(a <= start and end <= b for a, b in merged)
     edges = {edge for pair in stretches for edge in pair}
     assert all(a in edges and b in edges for a, b in merged)
 
 
-def test_candidates_open_stretches_around_them_inside_their_video(tmp_path: object) -> None:
-    from pathlib import Path
-
+def test_candidates_open_stretches_around_them_inside_their_video() -> None:
     video = Video(3, "uid", "indexed", 100.0, 200, (Path("a.mp4"),))
     grid = ClipGrid((4.0,), 0.5)
     ids = [clip_id(3, 0), clip_id(3, 1), clip_id(3, 40), clip_id(9, 0)]

@@ -18,7 +18,7 @@ def store(tmp_path: Path) -> FeatureStore:
 
 def features(num_frames: int) -> FrameFeatures:
     frames = np.random.default_rng(0).normal(size=(num_frames, 8)).astype(np.float16)
-    return FrameFeatures(frames, np.arange(num_frames) * 0.5)
+    return FrameFeatures(frames, np.arange(num_frames, dtype=np.float64) / 2)
 
 
 def test_features_read_back_as_written(store: FeatureStore) -> None:

@@ -7,7 +7,6 @@ program's own folders (in a checkout: the repository's), else the defaults.
 import os
 import tomllib
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -27,7 +26,7 @@ class Config(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="forbid")
 
     index_dir: str = Field(
-        "~/.scanonce", description="the index directory, where --index is not given"
+        default="~/.scanonce", description="the index directory, where --index is not given"
     )
     models: ModelSettings = ModelSettings()
     indexer: IndexerSettings = IndexerSettings()
@@ -36,7 +35,12 @@ class Config(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Only what the file says: a stray environment variable changes nothing."""
         return (init_settings,)

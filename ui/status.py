@@ -28,7 +28,7 @@ def read_status(index_dir: Path) -> dict[str, Any]:
         failures = [{"path": str(each.path), "reason": each.reason} for each in catalog.failures()]
         partial = [
             {"path": str(video.path), "reason": video.reason}
-            for video in catalog.videos(states=("partial",))
+            for video in catalog.videos(states=["partial"])
         ]
     generation = newest_generation(layout.vectors, dim=manifest.dim)
     return {
