@@ -52,6 +52,8 @@ class IndexReport:
     counts: RunCounts
     problems: tuple[ScanProblem, ...]
     """Files and folders that are partial, failed or could not be looked at, with the reason."""
+    num_offline: int = 0
+    """Known files that cannot be seen now, such as on a disk that is not plugged in; they are kept."""
     interrupted: bool = False
 
     @property
@@ -62,6 +64,8 @@ class IndexReport:
 
 
 Observer = Callable[[Progress], None]
+
+_TELL_SECONDS = 0.1  # between two calls of the observer
 
 
 def index_library(
@@ -133,6 +137,7 @@ class _Run:
         self.grid = make_manifest(encoder, settings).grid
         self.counts = RunCounts()
         self.problems: list[ScanProblem] = []
+        self.num_offline = 0
         self.published_at = time.monotonic()
 
     def index(self, roots: Sequence[Path], *, retry_failed: bool) -> IndexReport:
@@ -156,7 +161,9 @@ class _Run:
         finally:
             self.publish()
             self.catalog.finish_run(run_id, outcome, self.counts)
-        return IndexReport(self.counts, tuple(self.problems), interrupted=outcome == "stopped")
+        return IndexReport(
+            self.counts, tuple(self.problems), self.num_offline, interrupted=outcome == "stopped"
+        )
 
     def look(self, roots: Sequence[Path], retry_failed: bool) -> Plan:
         """What is new, changed, moved and gone; what cannot be read is recorded."""
@@ -169,6 +176,7 @@ class _Run:
             self.catalog.record_failed([file], reason)
             self.problems.append(ScanProblem(file.path, reason))
         self.problems += todo.problems
+        self.num_offline = len(todo.offline)
         for record in todo.failed_before:
             self.problems.append(ScanProblem(record.stamp.path, f"failed before: {record.reason}"))
         self.count(
@@ -289,7 +297,7 @@ class _Tracker:
         self._tell(job, now=len(self._finished) == len(self._files))
 
     def _tell(self, job: int, *, now: bool = False) -> None:
-        if not now and time.monotonic() - self._told_at < 0.1:
+        if not now and time.monotonic() - self._told_at < _TELL_SECONDS:
             return
         self._told_at = time.monotonic()
         self._observe(

@@ -138,8 +138,8 @@ def _from_cache(name: str) -> Path | None:
 
 def _from_hub(name: str) -> Path:
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import (
-        HTTPError,  # type: ignore[attr-defined]  # of whichever HTTP client it uses
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]
+        HTTPError,  # of whichever HTTP client it uses
         RepositoryNotFoundError,
     )
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from models.clip4clip import pool_spans, unit
 from models.encoder import ClipEncoder, load_encoder
 from models.settings import ModelSettings
-from search.localise import localise, suppress_overlaps, z_scores
+from search.localise import localise, z_scores
 from search.rank import background_level, standout
 from search.retrieve import neighbourhoods
 from search.settings import SearchSettings
@@ -30,7 +30,9 @@ from storage.errors import ManifestMismatch, QueryError
 from storage.features import FeatureStore
 from storage.generations import LibraryIndex, open_library
 from storage.layout import IndexLayout, read_manifest
-from storage.records import Moment, Span, Video
+from storage.records import Moment, Video
+
+_SPANS_PER_STRETCH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,8 @@ class SearchEngine:
             raise QueryError(
                 f'query {empty[0] + 1} is empty; write what the moment shows, such as "a red car at night"'
             )
+        if not texts:
+            return []
         self._follow_changes()
         begin = time.perf_counter()
         queries = unit(self._encoder.encode_texts(list(texts)))
@@ -146,8 +150,8 @@ class SearchEngine:
         scores, ids = self._library.search(queries, self._settings.candidate_clips)
         backgrounds = self._library.background(queries)
         shared = {
-            "text": (encoded - begin) * 1e3 / max(1, len(texts)),
-            "library": (time.perf_counter() - encoded) * 1e3 / max(1, len(texts)),
+            "text": (encoded - begin) * 1e3 / len(texts),
+            "library": (time.perf_counter() - encoded) * 1e3 / len(texts),
         }
         wanted = self._settings.top if top is None else top
         return [
@@ -204,30 +208,28 @@ class SearchEngine:
         std: float,
     ) -> list[Moment]:
         """The moments in the given stretches of a video: spans by contrast, scores as of a clip with that span."""
-        spans: list[Span] = []
-        scores: list[float] = []
+        moments: list[Moment] = []
         for (_, end), stored in zip(
             pieces, self._features.read_between(video.uid, pieces), strict=True
         ):
-            frames = unit(stored.frames)
-            curve = z_scores(frames @ query, mean, std)
-            best = localise(
-                curve,
+            found = localise(
+                z_scores(unit(stored.frames) @ query, mean, std),
                 stored.pts_seconds,
                 end_seconds=end,
                 longest_seconds=self._settings.longest_moment_seconds,
-                top=len(curve),
-                nms_tiou=self._settings.nms_tiou,
+                top=_SPANS_PER_STRETCH,
+                overlap=self._settings.nms_overlap,
             )
-            spans += [scored.span for scored in best]
-            bounds = np.array([(s.span.start_seconds, s.span.end_seconds) for s in best]).reshape(
-                -1, 2
-            )
-            if best:
-                scores += (pool_spans(stored.frames, stored.pts_seconds, bounds) @ query).tolist()
-        bounds = np.array([(span.start_seconds, span.end_seconds) for span in spans]).reshape(-1, 2)
-        kept = suppress_overlaps(bounds, np.array(scores), self._settings.nms_tiou, len(spans))
-        return [Moment(video.video_id, video.path, spans[k], scores[k]) for k in kept]
+            if found:
+                bounds = np.array(
+                    [(each.span.start_seconds, each.span.end_seconds) for each in found]
+                )
+                scores = pool_spans(stored.frames, stored.pts_seconds, bounds) @ query
+                moments += [
+                    Moment(video.video_id, video.path, each.span, score)
+                    for each, score in zip(found, scores.tolist(), strict=True)
+                ]
+        return moments
 
     def _follow_changes(self) -> None:
         """Reopens the library when a writer has changed it since."""

@@ -43,9 +43,9 @@ def localise(
     end_seconds: float,
     longest_seconds: float,
     top: int,
-    nms_tiou: float,
+    overlap: float,
 ) -> list[ScoredSpan]:
-    """The spans of a stretch of video that stand out most, best first, none overlapping another by ``nms_tiou``.
+    """The spans of a stretch of video that stand out most, best first, none sharing more than ``overlap`` with another.
 
     Args:
         curve: ``[num_frames]`` score of the query at each frame, z-scored.
@@ -53,7 +53,7 @@ def localise(
         end_seconds: end of the last frame.
         longest_seconds: spans are at most this long.
         top: at most so many spans.
-        nms_tiou: in [0, 1].
+        overlap: see `suppress_overlaps`.
 
     Returns:
         Spans inside ``[pts_seconds[0], end_seconds)`` that start and end on frames. A stretch of one frame, and one
@@ -65,7 +65,7 @@ def localise(
     first, last = _windows(edges, longest_seconds)
     contrasts = _contrasts(curve, first, last)
     kept = suppress_overlaps(
-        np.stack([edges[first], edges[last]], axis=1), contrasts, nms_tiou, top
+        np.stack([edges[first], edges[last]], axis=1), contrasts, overlap, top
     )
     return [
         ScoredSpan(Span(float(edges[first[k]]), float(edges[last[k]])), float(contrasts[k]))
@@ -108,29 +108,30 @@ def _contrasts(
 
 
 def suppress_overlaps(
-    spans: NDArray[np.float64], scores: NDArray[np.float64], tiou: float, top: int
+    spans: NDArray[np.float64], scores: NDArray[np.float64], overlap: float, top: int
 ) -> list[int]:
-    """Greedy temporal non-maximum suppression.
+    """Greedy temporal non-maximum suppression by intersection over the shorter span.
+
+    Unlike tIoU this also drops a fragment of a better span, and a span around a better one: to a person they are the
+    same moment.
 
     Args:
         spans: ``[num_spans, 2]`` seconds.
         scores: ``[num_spans]`` higher is better; equal scores keep the order they came in.
-        tiou: a span that overlaps a better one by more is dropped.
+        overlap: in [0, 1]; a span that shares more than this with a better one is dropped.
         top: stops after so many.
 
     Returns:
         Positions of the kept spans, best first.
     """
+    lengths = spans[:, 1] - spans[:, 0]
     order = np.argsort(-scores, kind="stable")
     kept: list[int] = []
     while len(order) and len(kept) < top:
-        best = int(order[0])
+        best, rest = int(order[0]), order[1:]
         kept.append(best)
-        rest = order[1:]
-        inter = np.minimum(spans[rest, 1], spans[best, 1]) - np.maximum(
+        shared = np.minimum(spans[rest, 1], spans[best, 1]) - np.maximum(
             spans[rest, 0], spans[best, 0]
         )
-        inter = np.maximum(inter, 0.0)
-        union = (spans[rest, 1] - spans[rest, 0]) + (spans[best, 1] - spans[best, 0]) - inter
-        order = rest[inter <= tiou * union]
+        order = rest[shared <= overlap * np.minimum(lengths[rest], lengths[best])]
     return kept

@@ -23,11 +23,11 @@ class SearchSettings(BaseModel):
     longest_moment_seconds: float = Field(
         default=60.0, gt=0, description="longest span that is looked for"
     )
-    nms_tiou: float = Field(
+    nms_overlap: float = Field(
         default=0.3,
         ge=0,
         le=1,
-        description="of two moments of a video that overlap by more than this, the weaker is dropped",
+        description="of two moments of a video that share more than this part of the shorter, the weaker is dropped",
     )
     min_standout: float = Field(
         default=4.0,

@@ -110,6 +110,11 @@ def _summarise(report: IndexReport, index_dir: Path, console: Console) -> None:
     if counts.failed:
         parts.append(f"{counts.failed} failed")
     console.print(", ".join(parts) + f" · index: {index_dir}", soft_wrap=True)
+    if report.num_offline:
+        console.print(
+            f"{count_text(report.num_offline, 'known file')} cannot be seen now (a folder is empty, unreadable or not "
+            "mounted) and stay in the index; `scanonce forget FOLDER` removes them for good."
+        )
     if report.interrupted:
         console.print("Stopped. What is indexed is kept; the same command goes on from here.")
     elif not counts.seen:

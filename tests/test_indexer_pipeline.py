@@ -1,0 +1,276 @@
+"""A folder becomes an index: incremental, resumable, undisturbed by broken files."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from indexer.pipeline import IndexReport, Progress, index_library
+from indexer.settings import IndexerSettings
+from search.engine import SearchEngine
+from search.settings import SearchSettings
+from storage.catalog import Catalog
+from storage.clips import ClipGrid
+from storage.errors import IndexDirectoryError, ManifestMismatch
+from storage.features import FeatureStore
+from storage.generations import newest_generation
+from storage.layout import IndexLayout
+from storage.records import Span
+from storage.settings import StorageSettings
+from tests.colours import ColourEncoder, write_film
+from tests.videos import cut, write_sound, write_video
+
+SETTINGS = IndexerSettings(decode_workers=1)
+Indexer = Callable[..., IndexReport]
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> Path:
+    folder = tmp_path / "films"
+    write_film(folder / "a.mp4", [("red", 6), ("blue", 6), ("black", 6)])
+    write_film(folder / "sub" / "b.mkv", [("green", 8), ("white", 5), ("red", 3)])
+    return folder
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> IndexLayout:
+    return IndexLayout(tmp_path / "index")
+
+
+@pytest.fixture
+def index(layout: IndexLayout, films: Path) -> Indexer:
+    def run(*roots: Path, **options: object) -> IndexReport:
+        defaults: dict[str, object] = {
+            "layout": layout,
+            "encoder": ColourEncoder(),
+            "settings": SETTINGS,
+            "storage": StorageSettings(),
+        }
+        return index_library(roots or (films,), **{**defaults, **options})  # type: ignore[arg-type]
+
+    return run
+
+
+def best(layout: IndexLayout, text: str) -> tuple[str, Span]:
+    catalog = Catalog.open(layout.catalog, read_only=True)
+    with SearchEngine(layout, catalog, ColourEncoder(), SearchSettings()) as engine:
+        moment = engine.search(text).moments[0]
+    return moment.path.name, moment.span
+
+
+def searchable(layout: IndexLayout) -> dict[str, str]:
+    with Catalog.open(layout.catalog, read_only=True) as catalog:
+        return {
+            video.path.name: video.state for video in catalog.videos() if video.state != "failed"
+        }
+
+
+def test_everything_of_a_folder_is_found_at_its_place(index: Indexer, layout: IndexLayout) -> None:
+    report = index()
+    assert (report.counts.indexed, report.counts.failed, report.problems) == (2, 0, ())
+    assert report.counts.video_seconds == pytest.approx(34, abs=0.2)
+    for text, name, span in [
+        ("blue", "a.mp4", Span(6, 12)),
+        ("black", "a.mp4", Span(12, 18)),
+        ("green", "b.mkv", Span(0, 8)),
+        ("white", "b.mkv", Span(8, 13)),
+    ]:
+        found, where = best(layout, text)
+        assert found == name
+        assert where.tiou(span) > 0.85, (text, where)
+
+
+def test_frames_lie_half_a_second_apart_and_clips_follow_the_grid(
+    index: Indexer, layout: IndexLayout
+) -> None:
+    index()
+    with Catalog.open(layout.catalog, read_only=True) as catalog:
+        videos = catalog.videos()
+    clips = 0
+    for video in videos:
+        stored = FeatureStore(layout.features).read(video.uid)
+        np.testing.assert_allclose(stored.pts_seconds, np.arange(video.num_frames) / 2, atol=1e-6)
+        clips += sum(ClipGrid().counts(video.duration_seconds))
+    generation = newest_generation(layout.vectors, dim=4)
+    assert generation is not None
+    assert len(generation.base) + len(generation.delta) == clips
+
+
+def test_a_second_run_decodes_nothing(
+    index: Indexer, monkeypatch: pytest.MonkeyPatch, layout: IndexLayout
+) -> None:
+    index()
+    monkeypatch.setattr(
+        "indexer.pipeline.DecodePool.decode", lambda self, paths: iter(_none(paths))
+    )
+    report = index()
+    assert (report.counts.indexed, report.counts.skipped) == (0, 2)
+    assert best(layout, "blue")[0] == "a.mp4"
+
+
+def _none(paths: list[Path]) -> list[object]:
+    assert not paths, f"nothing should be decoded: {paths}"
+    return []
+
+
+def test_a_moved_a_copied_and_a_renamed_file_cost_no_decoding(
+    index: Indexer, films: Path, layout: IndexLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index()
+    (films / "a.mp4").rename(films / "sub" / "moved.mp4")
+    shutil.copy(films / "sub" / "b.mkv", films / "copy.mkv")
+    monkeypatch.setattr(
+        "indexer.pipeline.DecodePool.decode", lambda self, paths: iter(_none(paths))
+    )
+    index()
+    assert best(layout, "blue")[0] == "moved.mp4"
+    with Catalog.open(layout.catalog, read_only=True) as catalog:
+        paths = {path.name for video in catalog.videos() for path in video.paths}
+    assert paths == {"moved.mp4", "b.mkv", "copy.mkv"}
+
+
+def test_what_is_gone_is_forgotten_with_its_features(
+    index: Indexer, films: Path, layout: IndexLayout
+) -> None:
+    index()
+    (films / "a.mp4").unlink()
+    assert index().counts.forgotten == 1
+    assert searchable(layout) == {"b.mkv": "indexed"}
+    assert best(layout, "blue")[0] == "b.mkv"
+    assert len(list(layout.features.rglob("*.safetensors"))) == 1
+
+
+def test_a_file_replaced_in_place_is_found_by_its_new_content_only(
+    index: Indexer, films: Path, layout: IndexLayout
+) -> None:
+    index()
+    write_film(films / "a.mp4", [("white", 9), ("green", 4)])
+    assert index().counts.indexed == 1
+    assert len(list(layout.features.rglob("*.safetensors"))) == 2
+    assert best(layout, "white") != ("a.mp4", Span(0, 0))
+    with Catalog.open(layout.catalog, read_only=True) as catalog:
+        durations = sorted(video.duration_seconds for video in catalog.videos())
+    assert durations == pytest.approx([13, 16], abs=0.2)
+
+
+def test_broken_files_are_reported_and_the_run_goes_on(
+    index: Indexer, films: Path, layout: IndexLayout
+) -> None:
+    (films / "garbage.mp4").write_bytes(os.urandom(4000))
+    (films / "empty.avi").touch()
+    write_sound(films / "sound.mp4")
+    long = write_video(films.parent / "long.mkv", num_frames=300, fps=30)
+    cut(long.path, films / "cut.mkv", 0.6)
+    report = index()
+    assert (report.counts.indexed, report.counts.partial, report.counts.failed) == (2, 1, 3)
+    reasons = {problem.path.name: problem.reason for problem in report.problems}
+    assert set(reasons) == {"garbage.mp4", "empty.avi", "sound.mp4", "cut.mkv"}
+    assert reasons["cut.mkv"].startswith("partial: ")
+    assert not report.nothing_usable
+    assert searchable(layout)["cut.mkv"] == "partial"
+
+
+def test_what_failed_is_not_tried_again_unless_asked(index: Indexer, films: Path) -> None:
+    (films / "garbage.mp4").write_bytes(b"no video" * 100)
+    index()
+    again = index()
+    assert again.counts.failed == 0
+    assert [problem.path.name for problem in again.problems] == ["garbage.mp4"]
+    assert "failed before" in again.problems[0].reason
+    assert index(retry_failed=True).counts.failed == 1
+
+
+def test_a_folder_with_nothing_usable_says_so(index: Indexer, tmp_path: Path) -> None:
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    (folder / "garbage.mp4").write_bytes(b"no video" * 100)
+    assert index(folder).nothing_usable
+
+
+def test_other_settings_are_refused_before_anything_changes(
+    index: Indexer, layout: IndexLayout, films: Path
+) -> None:
+    index()
+    write_film(films / "c.mp4", [("red", 4)])
+    with pytest.raises(ManifestMismatch, match=r"sample_fps: the index has 2.0, asked for is 1.0"):
+        index(settings=SETTINGS.model_copy(update={"sample_fps": 1.0}))
+    assert set(searchable(layout)) == {"a.mp4", "b.mkv"}
+
+
+class _StopsAfter:
+    """Ctrl-C after some videos."""
+
+    def __init__(self, videos: int) -> None:
+        self.videos = videos
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.videos_done >= self.videos:
+            raise KeyboardInterrupt
+
+
+def test_ctrl_c_keeps_what_is_done_and_the_next_run_goes_on(
+    index: Indexer, films: Path, layout: IndexLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(4):
+        write_film(films / f"more{number}.mp4", [("red", 2 + number)])
+    monkeypatch.setattr("indexer.pipeline._TELL_SECONDS", 0.0)
+    stopped = index(observe=_StopsAfter(2))
+    assert stopped.interrupted
+    kept = searchable(layout)
+    assert 2 <= len(kept) < 6
+    rest = index()
+    assert not rest.interrupted
+    assert rest.counts.indexed == 6 - len(kept)
+    assert len(searchable(layout)) == 6
+
+
+def test_a_disk_that_is_full_stops_the_run_and_loses_nothing(
+    index: Indexer, films: Path, layout: IndexLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index()
+    write_film(films / "c.mp4", [("blue", 4)])
+
+    def full(self: object, uid: str, features: object) -> None:
+        raise IndexDirectoryError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("storage.features.FeatureStore.write", full)
+        with pytest.raises(IndexDirectoryError, match="disk full"):
+            index()
+    assert set(searchable(layout)) == {"a.mp4", "b.mkv"}
+    with Catalog.open(layout.catalog, read_only=True) as catalog:
+        assert catalog.runs()[0].outcome == "failed"
+    assert index().counts.indexed == 1
+
+
+def test_progress_goes_up_to_the_whole(index: Indexer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("indexer.pipeline._TELL_SECONDS", 0.0)
+    told: list[Progress] = []
+    index(observe=told.append)
+    assert [p.videos_done for p in told] == sorted(p.videos_done for p in told)
+    assert all(0 <= p.bytes_done <= p.bytes_total for p in told)
+    assert told[-1].videos_done == told[-1].videos_total == 2
+    assert told[-1].bytes_done == told[-1].bytes_total
+    assert told[-1].video_seconds == pytest.approx(34, abs=0.5)
+
+
+def test_key_frames_alone_make_an_index_too(layout: IndexLayout, index: Indexer) -> None:
+    report = index(settings=SETTINGS.model_copy(update={"sampling": "keyframes"}))
+    assert report.counts.indexed == 2
+    assert best(layout, "green")[0] == "b.mkv"
+
+
+def test_both_decoders_make_the_same_index(tmp_path: Path, index: Indexer, films: Path) -> None:
+    stores = []
+    for decoder in ("pyav", "decord"):
+        layout = IndexLayout(tmp_path / decoder)
+        index(layout=layout, settings=SETTINGS.model_copy(update={"decoder": decoder}))
+        with Catalog.open(layout.catalog, read_only=True) as catalog:
+            uids = sorted(video.uid for video in catalog.videos())
+        stores.append([FeatureStore(layout.features).read(uid) for uid in uids])
+    for first, second in zip(*stores, strict=True):
+        np.testing.assert_allclose(first.pts_seconds, second.pts_seconds, atol=1e-3)
+        np.testing.assert_allclose(first.frames, second.frames, atol=2.0)

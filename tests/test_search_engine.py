@@ -1,0 +1,201 @@
+"""The whole way of a query, over a library of flat colours."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from indexer.pipeline import index_library
+from indexer.settings import IndexerSettings
+from search.engine import SearchEngine
+from search.settings import SearchSettings
+from storage.catalog import Catalog
+from storage.errors import IndexDirectoryError, ManifestMismatch, QueryError
+from storage.layout import IndexLayout
+from storage.records import Span
+from storage.settings import StorageSettings
+from tests.colours import ColourEncoder, write_film
+
+
+def build(films: Path, layout: IndexLayout) -> None:
+    index_library(
+        [films],
+        layout=layout,
+        encoder=ColourEncoder(),
+        settings=IndexerSettings(decode_workers=1),
+        storage=StorageSettings(),
+    )
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("library") / "films"
+    for number in range(10):
+        write_film(folder / f"dull{number}.mp4", [("black", 20 + number), ("white", 12)])
+    write_film(
+        folder / "two-reds.mp4",
+        [("black", 10), ("red", 6), ("white", 12), ("red", 9), ("black", 8)],
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def layout(films: Path) -> IndexLayout:
+    layout = IndexLayout(films.parent / "index")
+    build(films, layout)
+    return layout
+
+
+def open_engine(
+    layout: IndexLayout, encoder: ColourEncoder | None = None, **settings: object
+) -> SearchEngine:
+    catalog = Catalog.open(layout.catalog, read_only=True)
+    try:
+        return SearchEngine(
+            layout,
+            catalog,
+            encoder or ColourEncoder(),
+            SearchSettings(**settings),  # type: ignore[arg-type]
+        )
+    except BaseException:
+        catalog.close()
+        raise
+
+
+@pytest.fixture
+def engine(layout: IndexLayout) -> Iterator[SearchEngine]:
+    with open_engine(layout, min_standout=2.0) as engine:
+        yield engine
+
+
+def test_both_moments_of_a_video_come_first_and_apart(engine: SearchEngine) -> None:
+    result = engine.search("red")
+    first, second = result.moments[:2]
+    assert {first.path.name, second.path.name} == {"two-reds.mp4"}
+    found = sorted([first.span, second.span])
+    assert found[0].tiou(Span(10, 16)) > 0.85
+    assert found[1].tiou(Span(28, 37)) > 0.85
+    assert not result.no_good_match
+
+
+def test_scores_fall_and_are_cosines(engine: SearchEngine) -> None:
+    scores = [moment.score for moment in engine.search("red", top=50).moments]
+    assert scores == sorted(scores, reverse=True)
+    assert all(-1.001 <= score <= 1.001 for score in scores)
+    assert scores[0] > 0.95
+
+
+def test_top_limits_the_moments(engine: SearchEngine) -> None:
+    assert len(engine.search("white", top=3).moments) == 3
+    assert engine.search("white", top=3).moments == engine.search("white", top=9).moments[:3]
+
+
+def test_what_the_library_does_not_show_is_no_good_match_with_the_nearest_few(
+    engine: SearchEngine,
+) -> None:
+    result = engine.search("a quarterly report")
+    assert result.no_good_match
+    assert 0 < len(result.moments) <= SearchSettings().nearest_shown
+
+
+def test_asking_together_gives_what_asking_alone_gives(engine: SearchEngine) -> None:
+    texts = ["red", "white", "a quarterly report", "red"]
+    together = engine.search_many(texts)
+    assert [result.query for result in together] == texts
+    for text, result in zip(texts, together, strict=True):
+        alone = engine.search(text)
+        assert (alone.moments, alone.no_good_match) == (result.moments, result.no_good_match)
+    assert engine.search_many([]) == []
+
+
+def test_timings_name_every_stage_and_add_up(engine: SearchEngine) -> None:
+    timings = engine.search("red").timings_ms
+    assert set(timings) == {"text", "library", "moments", "total"}
+    assert timings["total"] == pytest.approx(sum(timings.values()) - timings["total"])
+
+
+@pytest.mark.parametrize("text", ["", "   ", "\n"])
+def test_an_empty_query_is_refused(engine: SearchEngine, text: str) -> None:
+    with pytest.raises(QueryError, match="query 2 is empty"):
+        engine.search_many(["red", text])
+
+
+def test_nothing_is_decoded_and_only_the_text_tower_runs(
+    layout: IndexLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class TextOnly(ColourEncoder):
+        calls = 0
+
+        def encode_frames(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+            raise AssertionError("a query encodes no frame")
+
+        def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            TextOnly.calls += 1
+            return super().encode_texts(texts)
+
+    monkeypatch.setattr("indexer.decode.open_video", None)
+    with open_engine(layout, TextOnly()) as engine:
+        engine.search_many(["red", "white"])
+    assert TextOnly.calls == 1
+
+
+def test_only_the_stretches_near_candidates_are_read(layout: IndexLayout) -> None:
+    with open_engine(layout, candidate_clips=2, context_seconds=2.0) as engine:
+        moments = engine.search("red", top=50).moments
+    assert {moment.path.name for moment in moments} == {"two-reds.mp4"}
+
+
+def test_a_running_engine_follows_what_is_added_and_forgotten(films: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "films"
+    write_film(folder / "first.mp4", [("red", 5), ("black", 9)])
+    layout = IndexLayout(tmp_path / "index")
+    build(folder, layout)
+    with open_engine(layout) as engine:
+        assert engine.num_videos == 1
+        write_film(folder / "second.mp4", [("white", 6), ("green", 7)])
+        build(folder, layout)
+        best = engine.search("green").moments[0]
+        assert (best.path.name, engine.num_videos) == ("second.mp4", 2)
+        (folder / "second.mp4").unlink()
+        build(folder, layout)
+        assert {moment.path.name for moment in engine.search("green").moments} == {"first.mp4"}
+
+
+def test_a_committed_video_is_found_before_it_is_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_film(tmp_path / "films" / "a.mp4", [("red", 5), ("green", 5)])
+    layout = IndexLayout(tmp_path / "index")
+    monkeypatch.setattr("indexer.pipeline.publish", lambda *_, **__: None)
+    build(tmp_path / "films", layout)
+    assert not layout.vectors.exists()
+    with open_engine(layout) as engine:
+        assert engine.search("green").moments[0].span.tiou(Span(5, 10)) > 0.85
+
+
+def test_an_empty_library_has_no_good_match_and_no_moments(tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    layout = IndexLayout(tmp_path / "index")
+    build(tmp_path / "films", layout)
+    with open_engine(layout) as engine:
+        result = engine.search("red")
+    assert result.no_good_match
+    assert result.moments == ()
+
+
+def test_other_weights_than_the_indexs_are_refused(layout: IndexLayout) -> None:
+    class Other(ColourEncoder):
+        name = "others"
+        fingerprint = "d" * 64
+
+    with pytest.raises(
+        ManifestMismatch, match=r"made with encoder colours \(c+\), loaded is others"
+    ):
+        open_engine(layout, Other())
+
+
+def test_a_missing_index_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(IndexDirectoryError, match="scanonce index"):
+        SearchEngine.open(tmp_path / "nowhere")

@@ -1,0 +1,193 @@
+"""The command line, in processes of their own, as a person runs it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.colours import write_film
+
+ROOT = Path(__file__).parents[1]
+
+
+def scanonce(
+    *arguments: object, timeout: float = 120, stdin: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ui.cli", *map(str, arguments)],
+        cwd=ROOT,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(films, index), indexed with the bundled encoder; one file is garbage."""
+    root = tmp_path_factory.mktemp("cli")
+    films, index = root / "films", root / "index"
+    write_film(films / "a film.mp4", [("red", 5), ("blue", 5)])
+    write_film(films / "b.mkv", [("green", 6), ("white", 4)])
+    (films / "garbage.mp4").write_bytes(b"no video" * 100)
+    run = scanonce("index", films, "--index", index, "--encoder", "bundled")
+    assert run.returncode == 0, run.stderr
+    assert "2 videos indexed (0:00:20), 1 failed" in run.stdout
+    assert "garbage.mp4" in run.stdout
+    return films, index
+
+
+def test_search_prints_a_table_of_moments(library: tuple[Path, Path]) -> None:
+    run = scanonce("search", "a red car", "--index", library[1], "--top", 3)
+    assert run.returncode == 0, run.stderr
+    assert "0:00:0" in run.stdout
+    assert "ms: text" in run.stdout
+
+
+def test_search_json_is_one_line_of_the_documented_schema(library: tuple[Path, Path]) -> None:
+    run = scanonce("search", "a red car", "--index", library[1], "--json")
+    (line,) = run.stdout.splitlines()
+    result = json.loads(line)
+    assert list(result) == ["query", "no_good_match", "moments", "timings_ms"]
+    moment = result["moments"][0]
+    assert list(moment) == ["video_id", "path", "start_seconds", "end_seconds", "score"]
+    assert Path(moment["path"]).parent == library[0]
+    assert 0 <= moment["start_seconds"] < moment["end_seconds"] <= 10.01
+
+
+def test_many_queries_give_a_line_each_in_order(library: tuple[Path, Path], tmp_path: Path) -> None:
+    queries = ["a red car", "grüne Wiese", "  ", "a blue boat"]
+    file = tmp_path / "queries.txt"
+    file.write_text("\n".join(queries))
+    run = scanonce("search", "--queries", file, "--json", "--index", library[1])
+    answers = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [answer["query"] for answer in answers] == ["a red car", "grüne Wiese", "a blue boat"]
+    piped = scanonce(
+        "search", "--queries", "-", "--json", "--index", library[1], stdin="a red car\n"
+    )
+    assert json.loads(piped.stdout)["moments"] == answers[0]["moments"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["search"], ["search", "a", "--queries", "f"], ["search", "--queries", "f"], ["serch"], []],
+)
+def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
+    assert scanonce(*arguments).returncode == 2
+
+
+def test_a_missing_index_is_exit_code_1_with_the_next_step(tmp_path: Path) -> None:
+    run = scanonce("search", "a car", "--index", tmp_path / "none")
+    assert run.returncode == 1
+    assert "scanonce index VIDEOS" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_missing_folder_is_told(tmp_path: Path) -> None:
+    run = scanonce(
+        "index", tmp_path / "none", "--index", tmp_path / "index", "--encoder", "bundled"
+    )
+    assert run.returncode == 1
+    assert "does not exist" in run.stderr
+
+
+def test_only_garbage_is_exit_code_1(tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films" / "garbage.mp4").write_bytes(b"no video" * 100)
+    run = scanonce(
+        "index", tmp_path / "films", "--index", tmp_path / "index", "--encoder", "bundled"
+    )
+    assert run.returncode == 1
+    assert "1 failed" in run.stdout
+
+
+def test_another_encoder_than_the_indexs_is_refused(
+    library: tuple[Path, Path], tmp_path: Path
+) -> None:
+    from tests.checkpoints import make_clip
+
+    run = scanonce(
+        "index", library[0], "--index", library[1], "--encoder", make_clip(tmp_path / "clip")
+    )
+    assert run.returncode == 1
+    assert "encoder: the index has bundled, asked for is" in run.stderr
+
+
+def test_an_encoder_that_cannot_be_had_offers_both_ways_out(tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    run = scanonce(
+        "index", tmp_path / "films", "--index", tmp_path / "index", "--encoder", "no-such/model"
+    )
+    assert run.returncode == 1
+    assert "--encoder bundled" in run.stderr
+    assert "--encoder /path/to/folder" in run.stderr
+
+
+def test_status_tells_what_is_indexed_and_what_failed(library: tuple[Path, Path]) -> None:
+    status = json.loads(scanonce("status", "--index", library[1], "--json").stdout)
+    assert status["videos"] == {"indexed": 2, "partial": 0, "failed": 1}
+    assert status["vector_index"]["kind"] == "flat"
+    assert [Path(each["path"]).name for each in status["failures"]] == ["garbage.mp4"]
+    text = scanonce("status", "--index", library[1]).stdout
+    assert "2 videos, 0:00:20" in text
+
+
+def test_forget_takes_a_file_out_and_leaves_it_on_disk(
+    library: tuple[Path, Path], tmp_path: Path
+) -> None:
+    index = tmp_path / "index"
+    scanonce("index", library[0], "--index", index, "--encoder", "bundled")
+    run = scanonce("forget", library[0] / "b.mkv", "--index", index)
+    assert run.returncode == 0, run.stderr
+    assert (library[0] / "b.mkv").exists()
+    assert (
+        json.loads(scanonce("status", "--index", index, "--json").stdout)["videos"]["indexed"] == 1
+    )
+    again = scanonce("forget", library[0] / "b.mkv", "--index", index)
+    assert again.returncode == 1
+    assert "nothing at" in again.stderr
+
+
+def test_doctor_names_what_needs_a_look(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text('[models]\nencoder = "bundled"\n')
+    run = scanonce("doctor", "--json", "--config", config)
+    findings = {finding["name"]: finding for finding in json.loads(run.stdout)}
+    assert {"packages", "faiss", "device", "decoders", "encoder", "self-check"} <= set(findings)
+    assert all(finding["ok"] for finding in findings.values()), findings
+    assert run.returncode == 0
+    config.write_text('[models]\nencoder = "./nowhere"\n')
+    assert scanonce("doctor", "--config", config).returncode == 1
+
+
+def test_ctrl_c_is_exit_code_130_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    films = tmp_path / "films"
+    for number in range(12):
+        write_film(films / f"{number}.mp4", [("red", 60 + number), ("blue", 60)], fps=25)
+    command = [sys.executable, "-m", "ui.cli", "index", films, "--index", tmp_path / "index"]
+    process = subprocess.Popen(
+        [*map(str, command), "--encoder", "bundled"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while (
+        not list((tmp_path / "index").glob("features/*/*.safetensors"))
+        and time.monotonic() < deadline
+    ):
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on from here" in output
+    done = json.loads(scanonce("status", "--index", tmp_path / "index", "--json").stdout)["videos"][
+        "indexed"
+    ]
+    assert 1 <= done < 12
+    again = scanonce("index", films, "--index", tmp_path / "index")
+    assert f"{12 - done} video" in again.stdout
