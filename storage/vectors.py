@@ -216,7 +216,8 @@ class IvfPqIndex:
         faiss = _faiss()
         index = faiss.index_factory(rows.dim, factory(rows), faiss.METRIC_INNER_PRODUCT)
         index.cp.niter = 10  # k-means settles by then; FAISS's 25 cost 2.5 times as much
-        index.cp.min_points_per_centroid = 1  # a small library is no reason to print a warning
+        # A small library is no reason to print warnings.
+        index.cp.min_points_per_centroid = index.pq.cp.min_points_per_centroid = 1
         wanted = min(len(rows), TRAINING_ROWS_PER_CELL * index.nlist)
         sample = np.random.default_rng(0).choice(len(rows), wanted, replace=False)
         index.train(rows.gather(np.sort(sample)))

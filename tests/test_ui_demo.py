@@ -1,0 +1,24 @@
+"""The demo, with two films."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from ui.demo import run_demo
+
+
+def test_the_demo_finds_moments_draws_a_sheet_and_starts_at_once_the_next_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_demo(tmp_path / "demo", 2)
+    output = capsys.readouterr().out
+    assert "2 videos indexed" in output
+    assert output.count("(it is in film_") == 2
+    assert "scanonce index ~/Videos" in output
+    with Image.open(tmp_path / "demo" / "found.png") as sheet:
+        assert sheet.width > 1000
+        assert len(set(sheet.convert("RGB").resize((64, 64)).getdata())) > 100
+    monkeypatch.setattr("ui.demo.render_library", None)
+    run_demo(tmp_path / "demo", 2)
+    assert "2 there already" in capsys.readouterr().out
