@@ -45,7 +45,7 @@ SAMPLE_FPS = 2.0
 
 _SIZES = {"720p": (1280, 720), "1080p": (1920, 1080), "2160p": (3840, 2160)}
 _LENGTHS = {"720p": (60, 5, 42, 12, 28, 8, 35, 18, 52, 7), "1080p": (20, 12)}
-_SECONDS_4K = 20
+_SECONDS_4K = 10
 
 _CLIP_PROCESSOR = {
     "crop_size": {"height": 224, "width": 224},
@@ -106,13 +106,16 @@ def speed_films() -> dict[str, list[Film]]:
 
 
 def memory_films() -> list[Film]:
-    """Two 4K films, of 20 s and of 60 s: the second holds the pictures of the first three times."""
+    """Two 4K films, of 20 s and of 60 s, that hold the same ten seconds two and six times."""
     folder = BENCH / "films"
-    short = Film(folder / "2160p-short" / "short.mp4", _SECONDS_4K)
-    long = Film(folder / "2160p-long" / "long.mp4", 3 * _SECONDS_4K)
-    _make_missing({"2160p": [short]})
-    join([short, short, short], long.path)
-    return [short, long]
+    base = Film(folder / "2160p-base" / "base.mp4", _SECONDS_4K)
+    _make_missing({"2160p": [base]})
+    made = []
+    for times in (2, 6):
+        seconds = times * _SECONDS_4K
+        path = folder / f"2160p-{seconds}s" / f"{seconds}s.mp4"
+        made.append(Film(join([base] * times, path), seconds))
+    return made
 
 
 def many_films(base: Sequence[Film], count: int) -> list[Film]:

@@ -71,17 +71,23 @@ def load_encoder(
 
     Args:
         name: ``bundled``, a local folder, or a hub id such as ``openai/clip-vit-base-patch32``.
-        settings: device and number format.
+        settings: device, number format and what computes the vision tower.
         towers: what is needed; the other tower's memory is given back.
 
     Raises:
         EncoderUnavailable: not on this machine, and the hub cannot be reached.
-        EncoderError: the folder is not a dual encoder we can use.
+        EncoderError: the folder is not a dual encoder we can use, or the OpenVINO asked for is not installed.
     """
     folder = find_folder(name)
-    from models.clip import TransformersEncoder  # torch and transformers: seconds to import
+    settings = settings or ModelSettings()
+    # torch and transformers take seconds to import
+    if settings.backend == "openvino" and towers != "text":  # the text tower is torch's anyway
+        from models.openvino import OpenVinoEncoder
 
-    return TransformersEncoder(name, folder, settings or ModelSettings(), towers=towers)
+        return OpenVinoEncoder(name, folder, settings, towers=towers)
+    from models.clip import TransformersEncoder
+
+    return TransformersEncoder(name, folder, settings, towers=towers)
 
 
 def find_folder(name: str) -> Path:

@@ -1,8 +1,8 @@
 """Settings of the encoders."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class ModelSettings(BaseModel):
@@ -21,3 +21,16 @@ class ModelSettings(BaseModel):
         default="auto",
         description="number format of the weights; auto takes bf16 where the hardware multiplies it",
     )
+    backend: Literal["torch", "openvino"] = Field(
+        default="torch",
+        description="what computes the vision tower; openvino: faster on a CPU, and only there, an extra to install",
+    )
+
+    @model_validator(mode="after")
+    def _openvino_means_the_cpu(self) -> Self:
+        if self.backend == "openvino" and self.device not in ("auto", "cpu"):
+            raise ValueError(
+                f'backend "openvino" computes on the CPU: device is "{self.device}"; '
+                'set it to "auto" or "cpu", or backend to "torch"'
+            )
+        return self

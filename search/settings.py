@@ -30,7 +30,7 @@ class SearchSettings(BaseModel):
         description="of two moments of a video that share more than this part of the shorter, the weaker is dropped",
     )
     min_standout: float = Field(
-        default=4.0,
+        default=3.0,
         ge=0,
         description="standard deviations by which the best clip must stand above the library's clips for the query; "
         'below it the answer is "no good match"',

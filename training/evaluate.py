@@ -149,7 +149,7 @@ def refusals(
 
 def main(
     films: Annotated[int, typer.Option(min=1, help="Held-out films to render.")] = 40,
-    seed: Annotated[int, typer.Option(help="Of the films.")] = 7,
+    seed: Annotated[int, typer.Option(help="Of the films.")] = 1,
     pictures: Annotated[int, typer.Option(help="Held-out pictures for caption -> frame.")] = 400,
     keyframes: Annotated[
         bool, typer.Option("--keyframes", help="Also index by key frames.")

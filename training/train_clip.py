@@ -564,7 +564,8 @@ def main(
             recipe, picture_pool, scene_pool, tokenizer, cap_seconds=cap_seconds, report=report
         )
     save_checkpoint(model, tokenizer, out)
-    typer.echo(f"trained and saved after {(time.monotonic() - started) / 60:.1f} min")
+    minutes = (time.monotonic() - started) / 60
+    typer.echo(f"trained {report.steps_done} steps and saved after {minutes:.1f} min")
     typer.echo(f"held-out top-1 among 400 pictures: {held_out_top1(out):.3f}")
 
 
@@ -575,6 +576,7 @@ class _Reporter:
         self, progress: Progress, tokenizer: PreTrainedTokenizerBase, recipe: Recipe
     ) -> None:
         self._progress, self._tokenizer, self._started = progress, tokenizer, time.monotonic()
+        self.steps_done = 0
         steps = recipe.picture_steps + recipe.scene_steps
         self._task = progress.add_task("training", total=steps, note="")
         self._scenes, self._captions = held_out_pictures(400, seed=1)
@@ -584,6 +586,7 @@ class _Reporter:
         )
 
     def __call__(self, model: CLIPModel, progressed: Progressed) -> None:
+        self.steps_done = progressed.step
         note = f"loss {progressed.loss:.3f}"
         self._progress.update(self._task, completed=progressed.step, note=note)
         if progressed.step % 250 and progressed.step != progressed.steps:

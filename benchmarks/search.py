@@ -1,0 +1,363 @@
+"""How long a query takes, stage by stage, and what an index weighs.
+
+    python -m benchmarks.search
+
+Two kinds of libraries: rendered films indexed by the pipeline and asked with the bundled encoder, and simulated ones
+of many hours whose features are drawn, not decoded, to see how the cost grows. Queries come one at a time from a warm
+engine; the first query after opening, with the files out of the system's cache, is listed apart.
+"""
+
+import json
+import shutil
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.progress import track
+from rich.table import Table
+
+from benchmarks.material import (
+    BENCH,
+    SAMPLE_FPS,
+    console,
+    drop_from_cache,
+    percentile,
+    processor,
+    vit_b_32,
+)
+from indexer.pipeline import index_library, make_manifest
+from indexer.settings import IndexerSettings
+from models.clip4clip import pool_spans, unit
+from models.encoder import BUNDLED_NAME, ClipEncoder, load_encoder
+from models.preprocess import Preprocessing
+from models.runtime import num_cores
+from search.engine import SearchEngine, SearchResult
+from search.settings import SearchSettings
+from storage.catalog import Catalog, Content, FileStamp
+from storage.features import FeatureStore, FrameFeatures
+from storage.generations import newest_generation, publish
+from storage.layout import IndexLayout, create_or_check, read_manifest
+from storage.records import VideoInfo
+from storage.settings import StorageSettings
+from training.world import render_library
+
+AIM_MOMENTS_MS = 15.0
+STAGES = ("text", "library", "moments", "total")
+
+_NUM_FILMS = 12
+_NUM_QUERIES = 200
+_DIM = 512
+_TOPICS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What one library came to."""
+
+    name: str
+    hours: float
+    clips: int
+    dim: int
+    kind: str
+    open_ms: float
+    first_ms: float
+    stages_ms: dict[str, list[float]]
+    """Milliseconds of every warm query by stage."""
+    feature_bytes: int
+    vector_bytes: int
+
+
+# ------------------------------------------------ rendered films
+
+
+def rendered_library() -> tuple[IndexLayout, list[str]]:
+    """A dozen rendered films indexed with the bundled encoder, and the queries of their ground truth."""
+    films = BENCH / "rendered" / "films"
+    truth = films / "ground_truth.jsonl"
+    if not truth.exists():
+        render_library(films, seed=11, num_films=_NUM_FILMS, workers=num_cores())
+    encoder = load_encoder(BUNDLED_NAME, towers="vision")
+    # the name carries the weights: another bundled checkpoint makes an index of its own
+    layout = IndexLayout(BENCH / "rendered" / f"index-{encoder.fingerprint[:12]}")
+    with console.status("indexing the rendered films"):
+        index_library(
+            [films],
+            layout=layout,
+            encoder=encoder,
+            settings=IndexerSettings(),
+            storage=StorageSettings(),
+        )
+    lines = truth.read_text(encoding="utf-8").splitlines()
+    return layout, [json.loads(line)["query"] for line in lines]
+
+
+# ------------------------------------------------ simulated library
+
+
+class SeededEncoder:
+    """A `ClipEncoder` that draws: its sentences are vectors near scenes of the simulated library.
+
+    It takes no time worth naming, so the stage ``text`` means nothing with it.
+    """
+
+    name = "simulated"
+    fingerprint = "simulated-1"
+    dim = _DIM
+    batch_frames = 32
+    preprocessing = Preprocessing(
+        short_side=224,
+        exact_size=None,
+        crop=(224, 224),
+        resample="bicubic",
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+    )
+
+    def __init__(self) -> None:
+        """Draws the topics."""
+        rng = np.random.default_rng(5)
+        # pictures of one encoder lie in a narrow cone: all share a large part
+        common = unit(rng.standard_normal(_DIM))
+        self.topics = unit(common + 0.9 * unit(rng.standard_normal((_TOPICS, _DIM))))
+
+    def encode_frames(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Not asked for: features are drawn by `frames`."""
+        raise NotImplementedError(f"nothing is decoded here; got {frames.shape}")
+
+    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """The same vector for the same text, between a topic and noise."""
+        return np.stack([self._text(text) for text in texts])
+
+    def _text(self, text: str) -> NDArray[np.float32]:
+        rng = np.random.default_rng(zlib.crc32(text.encode()))
+        topic = self.topics[rng.integers(_TOPICS)]
+        return unit(topic + 0.7 * unit(rng.standard_normal(_DIM)))
+
+    def frames(self, num_frames: int, rng: np.random.Generator) -> NDArray[np.float16]:
+        """Features of a video: scenes of 3 to 12 s, each near one of the video's topics, frames near their scene."""
+        lengths = rng.integers(6, 24, num_frames // 6 + 1)
+        scene_of = np.repeat(np.arange(len(lengths)), lengths)[:num_frames]
+        own_topics = rng.integers(_TOPICS, size=6)
+        centres = self.topics[rng.choice(own_topics, len(lengths))]
+        noise = rng.standard_normal((len(lengths), _DIM), np.float32)
+        scenes = centres + 0.5 * unit(noise)
+        jitter = rng.standard_normal((num_frames, _DIM), np.float32) * (0.3 / np.sqrt(_DIM))
+        return (scenes[scene_of] + jitter).astype(np.float16) * np.float16(10)
+
+
+def video_lengths(hours: float, rng: np.random.Generator) -> Iterator[float]:
+    """Lengths from 1 minute to 2 hours, as many short as long ones by order of magnitude, that sum to ``hours``."""
+    left = hours * 3600
+    while left > 0:
+        seconds = min(left, 60 * 120 ** float(rng.random()))
+        left -= seconds
+        yield seconds
+
+
+def simulated_library(hours: float) -> IndexLayout:
+    """An index of drawn features, written by the parts the pipeline writes with; made where missing."""
+    root = BENCH / f"simulated-{hours:g}h"
+    if root.exists():
+        return IndexLayout(root)
+    unfinished = root.with_suffix(".part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    encoder = SeededEncoder()
+    layout = IndexLayout(unfinished)
+    create_or_check(layout, make_manifest(encoder, IndexerSettings()))
+    with Catalog.open(layout.catalog) as catalog:
+        _draw_videos(catalog, layout, encoder, hours)
+        _publish(catalog, layout)
+    unfinished.rename(root)
+    return IndexLayout(root)
+
+
+def _draw_videos(
+    catalog: Catalog, layout: IndexLayout, encoder: SeededEncoder, hours: float
+) -> None:
+    store = FeatureStore(layout.features)
+    rng = np.random.default_rng(6)
+    library = Path("/simulated")
+    catalog.add_library(library)
+    lengths = list(video_lengths(hours, rng))
+    for number, seconds in enumerate(track(lengths, f"drawing {hours:g} h", console=console)):
+        num_frames = max(1, round(seconds * SAMPLE_FPS))
+        uid = f"{rng.integers(2**63):016x}{number:08x}"
+        pts = np.arange(num_frames) / SAMPLE_FPS
+        store.write(uid, FrameFeatures(encoder.frames(num_frames, rng), pts))
+        catalog.record_indexed(
+            Content(uid, uid, number + 1),
+            [FileStamp(library / f"{number:05d}.mp4", number + 1, number)],
+            state="indexed",
+            duration_seconds=seconds,
+            num_frames=num_frames,
+            info=VideoInfo(seconds, 1280, 720, 30.0, "h264"),
+        )
+
+
+def _publish(catalog: Catalog, layout: IndexLayout) -> None:
+    store = FeatureStore(layout.features)
+    grid = read_manifest(layout).grid
+    videos = {video.video_id: video for video in catalog.videos()}
+
+    def load_clips(video_id: int) -> NDArray[np.float32]:
+        video = videos[video_id]
+        stored = store.read(video.uid)
+        return pool_spans(stored.frames, stored.pts_seconds, grid.spans(video.duration_seconds))
+
+    with console.status("") as status:
+
+        def tell(done: int) -> None:
+            status.update(f"publishing: {done} of {len(videos)} videos pooled, then the index")
+
+        publish(
+            layout.vectors,
+            list(videos),
+            load_clips,
+            dim=_DIM,
+            settings=StorageSettings(),
+            progress=tell,
+        )
+
+
+# ------------------------------------------------ measuring
+
+
+def open_engine(layout: IndexLayout, encoder: ClipEncoder) -> SearchEngine:
+    """An engine over an index with an encoder that is loaded already."""
+    catalog = Catalog.open(layout.catalog, read_only=True)
+    return SearchEngine(layout, catalog, encoder, SearchSettings())
+
+
+def measure(name: str, layout: IndexLayout, encoder: ClipEncoder, texts: Sequence[str]) -> Figures:
+    """Opens an index from disk, asks one query cold, the rest warm."""
+    drop_from_cache(layout.root)
+    begin = time.perf_counter()
+    with open_engine(layout, encoder) as engine:
+        open_ms = (time.perf_counter() - begin) * 1e3
+        first = engine.search(texts[0]).timings_ms["total"]
+        for text in texts:  # once unmeasured: files, caches and code are warm then
+            engine.search(text)
+        results = [engine.search(text) for text in texts]
+    generation = newest_generation(layout.vectors, dim=encoder.dim)
+    assert generation is not None
+    with Catalog.open(layout.catalog, read_only=True) as catalog:
+        hours = catalog.totals().searchable_seconds / 3600
+    return Figures(
+        name=name,
+        hours=hours,
+        clips=len(generation.base) + len(generation.delta),
+        dim=encoder.dim,
+        kind=generation.info.kind,
+        open_ms=open_ms,
+        first_ms=first,
+        stages_ms=_by_stage(results),
+        feature_bytes=FeatureStore(layout.features).size_bytes(),
+        vector_bytes=sum(path.stat().st_size for path in generation.path.iterdir()),
+    )
+
+
+def _by_stage(results: Sequence[SearchResult]) -> dict[str, list[float]]:
+    return {stage: [result.timings_ms[stage] for result in results] for stage in STAGES}
+
+
+def text_tower_ms() -> list[float]:
+    """Times of the text tower of a ViT-B/32, on ten tokens, warm."""
+    encoder = load_encoder(str(vit_b_32()), towers="text")
+    times = []
+    for number in range(60):
+        begin = time.perf_counter()
+        encoder.encode_texts(["abcdefghij"])  # a token a letter
+        if number >= 10:
+            times.append((time.perf_counter() - begin) * 1e3)
+    return times
+
+
+def stages_table(figures: Sequence[Figures]) -> Table:
+    """Milliseconds of a query."""
+    table = Table(title="one query, warm, ms: p50 / p95", box=None)
+    table.add_column("library")
+    for column in ("hours", "clips", "index", *STAGES, "open", "first, cold"):
+        table.add_column(column, justify="right")
+    for each in figures:
+        stages = [
+            f"{percentile(each.stages_ms[stage], 50):.1f} / {percentile(each.stages_ms[stage], 95):.1f}"
+            for stage in STAGES
+        ]
+        table.add_row(
+            each.name,
+            f"{each.hours:.2g}" if each.hours < 1 else f"{each.hours:.0f}",
+            f"{each.clips:,}",
+            each.kind,
+            *stages,
+            f"{each.open_ms:.0f}",
+            f"{each.first_ms:.0f}",
+        )
+    return table
+
+
+def weights_table(figures: Sequence[Figures]) -> Table:
+    """Megabytes on disk for an hour of video."""
+    table = Table(title="on disk, MB for an hour of video", box=None)
+    table.add_column("library")
+    for column in ("dim", "features", "vectors", "total"):
+        table.add_column(column, justify="right")
+    for each in figures:
+        features, vectors = (
+            size / each.hours / 1e6 for size in (each.feature_bytes, each.vector_bytes)
+        )
+        table.add_row(
+            each.name,
+            str(each.dim),
+            f"{features:.1f}",
+            f"{vectors:.1f}",
+            f"{features + vectors:.1f}",
+        )
+    return table
+
+
+def aim_line(figures: Sequence[Figures]) -> str:
+    """Whether the stage ``moments`` keeps its aim everywhere."""
+    worst = max(percentile(each.stages_ms["moments"], 50) for each in figures)
+    verdict = "met" if worst <= AIM_MOMENTS_MS else "missed"
+    return f"moments, p50 of the slowest library: {worst:.1f} ms; aim <= {AIM_MOMENTS_MS:.0f} ms: {verdict}"
+
+
+def main(
+    hours: Annotated[
+        list[float] | None, typer.Option(help="Hours of each simulated library; may be repeated.")
+    ] = None,
+) -> None:
+    """Print query times by stage, opening times and sizes on disk."""
+    BENCH.mkdir(exist_ok=True)
+    console.print(
+        f"{processor()}, {num_cores()} cores; {SearchSettings().candidate_clips} candidates"
+    )
+    layout, queries = rendered_library()
+    encoder = load_encoder(BUNDLED_NAME, towers="text")
+    with console.status("asking"):
+        figures = [measure("rendered films", layout, encoder, queries[:_NUM_QUERIES])]
+    texts = [f"query {number}" for number in range(_NUM_QUERIES)]
+    for size in hours or [15.0, 200.0]:  # below and above the 50,000 clips of ivf_threshold
+        layout = simulated_library(size)
+        with console.status("asking"):
+            figures.append(measure("simulated", layout, SeededEncoder(), texts))
+    console.print(stages_table(figures))
+    console.print("(text is not measured in simulated libraries: their queries are drawn)")
+    with console.status("asking a text tower"):
+        times = text_tower_ms()
+    console.print(
+        f"text tower of the size of ViT-B/32, 10 tokens: {percentile(times, 50):.1f} / "
+        f"{percentile(times, 95):.1f} ms"
+    )
+    console.print(weights_table(figures))
+    console.print(aim_line(figures))
+
+
+if __name__ == "__main__":
+    typer.run(main)
