@@ -224,22 +224,21 @@ def speed_table(costs: Costs) -> Table:
 def aims_table(costs: Costs, cores: int) -> Table:
     """What the rates come to, beside what we aim for."""
 
-    def rate(way: str) -> float:
-        return median([cost.rate for cost in costs[way]])
-
-    def cpu(way: str) -> float:
-        return median([cost.cpu_per_video_second for cost in costs[way]])
-
     # one thread does not wait for another one spinning: this is the work itself
-    bound = cores / (cpu("decoding alone") + cpu("encoding alone, 1 thread"))
-    # medians of ratios inside a round: what slows the machine slows both sides
-    share = rate("pipeline") / bound
+    bounds = [
+        cores / (decoding.cpu_per_video_second + encoding.cpu_per_video_second)
+        for decoding, encoding in zip(
+            costs["decoding alone"], costs["encoding alone, 1 thread"], strict=True
+        )
+    ]
+    # ratios inside a round: what slows the machine slows both sides
+    share = median([a.rate / b for a, b in zip(costs["pipeline"], bounds, strict=True)])
     ratio = paired_ratio(costs["pipeline"], costs["sequential loop"])
     keyframes = paired_ratio(costs["pipeline, 720p, key frames"], costs["pipeline, 720p"])
     table = Table(title="aims", box=None)
     for column in ("figure", "measured", "aim", ""):
         table.add_column(column, justify="left" if column == "figure" else "right")
-    table.add_row(f"bound of {cores} cores, video s / s", f"{bound:.1f}", "", "")
+    table.add_row(f"bound of {cores} cores, video s / s", f"{median(bounds):.1f}", "", "")
     _add_aim(table, "pipeline / bound", share, AIM_SHARE)
     _add_aim(table, "pipeline / sequential loop", ratio, AIM_RATIO)
     _add_aim(table, "key frames / normal, 720p", keyframes, AIM_KEYFRAMES)

@@ -343,7 +343,7 @@ def main(
     with console.status("asking"):
         figures = [measure("rendered films", layout, encoder, queries[:_NUM_QUERIES])]
     texts = [f"query {number}" for number in range(_NUM_QUERIES)]
-    for size in hours or [15.0, 200.0]:  # below and above the 50,000 clips of ivf_threshold
+    for size in hours or [15.0, 60.0]:  # below and above the 50,000 clips of ivf_threshold
         layout = simulated_library(size)
         with console.status("asking"):
             figures.append(measure("simulated", layout, SeededEncoder(), texts))

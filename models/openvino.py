@@ -44,10 +44,10 @@ class OpenVinoEncoder(TransformersEncoder):
         self._dtype = pick_dtype(self.device, settings.dtype)
         try:
             self._vision = _compile(openvino, self._model, self.preprocessing, self._dtype)
-        except RuntimeError as error:
+        except _failures(openvino) as error:
+            reason = " ".join(str(error).split())
             raise EncoderError(
-                f"{folder} cannot be converted to OpenVINO: {str(error).splitlines()[0]}. "
-                'Set models.backend to "torch".'
+                f'{folder} cannot be converted to OpenVINO ({reason}). Set models.backend to "torch".'
             ) from error
         self._model.vision_model = None
         self._model.to(self._dtype)
@@ -74,6 +74,13 @@ def _import_openvino() -> Any:
             '(or set models.backend to "torch").'
         ) from error
     return openvino
+
+
+def _failures(openvino: Any) -> tuple[type[Exception], ...]:
+    """What tracing, converting and compiling raise; the converter's have no ancestor of their own."""
+    front = openvino.frontend
+    own = (front.OpConversionFailure, front.NotImplementedFailure, front.GeneralFailure)
+    return (RuntimeError, *own)
 
 
 def _compile(openvino: Any, model: Any, steps: Preprocessing, dtype: torch.dtype) -> Any:
@@ -104,9 +111,8 @@ def _convert(openvino: Any, model: Any, steps: Preprocessing) -> Any:
             warnings.simplefilter("ignore")  # tracing warns of every branch on a shape, all fixed
             # A function, not a module: of a module every property would be looked at. Its own check would run it
             # four times more; the conformance tests are ours.
-            traced = torch.jit.trace(
-                encode, torch.zeros(2, *size, dtype=torch.uint8), check_trace=False
-            )
+            example = torch.zeros(2, *size, dtype=torch.uint8)
+            traced = torch.jit.trace(encode, example, check_trace=False)  # type: ignore[no-untyped-call]
             return openvino.convert_model(traced, input=[-1, *size])
     finally:
         transformers_logging.set_verbosity(verbosity)

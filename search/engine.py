@@ -22,13 +22,13 @@ from models.clip4clip import pool_spans, unit
 from models.encoder import ClipEncoder, load_encoder
 from models.settings import ModelSettings
 from search.localise import localise, z_scores
-from search.rank import background_level, standout
+from search.rank import BACKGROUND_SENTENCES, background_level, margins
 from search.retrieve import neighbourhoods
 from search.settings import SearchSettings
 from storage.catalog import SEARCHABLE, Catalog
 from storage.errors import ManifestMismatch, QueryError
 from storage.features import FeatureStore
-from storage.generations import LibraryIndex, open_library
+from storage.generations import open_library
 from storage.layout import IndexLayout, read_manifest
 from storage.records import Moment, Video
 
@@ -69,8 +69,9 @@ class SearchEngine:
         self._settings = settings
         self._features = FeatureStore(layout.features)
         self._videos: dict[int, Video] = {}
-        self._seen: object = None
-        self._library = self._open_library()
+        self._no_picture = unit(encoder.encode_texts(BACKGROUND_SENTENCES))
+        self._seen = catalog.change_token()
+        self._open_library()
 
     @classmethod
     def open(
@@ -189,10 +190,8 @@ class SearchEngine:
         for video_id, pieces in stretches.items():
             found += self._moments(self._videos[video_id], pieces, query, mean, std)
         found.sort(key=lambda moment: (-moment.score, moment.video_id, moment.span))
-        nothing = (
-            not len(clip_ids)
-            or standout(float(clip_scores[0]), mean, std) < self._settings.min_standout
-        )
+        margin = float(margins(clip_scores[:1], background[None])[0]) if len(clip_ids) else 0.0
+        nothing = not len(clip_ids) or margin <= self._settings.cutoff * self._chance_margin
         if nothing:
             top = min(top, self._settings.nearest_shown)
         moments_ms = (time.perf_counter() - begin) * 1e3
@@ -233,18 +232,24 @@ class SearchEngine:
 
     def _follow_changes(self) -> None:
         """Reopens the library when a writer has changed it since."""
-        if self._catalog.change_token() != self._seen:
-            self._library = self._open_library()
+        token = (
+            self._catalog.change_token()
+        )  # taken first: a commit in between is then seen the next time
+        if token != self._seen:
+            self._seen = token
+            self._open_library()
 
-    def _open_library(self) -> LibraryIndex:
-        self._seen = self._catalog.change_token()
+    def _open_library(self) -> None:
         self._videos = {video.video_id: video for video in self._catalog.videos(states=SEARCHABLE)}
-        return open_library(
+        self._library = open_library(
             self._layout.vectors,
             dim=self.manifest.dim,
             live_videos=list(self._videos),
             load_clips=self._load_clips,
         )
+        best, _ = self._library.search(self._no_picture, 1)
+        chance = margins(best[:, 0], self._library.background(self._no_picture))
+        self._chance_margin = float(chance.max())
 
     def _load_clips(self, video_id: int) -> NDArray[np.float32]:
         """Clip embeddings of a video that is searchable but not in the vector index yet."""

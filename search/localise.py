@@ -95,7 +95,8 @@ def membership(curve: NDArray[np.float64], reach: int) -> NDArray[np.float64]:
     # shares count from 0, the library's mean; where nothing rises above it, from one deviation below the best
     floor = np.minimum(0.0, best - 1.0)
     share = (curve - floor) / (best - floor)
-    return np.clip((share - _MEMBER_SHARE) / _MEMBER_WIDTH, -1.0, 1.0)
+    members: NDArray[np.float64] = np.clip((share - _MEMBER_SHARE) / _MEMBER_WIDTH, -1.0, 1.0)
+    return members
 
 
 def _windows(

@@ -29,11 +29,11 @@ class SearchSettings(BaseModel):
         le=1,
         description="of two moments of a video that share more than this part of the shorter, the weaker is dropped",
     )
-    min_standout: float = Field(
-        default=3.0,
+    cutoff: float = Field(
+        default=1.0,
         ge=0,
-        description="standard deviations by which the best clip must stand above the library's clips for the query; "
-        'below it the answer is "no good match"',
+        description="a query has a good match when its best clip stands out more than this many times as far as "
+        "that of sentences which no picture can show; 0: always",
     )
     nearest_shown: int = Field(
         default=4, ge=0, description='moments shown all the same when there is "no good match"'

@@ -27,9 +27,7 @@ class ClipGrid:
     """Step between two windows of a scale, as a share of the window: in (0, 1]."""
 
     def __post_init__(self) -> None:
-        rising = all(
-            a < b for a, b in pairwise(self.scales_seconds)
-        )
+        rising = all(a < b for a, b in pairwise(self.scales_seconds))
         if not self.scales_seconds or self.scales_seconds[0] <= 0 or not rising:
             raise ValueError(f"clip scales must be positive and rising; got {self.scales_seconds}")
         if not 0 < self.stride_ratio <= 1:

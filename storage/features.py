@@ -67,7 +67,9 @@ class FeatureStore:
                 bounds = [np.searchsorted(pts, span, side="left").tolist() for span in spans]
                 return [
                     # safetensors refuses an empty slice
-                    FrameFeatures(frames[a:b] if a < b else np.empty((0, dim), np.float16), pts[a:b])
+                    FrameFeatures(
+                        frames[a:b] if a < b else np.empty((0, dim), np.float16), pts[a:b]
+                    )
                     for a, b in bounds
                 ]
         except (OSError, SafetensorError) as error:

@@ -35,7 +35,7 @@ class ColourEncoder:
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         rows = []
         for text in texts:
-            named = [np.array(rgb) - 110.0 for name, rgb in COLOURS.items() if name in text]
+            named = [np.array(rgb) - 110.0 for name, rgb in COLOURS.items() if name in text.split()]
             rows.append(np.append(named[0], 40.0) if named else np.array([0.0, 0.0, 0.0, -1.0]))
         return np.array(rows, np.float32)
 

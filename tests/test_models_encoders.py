@@ -1,18 +1,21 @@
 """One conformance suite over all encoders, and what is particular to loading them."""
 
+import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModel, CLIPImageProcessorPil, SiglipImageProcessorPil
+from pydantic import ValidationError
+from transformers import AutoModel, CLIPImageProcessorPil, CLIPModel, SiglipImageProcessorPil
 
 from models.clip4clip import unit
 from models.encoder import BUNDLED_FOLDER, ClipEncoder, find_folder, load_encoder
@@ -22,6 +25,11 @@ from storage.errors import EncoderError, EncoderUnavailable
 from tests.checkpoints import make_clip, make_siglip
 
 FP32 = ModelSettings(dtype="float32", device="cpu")
+OPENVINO = ModelSettings(dtype="float32", device="cpu", backend="openvino")
+needs_openvino = pytest.mark.skipif(
+    importlib.util.find_spec("openvino") is None,
+    reason='openvino is not installed: pip install -e ".[openvino]"',
+)
 GOLDEN = Path(__file__).parents[2] / "shared/data/groundtruth/clip_preprocess"
 
 
@@ -36,9 +44,16 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
+@pytest.fixture(scope="module", params=["torch", pytest.param("openvino", marks=needs_openvino)])
+def settings(request: pytest.FixtureRequest) -> ModelSettings:
+    return {"torch": FP32, "openvino": OPENVINO}[request.param]
+
+
 @pytest.fixture(scope="module", params=["clip", "clip-pytorch-format", "siglip", "bundled"])
-def encoder(request: pytest.FixtureRequest, folders: dict[str, Path]) -> ClipEncoder:
-    return load_encoder(str(folders[request.param]), FP32)
+def encoder(
+    request: pytest.FixtureRequest, folders: dict[str, Path], settings: ModelSettings
+) -> ClipEncoder:
+    return load_encoder(str(folders[request.param]), settings)
 
 
 def pictures(count: int, height: int = 90, width: int = 160) -> np.ndarray:
@@ -103,20 +118,88 @@ def test_features_are_those_of_transformers_and_not_normalised(
     assert not np.allclose(np.linalg.norm(expected, axis=1), 1)
 
 
-def test_reduced_precision_keeps_the_direction(encoder: ClipEncoder) -> None:
-    reduced = load_encoder(encoder.name, ModelSettings(dtype="bfloat16", device="cpu"))
+def test_reduced_precision_keeps_the_direction(
+    encoder: ClipEncoder, settings: ModelSettings
+) -> None:
+    reduced = load_encoder(encoder.name, settings.model_copy(update={"dtype": "bfloat16"}))
     a, b = unit(encoder.encode_frames(pictures(8))), unit(reduced.encode_frames(pictures(8)))
     assert (a * b).sum(axis=1).min() > 0.995
 
 
-def test_one_tower_gives_what_both_give(encoder: ClipEncoder) -> None:
-    vision = load_encoder(encoder.name, FP32, towers="vision")
-    text = load_encoder(encoder.name, FP32, towers="text")
+def test_one_tower_gives_what_both_give(encoder: ClipEncoder, settings: ModelSettings) -> None:
+    vision = load_encoder(encoder.name, settings, towers="vision")
+    text = load_encoder(encoder.name, settings, towers="text")
     np.testing.assert_array_equal(
         vision.encode_frames(pictures(2)), encoder.encode_frames(pictures(2))
     )
     np.testing.assert_array_equal(text.encode_texts(["a car"]), encoder.encode_texts(["a car"]))
     assert vision.fingerprint == text.fingerprint == encoder.fingerprint
+
+
+def test_threads_may_encode_at_the_same_time(encoder: ClipEncoder) -> None:
+    frames = pictures(8)
+    expected = [encoder.encode_frames(frames[k : k + 2]) for k in range(7)]
+    with ThreadPoolExecutor(4) as pool:
+        given = pool.map(lambda k: encoder.encode_frames(frames[k : k + 2]), range(7))
+        np.testing.assert_allclose(list(given), expected, atol=1e-5)
+
+
+# ---- OpenVINO
+
+
+def test_without_the_package_openvino_is_refused_with_the_command(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(EncoderError, match=r'pip install -e "\.\[openvino\]"'):
+        load_encoder(str(folders["clip"]), OPENVINO)
+
+
+def test_sentences_alone_do_without_the_package(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    encoder = load_encoder(str(folders["clip"]), OPENVINO, towers="text")
+    assert encoder.encode_texts(["a car"]).shape == (1, encoder.dim)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "mps"])
+def test_openvino_on_a_device_that_is_not_the_cpu_is_refused(device: str) -> None:
+    with pytest.raises(ValidationError, match=f'computes on the CPU: device is "{device}"'):
+        ModelSettings(backend="openvino", device=device)
+
+
+@needs_openvino
+def test_both_back_ends_are_one_encoder_to_an_index(folders: dict[str, Path]) -> None:
+    ours, theirs = (
+        load_encoder(str(folders["clip"]), ModelSettings(backend=backend, device="auto"))
+        for backend in ("torch", "openvino")
+    )
+    assert ours.fingerprint == theirs.fingerprint
+    assert ours.preprocessing == theirs.preprocessing
+    a, b = unit(ours.encode_frames(pictures(8))), unit(theirs.encode_frames(pictures(8)))
+    assert (a * b).sum(axis=1).min() > 0.999
+
+
+@needs_openvino
+def test_a_model_openvino_cannot_convert_is_told(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decompose(model: CLIPModel, pixel_values: torch.Tensor) -> torch.Tensor:
+        rotation: torch.Tensor = torch.linalg.qr(pixel_values.flatten(1))[0]
+        return rotation
+
+    monkeypatch.setattr(CLIPModel, "get_image_features", decompose)
+    with pytest.raises(EncoderError, match=r"cannot be converted to OpenVINO .* aten::linalg_qr"):
+        load_encoder(str(folders["clip"]), OPENVINO)
+
+
+@needs_openvino
+def test_nothing_is_sent_to_openvinos_makers(folders: dict[str, Path]) -> None:
+    load_encoder(str(folders["clip"]), OPENVINO)
+    assert "openvino" in sys.modules
+    loaded = [name for name, module in sys.modules.items() if module is not None]
+    assert [name for name in loaded if name.startswith("openvino_telemetry")] == []
 
 
 # ---- preprocessing

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from search.localise import ScoredSpan, localise, suppress_overlaps, z_scores
-from search.rank import background_level, standout
+from search.rank import background_level, margins
 from search.retrieve import merge, neighbourhoods
 from storage.clips import ClipGrid
 from storage.records import Span, Video, clip_id
@@ -136,10 +136,11 @@ def test_the_background_of_a_single_clip_says_nothing() -> None:
     assert background_level(np.array([0.3], np.float32)) == (0.0, 1.0)
 
 
-def test_standout_counts_standard_deviations() -> None:
-    scores = np.array([0.1, 0.2, 0.3], np.float32)
-    mean, std = background_level(scores)
-    assert standout(0.2 + 3 * std, mean, std) == pytest.approx(3, abs=1e-4)
+def test_a_margin_is_the_best_above_the_mean_of_the_background() -> None:
+    backgrounds = np.array([[0.1, 0.2, 0.3], [0.0, 0.0, 0.3]], np.float32)
+    np.testing.assert_allclose(
+        margins(np.array([0.5, 0.3], np.float32), backgrounds), [0.3, 0.2], atol=1e-6
+    )
 
 
 @given(st.lists(st.tuples(st.floats(0, 100), st.floats(0, 10)), max_size=20))

@@ -126,9 +126,7 @@ def evaluate_library(
     The engine's cut-off is switched off for these: they measure finding, `false_refusals` measures refusing.
     """
     base = settings or SearchSettings()
-    with SearchEngine.open(
-        index_dir, settings=base.model_copy(update={"min_standout": 0.0})
-    ) as engine:
+    with SearchEngine.open(index_dir, settings=base.model_copy(update={"cutoff": 0.0})) as engine:
         predictions = ask(engine, [question.text for question in questions])
     scores = {}
     for kind in (False, True):

@@ -34,7 +34,9 @@ def run_demo(folder: Path, num_films: int) -> None:
     for result, question in zip(results, questions, strict=True):
         where = question.truth
         span = f"{where.span.start_seconds:.1f} - {where.span.end_seconds:.1f} s"
-        console.print(f"\n[bold]“{result.query}”[/]  [dim](it is in {where.video}, {span})[/]")
+        console.print(
+            f"\n[bold]“{result.query}”[/]  [dim](it is in {where.video}, {span})[/]", soft_wrap=True
+        )
         console.print("no good match" if result.no_good_match else moments_table(result.moments))
         console.print(f"[dim]{timings_text(result)}[/]")
     contact_sheet(results, sheet)
