@@ -21,7 +21,7 @@ from rich.table import Table
 from benchmarks.material import BENCH, console, median, processor, vit_b_32
 from models.clip4clip import unit
 from models.encoder import ClipEncoder, load_encoder
-from models.runtime import DtypeName, num_cores, set_threads
+from models.runtime import DtypeName, num_cores
 from models.settings import ModelSettings
 
 _BATCH, _WARM = 32, 3
@@ -54,7 +54,7 @@ def ways() -> Iterator[Way]:
     backends: tuple[Literal["torch", "openvino"], ...] = ("torch", "openvino")
     dtypes: tuple[DtypeName, ...] = ("float32", "auto")
     for threads, backend, dtype in product(sorted({1, num_cores()}), backends, dtypes):
-        set_threads(threads)
+        torch.set_num_threads(threads)
         settings = ModelSettings(device="cpu", dtype=dtype, backend=backend)
         gc.collect()
         begin = time.perf_counter()
@@ -82,7 +82,7 @@ def results_table(measured: list[Way], features: list[NDArray[np.float32]]) -> T
 
 
 def main(
-    rounds: Annotated[int, typer.Option(min=1, help="Batches that count, of each way.")] = 15,
+    rounds: Annotated[int, typer.Option(min=1, help="Batches that count, of each way.")] = 8,
 ) -> None:
     """Print frames a second by back end, number format and threads."""
     BENCH.mkdir(exist_ok=True)

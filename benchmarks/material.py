@@ -24,7 +24,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
@@ -65,9 +72,25 @@ _CLIP_PROCESSOR = {
 console = Console()
 
 
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A progress bar in seconds of video."""
+
+    progress: Progress
+    task: TaskID
+
+    def advance(self, seconds: float) -> None:
+        """So much more is done."""
+        self.progress.advance(self.task, seconds)
+
+    def move_to(self, seconds: float) -> None:
+        """So much is done in all."""
+        self.progress.update(self.task, completed=seconds)
+
+
 @contextmanager
-def progress_bar(label: str, total: float) -> Iterator[Progress]:
-    """A bar with one task, number 0."""
+def progress_bar(label: str, total: float) -> Iterator[Bar]:
+    """A bar that goes away when the block ends."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -76,8 +99,7 @@ def progress_bar(label: str, total: float) -> Iterator[Progress]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        progress.add_task(label, total=total)
-        yield progress
+        yield Bar(progress, progress.add_task(label, total=total))
 
 
 # ------------------------------------------------ films
@@ -158,12 +180,12 @@ def _make_missing(films: dict[str, list[Film]]) -> None:
     missing = [(size, film) for size in films for film in films[size] if not film.path.exists()]
     if not missing:
         return
-    with progress_bar("making films", sum(film.seconds for _, film in missing)) as progress:
+    with progress_bar("making films", sum(film.seconds for _, film in missing)) as bar:
         for size, film in missing:
             film.path.parent.mkdir(parents=True, exist_ok=True)
             unfinished = film.path.with_suffix(".part")
             for _ in _write_film(unfinished, _SIZES[size], film.seconds):
-                progress.advance(0, 1 / FILM_FPS)
+                bar.advance(1 / FILM_FPS)
             unfinished.replace(film.path)
 
 
@@ -396,10 +418,10 @@ def run_index(
     BENCH.mkdir(exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix="index-", dir=BENCH))
     try:
-        with progress_bar("indexing", total_seconds) as progress:
+        with progress_bar("indexing", total_seconds) as bar:
 
             def observe(now: IndexProgress) -> None:
-                progress.update(0, completed=now.video_seconds)
+                bar.move_to(now.video_seconds)
 
             report = index_library(
                 roots,

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import typer
 from numpy.typing import NDArray
+from PIL import Image
 from rich.table import Table
 from transformers import CLIPImageProcessorPil, CLIPModel
 
@@ -100,14 +101,14 @@ def decode_all(
     """Drains a `DecodePool` as the pipeline starts it; gives the first ``keep`` runs of frames."""
     kept: list[NDArray[np.uint8]] = []
     with (
-        progress_bar("decoding", total_seconds(films)) as progress,
+        progress_bar("decoding", total_seconds(films)) as bar,
         DecodePool(decode_request(encoder), workers=num_cores()) as pool,
     ):
         for event in pool.decode([film.path for film in films]):
             if isinstance(event, Failed):
                 raise RuntimeError(f"a generated film did not decode: {event.reason}")
             if isinstance(event, Frames):
-                progress.advance(0, len(event.images) / SAMPLE_FPS)
+                bar.advance(len(event.images) / SAMPLE_FPS)
                 if len(kept) < keep:
                     kept.append(event.images)
     return kept
@@ -154,17 +155,22 @@ class SequentialLoop:
                 if frame.time is None or frame.time + 1e-6 < target:
                     continue
                 target += 1 / SAMPLE_FPS
-                inputs = self._processor(images=frame.to_image(), return_tensors="pt")
+                inputs = self._processor(images=_picture(frame), return_tensors="pt")
                 features.append(self._model.get_image_features(**inputs).pooler_output)
         return len(features)
 
 
+def _picture(frame: av.VideoFrame) -> Image.Image:
+    picture: Image.Image = frame.to_image()  # type: ignore[no-untyped-call]
+    return picture
+
+
 def measure_sequential(loop: SequentialLoop, films: Sequence[Film]) -> Cost:
     """The sequential loop on some of the films."""
-    with progress_bar("one after another", total_seconds(films)) as progress, Meter() as meter:
+    with progress_bar("one after another", total_seconds(films)) as bar, Meter() as meter:
         for film in films:
             loop.run(film)
-            progress.advance(0, film.seconds)
+            bar.advance(film.seconds)
     return Cost(total_seconds(films), meter.wall_seconds, meter.own_cpu_seconds)
 
 

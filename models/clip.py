@@ -14,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from models.encoder import Towers, fingerprint_folder, weight_files
 from models.preprocess import Preprocessing, read_preprocessing
-from models.runtime import pick_device, pick_dtype
+from models.runtime import num_cores, pick_device, pick_dtype
 from models.settings import ModelSettings
 from storage.errors import EncoderError
 
@@ -75,6 +75,11 @@ class TransformersEncoder:
     def batch_frames(self) -> int:
         """How many frames at once its device likes best: a GPU is kept busy by hundreds."""
         return 32 if self._device.type == "cpu" else 256
+
+    @property
+    def lanes(self) -> int:
+        """How many calls at once its device likes best: one per core, or one where the device has its own queue."""
+        return num_cores() if self._device.type == "cpu" else 1
 
     @property
     def device(self) -> torch.device:

@@ -57,6 +57,10 @@ class ClipEncoder(Protocol):
     def batch_frames(self) -> int:
         """How many frames at once its device likes best."""
 
+    @property
+    def lanes(self) -> int:
+        """How many calls of `encode_frames` at once, from as many threads, its device likes best."""
+
     def encode_frames(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         """``[N, H, W, 3]`` RGB to raw features ``[N, dim]``."""
 

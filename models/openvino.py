@@ -1,10 +1,12 @@
-"""The vision tower on Intel's OpenVINO: about one and a half times as fast as torch where both compute in bf16.
+"""The vision tower on Intel's OpenVINO: a quarter more frames per processor second than torch in bf16.
+
+With several threads on cores that other processes want too, as decoders do, it keeps that rate; torch falls far below.
 
     encoder = load_encoder("bundled", ModelSettings(backend="openvino"))
 
 Everything but the way from pixels to features is the torch encoder's: files, checks, fingerprint, preprocessing, text
-tower. Vectors agree to a cosine of 0.9999, less than bf16 itself takes, so that an index may be extended with either.
-Loading takes seconds longer, for the conversion.
+tower. Vectors of both agree as well as those of bf16 and fp32 do (cosine 0.9999), so the fingerprint is the same and
+an index may be extended with either. Loading takes one to three seconds longer, for the conversion.
 """
 
 import sys
@@ -52,6 +54,11 @@ class OpenVinoEncoder(TransformersEncoder):
         self._model.vision_model = None
         self._model.to(self._dtype)
         self._lock = Lock()  # a compiled model answers one call at a time, and refuses a second
+
+    @property
+    def lanes(self) -> int:
+        """One call at a time: the compiled model spreads it over its own threads."""
+        return 1
 
     def encode_frames(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         """``[N, H, W, 3]`` RGB, before or after ``preprocessing.resize``, to raw features ``[N, dim]``."""

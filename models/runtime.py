@@ -5,6 +5,8 @@ OpenMP runtimes that spin against each other cost more than they bring, so count
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -21,9 +23,15 @@ def num_cores() -> int:
     return max(1, os.cpu_count() or 1)
 
 
-def set_threads(count: int) -> None:
-    """Threads of one torch operation in this process; 0 takes every core."""
-    torch.set_num_threads(count or num_cores())
+@contextmanager
+def one_thread_per_operation() -> Iterator[None]:
+    """Inside, a torch operation on the CPU uses the thread that calls it and no other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def pick_device(wanted: str = "auto") -> torch.device:

@@ -69,7 +69,7 @@ class SearchEngine:
         self._settings = settings
         self._features = FeatureStore(layout.features)
         self._videos: dict[int, Video] = {}
-        self._no_picture = unit(encoder.encode_texts(BACKGROUND_SENTENCES))
+        self._no_picture = self._encode(BACKGROUND_SENTENCES)
         self._seen = catalog.change_token()
         self._open_library()
 
@@ -146,7 +146,7 @@ class SearchEngine:
             return []
         self._follow_changes()
         begin = time.perf_counter()
-        queries = unit(self._encoder.encode_texts(list(texts)))
+        queries = self._encode(texts)
         encoded = time.perf_counter()
         scores, ids = self._library.search(queries, self._settings.candidate_clips)
         backgrounds = self._library.background(queries)
@@ -169,6 +169,13 @@ class SearchEngine:
                 texts, queries, ids, scores, backgrounds, strict=True
             )
         ]
+
+    def _encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Unit vectors ``[num_texts, dim]``. A sentence is too little work to share among threads that wait."""
+        from models.runtime import one_thread_per_operation  # torch: not for those who only read settings
+
+        with one_thread_per_operation():
+            return unit(self._encoder.encode_texts(list(texts)))
 
     def _answer(
         self,

@@ -26,6 +26,7 @@ class ColourEncoder:
     fingerprint = "c" * 64
     dim = 4
     batch_frames = 8
+    lanes = 2
     preprocessing = Preprocessing(None, (16, 16), None, "bicubic", (0.5,) * 3, (0.5,) * 3)
 
     def encode_frames(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:

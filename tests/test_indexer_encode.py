@@ -24,7 +24,8 @@ class Recorder:
     batch_frames = 4
     preprocessing = Preprocessing(None, (8, 8), None, "bicubic", (0, 0, 0), (1, 1, 1))
 
-    def __init__(self) -> None:
+    def __init__(self, lanes: int = 1) -> None:
+        self.lanes = lanes
         self.batches: list[int] = []
 
     def encode_frames(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -44,10 +45,11 @@ def frames(job: int, values: list[int]) -> Frames:
 @given(
     st.lists(st.lists(st.integers(1, 7), min_size=1, max_size=6), max_size=6),
     st.integers(1, 10),
+    st.integers(1, 3),
     st.randoms(),
 )
 def test_every_video_gets_its_own_frames_in_order_whatever_the_interleaving(
-    videos: list[list[int]], batch_frames: int, random: object
+    videos: list[list[int]], batch_frames: int, lanes: int, random: object
 ) -> None:
     """``videos`` are the sizes of the messages of each."""
     queues: list[list[Event]] = []
@@ -60,7 +62,7 @@ def test_every_video_gets_its_own_frames_in_order_whatever_the_interleaving(
     while any(queues):
         queue = random.choice([queue for queue in queues if queue])  # type: ignore[attr-defined]
         events.append(queue.pop(0))
-    recorder = Recorder()
+    recorder = Recorder(lanes)
     done = list(encode_videos(events, recorder, batch_frames=batch_frames))
     assert sorted(video.job for video in done) == list(range(len(videos)))
     for video in done:
@@ -68,9 +70,8 @@ def test_every_video_gets_its_own_frames_in_order_whatever_the_interleaving(
         expected = list(range(sum(videos[video.job])))
         assert video.features.frames[:, 0].tolist() == expected
         assert video.features.pts_seconds.tolist() == expected
-    assert all(size == batch_frames for size in recorder.batches[:-1]), (
-        "only the last batch is short"
-    )
+    short = [size for size in recorder.batches if size != batch_frames]
+    assert len(short) <= 1, "only the last batch is short"
 
 
 def test_a_video_is_given_as_soon_as_its_last_frame_is_encoded() -> None:
@@ -80,6 +81,7 @@ def test_a_video_is_given_as_soon_as_its_last_frame_is_encoded() -> None:
         yield Finished(0, 1.0, None)
         yield Opened(1, INFO)
         yield frames(1, [3, 4, 5, 6])
+        yield frames(1, [7, 8])
         raise AssertionError("video 0 should have been given by now")
 
     first = next(encode_videos(events(), Recorder(), batch_frames=4))  # type: ignore[arg-type]

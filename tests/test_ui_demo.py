@@ -18,7 +18,7 @@ def test_the_demo_finds_moments_draws_a_sheet_and_starts_at_once_the_next_time(
     assert "scanonce index ~/Videos" in output
     with Image.open(tmp_path / "demo" / "found.png") as sheet:
         assert sheet.width > 1000
-        colours = sheet.convert("RGB").resize((64, 64)).getcolors()
+        colours = sheet.convert("RGB").resize((64, 64)).getcolors(64 * 64)
         assert colours is not None
         assert len(colours) > 100
     monkeypatch.setattr("ui.demo.render_library", None)
