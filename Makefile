@@ -30,6 +30,7 @@ check: lint test
 bench: $(READY)
 	$(BIN)/python -m benchmarks.pipeline
 	$(BIN)/python -m benchmarks.search
+	$(BIN)/python -m benchmarks.encoders
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

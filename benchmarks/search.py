@@ -110,6 +110,7 @@ class SeededEncoder:
     fingerprint = "simulated-1"
     dim = _DIM
     batch_frames = 32
+    lanes = 1
     preprocessing = Preprocessing(
         short_side=224,
         exact_size=None,

@@ -172,7 +172,8 @@ class SearchEngine:
 
     def _encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors ``[num_texts, dim]``. A sentence is too little work to share among threads that wait."""
-        from models.runtime import one_thread_per_operation  # torch: not for those who only read settings
+        # imports torch: not for those who only read settings
+        from models.runtime import one_thread_per_operation
 
         with one_thread_per_operation():
             return unit(self._encoder.encode_texts(list(texts)))

@@ -27,8 +27,7 @@ _LENGTH_STEP = 1.1
 
 _MEMBER_SHARE, _MEMBER_WIDTH = 0.75, 0.15
 """Share of the best score around it from which a frame belongs to the moment rather than not, and how far from there
-it takes to be sure. Chosen on rendered films (python -m training.evaluate --seed 7): shares of 0.7 to 0.8 and widths
-of 0.1 to 0.2 are within a point of each other."""
+it takes to be sure. Chosen on rendered films of another seed than those whose figures docs/benchmarks.md shows."""
 
 
 @dataclass(frozen=True, slots=True)
