@@ -2,7 +2,8 @@
 
     python -m benchmarks.encoders
 
-All ways take turns in one run on the same batches; the table has the medians.
+All ways take turns in one run on the same batches; the table has the medians. A call of torch uses one thread (the
+indexer makes one call per core at once), a call of OpenVINO spreads over all cores.
 """
 
 import gc
@@ -13,7 +14,6 @@ from itertools import product
 from typing import Annotated, Literal
 
 import numpy as np
-import torch
 import typer
 from numpy.typing import NDArray
 from rich.table import Table
@@ -29,10 +29,9 @@ _BATCH, _WARM = 32, 3
 
 @dataclass(slots=True)
 class Way:
-    """One back end with one number format and one number of threads, and what it took."""
+    """One back end with one number format, and what it took."""
 
     label: str
-    threads: int
     encoder: ClipEncoder
     load_seconds: float
     wall_seconds: list[float] = field(default_factory=list)
@@ -41,7 +40,6 @@ class Way:
 
     def encode(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         """One batch, timed."""
-        torch.set_num_threads(self.threads)
         wall, cpu = time.perf_counter(), time.process_time()
         features = self.encoder.encode_frames(frames)
         self.wall_seconds.append(time.perf_counter() - wall)
@@ -53,26 +51,24 @@ def ways() -> Iterator[Way]:
     """All that are compared; fp32 in torch comes first, as what the others are held against."""
     backends: tuple[Literal["torch", "openvino"], ...] = ("torch", "openvino")
     dtypes: tuple[DtypeName, ...] = ("float32", "auto")
-    for threads, backend, dtype in product(sorted({1, num_cores()}), backends, dtypes):
-        torch.set_num_threads(threads)
+    for backend, dtype in product(backends, dtypes):
         settings = ModelSettings(device="cpu", dtype=dtype, backend=backend)
         gc.collect()
         begin = time.perf_counter()
         encoder = load_encoder(str(vit_b_32()), settings, towers="vision")
-        yield Way(f"{backend}, {dtype}", threads, encoder, time.perf_counter() - begin)
+        yield Way(f"{backend}, {dtype}", encoder, time.perf_counter() - begin)
 
 
 def results_table(measured: list[Way], features: list[NDArray[np.float32]]) -> Table:
     """Frames a second, and how near the vectors are to those of fp32."""
     table = Table(title=f"ViT-B/32, batches of {_BATCH}, preprocessing included", box=None)
     table.add_column("back end, dtype")
-    for column in ("threads", "frames/s", "frames/CPU s", "cosine to fp32", "load s"):
+    for column in ("frames/s", "frames/CPU s", "cosine to fp32", "load s"):
         table.add_column(column, justify="right")
     expected = unit(features[0])
     for way, given in zip(measured, features, strict=True):
         table.add_row(
             way.label,
-            str(way.threads),
             f"{_BATCH / median(way.wall_seconds[_WARM:]):.1f}",
             f"{_BATCH / median(way.cpu_seconds[_WARM:]):.1f}",
             f"{(unit(given) * expected).sum(axis=1).min():.6f}",
@@ -84,7 +80,7 @@ def results_table(measured: list[Way], features: list[NDArray[np.float32]]) -> T
 def main(
     rounds: Annotated[int, typer.Option(min=1, help="Batches that count, of each way.")] = 8,
 ) -> None:
-    """Print frames a second by back end, number format and threads."""
+    """Print frames a second by back end and number format."""
     BENCH.mkdir(exist_ok=True)
     load_encoder(str(vit_b_32()), towers="vision")  # imports and the page cache are not to count
     console.print(f"{processor()}, {num_cores()} cores")

@@ -210,7 +210,9 @@ def _publish(catalog: Catalog, layout: IndexLayout) -> None:
     def load_clips(video_id: int) -> NDArray[np.float32]:
         video = videos[video_id]
         stored = store.read(video.uid)
-        return pool_spans(stored.frames, stored.pts_seconds, grid.spans(video.duration_seconds))
+        return pool_spans(
+            unit(stored.frames), stored.pts_seconds, grid.spans(video.duration_seconds)
+        )
 
     with console.status("") as status:
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from indexer.workers import Event, Failed, Finished, Frames, Opened
 from models.encoder import ClipEncoder
-from models.runtime import one_thread_per_operation
 from storage.features import FrameFeatures
 from storage.records import VideoInfo
 
@@ -57,8 +56,7 @@ def encode_videos(
 ) -> Iterator[EncodedVideo | Failed]:
     """Encodes frames as they come; gives each video as soon as its last frame is encoded.
 
-    On a CPU several batches are encoded at once, one thread each: threads that share one operation wait for each
-    other at its every step, and where decoders want the cores too that cost two thirds of the speed when measured.
+    On a CPU several batches are encoded at once, one thread each (`models.runtime.use_one_thread` says why).
 
     Args:
         events: of `DecodePool.decode`; those of one file in order.
@@ -69,7 +67,7 @@ def encode_videos(
     videos: dict[int, _Open] = {}
     waiting: deque[Frames] = deque()
     running: deque[_Batch] = deque()
-    with one_thread_per_operation(), ThreadPoolExecutor(encoder.lanes, "encode") as pool:
+    with ThreadPoolExecutor(encoder.lanes, "encode") as pool:
         for event in events:
             match event:
                 case Opened(job, info):

@@ -18,7 +18,7 @@ from indexer.encode import EncodedVideo, encode_videos
 from indexer.library import NewContent, Plan, ScanProblem, plan, scan
 from indexer.settings import IndexerSettings
 from indexer.workers import DecodePool, DecodeRequest, Event, Failed, Finished, Frames, Opened
-from models.clip4clip import pool_spans
+from models.clip4clip import pool_spans, unit
 from models.encoder import ClipEncoder
 from models.runtime import num_cores
 from storage.catalog import Catalog, RunCounts, RunOutcome
@@ -257,7 +257,9 @@ def publish_clips(
     def load_clips(video_id: int) -> NDArray[np.float32]:
         (video,) = catalog.videos([video_id])
         stored = features.read(video.uid)
-        return pool_spans(stored.frames, stored.pts_seconds, grid.spans(video.duration_seconds))
+        return pool_spans(
+            unit(stored.frames), stored.pts_seconds, grid.spans(video.duration_seconds)
+        )
 
     publish(layout.vectors, catalog.live_video_ids(), load_clips, dim=dim, settings=settings)
 

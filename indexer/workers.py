@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from indexer.decode import Sampling, open_video
 from models.preprocess import Preprocessing
+from models.runtime import use_one_thread
 from storage.errors import VideoError
 from storage.records import VideoInfo
 
@@ -269,7 +269,7 @@ def _process_context() -> Any:
 def serve(connection: Connection, request: DecodeRequest) -> None:
     """The child: decodes the files it is told, one after another, until the parent closes the connection."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    torch.set_num_threads(1)
+    use_one_thread()
     with contextlib.suppress(EOFError, OSError):
         while True:
             path, threads = json.loads(connection.recv_bytes())

@@ -14,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from models.encoder import Towers, fingerprint_folder, weight_files
 from models.preprocess import Preprocessing, read_preprocessing
-from models.runtime import num_cores, pick_device, pick_dtype
+from models.runtime import num_cores, pick_device, pick_dtype, use_one_thread
 from models.settings import ModelSettings
 from storage.errors import EncoderError
 
@@ -96,6 +96,7 @@ class TransformersEncoder:
         """``[N, H, W, 3]`` RGB, before or after ``preprocessing.resize``, to raw features ``[N, dim]``."""
         if not len(frames):
             return np.zeros((0, self._dim), np.float32)
+        use_one_thread()  # the count belongs to each calling thread
         images = torch.from_numpy(np.require(self._preprocessing.resize(frames), requirements="W"))
         if self._device.type == "cuda":
             images = images.pin_memory()  # so that the copy overlaps with computing
@@ -113,6 +114,7 @@ class TransformersEncoder:
         if not texts:
             return np.zeros((0, self._dim), np.float32)
         assert self._tokenizer is not None, "loaded without its text tower"
+        use_one_thread()
         tokens = self._tokenizer(
             list(texts),
             padding=self._padding,

@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 def unit(vectors: ArrayLike) -> NDArray[np.float32]:
     """Vectors of length 1 along the last axis; a zero vector stays zero. Any shape, returns float32."""
     array = np.asarray(vectors, dtype=np.float32)
-    norms = np.linalg.norm(array, axis=-1, keepdims=True)
+    # einsum makes no copy of the squares, unlike np.linalg.norm
+    norms = np.sqrt(np.einsum("...i,...i->...", array, array))[..., None]
     units: NDArray[np.float32] = array / np.maximum(norms, 1e-12)
     return units
 
@@ -38,31 +39,27 @@ def mean_pool(frames: ArrayLike, mask: ArrayLike | None = None) -> NDArray[np.fl
 
 
 def pool_spans(
-    frames: ArrayLike, pts_seconds: NDArray[np.float64], spans: NDArray[np.float64]
+    units: NDArray[np.float32], pts_seconds: NDArray[np.float64], spans: NDArray[np.float64]
 ) -> NDArray[np.float32]:
-    """Embeddings of many spans of one video, by prefix sums: O(frames + spans).
+    """Embeddings of many spans of one video, as `mean_pool` gives them.
 
     A span without a frame of its own (key frames can lie far apart) takes the frame on screen when it starts.
 
     Args:
-        frames: ``[num_frames, dim]``, at least one frame.
+        units: ``[num_frames, dim]`` unit vectors of the frames, at least one.
         pts_seconds: ``[num_frames]`` rising.
         spans: ``[num_spans, 2]`` half-open, seconds.
 
     Returns:
         ``[num_spans, dim]`` float32 of length 1.
     """
-    units = unit(frames)
-    # float64: a sum over a day of frames keeps its last digits
-    sums = np.concatenate(
-        [np.zeros((1, units.shape[1])), np.cumsum(units, axis=0, dtype=np.float64)]
-    )
     first = np.searchsorted(pts_seconds, spans[:, 0], side="left")
     last = np.searchsorted(pts_seconds, spans[:, 1], side="left")
-    on_screen = np.clip(
-        np.searchsorted(pts_seconds, spans[:, 0], side="right") - 1, 0, len(units) - 1
-    )
+    on_screen = np.searchsorted(pts_seconds, spans[:, 0], side="right") - 1
     empty = last <= first
-    first = np.where(empty, on_screen, first)
-    last = np.where(empty, on_screen + 1, last)
-    return unit((sums[last] - sums[first]) / (last - first)[:, None])
+    first = np.where(empty, np.clip(on_screen, 0, len(units) - 1), first)
+    last = np.where(empty, first + 1, last)
+    # reduceat sums the rows from each position to the next: of first, last, first ... every second sum is a span's.
+    # It takes no position behind the last row, so there is one row more.
+    rows = np.concatenate([units, np.zeros_like(units[:1])])
+    return unit(np.add.reduceat(rows, np.stack([first, last], axis=1).ravel())[::2])

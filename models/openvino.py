@@ -23,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 from models.clip import TransformersEncoder
 from models.encoder import Towers
 from models.preprocess import Preprocessing
-from models.runtime import pick_dtype
+from models.runtime import num_cores, pick_dtype
 from models.settings import ModelSettings
 from storage.errors import EncoderError
 
@@ -95,7 +95,7 @@ def _compile(openvino: Any, model: Any, steps: Preprocessing, dtype: torch.dtype
     converted = _convert(openvino, model.requires_grad_(False), steps)
     options = {
         "INFERENCE_PRECISION_HINT": _PRECISIONS[dtype],
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),  # what models.runtime set for this process
+        "INFERENCE_NUM_THREADS": num_cores(),
         "PERFORMANCE_HINT": "LATENCY",  # all threads on one batch: there is never a second one
         "ENABLE_CPU_PINNING": False,  # decoding processes share the cores
     }

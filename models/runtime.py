@@ -5,8 +5,6 @@ OpenMP runtimes that spin against each other cost more than they bring, so count
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -23,15 +21,15 @@ def num_cores() -> int:
     return max(1, os.cpu_count() or 1)
 
 
-@contextmanager
-def one_thread_per_operation() -> Iterator[None]:
-    """Inside, a torch operation on the CPU uses the thread that calls it and no other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def use_one_thread() -> None:
+    """From here on, a torch operation on the CPU uses the thread that calls it and no other.
+
+    Whoever wants more cores calls from more threads (`ClipEncoder.lanes`). Threads that share one operation wait for
+    each other at its every step: beside decoders that want the cores too they are slower than one alone, and several
+    such groups in one process have been seen to wait for ever.
+    """
+    if torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
 
 
 def pick_device(wanted: str = "auto") -> torch.device:

@@ -33,6 +33,7 @@ from storage.layout import IndexLayout, read_manifest
 from storage.records import Moment, Video
 
 _SPANS_PER_STRETCH = 8
+_CLIPS_PER_MOMENT = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class SearchEngine:
         self._settings = settings
         self._features = FeatureStore(layout.features)
         self._videos: dict[int, Video] = {}
-        self._no_picture = self._encode(BACKGROUND_SENTENCES)
+        self._no_picture = unit(encoder.encode_texts(BACKGROUND_SENTENCES))
         self._seen = catalog.change_token()
         self._open_library()
 
@@ -146,15 +147,17 @@ class SearchEngine:
             return []
         self._follow_changes()
         begin = time.perf_counter()
-        queries = self._encode(texts)
+        queries = unit(self._encoder.encode_texts(texts))
         encoded = time.perf_counter()
-        scores, ids = self._library.search(queries, self._settings.candidate_clips)
+        wanted = self._settings.top if top is None else top
+        # clips of all scales overlap: several of them name one moment
+        num_clips = max(self._settings.candidate_clips, _CLIPS_PER_MOMENT * wanted)
+        scores, ids = self._library.search(queries, num_clips)
         backgrounds = self._library.background(queries)
         shared = {
             "text": (encoded - begin) * 1e3 / len(texts),
             "library": (time.perf_counter() - encoded) * 1e3 / len(texts),
         }
-        wanted = self._settings.top if top is None else top
         return [
             self._answer(
                 text,
@@ -169,14 +172,6 @@ class SearchEngine:
                 texts, queries, ids, scores, backgrounds, strict=True
             )
         ]
-
-    def _encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Unit vectors ``[num_texts, dim]``. A sentence is too little work to share among threads that wait."""
-        # imports torch: not for those who only read settings
-        from models.runtime import one_thread_per_operation
-
-        with one_thread_per_operation():
-            return unit(self._encoder.encode_texts(list(texts)))
 
     def _answer(
         self,
@@ -219,8 +214,9 @@ class SearchEngine:
         for (_, end), stored in zip(
             pieces, self._features.read_between(video.uid, pieces), strict=True
         ):
+            units = unit(stored.frames)
             found = localise(
-                z_scores(unit(stored.frames) @ query, mean, std),
+                z_scores(units @ query, mean, std),
                 stored.pts_seconds,
                 end_seconds=end,
                 longest_seconds=self._settings.longest_moment_seconds,
@@ -231,7 +227,7 @@ class SearchEngine:
                 bounds = np.array(
                     [(each.span.start_seconds, each.span.end_seconds) for each in found]
                 )
-                scores = pool_spans(stored.frames, stored.pts_seconds, bounds) @ query
+                scores = pool_spans(units, stored.pts_seconds, bounds) @ query
                 moments += [
                     Moment(video.video_id, video.path, each.span, score)
                     for each, score in zip(found, scores.tolist(), strict=True)
@@ -264,5 +260,7 @@ class SearchEngine:
         video = self._videos[video_id]
         stored = self._features.read(video.uid)
         return pool_spans(
-            stored.frames, stored.pts_seconds, self.manifest.grid.spans(video.duration_seconds)
+            unit(stored.frames),
+            stored.pts_seconds,
+            self.manifest.grid.spans(video.duration_seconds),
         )

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from storage.records import Span
 
-_LENGTH_STEP = 1.1
-"""Ratio of two lengths that are tried: any true length is met within 5 %, a tIoU of 0.95."""
+_LENGTH_STEP = 1.15
+"""Ratio of two lengths that are tried: any true length is met within 7 %, a tIoU of 0.93."""
 
 _MEMBER_SHARE, _MEMBER_WIDTH = 0.75, 0.15
 """Share of the best score around it from which a frame belongs to the moment rather than not, and how far from there
@@ -73,6 +73,9 @@ def localise(
     first, last = _windows(edges, longest_seconds)
     reach = round(longest_seconds * len(curve) / max(float(edges[-1] - edges[0]), 1e-6)) // 2
     contrasts = _contrasts(membership(curve, reach), first, last)
+    # most windows are no better inside than outside: they cannot be moments, unless there is nothing else
+    better = np.flatnonzero(contrasts > min(0.0, contrasts.max() - 1e-9))
+    first, last, contrasts = first[better], last[better], contrasts[better]
     spans = np.stack([edges[first], edges[last]], axis=1)
     return [
         ScoredSpan(Span(*spans[k].tolist()), float(contrasts[k]))
@@ -103,12 +106,13 @@ def _windows(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """First and one-past-last frame of every window that is tried."""
     num_frames = len(edges) - 1
-    steps = 1 + int(np.log(num_frames) / np.log(_LENGTH_STEP))
-    lengths = np.unique(np.geomspace(1, num_frames, steps).round().astype(np.int64))
-    starts = [np.arange(num_frames - length + 1) for length in lengths]
-    first = np.concatenate(starts)
-    last = first + np.repeat(lengths, [len(part) for part in starts])
-    fits = (edges[last] - edges[first] <= longest_seconds) | (last - first == 1)
+    reachable = np.searchsorted(edges, edges[:-1] + longest_seconds, side="right") - 1
+    longest = max(1, int((reachable - np.arange(num_frames)).max()))  # frames
+    steps = 1 + int(np.log(longest) / np.log(_LENGTH_STEP))
+    lengths = np.unique(np.geomspace(1, longest, steps).round().astype(np.int64))
+    first = np.concatenate([np.arange(num_frames - length + 1) for length in lengths])
+    last = first + np.repeat(lengths, num_frames - lengths + 1)
+    fits = (last <= reachable[first]) | (last - first == 1)
     return first[fits], last[fits]
 
 

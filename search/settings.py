@@ -10,10 +10,10 @@ class SearchSettings(BaseModel):
 
     top: int = Field(default=10, ge=1, le=1000, description="moments shown for a query")
     candidate_clips: int = Field(
-        default=200,
+        default=64,
         ge=1,
         le=10_000,
-        description="clips taken from the vector index, near which moments are looked for",
+        description="clips taken from the vector index at least, near which moments are looked for",
     )
     context_seconds: float = Field(
         default=30.0,

@@ -4,7 +4,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("no deadline", deadline=None)  # machines are busy
+hypothesis.settings.load_profile("no deadline")
 
 # before anything imports them: no network, no progress bars, no threads left spinning
 os.environ["HF_HUB_OFFLINE"] = "1"

@@ -144,8 +144,9 @@ def test_nothing_is_decoded_and_only_the_text_tower_runs(
 
 def test_only_the_stretches_near_candidates_are_read(layout: IndexLayout) -> None:
     with open_engine(layout, candidate_clips=2, context_seconds=2.0) as engine:
-        moments = engine.search("red", top=50).moments
-    assert {moment.path.name for moment in moments} == {"two-reds.mp4"}
+        moments = engine.search("red", top=1).moments
+    (moment,) = moments
+    assert moment.path.name == "two-reds.mp4"
 
 
 def test_a_running_engine_follows_what_is_added_and_forgotten(films: Path, tmp_path: Path) -> None:
