@@ -28,32 +28,11 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
+from indexer.settings import IndexerSettings
 from storage.catalog import Catalog, Content, FileRecord, FileStamp, KnownContent
 from storage.errors import ConfigError
 
-VIDEO_EXTENSIONS = frozenset(
-    f".{name}"
-    for name in (
-        "3gp",
-        "asf",
-        "avi",
-        "flv",
-        "m2ts",
-        "m4v",
-        "mkv",
-        "mov",
-        "mp4",
-        "mpeg",
-        "mpg",
-        "mts",
-        "mxf",
-        "ogv",
-        "ts",
-        "vob",
-        "webm",
-        "wmv",
-    )
-)
+VIDEO_EXTENSIONS = frozenset(f".{ending}" for ending in IndexerSettings().extensions)
 """Extensions scanned by default, lower case with the dot."""
 
 BLOCK_BYTES = 64 * 1024
