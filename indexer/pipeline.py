@@ -269,11 +269,13 @@ class _Tracker:
 
     def __init__(self, todo: Plan, observe: Observer) -> None:
         self._files = [new.files[0] for new in todo.to_index]
+        self._bytes_total = sum(file.size_bytes for file in self._files)
+        # of finished files as sums, of those in work one by one: telling costs the same in a library of any size
+        self._num_done, self._bytes_done, self._seconds_done = 0, 0, 0.0
         self._observe = observe
         self._shares: dict[int, float] = {}
         self._infos: dict[int, VideoInfo] = {}
         self._seconds: dict[int, float] = {}
-        self._finished: set[int] = set()
         self._told_at = 0.0
 
     def follow(self, events: Iterator[Event]) -> Iterator[Event]:
@@ -294,9 +296,12 @@ class _Tracker:
 
     def finish(self, job: int) -> None:
         """Notes that a video is stored or has failed."""
-        self._finished.add(job)
-        self._shares[job] = 1.0
-        self._tell(job, now=len(self._finished) == len(self._files))
+        self._num_done += 1
+        self._bytes_done += self._files[job].size_bytes
+        self._seconds_done += self._seconds.pop(job, 0.0)
+        self._shares.pop(job, None)
+        self._infos.pop(job, None)
+        self._tell(job, now=self._num_done == len(self._files))
 
     def _tell(self, job: int, *, now: bool = False) -> None:
         if not now and time.monotonic() - self._told_at < _TELL_SECONDS:
@@ -304,13 +309,12 @@ class _Tracker:
         self._told_at = time.monotonic()
         self._observe(
             Progress(
-                videos_done=len(self._finished),
+                videos_done=self._num_done,
                 videos_total=len(self._files),
-                bytes_done=sum(
-                    self._files[j].size_bytes * share for j, share in self._shares.items()
-                ),
-                bytes_total=sum(file.size_bytes for file in self._files),
-                video_seconds=sum(self._seconds.values()),
+                bytes_done=self._bytes_done
+                + sum(self._files[j].size_bytes * share for j, share in self._shares.items()),
+                bytes_total=self._bytes_total,
+                video_seconds=self._seconds_done + sum(self._seconds.values()),
                 current=self._files[job].path,
             )
         )
