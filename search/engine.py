@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from models.clip4clip import pool_spans, unit
 from models.encoder import ClipEncoder, load_encoder
 from models.settings import ModelSettings
-from search.localise import localise, z_scores
+from search.curve import find_spans, z_scores
 from search.rank import BACKGROUND_SENTENCES, background_level, margins
 from search.retrieve import neighbourhoods
 from search.settings import SearchSettings
@@ -215,7 +215,7 @@ class SearchEngine:
             pieces, self._features.read_between(video.uid, pieces), strict=True
         ):
             units = unit(stored.frames)
-            found = localise(
+            found = find_spans(
                 z_scores(units @ query, mean, std),
                 stored.pts_seconds,
                 end_seconds=end,

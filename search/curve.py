@@ -44,7 +44,7 @@ def z_scores(curve: NDArray[np.float32], mean: float, std: float) -> NDArray[np.
     return (curve.astype(np.float64) - mean) / max(std, 1e-6)
 
 
-def localise(
+def find_spans(
     curve: NDArray[np.float64],
     pts_seconds: NDArray[np.float64],
     *,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from search.localise import ScoredSpan, localise, suppress_overlaps, z_scores
+from search.curve import ScoredSpan, find_spans, suppress_overlaps, z_scores
 from search.rank import background_level, margins
 from search.retrieve import merge, neighbourhoods
 from storage.clips import ClipGrid
@@ -24,7 +24,7 @@ def find(
     pts = np.arange(len(curve)) / fps
     end = len(curve) / fps
     longest = options.get("longest", 60.0)
-    return localise(
+    return find_spans(
         curve,
         pts,
         end_seconds=end,
