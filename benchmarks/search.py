@@ -34,7 +34,7 @@ from benchmarks.material import (
 from indexer.pipeline import index_library, make_manifest
 from indexer.settings import IndexerSettings
 from models.clip4clip import pool_spans, unit
-from models.encoder import BUNDLED_NAME, ClipEncoder, load_encoder
+from models.encoder import BUNDLED_NAME, ClipEncoder, TextFeatures, load_encoder
 from models.preprocess import Preprocessing
 from models.runtime import num_cores
 from search.engine import SearchEngine, SearchResult
@@ -134,6 +134,11 @@ class SeededEncoder:
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """The same vector for the same text, between a topic and noise."""
         return np.stack([self._text(text) for text in texts])
+
+    def encode_text_features(self, texts: Sequence[str]) -> TextFeatures:
+        """The same, as if there were no projection."""
+        joint = self.encode_texts(texts)
+        return TextFeatures(joint, joint)
 
     def _text(self, text: str) -> NDArray[np.float32]:
         rng = np.random.default_rng(zlib.crc32(text.encode()))

@@ -15,17 +15,20 @@ from numpy.typing import NDArray
 
 from indexer.decode import Sampling
 from indexer.encode import EncodedVideo, encode_videos
+from indexer.anchors import anchor_store, publish_anchors, scan_anchors
 from indexer.library import NewContent, Plan, ScanProblem, plan, scan
 from indexer.settings import IndexerSettings
 from indexer.workers import DecodePool, DecodeRequest, Event, Failed, Finished, Frames, Opened
 from models.clip4clip import pool_spans, unit
 from models.encoder import ClipEncoder
+from models.localiser import TrainedLocaliser
 from models.runtime import num_cores
+from storage.anchors import AnchorStore
 from storage.catalog import Catalog, RunCounts, RunOutcome
 from storage.clips import ClipGrid
 from storage.features import FeatureStore
 from storage.generations import publish
-from storage.layout import IndexLayout, Manifest, create_or_check
+from storage.layout import IndexLayout, Manifest, create_or_check, read_manifest
 from storage.records import VideoInfo
 from storage.settings import StorageSettings
 
@@ -75,6 +78,7 @@ def index_library(
     encoder: ClipEncoder,
     settings: IndexerSettings,
     storage: StorageSettings,
+    localiser: TrainedLocaliser | None = None,
     observe: Observer = lambda _: None,
     retry_failed: bool = False,
 ) -> IndexReport:
@@ -86,6 +90,7 @@ def index_library(
         encoder: its vision tower is used.
         settings: sampling, clips, decoding.
         storage: the vector index.
+        localiser: the trained localiser of the index, whose video side runs here; None where it has none.
         observe: told how far the run is.
         retry_failed: decode again what failed before and has not changed.
 
@@ -96,14 +101,17 @@ def index_library(
         ManifestMismatch: the index was made with other settings; nothing was changed.
         IndexDirectoryError: the index cannot be written.
     """
-    create_or_check(layout, make_manifest(encoder, settings))
+    create_or_check(layout, make_manifest(encoder, settings, localiser))
+    anchors = anchor_store(layout, read_manifest(layout), localiser)
     with Catalog.open(layout.catalog) as catalog:
-        run = _Run(catalog, layout, encoder, settings, storage, observe)
+        run = _Run(catalog, layout, encoder, localiser, anchors, settings, storage, observe)
         return run.index(roots, retry_failed=retry_failed)
 
 
-def make_manifest(encoder: ClipEncoder, settings: IndexerSettings) -> Manifest:
-    """What an index made with this encoder and these settings says of itself."""
+def make_manifest(
+    encoder: ClipEncoder, settings: IndexerSettings, localiser: TrainedLocaliser | None = None
+) -> Manifest:
+    """What an index made with this encoder, these settings and this localiser says of itself."""
     return Manifest(
         encoder=encoder.name,
         fingerprint=encoder.fingerprint,
@@ -112,6 +120,8 @@ def make_manifest(encoder: ClipEncoder, settings: IndexerSettings) -> Manifest:
         sample_fps=settings.sample_fps,
         clip_scales_seconds=settings.clip_scales_seconds,
         clip_stride_ratio=settings.clip_stride_ratio,
+        localiser=localiser.name if localiser else None,
+        anchors=f"{localiser.folder}-0" if localiser else None,
     )
 
 
@@ -123,6 +133,8 @@ class _Run:
         catalog: Catalog,
         layout: IndexLayout,
         encoder: ClipEncoder,
+        localiser: TrainedLocaliser | None,
+        anchors: AnchorStore | None,
         settings: IndexerSettings,
         storage: StorageSettings,
         observe: Observer,
@@ -130,6 +142,8 @@ class _Run:
         self.catalog = catalog
         self.layout = layout
         self.encoder = encoder
+        self.localiser = localiser
+        self.anchors = anchors
         self.settings = settings
         self.storage = storage
         self.observe = observe
@@ -197,13 +211,16 @@ class _Run:
         return DecodePool(request, workers=self.settings.decode_workers or num_cores())
 
     def store(self, video: EncodedVideo | Failed, new: NewContent) -> None:
-        """Features first, then the one commit that makes the video searchable."""
+        """Features and anchors first, then the one commit that makes the video searchable."""
         if isinstance(video, Failed):
             self.catalog.record_failed(new.files, video.reason, content=new.content)
             self.problems.append(ScanProblem(new.files[0].path, video.reason))
             self.count(failed=1)
             return
         self.features.write(new.content.uid, video.features)
+        if self.localiser is not None and self.anchors is not None:
+            arrays = scan_anchors(self.localiser, video.features, video.duration_seconds)
+            self.anchors.write(new.content.uid, arrays)
         self.catalog.record_indexed(
             new.content,
             new.files,
@@ -227,6 +244,8 @@ class _Run:
             self.catalog.attach_file(each.video_id, each.file, full_hash=each.full_hash)
         for video in self.catalog.forget_files(todo.to_forget):
             self.features.delete(video.uid)
+            if self.anchors is not None:
+                self.anchors.delete(video.uid)
         self.count(forgotten=len(todo.to_forget))
 
     def publish(self, *, after_seconds: float = 0.0) -> None:
@@ -236,6 +255,8 @@ class _Run:
         publish_clips(
             self.catalog, self.features, self.layout, self.grid, self.encoder.dim, self.storage
         )
+        if self.localiser is not None and self.anchors is not None:
+            publish_anchors(self.catalog, self.anchors, self.localiser, self.storage)
         self.published_at = time.monotonic()
 
     def count(self, **more: float) -> None:

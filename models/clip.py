@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from models.encoder import Towers, fingerprint_folder, weight_files
+from models.encoder import TextFeatures, Towers, fingerprint_folder, weight_files
 from models.preprocess import Preprocessing, read_preprocessing
 from models.runtime import num_cores, pick_device, pick_dtype, use_one_thread
 from models.settings import ModelSettings
@@ -47,6 +47,7 @@ class TransformersEncoder:
         self._tokenizer = None if towers == "vision" else _load_tokenizer(folder)
         config = self._model.config
         text = config.text_config
+        self._text_width = int(text.hidden_size)
         self._dim = int(getattr(config, "projection_dim", None) or text.projection_size)
         self._max_tokens = int(text.max_position_embeddings)
         self._padding = "max_length" if config.model_type in _FULL_LENGTH_MODELS else "longest"
@@ -108,12 +109,18 @@ class TransformersEncoder:
         )  # pooler_output [N, dim], not normalised
         return _to_numpy(output)
 
-    @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Sentences to raw features ``[M, dim]``."""
-        if not texts:
-            return np.zeros((0, self._dim), np.float32)
+        return self.encode_text_features(texts).joint
+
+    @torch.inference_mode()
+    def encode_text_features(self, texts: Sequence[str]) -> TextFeatures:
+        """Sentences to raw features ``[M, dim]`` and the states they are projected from."""
         assert self._tokenizer is not None, "loaded without its text tower"
+        if not texts:
+            return TextFeatures(
+                np.zeros((0, self._dim), np.float32), np.zeros((0, self._text_width), np.float32)
+            )
         use_one_thread()
         tokens = self._tokenizer(
             list(texts),
@@ -122,7 +129,16 @@ class TransformersEncoder:
             max_length=self._max_tokens,
             return_tensors="pt",
         )
-        return _to_numpy(self._model.get_text_features(**tokens.to(self._device)))
+        states: list[torch.Tensor] = []
+        # transformers 5 puts the projected features in the place of the tower's own output: look before it does
+        hook = self._model.text_model.register_forward_hook(
+            lambda _tower, _args, output: states.append(output.pooler_output)
+        )
+        try:
+            joint = self._model.get_text_features(**tokens.to(self._device))
+        finally:
+            hook.remove()
+        return TextFeatures(_to_numpy(joint), _to_numpy(states[0]))
 
 
 def _to_numpy(output: Any) -> NDArray[np.float32]:

@@ -4,7 +4,7 @@
     frames = encoder.encode_frames(images)          # [N, H, W, 3] uint8 -> [N, dim]
     query = unit(encoder.encode_texts(["a red car at night"]))
 
-Both return *raw* projected features, as the published SOONet wants them; `models.clip4clip.unit` makes embeddings.
+Both return *raw* projected features, as the published SOONet wants its frames; `models.clip4clip.unit` makes embeddings.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -32,6 +33,17 @@ Towers = Literal["both", "vision", "text"]
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _HUB_TIMEOUT_SECONDS = 5.0
 _META_FILES = ["*.json", "merges.txt", "vocab.txt", "*.model"]
+
+
+@dataclass(frozen=True, slots=True)
+class TextFeatures:
+    """Sentences as the text tower sees them, before and after the projection."""
+
+    joint: NDArray[np.float32]
+    """``[M, dim]`` raw features in the space of the pictures; what `ClipEncoder.encode_texts` gives."""
+    states: NDArray[np.float32]
+    """``[M, width of the text tower]``: the state at the end of each text after the last layer norm, not projected.
+    Localisers read these: the projection keeps what pictures can show and drops the rest, such as an order in time."""
 
 
 class ClipEncoder(Protocol):
@@ -66,6 +78,9 @@ class ClipEncoder(Protocol):
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Sentences to raw features ``[M, dim]``; what is longer than the encoder reads is cut."""
+
+    def encode_text_features(self, texts: Sequence[str]) -> TextFeatures:
+        """The same together with the states before the projection, at the same cost."""
 
 
 def load_encoder(

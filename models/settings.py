@@ -14,6 +14,11 @@ class ModelSettings(BaseModel):
         default="openai/clip-vit-base-patch32",
         description='encoder of new indexes: a hub id, a local folder, or "bundled"',
     )
+    localiser: str = Field(
+        default="auto",
+        description='what finds the moments of new indexes: "auto" (the bundled SOONet where it fits the encoder, else '
+        'training-free), "training-free", "bundled", a folder, or a published .pth file',
+    )
     device: str = Field(
         default="auto", description='"auto" (GPU when there is one), "cpu", "cuda", "cuda:1", "mps"'
     )

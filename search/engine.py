@@ -19,20 +19,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.clip4clip import pool_spans, unit
-from models.encoder import ClipEncoder, load_encoder
+from models.encoder import ClipEncoder, TextFeatures, load_encoder
+from models.localiser import TrainedLocaliser, load_localiser
 from models.settings import ModelSettings
-from search.curve import find_spans, z_scores
+from search.localise import (
+    Candidate,
+    Curve,
+    FixedClips,
+    Localiser,
+    Query,
+    StoredVideo,
+    TrainingFree,
+)
 from search.rank import BACKGROUND_SENTENCES, background_level, margins
 from search.retrieve import neighbourhoods
 from search.settings import SearchSettings
+from search.soonet import SoonetLocaliser
+from storage.anchors import AnchorArrays, AnchorStore
 from storage.catalog import SEARCHABLE, Catalog
-from storage.errors import ManifestMismatch, QueryError
-from storage.features import FeatureStore
-from storage.generations import open_library
+from storage.errors import ConfigError, IndexDirectoryError, ManifestMismatch, QueryError
+from storage.features import FeatureStore, FrameFeatures
+from storage.generations import LibraryIndex, open_library
 from storage.layout import IndexLayout, read_manifest
-from storage.records import Moment, Video
+from storage.records import Moment, Span, Video, split_clip_id
 
-_SPANS_PER_STRETCH = 8
 _CLIPS_PER_MOMENT = 5
 
 
@@ -71,7 +81,8 @@ class SearchEngine:
         self._features = FeatureStore(layout.features)
         self._videos: dict[int, Video] = {}
         self._no_picture = unit(encoder.encode_texts(BACKGROUND_SENTENCES))
-        self._seen = catalog.change_token()
+        self._trained: TrainedLocaliser | None = None
+        self._seen = self._change_token()
         self._open_library()
 
     @classmethod
@@ -82,17 +93,20 @@ class SearchEngine:
         settings: SearchSettings | None = None,
         models: ModelSettings | None = None,
     ) -> "SearchEngine":
-        """Opens an index for searching, with the encoder it was made with.
+        """Opens an index for searching, with the encoder and the localiser it was made with.
 
         Args:
             index_dir: the index directory.
             settings: how to search.
-            models: device and number format; its ``encoder`` is not looked at, the index names its own.
+            models: device and number format; its ``encoder`` and ``localiser`` are not looked at, the index names
+                its own.
 
         Raises:
             IndexDirectoryError: there is no usable index.
             EncoderError: its encoder cannot be loaded.
-            ManifestMismatch: the encoder's weights have changed since indexing.
+            LocaliserError: its localiser cannot be loaded.
+            ManifestMismatch: the weights of one of them have changed since indexing.
+            ConfigError: the settings ask for a localiser or retriever that the index does not have.
         """
         layout = IndexLayout(Path(index_dir).expanduser().resolve())
         manifest = read_manifest(layout)
@@ -124,6 +138,11 @@ class SearchEngine:
         """Searchable videos."""
         return len(self._videos)
 
+    @property
+    def localiser(self) -> Localiser:
+        """What finds the moments."""
+        return self._localiser
+
     def search(self, text: str, *, top: int | None = None) -> SearchResult:
         """The moments that show what the sentence says.
 
@@ -139,111 +158,133 @@ class SearchEngine:
 
     def search_many(self, texts: Sequence[str], *, top: int | None = None) -> list[SearchResult]:
         """Several sentences at once: encoded together and looked up together, one result each, in their order."""
-        if empty := [position for position, text in enumerate(texts) if not text.strip()]:
-            raise QueryError(
-                f'query {empty[0] + 1} is empty; write what the moment shows, such as "a red car at night"'
-            )
+        _refuse_empty(texts)
         if not texts:
             return []
         self._follow_changes()
-        begin = time.perf_counter()
-        queries = unit(self._encoder.encode_texts(texts))
-        encoded = time.perf_counter()
         wanted = self._settings.top if top is None else top
+        try:
+            return self._search(texts, wanted)
+        except IndexDirectoryError:
+            # another localiser's arrays may have taken the place of those just looked for
+            if not self._follow_changes():
+                raise
+            return self._search(texts, wanted)
+
+    def curve(self, text: str, video_id: int) -> Curve:
+        """How well each piece of a video fits a sentence, over the whole of it.
+
+        Raises:
+            QueryError: the sentence is empty, or there is no such video.
+        """
+        _refuse_empty([text])
+        self._follow_changes()
+        if video_id not in self._videos:
+            raise QueryError(
+                f"there is no video {video_id}; search again, it may have been forgotten"
+            )
+        features = self._encoder.encode_text_features([text])
+        background = self._library.background(unit(features.joint))[0]
+        return self._localiser.curve(
+            _query(features, 0, background), self._stored(self._videos[video_id])
+        )
+
+    def _search(self, texts: Sequence[str], top: int) -> list[SearchResult]:
+        """Text tower and library once for all sentences, then each on its own."""
+        begin = time.perf_counter()
+        features = self._encoder.encode_text_features(texts)
+        embeddings = unit(features.joint)
+        encoded = time.perf_counter()
         # clips of all scales overlap: several of them name one moment
-        num_clips = max(self._settings.candidate_clips, _CLIPS_PER_MOMENT * wanted)
-        scores, ids = self._library.search(queries, num_clips)
-        backgrounds = self._library.background(queries)
+        depth = max(self._settings.candidate_clips, _CLIPS_PER_MOMENT * top)
+        best_clips, clip_ids = self._library.search(embeddings, depth)
+        backgrounds = self._library.background(embeddings)
+        if self._anchors is not None:
+            found, ids = self._anchors.search(
+                self._trained_or_fail().query_vectors(features), depth
+            )
+        else:
+            found, ids = best_clips, clip_ids
         shared = {
             "text": (encoded - begin) * 1e3 / len(texts),
             "library": (time.perf_counter() - encoded) * 1e3 / len(texts),
         }
-        return [
-            self._answer(
-                text,
-                query,
-                clip_ids[np.isfinite(clip_scores)],
-                clip_scores,
-                background,
-                wanted,
-                shared,
-            )
-            for text, query, clip_ids, clip_scores, background in zip(
-                texts, queries, ids, scores, backgrounds, strict=True
-            )
-        ]
-
-    def _answer(
-        self,
-        text: str,
-        query: NDArray[np.float32],
-        clip_ids: NDArray[np.int64],
-        clip_scores: NDArray[np.float32],
-        background: NDArray[np.float32],
-        top: int,
-        shared: Mapping[str, float],
-    ) -> SearchResult:
-        """Candidate clips of one query to its moments."""
-        begin = time.perf_counter()
-        mean, std = background_level(background)
-        found: list[Moment] = []
-        stretches = neighbourhoods(
-            clip_ids.tolist(), self._videos, self.manifest.grid, self._settings.context_seconds
-        )
-        for video_id, pieces in stretches.items():
-            found += self._moments(self._videos[video_id], pieces, query, mean, std)
-        found.sort(key=lambda moment: (-moment.score, moment.video_id, moment.span))
-        margin = float(margins(clip_scores[:1], background[None])[0]) if len(clip_ids) else 0.0
-        nothing = not len(clip_ids) or margin <= self._settings.cutoff * self._chance_margin
-        if nothing:
-            top = min(top, self._settings.nearest_shown)
-        moments_ms = (time.perf_counter() - begin) * 1e3
-        timings = {**shared, "moments": moments_ms, "total": sum(shared.values()) + moments_ms}
-        return SearchResult(text, tuple(found[:top]), nothing, timings)
+        results = []
+        for k, text in enumerate(texts):
+            begin = time.perf_counter()
+            query = _query(features, k, backgrounds[k])
+            moments = self._moments(query, ids[k][np.isfinite(found[k])], found[k], top)
+            nothing = self._nothing_stands_out(best_clips[k], backgrounds[k])
+            shown = min(top, self._settings.nearest_shown) if nothing else top
+            took = {**shared, "moments": (time.perf_counter() - begin) * 1e3}
+            timings = {**took, "total": sum(took.values())}
+            results.append(SearchResult(text, tuple(moments[:shown]), nothing, timings))
+        return results
 
     def _moments(
-        self,
-        video: Video,
-        pieces: list[tuple[float, float]],
-        query: NDArray[np.float32],
-        mean: float,
-        std: float,
+        self, query: Query, ids: NDArray[np.int64], scores: NDArray[np.float32], top: int
     ) -> list[Moment]:
-        """The moments in the given stretches of a video: spans by contrast, scores as of a clip with that span."""
-        moments: list[Moment] = []
-        for (_, end), stored in zip(
-            pieces, self._features.read_between(video.uid, pieces), strict=True
-        ):
-            units = unit(stored.frames)
-            found = find_spans(
-                z_scores(units @ query, mean, std),
-                stored.pts_seconds,
-                end_seconds=end,
-                longest_seconds=self._settings.longest_moment_seconds,
-                top=_SPANS_PER_STRETCH,
-                overlap=self._settings.nms_overlap,
-            )
-            if found:
-                bounds = np.array(
-                    [(each.span.start_seconds, each.span.end_seconds) for each in found]
-                )
-                scores = pool_spans(units, stored.pts_seconds, bounds) @ query
-                moments += [
-                    Moment(video.video_id, video.path, each.span, score)
-                    for each, score in zip(found, scores.tolist(), strict=True)
-                ]
-        return moments
+        """What the library index found, to the moments near it."""
+        candidates = self._candidates(ids, scores)
+        proposals = self._localiser.locate(query, list(candidates.values()), top=top)
+        videos = [self._videos[video_id] for video_id in candidates]
+        return [
+            Moment(video.video_id, video.path, each.span, each.score)
+            for each in proposals
+            for video in [videos[each.candidate]]
+        ]
 
-    def _follow_changes(self) -> None:
-        """Reopens the library when a writer has changed it since."""
-        token = (
-            self._catalog.change_token()
-        )  # taken first: a commit in between is then seen the next time
-        if token != self._seen:
-            self._seen = token
-            self._open_library()
+    def _candidates(
+        self, ids: NDArray[np.int64], scores: NDArray[np.float32]
+    ) -> dict[int, Candidate]:
+        """The videos that were found and where to look in them, by video id."""
+        found: list[tuple[int, Span]] = []
+        clips: dict[int, list[tuple[Span, float]]] = {}
+        for identifier, score in zip(ids.tolist(), scores.tolist(), strict=False):
+            video_id, ordinal = split_clip_id(identifier)
+            duration = self._videos[video_id].duration_seconds
+            if self._anchors is None:
+                span = self.manifest.grid.span(ordinal, duration)
+            else:
+                span = self._trained_or_fail().grid.span_of(ordinal, duration)
+            found.append((video_id, span))
+            clips.setdefault(video_id, []).append((span, score))
+        # anchors were ranked by the localiser itself: nothing better can lie beside the best of them
+        context = self._settings.context_seconds if self._anchors is None else 0.0
+        return {
+            video_id: Candidate(
+                self._stored(self._videos[video_id]), stretches, tuple(clips[video_id])
+            )
+            for video_id, stretches in neighbourhoods(found, self._videos, context).items()
+        }
+
+    def _nothing_stands_out(
+        self, best_clips: NDArray[np.float32], background: NDArray[np.float32]
+    ) -> bool:
+        """Whether the best clip is no better than chance; see `search.rank`."""
+        if not np.isfinite(best_clips[0]):
+            return True
+        margin = float(margins(best_clips[:1], background[None])[0])
+        return margin <= self._settings.cutoff * self._chance_margin
+
+    def _stored(self, video: Video) -> StoredVideo:
+        return _Stored(video, self._features, self._anchor_store)
+
+    def _change_token(self) -> tuple[int, int]:
+        """Another one where a writer has changed the catalogue or the manifest."""
+        return self._catalog.change_token(), self._layout.manifest.stat().st_mtime_ns
+
+    def _follow_changes(self) -> bool:
+        """Reopens the library when a writer has changed it since; whether it has."""
+        token = self._change_token()  # taken first: a commit in between is then seen the next time
+        if token == self._seen:
+            return False
+        self._seen = token
+        self._open_library()
+        return True
 
     def _open_library(self) -> None:
+        self.manifest = read_manifest(self._layout)
         self._videos = {video.video_id: video for video in self._catalog.videos(states=SEARCHABLE)}
         self._library = open_library(
             self._layout.vectors,
@@ -254,6 +295,70 @@ class SearchEngine:
         best, _ = self._library.search(self._no_picture, 1)
         chance = margins(best[:, 0], self._library.background(self._no_picture))
         self._chance_margin = float(chance.max())
+        self._open_localiser()
+
+    def _open_localiser(self) -> None:
+        """The localiser that index and settings name, and the library of its anchors where that is searched."""
+        settings, manifest = self._settings, self.manifest
+        self._anchors: LibraryIndex | None = None
+        self._anchor_store: AnchorStore | None = None
+        if manifest.localiser is None or manifest.anchors is None:
+            self._trained = None
+        elif self._trained is None or not manifest.anchors.startswith(self._trained.folder):
+            self._trained = load_localiser(manifest.localiser)
+            if not manifest.anchors.startswith(self._trained.folder):
+                raise ManifestMismatch(
+                    f"the anchors of {self._layout.root} were made by another version of the localiser "
+                    f"{manifest.localiser}. Run `scanonce localise`: it derives them again, without decoding."
+                )
+        if manifest.anchors is not None:
+            self._anchor_store = AnchorStore(self._layout.anchors / manifest.anchors)
+        self._localiser = self._choose_localiser()
+        if settings.retriever == "anchors":
+            self._anchors = self._open_anchors()
+
+    def _choose_localiser(self) -> Localiser:
+        settings = self._settings
+        if settings.localiser == "clips":
+            return FixedClips(overlap=settings.nms_overlap)
+        if settings.localiser == "training-free" or self._trained is None:
+            return TrainingFree(
+                longest_seconds=settings.longest_moment_seconds, overlap=settings.nms_overlap
+            )
+        return SoonetLocaliser(self._trained, overlap=settings.nms_overlap)
+
+    def _open_anchors(self) -> LibraryIndex:
+        trained, store = self._trained, self._anchor_store
+        if self._settings.localiser != "auto" or trained is None or store is None:
+            raise ConfigError(
+                'search.retriever is "anchors", which needs a trained localiser; '
+                f"the index at {self._layout.root} is searched by {self._localiser.name}. "
+                'Set it to "clips", or give the index a localiser: scanonce localise --localiser FOLDER'
+            )
+        if not trained.collapses or not store.vectors.exists():
+            why = (
+                f"{trained.name} pools its second stage by its maximum, which is no inner product"
+                if not trained.collapses
+                else "they were not made; set storage.anchor_index to true and run `scanonce localise`"
+            )
+            raise ConfigError(
+                f'search.retriever is "anchors", but the index at {self._layout.root} has no library of anchors: {why}'
+                ', or set it to "clips".'
+            )
+
+        def load_anchors(video_id: int) -> NDArray[np.float32]:
+            return store.read(self._videos[video_id].uid).vectors.astype(np.float32)
+
+        return open_library(
+            store.vectors,
+            dim=trained.width,
+            live_videos=list(self._videos),
+            load_clips=load_anchors,
+        )
+
+    def _trained_or_fail(self) -> TrainedLocaliser:
+        assert self._trained is not None, "anchors are searched with the localiser that made them"
+        return self._trained
 
     def _load_clips(self, video_id: int) -> NDArray[np.float32]:
         """Clip embeddings of a video that is searchable but not in the vector index yet."""
@@ -263,4 +368,36 @@ class SearchEngine:
             unit(stored.frames),
             stored.pts_seconds,
             self.manifest.grid.spans(video.duration_seconds),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A `StoredVideo` of the index directory."""
+
+    video: Video
+    features: FeatureStore
+    store: AnchorStore | None
+
+    @property
+    def duration_seconds(self) -> float:
+        return self.video.duration_seconds
+
+    def frames(self, spans: Sequence[tuple[float, float]]) -> list[FrameFeatures]:
+        return self.features.read_between(self.video.uid, list(spans))
+
+    def anchors(self, rows: NDArray[np.int64] | None) -> AnchorArrays | None:
+        return None if self.store is None else self.store.read_rows(self.video.uid, rows)
+
+
+def _query(features: TextFeatures, k: int, background: NDArray[np.float32]) -> Query:
+    """One of several sentences, with its level over the library."""
+    mean, std = background_level(background)
+    return Query(unit(features.joint[k]), features.joint[k], features.states[k], mean, std)
+
+
+def _refuse_empty(texts: Sequence[str]) -> None:
+    if empty := [position for position, text in enumerate(texts) if not text.strip()]:
+        raise QueryError(
+            f'query {empty[0] + 1} is empty; write what the moment shows, such as "a red car at night"'
         )

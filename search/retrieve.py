@@ -1,33 +1,32 @@
-"""From candidate clips to the stretches of video worth a closer look."""
+"""From what the library index found to the stretches of video worth a closer look."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-from storage.clips import ClipGrid
-from storage.records import Video, split_clip_id
+from storage.records import Span, Video
 
 
 def neighbourhoods(
-    clip_ids: Iterable[int], videos: Mapping[int, Video], grid: ClipGrid, context_seconds: float
-) -> dict[int, list[tuple[float, float]]]:
-    """The stretches around the candidate clips, by video, merged where they meet.
+    found: Iterable[tuple[int, Span]], videos: Mapping[int, Video], context_seconds: float
+) -> dict[int, tuple[tuple[float, float], ...]]:
+    """The stretches around the spans that were found, by video, merged where they meet.
 
     A moment is looked for there only, so a query costs the same in a library of shorts and in one of long films.
-    Clips of videos that are not in ``videos`` (forgotten meanwhile) are left out.
+
+    Args:
+        found: (video id, span), best first; the videos come in the order of their best one.
+        videos: by id; each found one is there.
+        context_seconds: what is added on either side, as far as the video goes.
     """
     stretches: dict[int, list[tuple[float, float]]] = defaultdict(list)
-    for identifier in clip_ids:
-        video_id, ordinal = split_clip_id(identifier)
-        if (video := videos.get(video_id)) is not None:
-            span = grid.span(ordinal, video.duration_seconds)
-            start = max(0.0, span.start_seconds - context_seconds)
-            stretches[video_id].append(
-                (start, min(span.end_seconds + context_seconds, video.duration_seconds))
-            )
-    return {video_id: merge(found) for video_id, found in stretches.items()}
+    for video_id, span in found:
+        start = max(0.0, span.start_seconds - context_seconds)
+        end = min(span.end_seconds + context_seconds, videos[video_id].duration_seconds)
+        stretches[video_id].append((start, end))
+    return {video_id: tuple(merge(pieces)) for video_id, pieces in stretches.items()}
 
 
-def merge(stretches: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+def merge(stretches: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Stretches in order of time, those that touch or overlap made one.
 
     >>> merge([(5.0, 9.0), (0.0, 2.0), (8.0, 12.0)])

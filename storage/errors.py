@@ -6,6 +6,7 @@
     │   └── ManifestMismatch      the index was made with other settings than those asked for
     ├── EncoderError              an encoder could not be loaded or does not fit
     │   └── EncoderUnavailable    its weights are not on this machine and the hub cannot be reached
+    ├── LocaliserError            a trained localiser could not be loaded or does not fit the index
     ├── VideoError                one video file could not be used; a run goes on without it
     │   ├── UnreadableVideo       nothing of it could be decoded
     │   └── DecoderCrashed        the guarded child process died or hung on it
@@ -37,6 +38,10 @@ class EncoderError(ScanonceError):
 
 class EncoderUnavailable(EncoderError):
     """The weights are not on this machine and the hub cannot be reached."""
+
+
+class LocaliserError(ScanonceError):
+    """A trained localiser could not be loaded, or does not fit the index."""
 
 
 class VideoError(ScanonceError):

@@ -3,6 +3,7 @@
 manifest.json                  what made it; any mismatch with what is asked for is an error
 catalog.sqlite                 the truth
 features/ab/<uid>.safetensors  frame features of one video
+anchors/<localiser>/           what the trained localiser computed of each video, derived from the features
 vectors/<generation>/          the vector index, derived from the features
 """
 
@@ -42,6 +43,11 @@ class IndexLayout:
         return self.root / "features"
 
     @property
+    def anchors(self) -> Path:
+        """A folder for each localiser; the manifest names the one in use."""
+        return self.root / "anchors"
+
+    @property
     def vectors(self) -> Path:
         """The generations of the vector index."""
         return self.root / "vectors"
@@ -62,6 +68,10 @@ class Manifest:
     """Frames per second; in key-frame mode the most that are kept."""
     clip_scales_seconds: tuple[float, ...]
     clip_stride_ratio: float
+    localiser: str | None = None
+    """Name by which the trained localiser was loaded; None: moments are found without one."""
+    anchors: str | None = None
+    """Folder under ``anchors/`` with what it computed: its fingerprint, and a number that counts rebuilds."""
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -105,19 +115,20 @@ def read_manifest(layout: IndexLayout) -> Manifest:
 def create_or_check(layout: IndexLayout, wanted: Manifest) -> None:
     """Writes the manifest of a new index, or checks that an existing one was made with the same settings.
 
-    The encoder is told by its fingerprint: the same weights in another folder are the same encoder.
+    The encoder is told by its fingerprint: the same weights in another folder are the same encoder. The localiser is
+    not compared: an index has the one it has until `scanonce localise` gives it another.
 
     Raises:
         ManifestMismatch: names every setting that differs, both its values and the way out.
     """
     if not layout.manifest.exists():
         layout.root.mkdir(parents=True, exist_ok=True)
-        content = json.dumps(asdict(wanted), indent=2) + "\n"
-        write_whole(layout.manifest, lambda file: file.write(content.encode()))
+        write_manifest(layout, wanted)
         return
     stored = asdict(read_manifest(layout))
     asked = asdict(wanted)
-    names = [name for name in asked if name != "encoder" and stored[name] != asked[name]]
+    told_otherwise = ("encoder", "localiser", "anchors")
+    names = [name for name in asked if name not in told_otherwise and stored[name] != asked[name]]
     if names:
         if "fingerprint" in names:
             names.insert(0, "encoder")
@@ -129,6 +140,12 @@ def create_or_check(layout: IndexLayout, wanted: Manifest) -> None:
             + "\nEither set these back (config.toml, --encoder), or make a new index beside it: "
             f"scanonce index VIDEOS --index {layout.root}-new"
         )
+
+
+def write_manifest(layout: IndexLayout, manifest: Manifest) -> None:
+    """Writes the manifest, in place of the one that may be there; a reader sees one of them whole."""
+    content = json.dumps(asdict(manifest), indent=2) + "\n"
+    write_whole(layout.manifest, lambda file: file.write(content.encode()))
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:

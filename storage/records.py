@@ -110,4 +110,4 @@ class Moment:
     path: Path
     span: Span
     score: float
-    """Cosine of the query and the moment, in [-1, 1]; comparable within one encoder only."""
+    """Higher is better; comparable within one index only. Training-free: cosine of query and moment, in [-1, 1]."""

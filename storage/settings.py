@@ -25,3 +25,7 @@ class StorageSettings(BaseModel):
         le=200_000,
         description="Clips that may wait in the exact delta before they are folded into the base.",
     )
+    anchor_index: bool = Field(
+        default=False,
+        description="Also keep the trained localiser's anchors as a library-wide index, which search.retriever needs.",
+    )

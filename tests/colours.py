@@ -8,6 +8,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from models.encoder import TextFeatures
 from models.preprocess import Preprocessing
 
 COLOURS = {
@@ -38,7 +39,11 @@ class ColourEncoder:
         for text in texts:
             named = [np.array(rgb) - 110.0 for name, rgb in COLOURS.items() if name in text.split()]
             rows.append(np.append(named[0], 40.0) if named else np.array([0.0, 0.0, 0.0, -1.0]))
-        return np.array(rows, np.float32)
+        return np.array(rows, np.float32).reshape(-1, 4)
+
+    def encode_text_features(self, texts: Sequence[str]) -> TextFeatures:
+        joint = self.encode_texts(texts)
+        return TextFeatures(joint, joint)
 
 
 def write_film(path: Path, scenes: Sequence[tuple[str, float]], *, fps: int = 10) -> Path:

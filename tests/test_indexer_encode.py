@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from indexer.encode import EncodedVideo, encode_videos
 from indexer.workers import Event, Failed, Finished, Frames, Opened
+from models.encoder import TextFeatures
 from models.preprocess import Preprocessing
 from storage.records import VideoInfo
 
@@ -33,6 +34,9 @@ class Recorder:
         return frames[:, 0, 0, :1].astype(np.float32)
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        raise AssertionError("indexing encodes no text")
+
+    def encode_text_features(self, texts: Sequence[str]) -> TextFeatures:
         raise AssertionError("indexing encodes no text")
 
 

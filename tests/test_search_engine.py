@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from indexer.pipeline import index_library
 from indexer.settings import IndexerSettings
+from models.encoder import TextFeatures
 from search.engine import SearchEngine
 from search.settings import SearchSettings
 from storage.catalog import Catalog
@@ -131,9 +132,9 @@ def test_nothing_is_decoded_and_only_the_text_tower_runs(
         def encode_frames(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
             raise AssertionError("a query encodes no frame")
 
-        def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        def encode_text_features(self, texts: Sequence[str]) -> TextFeatures:
             TextOnly.calls += 1
-            return super().encode_texts(texts)
+            return super().encode_text_features(texts)
 
     monkeypatch.setattr("indexer.decode.open_video", None)
     with open_engine(layout, TextOnly()) as engine:

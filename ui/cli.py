@@ -139,6 +139,33 @@ def _show(result: "SearchResult", *, as_json: bool) -> None:
 
 
 @app.command()
+def localise(
+    index_dir: IndexOption = None,
+    localiser: Annotated[
+        str | None,
+        typer.Option(
+            help='"bundled", a folder, a published .pth file, or "training-free".',
+            show_default="the one the index has",
+        ),
+    ] = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Derive everything anew, also what is there.")
+    ] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Give an index a trained localiser, or another one, from what is stored: no video is decoded."""
+    from ui.config import read_config
+    from ui.indexing import run_localise
+
+    settings = read_config(config)
+    report = run_localise(
+        settings.index_path(index_dir), localiser=localiser, rebuild=rebuild, config=settings
+    )
+    if report.interrupted:
+        raise typer.Exit(130)
+
+
+@app.command()
 def status(
     index_dir: IndexOption = None, as_json: JsonOption = False, config: ConfigOption = None
 ) -> None:

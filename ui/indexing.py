@@ -5,12 +5,23 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
+from indexer.anchors import AnchorReport, derive_anchors, publish_anchors
 from indexer.pipeline import IndexReport, index_library, publish_clips
 from indexer.pipeline import Progress as IndexProgress
 from models.encoder import load_encoder
+from models.localiser import NO_LOCALISER, choose_localiser, load_localiser
+from storage.anchors import AnchorStore
 from storage.catalog import Catalog
 from storage.errors import IndexDirectoryError
 from storage.features import FeatureStore
@@ -45,11 +56,18 @@ def run_index(
     """
     console = console or Console()
     layout = IndexLayout(index_dir)
-    name = encoder or (
-        read_manifest(layout).encoder if layout.manifest.exists() else config.models.encoder
-    )
+    known = read_manifest(layout) if layout.manifest.exists() else None
+    name = encoder or (known.encoder if known else config.models.encoder)
     with console.status(f"loading encoder {escape(name)}"):
         loaded = load_encoder(name, config.models, towers="vision")
+        localiser = choose_localiser(
+            (known.localiser or NO_LOCALISER) if known else config.models.localiser,
+            fingerprint=loaded.fingerprint,
+            dim=loaded.dim,
+            sampling=config.indexer.sampling,
+            fps=config.indexer.sample_fps,
+            device=config.models.device,
+        )
     with _progress_bar(console) as bar:
         task = bar.add_task("looking", total=None, video_seconds=0.0, videos="")
 
@@ -69,6 +87,7 @@ def run_index(
             encoder=loaded,
             settings=config.indexer,
             storage=config.storage,
+            localiser=localiser,
             observe=observe,
             retry_failed=retry_failed,
         )
@@ -135,6 +154,7 @@ def run_forget(
     manifest = read_manifest(layout)
     root = path.expanduser().absolute()
     features = FeatureStore(layout.features)
+    anchors = AnchorStore(layout.anchors / manifest.anchors) if manifest.anchors else None
     with Catalog.open(layout.catalog) as catalog:
         known = catalog.files_under(root)
         if not known:
@@ -143,5 +163,75 @@ def run_forget(
             )
         for video in catalog.forget_library(root):
             features.delete(video.uid)
+            if anchors is not None:
+                anchors.delete(video.uid)
         publish_clips(catalog, features, layout, manifest.grid, manifest.dim, storage)
+        if anchors is not None and anchors.vectors.exists():
+            localiser = load_localiser(str(manifest.localiser))
+            publish_anchors(catalog, anchors, localiser, storage)
     (console or Console()).print(f"Forgot {count_text(len(known), 'file')}.")
+
+
+def run_localise(
+    index_dir: Path,
+    *,
+    localiser: str | None,
+    rebuild: bool,
+    config: Config,
+    console: Console | None = None,
+) -> AnchorReport:
+    """Gives an index another localiser, or what is missing of its own, from the stored features.
+
+    Args:
+        index_dir: the index.
+        localiser: as ``models.localiser`` in config.toml; None: the one the index has, or where it has none the
+            one of the configuration.
+        rebuild: derive everything anew.
+        config: device and vector index.
+        console: where to write.
+
+    Raises:
+        LocaliserError: the localiser is no usable checkpoint, or does not fit the index.
+    """
+    console = console or Console()
+    layout = IndexLayout(index_dir)
+    manifest = read_manifest(layout)
+    name = localiser or manifest.localiser or config.models.localiser
+    chosen = choose_localiser(
+        name,
+        fingerprint=manifest.fingerprint,
+        dim=manifest.dim,
+        sampling=manifest.sampling,
+        fps=manifest.sample_fps,
+        device=config.models.device,
+    )
+    columns = (
+        TextColumn("deriving anchors"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _RateColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("", total=None, video_seconds=0.0)
+
+        def observe(done: int, total: int, seconds: float) -> None:
+            bar.update(task, completed=done, total=total, video_seconds=seconds)
+
+        report = derive_anchors(
+            layout, chosen, storage=config.storage, rebuild=rebuild, observe=observe
+        )
+    by = f"{escape(chosen.name)} ({chosen.folder})" if chosen else "the training-free localiser"
+    if report.interrupted:
+        console.print(
+            "Stopped. Searches go on as before; the same command goes on from here.", soft_wrap=True
+        )
+    else:
+        console.print(
+            f"Moments of {count_text(report.videos, 'video')} are found by {by}; "
+            f"anchors of {report.derived} were derived, nothing was decoded.",
+            soft_wrap=True,
+        )
+    return report

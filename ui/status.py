@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from models.localiser import NO_LOCALISER
+from storage.anchors import AnchorStore
 from storage.catalog import Catalog
 from storage.features import FeatureStore
 from storage.generations import newest_generation
@@ -30,6 +32,7 @@ def read_status(index_dir: Path) -> dict[str, Any]:
             {"path": str(video.path), "reason": video.reason}
             for video in catalog.videos(states=["partial"])
         ]
+    anchors = AnchorStore(layout.anchors / manifest.anchors) if manifest.anchors else None
     generation = newest_generation(layout.vectors, dim=manifest.dim)
     return {
         "index": str(index_dir),
@@ -38,12 +41,14 @@ def read_status(index_dir: Path) -> dict[str, Any]:
         "dim": manifest.dim,
         "sampling": manifest.sampling,
         "sample_fps": manifest.sample_fps,
+        "localiser": manifest.localiser or NO_LOCALISER,
         "libraries": roots,
         "videos": {"indexed": totals.indexed, "partial": totals.partial, "failed": totals.failed},
         "files": totals.num_files,
         "searchable_seconds": totals.searchable_seconds,
         "video_bytes": totals.size_bytes,
         "feature_bytes": FeatureStore(layout.features).size_bytes(),
+        "anchor_bytes": anchors.size_bytes() if anchors else 0,
         "vector_index": {
             "kind": generation.info.kind if generation else "none",
             "generation": generation.number if generation else 0,
@@ -76,7 +81,11 @@ def show_status(status: dict[str, Any], console: Console | None = None) -> None:
         "search",
         f"{vectors['kind']}, {count_text(vectors['clips'], 'clip')}, generation {vectors['generation']}",
     )
-    table.add_row("on disk", f"{size_text(status['feature_bytes'])} of features")
+    table.add_row("localiser", escape(status["localiser"]))
+    sizes = f"{size_text(status['feature_bytes'])} of features"
+    if status["anchor_bytes"]:
+        sizes += f", {size_text(status['anchor_bytes'])} of anchors"
+    table.add_row("on disk", sizes)
     console.print(table)
     for title, entries in (("in part", status["partial"]), ("failed", status["failures"])):
         if entries:
