@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.anchors import anchor_store, publish_anchors, scan_anchors
 from indexer.decode import Sampling
 from indexer.encode import EncodedVideo, encode_videos
-from indexer.anchors import anchor_store, publish_anchors, scan_anchors
 from indexer.library import NewContent, Plan, ScanProblem, plan, scan
 from indexer.settings import IndexerSettings
 from indexer.workers import DecodePool, DecodeRequest, Event, Failed, Finished, Frames, Opened

@@ -104,8 +104,8 @@ def load_localiser(name: str, *, device: str = "cpu") -> TrainedLocaliser:
     from models.soonet import fingerprint, read_soonet
 
     path = BUNDLED_LOCALISER_FOLDER if name == BUNDLED_LOCALISER else Path(name).expanduser()
-    model = read_soonet(path)
-    return TrainedLocaliser(name, model.to(pick_device(device)), fingerprint(model))
+    model = read_soonet(path).to(pick_device(device))
+    return TrainedLocaliser(name, model, fingerprint(path))
 
 
 def choose_localiser(
@@ -147,7 +147,7 @@ def _misfits(
     reasons = []
     if config.encoder_fingerprint not in (None, fingerprint):
         reasons.append(
-            f"it was trained on another encoder ({str(config.encoder_fingerprint)[:12]}, the index has {fingerprint[:12]})"
+            f"it was trained on encoder {str(config.encoder_fingerprint)[:12]}, the index has {fingerprint[:12]}"
         )
     elif config.frame_dim != dim:
         reasons.append(f"it reads frames of {config.frame_dim} dimensions, the encoder gives {dim}")

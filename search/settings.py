@@ -13,8 +13,8 @@ class SearchSettings(BaseModel):
     top: int = Field(default=10, ge=1, le=1000, description="moments shown for a query")
     retriever: Literal["clips", "anchors"] = Field(
         default="clips",
-        description="what is looked up in the whole library: clips, near which the localiser then looks, or the trained "
-        "localiser's own anchors (needs storage.anchor_index)",
+        description="what is looked up in the whole library: clips, near which the localiser then looks, or the "
+        "trained localiser's own anchors (needs storage.anchor_index)",
     )
     localiser: Literal["auto", "training-free", "clips"] = Field(
         default="auto",

@@ -1,41 +1,47 @@
 """SOONet's query side over a library: one inner product for each stored anchor, boundaries for the few that win.
 
-Ranking (arXiv 2303.08345 with both stages collapsed, docs/decisions.md): the anchors of all candidate stretches are
-compared with the query at once. Only for the best of them frames are read, for the regression of their boundaries
-and for the cosine that `SoonetConfig.clip_weight` adds.
+Both stages of the ranking (arXiv 2303.08345) are in that product, so the anchors of all candidate stretches are
+compared with the query as they are read. Frames are read only around the best of them: for the regression of their
+boundaries, and for the cosine that `SoonetConfig.clip_weight` adds.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from models.clip4clip import pool_spans, unit
 from models.encoder import TextFeatures
 from models.localiser import TrainedLocaliser
+from models.soonet_query import refine, score_anchors, second_stage, sigmoid
+from search.curve import suppress_overlaps
 from search.localise import Candidate, Curve, Proposal, Query, StoredVideo, best_apart
 from search.retrieve import merge
 from storage.anchors import AnchorArrays
 from storage.features import FrameFeatures
 from storage.records import Span
 
-_ANCHORS_PER_MOMENT = 4
-_FEWEST_ANCHORS = 40
-"""Anchors whose boundaries are computed: several of them, of neighbouring scales, end up as one moment."""
+_SPARE = 2.0
+"""Anchors that get boundaries, for each moment shown, where their frames may still change the order."""
+
+_SECOND_STAGE_ANCHORS = 100
+"""Of each scale, where the second stage is not stored; the paper's number."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Anchors:
-    """Anchors of all candidates, one after the other."""
+    """Anchors of all candidates, one after the other, and their scores."""
 
     candidates: NDArray[np.int64]
-    """``[num_anchors]`` position of the candidate each belongs to."""
+    """``[num_anchors]`` position of the candidate each belongs to, rising."""
     rows: NDArray[np.int64]
-    """``[num_anchors]`` row in its video."""
-    vectors: NDArray[np.float16]
-    norms: NDArray[np.float32]
+    """``[num_anchors]`` row in its video, rising for each."""
+    scores: NDArray[np.float32]
+    """``s1 + s2`` (`models.soonet_query`)."""
+
+    def __getitem__(self, chosen: NDArray[np.int64]) -> "_Anchors":
+        return _Anchors(self.candidates[chosen], self.rows[chosen], self.scores[chosen])
 
 
 class SoonetLocaliser:
@@ -44,6 +50,8 @@ class SoonetLocaliser:
     def __init__(self, trained: TrainedLocaliser, *, overlap: float) -> None:
         """``overlap``: see `search.curve.suppress_overlaps`."""
         self._trained = trained
+        self._model = trained.model
+        self._grid = trained.grid
         self._overlap = overlap
 
     @property
@@ -58,18 +66,18 @@ class SoonetLocaliser:
 
     def locate(self, query: Query, candidates: Sequence[Candidate], *, top: int) -> list[Proposal]:
         """See `search.localise.Localiser.locate`."""
-        anchors = self._gather(candidates)
-        if not len(anchors.rows):
-            return []
         text = self._text(query)
-        scores = anchors.vectors.astype(np.float32) @ self._trained.model.query_vector(text)
-        depth = max(_FEWEST_ANCHORS, _ANCHORS_PER_MOMENT * top)
-        best = np.argsort(-scores, kind="stable")[:depth]
+        vector = self._model.query_vector(text)
+        anchors = self._scored(vector, candidates)
+        if not self._trained.collapses:
+            anchors = self._with_second_stage(vector, anchors, candidates)
+        weight = self._model.config.clip_weight
+        best = anchors[self._apart(anchors, candidates, round(top * _SPARE) if weight else top)]
         proposals: list[Proposal] = []
-        for number in np.unique(anchors.candidates[best]).tolist():
-            mine = best[anchors.candidates[best] == number]
-            spans, cosines = self._bounded(query, text, candidates[number].video, anchors, mine)
-            totals = scores[mine] + self._trained.model.config.clip_weight * cosines
+        for number in np.unique(best.candidates).tolist():
+            mine = best[np.flatnonzero(best.candidates == number)]
+            spans, cosines = self._bounded(query, text, candidates[number].video, mine.rows)
+            totals = sigmoid(mine.scores + weight * cosines)
             proposals += [
                 Proposal(number, Span(*span), float(total))
                 for span, total in zip(spans.tolist(), totals, strict=True)
@@ -78,96 +86,140 @@ class SoonetLocaliser:
 
     def _text(self, query: Query) -> NDArray[np.float32]:
         features = TextFeatures(query.features[None], query.states[None])
-        return self._trained.texts(features)[0]
+        text: NDArray[np.float32] = self._trained.texts(features)[0]
+        return text
 
-    def _gather(self, candidates: Sequence[Candidate]) -> _Anchors:
-        """The stored anchors of all stretches; where a video has none, they are computed from its frames."""
-        numbers, rows, vectors, norms = [], [], [], []
+    def _scored(self, vector: NDArray[np.float32], candidates: Sequence[Candidate]) -> _Anchors:
+        """The anchors inside the stretches."""
+        numbers = [np.empty(0, np.int64)]
+        rows, scores = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
         for number, candidate in enumerate(candidates):
             duration = candidate.video.duration_seconds
-            pieces = [
-                self._trained.grid.rows_between(duration, *each) for each in candidate.stretches
+            pieces = [self._grid.rows_between(duration, *each) for each in candidate.stretches]
+            wanted = np.unique(np.concatenate([np.empty(0, np.int64), *pieces]))
+            stored = self._arrays(candidate.video, wanted)
+            # a video without frames has a duration but no anchors
+            numbers.append(np.full(len(stored.norms), number))
+            rows.append(wanted[: len(stored.norms)])
+            scores.append(score_anchors(vector, stored.vectors))
+        return _Anchors(np.concatenate(numbers), np.concatenate(rows), np.concatenate(scores))
+
+    def _arrays(self, video: StoredVideo, rows: NDArray[np.int64] | None) -> AnchorArrays:
+        """Stored anchors; where a video has none they are computed from its frames."""
+        stored = video.anchors(rows)
+        if stored is not None:
+            return stored
+        (frames,) = video.frames([(0.0, np.inf)])
+        whole = self._trained.scan(frames.frames, frames.pts_seconds, video.duration_seconds)
+        if rows is None or not len(whole[1]):
+            return AnchorArrays(*whole)
+        return AnchorArrays(whole[0][rows], whole[1][rows])
+
+    def _with_second_stage(
+        self, vector: NDArray[np.float32], anchors: _Anchors, candidates: Sequence[Candidate]
+    ) -> _Anchors:
+        """The best anchors of each scale by their first stage, with both stages: read and computed for each query."""
+        lengths = self._spans(anchors, candidates)[1]
+        chosen = [
+            np.flatnonzero(lengths == length)[
+                np.argsort(-anchors.scores[lengths == length], kind="stable")[
+                    :_SECOND_STAGE_ANCHORS
+                ]
             ]
-            wanted = np.unique(np.concatenate(pieces)) if pieces else np.empty(0, np.int64)
-            stored = candidate.video.anchors(wanted)
-            if stored is None:
-                (frames,) = candidate.video.frames([(0.0, np.inf)])
-                whole = self._trained.scan(frames.frames, frames.pts_seconds, duration)
-                wanted = wanted[wanted < len(whole[0])]
-                stored = AnchorArrays(whole[0][wanted], whole[1][wanted])
-            numbers.append(np.full(len(wanted), number))
-            rows.append(wanted)
-            vectors.append(stored.vectors)
-            norms.append(stored.norms)
-        if not numbers:
-            none = np.empty(0, np.int64)
-            return _Anchors(
-                none, none, np.empty((0, self._trained.width), np.float16), np.empty(0, np.float32)
+            for length in self._grid.lengths
+        ]
+        kept = anchors[np.sort(np.concatenate(chosen))]
+        scores = kept.scores.copy()
+        for number in np.unique(kept.candidates).tolist():
+            mine = np.flatnonzero(kept.candidates == number)
+            video = candidates[number].video
+            frames = _Frames(self._trained, video, kept.rows[mine])
+            scores[mine] += second_stage(
+                self._model, vector, kept.rows[mine], frames.read, video.duration_seconds
             )
-        return _Anchors(
-            np.concatenate(numbers),
-            np.concatenate(rows),
-            np.concatenate(vectors),
-            np.concatenate(norms),
+        return _Anchors(kept.candidates, kept.rows, scores)
+
+    def _apart(
+        self, anchors: _Anchors, candidates: Sequence[Candidate], limit: int
+    ) -> NDArray[np.int64]:
+        """The best anchors of which none overlaps a better one of its video too much: positions, best first."""
+        order = np.argsort(-anchors.scores, kind="stable")
+        spans, _ = self._spans(anchors, candidates)
+        # one time line for all videos, one behind the other
+        ends = np.cumsum([0.0, *(each.video.duration_seconds + 1.0 for each in candidates)])
+        line = spans + ends[anchors.candidates, None]
+        kept = suppress_overlaps(
+            line[order], anchors.scores[order].astype(np.float64), self._overlap, limit
         )
+        return order[kept]
+
+    def _spans(
+        self, anchors: _Anchors, candidates: Sequence[Candidate]
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Spans ``[num_anchors, 2]`` in seconds, and lengths in grid frames."""
+        spans = np.empty((len(anchors.rows), 2))
+        lengths = np.empty(len(anchors.rows), np.int64)
+        starts = np.searchsorted(anchors.candidates, np.arange(len(candidates) + 1))
+        for number, candidate in enumerate(candidates):
+            here = slice(starts[number], starts[number + 1])
+            duration = candidate.video.duration_seconds
+            spans[here] = self._grid.spans_of(anchors.rows[here], duration)
+            bounds = self._grid.frame_bounds(anchors.rows[here], duration)
+            lengths[here] = bounds[:, 1] - bounds[:, 0]
+        return spans, lengths
 
     def _bounded(
-        self,
-        query: Query,
-        text: NDArray[np.float32],
-        video: StoredVideo,
-        anchors: _Anchors,
-        chosen: NDArray[np.int64],
+        self, query: Query, text: NDArray[np.float32], video: StoredVideo, rows: NDArray[np.int64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Regressed spans of some anchors of one video, and the cosine of the query with the frames inside."""
-        model, grid, duration = self._trained.model, self._trained.grid, video.duration_seconds
-        rows = anchors.rows[chosen]
-        spans = grid.spans_of(rows, duration)
-        # boundaries move by less than an anchor's length: its neighbours hold all frames that are asked for
-        lengths = (spans[:, 1] - spans[:, 0])[:, None]
-        around = merge([(max(0.0, a), b) for a, b in (spans + lengths * [-1.0, 1.0]).tolist()])
-        pieces = video.frames(around)
-        frames = np.concatenate([piece.frames for piece in pieces])
-        pts = np.concatenate([piece.pts_seconds for piece in pieces])
-        half = (
-            anchors.vectors.shape[1] // 2 if self._trained.collapses else anchors.vectors.shape[1]
+        """Spans of some anchors of one video after regression, and the cosine of the query with the frames inside."""
+        stored = self._arrays(video, np.sort(rows))
+        order = np.searchsorted(np.sort(rows), rows)
+        frames = _Frames(self._trained, video, rows)
+        spans = refine(
+            self._model,
+            text,
+            rows,
+            stored.vectors[order],
+            stored.norms[order],
+            frames.read,
+            video.duration_seconds,
         )
-        contexts = anchors.vectors[chosen, :half].astype(np.float32) * anchors.norms[chosen, None]
-        offsets = np.zeros((len(rows), 2), np.float32)
-        scales = grid.scales_of(rows, duration)
-        bounds = grid.frame_bounds(rows, duration)
-        with torch.inference_mode():
-            for scale in np.unique(scales).tolist():
-                mine = np.flatnonzero(scales == scale)
-                inputs = np.zeros((len(mine), grid.lengths[scale], frames.shape[1]), np.float32)
-                for k, row in enumerate(mine):
-                    found = grid.frame_rows(pts, duration, *bounds[row].tolist())
-                    inputs[k, : len(found)] = frames[found]
-                contents = model.contents(torch.from_numpy(inputs))
-                offsets[mine] = model.regress(
-                    torch.from_numpy(text), torch.from_numpy(contexts[mine]), contents
-                ).numpy()
-        moved = np.sort(np.clip(spans + offsets * lengths, 0.0, duration), axis=1)
-        cosines = pool_spans(unit(frames), pts, moved) @ query.joint
-        return moved, cosines.astype(np.float64)
+        cosines = pool_spans(unit(frames.features), frames.pts_seconds, spans) @ query.joint
+        return spans, cosines.astype(np.float64)
 
     def curve(self, query: Query, video: StoredVideo) -> Curve:
         """For each finest anchor the best score of those that cover it."""
         duration = video.duration_seconds
-        grid = self._trained.grid
-        stored = video.anchors(None)
-        if stored is None:
-            (frames,) = video.frames([(0.0, np.inf)])
-            stored = self.scan(frames, duration)
-        assert stored is not None
+        stored = self._arrays(video, None)
         if not len(stored.norms):
             return Curve(np.zeros(1), np.zeros(0))
-        scores = stored.vectors.astype(np.float32) @ self._trained.model.query_vector(
-            self._text(query)
-        )
-        counts = grid.counts(duration)
+        scores = score_anchors(self._model.query_vector(self._text(query)), stored.vectors)
+        counts = self._grid.counts(duration)
         best = np.full(counts[0], -np.inf)
         for scale, level in enumerate(np.split(scores, np.cumsum(counts)[:-1])):
             best = np.maximum(best, np.repeat(level, 2**scale)[: counts[0]])
-        edges = np.append(grid.spans_of(np.arange(counts[0]), duration)[:, 0], duration)
-        return Curve(edges, best)
+        edges = np.append(self._grid.spans_of(np.arange(counts[0]), duration)[:, 0], duration)
+        return Curve(edges, sigmoid(best))
+
+
+class _Frames:
+    """The stored frames in and around some anchors of a video, read once."""
+
+    def __init__(
+        self, trained: TrainedLocaliser, video: StoredVideo, rows: NDArray[np.int64]
+    ) -> None:
+        self._grid, self._duration = trained.grid, video.duration_seconds
+        spans = self._grid.spans_of(rows, self._duration)
+        # boundaries move by less than a length, so the frames inside the regressed span are here too
+        lengths = spans[:, 1:] - spans[:, :1]
+        around = merge(
+            [(max(0.0, start), end) for start, end in (spans + lengths * [-1.0, 1.0]).tolist()]
+        )
+        pieces = video.frames(around)
+        self.features = np.concatenate([piece.frames for piece in pieces])
+        self.pts_seconds = np.concatenate([piece.pts_seconds for piece in pieces])
+
+    def read(self, first: int, last: int) -> NDArray[np.float16]:
+        """A `models.soonet_query.FrameReader`."""
+        rows = self._grid.frame_rows(self.pts_seconds, self._duration, first, last)
+        return self.features[rows]

@@ -27,7 +27,8 @@ def test_anchors_read_back_as_written(store: AnchorStore) -> None:
     store.write(UID, arrays(30))
     assert store.has(UID)
     stored = store.read(UID)
-    assert (stored.vectors.dtype, stored.norms.dtype) == (np.float16, np.float32)
+    assert stored.vectors.dtype == np.float16
+    assert stored.norms.dtype == np.float32
     np.testing.assert_array_equal(stored.vectors, arrays(30).vectors)
     np.testing.assert_array_equal(stored.norms, arrays(30).norms)
 
@@ -54,7 +55,7 @@ def test_rows_that_are_not_there_mean_a_file_of_another_video(
     store: AnchorStore, rows: list[int]
 ) -> None:
     store.write(UID, arrays(30))
-    with pytest.raises(IndexDirectoryError, match="30 anchors.*localise --rebuild"):
+    with pytest.raises(IndexDirectoryError, match=r"30 anchors.*localise --rebuild"):
         store.read_rows(UID, np.array(rows, np.int64))
 
 

@@ -3,7 +3,9 @@
     python -m training.evaluate --films 40
 
 renders films of things in colours that training never drew, indexes the mp4 files as a user would, asks every query
-of their ground truth, and prints the table. Queries that need time ("it starts to rain") are listed apart.
+of their ground truth, and prints the table, a row for each way of finding moments: the clips as they are, the
+training-free localiser, the bundled SOONet. Queries that need time ("it starts to rain") are listed apart, and of
+those the ones that ask for a direction ("to the left").
 """
 
 import json
@@ -20,6 +22,7 @@ from rich.table import Table
 from indexer.pipeline import index_library
 from indexer.settings import IndexerSettings
 from models.encoder import BUNDLED_FOLDER, BUNDLED_NAME, load_encoder
+from models.localiser import choose_localiser
 from search.engine import SearchEngine
 from search.settings import SearchSettings
 from storage.layout import IndexLayout
@@ -28,6 +31,13 @@ from storage.settings import StorageSettings
 from training.metrics import Located, bootstrap_interval, mean_tiou, recall_at
 from training.train_clip import held_out_top1
 from training.world import render_library
+
+LOCALISERS: tuple[Literal["clips", "training-free", "auto"], ...] = (
+    "clips",
+    "training-free",
+    "auto",
+)
+"""Settings of ``search.localiser`` that are compared."""
 
 ABSENT_QUERIES = (
     "a quarterly report on a desk",
@@ -44,6 +54,11 @@ ABSENT_QUERIES = (
 """Things that the rendered world does not have: the right answer is "no good match"."""
 
 
+Kind = Literal["need no time", "need time", "left or right"]
+KINDS: tuple[Kind, ...] = ("need no time", "need time", "left or right")
+TIOUS = (0.3, 0.5, 0.7)
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """A query with its one right answer."""
@@ -51,6 +66,14 @@ class Question:
     text: str
     truth: Located
     needs_time: bool
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """What it asks for, the wider kind first."""
+        if not self.needs_time:
+            return ("need no time",)
+        asks_direction = not {"left", "right"}.isdisjoint(self.text.split())
+        return ("need time", "left or right") if asks_direction else ("need time",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +84,8 @@ class LibraryScore:
     film_r1: float
     r1: dict[float, float]
     """Recall at rank 1 by tIoU threshold."""
+    r5: dict[float, float]
+    """Recall at rank 5 likewise."""
     r10: float
     """Recall at rank 10, tIoU 0.5."""
     mean_tiou: float
@@ -83,13 +108,24 @@ def read_questions(ground_truth: Path) -> list[Question]:
 def index_films(
     films: Path, index_dir: Path, *, sampling: Literal["uniform", "keyframes"] = "uniform"
 ) -> None:
-    """Indexes rendered films with the bundled encoder, by the pipeline users have."""
+    """Indexes rendered films with the bundled encoder and localiser, by the pipeline users have."""
+    encoder, settings = (
+        load_encoder(BUNDLED_NAME, towers="vision"),
+        IndexerSettings(sampling=sampling),
+    )
     report = index_library(
         [films],
         layout=IndexLayout(index_dir),
-        encoder=load_encoder(BUNDLED_NAME, towers="vision"),
-        settings=IndexerSettings(sampling=sampling),
+        encoder=encoder,
+        settings=settings,
         storage=StorageSettings(),
+        localiser=choose_localiser(
+            "auto",
+            fingerprint=encoder.fingerprint,
+            dim=encoder.dim,
+            sampling=sampling,
+            fps=settings.sample_fps,
+        ),
     )
     if report.problems:
         raise RuntimeError(f"rendered films must index without a problem: {report.problems}")
@@ -111,7 +147,8 @@ def score(predictions: list[list[Located]], truths: list[Located]) -> LibrarySco
     return LibraryScore(
         num_queries=len(truths),
         film_r1=recall_at(1, 0.0, predictions, truths),
-        r1={tiou: recall_at(1, tiou, predictions, truths) for tiou in (0.3, 0.5, 0.7)},
+        r1={tiou: recall_at(1, tiou, predictions, truths) for tiou in TIOUS},
+        r5={tiou: recall_at(5, tiou, predictions, truths) for tiou in TIOUS},
         r10=recall_at(10, 0.5, predictions, truths),
         mean_tiou=mean_tiou(predictions, truths),
         r1_interval=bootstrap_interval(hits),
@@ -120,17 +157,17 @@ def score(predictions: list[list[Located]], truths: list[Located]) -> LibrarySco
 
 def evaluate_library(
     index_dir: Path, questions: list[Question], settings: SearchSettings | None = None
-) -> dict[bool, LibraryScore]:
-    """Figures of an indexed library, by whether the queries need time.
+) -> dict[Kind, LibraryScore]:
+    """Figures of an indexed library by kind of query; kinds without a query are left out.
 
-    The engine's cut-off is switched off for these: they measure finding, `false_refusals` measures refusing.
+    The engine's cut-off is switched off for these: they measure finding, `refusals` measures refusing.
     """
     base = settings or SearchSettings()
     with SearchEngine.open(index_dir, settings=base.model_copy(update={"cutoff": 0.0})) as engine:
         predictions = ask(engine, [question.text for question in questions])
-    scores = {}
-    for kind in (False, True):
-        rows = [k for k, question in enumerate(questions) if question.needs_time == kind]
+    scores: dict[Kind, LibraryScore] = {}
+    for kind in KINDS:
+        rows = [k for k, question in enumerate(questions) if kind in question.kinds]
         if rows:
             scores[kind] = score([predictions[k] for k in rows], [questions[k].truth for k in rows])
     return scores
@@ -155,7 +192,7 @@ def main(
     keep: Annotated[Path | None, typer.Option(help="Folder for films and index; reused.")] = None,
 ) -> None:
     """Print the held-out figures of the bundled checkpoint and the whole pipeline."""
-    console = Console()
+    console = Console(width=160)
     top1 = held_out_top1(BUNDLED_FOLDER, num_pictures=pictures, seed=seed)
     console.print(
         f"caption -> frame, exact attributes, top 1 of {pictures} held-out pictures: {top1:.3f}"
@@ -172,7 +209,15 @@ def main(
         for sampling in modes:
             index_dir = folder / f"index-{sampling}"
             index_films(folder / "films", index_dir, sampling=sampling)
-            console.print(_table(sampling, evaluate_library(index_dir, questions)))
+            table = _table(sampling)
+            for localiser in LOCALISERS:
+                settings = SearchSettings(localiser=localiser)
+                with SearchEngine.open(index_dir, settings=settings) as engine:
+                    name = engine.localiser.name
+                if localiser == "auto" and name == "training-free":
+                    continue  # no trained localiser fits this sampling
+                _add_rows(table, name, evaluate_library(index_dir, questions, settings))
+            console.print(table)
         index_dir = folder / "index-uniform"
         present = [question.text for question in questions if not question.needs_time]
         console.print(
@@ -181,24 +226,31 @@ def main(
         )
 
 
-def _table(sampling: str, scores: dict[bool, LibraryScore]) -> Table:
+def _table(sampling: str) -> Table:
     table = Table(title=f"sentence -> (film, span), {sampling}", box=None)
-    columns = ("queries", "n", "film R@1", "R@1 .3", "R@1 .5 (95 %)", "R@1 .7", "R@10 .5", "mIoU")
-    for column in columns:
-        table.add_column(column, justify="left" if column == "queries" else "right")
-    for needs_time, figures in scores.items():
+    figures = [f"R@{rank} {tiou:g}".replace("0.", ".") for rank in (1, 5) for tiou in TIOUS]
+    figures[1] += " (95 %)"
+    for column in ("queries", "moments by"):
+        table.add_column(column)
+    for column in ("n", "film R@1", *figures, "R@10 .5", "mIoU"):
+        table.add_column(column, justify="right")
+    return table
+
+
+def _add_rows(table: Table, name: str, scores: dict[Kind, LibraryScore]) -> None:
+    for kind, figures in scores.items():
         low, high = figures.r1_interval
+        cells = [f"{value:.3f}" for value in (*figures.r1.values(), *figures.r5.values())]
+        cells[1] += f" ({low:.2f}-{high:.2f})"
         table.add_row(
-            "need time" if needs_time else "need no time",
+            kind,
+            name,
             str(figures.num_queries),
             f"{figures.film_r1:.3f}",
-            f"{figures.r1[0.3]:.3f}",
-            f"{figures.r1[0.5]:.3f} ({low:.2f}-{high:.2f})",
-            f"{figures.r1[0.7]:.3f}",
+            *cells,
             f"{figures.r10:.3f}",
             f"{figures.mean_tiou:.3f}",
         )
-    return table
 
 
 if __name__ == "__main__":

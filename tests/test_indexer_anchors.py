@@ -1,0 +1,239 @@
+"""A trained localiser given to an index, changed and rebuilt: from stored features, resumable, never half done."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from indexer.anchors import derive_anchors
+from indexer.pipeline import IndexReport, index_library
+from indexer.settings import IndexerSettings
+from models.localiser import TrainedLocaliser, load_localiser
+from models.soonet import Soonet, SoonetConfig, write_soonet
+from search.engine import SearchEngine
+from search.settings import SearchSettings
+from storage.anchors import AnchorStore
+from storage.catalog import Catalog
+from storage.errors import ConfigError, IndexDirectoryError, ManifestMismatch
+from storage.features import FeatureStore
+from storage.layout import IndexLayout, read_manifest
+from storage.settings import StorageSettings
+from tests.colours import ColourEncoder, write_film
+
+STORAGE = StorageSettings(anchor_index=True)
+
+
+def checkpoint(folder: Path, seed: int) -> TrainedLocaliser:
+    """A random SOONet for the colour encoder's features at 2 frames a second."""
+    torch.manual_seed(seed)
+    config = SoonetConfig(
+        hidden_dim=8, snippet_length=4, num_scales=2, fps=2.0, window=8, num_heads=2,
+        max_positions=8, frame_dim=4, text_dim=4,
+    )  # fmt: skip
+    model = Soonet(config)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    write_soonet(model, folder)
+    return load_localiser(str(folder))
+
+
+@pytest.fixture
+def first(tmp_path: Path) -> TrainedLocaliser:
+    return checkpoint(tmp_path / "first", 1)
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> TrainedLocaliser:
+    return checkpoint(tmp_path / "second", 2)
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> Path:
+    folder = tmp_path / "films"
+    write_film(folder / "a.mp4", [("red", 8), ("blue", 6)])
+    write_film(folder / "b.mp4", [("green", 9)])
+    write_film(folder / "c.mp4", [("white", 5), ("red", 5)])
+    return folder
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> IndexLayout:
+    return IndexLayout(tmp_path / "index")
+
+
+def build(films: Path, layout: IndexLayout, localiser: TrainedLocaliser | None) -> IndexReport:
+    return index_library(
+        [films],
+        layout=layout,
+        encoder=ColourEncoder(),
+        settings=IndexerSettings(decode_workers=1),
+        storage=STORAGE,
+        localiser=localiser,
+    )
+
+
+def open_engine(layout: IndexLayout, **settings: object) -> SearchEngine:
+    catalog = Catalog.open(layout.catalog, read_only=True)
+    try:
+        chosen = SearchSettings(cutoff=0, **settings)  # type: ignore[arg-type]
+        return SearchEngine(layout, catalog, ColourEncoder(), chosen)
+    except BaseException:
+        catalog.close()
+        raise
+
+
+def answers(engine: SearchEngine) -> list[tuple[str, float, float, float]]:
+    return [
+        (each.path.name, each.span.start_seconds, each.span.end_seconds, each.score)
+        for each in engine.search("red").moments
+    ]
+
+
+def test_anchors_of_new_videos_are_stored_with_their_features(
+    films: Path, layout: IndexLayout, first: TrainedLocaliser
+) -> None:
+    build(films, layout, first)
+    manifest = read_manifest(layout)
+    assert manifest.localiser == first.name
+    store = AnchorStore(layout.anchors / str(manifest.anchors))
+    with Catalog.open(layout.catalog, read_only=True) as catalog:
+        videos = catalog.videos()
+    for video in videos:
+        stored = FeatureStore(layout.features).read(video.uid)
+        vectors, norms = first.scan(stored.frames, stored.pts_seconds, video.duration_seconds)
+        np.testing.assert_array_equal(store.read(video.uid).vectors, vectors)
+        np.testing.assert_array_equal(store.read(video.uid).norms, norms)
+        assert len(norms) == len(first.grid.spans(video.duration_seconds))
+
+
+def test_giving_an_index_a_localiser_later_is_the_same_as_from_the_start(
+    films: Path, layout: IndexLayout, tmp_path: Path, first: TrainedLocaliser
+) -> None:
+    build(films, layout, first)
+    later = IndexLayout(tmp_path / "later")
+    build(films, later, None)
+    with open_engine(later) as engine:
+        assert engine.localiser.name == "training-free"
+        report = derive_anchors(later, first, storage=STORAGE)
+        assert (report.videos, report.derived) == (3, 3)
+        after = answers(engine)  # a running engine follows
+        assert engine.localiser.name == f"SOONet ({first.name})"
+    with open_engine(layout) as engine:
+        assert answers(engine) == after
+
+
+def test_deriving_decodes_nothing_and_does_nothing_twice(
+    films: Path, layout: IndexLayout, first: TrainedLocaliser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(films, layout, None)
+    monkeypatch.setattr("indexer.decode.open_video", None)
+    for film in films.iterdir():
+        film.unlink()
+    assert derive_anchors(layout, first, storage=STORAGE).derived == 3
+    assert derive_anchors(layout, first, storage=STORAGE).derived == 0
+
+
+def test_an_interrupted_change_leaves_the_old_localiser_and_goes_on_where_it_was(
+    films: Path, layout: IndexLayout, first: TrainedLocaliser, second: TrainedLocaliser
+) -> None:
+    build(films, layout, first)
+    with open_engine(layout) as engine:
+        before = answers(engine)
+
+        def stop(done: int, total: int, seconds: float) -> None:
+            assert (total, seconds > 0) == (3, True)
+            if done == 2:
+                raise KeyboardInterrupt
+
+        report = derive_anchors(layout, second, storage=STORAGE, observe=stop)
+        assert (report.interrupted, report.derived) == (True, 2)
+        assert answers(engine) == before
+        report = derive_anchors(layout, second, storage=STORAGE)
+        assert (report.interrupted, report.derived) == (False, 1)
+        assert answers(engine) != before
+    assert [path.name for path in layout.anchors.iterdir()] == [f"{second.folder}-0"]
+
+
+def test_a_rebuild_mends_damaged_anchors(
+    films: Path, layout: IndexLayout, first: TrainedLocaliser
+) -> None:
+    build(films, layout, first)
+    with open_engine(layout) as engine:
+        before = answers(engine)
+        for path in layout.anchors.glob("*/??/*.safetensors"):
+            path.write_bytes(b"rotten")
+        with pytest.raises(IndexDirectoryError, match="localise --rebuild"):
+            engine.search("red")
+        assert derive_anchors(layout, first, storage=STORAGE).derived == 0
+        assert derive_anchors(layout, first, storage=STORAGE, rebuild=True).derived == 3
+        assert answers(engine) == before
+    assert read_manifest(layout).anchors == f"{first.folder}-1"
+
+
+def test_going_back_to_training_free_frees_the_space(
+    films: Path, layout: IndexLayout, first: TrainedLocaliser
+) -> None:
+    build(films, layout, first)
+    derive_anchors(layout, None, storage=STORAGE)
+    assert read_manifest(layout).localiser is None
+    assert list(layout.anchors.iterdir()) == []
+    with open_engine(layout) as engine:
+        assert engine.localiser.name == "training-free"
+
+
+def test_an_index_is_not_extended_with_another_localiser(
+    films: Path, layout: IndexLayout, first: TrainedLocaliser, second: TrainedLocaliser
+) -> None:
+    build(films, layout, first)
+    for other in (second, None):
+        with pytest.raises(ManifestMismatch, match="scanonce localise --localiser"):
+            build(films, layout, other)
+
+
+def test_forgotten_videos_leave_no_anchors(
+    films: Path, layout: IndexLayout, first: TrainedLocaliser
+) -> None:
+    build(films, layout, first)
+    (films / "b.mp4").unlink()
+    build(films, layout, first)
+    assert len(list(layout.anchors.glob("*/??/*.safetensors"))) == 2
+
+
+# ------------------------------------------------ retriever = "anchors"
+
+
+def test_retrieving_by_anchors_ranks_as_the_localiser_does(
+    films: Path, layout: IndexLayout, first: TrainedLocaliser
+) -> None:
+    build(films, layout, first)
+    with open_engine(layout) as engine:
+        by_clips = answers(engine)  # so small a library is looked at whole
+    with open_engine(layout, retriever="anchors") as engine:
+        by_anchors = answers(engine)
+    assert by_anchors[:3] == by_clips[:3]
+
+
+def test_a_new_video_is_found_by_its_anchors_at_once(
+    films: Path, layout: IndexLayout, first: TrainedLocaliser
+) -> None:
+    build(films, layout, first)
+    with open_engine(layout, retriever="anchors") as engine:
+        write_film(films / "d.mp4", [("black", 5), ("red", 9)])
+        build(films, layout, first)
+        assert "d.mp4" in {name for name, *_ in answers(engine)}
+
+
+def test_anchors_can_only_be_searched_where_they_are_kept(
+    films: Path, layout: IndexLayout, tmp_path: Path, first: TrainedLocaliser
+) -> None:
+    build(films, layout, None)
+    with pytest.raises(ConfigError, match="needs a trained localiser"):
+        open_engine(layout, retriever="anchors")
+    derive_anchors(layout, first, storage=StorageSettings())
+    with pytest.raises(ConfigError, match=r"storage\.anchor_index"):
+        open_engine(layout, retriever="anchors")
+    derive_anchors(layout, first, storage=STORAGE)
+    open_engine(layout, retriever="anchors").close()
+    with pytest.raises(ConfigError, match="searched by training-free"):
+        open_engine(layout, retriever="anchors", localiser="training-free")
