@@ -6,7 +6,7 @@ boundaries, and for the cosine that `SoonetConfig.clip_weight` adds.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,11 +37,15 @@ class _Anchors:
     """``[num_anchors]`` position of the candidate each belongs to, rising."""
     rows: NDArray[np.int64]
     """``[num_anchors]`` row in its video, rising for each."""
+    spans: NDArray[np.float64]
+    """``[num_anchors, 2]`` seconds in its video."""
     scores: NDArray[np.float32]
     """``s1 + s2`` (`models.soonet_query`)."""
 
     def __getitem__(self, chosen: NDArray[np.int64]) -> "_Anchors":
-        return _Anchors(self.candidates[chosen], self.rows[chosen], self.scores[chosen])
+        return _Anchors(
+            self.candidates[chosen], self.rows[chosen], self.spans[chosen], self.scores[chosen]
+        )
 
 
 class SoonetLocaliser:
@@ -91,18 +95,23 @@ class SoonetLocaliser:
 
     def _scored(self, vector: NDArray[np.float32], candidates: Sequence[Candidate]) -> _Anchors:
         """The anchors inside the stretches."""
-        numbers = [np.empty(0, np.int64)]
-        rows, scores = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
+        none = np.empty(0, np.int64)
+        found = [_Anchors(none, none, np.empty((0, 2)), np.empty(0, np.float32))]
         for number, candidate in enumerate(candidates):
             duration = candidate.video.duration_seconds
             pieces = [self._grid.rows_between(duration, *each) for each in candidate.stretches]
-            wanted = np.unique(np.concatenate([np.empty(0, np.int64), *pieces]))
-            stored = self._arrays(candidate.video, wanted)
-            # a video without frames has a duration but no anchors
-            numbers.append(np.full(len(stored.norms), number))
-            rows.append(wanted[: len(stored.norms)])
-            scores.append(score_anchors(vector, stored.vectors))
-        return _Anchors(np.concatenate(numbers), np.concatenate(rows), np.concatenate(scores))
+            rows = np.unique(np.concatenate([none, *pieces]))
+            stored = self._arrays(candidate.video, rows)
+            rows = rows[: len(stored.norms)]  # a video of which no frame is stored has no anchors
+            spans = self._grid.spans_of(rows, duration)
+            scores = score_anchors(vector, stored.vectors)
+            found.append(_Anchors(np.full(len(rows), number), rows, spans, scores))
+        return _Anchors(
+            np.concatenate([each.candidates for each in found]),
+            np.concatenate([each.rows for each in found]),
+            np.concatenate([each.spans for each in found]),
+            np.concatenate([each.scores for each in found]),
+        )
 
     def _arrays(self, video: StoredVideo, rows: NDArray[np.int64] | None) -> AnchorArrays:
         """Stored anchors; where a video has none they are computed from its frames."""
@@ -119,14 +128,16 @@ class SoonetLocaliser:
         self, vector: NDArray[np.float32], anchors: _Anchors, candidates: Sequence[Candidate]
     ) -> _Anchors:
         """The best anchors of each scale by their first stage, with both stages: read and computed for each query."""
-        lengths = self._spans(anchors, candidates)[1]
+        scales = np.empty(len(anchors.rows), np.int64)
+        for number, candidate in enumerate(candidates):
+            mine = anchors.candidates == number
+            scales[mine] = self._grid.scales_of(
+                anchors.rows[mine], candidate.video.duration_seconds
+            )
+        order = np.argsort(-anchors.scores, kind="stable")
         chosen = [
-            np.flatnonzero(lengths == length)[
-                np.argsort(-anchors.scores[lengths == length], kind="stable")[
-                    :_SECOND_STAGE_ANCHORS
-                ]
-            ]
-            for length in self._grid.lengths
+            order[scales[order] == scale][:_SECOND_STAGE_ANCHORS]
+            for scale in range(self._grid.num_scales)
         ]
         kept = anchors[np.sort(np.concatenate(chosen))]
         scores = kept.scores.copy()
@@ -137,36 +148,20 @@ class SoonetLocaliser:
             scores[mine] += second_stage(
                 self._model, vector, kept.rows[mine], frames.read, video.duration_seconds
             )
-        return _Anchors(kept.candidates, kept.rows, scores)
+        return replace(kept, scores=scores)
 
     def _apart(
         self, anchors: _Anchors, candidates: Sequence[Candidate], limit: int
     ) -> NDArray[np.int64]:
         """The best anchors of which none overlaps a better one of its video too much: positions, best first."""
         order = np.argsort(-anchors.scores, kind="stable")
-        spans, _ = self._spans(anchors, candidates)
         # one time line for all videos, one behind the other
         ends = np.cumsum([0.0, *(each.video.duration_seconds + 1.0 for each in candidates)])
-        line = spans + ends[anchors.candidates, None]
+        line = anchors.spans + ends[anchors.candidates, None]
         kept = suppress_overlaps(
             line[order], anchors.scores[order].astype(np.float64), self._overlap, limit
         )
         return order[kept]
-
-    def _spans(
-        self, anchors: _Anchors, candidates: Sequence[Candidate]
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Spans ``[num_anchors, 2]`` in seconds, and lengths in grid frames."""
-        spans = np.empty((len(anchors.rows), 2))
-        lengths = np.empty(len(anchors.rows), np.int64)
-        starts = np.searchsorted(anchors.candidates, np.arange(len(candidates) + 1))
-        for number, candidate in enumerate(candidates):
-            here = slice(starts[number], starts[number + 1])
-            duration = candidate.video.duration_seconds
-            spans[here] = self._grid.spans_of(anchors.rows[here], duration)
-            bounds = self._grid.frame_bounds(anchors.rows[here], duration)
-            lengths[here] = bounds[:, 1] - bounds[:, 0]
-        return spans, lengths
 
     def _bounded(
         self, query: Query, text: NDArray[np.float32], video: StoredVideo, rows: NDArray[np.int64]

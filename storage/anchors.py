@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from storage.errors import IndexDirectoryError
 from storage.layout import sync_directory, write_whole
+from storage.mapped import DamagedFile, map_tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,26 +73,19 @@ class AnchorStore:
         """
         path = self.path(uid)
         try:
-            with safe_open(path, framework="numpy") as file:
-                vectors, norms = file.get_slice("vectors"), file.get_tensor("norms")
-                num_anchors, width = vectors.get_shape()
-                if rows is None:
-                    rows = np.arange(num_anchors)
-                if len(rows) and not 0 <= rows[0] <= rows[-1] < num_anchors:
-                    raise IndexDirectoryError(
-                        f"{path} has {num_anchors} anchors, not as many as its video. {_NEXT_STEP}"
-                    )
-                # anchors of one scale lie side by side, so a stretch of video is one run per scale
-                ends = np.flatnonzero(np.diff(rows, append=np.iinfo(np.int64).max) != 1) + 1
-                runs = zip(np.concatenate([[0], ends[:-1]]), ends, strict=True) if len(rows) else ()
-                parts = [vectors[int(rows[a]) : int(rows[b - 1]) + 1] for a, b in runs]
-                return AnchorArrays(
-                    np.concatenate([np.empty((0, width), np.float16), *parts]), norms[rows]
-                )
-        except (OSError, SafetensorError) as error:
+            tensors = map_tensors(path)
+            vectors, norms = tensors["vectors"], tensors["norms"]
+        except (OSError, DamagedFile, KeyError) as error:
             raise IndexDirectoryError(
                 f"the stored anchors {path} are missing or damaged ({error}). {_NEXT_STEP}"
             ) from error
+        if rows is None:
+            return AnchorArrays(vectors.copy(), norms.copy())
+        if len(rows) and not 0 <= rows[0] <= rows[-1] < len(norms):
+            raise IndexDirectoryError(
+                f"{path} has {len(norms)} anchors, not as many as its video. {_NEXT_STEP}"
+            )
+        return AnchorArrays(vectors[rows], norms[rows])
 
     def delete(self, uid: str) -> None:
         """Forgets a video's anchors; nothing happens where there are none."""

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from storage.errors import IndexDirectoryError
 from storage.layout import sync_directory, write_whole
+from storage.mapped import DamagedFile, map_tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,23 +60,15 @@ class FeatureStore:
         """The frames inside each half-open span of seconds; only their bytes are read."""
         path = self.path(uid)
         try:
-            with safe_open(path, framework="numpy") as file:
-                pts = file.get_tensor("pts_seconds")
-                frames = file.get_slice("frames")
-                dim = frames.get_shape()[1]
-                bounds = [np.searchsorted(pts, span, side="left").tolist() for span in spans]
-                return [
-                    # safetensors refuses an empty slice
-                    FrameFeatures(
-                        frames[a:b] if a < b else np.empty((0, dim), np.float16), pts[a:b]
-                    )
-                    for a, b in bounds
-                ]
-        except (OSError, SafetensorError) as error:
+            tensors = map_tensors(path)
+            pts, frames = tensors["pts_seconds"], tensors["frames"]
+        except (OSError, DamagedFile, KeyError) as error:
             raise IndexDirectoryError(
                 f"the stored features {path} are missing or damaged ({error}). "
                 "Run `scanonce forget` on the video and index it again."
             ) from error
+        bounds = [np.searchsorted(pts, span, side="left") for span in spans]
+        return [FrameFeatures(frames[a:b].copy(), pts[a:b].copy()) for a, b in bounds]
 
     def delete(self, uid: str) -> None:
         """Forgets a video's features; nothing happens where there are none."""
