@@ -87,7 +87,7 @@ class TrainedLocaliser:
 
     def query_vectors(self, features: TextFeatures) -> NDArray[np.float32]:
         """What stored vectors are multiplied with, ``[M, width]``; only where `collapses`."""
-        return np.stack([self.model.query_vector(text) for text in self.texts(features)])
+        return self.model.query_vectors_of(self.texts(features))
 
 
 def load_localiser(name: str, *, device: str = "cpu") -> TrainedLocaliser:
