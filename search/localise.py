@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.clip4clip import pool_spans, unit
-from search.curve import find_spans, suppress_overlaps, z_scores
+from search.curve import Stretch, find_spans_each, suppress_overlaps, z_scores
 from storage.anchors import AnchorArrays
 from storage.features import FrameFeatures
 from storage.records import Span
 
 _SPANS_PER_STRETCH = 8
+_FEWEST_POOLED, _POOLED_PER_MOMENT = 64, 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -161,37 +162,48 @@ class TrainingFree:
 
     def locate(self, query: Query, candidates: Sequence[Candidate], *, top: int) -> list[Proposal]:
         """See `Localiser.locate`."""
-        proposals: list[Proposal] = []
+        owners: list[int] = []
+        units: list[NDArray[np.float32]] = []
+        cosines: list[NDArray[np.float32]] = []
+        stretches: list[Stretch] = []
         for number, candidate in enumerate(candidates):
             stored = candidate.video.frames(candidate.stretches)
             for (_, end), frames in zip(candidate.stretches, stored, strict=True):
-                proposals += self._in_stretch(query, number, frames, end)
-        return best_apart(proposals, overlap=self._overlap)
-
-    def _in_stretch(
-        self, query: Query, number: int, frames: FrameFeatures, end_seconds: float
-    ) -> list[Proposal]:
-        units = unit(frames.frames)
-        found = find_spans(
-            z_scores(units @ query.joint, query.mean, query.std),
-            frames.pts_seconds,
-            end_seconds=end_seconds,
+                owners.append(number)
+                units.append(unit(frames.frames))
+                cosines.append(units[-1] @ query.joint)
+                curve = z_scores(cosines[-1], query.mean, query.std)
+                stretches.append(Stretch(curve, frames.pts_seconds, end))
+        found = find_spans_each(
+            stretches,
             longest_seconds=self._longest_seconds,
             top=_SPANS_PER_STRETCH,
             overlap=self._overlap,
         )
-        bounds = np.array([(each.span.start_seconds, each.span.end_seconds) for each in found])
-        if not len(bounds):
-            return []
-        scores = pool_spans(units, frames.pts_seconds, bounds) @ query.joint
-        return [
-            Proposal(number, each.span, score)
-            for each, score in zip(found, scores.tolist(), strict=True)
+        spans = [(k, each.span) for k, group in enumerate(found) for each in group]
+        # pooling is most of the work: spans whose frames are far from the best on average are not worth it
+        means = np.array([_mean_inside(cosines[k], stretches[k], span) for k, span in spans])
+        promising = np.argsort(-means, kind="stable")[
+            : max(_FEWEST_POOLED, _POOLED_PER_MOMENT * top)
         ]
+        proposals = []
+        for number in promising.tolist():
+            k, span = spans[number]
+            bounds = np.array([(span.start_seconds, span.end_seconds)])
+            (score,) = pool_spans(units[k], stretches[k].pts_seconds, bounds) @ query.joint
+            proposals.append(Proposal(owners[k], span, float(score)))
+        return best_apart(proposals, overlap=self._overlap)
 
     def curve(self, query: Query, video: StoredVideo) -> Curve:
         """The cosine of every frame."""
         return frame_curve(query, video)
+
+
+def _mean_inside(cosines: NDArray[np.float32], stretch: Stretch, span: Span) -> float:
+    """Mean cosine of the frames in a span, or of the one before it where it has none."""
+    first, last = np.searchsorted(stretch.pts_seconds, (span.start_seconds, span.end_seconds))
+    first = min(first, max(0, last - 1))
+    return float(cosines[first : max(last, first + 1)].mean())
 
 
 def frame_curve(query: Query, video: StoredVideo) -> Curve:

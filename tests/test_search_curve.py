@@ -1,19 +1,24 @@
 """The training-free localiser and temporal NMS: pure arithmetic."""
 
-from itertools import pairwise
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from search.curve import ScoredSpan, find_spans, suppress_overlaps, z_scores
+from search.curve import (
+    ScoredSpan,
+    Stretch,
+    change_points,
+    find_spans,
+    find_spans_each,
+    running_max,
+    snap,
+    suppress_overlaps,
+    z_scores,
+)
 from search.rank import background_level, margins
-from search.retrieve import merge, neighbourhoods
-from storage.clips import ClipGrid
-from storage.records import Span, Video, clip_id
+from storage.records import Span
 
 curves = arrays(np.float64, st.integers(1, 60), elements=st.floats(-5, 5, width=16))
 
@@ -40,12 +45,27 @@ def step(num_frames: int, first: int, last: int, height: float = 3.0) -> np.ndar
     return curve
 
 
-@pytest.mark.parametrize(("first", "last"), [(10, 20), (0, 6), (50, 60), (30, 31), (5, 55)])
+def seen(first: int, last: int, num_frames: int) -> Span:
+    """The span of frames at 2 fps: a cut lies halfway between two frames."""
+    return Span(
+        max(0.0, first / 2 - 0.25), num_frames / 2 if last == num_frames else last / 2 - 0.25
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "last"), [(10, 20), (0, 6), (50, 60), (30, 31), (5, 55), (0, 60), (17, 36)]
+)
 def test_a_clean_step_is_found_to_the_frame(first: int, last: int) -> None:
-    best = find(step(60, first, last))[0].span
-    exact = (first / 2, last / 2)
-    # lengths are tried in steps of a tenth: an edge may be off by half of that
-    assert Span(*exact).tiou(best) > 0.9
+    assert find(step(60, first, last))[0].span == seen(first, last, 60)
+
+
+@given(st.integers(0, 399), st.integers(1, 400))
+def test_a_step_is_found_nearly_to_the_frame_wherever_it_is_and_however_long(
+    first: int, length: int
+) -> None:
+    last = min(first + length, 400)
+    best = find(step(400, first, last), longest=400.0, top=1)[0].span
+    assert best.tiou(seen(first, last, 400)) > 0.95
 
 
 def test_noise_moves_the_edges_little() -> None:
@@ -108,7 +128,124 @@ def test_spans_do_not_depend_on_the_encoders_level_and_spread(
 def test_no_span_is_longer_than_allowed_unless_it_is_a_single_frame() -> None:
     for found in find(step(60, 5, 55), longest=4.0, top=50):
         assert found.span.duration_seconds <= 4.0
-    assert find(np.ones(3), fps=0.1, longest=4.0)[0].span.duration_seconds == pytest.approx(10)
+    assert find(np.ones(3), fps=0.1, longest=4.0)[0].span.duration_seconds > 9
+
+
+@pytest.mark.parametrize("level", [-3.0, 0.0, 3.0])
+@pytest.mark.parametrize("num_frames", [1, 2, 7, 16, 59, 120])
+def test_a_stretch_that_is_equally_good_throughout_is_one_span(
+    num_frames: int, level: float
+) -> None:
+    (only,) = find(np.full(num_frames, level))
+    assert only.span == Span(0.0, num_frames / 2)
+
+
+@given(st.lists(curves, max_size=4), st.sampled_from([1.0, 2.0, 5.0]))
+def test_stretches_do_not_influence_each_other(several: list[np.ndarray], fps: float) -> None:
+    several.append(np.zeros(0))
+    stretches = [
+        Stretch(curve, 7.0 + np.arange(len(curve)) / rate, 7.0 + len(curve) / rate)
+        for rate, curve in zip([fps, 2.0, 2.0, 0.3, 2.0], several, strict=False)
+    ]
+    together = find_spans_each(stretches, longest_seconds=20.0, top=4, overlap=0.3)
+    alone = [
+        find_spans(
+            each.curve,
+            each.pts_seconds,
+            end_seconds=each.end_seconds,
+            longest_seconds=20.0,
+            top=4,
+            overlap=0.3,
+        )
+        for each in stretches
+    ]
+    assert together == alone
+
+
+@given(curves, st.integers(0, 4000))
+def test_spans_move_with_the_clock(curve: np.ndarray, seconds: int) -> None:
+    (early,), (late,) = (
+        find_spans_each(
+            [Stretch(curve, begin + np.arange(len(curve)) / 2, begin + len(curve) / 2)],
+            longest_seconds=20.0,
+            top=5,
+            overlap=0.3,
+        )
+        for begin in (0.0, float(seconds))
+    )
+    assert [each.contrast for each in early] == [each.contrast for each in late]
+    for here, there in zip(early, late, strict=True):
+        assert here.span.start_seconds + seconds == there.span.start_seconds
+        assert here.span.end_seconds + seconds == there.span.end_seconds
+
+
+@given(curves)
+def test_low_frames_far_away_do_not_move_the_best_span(curve: np.ndarray) -> None:
+    curve = np.concatenate([np.full(20, -9.0), curve + 10.0, np.full(20, -9.0)])
+    longer = np.append(curve, np.full(60, -9.0))
+    assert find(curve, longest=100.0)[0] == find(longer, longest=100.0)[0]
+
+
+def test_of_equal_moments_the_earlier_comes_first() -> None:
+    found = find(step(300, 200, 212) + step(300, 31, 43) + step(300, 90, 102), longest=300.0, top=3)
+    assert [each.span for each in found] == [
+        seen(first, first + 12, 300) for first in (31, 90, 200)
+    ]
+    assert len({each.contrast for each in found}) == 1
+
+
+@given(curves, st.integers(0, 70))
+def test_a_running_maximum_is_that_of_every_window(values: np.ndarray, reach: int) -> None:
+    expected = [
+        values[max(0, k - reach) : k + reach + 1].max(initial=-np.inf) for k in range(len(values))
+    ]
+    assert running_max(values, reach).tolist() == expected
+
+
+def shots(*lengths: int, noise: float = 0.1, seed: int = 0) -> np.ndarray:
+    """Unit vectors of frames: shots of the given lengths, each around a direction of its own."""
+    rng = np.random.default_rng(seed)
+    frames = np.repeat(rng.normal(size=(len(lengths), 32)), lengths, axis=0)
+    frames += noise * rng.normal(size=frames.shape)
+    units: np.ndarray = frames / np.linalg.norm(frames, axis=1, keepdims=True)
+    return units.astype(np.float32)
+
+
+def test_shots_change_halfway_between_the_last_frame_and_the_first() -> None:
+    units = shots(20, 6, 40, 9, 25)
+    assert change_points(units, np.arange(100) / 2).tolist() == [9.75, 12.75, 32.75, 37.25]
+
+
+@given(st.integers(0, 40), st.sampled_from([0.0, 0.01, 0.3]), st.integers(0, 50))
+def test_one_shot_has_hardly_any_change_point(num_frames: int, noise: float, seed: int) -> None:
+    points = change_points(shots(num_frames, noise=noise, seed=seed), np.arange(num_frames) / 2)
+    assert len(points) <= num_frames // 20
+
+
+spans_in_film = st.lists(
+    st.tuples(st.floats(0, 50), st.floats(0.1, 20)).map(lambda each: (each[0], sum(each))),
+    max_size=10,
+)
+points_in_film = st.lists(st.floats(0, 80), max_size=10).map(lambda each: np.array(sorted(each)))
+
+
+@given(spans_in_film, points_in_film, st.floats(0, 100))
+def test_snapping_never_inverts_or_empties_and_moves_no_edge_out_of_reach(
+    rows: list[tuple[float, float]], points: np.ndarray, reach: float
+) -> None:
+    spans = np.array(rows).reshape(-1, 2)
+    snapped = snap(spans, points, reach)
+    assert snapped.shape == spans.shape
+    assert (snapped[:, 0] < snapped[:, 1]).all()
+    moved = snapped != spans
+    assert (np.abs(snapped - spans) <= reach).all()
+    assert np.isin(snapped[moved], points).all()
+
+
+def test_an_edge_goes_to_the_nearest_change_point_within_reach() -> None:
+    spans = np.array([[4.2, 9.5], [4.2, 4.4], [20.0, 30.0]])
+    points = np.array([4.0, 5.0, 10.0])
+    assert snap(spans, points, 1.0).tolist() == [[4.0, 10.0], [4.2, 4.4], [20.0, 30.0]]
 
 
 @given(
@@ -141,22 +278,3 @@ def test_a_margin_is_the_best_above_the_mean_of_the_background() -> None:
     np.testing.assert_allclose(
         margins(np.array([0.5, 0.3], np.float32), backgrounds), [0.3, 0.2], atol=1e-6
     )
-
-
-@given(st.lists(st.tuples(st.floats(0, 100), st.floats(0, 10)), max_size=20))
-def test_merged_stretches_cover_the_same_and_keep_apart(pairs: list[tuple[float, float]]) -> None:
-    stretches = [(start, start + length) for start, length in pairs]
-    merged = merge(stretches)
-    assert all(a[1] < b[0] for a, b in pairwise(merged))
-    for start, end in stretches:
-        assert any(a <= start and end <= b for a, b in merged)
-    edges = {edge for pair in stretches for edge in pair}
-    assert all(a in edges and b in edges for a, b in merged)
-
-
-def test_candidates_open_stretches_around_them_inside_their_video() -> None:
-    video = Video(3, "uid", "indexed", 100.0, 200, (Path("a.mp4"),))
-    grid = ClipGrid((4.0,), 0.5)
-    ids = [clip_id(3, 0), clip_id(3, 1), clip_id(3, 40), clip_id(9, 0)]
-    found = neighbourhoods(ids, {3: video}, grid, context_seconds=10.0)
-    assert found == {3: [(0.0, 16.0), (70.0, 94.0)]}
