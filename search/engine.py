@@ -323,9 +323,13 @@ class SearchEngine:
             return FixedClips(overlap=settings.nms_overlap)
         if settings.localiser == "training-free" or self._trained is None:
             return TrainingFree(
-                longest_seconds=settings.longest_moment_seconds, overlap=settings.nms_overlap
+                longest_seconds=settings.longest_moment_seconds,
+                overlap=settings.nms_overlap,
+                snap_seconds=settings.snap_seconds,
             )
-        return SoonetLocaliser(self._trained, overlap=settings.nms_overlap)
+        return SoonetLocaliser(
+            self._trained, overlap=settings.nms_overlap, snap_seconds=settings.snap_seconds
+        )
 
     def _open_anchors(self) -> LibraryIndex:
         trained, store = self._trained, self._anchor_store

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.clip4clip import pool_spans, unit
-from search.curve import Stretch, find_spans_each, suppress_overlaps, z_scores
+from search.curve import Stretch, change_points, find_spans_each, snap, suppress_overlaps, z_scores
 from storage.anchors import AnchorArrays
 from storage.features import FrameFeatures
 from storage.records import Span
@@ -151,10 +151,13 @@ class TrainingFree:
 
     name = "training-free"
 
-    def __init__(self, *, longest_seconds: float, overlap: float) -> None:
-        """``longest_seconds``: no moment is longer; ``overlap``: see `search.curve.suppress_overlaps`."""
+    def __init__(
+        self, *, longest_seconds: float, overlap: float, snap_seconds: float = 0.0
+    ) -> None:
+        """``longest_seconds``: no moment is longer; ``overlap`` and ``snap_seconds``: see `search.curve`."""
         self._longest_seconds = longest_seconds
         self._overlap = overlap
+        self._snap_seconds = snap_seconds
 
     def scan(self, frames: FrameFeatures, duration_seconds: float) -> AnchorArrays | None:
         """Needs nothing but the frames."""
@@ -190,8 +193,11 @@ class TrainingFree:
         for number in promising.tolist():
             k, span = spans[number]
             bounds = np.array([(span.start_seconds, span.end_seconds)])
-            (score,) = pool_spans(units[k], stretches[k].pts_seconds, bounds) @ query.joint
-            proposals.append(Proposal(owners[k], span, float(score)))
+            pts = stretches[k].pts_seconds
+            if self._snap_seconds:
+                bounds = snap(bounds, change_points(units[k], pts), self._snap_seconds)
+            (score,) = pool_spans(units[k], pts, bounds) @ query.joint
+            proposals.append(Proposal(owners[k], Span(*bounds[0].tolist()), float(score)))
         return best_apart(proposals, overlap=self._overlap)
 
     def curve(self, query: Query, video: StoredVideo) -> Curve:

@@ -35,6 +35,11 @@ class SearchSettings(BaseModel):
     longest_moment_seconds: float = Field(
         default=60.0, gt=0, description="longest span that is looked for"
     )
+    snap_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        description="edges of moments move to a change of shot that is this near; 0: they stay",
+    )
     nms_overlap: float = Field(
         default=0.3,
         ge=0,

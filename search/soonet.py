@@ -15,7 +15,7 @@ from models.clip4clip import pool_spans, unit
 from models.encoder import TextFeatures
 from models.localiser import TrainedLocaliser
 from models.soonet_query import refine, score_anchors, second_stage, sigmoid
-from search.curve import suppress_overlaps
+from search.curve import change_points, snap, suppress_overlaps
 from search.localise import Candidate, Curve, Proposal, Query, StoredVideo, best_apart
 from search.retrieve import merge
 from storage.anchors import AnchorArrays
@@ -51,12 +51,15 @@ class _Anchors:
 class SoonetLocaliser:
     """A trained SOONet."""
 
-    def __init__(self, trained: TrainedLocaliser, *, overlap: float) -> None:
-        """``overlap``: see `search.curve.suppress_overlaps`."""
+    def __init__(
+        self, trained: TrainedLocaliser, *, overlap: float, snap_seconds: float = 0.0
+    ) -> None:
+        """``overlap``, ``snap_seconds``: see `search.curve.suppress_overlaps` and `search.curve.snap`."""
         self._trained = trained
         self._model = trained.model
         self._grid = trained.grid
         self._overlap = overlap
+        self._snap_seconds = snap_seconds
 
     @property
     def name(self) -> str:
@@ -179,7 +182,14 @@ class SoonetLocaliser:
             frames.read,
             video.duration_seconds,
         )
-        cosines = pool_spans(unit(frames.features), frames.pts_seconds, spans) @ query.joint
+        units = [unit(piece.frames) for piece in frames.pieces]
+        if self._snap_seconds:
+            points = [
+                change_points(each, piece.pts_seconds)
+                for each, piece in zip(units, frames.pieces, strict=True)
+            ]
+            spans = snap(spans, np.concatenate(points), self._snap_seconds)
+        cosines = pool_spans(np.concatenate(units), frames.pts_seconds, spans) @ query.joint
         return spans, cosines.astype(np.float64)
 
     def curve(self, query: Query, video: StoredVideo) -> Curve:
@@ -210,9 +220,9 @@ class _Frames:
         around = merge(
             [(max(0.0, start), end) for start, end in (spans + lengths * [-1.0, 1.0]).tolist()]
         )
-        pieces = video.frames(around)
-        self.features = np.concatenate([piece.frames for piece in pieces])
-        self.pts_seconds = np.concatenate([piece.pts_seconds for piece in pieces])
+        self.pieces = video.frames(around)
+        self.features = np.concatenate([piece.frames for piece in self.pieces])
+        self.pts_seconds = np.concatenate([piece.pts_seconds for piece in self.pieces])
 
     def read(self, first: int, last: int) -> NDArray[np.float16]:
         """A `models.soonet_query.FrameReader`."""
