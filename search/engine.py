@@ -10,7 +10,7 @@ text tower once, and decodes nothing.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -143,33 +143,76 @@ class SearchEngine:
         """What finds the moments."""
         return self._localiser
 
-    def search(self, text: str, *, top: int | None = None) -> SearchResult:
+    @property
+    def videos(self) -> Mapping[int, Video]:
+        """Searchable videos by id."""
+        return self._videos
+
+    def search(
+        self, text: str, *, top: int | None = None, within: Collection[int] | None = None
+    ) -> SearchResult:
         """The moments that show what the sentence says.
 
         Args:
             text: a sentence in the language of the encoder.
             top: at most so many moments; the setting where None.
+            within: ids of the videos to look in; all where None.
 
         Raises:
             QueryError: the sentence is empty.
             IndexDirectoryError: the index was damaged or removed meanwhile.
         """
-        return self.search_many([text], top=top)[0]
+        return self.search_many([text], top=top, within=within)[0]
 
-    def search_many(self, texts: Sequence[str], *, top: int | None = None) -> list[SearchResult]:
+    def search_many(
+        self,
+        texts: Sequence[str],
+        *,
+        top: int | None = None,
+        within: Collection[int] | None = None,
+    ) -> list[SearchResult]:
         """Several sentences at once: encoded together and looked up together, one result each, in their order."""
         _refuse_empty(texts)
         if not texts:
             return []
+
+        def answer() -> list[SearchResult]:
+            begin = time.perf_counter()
+            features = self._encoder.encode_text_features(texts)
+            text_ms = (time.perf_counter() - begin) * 1e3
+            return self._answer(texts, features, self._localiser, top, within, text_ms)
+
+        return self._retried(answer)
+
+    def similar(
+        self,
+        video_id: int,
+        span: Span,
+        *,
+        top: int | None = None,
+        within: Collection[int] | None = None,
+    ) -> SearchResult:
+        """Moments that look like this one, which is among them: by the embedding of its own frames.
+
+        A trained localiser reads sentences, so these are found by the curve of frame scores.
+
+        Raises:
+            QueryError: there is no such video.
+        """
         self._follow_changes()
-        wanted = self._settings.top if top is None else top
-        try:
-            return self._search(texts, wanted)
-        except IndexDirectoryError:
-            # another localiser's arrays may have taken the place of those just looked for
-            if not self._follow_changes():
-                raise
-            return self._search(texts, wanted)
+        video = self._video(video_id)
+
+        def answer() -> list[SearchResult]:
+            begin = time.perf_counter()
+            (stored,) = self._features.read_between(video.uid, [(0.0, np.inf)])
+            bounds = np.array([(span.start_seconds, span.end_seconds)])
+            picture = pool_spans(unit(stored.frames), stored.pts_seconds, bounds)
+            read_ms = (time.perf_counter() - begin) * 1e3
+            text = f"like {video.path.name}"
+            features = TextFeatures(picture, np.empty((1, 0), np.float32))
+            return self._answer([text], features, self._by_frames, top, within, read_ms)
+
+        return self._retried(answer)[0]
 
     def curve(self, text: str, video_id: int) -> Curve:
         """How well each piece of a video fits a sentence, over the whole of it.
@@ -179,78 +222,92 @@ class SearchEngine:
         """
         _refuse_empty([text])
         self._follow_changes()
-        if video_id not in self._videos:
-            raise QueryError(
-                f"there is no video {video_id}; search again, it may have been forgotten"
-            )
+        video = self._video(video_id)
         features = self._encoder.encode_text_features([text])
         background = self._library.background(unit(features.joint))[0]
-        return self._localiser.curve(
-            _query(features, 0, background), self._stored(self._videos[video_id])
-        )
+        return self._localiser.curve(_query(features, 0, background), self._stored(video))
 
-    def _search(self, texts: Sequence[str], top: int) -> list[SearchResult]:
-        """Text tower and library once for all sentences, then each on its own."""
+    def _video(self, video_id: int) -> Video:
+        if video_id not in self._videos:
+            raise QueryError(f"there is no video {video_id}; search again, it may be forgotten")
+        return self._videos[video_id]
+
+    def _retried(self, answer: Callable[[], list[SearchResult]]) -> list[SearchResult]:
+        """The answer from the library as it is now."""
+        self._follow_changes()
+        try:
+            return answer()
+        except IndexDirectoryError:
+            # another localiser's arrays may have taken the place of those just looked for
+            if not self._follow_changes():
+                raise
+            return answer()
+
+    def _answer(
+        self,
+        texts: Sequence[str],
+        features: TextFeatures,
+        localiser: Localiser,
+        top: int | None,
+        within: Collection[int] | None,
+        encoding_ms: float,
+    ) -> list[SearchResult]:
+        """Library once for all queries, then each on its own."""
         begin = time.perf_counter()
-        features = self._encoder.encode_text_features(texts)
+        top = self._settings.top if top is None else top
         embeddings = unit(features.joint)
-        encoded = time.perf_counter()
         # clips of all scales overlap: several of them name one moment
         depth = max(self._settings.candidate_clips, _CLIPS_PER_MOMENT * top)
-        best_clips, clip_ids = self._library.search(embeddings, depth)
+        allowed = None if within is None else self._library.mask(within)
+        best_clips, clip_ids = self._library.search(embeddings, depth, allowed=allowed)
         backgrounds = self._library.background(embeddings)
-        if self._anchors is not None:
-            found, ids = self._anchors.search(
-                self._trained_or_fail().query_vectors(features), depth
-            )
-        else:
-            found, ids = best_clips, clip_ids
+        by_anchors = self._anchors is not None and localiser is self._localiser
+        found, ids = best_clips, clip_ids
+        if self._anchors is not None and by_anchors:
+            vectors = self._trained_or_fail().query_vectors(features)
+            allowed = None if within is None else self._anchors.mask(within)
+            found, ids = self._anchors.search(vectors, depth, allowed=allowed)
         shared = {
-            "text": (encoded - begin) * 1e3 / len(texts),
-            "library": (time.perf_counter() - encoded) * 1e3 / len(texts),
+            "text": encoding_ms / len(texts),
+            "library": (time.perf_counter() - begin) * 1e3 / len(texts),
         }
         results = []
         for k, text in enumerate(texts):
             begin = time.perf_counter()
             query = _query(features, k, backgrounds[k])
-            moments = self._moments(query, ids[k][np.isfinite(found[k])], found[k], top)
+            real = np.isfinite(found[k])
+            candidates = self._candidates(ids[k][real], found[k][real], by_anchors=by_anchors)
+            proposals = localiser.locate(query, list(candidates.values()), top=top)
             nothing = self._nothing_stands_out(best_clips[k], backgrounds[k])
             shown = min(top, self._settings.nearest_shown) if nothing else top
+            videos = [self._videos[video_id] for video_id in candidates]
+            moments = tuple(
+                Moment(video.video_id, video.path, each.span, each.score)
+                for each in proposals[:shown]
+                for video in [videos[each.candidate]]
+            )
             took = {**shared, "moments": (time.perf_counter() - begin) * 1e3}
             timings = {**took, "total": sum(took.values())}
-            results.append(SearchResult(text, tuple(moments[:shown]), nothing, timings))
+            results.append(SearchResult(text, moments, nothing, timings))
         return results
 
-    def _moments(
-        self, query: Query, ids: NDArray[np.int64], scores: NDArray[np.float32], top: int
-    ) -> list[Moment]:
-        """What the library index found, to the moments near it."""
-        candidates = self._candidates(ids, scores)
-        proposals = self._localiser.locate(query, list(candidates.values()), top=top)
-        videos = [self._videos[video_id] for video_id in candidates]
-        return [
-            Moment(video.video_id, video.path, each.span, each.score)
-            for each in proposals
-            for video in [videos[each.candidate]]
-        ]
-
     def _candidates(
-        self, ids: NDArray[np.int64], scores: NDArray[np.float32]
+        self, ids: NDArray[np.int64], scores: NDArray[np.float32], *, by_anchors: bool
     ) -> dict[int, Candidate]:
         """The videos that were found and where to look in them, by video id."""
         found: list[tuple[int, Span]] = []
         clips: dict[int, list[tuple[Span, float]]] = {}
-        for identifier, score in zip(ids.tolist(), scores.tolist(), strict=False):
+        for identifier, score in zip(ids.tolist(), scores.tolist(), strict=True):
             video_id, ordinal = split_clip_id(identifier)
             duration = self._videos[video_id].duration_seconds
-            if self._anchors is None:
-                span = self.manifest.grid.span(ordinal, duration)
-            else:
+            if by_anchors:
                 span = self._trained_or_fail().grid.span_of(ordinal, duration)
+            else:
+                span = self.manifest.grid.span(ordinal, duration)
             found.append((video_id, span))
             clips.setdefault(video_id, []).append((span, score))
         # anchors were ranked by the localiser itself: nothing better can lie beside the best of them
-        context = self._settings.context_seconds if self._anchors is None else 0.0
+        context = 0.0 if by_anchors else self._settings.context_seconds
         return {
             video_id: Candidate(
                 self._stored(self._videos[video_id]), stretches, tuple(clips[video_id])
@@ -313,6 +370,11 @@ class SearchEngine:
                 )
         if manifest.anchors is not None:
             self._anchor_store = AnchorStore(self._layout.anchors / manifest.anchors)
+        self._by_frames = TrainingFree(
+            longest_seconds=settings.longest_moment_seconds,
+            overlap=settings.nms_overlap,
+            snap_seconds=settings.snap_seconds,
+        )
         self._localiser = self._choose_localiser()
         if settings.retriever == "anchors":
             self._anchors = self._open_anchors()
@@ -322,11 +384,7 @@ class SearchEngine:
         if settings.localiser == "clips":
             return FixedClips(overlap=settings.nms_overlap)
         if settings.localiser == "training-free" or self._trained is None:
-            return TrainingFree(
-                longest_seconds=settings.longest_moment_seconds,
-                overlap=settings.nms_overlap,
-                snap_seconds=settings.snap_seconds,
-            )
+            return self._by_frames
         return SoonetLocaliser(
             self._trained, overlap=settings.nms_overlap, snap_seconds=settings.snap_seconds
         )

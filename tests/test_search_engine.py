@@ -202,3 +202,33 @@ def test_other_weights_than_the_indexs_are_refused(layout: IndexLayout) -> None:
 def test_a_missing_index_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(IndexDirectoryError, match="scanonce index"):
         SearchEngine.open(tmp_path / "nowhere")
+
+
+def test_a_search_within_some_videos_finds_nothing_elsewhere(engine: SearchEngine) -> None:
+    by_name = {video.path.name: video.video_id for video in engine.videos.values()}
+    dull = [by_name["dull0.mp4"], by_name["dull3.mp4"]]
+    found = engine.search("red", top=20, within=dull)
+    assert {moment.video_id for moment in found.moments} <= set(dull)
+    assert {moment.video_id for moment in engine.search("red", top=20).moments} > set(dull)
+    assert engine.search("red", within=[]).moments == ()
+
+
+def test_what_looks_like_a_moment_is_found_by_its_own_frames(engine: SearchEngine) -> None:
+    first = engine.search("red").moments[0]
+    like = engine.similar(first.video_id, first.span)
+    assert [moment.path.name for moment in like.moments[:2]] == ["two-reds.mp4"] * 2
+    assert max(moment.span.tiou(first.span) for moment in like.moments[:2]) > 0.85
+    with pytest.raises(QueryError, match="no video 999"):
+        engine.similar(999, first.span)
+
+
+def test_the_curve_of_a_query_is_high_where_the_moments_are(engine: SearchEngine) -> None:
+    moment = engine.search("red").moments[0]
+    curve = engine.curve("red", moment.video_id)
+    assert curve.edges_seconds[-1] == pytest.approx(45.0)
+    inside = (curve.edges_seconds[:-1] >= moment.span.start_seconds + 1) & (
+        curve.edges_seconds[1:] <= moment.span.end_seconds - 1
+    )
+    assert curve.scores[inside].min() > curve.scores[curve.edges_seconds[:-1] < 9].max()
+    with pytest.raises(QueryError, match="no video 999"):
+        engine.curve("red", 999)
