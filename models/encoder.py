@@ -4,7 +4,8 @@
     frames = encoder.encode_frames(images)          # [N, H, W, 3] uint8 -> [N, dim]
     query = unit(encoder.encode_texts(["a red car at night"]))
 
-Both return *raw* projected features, as the published SOONet wants its frames; `models.clip4clip.unit` makes embeddings.
+Both return *raw* projected features, as the published SOONet wants its frames; `models.clip4clip.unit` makes
+embeddings.
 """
 
 from __future__ import annotations

@@ -281,8 +281,12 @@ class SearchEngine:
             nothing = self._nothing_stands_out(best_clips[k], backgrounds[k])
             shown = min(top, self._settings.nearest_shown) if nothing else top
             videos = [self._videos[video_id] for video_id in candidates]
+
+            def strength(cosine: float, mean: float = query.mean) -> float:
+                return (cosine - mean) / max(self._chance_margin, 1e-6)
+
             moments = tuple(
-                Moment(video.video_id, video.path, each.span, each.score)
+                Moment(video.video_id, video.path, each.span, each.score, strength(each.cosine))
                 for each in proposals[:shown]
                 for video in [videos[each.candidate]]
             )

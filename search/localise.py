@@ -75,6 +75,8 @@ class Proposal:
     span: Span
     score: float
     """Higher is better; comparable within one localiser and index."""
+    cosine: float
+    """Of the query with the frames in the span, pooled as a clip is."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,7 +137,7 @@ class FixedClips:
     def locate(self, query: Query, candidates: Sequence[Candidate], *, top: int) -> list[Proposal]:
         """See `Localiser.locate`."""
         proposals = [
-            Proposal(number, span, score)
+            Proposal(number, span, score, score)
             for number, candidate in enumerate(candidates)
             for span, score in candidate.clips
         ]
@@ -197,7 +199,9 @@ class TrainingFree:
             if self._snap_seconds:
                 bounds = snap(bounds, change_points(units[k], pts), self._snap_seconds)
             (score,) = pool_spans(units[k], pts, bounds) @ query.joint
-            proposals.append(Proposal(owners[k], Span(*bounds[0].tolist()), float(score)))
+            proposals.append(
+                Proposal(owners[k], Span(*bounds[0].tolist()), float(score), float(score))
+            )
         return best_apart(proposals, overlap=self._overlap)
 
     def curve(self, query: Query, video: StoredVideo) -> Curve:

@@ -86,8 +86,8 @@ class SoonetLocaliser:
             spans, cosines = self._bounded(query, text, candidates[number].video, mine.rows)
             totals = sigmoid(mine.scores + weight * cosines)
             proposals += [
-                Proposal(number, Span(*span), float(total))
-                for span, total in zip(spans.tolist(), totals, strict=True)
+                Proposal(number, Span(*span), float(total), float(cosine))
+                for span, total, cosine in zip(spans.tolist(), totals, cosines, strict=True)
             ]
         return best_apart(proposals, overlap=self._overlap)
 

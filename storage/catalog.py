@@ -788,7 +788,10 @@ def _libraries(connection: Connection) -> list[Library]:
 def _select_videos() -> Select[*tuple[Any, ...]]:
     columns = (VideoRow.id, VideoRow.uid, VideoRow.state, VideoRow.reason)
     lengths = (VideoRow.duration_seconds, VideoRow.num_frames)
-    joined: Select[*tuple[Any, ...]] = select(*columns, *lengths, FileRow.path).join(FileRow)
+    facts = (VideoRow.width, VideoRow.height, VideoRow.fps, VideoRow.codec, VideoRow.size_bytes)
+    joined: Select[*tuple[Any, ...]] = select(
+        *columns, *lengths, *facts, VideoRow.indexed_at, FileRow.path
+    ).join(FileRow)
     return joined.order_by(VideoRow.id, FileRow.path)
 
 
@@ -807,6 +810,11 @@ def _videos(rows: Sequence[Row[Any]]) -> list[Video]:
                 num_frames=first.num_frames,
                 paths=tuple(Path(row.path) for row in files if row.path is not None),
                 reason=first.reason,
+                info=VideoInfo(
+                    first.duration_seconds, first.width, first.height, first.fps, first.codec
+                ),
+                size_bytes=first.size_bytes,
+                added_at=first.indexed_at,
             )
         )
     return videos

@@ -10,6 +10,7 @@ half-open ``[start, end)``, scores are higher-is-better.
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -95,6 +96,12 @@ class Video:
     """Where the content lies now, sorted; the first one is shown."""
     reason: str | None = None
     """Why it is partial or failed."""
+    info: VideoInfo | None = None
+    """Picture size, frame rate and codec as shown; None where nobody asked the catalogue."""
+    size_bytes: int = 0
+    """Of the content."""
+    added_at: datetime | None = None
+    """When it was indexed last, UTC."""
 
     @property
     def path(self) -> Path:
@@ -111,3 +118,6 @@ class Moment:
     span: Span
     score: float
     """Higher is better; comparable within one index only. Training-free: cosine of query and moment, in [-1, 1]."""
+    strength: float = 0.0
+    """How far its frames rise above the library's mean for the query, measured in the furthest that sentences do
+    which no picture can show: at 1 it may be chance."""

@@ -241,11 +241,11 @@ def test_scores_are_those_of_both_stages_as_the_network_computes_them() -> None:
     model = localiser.model
     with torch.inference_mode():
         frames = torch.from_numpy(stored.features.frames.astype(np.float32))
-        halves = model.query_vectors(torch.from_numpy(query().states[None]))[0].split(DIM)
+        halves = model.query_vectors(torch.from_numpy(query().states[None]))[0].reshape(2, DIM)
         plain = []
         for scale, context in enumerate(model.contexts(frames[None])):
             length = localiser.grid.lengths[scale]
-            content = model.contents(frames.unflatten(0, (-1, length)))
+            content = model.contents(frames.reshape(-1, length, DIM))
             first = torch.nn.functional.normalize(context[0], dim=-1) @ halves[0]
             second = (torch.nn.functional.normalize(content, dim=-1) @ halves[1]).mean(dim=1)
             plain.append(first + second)
@@ -268,7 +268,7 @@ def test_moments_of_zero_length_and_weaker_copies_are_dropped() -> None:
     from search.localise import Proposal
 
     spans = [(Span(0, 10), 0.5), (Span(2, 6), 0.9), (Span(4, 4), 2.0), (Span(20, 30), 0.1)]
-    proposals = [Proposal(0, span, score) for span, score in spans]
-    other = Proposal(1, Span(2, 6), 0.9)
+    proposals = [Proposal(0, span, score, score) for span, score in spans]
+    other = Proposal(1, Span(2, 6), 0.9, 0.9)
     kept = best_apart([*proposals, other], overlap=OVERLAP)
     assert kept == [proposals[1], other, proposals[3]]

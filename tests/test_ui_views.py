@@ -17,7 +17,7 @@ from ui.views import (
     timings_text,
 )
 
-MOMENT = Moment(3, Path("/films/a [red] car.mp4"), Span(251.24, 3671.96), 0.3123456789)
+MOMENT = Moment(3, Path("/films/a [red] car.mp4"), Span(251.24, 3671.96), 0.3123456789, 2.5)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +58,7 @@ def test_the_json_of_a_result_is_the_documented_schema() -> None:
                 "start_seconds": 251.24,
                 "end_seconds": 3671.96,
                 "score": 0.312346,
+                "strength": 2.5,
             }
         ],
         "timings_ms": {"text": 1.235, "total": 2.0},

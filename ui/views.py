@@ -57,6 +57,7 @@ def moment_json(moment: Moment) -> dict[str, Any]:
         "start_seconds": round(moment.span.start_seconds, 3),
         "end_seconds": round(moment.span.end_seconds, 3),
         "score": round(moment.score, 6),
+        "strength": round(moment.strength, 3),
     }
 
 
