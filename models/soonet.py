@@ -70,6 +70,9 @@ class SoonetConfig:
     """Encoder whose features it was trained on; None: any of matching widths."""
     clip_weight: float = 0.0
     """How much of the cosine between the query and the frames of the span found is added to its score."""
+    curve_tiou: float = 0.0
+    """A regressed span takes its edges from the curve of frame scores where that has a span of at least this tIoU
+    with it; 0: never, as published."""
 
     def __post_init__(self) -> None:
         for name in ("hidden_dim", "num_heads", "max_positions", "frame_dim", "text_dim"):

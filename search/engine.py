@@ -390,7 +390,10 @@ class SearchEngine:
         if settings.localiser == "training-free" or self._trained is None:
             return self._by_frames
         return SoonetLocaliser(
-            self._trained, overlap=settings.nms_overlap, snap_seconds=settings.snap_seconds
+            self._trained,
+            overlap=settings.nms_overlap,
+            longest_seconds=settings.longest_moment_seconds,
+            snap_seconds=settings.snap_seconds,
         )
 
     def _open_anchors(self) -> LibraryIndex:

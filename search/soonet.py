@@ -15,7 +15,7 @@ from models.clip4clip import pool_spans, unit
 from models.encoder import TextFeatures
 from models.localiser import TrainedLocaliser
 from models.soonet_query import refine, score_anchors, second_stage, sigmoid
-from search.curve import change_points, snap, suppress_overlaps
+from search.curve import Stretch, change_points, find_spans_each, snap, suppress_overlaps, z_scores
 from search.localise import Candidate, Curve, Proposal, Query, StoredVideo, best_apart
 from search.retrieve import merge
 from storage.anchors import AnchorArrays
@@ -24,6 +24,10 @@ from storage.records import Span
 
 _SPARE = 2.0
 """Anchors that get boundaries, for each moment shown, where their frames may still change the order."""
+
+_CURVE_SPANS = 8
+_LEAST_REACH_SECONDS = 10.0
+"""Around a short anchor, so that the curve is seen to fall on either side of the moment."""
 
 _SECOND_STAGE_ANCHORS = 100
 """Of each scale, where the second stage is not stored; the paper's number."""
@@ -52,13 +56,19 @@ class SoonetLocaliser:
     """A trained SOONet."""
 
     def __init__(
-        self, trained: TrainedLocaliser, *, overlap: float, snap_seconds: float = 0.0
+        self,
+        trained: TrainedLocaliser,
+        *,
+        overlap: float,
+        longest_seconds: float = 60.0,
+        snap_seconds: float = 0.0,
     ) -> None:
-        """``overlap``, ``snap_seconds``: see `search.curve.suppress_overlaps` and `search.curve.snap`."""
+        """``longest_seconds`` bounds spans of the curve; ``overlap`` and ``snap_seconds``: see `search.curve`."""
         self._trained = trained
         self._model = trained.model
         self._grid = trained.grid
         self._overlap = overlap
+        self._longest_seconds = longest_seconds
         self._snap_seconds = snap_seconds
 
     @property
@@ -183,6 +193,8 @@ class SoonetLocaliser:
             video.duration_seconds,
         )
         units = [unit(piece.frames) for piece in frames.pieces]
+        if self._model.config.curve_tiou:
+            spans = self._edges_by_curve(query, spans, frames, units)
         if self._snap_seconds:
             points = [
                 change_points(each, piece.pts_seconds)
@@ -191,6 +203,36 @@ class SoonetLocaliser:
             spans = snap(spans, np.concatenate(points), self._snap_seconds)
         cosines = pool_spans(np.concatenate(units), frames.pts_seconds, spans) @ query.joint
         return spans, cosines.astype(np.float64)
+
+    def _edges_by_curve(
+        self,
+        query: Query,
+        spans: NDArray[np.float64],
+        frames: "_Frames",
+        units: list[NDArray[np.float32]],
+    ) -> NDArray[np.float64]:
+        """Spans with the edges of the training-free span that is the same moment, where there is one.
+
+        The network knows what happens, the curve where the pictures change: an anchor's regression is right to a
+        fraction of its length, the curve to a frame.
+        """
+        stretches = [
+            Stretch(z_scores(each @ query.joint, query.mean, query.std), piece.pts_seconds, end)
+            for each, piece, (_, end) in zip(units, frames.pieces, frames.around, strict=True)
+        ]
+        found = find_spans_each(
+            stretches,
+            longest_seconds=self._longest_seconds,
+            top=_CURVE_SPANS,
+            overlap=self._overlap,
+        )
+        others = [each.span for group in found for each in group]
+        edges = spans.copy()
+        for k, (start, end) in enumerate(spans.tolist()):
+            same = max(others, key=Span(start, end).tiou, default=None)
+            if same is not None and same.tiou(Span(start, end)) >= self._model.config.curve_tiou:
+                edges[k] = same.start_seconds, same.end_seconds
+        return edges
 
     def curve(self, query: Query, video: StoredVideo) -> Curve:
         """For each finest anchor the best score of those that cover it."""
@@ -217,10 +259,14 @@ class _Frames:
         spans = self._grid.spans_of(rows, self._duration)
         # boundaries move by less than a length, so the frames inside the regressed span are here too
         lengths = spans[:, 1:] - spans[:, :1]
-        around = merge(
-            [(max(0.0, start), end) for start, end in (spans + lengths * [-1.0, 1.0]).tolist()]
+        reach = np.maximum(lengths, _LEAST_REACH_SECONDS)
+        self.around = merge(
+            [
+                (max(0.0, start), min(end, self._duration))
+                for start, end in (spans + reach * [-1.0, 1.0]).tolist()
+            ]
         )
-        self.pieces = video.frames(around)
+        self.pieces = video.frames(self.around)
         self.features = np.concatenate([piece.frames for piece in self.pieces])
         self.pts_seconds = np.concatenate([piece.pts_seconds for piece in self.pieces])
 

@@ -70,6 +70,9 @@ LOCALISERS: dict[str, Localiser] = {
     "soonet": SoonetLocaliser(trained(), overlap=OVERLAP),
     "soonet, max pooling": SoonetLocaliser(trained(stage2_pool="max"), overlap=OVERLAP),
     "soonet, clip weight": SoonetLocaliser(trained(clip_weight=1.0), overlap=OVERLAP),
+    "soonet, edges by the curve": SoonetLocaliser(
+        trained(clip_weight=1.0, curve_tiou=0.3), overlap=OVERLAP
+    ),
     "training-free, snapped": TrainingFree(longest_seconds=60.0, overlap=OVERLAP, snap_seconds=1.0),
     "soonet, snapped": SoonetLocaliser(trained(), overlap=OVERLAP, snap_seconds=1.0),
 }

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -104,8 +104,20 @@ class FilmSpec:
         return tuple(int(n) for n in np.cumsum([0, *(s.num_frames for s in self.scenes)]))
 
 
-def random_library(seed: int, num_films: int, *, held_out: bool = False) -> list[FilmSpec]:
+def random_library(
+    seed: int,
+    num_films: int,
+    *,
+    held_out: bool = False,
+    pairs: Collection[tuple[str, str]] | None = None,
+) -> list[FilmSpec]:
     """Films of 5 to 9 scenes in which no query for one scene is answered by another.
+
+    Args:
+        seed: Of everything.
+        num_films: How many films.
+        held_out: Only of (thing, colour) pairs that training never sees, otherwise of the others.
+        pairs: If given, only these of them; one at least of a thing that flies.
 
     Raises:
         ValueError: if the world has too few different scenes for so many films.
@@ -114,17 +126,20 @@ def random_library(seed: int, num_films: int, *, held_out: bool = False) -> list
     taken: dict[tuple[str, str], list[SceneSpec]] = {}
     films = []
     for _ in range(num_films):
-        scenes = tuple(_new_scene(rng, taken, held_out) for _ in range(rng.integers(5, 10)))
+        scenes = tuple(_new_scene(rng, taken, held_out, pairs) for _ in range(rng.integers(5, 10)))
         joints: list[Joint] = ["fade" if rng.random() < 0.4 else "cut" for _ in scenes[1:]]
         films.append(FilmSpec(scenes, tuple(joints), seed=int(rng.integers(2**31))))
     return films
 
 
 def _new_scene(
-    rng: Rng, taken: dict[tuple[str, str], list[SceneSpec]], held_out: bool
+    rng: Rng,
+    taken: dict[tuple[str, str], list[SceneSpec]],
+    held_out: bool,
+    pairs: Collection[tuple[str, str]] | None,
 ) -> SceneSpec:
     for _ in range(2000):
-        scene = random_scene(rng, held_out=held_out)
+        scene = random_scene(rng, held_out=held_out, pairs=pairs)
         alike = taken.setdefault((scene.thing, scene.colour), [])
         if not any(_can_be_confused(scene, other) for other in alike):
             alike.append(scene)
@@ -146,10 +161,16 @@ def _can_be_confused(first: SceneSpec, second: SceneSpec) -> bool:
     )
 
 
-def film_views(film: FilmSpec) -> Iterator[tuple[View, View | None, float]]:
-    """What every frame shows: a view, and in a fade the next scene's view and its share."""
+def film_views(
+    film: FilmSpec, numbers: Iterable[int] | None = None
+) -> Iterator[tuple[View, View | None, float]]:
+    """What every frame, or those of some numbers, shows.
+
+    Yields:
+        A view, and in a fade the next scene's view and its share.
+    """
     starts = film.first_frames
-    for number in range(starts[-1]):
+    for number in range(starts[-1]) if numbers is None else numbers:
         index = int(np.searchsorted(starts, number, side="right")) - 1
         for joint in (index - 1, index):
             share = _fade_share(film, joint, number)
@@ -177,10 +198,18 @@ def _fade_share(film: FilmSpec, joint: int, number: int) -> float:
     return (number - film.first_frames[joint + 1] + FADE_FRAMES / 2 + 0.5) / FADE_FRAMES
 
 
-def film_pictures(film: FilmSpec) -> Iterator[Image.Image]:
-    """Every frame of a film in order, RGB, `FILM_SIZE`."""
-    painter = Painter(FILM_SIZE, keep_backdrops=8)
-    for view, faded_in, share in film_views(film):
+def film_pictures(
+    film: FilmSpec, numbers: Iterable[int] | None = None, *, painter: Painter | None = None
+) -> Iterator[Image.Image]:
+    """Every frame of a film in order, or those of some numbers, RGB.
+
+    Args:
+        film: What to draw.
+        numbers: Of the frames; all where not given.
+        painter: Of another size than `FILM_SIZE`.
+    """
+    painter = painter or Painter(FILM_SIZE, keep_backdrops=8)
+    for view, faded_in, share in film_views(film, numbers):
         picture = painter.paint(view)
         if faded_in is not None:
             picture = Image.blend(picture, painter.paint(faded_in), share)

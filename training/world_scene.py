@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
@@ -79,14 +80,37 @@ def is_held_out(thing: str, colour: str) -> bool:
     return (THINGS.index(thing) + COLOURS.index(colour)) % 4 == 0
 
 
-def random_scene(rng: Rng, *, held_out: bool = False, happening: str | None = None) -> SceneSpec:
-    """A scene by chance, of pairs that training sees or (`held_out`) of those it never sees."""
+def flies(thing: str) -> bool:
+    """Whether a thing can hang in the air, so that it may rise and fall."""
+    return world_things.THINGS[thing].flies
+
+
+def random_scene(
+    rng: Rng,
+    *,
+    held_out: bool = False,
+    happening: str | None = None,
+    pairs: Collection[tuple[str, str]] | None = None,
+) -> SceneSpec:
+    """A scene by chance, of pairs that training sees or (`held_out`) of those it never sees.
+
+    Args:
+        rng: Its state decides.
+        held_out: Of which (thing, colour) pairs.
+        happening: What happens; by chance where not given.
+        pairs: If given, only these of them.
+    """
     if happening is None:
         happening = "nothing" if rng.random() < 0.3 else str(rng.choice(HAPPENINGS[1:]))
-    pairs = [(t, c) for t in THINGS for c in COLOURS if is_held_out(t, c) is held_out]
-    if happening in ("rise", "fall"):
-        pairs = [(t, c) for t, c in pairs if world_things.THINGS[t].flies]
-    thing, colour = pairs[rng.integers(len(pairs))]
+    possible = [
+        (thing, colour)
+        for thing in THINGS
+        for colour in COLOURS
+        if is_held_out(thing, colour) is held_out
+        and (pairs is None or (thing, colour) in pairs)
+        and (happening not in ("rise", "fall") or flies(thing))
+    ]
+    thing, colour = possible[rng.integers(len(possible))]
     places = [p for p in PLACES if p != "space" or happening not in LIGHT_STAGES]
     place = str(rng.choice(places))
     light = LIGHT_STAGES[happening][0] if happening in LIGHT_STAGES else str(rng.choice(LIGHTS))
