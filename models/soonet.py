@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -366,7 +366,7 @@ def write_soonet(model: Soonet, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
     unfinished = folder / f"{_WEIGHTS}.part"
-    save_file(tensors, unfinished)
+    unfinished.write_bytes(save(tensors))
     unfinished.replace(folder / _WEIGHTS)
     text = json.dumps(asdict(model.config), indent=2) + "\n"
     (folder / _CONFIG).write_text(text, encoding="utf-8")
