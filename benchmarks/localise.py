@@ -33,7 +33,7 @@ from benchmarks.material import BENCH, console, median, processor
 from models.clip4clip import pool_spans, unit
 from models.runtime import num_cores
 from models.soonet import Soonet, SoonetConfig, read_soonet
-from models.soonet_query import gate, rank, refine, score_anchors, second_stage, sigmoid
+from models.soonet_query import Chosen, gate, rank, refine, score_anchors, second_stage, sigmoid
 from storage.clips import ClipGrid
 
 Method = Literal[
@@ -232,16 +232,10 @@ def _answer(
     norms: NDArray[np.float32],
 ) -> Answer:
     duration = len(frames) / _FPS
-    spans = refine(
-        model,
-        text,
-        rows,
-        vectors[rows],
-        norms[rows],
-        lambda first, last: frames[first:last],
-        duration,
-        raw=True,
+    chosen = Chosen(
+        rows, vectors[rows], norms[rows], lambda first, last: frames[first:last], duration
     )
+    (spans,) = refine(model, text, [chosen], raw=True)
     anchors = model.config.grid.spans_of(rows, duration)
     return Answer(_pairs(anchors), sigmoid(scores).tolist(), _pairs(spans))
 

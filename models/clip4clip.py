@@ -11,14 +11,40 @@ raw frame vectors is another vector (frames with large norms would outweigh the 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+_FEW_NUMBERS = 10_000
+
 
 def unit(vectors: ArrayLike) -> NDArray[np.float32]:
     """Vectors of length 1 along the last axis; a zero vector stays zero. Any shape, returns float32."""
-    array = np.asarray(vectors, dtype=np.float32)
-    # einsum makes no copy of the squares, unlike np.linalg.norm
-    norms = np.sqrt(np.einsum("...i,...i->...", array, array))[..., None]
-    units: NDArray[np.float32] = array / np.maximum(norms, 1e-12)
+    array = as_float32(vectors)
+    units: NDArray[np.float32] = array / np.maximum(_norms(array), np.float32(1e-12))[..., None]
     return units
+
+
+def cosines_with(query: NDArray[np.float32], vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Cosines ``[N]`` of a unit vector ``[dim]`` with vectors ``[N, dim]`` of any length; 0 with a zero vector."""
+    cosines: NDArray[np.float32] = (vectors @ query) / np.maximum(
+        _norms(vectors), np.float32(1e-12)
+    )
+    return cosines
+
+
+def as_float32(vectors: ArrayLike) -> NDArray[np.float32]:
+    """The same numbers; stored float16 by torch, which converts five times as fast as numpy."""
+    array = np.asarray(vectors)
+    if array.dtype == np.float16 and array.size > _FEW_NUMBERS:
+        import torch  # slow to import
+
+        whole = np.require(array, requirements=["C", "W"])
+        floats: NDArray[np.float32] = torch.from_numpy(whole).float().numpy()
+        return floats
+    return np.asarray(array, dtype=np.float32)
+
+
+def _norms(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    # einsum makes no copy of the squares, unlike np.linalg.norm
+    norms: NDArray[np.float32] = np.sqrt(np.einsum("...i,...i->...", array, array))
+    return norms
 
 
 def mean_pool(frames: ArrayLike, mask: ArrayLike | None = None) -> NDArray[np.float32]:

@@ -2,7 +2,8 @@
 
     query = model.query_vector(text)                                 # [1024]
     best = rank(query, vectors, 10)                                  # rows and scores of the best anchors of a video
-    spans = refine(model, text, best.rows, vectors[best.rows], norms[best.rows], read, duration_seconds)
+    chosen = Chosen(best.rows, vectors[best.rows], norms[best.rows], read, duration_seconds)
+    (spans,) = refine(model, text, [chosen])
 
 Scores are ``s1 + s2``, the sum of two cosines, in [-2, 2]. What the published code calls a score is
 ``sigmoid(s1 + s2)``: the same order, in [0.12, 0.88].
@@ -130,55 +131,66 @@ def second_stage(
     use_one_thread()
     wanted = torch.from_numpy(query[len(query) // 2 :]).to(model.device)
     scores = np.empty(len(rows), np.float32)
-    for positions, contents in _contents(model, rows, read_frames, duration_seconds):
+    for positions, contents in _contents(model, [(rows, read_frames, duration_seconds)]):
         cosines = F.normalize(contents, dim=-1) @ wanted  # [k, a]
         pooled = cosines.amax(1) if model.config.stage2_pool == "max" else cosines.mean(1)
         scores[positions] = pooled.cpu().numpy()
     return scores
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Chosen:
+    """Anchors of one video that shall get boundaries."""
+
+    rows: NDArray[np.int64]
+    """``[K]``."""
+    vectors: NDArray[np.floating]
+    """``[K, vector_dim]`` theirs, as stored."""
+    norms: NDArray[np.float32]
+    """``[K]`` theirs, as stored."""
+    read_frames: FrameReader
+    duration_seconds: float
+
+
 @torch.inference_mode()
 def refine(
-    model: Soonet,
-    text: ArrayLike,
-    rows: NDArray[np.int64],
-    vectors: NDArray[np.floating],
-    norms: NDArray[np.float32],
-    read_frames: FrameReader,
-    duration_seconds: float,
-    *,
-    raw: bool = False,
-) -> NDArray[np.float64]:
-    """Spans of the moments that anchors of one video have found.
+    model: Soonet, text: ArrayLike, chosen: Sequence[Chosen], *, raw: bool = False
+) -> list[NDArray[np.float64]]:
+    """Spans of the moments that anchors of some videos have found.
 
     At the published size it costs 3 MFLOP a frame of these anchors; frames that several share are read and projected
-    once.
+    once. All videos go through the network together: its weights are larger than what goes through.
 
     Args:
         model: in float32.
         text: ``[text_dim]`` raw text features.
-        rows: ``[K]`` anchors.
-        vectors: ``[K, vector_dim]`` theirs, as stored.
-        norms: ``[K]`` theirs, as stored.
-        read_frames: gives their frames.
-        duration_seconds: length of the video.
+        chosen: by video.
         raw: leave spans as the published code gives them: they may end after the video and before their start.
 
     Returns:
-        ``[K, 2]`` seconds, inside the video and in order unless ``raw``.
+        Of each video ``[K, 2]`` seconds, inside it and in order unless ``raw``.
     """
     use_one_thread()
-    device = model.device
+    if not chosen:
+        return []
+    device, grid = model.device, model.config.grid
     query = torch.as_tensor(np.asarray(text, np.float32), device=device)
-    units = vectors[:, : model.config.hidden_dim].astype(np.float32)
+    dim = model.config.hidden_dim
+    units = np.concatenate([each.vectors[:, :dim].astype(np.float32) for each in chosen])
+    norms = np.concatenate([each.norms for each in chosen])
     contexts = torch.from_numpy(units * norms[:, None]).to(device)
-    offsets = np.empty((len(rows), 2), np.float32)
-    for positions, contents in _contents(model, rows, read_frames, duration_seconds):
+    offsets = np.empty((len(norms), 2), np.float32)
+    sources = [(each.rows, each.read_frames, each.duration_seconds) for each in chosen]
+    for positions, contents in _contents(model, sources):
         found = model.regress(query, contexts[torch.from_numpy(positions).to(device)], contents)
         offsets[positions] = found.cpu().numpy()
-    return spans_of_offsets(
-        model.config.grid.spans_of(rows, duration_seconds), offsets, duration_seconds, raw=raw
-    )
+    ends = np.cumsum([len(each.rows) for each in chosen])[:-1]
+    return [
+        spans_of_offsets(
+            grid.spans_of(each.rows, each.duration_seconds), moves, each.duration_seconds, raw=raw
+        )
+        for each, moves in zip(chosen, np.split(offsets, ends), strict=True)
+    ]
 
 
 def spans_of_offsets(
@@ -207,19 +219,33 @@ def sigmoid(scores: ArrayLike) -> NDArray[np.float64]:
 
 
 def _contents(
-    model: Soonet, rows: NDArray[np.int64], read_frames: FrameReader, duration_seconds: float
+    model: Soonet, sources: Sequence[tuple[NDArray[np.int64], FrameReader, float]]
 ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
-    """``(positions in rows, contents [k, a, D])``, once for each scale among the anchors."""
-    bounds = model.config.grid.frame_bounds(rows, duration_seconds)  # [K, 2]
-    frames, places = _read_runs(bounds, read_frames, model.config.frame_dim)
-    hidden: Tensor = model.input_frames(torch.from_numpy(frames).to(model.device))  # [F, D]
+    """``(positions, contents [k, a, D])``, once for each scale among the anchors.
+
+    Args:
+        model: in float32.
+        sources: of each video rows, reader and duration; positions count through them.
+    """
+    bounds = np.concatenate(
+        [model.config.grid.frame_bounds(rows, duration) for rows, _, duration in sources]
+    )  # [K, 2]
+    ends = np.cumsum([len(rows) for rows, _, _ in sources])[:-1]
+    frames: list[NDArray[np.float32]] = []
+    places: list[NDArray[np.int64]] = []
+    for mine, (_, read_frames, _) in zip(np.split(bounds, ends), sources, strict=True):
+        pictures, starts = _read_runs(mine, read_frames, model.config.frame_dim)
+        places.append(starts + sum(map(len, frames)))
+        frames.append(pictures)
+    place = np.concatenate(places)
+    hidden: Tensor = model.input_frames(
+        torch.from_numpy(np.concatenate(frames)).to(model.device)
+    )  # [F, D]
     projected = model.content_encoder.project(hidden)  # [F, 3D]
     lengths = bounds[:, 1] - bounds[:, 0]
     for length in np.unique(lengths).tolist():
         positions = np.flatnonzero(lengths == length)
-        at = torch.from_numpy(places[positions, None] + np.arange(length)).to(
-            model.device
-        )  # [k, a]
+        at = torch.from_numpy(place[positions, None] + np.arange(length)).to(model.device)  # [k, a]
         yield positions, model.content_encoder(hidden[at], projected[at])
 
 

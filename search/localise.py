@@ -15,8 +15,16 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from models.clip4clip import pool_spans, unit
-from search.curve import Stretch, change_points, find_spans_each, snap, suppress_overlaps, z_scores
+from models.clip4clip import as_float32, cosines_with, pool_spans, unit
+from search.curve import (
+    ScoredSpan,
+    Stretch,
+    change_points,
+    find_spans_each,
+    snap,
+    suppress_overlaps,
+    z_scores,
+)
 from storage.anchors import AnchorArrays
 from storage.features import FrameFeatures
 from storage.records import Span
@@ -168,15 +176,15 @@ class TrainingFree:
     def locate(self, query: Query, candidates: Sequence[Candidate], *, top: int) -> list[Proposal]:
         """See `Localiser.locate`."""
         owners: list[int] = []
-        units: list[NDArray[np.float32]] = []
+        pictures: list[NDArray[np.float32]] = []
         cosines: list[NDArray[np.float32]] = []
         stretches: list[Stretch] = []
         for number, candidate in enumerate(candidates):
             stored = candidate.video.frames(candidate.stretches)
             for (_, end), frames in zip(candidate.stretches, stored, strict=True):
                 owners.append(number)
-                units.append(unit(frames.frames))
-                cosines.append(units[-1] @ query.joint)
+                pictures.append(as_float32(frames.frames))
+                cosines.append(cosines_with(query.joint, pictures[-1]))
                 curve = z_scores(cosines[-1], query.mean, query.std)
                 stretches.append(Stretch(curve, frames.pts_seconds, end))
         found = find_spans_each(
@@ -185,20 +193,20 @@ class TrainingFree:
             top=_SPANS_PER_STRETCH,
             overlap=self._overlap,
         )
-        spans = [(k, each.span) for k, group in enumerate(found) for each in group]
         # pooling is most of the work: spans whose frames are far from the best on average are not worth it
-        means = np.array([_mean_inside(cosines[k], stretches[k], span) for k, span in spans])
-        promising = np.argsort(-means, kind="stable")[
-            : max(_FEWEST_POOLED, _POOLED_PER_MOMENT * top)
-        ]
+        spans, means = [], []
+        for k, group in enumerate(found):
+            spans += [(k, each.span) for each in group]
+            means += _means_inside(cosines[k], stretches[k].pts_seconds, group)
+        promising = np.argsort(-np.array(means), kind="stable")
         proposals = []
-        for number in promising.tolist():
-            k, span = spans[number]
+        for place in promising[: max(_FEWEST_POOLED, _POOLED_PER_MOMENT * top)].tolist():
+            k, span = spans[place]
+            units, pts = unit(pictures[k]), stretches[k].pts_seconds
             bounds = np.array([(span.start_seconds, span.end_seconds)])
-            pts = stretches[k].pts_seconds
             if self._snap_seconds:
-                bounds = snap(bounds, change_points(units[k], pts), self._snap_seconds)
-            (score,) = pool_spans(units[k], pts, bounds) @ query.joint
+                bounds = snap(bounds, change_points(units, pts), self._snap_seconds)
+            (score,) = pool_spans(units, pts, bounds) @ query.joint
             proposals.append(
                 Proposal(owners[k], Span(*bounds[0].tolist()), float(score), float(score))
             )
@@ -209,11 +217,19 @@ class TrainingFree:
         return frame_curve(query, video)
 
 
-def _mean_inside(cosines: NDArray[np.float32], stretch: Stretch, span: Span) -> float:
-    """Mean cosine of the frames in a span, or of the one before it where it has none."""
-    first, last = np.searchsorted(stretch.pts_seconds, (span.start_seconds, span.end_seconds))
-    first = min(first, max(0, last - 1))
-    return float(cosines[first : max(last, first + 1)].mean())
+def _means_inside(
+    cosines: NDArray[np.float32], pts_seconds: NDArray[np.float64], found: list[ScoredSpan]
+) -> list[float]:
+    """Mean cosine of the frames in each span, or of the one on screen where it has none."""
+    if not found:
+        return []
+    bounds = np.array([(each.span.start_seconds, each.span.end_seconds) for each in found])
+    first, last = np.searchsorted(pts_seconds, bounds).T
+    first = np.minimum(first, np.maximum(last - 1, 0))
+    last = np.maximum(last, first + 1)
+    sums = np.concatenate([[0.0], np.cumsum(cosines, dtype=np.float64)])
+    means: list[float] = ((sums[last] - sums[first]) / (last - first)).tolist()
+    return means
 
 
 def frame_curve(query: Query, video: StoredVideo) -> Curve:
@@ -223,7 +239,7 @@ def frame_curve(query: Query, video: StoredVideo) -> Curve:
         return Curve(np.zeros(1), np.zeros(0))
     edges = np.append(stored.pts_seconds, max(video.duration_seconds, stored.pts_seconds[-1]))
     edges[0] = 0.0
-    return Curve(edges, (unit(stored.frames) @ query.joint).astype(np.float64))
+    return Curve(edges, cosines_with(query.joint, as_float32(stored.frames)).astype(np.float64))
 
 
 def best_apart(proposals: Sequence[Proposal], *, overlap: float) -> list[Proposal]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from models.clip4clip import pool_spans, unit
 from models.encoder import TextFeatures
 from models.localiser import TrainedLocaliser
-from models.soonet_query import refine, score_anchors, second_stage, sigmoid
+from models.soonet_query import Chosen, refine, score_anchors, second_stage, sigmoid
 from search.curve import Stretch, change_points, find_spans_each, snap, suppress_overlaps, z_scores
 from search.localise import Candidate, Curve, Proposal, Query, StoredVideo, best_apart
 from search.retrieve import merge
@@ -90,11 +90,21 @@ class SoonetLocaliser:
             anchors = self._with_second_stage(vector, anchors, candidates)
         weight = self._model.config.clip_weight
         best = anchors[self._apart(anchors, candidates, round(top * _SPARE) if weight else top)]
+        numbers = np.unique(best.candidates).tolist()
+        groups = [best[np.flatnonzero(best.candidates == number)] for number in numbers]
+        frames = [
+            _Frames(self._trained, candidates[number].video, group.rows)
+            for number, group in zip(numbers, groups, strict=True)
+        ]
+        chosen = [
+            self._chosen(candidates[number].video, group.rows, pictures)
+            for number, group, pictures in zip(numbers, groups, frames, strict=True)
+        ]
+        regressed = refine(self._model, text, chosen)
         proposals: list[Proposal] = []
-        for number in np.unique(best.candidates).tolist():
-            mine = best[np.flatnonzero(best.candidates == number)]
-            spans, cosines = self._bounded(query, text, candidates[number].video, mine.rows)
-            totals = sigmoid(mine.scores + weight * cosines)
+        for number, group, pictures, rough in zip(numbers, groups, frames, regressed, strict=True):
+            spans, cosines = self._edged(query, rough, pictures)
+            totals = sigmoid(group.scores + weight * cosines)
             proposals += [
                 Proposal(number, Span(*span), float(total), float(cosine))
                 for span, total, cosine in zip(spans.tolist(), totals, cosines, strict=True)
@@ -176,22 +186,19 @@ class SoonetLocaliser:
         )
         return order[kept]
 
-    def _bounded(
-        self, query: Query, text: NDArray[np.float32], video: StoredVideo, rows: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Spans of some anchors of one video after regression, and the cosine of the query with the frames inside."""
-        stored = self._arrays(video, np.sort(rows))
-        order = np.searchsorted(np.sort(rows), rows)
-        frames = _Frames(self._trained, video, rows)
-        spans = refine(
-            self._model,
-            text,
-            rows,
-            stored.vectors[order],
-            stored.norms[order],
-            frames.read,
-            video.duration_seconds,
+    def _chosen(self, video: StoredVideo, rows: NDArray[np.int64], frames: "_Frames") -> Chosen:
+        """Some anchors of one video, in whatever order, with what their regression needs."""
+        in_order = np.sort(rows)
+        stored = self._arrays(video, in_order)
+        at = np.searchsorted(in_order, rows)
+        return Chosen(
+            rows, stored.vectors[at], stored.norms[at], frames.read, video.duration_seconds
         )
+
+    def _edged(
+        self, query: Query, spans: NDArray[np.float64], frames: "_Frames"
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Regressed spans of one video with their final edges, and the cosine of the query with the frames inside."""
         units = [unit(piece.frames) for piece in frames.pieces]
         if self._model.config.curve_tiou:
             spans = self._edges_by_curve(query, spans, frames, units)

@@ -26,6 +26,7 @@ from models.soonet import (
 )
 from models.soonet_parts import legacy_labels
 from models.soonet_query import (
+    Chosen,
     clamp_spans,
     gate,
     rank,
@@ -393,16 +394,18 @@ def test_boundaries_are_those_of_the_regressor_anchor_by_anchor(config: SoonetCo
     frames, text = frames_of(45, config.frame_dim), text_of(config.text_dim)
     scanned = model.scan(frames, dtype=np.float32)
     rows = np.array([34, 3, 4, 0, 40, 22, 3])
-    spans = refine(
-        model,
-        text,
-        rows,
-        scanned.vectors[rows],
-        scanned.norms[rows],
-        lambda first, last: frames[first:last],
-        22.5,
-        raw=True,
-    )
+    # in two parts, as if they were of two videos
+    parts = [
+        Chosen(
+            part,
+            scanned.vectors[part],
+            scanned.norms[part],
+            lambda first, last: frames[first:last],
+            22.5,
+        )
+        for part in (rows[:3], rows[3:])
+    ]
+    spans = np.concatenate(refine(model, text, parts, raw=True))
     grid = config.grid
     contexts = np.concatenate(contexts_of(model, frames))
     contents = [each for level in contents_of(model, frames) for each in level]
@@ -420,16 +423,15 @@ def test_boundaries_are_those_of_the_regressor_anchor_by_anchor(config: SoonetCo
 
 
 def test_no_anchors_have_no_boundaries() -> None:
-    none = np.empty(0, np.int64)
-    spans = refine(
-        soonet(),
-        text_of(),
-        none,
+    nothing = Chosen(
+        np.empty(0, np.int64),
         np.empty((0, 32), np.float16),
         np.empty(0, np.float32),
         lambda first, last: frames_of(last - first),
         5.0,
     )
+    assert refine(soonet(), text_of(), []) == []
+    (spans,) = refine(soonet(), text_of(), [nothing])
     assert spans.shape == (0, 2)
 
 
