@@ -17,15 +17,13 @@ _FEW_NUMBERS = 10_000
 def unit(vectors: ArrayLike) -> NDArray[np.float32]:
     """Vectors of length 1 along the last axis; a zero vector stays zero. Any shape, returns float32."""
     array = as_float32(vectors)
-    units: NDArray[np.float32] = array / np.maximum(_norms(array), np.float32(1e-12))[..., None]
+    units: NDArray[np.float32] = np.divide(array, _norms(array)[..., None], dtype=np.float32)
     return units
 
 
 def cosines_with(query: NDArray[np.float32], vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Cosines ``[N]`` of a unit vector ``[dim]`` with vectors ``[N, dim]`` of any length; 0 with a zero vector."""
-    cosines: NDArray[np.float32] = (vectors @ query) / np.maximum(
-        _norms(vectors), np.float32(1e-12)
-    )
+    cosines: NDArray[np.float32] = np.divide(vectors @ query, _norms(vectors), dtype=np.float32)
     return cosines
 
 
@@ -42,9 +40,10 @@ def as_float32(vectors: ArrayLike) -> NDArray[np.float32]:
 
 
 def _norms(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Lengths along the last axis, never 0."""
     # einsum makes no copy of the squares, unlike np.linalg.norm
-    norms: NDArray[np.float32] = np.sqrt(np.einsum("...i,...i->...", array, array))
-    return norms
+    squares: NDArray[np.float32] = np.einsum("...i,...i->...", array, array)
+    return np.maximum(np.sqrt(squares), np.float32(1e-12))
 
 
 def mean_pool(frames: ArrayLike, mask: ArrayLike | None = None) -> NDArray[np.float32]:
