@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -69,7 +70,7 @@ _CLIP_PROCESSOR = {
     "size": {"shortest_edge": 224},
 }
 
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 140)
 
 
 @dataclass(frozen=True, slots=True)

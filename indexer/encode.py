@@ -1,6 +1,7 @@
 """Frames of many videos to features, in batches that cross the borders of videos.
 
-A short video does not make the encoder run half empty, and a long one holds no more memory than its features.
+A short video does not make the encoder run half empty, and a long one holds no more memory than its features and
+thumbnails.
 """
 
 from collections import deque
@@ -11,10 +12,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.workers import Event, Failed, Finished, Frames, Opened
+from indexer.workers import Event, Failed, Finished, Frames, NewThumbnails, Opened
 from models.encoder import ClipEncoder
 from storage.features import FrameFeatures
 from storage.records import VideoInfo
+from storage.thumbnails import Thumbnails
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,8 @@ class EncodedVideo:
     """Position of the file among those decoded."""
     info: VideoInfo
     features: FrameFeatures
+    thumbnails: Thumbnails
+    """Empty where none were asked for."""
     duration_seconds: float
     """End of the last decoded frame."""
     problem: str | None
@@ -38,6 +42,7 @@ class _Open:
     info: VideoInfo
     pts: list[NDArray[np.float64]] = field(default_factory=list)
     features: list[NDArray[np.float16]] = field(default_factory=list)
+    thumbnails: list[Thumbnails] = field(default_factory=list)
     num_waiting: int = 0
     finished: Finished | None = None
 
@@ -76,6 +81,8 @@ def encode_videos(
                     videos[job].pts.append(pts)
                     videos[job].num_waiting += len(images)
                     waiting.append(event)
+                case NewThumbnails(job, thumbnails):
+                    videos[job].thumbnails.append(thumbnails)
                 case Finished(job):
                     videos[job].finished = event
                 case Failed(job):
@@ -135,5 +142,10 @@ def _complete(videos: dict[int, _Open]) -> Iterator[EncodedVideo | Failed]:
             continue
         features = FrameFeatures(np.concatenate(video.features), np.concatenate(video.pts))
         yield EncodedVideo(
-            job, video.info, features, video.finished.end_seconds, video.finished.problem
+            job,
+            video.info,
+            features,
+            Thumbnails.join(video.thumbnails),
+            video.finished.end_seconds,
+            video.finished.problem,
         )

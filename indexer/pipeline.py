@@ -18,6 +18,7 @@ from indexer.decode import Sampling
 from indexer.encode import EncodedVideo, encode_videos
 from indexer.library import NewContent, Plan, ScanProblem, plan, scan
 from indexer.settings import IndexerSettings
+from indexer.thumbnails import ThumbnailRequest
 from indexer.workers import DecodePool, DecodeRequest, Event, Failed, Finished, Frames, Opened
 from models.clip4clip import pool_spans, unit
 from models.encoder import ClipEncoder
@@ -31,6 +32,7 @@ from storage.generations import publish
 from storage.layout import IndexLayout, Manifest, create_or_check, read_manifest
 from storage.records import VideoInfo
 from storage.settings import StorageSettings
+from storage.thumbnails import ThumbnailStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,7 @@ class _Run:
         self.storage = storage
         self.observe = observe
         self.features = FeatureStore(layout.features)
+        self.thumbnails = ThumbnailStore(layout.thumbnails)
         self.grid = make_manifest(encoder, settings).grid
         self.counts = RunCounts()
         self.problems: list[ScanProblem] = []
@@ -202,22 +205,26 @@ class _Run:
 
     def decoders(self) -> DecodePool:
         """The child processes that decode."""
+        settings = self.settings
+        every = settings.thumbnail_seconds
         request = DecodeRequest(
-            Sampling(self.settings.sampling, self.settings.sample_fps),
-            self.settings.decoder,
+            Sampling(settings.sampling, settings.sample_fps),
+            settings.decoder,
             self.encoder.preprocessing,
-            self.settings.stall_seconds,
+            settings.stall_seconds,
+            ThumbnailRequest(every, settings.thumbnail_width) if every else None,
         )
-        return DecodePool(request, workers=self.settings.decode_workers or num_cores())
+        return DecodePool(request, workers=settings.decode_workers or num_cores())
 
     def store(self, video: EncodedVideo | Failed, new: NewContent) -> None:
-        """Features and anchors first, then the one commit that makes the video searchable."""
+        """Features, thumbnails and anchors first, then the one commit that makes the video searchable."""
         if isinstance(video, Failed):
             self.catalog.record_failed(new.files, video.reason, content=new.content)
             self.problems.append(ScanProblem(new.files[0].path, video.reason))
             self.count(failed=1)
             return
         self.features.write(new.content.uid, video.features)
+        self.thumbnails.write(new.content.uid, video.thumbnails)
         if self.localiser is not None and self.anchors is not None:
             arrays = scan_anchors(self.localiser, video.features, video.duration_seconds)
             self.anchors.write(new.content.uid, arrays)
@@ -239,11 +246,12 @@ class _Run:
         )
 
     def attach_and_forget(self, todo: Plan) -> None:
-        """Notes copies and moves, then forgets what is gone, its features included."""
+        """Notes copies and moves, then forgets what is gone, its features and thumbnails included."""
         for each in todo.to_attach:
             self.catalog.attach_file(each.video_id, each.file, full_hash=each.full_hash)
         for video in self.catalog.forget_files(todo.to_forget):
             self.features.delete(video.uid)
+            self.thumbnails.delete(video.uid)
             if self.anchors is not None:
                 self.anchors.delete(video.uid)
         self.count(forgotten=len(todo.to_forget))

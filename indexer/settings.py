@@ -56,6 +56,18 @@ class IndexerSettings(BaseModel):
     clip_stride_ratio: float = Field(
         default=0.5, gt=0, le=1, description="step between clips, as a share of their length"
     )
+    thumbnail_seconds: float = Field(
+        default=1.0,
+        ge=0,
+        le=3600,
+        description="seconds of video for which a small picture is stored; 0: none are",
+    )
+    thumbnail_width: int = Field(
+        default=240,
+        ge=32,
+        le=640,
+        description="pixels, of the box of 16:9 that small pictures fit into",
+    )
     decode_workers: int = Field(default=0, ge=0, description="decoding processes; 0: one per core")
     batch_frames: int = Field(
         default=0,

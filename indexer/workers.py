@@ -1,8 +1,9 @@
 """Decoding in guarded child processes: what a broken or hostile file does to its decoder costs that one file.
 
-The parent hands paths to a few child processes and receives frames that are already reduced to the encoder's size.
-A child that dies or falls silent is replaced, and its file is reported as failed. Only numbers and JSON come back
-from a child, never pickles, so a decoder that has been taken over cannot run code in the parent.
+The parent hands paths to a few child processes and receives frames that are already reduced to the encoder's size,
+and thumbnails as JPEG files. A child that dies or falls silent is replaced, and its file is reported as failed. Only
+bytes and JSON come back from a child, never pickles, and each message has a longest length: a decoder that has been
+taken over cannot run code in the parent or fill its memory with one.
 
     with DecodePool(request, workers=2) as pool:
         for event in pool.decode(paths):
@@ -20,6 +21,8 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate
+from math import prod
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -27,14 +30,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.decode import Sampling, open_video
+from indexer.decode import SampledFrame, Sampling, open_video
+from indexer.thumbnails import ThumbnailRequest, make_thumbnail
 from models.preprocess import Preprocessing
 from models.runtime import use_one_thread
 from storage.errors import VideoError
 from storage.records import VideoInfo
+from storage.thumbnails import Thumbnails
 
 _FRAMES_PER_MESSAGE = 16
 _MESSAGES_AHEAD = 16  # decoded but not yet encoded: 16 x 16 frames of 224 x 224 are 38 MB
+_MAX_HEADER_BYTES = 1 << 20
+_MAX_THUMBNAILS = 100_000  # of one video: 28 hours at one a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,8 @@ class DecodeRequest:
     backend: str
     preprocessing: Preprocessing
     stall_seconds: float
+    thumbnails: ThumbnailRequest | None = None
+    """None: no thumbnails are made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +76,14 @@ class Frames:
 
 
 @dataclass(frozen=True, slots=True)
+class NewThumbnails:
+    """The next thumbnails of a file, in order."""
+
+    job: int
+    thumbnails: Thumbnails
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """A file came to its end, perhaps before its time."""
 
@@ -84,7 +101,7 @@ class Failed:
     reason: str
 
 
-Event = Opened | Frames | Finished | Failed
+Event = Opened | Frames | NewThumbnails | Finished | Failed
 
 
 class DecodePool:
@@ -163,7 +180,7 @@ class DecodePool:
             except (EOFError, OSError):
                 self._replace(child, children, child.describe_exit())
                 continue
-            except (ValueError, KeyError, TypeError):
+            except Exception:  # whatever a decoder that was taken over answers costs its file only
                 self._replace(child, children, "the decoder's answer made no sense")
                 continue
             child.heard_at = time.monotonic()
@@ -210,31 +227,74 @@ class _Child:
         )
         self.process.start()
         theirs.close()
+        self._request = request
+        self._num_thumbnails = 0
+        self._last_thumbnail = -1.0
         self.job: int | None = None
         self.heard_at = time.monotonic()
 
     def start(self, job: int, path: Path, threads: int) -> None:
         self.job = job
+        self._num_thumbnails, self._last_thumbnail = 0, -1.0
         self.heard_at = time.monotonic()
         # a child that died meanwhile is noticed when its answer is read
         with contextlib.suppress(OSError):
             self.connection.send_bytes(json.dumps([os.fsencode(path).hex(), threads]).encode())
 
     def receive(self) -> Event:
-        """The next event of its file; EOFError or OSError where the child is gone."""
+        """The next event of its file; EOFError or OSError where the child is gone, others where it makes no sense."""
         assert self.job is not None
-        header = json.loads(self.connection.recv_bytes())
+        header = json.loads(self._take(_MAX_HEADER_BYTES))
         kind, values = header["kind"], header["values"]
         if kind == "frames":
-            shape = tuple(values["shape"])
-            pts = np.frombuffer(self.connection.recv_bytes(), np.float64)
-            images = np.frombuffer(self.connection.recv_bytes(), np.uint8).reshape(shape)
-            return Frames(self.job, pts, images)
+            return self._receive_frames()
+        if kind == "thumbnails":
+            return self._receive_thumbnails(**values)
         if kind == "opened":
             return Opened(self.job, VideoInfo(**values))
         if kind == "finished":
             return Finished(self.job, **values)
         return Failed(self.job, **values)
+
+    def _receive_frames(self) -> Frames:
+        assert self.job is not None
+        shape = (*self._request.preprocessing.output_size, 3)
+        pts = np.frombuffer(self._take(8 * _FRAMES_PER_MESSAGE), np.float64)
+        images = np.frombuffer(self._take(_FRAMES_PER_MESSAGE * prod(shape)), np.uint8)
+        if not len(pts):
+            raise ValueError("no frames")
+        return Frames(self.job, pts, images.reshape(len(pts), *shape))
+
+    def _receive_thumbnails(self, pts_seconds: list[float], sizes: list[int]) -> NewThumbnails:
+        """Thumbnails that are what was asked for; whether they are pictures is seen by who shows them."""
+        assert self.job is not None
+        asked = self._request.thumbnails
+        if asked is None or not 0 < len(sizes) <= _FRAMES_PER_MESSAGE:
+            raise ValueError(f"{len(sizes)} thumbnails")
+        if not all(isinstance(size, int) and 0 < size <= asked.max_bytes for size in sizes):
+            raise ValueError(f"thumbnails of {sizes} bytes")
+        pts = np.array(pts_seconds, np.float64)
+        steps = np.diff(pts, prepend=self._last_thumbnail)
+        if len(pts) != len(sizes) or not np.isfinite(pts).all() or not (steps > 0).all():
+            raise ValueError(f"thumbnails at {pts_seconds}")
+        self._last_thumbnail = float(pts[-1])
+        self._num_thumbnails += len(sizes)
+        data = self._take(sum(sizes))
+        if len(data) != sum(sizes) or self._num_thumbnails > _MAX_THUMBNAILS:
+            raise ValueError(f"{self._num_thumbnails} thumbnails, the last ones {len(data)} bytes")
+        ends = accumulate(sizes)
+        jpegs = tuple(data[end - size : end] for end, size in zip(ends, sizes, strict=True))
+        return NewThumbnails(self.job, Thumbnails(pts, jpegs))
+
+    def _take(self, max_bytes: int) -> bytes:
+        """The next message; ValueError, and nothing of it is read, where it is longer."""
+        try:
+            message: bytes = self.connection.recv_bytes(max_bytes)
+        except OSError as error:
+            if error.args == ("bad message length",):
+                raise ValueError(f"a message of more than {max_bytes} bytes") from error
+            raise
+        return message
 
     def describe_exit(self) -> str:
         """Why the child is gone, for people."""
@@ -288,13 +348,16 @@ def _decode_one(connection: Connection, request: DecodeRequest, path: Path, thre
             _send(connection, "opened", asdict(source.info))
             batch: list[NDArray[np.uint8]] = []
             pts: list[float] = []
+            thumbnails = _ThumbnailSender(connection, request.thumbnails)
             for frame in source.frames():
                 batch.append(request.preprocessing.resize(frame.image[None])[0])
                 pts.append(frame.pts_seconds)
+                thumbnails.add(frame)
                 if len(batch) == _FRAMES_PER_MESSAGE:
                     _send_frames(connection, pts, batch)
             if batch:
                 _send_frames(connection, pts, batch)
+            thumbnails.send()
             _send(
                 connection,
                 "finished",
@@ -314,11 +377,44 @@ def _decode_one(connection: Connection, request: DecodeRequest, path: Path, thre
 
 def _send_frames(connection: Connection, pts: list[float], batch: list[NDArray[np.uint8]]) -> None:
     images = np.stack(batch)
-    _send(connection, "frames", {"shape": images.shape})
+    _send(connection, "frames", {})
     connection.send_bytes(np.array(pts, np.float64).tobytes())
     connection.send_bytes(images.data.cast("B"))
     batch.clear()
     pts.clear()
+
+
+class _ThumbnailSender:
+    """The child's end of a file's thumbnails."""
+
+    def __init__(self, connection: Connection, wanted: ThumbnailRequest | None) -> None:
+        self._connection = connection
+        self._wanted = wanted
+        self._sampler = wanted.sampler() if wanted else None
+        self._num_made = 0
+        self._pts: list[float] = []
+        self._jpegs: list[bytes] = []
+
+    def add(self, frame: SampledFrame) -> None:
+        """Makes a thumbnail of a sampled frame, if there is to be one."""
+        if self._wanted is None or self._sampler is None or self._num_made == _MAX_THUMBNAILS:
+            return
+        if self._sampler.wants(frame.pts_seconds) and (
+            jpeg := make_thumbnail(frame.image, self._wanted)
+        ):
+            self._num_made += 1
+            self._pts.append(frame.pts_seconds)
+            self._jpegs.append(jpeg)
+        if len(self._jpegs) == _FRAMES_PER_MESSAGE:
+            self.send()
+
+    def send(self) -> None:
+        """Hands over those that were made since."""
+        if self._jpegs:
+            sizes = [len(jpeg) for jpeg in self._jpegs]
+            _send(self._connection, "thumbnails", {"pts_seconds": self._pts, "sizes": sizes})
+            self._connection.send_bytes(b"".join(self._jpegs))
+        self._pts, self._jpegs = [], []
 
 
 def _send(connection: Connection, kind: str, values: dict[str, Any]) -> None:

@@ -1,10 +1,11 @@
 """The paths of one index directory, and the manifest that says what it was made with.
 
-manifest.json                  what made it; any mismatch with what is asked for is an error
-catalog.sqlite                 the truth
-features/ab/<uid>.safetensors  frame features of one video
-anchors/<localiser>/           what the trained localiser computed of each video, derived from the features
-vectors/<generation>/          the vector index, derived from the features
+manifest.json                    what made it; any mismatch with what is asked for is an error
+catalog.sqlite                   the truth
+features/ab/<uid>.safetensors    frame features of one video
+thumbnails/ab/<uid>.safetensors  small pictures of one video
+anchors/<localiser>/             what the trained localiser computed of each video, derived from the features
+vectors/<generation>/            the vector index, derived from the features
 """
 
 import json
@@ -41,6 +42,11 @@ class IndexLayout:
     def features(self) -> Path:
         """The feature store."""
         return self.root / "features"
+
+    @property
+    def thumbnails(self) -> Path:
+        """The thumbnail store."""
+        return self.root / "thumbnails"
 
     @property
     def anchors(self) -> Path:

@@ -6,6 +6,7 @@ format is a page: eight bytes with the length of a JSON header, the header, the 
 
 import json
 import mmap
+from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_DTYPES = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
+_DTYPES: dict[str, type[np.generic]] = {
+    "U8": np.uint8,
+    "I64": np.int64,
+    "F16": np.float16,
+    "F32": np.float32,
+    "F64": np.float64,
+}
+
+
+_KEPT_FILES = 256
+"""A query reads features and anchors of a hundred videos at most; each kept file holds one descriptor."""
 
 
 class DamagedFile(Exception):
@@ -21,15 +32,24 @@ class DamagedFile(Exception):
 
 
 def map_tensors(path: Path) -> dict[str, NDArray[Any]]:
-    """Read-only arrays over a mapped file, by name; the mapping lives as long as one of them.
+    """Read-only arrays over a mapped file, by name.
+
+    The last files asked for stay mapped, which costs addresses, not memory; one that was written anew since is mapped
+    anew.
 
     Raises:
         OSError: the file cannot be opened.
         DamagedFile: it is not what it should be.
     """
+    stat = path.stat()
+    return _map(path, (stat.st_ino, stat.st_mtime_ns, stat.st_size))
+
+
+@lru_cache(maxsize=_KEPT_FILES)
+def _map(path: Path, version: tuple[int, int, int]) -> dict[str, NDArray[Any]]:
+    if version[-1] < 8:
+        raise DamagedFile("it is empty or cut off")
     with path.open("rb") as file:
-        if path.stat().st_size < 8:
-            raise DamagedFile("it is empty or cut off")
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     start = 8 + int.from_bytes(mapped[:8], "little")
     try:

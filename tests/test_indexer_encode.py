@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from indexer.encode import EncodedVideo, encode_videos
-from indexer.workers import Event, Failed, Finished, Frames, Opened
+from indexer.workers import Event, Failed, Finished, Frames, NewThumbnails, Opened
 from models.encoder import TextFeatures
 from models.preprocess import Preprocessing
 from storage.records import VideoInfo
+from storage.thumbnails import Thumbnails
 
 INFO = VideoInfo(10.0, 8, 8, 25.0, "h264")
 
@@ -103,6 +104,25 @@ def test_a_video_that_fails_half_way_is_dropped_and_told() -> None:
     assert isinstance(kept, EncodedVideo)
     assert (kept.job, kept.problem) == (1, "cut off")
     assert recorder.batches == [1], "frames of the failed video are not encoded for nothing"
+
+
+def test_thumbnails_stay_with_their_video() -> None:
+    def thumbnails(job: int, *times: float) -> NewThumbnails:
+        jpegs = tuple(f"{job} at {time}".encode() for time in times)
+        return NewThumbnails(job, Thumbnails(np.array(times), jpegs))
+
+    events: list[Event] = [
+        *(Opened(0, INFO), Opened(1, INFO), Opened(2, INFO)),
+        *(thumbnails(1, 0.0), thumbnails(0, 0.0, 1.0), thumbnails(1, 1.0), thumbnails(0, 2.0)),
+        *(frames(0, [1]), frames(1, [2]), frames(2, [3])),
+        *(Finished(0, 3.0, None), Finished(1, 2.0, None), Finished(2, 1.0, None)),
+    ]
+    done = {video.job: video for video in encode_videos(events, Recorder(), batch_frames=4)}
+    for job, times in enumerate(([0.0, 1.0, 2.0], [0.0, 1.0], [])):
+        video = done[job]
+        assert isinstance(video, EncodedVideo)
+        assert video.thumbnails.pts_seconds.tolist() == times
+        assert video.thumbnails.jpegs == tuple(f"{job} at {time}".encode() for time in times)
 
 
 @pytest.mark.parametrize("problem", [None, "cut off"])

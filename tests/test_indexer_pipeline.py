@@ -1,5 +1,6 @@
 """A folder becomes an index: incremental, resumable, undisturbed by broken files."""
 
+import io
 import os
 import shutil
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from indexer.pipeline import IndexReport, Progress, index_library
 from indexer.settings import IndexerSettings
@@ -20,6 +22,7 @@ from storage.generations import newest_generation
 from storage.layout import IndexLayout
 from storage.records import Span
 from storage.settings import StorageSettings
+from storage.thumbnails import ThumbnailStore
 from tests.colours import ColourEncoder, write_film
 from tests.videos import cut, write_sound, write_video
 
@@ -99,6 +102,26 @@ def test_frames_lie_half_a_second_apart_and_clips_follow_the_grid(
     assert len(generation.base) + len(generation.delta) == clips
 
 
+def test_each_second_has_its_thumbnail(index: Indexer, layout: IndexLayout) -> None:
+    index()
+    store = ThumbnailStore(layout.thumbnails)
+    with Catalog.open(layout.catalog, read_only=True) as catalog:
+        (uid,) = [video.uid for video in catalog.videos() if video.path.name == "a.mp4"]
+    assert store.times(uid) == pytest.approx(np.arange(18))
+    for seconds, channel in ((0.0, 0), (5.9, 0), (6.0, 2), (11.99, 2)):
+        jpeg = store.read(uid, seconds)
+        assert jpeg is not None
+        colour = np.asarray(Image.open(io.BytesIO(jpeg))).mean((0, 1))
+        assert colour.argmax() == channel, (seconds, colour)
+
+
+def test_an_index_without_thumbnails_works(index: Indexer, layout: IndexLayout) -> None:
+    index(settings=SETTINGS.model_copy(update={"thumbnail_seconds": 0.0}))
+    assert best(layout, "blue")[0] == "a.mp4"
+    assert not layout.thumbnails.exists()
+    assert index().counts.skipped == 2, "an index is not tied to whether it has thumbnails"
+
+
 def test_a_second_run_decodes_nothing(
     index: Indexer, monkeypatch: pytest.MonkeyPatch, layout: IndexLayout
 ) -> None:
@@ -132,7 +155,7 @@ def test_a_moved_a_copied_and_a_renamed_file_cost_no_decoding(
     assert paths == {"moved.mp4", "b.mkv", "copy.mkv"}
 
 
-def test_what_is_gone_is_forgotten_with_its_features(
+def test_what_is_gone_is_forgotten_with_its_features_and_thumbnails(
     index: Indexer, films: Path, layout: IndexLayout
 ) -> None:
     index()
@@ -141,6 +164,7 @@ def test_what_is_gone_is_forgotten_with_its_features(
     assert searchable(layout) == {"b.mkv": "indexed"}
     assert best(layout, "blue")[0] == "b.mkv"
     assert len(list(layout.features.rglob("*.safetensors"))) == 1
+    assert len(list(layout.thumbnails.rglob("*.safetensors"))) == 1
 
 
 def test_a_file_replaced_in_place_is_found_by_its_new_content_only(
@@ -171,6 +195,7 @@ def test_broken_files_are_reported_and_the_run_goes_on(
     assert reasons["cut.mkv"].startswith("partial: ")
     assert not report.nothing_usable
     assert searchable(layout)["cut.mkv"] == "partial"
+    assert len(list(layout.thumbnails.rglob("*.safetensors"))) == 3, "partial videos have some too"
 
 
 def test_what_failed_is_not_tried_again_unless_asked(index: Indexer, films: Path) -> None:

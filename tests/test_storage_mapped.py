@@ -12,8 +12,8 @@ from safetensors.numpy import save, save_file
 
 from storage.mapped import DamagedFile, map_tensors
 
-FLOATS = st.sampled_from([np.float16, np.float32, np.float64])
-ARRAYS = FLOATS.flatmap(
+DTYPES = st.sampled_from([np.uint8, np.int64, np.float16, np.float32, np.float64])
+ARRAYS = DTYPES.flatmap(
     lambda dtype: npst.arrays(dtype, npst.array_shapes(min_dims=1, max_dims=3, min_side=0))
 )
 

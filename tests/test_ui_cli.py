@@ -59,7 +59,7 @@ def test_search_json_is_one_line_of_the_documented_schema(library: tuple[Path, P
     result = json.loads(line)
     assert list(result) == ["query", "no_good_match", "moments", "timings_ms"]
     moment = result["moments"][0]
-    assert list(moment) == ["video_id", "path", "start_seconds", "end_seconds", "score"]
+    assert list(moment) == ["video_id", "path", "start_seconds", "end_seconds", "score", "strength"]
     assert Path(moment["path"]).parent == library[0]
     assert 0 <= moment["start_seconds"] < moment["end_seconds"] <= 10.01
 
@@ -139,6 +139,10 @@ def test_status_tells_what_is_indexed_and_what_failed(library: tuple[Path, Path]
     assert [Path(each["path"]).name for each in status["failures"]] == ["garbage.mp4"]
     text = scanonce("status", "--index", library[1]).stdout
     assert "2 videos, 0:00:20" in text
+    assert status["thumbnail_bytes"] == sum(
+        path.stat().st_size for path in (library[1] / "thumbnails").rglob("*.safetensors")
+    )
+    assert "of thumbnails (" in text
 
 
 def test_forget_takes_a_file_out_and_leaves_it_on_disk(
@@ -149,6 +153,8 @@ def test_forget_takes_a_file_out_and_leaves_it_on_disk(
     run = scanonce("forget", library[0] / "b.mkv", "--index", index)
     assert run.returncode == 0, run.stderr
     assert (library[0] / "b.mkv").exists()
+    for folder in ("features", "thumbnails"):
+        assert len(list((index / folder).rglob("*.safetensors"))) == 1
     assert (
         json.loads(scanonce("status", "--index", index, "--json").stdout)["videos"]["indexed"] == 1
     )

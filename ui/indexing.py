@@ -27,6 +27,7 @@ from storage.errors import IndexDirectoryError
 from storage.features import FeatureStore
 from storage.layout import IndexLayout, read_manifest
 from storage.settings import StorageSettings
+from storage.thumbnails import ThumbnailStore
 from ui.config import Config
 from ui.views import clock, count_text
 
@@ -60,8 +61,11 @@ def run_index(
     name = encoder or (known.encoder if known else config.models.encoder)
     with console.status(f"loading encoder {escape(name)}"):
         loaded = load_encoder(name, config.models, towers="vision")
+        # of another encoder than the index's nothing needs to fit: indexing will say so
+        fits = known is None or known.fingerprint == loaded.fingerprint
+        named = (known.localiser or NO_LOCALISER) if known else config.models.localiser
         localiser = choose_localiser(
-            (known.localiser or NO_LOCALISER) if known else config.models.localiser,
+            named if fits else NO_LOCALISER,
             fingerprint=loaded.fingerprint,
             dim=loaded.dim,
             sampling=config.indexer.sampling,
@@ -145,7 +149,7 @@ def _summarise(report: IndexReport, index_dir: Path, console: Console) -> None:
 def run_forget(
     path: Path, index_dir: Path, storage: StorageSettings, console: Console | None = None
 ) -> None:
-    """Forgets a folder or file, its features and its clips.
+    """Forgets a folder or file, its features, thumbnails and clips.
 
     Raises:
         IndexDirectoryError: nothing at that path is known.
@@ -153,7 +157,7 @@ def run_forget(
     layout = IndexLayout(index_dir)
     manifest = read_manifest(layout)
     root = path.expanduser().absolute()
-    features = FeatureStore(layout.features)
+    features, thumbnails = FeatureStore(layout.features), ThumbnailStore(layout.thumbnails)
     anchors = AnchorStore(layout.anchors / manifest.anchors) if manifest.anchors else None
     with Catalog.open(layout.catalog) as catalog:
         known = catalog.files_under(root)
@@ -163,6 +167,7 @@ def run_forget(
             )
         for video in catalog.forget_library(root):
             features.delete(video.uid)
+            thumbnails.delete(video.uid)
             if anchors is not None:
                 anchors.delete(video.uid)
         publish_clips(catalog, features, layout, manifest.grid, manifest.dim, storage)

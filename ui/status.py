@@ -13,6 +13,7 @@ from storage.catalog import Catalog
 from storage.features import FeatureStore
 from storage.generations import newest_generation
 from storage.layout import IndexLayout, read_manifest
+from storage.thumbnails import ThumbnailStore
 from ui.views import clock, count_text, size_text
 
 
@@ -49,6 +50,7 @@ def read_status(index_dir: Path) -> dict[str, Any]:
         "video_bytes": totals.size_bytes,
         "feature_bytes": FeatureStore(layout.features).size_bytes(),
         "anchor_bytes": anchors.size_bytes() if anchors else 0,
+        "thumbnail_bytes": ThumbnailStore(layout.thumbnails).size_bytes(),
         "vector_index": {
             "kind": generation.info.kind if generation else "none",
             "generation": generation.number if generation else 0,
@@ -85,6 +87,11 @@ def show_status(status: dict[str, Any], console: Console | None = None) -> None:
     sizes = f"{size_text(status['feature_bytes'])} of features"
     if status["anchor_bytes"]:
         sizes += f", {size_text(status['anchor_bytes'])} of anchors"
+    if status["thumbnail_bytes"]:
+        an_hour = status["thumbnail_bytes"] / max(status["searchable_seconds"], 1.0) * 3600
+        sizes += (
+            f", {size_text(status['thumbnail_bytes'])} of thumbnails ({size_text(an_hour)} an hour)"
+        )
     table.add_row("on disk", sizes)
     console.print(table)
     for title, entries in (("in part", status["partial"]), ("failed", status["failures"])):
