@@ -40,6 +40,7 @@ from indexer.decode import Sampling
 from indexer.pipeline import IndexReport, index_library
 from indexer.pipeline import Progress as IndexProgress
 from indexer.settings import IndexerSettings
+from indexer.thumbnails import ThumbnailRequest
 from indexer.workers import DecodeRequest
 from models.encoder import ClipEncoder
 from storage.layout import IndexLayout
@@ -447,6 +448,7 @@ def decode_request(encoder: ClipEncoder) -> DecodeRequest:
         settings.decoder,
         encoder.preprocessing,
         settings.stall_seconds,
+        ThumbnailRequest(settings.thumbnail_seconds, settings.thumbnail_width),
     )
 
 
