@@ -13,10 +13,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save
 
+from storage.content_files import ContentFiles
 from storage.errors import IndexDirectoryError
-from storage.layout import sync_directory, write_whole
 from storage.mapped import DamagedFile, map_tensors
 
 
@@ -36,30 +35,17 @@ class AnchorArrays:
             )
 
 
-class AnchorStore:
+class AnchorStore(ContentFiles):
     """One localiser's folder of an index."""
-
-    def __init__(self, root: Path) -> None:
-        """``root`` need not exist yet."""
-        self._root = root
 
     @property
     def vectors(self) -> Path:
         """The generations of its library-wide index."""
         return self._root / "vectors"
 
-    def path(self, uid: str) -> Path:
-        """Where the anchors of a content lie."""
-        return self._root / uid[:2] / f"{uid}.safetensors"
-
-    def has(self, uid: str) -> bool:
-        """Whether a content's anchors are there; they are written whole or not at all."""
-        return self.path(uid).exists()
-
     def write(self, uid: str, arrays: AnchorArrays) -> None:
         """Stores the anchors of a video whole or not at all; raises IndexDirectoryError where that fails."""
-        content = save({"vectors": arrays.vectors, "norms": arrays.norms})
-        write_whole(self.path(uid), lambda file: file.write(content))
+        self._write(uid, {"vectors": arrays.vectors, "norms": arrays.norms})
 
     def read(self, uid: str) -> AnchorArrays:
         """All anchors of a video."""
@@ -86,17 +72,6 @@ class AnchorStore:
                 f"{path} has {len(norms)} anchors, not as many as its video. {_NEXT_STEP}"
             )
         return AnchorArrays(vectors[rows], norms[rows])
-
-    def delete(self, uid: str) -> None:
-        """Forgets a video's anchors; nothing happens where there are none."""
-        path = self.path(uid)
-        if path.exists():
-            path.unlink()
-            sync_directory(path.parent)
-
-    def size_bytes(self) -> int:
-        """Bytes of all stored anchors, without the library-wide index."""
-        return sum(path.stat().st_size for path in self._root.glob("??/*.safetensors"))
 
 
 _NEXT_STEP = "Run `scanonce localise --rebuild`: it derives all anchors again, without decoding."

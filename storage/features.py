@@ -5,14 +5,12 @@ vectors) and the exact time of each frame. 2 frames/s at 512 dimensions are 7.4 
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save
 
+from storage.content_files import ContentFiles
 from storage.errors import IndexDirectoryError
-from storage.layout import sync_directory, write_whole
 from storage.mapped import DamagedFile, map_tensors
 
 
@@ -32,16 +30,8 @@ class FrameFeatures:
             )
 
 
-class FeatureStore:
+class FeatureStore(ContentFiles):
     """The ``features/`` folder of an index."""
-
-    def __init__(self, root: Path) -> None:
-        """``root`` need not exist yet."""
-        self._root = root
-
-    def path(self, uid: str) -> Path:
-        """Where the features of a content lie."""
-        return self._root / uid[:2] / f"{uid}.safetensors"
 
     def write(self, uid: str, features: FrameFeatures) -> None:
         """Stores the features of a video whole or not at all.
@@ -49,8 +39,7 @@ class FeatureStore:
         Raises:
             IndexDirectoryError: disk full, read-only and the like; nothing stored is lost.
         """
-        content = save({"frames": features.frames, "pts_seconds": features.pts_seconds})
-        write_whole(self.path(uid), lambda file: file.write(content))
+        self._write(uid, {"frames": features.frames, "pts_seconds": features.pts_seconds})
 
     def read(self, uid: str) -> FrameFeatures:
         """All frames of a video; raises IndexDirectoryError where the file is missing or damaged."""
@@ -69,19 +58,3 @@ class FeatureStore:
             ) from error
         bounds = [np.searchsorted(pts, span, side="left") for span in spans]
         return [FrameFeatures(frames[a:b].copy(), pts[a:b].copy()) for a, b in bounds]
-
-    def delete(self, uid: str) -> None:
-        """Forgets a video's features; nothing happens where there are none."""
-        path = self.path(uid)
-        if path.exists():
-            path.unlink()
-            sync_directory(path.parent)
-
-    def size_bytes(self) -> int:
-        """Bytes of all stored features."""
-        return sum(path.stat().st_size for path in self._root.glob("??/*.safetensors"))
-
-    def sweep(self) -> None:
-        """Removes what an interrupted write left behind."""
-        for stray in self._root.glob("??/.tmp-*"):
-            stray.unlink(missing_ok=True)

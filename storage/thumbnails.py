@@ -8,15 +8,13 @@ and about 14 MB for real ones; `scanonce status` shows what an index has.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save
 
+from storage.content_files import ContentFiles
 from storage.errors import IndexDirectoryError
-from storage.layout import sync_directory, write_whole
 from storage.mapped import DamagedFile, map_tensors
 
 
@@ -42,16 +40,8 @@ class Thumbnails:
         return cls(pts, tuple(jpeg for part in parts for jpeg in part.jpegs))
 
 
-class ThumbnailStore:
+class ThumbnailStore(ContentFiles):
     """The ``thumbnails/`` folder of an index. A video that was indexed without thumbnails has no file."""
-
-    def __init__(self, root: Path) -> None:
-        """``root`` need not exist yet."""
-        self._root = root
-
-    def path(self, uid: str) -> Path:
-        """Where the thumbnails of a content lie."""
-        return self._root / uid[:2] / f"{uid}.safetensors"
 
     def write(self, uid: str, thumbnails: Thumbnails) -> None:
         """Stores the thumbnails of a video whole or not at all; of none nothing is kept.
@@ -62,14 +52,12 @@ class ThumbnailStore:
         if not thumbnails.jpegs:
             self.delete(uid)
             return
-        content = save(
-            {
-                "jpegs": np.frombuffer(b"".join(thumbnails.jpegs), np.uint8),
-                "ends": np.cumsum([len(jpeg) for jpeg in thumbnails.jpegs], dtype=np.int64),
-                "pts_seconds": thumbnails.pts_seconds,
-            }
-        )
-        write_whole(self.path(uid), lambda file: file.write(content))
+        tensors: dict[str, NDArray[Any]] = {
+            "jpegs": np.frombuffer(b"".join(thumbnails.jpegs), np.uint8),
+            "ends": np.cumsum([len(jpeg) for jpeg in thumbnails.jpegs], dtype=np.int64),
+            "pts_seconds": thumbnails.pts_seconds,
+        }
+        self._write(uid, tensors)
 
     def read(self, uid: str, seconds: float) -> bytes | None:
         """The JPEG file shown at a time: the last one at or before it, the first one for what is earlier.
@@ -94,17 +82,6 @@ class ThumbnailStore:
         """``[num_thumbnails]`` rising, seconds; empty where the video has none. Raises as `read` does."""
         tensors = self._map(uid)
         return np.empty(0) if tensors is None else tensors["pts_seconds"].copy()
-
-    def delete(self, uid: str) -> None:
-        """Forgets a video's thumbnails; nothing happens where there are none."""
-        path = self.path(uid)
-        if path.exists():
-            path.unlink()
-            sync_directory(path.parent)
-
-    def size_bytes(self) -> int:
-        """Bytes of all stored thumbnails."""
-        return sum(path.stat().st_size for path in self._root.glob("??/*.safetensors"))
 
     def _map(self, uid: str) -> dict[str, NDArray[Any]] | None:
         """The tensors of a video, of which none is empty; None where there is no file."""
