@@ -1,4 +1,5 @@
 # make demo   renders a few films, indexes them and finds moments by sentences
+# make ui     shows the demo library in a browser
 # make test   runs the tests
 # make check  formatting, lint, types, layers, tests: what CI runs
 # make bench  prints the figures of docs/benchmarks.md
@@ -11,9 +12,15 @@ READY  := $(VENV)/.ready
 # the gpu extra where an NVIDIA driver answers, else cpu; `make demo FAISS=cpu` decides by hand
 FAISS  ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 
-.PHONY: demo test check lint bench clean
+.PHONY: demo ui test check lint bench clean
 
 demo: $(READY)
+	$(BIN)/scanonce demo
+
+ui: demo/index/manifest.json
+	$(BIN)/scanonce ui --index demo/index
+
+demo/index/manifest.json: | $(READY)
 	$(BIN)/scanonce demo
 
 test: $(READY)

@@ -194,6 +194,28 @@ def forget(
     run_forget(path, settings.index_path(index_dir), settings.storage)
 
 
+@app.command("ui")
+def show_ui(
+    index_dir: IndexOption = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; any but this machine's own lets others in.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port, or the next free one.")] = 8501,
+    token: Annotated[
+        str | None,
+        typer.Option(help='Ask for this token, 12 characters or more; "auto" makes one.'),
+    ] = None,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+    config: ConfigOption = None,
+) -> None:
+    """Show the library in a browser: search, look, cut."""
+    from ui.config import read_config
+    from ui.server import serve
+
+    index = read_config(config).index_path(index_dir)
+    serve(index, host=host, port=port, token=token, open_browser=browser, config=config)
+
+
 @app.command()
 def doctor(as_json: JsonOption = False, config: ConfigOption = None) -> None:
     """Check this installation: packages, devices, weights, decoders, and a small run of everything."""

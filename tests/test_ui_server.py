@@ -1,0 +1,350 @@
+"""Who is let in, under which name and from where; and that the whole application serves pages beside media."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.testclient import TestClient
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from storage.errors import ConfigError
+from ui import server
+from ui.server import AccessGuard, address, check_token, exposure, is_loopback, listen
+
+TOKEN = "a-token-that-is-long"
+NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+LOCAL = "http://localhost:8501"
+
+
+async def _page(request: Request) -> PlainTextResponse:
+    return PlainTextResponse(f"page {request.url.path}?{request.url.query}")
+
+
+async def _socket(websocket: WebSocket) -> None:
+    await websocket.accept()
+    await websocket.send_text("in")
+    await websocket.close()
+
+
+def _client(*, names: frozenset[str] | None = NAMES, token: str | None = None) -> TestClient:
+    inner = Starlette(
+        routes=[WebSocketRoute("/_stcore/stream", _socket), Route("/{rest:path}", _page)]
+    )
+    guard = AccessGuard(inner, names=names, token=token, cookie="scanonce_8501")
+    return TestClient(guard, base_url=LOCAL)
+
+
+def _connects(client: TestClient, **headers: str) -> bool:
+    try:
+        with client.websocket_connect(
+            "ws://localhost:8501/_stcore/stream", headers=headers
+        ) as session:
+            return bool(session.receive_text() == "in")
+    except WebSocketDisconnect:
+        return False
+
+
+# ---------------------------------------------------------------- names
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:8501", "127.0.0.1:8501", "[::1]:8501", "localhost:99"]
+)
+def test_our_own_names_are_answered(host: str) -> None:
+    client = _client()
+    assert client.get("/", headers={"Host": host}).status_code == 200
+    assert _connects(client, Host=host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("evil.example", "evil.example:8501", "localhost.evil.example", "127.0.0.1.nip.io"),
+        *("", "localhost:x", "a@localhost", "localhost/x", "localhost?", "127.0.0.2", "[::1"),
+    ],
+)
+def test_a_name_that_was_made_to_mean_this_machine_is_not(host: str) -> None:
+    client = _client()
+    assert client.get("/", headers={"Host": host}).status_code == 421
+    assert not _connects(client, Host=host)
+
+
+def test_with_another_address_any_name_is_answered() -> None:
+    client = _client(names=None)
+    assert client.get("/", headers={"Host": "studio.local:8501"}).status_code == 200
+
+
+# ---------------------------------------------------------------- other sites
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "http://localhost:3000", "null", "http://localhost.evil:8501"]
+)
+def test_another_site_can_neither_connect_nor_ask(origin: str) -> None:
+    client = _client()
+    assert not _connects(client, Origin=origin)
+    assert client.get("/", headers={"Origin": origin}).status_code == 403
+
+
+def test_our_own_pages_can() -> None:
+    client = _client()
+    assert _connects(client, Origin=LOCAL, Host="localhost:8501")
+    headers = {"Origin": LOCAL, "Host": "localhost:8501", "Sec-Fetch-Site": "same-origin"}
+    assert client.post("/", headers=headers).status_code == 405
+    assert client.get("/media/videos/1", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "mode", "destination", "expected"),
+    [
+        ("/", "navigate", "document", 200),
+        ("/moment", "navigate", "document", 200),
+        ("/", "navigate", "iframe", 403),
+        ("/", "no-cors", "image", 403),
+        ("/media/thumbs/1/0.jpg", "no-cors", "image", 403),
+        ("/media/clips/1/0-5.mp4", "navigate", "document", 403),
+    ],
+)
+def test_another_site_may_link_but_not_embed(
+    path: str, mode: str, destination: str, expected: int
+) -> None:
+    headers = {
+        "Sec-Fetch-Site": "cross-site",
+        "Sec-Fetch-Mode": mode,
+        "Sec-Fetch-Dest": destination,
+    }
+    assert _client().get(path, headers=headers).status_code == expected
+
+
+def test_pages_may_load_nothing_from_elsewhere() -> None:
+    headers = _client().get("/").headers
+    policy = headers["content-security-policy"]
+    assert "default-src 'self'" in policy
+    assert not re.search(r"https?:|\*", policy)
+    assert "ws://localhost:8501" in policy
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+
+
+# ---------------------------------------------------------------- the token
+
+
+PATHS = ("/", "/search", "/media/videos/1", "/_stcore/health", "/static/js/index.js")
+
+
+def test_without_a_token_everybody_on_this_machine_gets_in() -> None:
+    assert _connects(_client())
+    assert _client().get("/media/videos/1").status_code == 200
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_without_the_token_nothing_is_answered(path: str) -> None:
+    client = _client(token=TOKEN)
+    for given in ("", "?token=", "?token=wrong", f"?token={TOKEN}x", f"?token={TOKEN[:-1]}"):
+        response = client.get(path + given)
+        assert response.status_code == 401
+        assert "page" not in response.text
+        assert "set-cookie" not in response.headers
+    for cookie in ("", "x", TOKEN, "\u00ff"):
+        sent = {"Cookie": f"scanonce_8501={cookie}".encode("latin-1").decode("latin-1")}
+        if cookie.isascii():
+            assert client.get(path, headers=sent).status_code == 401
+    assert not _connects(client)
+
+
+def test_the_token_becomes_a_cookie_that_scripts_and_other_sites_do_not_get() -> None:
+    client = _client(token=TOKEN)
+    response = client.get(f"/search?q=a%20car&token={TOKEN}")
+    assert response.status_code == 200
+    cookie = response.headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    assert TOKEN not in cookie
+    assert 'content="0; url=/search?q=a+car"' in response.text
+    assert TOKEN not in response.text
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["referrer-policy"] == "no-referrer"
+
+    assert client.get("/media/videos/1").text.startswith("page /media/videos/1")
+    assert _connects(client)
+
+
+@pytest.mark.parametrize(
+    "path", ["//evil.example/x", "/\\evil.example", '/"><script>alert(1)</script>']
+)
+def test_the_way_in_leads_nowhere_else(path: str) -> None:
+    client = _client(token=TOKEN)
+    text = client.get(f"{LOCAL}{path}", params={"token": TOKEN, "q": '"><script>'}).text
+    target = re.search(r'url=([^"]*)"', text)
+    assert target
+    assert re.match(r"/(?![/\\])", target[1])
+    assert "<script>" not in text
+
+
+def test_a_cookie_of_another_token_does_not_help() -> None:
+    first = _client(token=TOKEN)
+    first.get(f"/?token={TOKEN}")
+    second = _client(token=TOKEN + "2")
+    second.cookies = first.cookies
+    assert second.get("/").status_code == 401
+
+
+def test_a_short_token_is_refused() -> None:
+    check_token(None)
+    check_token(TOKEN)
+    for token in ("", "short"):
+        with pytest.raises(ConfigError, match="12 characters"):
+            check_token(token)
+
+
+# ---------------------------------------------------------------- addresses
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.3.2.1", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.168.1.5", False),
+        ("studio.local", False),
+    ],
+)
+def test_which_addresses_only_this_machine_can_reach(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
+
+
+def test_the_address_to_open() -> None:
+    assert address("127.0.0.1", 8501, None) == "http://127.0.0.1:8501/"
+    assert address("0.0.0.0", 80, "a b") == "http://localhost:80/?token=a%20b"
+    assert address("::1", 8501, None) == "http://[::1]:8501/"
+
+
+def test_what_is_exposed_is_told() -> None:
+    assert "EVERYBODY" in exposure("0.0.0.0", None)
+    assert "--token auto" in exposure("0.0.0.0", None)
+    assert "not encrypted" in exposure("192.168.1.5", TOKEN)
+    assert "192.168.1.5" in exposure("192.168.1.5", TOKEN)
+    assert TOKEN not in exposure("192.168.1.5", TOKEN)
+
+
+def test_the_next_free_port_is_taken_where_one_is_busy() -> None:
+    with listen("127.0.0.1", 0) as first:
+        busy = first.getsockname()[1]
+        with listen("127.0.0.1", busy) as second:
+            assert busy < second.getsockname()[1] < busy + 50
+
+
+@pytest.mark.parametrize(
+    ("host", "port"), [("203.0.113.7", 8501), ("no such name", 8501), ("127.0.0.1", 70_000)]
+)
+def test_an_address_that_is_not_ours_is_refused_in_a_sentence(host: str, port: int) -> None:
+    with pytest.raises(ConfigError, match=r"cannot listen|a port is"):
+        listen(host, port)
+
+
+# ---------------------------------------------------------------- the whole
+
+
+def test_pages_know_what_is_served_without_a_server_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(server.INDEX_VARIABLE, str(tmp_path))
+    served = server.current()
+    assert served.layout.root == tmp_path
+    assert server.current() is served
+    served.cache.close()
+
+
+def test_the_pages_read_the_variable_that_is_set() -> None:
+    from ui.session import INDEX_VARIABLE
+
+    assert server.INDEX_VARIABLE == INDEX_VARIABLE
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[str]:
+    """A server of an empty index directory in a process of its own; its address."""
+    port = _free_port()
+    code = (
+        "import sys; from pathlib import Path; from ui.server import serve; "
+        "serve(Path(sys.argv[1]), port=int(sys.argv[2]), token=sys.argv[3])"
+    )
+    root = Path(__file__).parents[1]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "index"), str(port), TOKEN],
+        env={**os.environ, "PYTHONPATH": str(root), "STREAMLIT_BROWSER_GATHER_USAGE_STATS": "true"},
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            assert process.poll() is None
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0 and _status(url + "/") == 401:
+                    break
+            time.sleep(0.1)
+        yield url
+        process.terminate()
+        assert process.wait(timeout=20) in (0, -15, 143)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _status(url: str, **headers: str) -> int:
+    return _open(url, **headers)[0]
+
+
+def _open(url: str, **headers: str) -> tuple[int, str, dict[str, str]]:
+    try:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, headers=headers), timeout=20
+        ) as answer:
+            return answer.status, answer.read().decode("utf-8", "replace"), dict(answer.headers)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode(), dict(error.headers)
+    except (urllib.error.URLError, ConnectionError):
+        return 0, "", {}
+
+
+def test_the_server_serves_pages_and_media_to_who_has_the_token(running: str) -> None:
+    assert _status(f"{running}/_stcore/health") == 401
+    status, _, headers = _open(f"{running}/?token={TOKEN}")
+    assert status == 200
+    cookie = {"Cookie": headers["set-cookie"].split(";")[0]}
+    status, page, headers = _open(f"{running}/", **cookie)
+    assert status == 200
+    assert "<title>Streamlit</title>" in page
+    assert not re.findall(r'(?:src|href)="(?:https?:)?//', page)
+    assert "frame-ancestors 'self'" in headers["content-security-policy"]
+    assert _status(f"{running}/_stcore/health", **cookie) == 200
+    config = _open(f"{running}/_stcore/host-config", **cookie)[1]
+    assert "streamlit.io" not in config
+    assert _open(f"{running}/media/videos/1", **cookie)[:2] == (404, "nothing is indexed yet")
+    assert _status(f"{running}/media/../ui/app.py", **cookie) in (400, 404)
+    assert _status(f"{running}/_stcore/health", Host="evil.example", **cookie) == 421
