@@ -44,12 +44,16 @@ def run_demo(folder: Path, num_films: int) -> None:
 
 
 def _questions(questions: list[Question]) -> list[Question]:
-    """A few queries that need no time, each of another film, spread over the library."""
-    first: dict[str, Question] = {}
-    for number, question in enumerate(questions):
-        if not question.needs_time and (question.truth.video not in first or number % 5 == 0):
-            first[question.truth.video] = question
-    chosen = list(first.values())
+    """A few queries, each of another film, spread over the library; every third film is asked for what happens."""
+    chosen = []
+    for number, film in enumerate(sorted({question.truth.video for question in questions})):
+        of_film = [question for question in questions if question.truth.video == film]
+        timely = [question for question in of_film if question.needs_time]
+        if number % 3 == 1 and timely:
+            chosen.append(max(timely, key=lambda question: len(question.text)))
+        else:
+            plain = [question for question in of_film if not question.needs_time] or of_film
+            chosen.append(plain[number % len(plain)])
     return chosen[:: max(1, len(chosen) // _NUM_QUERIES)][:_NUM_QUERIES]
 
 
@@ -57,6 +61,8 @@ def _next_steps(folder: Path, index_dir: Path, sheet: Path) -> str:
     return f"""
 Look at [bold]{sheet}[/]: each sentence beside pictures of the moment it found.
 
+See it in a browser:
+  make ui
 Ask something yourself:
   .venv/bin/scanonce search "a blue boat at sunset" --index {index_dir}
 Your own videos (fetches openai/clip-vit-base-patch32 once, 600 MB; after that nothing leaves your machine):
