@@ -1,20 +1,38 @@
 """What people read."""
 
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from search.engine import SearchResult
-from storage.records import Moment, Span
+from search.localise import Curve
+from storage.records import Moment, Span, Video
 from ui.views import (
+    Filters,
+    added_since,
     clock,
     count_text,
+    curve_levels,
+    folder_names,
+    hours_text,
     moments_table,
+    num_pages,
+    one_per_video,
+    page_of,
+    parse_span,
+    picture_times,
+    plain,
     result_json,
+    search_line,
     size_text,
     span_text,
+    strength_word,
     timings_text,
+    videos_within,
 )
 
 MOMENT = Moment(3, Path("/films/a [red] car.mp4"), Span(251.24, 3671.96), 0.3123456789, 2.5)
@@ -77,3 +95,150 @@ def test_timings_name_the_stages() -> None:
         timings_text(SearchResult("", (), True, {"text": 11, "library": 3, "total": 14}))
         == "14 ms: text 11, library 3"
     )
+
+
+# ---------------------------------------------------------------- the pages
+
+
+@pytest.mark.parametrize(
+    ("strength", "word"),
+    [
+        (3.0, "strong"),
+        (1.3, "strong"),
+        (1.29, "fair"),
+        (1.1, "fair"),
+        (1.09, "weak"),
+        (-1.0, "weak"),
+    ],
+)
+def test_strength_has_a_word_for_people(strength: float, word: str) -> None:
+    assert strength_word(strength) == word
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (59, "59 s"), (90, "2 min"), (5400, "1.5 h"), (3.6e7, "10,000 h")],
+)
+def test_lengths_of_libraries_are_round(seconds: float, text: str) -> None:
+    assert hours_text(seconds) == text
+
+
+def test_the_line_under_a_search_counts_the_page_in() -> None:
+    timings = {"text": 11.0, "library": 3.0, "moments": 9.0, "total": 23.0}
+    line = search_line(1, 61 * 3600, timings, 15.4)
+    assert line == "1 video, 61 h | 38 ms: text 11, library 3, moments 9, page 15"
+
+
+def test_plain_text_has_no_markup_left() -> None:
+    assert plain("a  b\nc") == "a b c"
+    assert plain("<b> [x](y) :red[z] $1$") == "\\<b\\> \\[x\\]\\(y\\) \\:red\\[z\\] \\$1\\$"
+
+
+NOW = datetime(2026, 11, 21, 15, 0, tzinfo=UTC)
+
+
+def video(number: int, path: str, seconds: float = 100.0, days_old: float = 0.0) -> Video:
+    added = NOW - timedelta(days=days_old)
+    return Video(number, "a" * 32, "indexed", seconds, 1, (Path(path),), added_at=added)
+
+
+VIDEOS = [
+    video(1, "/films/a.mp4", 30, 0.1),
+    video(2, "/films/2020/b.mp4", 60, 5),
+    video(3, "/films/2020/deep/c.mp4", 600, 20),
+    video(4, "/films2/d.mp4", 3600, 400),
+]
+
+
+@pytest.mark.parametrize(
+    ("filters", "ids"),
+    [
+        (Filters(), [1, 2, 3, 4]),
+        (Filters(folder="/films"), [1, 2, 3]),
+        (Filters(folder="/films/2020"), [2, 3]),
+        (Filters(folder="/"), [1, 2, 3, 4]),
+        (Filters(shortest_seconds=60, longest_seconds=600), [2]),
+        (Filters(shortest_seconds=3600), [4]),
+        (Filters(added_since=added_since("Added today", NOW)), [1]),
+        (Filters(added_since=added_since("Last 7 days", NOW)), [1, 2]),
+        (Filters(added_since=added_since("Last 30 days", NOW), folder="/films/2020/deep"), [3]),
+        (Filters(folder="/elsewhere"), []),
+    ],
+)
+def test_filters_pass_videos(filters: Filters, ids: list[int]) -> None:
+    assert videos_within(VIDEOS, filters) == ids
+    assert filters.pass_all == (filters == Filters())
+
+
+def test_a_video_passes_by_any_of_its_paths_and_not_without_a_date() -> None:
+    two = replace(VIDEOS[0], paths=(Path("/x/a.mp4"), Path("/films2/a.mp4")), added_at=None)
+    assert videos_within([two], Filters(folder="/films2")) == [1]
+    assert videos_within([two], Filters(added_since=NOW)) == []
+
+
+def test_folders_to_choose_are_libraries_and_what_lies_directly_in_them() -> None:
+    assert folder_names([Path("/films"), Path("/films2")], VIDEOS) == {
+        "/films": "films",
+        "/films/2020": "films/2020",
+        "/films2": "films2",
+    }
+    alike = folder_names([Path("/a/films"), Path("/b/films")], [])
+    assert alike == {"/a/films": "/a/films", "/b/films": "/b/films"}
+
+
+def test_one_per_video_keeps_the_best_and_the_order() -> None:
+    moments = [
+        replace(MOMENT, video_id=number, score=score) for number, score in [(3, 9), (1, 8), (3, 7)]
+    ]
+    assert one_per_video(moments) == moments[:2]
+
+
+def test_pages_count_from_one_and_the_last_may_be_short() -> None:
+    items = list(range(7))
+    assert [list(page_of(items, page, 3)) for page in (1, 2, 3, 9, 0)] == [
+        [0, 1, 2],
+        [3, 4, 5],
+        [6],
+        [6],
+        [0, 1, 2],
+    ]
+    assert [num_pages(count, 3) for count in (0, 3, 4)] == [1, 1, 2]
+
+
+def test_the_middle_picture_is_the_middle_of_the_moment() -> None:
+    times = picture_times(Span(10.0, 20.0), 5)
+    assert times == (11.0, 13.0, 15.0, 17.0, 19.0)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "span"),
+    [
+        ("1.5", "3", Span(1.5, 3)),
+        ("1", "99", Span(1, 10)),
+        ("3", "3", None),
+        ("-1", "3", None),
+        ("10", "12", None),
+        ("nan", "3", None),
+        ("1", "inf", None),
+        ("", "", None),
+        ("1;drop", "2", None),
+    ],
+)
+def test_spans_of_addresses_are_kept_inside_the_video(
+    start: str, end: str, span: Span | None
+) -> None:
+    assert parse_span(start, end, 10.0) == span
+
+
+def test_curve_levels_are_even_over_the_video_and_average() -> None:
+    # 0 for eight seconds, then 1 for one, then 0.5 for one
+    curve = Curve(np.array([0.0, 8.0, 9.0, 10.0]), np.array([0.0, 1.0, 0.5]))
+    assert curve_levels(curve, 10.0) == [0, 0, 255]
+    even = Curve(np.linspace(0, 10, 11), np.array([0, 0, 0, 0, 0, 0, 0, 0, 1, 0.5]))
+    assert curve_levels(even, 10.0) == [0] * 8 + [255, 128]
+    assert curve_levels(even, 10.0, most=5) == [0] * 4 + [255]
+
+
+def test_curve_levels_of_nothing_and_of_a_flat_curve() -> None:
+    assert curve_levels(Curve(np.zeros(1), np.zeros(0)), 10.0) == []
+    assert curve_levels(Curve(np.arange(4.0), np.full(3, 0.3)), 3.0) == [0, 0, 0]

@@ -1,13 +1,23 @@
 """What people and programs read: times, sizes, tables and the JSON schema. Pure functions."""
 
-from collections.abc import Sequence
-from typing import Any
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from math import inf
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
+import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
 from search.engine import SearchResult
-from storage.records import Moment, Span
+from search.localise import Curve
+from storage.records import Moment, Span, Video
+
+Item = TypeVar("Item")
 
 
 def clock(seconds: float, *, tenths: bool = False) -> str:
@@ -22,9 +32,22 @@ def clock(seconds: float, *, tenths: bool = False) -> str:
     return f"{text}.{rest % 10}" if tenths else text
 
 
-def span_text(span: Span) -> str:
-    """A span as people read it, to the tenth of a second."""
-    return f"{clock(span.start_seconds, tenths=True)} - {clock(span.end_seconds, tenths=True)}"
+def span_text(span: Span, *, tenths: bool = True) -> str:
+    """A span as people read it, to the tenth of a second or to the second."""
+    return f"{clock(span.start_seconds, tenths=tenths)} - {clock(span.end_seconds, tenths=tenths)}"
+
+
+def hours_text(seconds: float) -> str:
+    """A length in the unit people would use, roughly.
+
+    >>> hours_text(219_600), hours_text(5_000), hours_text(1_500), hours_text(12)
+    ('61 h', '1.4 h', '25 min', '12 s')
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 36_000 else f"{seconds / 3600:,.0f} h"
 
 
 def size_text(num_bytes: float) -> str:
@@ -91,7 +114,214 @@ def moments_table(moments: Sequence[Moment]) -> Table:
 
 def timings_text(result: SearchResult) -> str:
     """One line: where the time went."""
-    stages = ", ".join(
-        f"{name} {value:.0f}" for name, value in result.timings_ms.items() if name != "total"
-    )
-    return f"{result.timings_ms['total']:.0f} ms: {stages}"
+    return stages_text(result.timings_ms)
+
+
+def stages_text(timings_ms: Mapping[str, float]) -> str:
+    """Milliseconds by stage, with their total first.
+
+    >>> stages_text({"text": 11, "library": 3, "total": 14})
+    '14 ms: text 11, library 3'
+    """
+    stages = ", ".join(f"{name} {ms:.0f}" for name, ms in timings_ms.items() if name != "total")
+    return f"{timings_ms['total']:.0f} ms: {stages}"
+
+
+def search_line(
+    num_videos: int, seconds: float, timings_ms: Mapping[str, float], page_ms: float
+) -> str:
+    """One line under a search: how much was looked through, and where the time went.
+
+    >>> search_line(128, 219_600, {"text": 11, "library": 3, "moments": 9, "total": 23}, 15)
+    '128 videos, 61 h | 38 ms: text 11, library 3, moments 9, page 15'
+    """
+    stages = {name: ms for name, ms in timings_ms.items() if name != "total"}
+    total = timings_ms["total"] + page_ms
+    timings = stages_text({**stages, "page": page_ms, "total": total})
+    return f"{count_text(num_videos, 'video')}, {hours_text(seconds)} | {timings}"
+
+
+# ---------------------------------------------------------------- the pages: words
+
+StrengthWord = Literal["strong", "fair", "weak"]
+
+STRONG, FAIR = 1.3, 1.1
+"""Measured with the bundled encoder on 80 films: of the right moments (tIoU above 0.3) 92-95 % are strong and 98 % fair
+or strong; of what is called strong two thirds to four fifths are right."""
+
+
+def strength_word(strength: float) -> StrengthWord:
+    """`Moment.strength` as people take it: 1 is what chance reaches.
+
+    >>> strength_word(1.35), strength_word(1.2), strength_word(0.9)
+    ('strong', 'fair', 'weak')
+    """
+    if strength >= STRONG:
+        return "strong"
+    return "fair" if strength >= FAIR else "weak"
+
+
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:^=&])")
+
+
+def plain(text: str) -> str:
+    """A text that Markdown shows as it is: names of files and messages that hold them.
+
+    >>> plain("a_b [c].mp4")
+    'a\\\\_b \\\\[c\\\\]\\\\.mp4'
+    """
+    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
+
+
+# ---------------------------------------------------------------- the pages: which moments
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which videos a search looks in."""
+
+    folder: str | None = None
+    """Only videos with a file at or below it."""
+    shortest_seconds: float = 0.0
+    longest_seconds: float = inf
+    """Not included."""
+    added_since: datetime | None = None
+    """Indexed then or later."""
+
+    @property
+    def pass_all(self) -> bool:
+        """Whether nothing is filtered out."""
+        return self == Filters()
+
+
+LENGTHS: dict[str, tuple[float, float]] = {
+    "Any length": (0.0, inf),
+    "< 1 min": (0.0, 60.0),
+    "1-10 min": (60.0, 600.0),
+    "10-60 min": (600.0, 3600.0),
+    "> 1 h": (3600.0, inf),
+}
+ADDED: dict[str, int | None] = {
+    "Added any time": None,
+    "Added today": 0,
+    "Last 7 days": 7,
+    "Last 30 days": 30,
+}
+"""Whole days before today."""
+
+
+def added_since(choice: str, now: datetime) -> datetime | None:
+    """The midnight from which a choice of `ADDED` counts, in the zone of ``now``."""
+    days = ADDED[choice]
+    if days is None:
+        return None
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    return midnight - timedelta(days=days)
+
+
+def videos_within(videos: Iterable[Video], filters: Filters) -> list[int]:
+    """Ids of the videos that pass."""
+    return [
+        video.video_id
+        for video in videos
+        if filters.shortest_seconds <= video.duration_seconds < filters.longest_seconds
+        and (filters.folder is None or any(_is_below(path, filters.folder) for path in video.paths))
+        and (
+            filters.added_since is None
+            or (video.added_at is not None and video.added_at >= filters.added_since)
+        )
+    ]
+
+
+def _is_below(path: Path, folder: str) -> bool:
+    text = str(path)
+    return text == folder or text.startswith(folder.removesuffix(os.sep) + os.sep)
+
+
+def folder_names(roots: Iterable[Path], videos: Iterable[Video]) -> dict[str, str]:
+    """Folders to choose from: the libraries and the folders directly in them that hold videos.
+
+    Returns:
+        Names by path: ``films``, ``films/2020``; the whole path where two names are alike.
+    """
+    tops = sorted(set(roots))
+    folders: dict[str, str] = {str(root): root.name or str(root) for root in tops}
+    for video in videos:
+        for path in video.paths:
+            for root in tops:
+                if _is_below(path, str(root)):
+                    inner = str(path)[len(str(root).removesuffix(os.sep)) + 1 :].split(os.sep)
+                    if len(inner) > 1:
+                        name = f"{root.name or root}/{inner[0]}"
+                        folders.setdefault(str(root / inner[0]), name)
+    names = list(folders.values())
+    return {
+        folder: name if names.count(name) == 1 else folder
+        for folder, name in sorted(folders.items())
+    }
+
+
+def one_per_video(moments: Iterable[Moment]) -> list[Moment]:
+    """The best moment of each video, in their order."""
+    best: dict[int, Moment] = {}
+    for moment in moments:
+        best.setdefault(moment.video_id, moment)
+    return list(best.values())
+
+
+def page_of(items: Sequence[Item], page: int, size: int) -> Sequence[Item]:
+    """The items of a page; pages count from 1, one beyond the last is the last."""
+    page = max(1, min(page, num_pages(len(items), size)))
+    return items[(page - 1) * size : page * size]
+
+
+def num_pages(num_items: int, size: int) -> int:
+    """Pages of ``size``, 1 at least."""
+    return max(1, -(-num_items // size))
+
+
+# ---------------------------------------------------------------- the pages: times and curves
+
+
+def picture_times(span: Span, count: int = 3) -> tuple[float, ...]:
+    """Times evenly inside a span; of an odd number the middle one is its middle.
+
+    >>> picture_times(Span(0.0, 6.0))
+    (1.0, 3.0, 5.0)
+    """
+    step = span.duration_seconds / count
+    return tuple(span.start_seconds + (k + 0.5) * step for k in range(count))
+
+
+def parse_span(start: str, end: str, duration_seconds: float) -> Span | None:
+    """A span of an address, kept inside its video; None where it makes no sense."""
+    try:
+        first, last = float(start), float(end)
+    except ValueError:
+        return None
+    if not 0.0 <= first < last < inf or first >= duration_seconds:
+        return None
+    return Span(first, min(last, duration_seconds))
+
+
+def curve_levels(curve: Curve, duration_seconds: float, most: int = 20_000) -> list[int]:
+    """A curve as levels 0 to 255, evenly over the video: the mean of what each piece of time holds.
+
+    255 is the best piece; 0 is the median and below, so that what stands out is seen.
+
+    Args:
+        curve: see `Localiser.curve`.
+        duration_seconds: of the video.
+        most: levels at most; a curve with fewer pieces gives about as many.
+    """
+    count = min(most, len(curve.scores))
+    if count == 0 or duration_seconds <= 0:
+        return []
+    scores = np.nan_to_num(curve.scores)
+    edges = np.clip(curve.edges_seconds, 0.0, duration_seconds)
+    integral = np.append(0.0, np.cumsum(scores * np.diff(edges)))
+    even = np.linspace(0.0, duration_seconds, count + 1)
+    means = np.diff(np.interp(even, edges, integral)) / (duration_seconds / count)
+    floor, top = float(np.median(means)), float(means.max())
+    levels = np.clip((means - floor) / max(top - floor, 1e-9), 0.0, 1.0)
+    return [int(level) for level in np.rint(255 * levels)]

@@ -1,0 +1,151 @@
+"""The page of a moment, run without a browser over a tiny library."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from search.engine import SearchEngine
+from storage.layout import IndexLayout
+from storage.records import Moment, Span
+from tests.ui_library import NASTY, build_library, open_page, shown_index
+from ui import finding
+from ui.components import cut_of, moment_card, moment_key
+from ui.exports_bar import FORMATS, clip_url, export_file, pick_of
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> IndexLayout:
+    return build_library(tmp_path_factory.mktemp("moment-page"))
+
+
+@pytest.fixture(autouse=True)
+def pages(layout: IndexLayout, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    yield from shown_index(layout.root, monkeypatch)
+
+
+@pytest.fixture
+def ids(pages: None) -> dict[str, int]:
+    videos = finding.library_facts(finding.index_stamp()).videos
+    return {video.path.name: video_id for video_id, video in videos.items()}
+
+
+def component(app: AppTest, key: str) -> dict[str, Any]:
+    """What a component was sent."""
+    (found,) = [each for each in app.get("bidi_component") if each.key == key]
+    data: dict[str, Any] = json.loads(found.proto.json)
+    return data
+
+
+def test_the_player_opens_on_the_moment_with_the_curve_of_the_query(ids: dict[str, int]) -> None:
+    number = ids["two-reds.mp4"]
+    app = open_page("moment", v=str(number), a="8", b="14", q="red")
+    sent = component(app, "player")
+    assert (sent["start"], sent["end"]) == (8.0, 14.0)
+    assert sent["source"]["url"].endswith(f"/videos/{number}")
+    assert sent["source"]["state_url"] is None
+    assert max(sent["levels"]) == 255
+    # 33 s: red from 8 to 14 and from 24 on
+    per_second = len(sent["levels"]) / 33
+    assert min(sent["levels"][int(9 * per_second) : int(13 * per_second)]) > 200
+    assert max(sent["levels"][: int(7 * per_second)]) < 50
+    starts = [moment["start"] for moment in sent["moments"]]
+    assert starts == sorted(starts)
+    assert len(starts) == 2
+    assert [button.proto.label for button in app.get("download_button")] == list(FORMATS)
+    assert app.code[0].value.endswith("/films/two-reds.mp4")
+
+
+def test_a_new_query_searches_this_video_and_leaves_the_player_where_it_is(
+    ids: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    search = SearchEngine.search
+
+    def spy(self: SearchEngine, text: str, **more: Any) -> Any:
+        asked.append(more["within"])
+        return search(self, text, **more)
+
+    monkeypatch.setattr(SearchEngine, "search", spy)
+    number = ids["two-reds.mp4"]
+    app = open_page("moment", v=str(number), a="8", b="14", q="red")
+    before = component(app, "player")["opening"]
+    app.text_input[0].set_value("white").run()
+    assert not app.exception
+    assert asked == [[number], [number]]
+    assert component(app, "player")["opening"] == before
+    assert app.query_params["q"] == "white"
+    app.toggle[0].set_value(True).run()
+    assert asked[2:] == [None]
+    assert component(app, "wider")["cards"]
+
+
+def test_another_moment_in_the_address_is_another_opening(ids: dict[str, int]) -> None:
+    app = open_page("moment", v=str(ids["two-reds.mp4"]), a="8", b="14")
+    before = component(app, "player")["opening"]
+    app.query_params["a"] = "9"
+    app.run()
+    assert component(app, "player")["opening"] == before + 1
+
+
+@pytest.mark.parametrize("video", ["999", "-1", "1.5", "../../etc/passwd", "", "9" * 40, "٣"])
+def test_an_unknown_or_forged_video_is_a_plain_message(video: str) -> None:
+    app = open_page("moment", v=video, a="1", b="2")
+    assert "no such video" in app.markdown[0].value
+    assert not app.get("bidi_component")
+
+
+@pytest.mark.parametrize(
+    ("start", "end"), [("nan", "3"), ("5", "2"), ("-1", "2"), ("x", ""), ("1e9", "2e9")]
+)
+def test_a_forged_span_opens_the_beginning(ids: dict[str, int], start: str, end: str) -> None:
+    sent = component(open_page("moment", v=str(ids["two-reds.mp4"]), a=start, b=end), "player")
+    assert (sent["start"], sent["end"]) == (0.0, 10.0)
+
+
+def test_a_name_that_is_markup_is_shown_as_text(ids: dict[str, int]) -> None:
+    app = open_page("moment", v=str(ids[NASTY]), a="1", b="2")
+    shown = app.markdown[0].value
+    assert "<img" not in shown.replace("\\<img", "")
+    assert "\\*\\*b\\*\\*" in shown
+
+
+# ---------------------------------------------------------------- what needs no page
+
+
+def test_a_cut_is_taken_only_from_the_player_of_this_moment() -> None:
+    cut = {"opening": 3, "start": 1.0, "end": 2.5}
+    assert cut_of(cut, 3, 10.0) == Span(1.0, 2.5)
+    assert cut_of(cut, 4, 10.0) is None
+    for wrong in (None, "x", {**cut, "start": 3}, {**cut, "end": 11}, {**cut, "start": "1"}):
+        assert cut_of(wrong, 3, 10.0) is None
+
+
+def test_cards_carry_addresses_and_words(ids: dict[str, int]) -> None:
+    video = finding.library_facts(finding.index_stamp()).videos[ids[NASTY]]
+    moment = Moment(video.video_id, video.path, Span(1.5, 4.5), 0.25, 1.2)
+    card = moment_card(moment, "a & b", dim=True)
+    assert card["key"] == moment_key(moment) == f"{video.video_id}-1500-4500"
+    assert card["href"] == f"moment?v={video.video_id}&a=1.500&b=4.500&q=a+%26+b"
+    assert (card["word"], card["strength"], card["span"]) == ("fair", "1.20", "0:00:01 - 0:00:04")
+    assert [picture["src"].rpartition("/")[2] for picture in card["pictures"]] == [
+        "2000.jpg",
+        "3000.jpg",
+        "4000.jpg",
+    ]
+
+
+@pytest.mark.parametrize("kind", list(FORMATS))
+def test_every_format_gives_a_file(ids: dict[str, int], kind: Any) -> None:
+    videos = finding.library_facts(finding.index_stamp()).videos
+    picks = [pick_of(videos[ids[name]], Span(1.0, 2.0), "red", 0.5) for name in ids]
+    one, all_of_them = export_file(kind, picks[:1], "cut"), export_file(kind, picks, "cut")
+    assert one.content
+    assert one.name == f"cut.{kind.lower()}"
+    assert all_of_them.name == ("cut srt.zip" if kind == "SRT" else one.name)
+
+
+def test_clips_are_addressed_in_milliseconds() -> None:
+    assert clip_url(7, Span(1.0004, 2.5)).endswith("/clips/7/1000-2500.mp4")
