@@ -2,7 +2,10 @@
 
 import streamlit as st
 
+from ui.session import shared
+
 st.set_page_config(page_title="Scanonce", layout="wide")
+shared().warm()
 st.navigation(
     [
         st.Page("pages/search_page.py", title="Search", url_path="search", default=True),

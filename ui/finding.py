@@ -17,7 +17,7 @@ Stamp = tuple[tuple[str, int, int], ...]
 """Another one where a writer has changed the index."""
 
 
-FIRST, MOST = 100, 500
+FIRST, MOST = 48, 500
 """Moments asked for at first, and when somebody turns to a page beyond them."""
 
 

@@ -7,15 +7,16 @@ a time, so it is lent out under a lock; it follows new generations of the index 
 import os
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Thread
 from urllib.parse import urlencode
 
 import streamlit as st
 
 from search.engine import SearchEngine, SearchResult
 from storage.catalog import Catalog
+from storage.errors import ScanonceError
 from storage.layout import IndexLayout
 from storage.records import Span
 from ui.config import Config, read_config
@@ -34,6 +35,7 @@ class Shared:
         """Milliseconds by stage of the last searches, the newest last."""
         self._engine: SearchEngine | None = None
         self._lock = Lock()
+        self._warming = False
 
     @property
     def exists(self) -> bool:
@@ -53,6 +55,16 @@ class Shared:
                     self.layout.root, settings=self.config.search, models=self.config.models
                 )
             yield self._engine
+
+    def warm(self) -> None:
+        """Begins to open the engine, once, while the viewer still types: encoders take seconds to load."""
+        if self.exists and not self._warming:
+            self._warming = True
+            Thread(target=self._open, name="warm", daemon=True).start()
+
+    def _open(self) -> None:
+        with suppress(ScanonceError), self.engine():  # the first search tells what is wrong
+            pass
 
     @contextmanager
     def catalog(self) -> Iterator[Catalog]:
