@@ -46,7 +46,9 @@ def shown_index(index_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
 def open_page(name: str, **address: str) -> AppTest:
     """A page after its first run."""
     app = AppTest.from_file(str(UI / "app.py"), default_timeout=60)
-    app.switch_page(f"pages/{name}_page.py")
+    if name != "search":  # that is where one begins
+        app.run()  # pages have a name only after `st.navigation` has run
+        app.switch_page(f"screens/{name}_page.py")
     for key, value in address.items():
         app.query_params[key] = value
     app.run()

@@ -8,10 +8,10 @@ st.set_page_config(page_title="Scanonce", layout="wide")
 shared().warm()
 st.navigation(
     [
-        st.Page("pages/search_page.py", title="Search", url_path="search", default=True),
-        st.Page("pages/library_page.py", title="Library", url_path="library"),
-        st.Page("pages/status_page.py", title="Status", url_path="status"),
-        st.Page("pages/moment_page.py", title="Moment", url_path="moment", visibility="hidden"),
+        st.Page("screens/search_page.py", title="Search", url_path="search", default=True),
+        st.Page("screens/library_page.py", title="Library", url_path="library"),
+        st.Page("screens/status_page.py", title="Status", url_path="status"),
+        st.Page("screens/moment_page.py", title="Moment", url_path="moment", visibility="hidden"),
     ],
     position="top",
 ).run()

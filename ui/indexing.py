@@ -29,6 +29,7 @@ from storage.layout import IndexLayout, read_manifest
 from storage.settings import StorageSettings
 from storage.thumbnails import ThumbnailStore
 from ui.config import Config
+from ui.jobs import Recorder, recorded
 from ui.views import clock, count_text
 
 
@@ -56,9 +57,26 @@ def run_index(
     ``encoder`` that differs from an existing index's is an error.
     """
     console = console or Console()
+    with recorded(index_dir, paths, encoder=encoder, retry=retry_failed) as recorder:
+        report = _index(paths, index_dir, encoder, config, retry_failed, console, recorder)
+        recorder.finish(report)
+    _summarise(report, index_dir, console)
+    return report
+
+
+def _index(
+    paths: Sequence[Path],
+    index_dir: Path,
+    encoder: str | None,
+    config: Config,
+    retry_failed: bool,
+    console: Console,
+    recorder: Recorder,
+) -> IndexReport:
     layout = IndexLayout(index_dir)
     known = read_manifest(layout) if layout.manifest.exists() else None
     name = encoder or (known.encoder if known else config.models.encoder)
+    recorder.say(f"loading the encoder {name}")
     with console.status(f"loading encoder {escape(name)}"):
         loaded = load_encoder(name, config.models, towers="vision")
         # of another encoder than the index's nothing needs to fit: indexing will say so
@@ -72,6 +90,7 @@ def run_index(
             fps=config.indexer.sample_fps,
             device=config.models.device,
         )
+    recorder.say("looking for new videos")
     with _progress_bar(console) as bar:
         task = bar.add_task("looking", total=None, video_seconds=0.0, videos="")
 
@@ -84,8 +103,9 @@ def run_index(
                 video_seconds=progress.video_seconds,
                 videos=f"{progress.videos_done}/{progress.videos_total}",
             )
+            recorder.observe(progress)
 
-        report = index_library(
+        return index_library(
             paths,
             layout=layout,
             encoder=loaded,
@@ -95,8 +115,6 @@ def run_index(
             observe=observe,
             retry_failed=retry_failed,
         )
-    _summarise(report, index_dir, console)
-    return report
 
 
 def _progress_bar(console: Console) -> Progress:

@@ -1,0 +1,251 @@
+"""The pages as a person uses them: a real browser, a real server, films indexed by the command line."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import av
+import pytest
+
+pytest.importorskip("playwright", reason="no browser test without `pip install playwright`")
+
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from tests.browser import HOW_TO_INSTALL, ROOT, Server, Watched, find_chromium, open_browser
+from training.world import (
+    FRAMES_PER_SECOND,
+    FilmSpec,
+    TruthLine,
+    ground_truth,
+    random_library,
+    render_film,
+)
+from ui import jobs
+
+pytestmark = pytest.mark.skipif(find_chromium() is None, reason=HOW_TO_INSTALL)
+
+WAIT_MS = 40_000.0
+SCRIPT = "<img src=x onerror=alert(1)>"
+LATER = "later.mp4"
+NUM_FILMS = 6
+FRAME = 1 / FRAMES_PER_SECOND
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What the server shows, and what is true of it."""
+
+    url: str
+    index: Path
+    films: Path
+    held_back: Path
+    """A film that is not in the folder yet."""
+    truth: tuple[TruthLine, ...]
+    """Only of queries that need no time."""
+    browser: Browser
+
+    def question(self, name: str) -> TruthLine:
+        """The first query for a film."""
+        return next(line for line in self.truth if line.path == name)
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
+    root, home = tmp_path_factory.mktemp("library"), tmp_path_factory.mktemp("browser")
+    films, index = root / "films", root / "index"
+    truth = render_films(films)
+    held_back = (films / LATER).rename(root / LATER)
+    subprocess.run(
+        [sys.executable, "-m", "ui.cli", "index", films, "--index", index, "--encoder", "bundled"],
+        cwd=ROOT,
+        env={**os.environ, "HOME": str(home)},
+        check=True,
+        timeout=120,
+        stdout=subprocess.DEVNULL,
+    )
+    with Server(index, home) as server, open_browser(home) as browser:
+        yield Shown(server.url, index, films, held_back, truth, browser)
+
+
+def render_films(folder: Path) -> tuple[TruthLine, ...]:
+    """Films of three scenes each, one of them with a script for a name; the queries that need no time."""
+    films = [
+        FilmSpec(film.scenes[:3], film.joints[:2], film.seed)
+        for film in random_library(seed=4, num_films=NUM_FILMS)
+    ]
+    names = [f"film_{number:03d}.mp4" for number in range(NUM_FILMS)]
+    shown = dict(zip(names, [*names[:3], f"{SCRIPT}.mp4", names[4], LATER], strict=True))
+    folder.mkdir()
+    for film, name in zip(films, shown.values(), strict=True):
+        render_film(film, folder / name)
+    return tuple(
+        replace(line, path=shown[line.path])
+        for line in ground_truth(films, seed=4)
+        if not line.needs_time
+    )
+
+
+@pytest.fixture
+def page(shown: Shown) -> Iterator[Page]:
+    """A page that may not fail in its console, open a dialog, or ask another host for anything."""
+    watched = Watched(urlsplit(shown.url).netloc)
+    context = shown.browser.new_context(viewport={"width": 1280, "height": 800})
+    context.set_default_timeout(WAIT_MS)
+    expect.set_options(timeout=WAIT_MS)
+    yield watched.listen(context)
+    context.close()
+    assert watched.requests
+    assert not watched.problems()
+
+
+def ask(page: Page, text: str) -> Locator:
+    """Types a sentence and presses Enter; the cards that come."""
+    box = page.get_by_label("What does the moment show?")
+    box.fill(text)
+    box.press("Enter")
+    expect(page).to_have_url(re.compile(r"[?&]q="))
+    cards = page.locator(".grid .card")
+    expect(cards.first).to_be_visible()
+    return cards
+
+
+def open_moment(page: Page, shown: Shown, line: TruthLine) -> Locator:
+    """Asks, opens the first moment, and waits until its player stands on it."""
+    page.goto(shown.url)
+    cards = ask(page, line.query)
+    expect(cards.first.locator("a.open")).to_have_text(line.path)
+    cards.first.locator("a.open").click()
+    return wait_for_player(page)
+
+
+def wait_for_player(page: Page) -> Locator:
+    video = page.locator("video")
+    expect(video).to_be_visible()
+    page.wait_for_function("video => video.readyState >= 1 && !video.seeking", arg=handle(video))
+    return video
+
+
+def handle(locator: Locator) -> object:
+    return locator.element_handle()
+
+
+def now(video: Locator) -> float:
+    """Where the player is, in seconds."""
+    return float(video.evaluate("video => video.currentTime"))
+
+
+def test_the_first_address_a_server_is_asked_for_may_be_any(shown: Shown, page: Page) -> None:
+    page.goto(f"{shown.url}library")
+    expect(page.locator("tbody tr")).to_have_count(NUM_FILMS - 1)
+    expect(page.get_by_text("Page not found")).to_have_count(0)
+
+
+def test_a_sentence_opens_its_moment_and_a_click_on_the_strip_jumps(
+    shown: Shown, page: Page
+) -> None:
+    line = shown.question("film_001.mp4")
+    video = open_moment(page, shown, line)
+    assert line.start_seconds - 0.5 <= now(video) < line.end_seconds
+
+    length = float(video.evaluate("video => video.duration"))
+    box = page.locator("canvas").bounding_box()
+    assert box is not None
+    for share in (0.85, 0.2):
+        page.mouse.click(box["x"] + share * box["width"], box["y"] + 36)
+        page.wait_for_function(
+            "([video, time]) => Math.abs(video.currentTime - time) < 0.15",
+            arg=[handle(video), share * length],
+        )
+    expect(page.get_by_role("link", name="Results")).to_be_visible()
+    page.get_by_role("link", name="Results").click()
+    expect(page.locator(".grid .card").first.locator("a.open")).to_have_text(line.path)
+    expect(page.get_by_label("What does the moment show?")).to_have_value(line.query)
+
+
+def test_the_out_point_moves_and_the_clip_is_cut_there(shown: Shown, page: Page) -> None:
+    open_moment(page, shown, shown.question("film_002.mp4"))
+    clip = page.get_by_role("link", name="Clip", exact=True)
+    before = cut_of(clip)
+    out = page.locator('[data-end="out"]')
+    for step in ("-1s", "+1f", "+1f"):
+        out.locator(f'[data-step="{step}"]').click()
+    expect(clip).not_to_have_attribute("href", clip_address(clip))
+    start, end = cut_of(clip)
+    assert start == before[0]
+    assert end == pytest.approx(before[1] - 1 + 2 * FRAME, abs=1.01 * FRAME)
+
+    with page.context.expect_event("download") as download:
+        clip.click()
+    path = download.value.path()
+    with av.open(str(path)) as file:
+        assert [stream.type for stream in file.streams] == ["video", "audio"]
+        assert file.streams.video[0].codec_context.name == "h264"
+        num_frames = sum(1 for _ in file.decode(video=0))
+    assert num_frames * FRAME == pytest.approx(end - start, abs=1.01 * FRAME)
+
+
+def clip_address(link: Locator) -> str:
+    return link.get_attribute("href") or ""
+
+
+def cut_of(link: Locator) -> tuple[float, float]:
+    """What the link to a clip would cut."""
+    found = re.search(r"/(\d+)-(\d+)\.mp4$", clip_address(link))
+    assert found, clip_address(link)
+    return int(found[1]) / 1000, int(found[2]) / 1000
+
+
+def test_an_address_can_be_shared(shown: Shown, page: Page) -> None:
+    line = shown.question("film_000.mp4")
+    page.goto(f"{shown.url}?q={line.query.replace(' ', '+')}")
+    expect(page.locator(".card a.open").first).to_have_text(line.path)
+    page.set_viewport_size({"width": 420, "height": 800})
+    expect(page.locator(".card").first).to_be_visible()
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= 420
+
+
+def test_a_script_in_a_name_or_a_sentence_is_shown_as_text(shown: Shown, page: Page) -> None:
+    name = f"{SCRIPT}.mp4"
+    open_moment(page, shown, shown.question(name))
+    expect(page.get_by_text(name, exact=True).first).to_be_visible()
+    page.goto(f"{shown.url}library")
+    expect(page.get_by_role("link", name=name)).to_be_visible()
+    page.goto(shown.url)
+    ask(page, SCRIPT)
+    assert page.locator("img[src='x']").count() == 0
+
+
+@pytest.mark.parametrize("address", ["moment?v=99999&a=1&b=2", "moment?v=../7", "moment"])
+def test_an_unknown_moment_gets_a_plain_sentence(shown: Shown, page: Page, address: str) -> None:
+    page.goto(shown.url + address)
+    expect(page.get_by_text("There is no such video in this library")).to_be_visible()
+    assert page.locator("video").count() == 0
+
+
+def test_an_indexing_run_is_seen_to_its_end_and_searches_go_on_meanwhile(
+    shown: Shown, page: Page
+) -> None:
+    page.goto(f"{shown.url}library")
+    expect(page.locator("tbody tr")).to_have_count(NUM_FILMS - 1)
+    shown.held_back.rename(shown.films / LATER)
+    page.get_by_role("button", name="Index now").click()
+    expect(page.get_by_role("button", name="Pause")).to_be_visible()
+
+    page.get_by_role("link", name="Search").click()
+    line = shown.question("film_004.mp4")
+    expect(ask(page, line.query).first.locator("a.open")).to_have_text(line.path)
+    job = jobs.read(shown.index)
+    assert job is not None
+    assert job.alive, "the search should have been over before the run"
+
+    page.get_by_role("link", name="Library").click()
+    expect(page.get_by_text("Last run: 1 video indexed")).to_be_visible()
+    expect(page.locator("tbody tr")).to_have_count(NUM_FILMS)
+    page.get_by_role("link", name="Search").click()
+    line = shown.question(LATER)
+    expect(ask(page, line.query).first.locator("a.open")).to_have_text(line.path)

@@ -1,0 +1,398 @@
+"""The library page: its pure functions, and the page as Streamlit runs it."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from indexer.settings import IndexerSettings
+from storage.catalog import Catalog, Content, FileStamp, RunCounts, Totals
+from storage.errors import ConfigError
+from storage.layout import IndexLayout, Manifest, write_manifest
+from storage.records import Video, VideoInfo
+from ui import jobs
+from ui.jobs import Job, outermost
+from ui.library_table import COLUMNS, Sorting, opening, table_row
+from ui.screens.library_page import (
+    advice,
+    check_folder,
+    name_order,
+    named,
+    outcome_text,
+    progress_text,
+    sorted_videos,
+    totals_text,
+)
+
+PAGE = str(Path(__file__).parents[1] / "ui/screens/library_page.py")
+NAME = "<img src=x onerror=alert(1)> **a** [b](http://c) :smile:.mp4".replace("/", "_")
+
+VIDEOS = [
+    Video(3, "c", "indexed", 30.0, 60, (Path("/b/Aa.mp4"),), added_at=datetime(2026, 1, 2, tzinfo=UTC)),
+    Video(1, "a", "failed", 0.0, 0, (Path("/c/ab.mp4"),), "damaged", added_at=datetime(2026, 1, 3, tzinfo=UTC)),
+    Video(2, "b", "partial", 90.0, 9, (Path("/a/B.mp4"),), "cut", added_at=datetime(2026, 1, 1, tzinfo=UTC)),
+]  # fmt: skip
+
+
+# ---------------------------------------------------------------- pure
+
+
+def test_videos_are_sorted_by_each_column_and_back() -> None:
+    by_name = sorted(VIDEOS, key=name_order)
+    ids = {
+        column: [video.video_id for video in sorted_videos(by_name, Sorting(column))]
+        for column in COLUMNS
+    }
+    assert ids == {
+        "name": [3, 1, 2],
+        "folder": [2, 3, 1],
+        "length": [1, 3, 2],
+        "state": [3, 2, 1],
+        "added": [2, 3, 1],
+    }
+    for column, order in ids.items():
+        back = [video.video_id for video in sorted_videos(by_name, Sorting(column, True))]
+        assert back == order[::-1]
+
+
+def test_a_click_on_a_heading_turns_it_or_takes_another() -> None:
+    assert Sorting().clicked("name") == Sorting("name", True)
+    assert Sorting("name", True).clicked("added") == Sorting("added", True)
+    assert Sorting("added", True).clicked("folder") == Sorting("folder", False)
+
+
+def test_names_are_found_by_all_words_whatever_their_case() -> None:
+    assert [video.video_id for video in named(VIDEOS, " A B ")] == [1]
+    assert named(VIDEOS, "") == VIDEOS
+    assert named(VIDEOS, "[") == []
+
+
+def test_a_row_is_data_and_says_what_can_be_done() -> None:
+    odd = replace(VIDEOS[0], paths=(Path("/x") / NAME,))
+    row = table_row(odd, offline=False, busy=False)
+    assert row["name"] == NAME
+    assert (row["length"], row["state"], row["actions"]) == ("0:00:30", "indexed", ["forget"])
+    assert row["href"] == "moment?v=3&a=0.000&b=10.000"
+    assert row["picture"] == "/media/thumbs/3/15000.jpg"
+    failed = table_row(VIDEOS[1], offline=False, busy=False)
+    assert (failed["actions"], failed["href"], failed["note"]) == (
+        ["retry", "forget"],
+        None,
+        "damaged",
+    )
+    assert table_row(VIDEOS[1], offline=True, busy=False)["actions"] == ["forget"]
+    assert table_row(VIDEOS[1], offline=False, busy=True)["actions"] == []
+    assert table_row(VIDEOS[2], offline=True, busy=False)["state"] == "offline"
+    json.dumps(table_row(replace(odd, paths=(Path("/\udcff.mp4"),)), offline=False, busy=False))
+    assert opening(replace(odd, duration_seconds=4.0)).end_seconds == 4.0
+
+
+def test_only_the_outermost_folders_are_indexed() -> None:
+    roots = [Path("/a/b.mp4"), Path("/a"), Path("/ab"), Path("/c/d")]
+    assert outermost(roots) == [Path("/a"), Path("/ab"), Path("/c/d")]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("  ", "no folder was given"),
+        ("films", "begin with /"),
+        ("/nowhere/at/all", "does not exist"),
+        ("{index}", "inside the index"),
+        ("{index}/cache", "inside the index"),
+        ("/\0", "does not exist|looked at"),
+        ("/" + 300 * "x", "looked at"),
+    ],
+)
+def test_a_folder_that_cannot_be_indexed_is_refused_with_the_next_step(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    index = tmp_path / "index"
+    (index / "cache").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=said):
+        check_folder(text.format(index=index), index)
+
+
+def test_a_folder_may_be_typed_with_a_tilde_or_dots(tmp_path: Path) -> None:
+    home = Path(os.environ["HOME"])
+    (home / "films").mkdir()
+    assert check_folder(" ~/films/../films ", tmp_path) == home / "films"
+
+
+def test_what_a_run_did_and_how_far_it_is() -> None:
+    counts = RunCounts(9, 1, 1, 2, 3, 4, 60.0)
+    assert outcome_text(counts, 5) == (
+        "2 videos indexed (0:01:00), 1 of them in part, 3 there already, 4 gone and forgotten, 2 failed, "
+        "5 cannot be seen now and stay"
+    )
+    assert outcome_text(RunCounts(skipped=2)) == "nothing new indexed, 2 there already"
+    now = datetime.now(UTC)
+    job = Job(1, "", (), "running", now, now)
+    assert progress_text(job) is None
+    job = replace(job, videos_done=3, videos_total=1200, bytes_done=25.0, bytes_total=100)
+    assert progress_text(job) == "3 of 1,200 videos · 25%"
+    job = replace(job, rate=81.2, seconds_left=3700.0)
+    assert progress_text(job) == (
+        "3 of 1,200 videos · 25% · 81 video-seconds per second · 1:01:40 left"
+    )
+
+
+def test_totals_say_what_an_hour_takes() -> None:
+    totals = Totals(2, 1, 1, 5, 7200.0, 10)
+    status = {
+        "vector_index": {"clips": 30},
+        "feature_bytes": 4_000_000,
+        "anchor_bytes": 0,
+        "thumbnail_bytes": 28_000_000,
+    }
+    assert totals_text(totals, status) == (
+        "3 videos, 2.0 h · 30 clips · an hour takes 2.0 MB features, 14.0 MB thumbnails"
+    )
+    assert totals_text(totals, None) == "3 videos, 2.0 h"
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "the decoder crashed on it (SIGSEGV)",
+        "the decoder gave no frame for 60 s and was stopped",
+        "cannot be read: Permission denied",
+        "something new",
+    ],
+)
+def test_every_failure_has_a_next_step(reason: str) -> None:
+    assert advice(reason)
+    assert advice("the file is empty: copy or download it again") is None
+
+
+# ---------------------------------------------------------------- the page
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for an index, which the page shows."""
+    folder = tmp_path / "index"
+    monkeypatch.setenv("SCANONCE_UI_INDEX", str(folder))
+    st.cache_resource.clear()
+    st.cache_data.clear()
+    yield folder
+    st.cache_resource.clear()
+    st.cache_data.clear()
+
+
+@pytest.fixture
+def library(index: Path, tmp_path: Path) -> Path:
+    """Three videos, one of them with an odd name, and two failures; of one the file is gone."""
+    films = tmp_path / "films"
+    films.mkdir()
+    settings = IndexerSettings()
+    index.mkdir()
+    layout = IndexLayout(index)
+    write_manifest(
+        layout,
+        Manifest(
+            encoder="bundled",
+            fingerprint="f" * 64,
+            dim=4,
+            sampling=settings.sampling,
+            sample_fps=settings.sample_fps,
+            clip_scales_seconds=settings.clip_scales_seconds,
+            clip_stride_ratio=settings.clip_stride_ratio,
+        ),
+    )
+    info = VideoInfo(30.0, 64, 48, 25.0, "h264")
+    with Catalog.open(layout.catalog) as catalog:
+        catalog.add_library(films)
+        for number, name in enumerate((NAME, "b.mp4", "gone.mp4")):
+            if name != "gone.mp4":
+                (films / name).write_bytes(b"video")
+            catalog.record_indexed(
+                Content(f"{number:040x}", "f", 5),
+                [FileStamp(films / name, 5, 1)],
+                state="indexed",
+                duration_seconds=30.0,
+                num_frames=60,
+                info=info,
+            )
+        (films / "**bad**.mp4").write_bytes(b"")
+        catalog.record_failed(
+            [FileStamp(films / "**bad**.mp4", 0, 1)],
+            "the file is empty: copy or download it again",
+            content=Content("e" * 40, "e", 0),
+        )
+    return index
+
+
+def run(**state: object) -> AppTest:
+    page = AppTest.from_file(PAGE, default_timeout=60)
+    for name, value in state.items():
+        page.session_state[name] = value
+    page.run()
+    assert not page.exception, page.exception
+    return page
+
+
+def button(page: AppTest, label: str) -> object:
+    return next(each for each in page.button if each.label == label)
+
+
+def click(page: AppTest, label: str) -> AppTest:
+    next(each for each in page.button if each.label == label and not each.disabled).click().run()
+    assert not page.exception, page.exception
+    return page
+
+
+def texts(page: AppTest) -> str:
+    kinds = (page.markdown, page.caption, page.text, page.error, page.code)
+    return "\n".join(str(each.value) for kind in kinds for each in kind)
+
+
+class Started:
+    """Stands in for `jobs.start`."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[list[Path], bool]] = []
+
+    def __call__(
+        self, index_dir: Path, paths: list[Path], *, retry: bool = False, **_: object
+    ) -> None:
+        self.calls.append((list(paths), retry))
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> Started:
+    stub = Started()
+    monkeypatch.setattr(jobs, "start", stub)
+    return stub
+
+
+def test_an_empty_library_says_what_to_do(index: Path, started: Started) -> None:
+    page = run()
+    assert "Add a folder" in texts(page)
+    assert f"scanonce index FOLDER --index {index}" in texts(page)
+    assert button(page, "Index now").disabled  # type: ignore[attr-defined]
+
+
+def test_a_wrong_folder_is_told_and_a_right_one_is_indexed(
+    index: Path, tmp_path: Path, started: Started
+) -> None:
+    page = run()
+    page.text_input(key="new_folder").input("/nowhere/**x**")
+    click(page, "Add and index")
+    assert r"\*\*x\*\* does not exist" in page.error[0].value, "shown as text"
+    assert not started.calls
+    page.text_input(key="new_folder").input(str(tmp_path))
+    click(page, "Add and index")
+    assert not page.error
+    assert started.calls == [([tmp_path], False)]
+
+
+def test_the_table_the_totals_and_the_failures_are_there(library: Path, started: Started) -> None:
+    page = run()
+    assert "3 videos, 2 min" in texts(page)
+    assert "1 file could not be indexed" in page.expander[0].label
+    films = library.parent / "films"
+    assert any(each.value == str(films / "**bad**.mp4") for each in page.text), "not as Markdown"
+    assert "4 videos" in texts(page)
+    click(page, "Index now")
+    click(page, "Retry all")
+    click(page, "Retry")
+    assert started.calls == [([films], False), ([films], True), ([films / "**bad**.mp4"], True)]
+
+
+def test_no_name_reaches_markdown(library: Path) -> None:
+    page = run()
+    for element in (*page.markdown, *page.caption, *page.button, *page.expander):
+        value = getattr(element, "value", "") or getattr(element, "label", "")
+        assert "onerror" not in str(value)
+        assert "**bad**" not in str(value)
+
+
+def test_videos_are_filtered_by_name_and_state(library: Path) -> None:
+    page = run(library_name="B.mp4")
+    assert "1 of 4 videos" in texts(page)
+    page = run(library_state="failed")
+    assert "1 of 4 videos" in texts(page)
+    page = run(library_state="offline")
+    assert "1 of 4 videos" in texts(page)
+    page = run(library_name="zebra")
+    assert "No video has such a name" in texts(page)
+
+
+def test_a_retry_of_a_file_that_is_gone_says_what_to_do(library: Path, started: Started) -> None:
+    (library.parent / "films" / "**bad**.mp4").unlink()
+    page = click(run(), "Retry")
+    assert "plug its disk in" in page.error[0].value
+    assert not started.calls
+
+
+def test_forgetting_asks_first(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forgotten = []
+    monkeypatch.setattr("ui.indexing.run_forget", lambda path, *_: forgotten.append(path))
+    page = run(forgetting=2)
+    films = library.parent / "films"
+    assert str(films / "b.mp4") in texts(page)
+    assert "The file itself is not touched" in texts(page)
+    click(page, "Keep")
+    assert not forgotten
+    assert "is not touched" not in texts(page)
+    click(run(forgetting=2), "Forget")
+    assert forgotten == [films / "b.mp4"]
+
+
+def test_nothing_is_forgotten_while_a_run_writes(
+    library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ui.indexing.run_forget", lambda *_: pytest.fail("forgotten"))
+    with jobs.recorded(library, [library]):
+        page = click(run(forgetting=2), "Forget")
+    assert "wait until that has ended" in page.error[0].value
+
+
+def test_a_run_is_shown_and_can_be_paused(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Path] = []
+    monkeypatch.setattr(jobs, "pause", asked.append)
+    with jobs.recorded(library, [library]) as recorder:
+        recorder.say("loading the encoder **x**")
+        page = run()
+        assert any(each.value == "loading the encoder **x**" for each in page.text)
+        assert button(page, "Index now").disabled  # type: ignore[attr-defined]
+        assert button(page, "Retry").disabled  # type: ignore[attr-defined]
+        click(page, "Pause")
+    assert asked == [library]
+
+
+def test_a_run_that_ended_early_can_be_resumed(
+    library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resumed: list[Path] = []
+    monkeypatch.setattr(jobs, "resume", resumed.append)
+    with pytest.raises(KeyboardInterrupt), jobs.recorded(library, [library]):
+        raise KeyboardInterrupt
+    page = run()
+    assert "Stopped in the terminal." in texts(page)
+    click(page, "Resume")
+    assert resumed == [library]
+
+
+def test_a_run_that_failed_says_why(library: Path) -> None:
+    with pytest.raises(ConfigError), jobs.recorded(library, [library]):
+        raise ConfigError("/a/**b** does not exist: plug its disk in")
+    page = run()
+    assert "Indexing failed." in page.error[0].value
+    assert r"\*\*b\*\* does not exist\: plug its disk in" in page.error[0].value
+    assert "Try again" in [each.label for each in page.button]
+
+
+def test_a_damaged_catalogue_is_told_in_a_sentence(library: Path) -> None:
+    for path in library.glob("catalog.sqlite*"):
+        path.write_bytes(b"no database" * 1000)
+    page = run()
+    assert "it is damaged" in page.error[0].value
+    assert "Traceback" not in texts(page)
