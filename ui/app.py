@@ -2,9 +2,11 @@
 
 import streamlit as st
 
+from ui.components import page_style
 from ui.session import shared
 
 st.set_page_config(page_title="Scanonce", layout="wide")
+page_style()
 shared().warm()
 st.navigation(
     [

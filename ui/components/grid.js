@@ -80,9 +80,12 @@ export default function ({ data, parentElement, setTriggerValue, setStateValue }
   const list = parentElement.querySelector(".grid");
   list.setAttribute("aria-label", data.label);
   const items = [...cards.values()].map(({ item }) => item);
+  const turned = list.children.length > 0 && items[0] !== list.firstElementChild;
   // cards that stay where they are keep the focus
   if (items.length !== list.children.length || items.some((item, k) => item !== list.children[k])) {
     list.replaceChildren(...items);
   }
+  // another page of results begins at its top, also for who turned it from below
+  if (turned && list.getBoundingClientRect().top < 0) list.scrollIntoView({ block: "start" });
   grid.show();
 }

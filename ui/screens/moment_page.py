@@ -9,7 +9,7 @@ from search.engine import SearchResult
 from storage.errors import ScanonceError
 from storage.records import Moment, Span, Video
 from ui import finding
-from ui.components import Source, encodable, moment_grid, page_style, player, query_box, shown_name
+from ui.components import Source, encodable, moment_grid, player, query_box, shown_name
 from ui.exports_bar import (
     clip_link,
     current_picks,
@@ -30,7 +30,6 @@ FIRST_SECONDS = 10.0  # of the cut where an address names no moment
 
 def page() -> None:
     """The page, from top to bottom."""
-    page_style()
     try:
         found = _asked_video()
         if found is None:

@@ -15,7 +15,7 @@ from storage.errors import ScanonceError
 from storage.layout import read_manifest
 from storage.records import Moment
 from ui import finding
-from ui.components import ask, moment_grid, page_style, query_box
+from ui.components import ask, moment_grid, query_box
 from ui.exports_bar import current_picks, picks_bar, shown_picks, take_picks
 from ui.session import shared
 from ui.views import (
@@ -53,7 +53,6 @@ EXAMPLES = {
 def page() -> None:
     """The page, from top to bottom."""
     begin = time.perf_counter()
-    page_style()
     if not shared().exists:
         _no_index()
         return
