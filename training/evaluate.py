@@ -220,8 +220,10 @@ def main(
             console.print(table)
         index_dir = folder / "index-uniform"
         present = [question.text for question in questions if not question.needs_time]
+        timely = [question.text for question in questions if question.needs_time]
         console.print(
             f'"no good match" for {refusals(index_dir, present):.1%} of {len(present)} queries that have an answer, '
+            f"for {refusals(index_dir, timely):.1%} of {len(timely)} that have one and need time, "
             f"for {refusals(index_dir, ABSENT_QUERIES):.0%} of {len(ABSENT_QUERIES)} that have none"
         )
 
