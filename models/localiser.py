@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from models.anchors import AnchorGrid
 from models.encoder import TextFeatures
 from storage.errors import LocaliserError
 
@@ -35,8 +34,7 @@ class TrainedLocaliser:
         self.name = name
         self.model = model
         self.fingerprint = fingerprint
-        config = model.config
-        self.grid = AnchorGrid(config.fps, config.snippet_length, config.num_scales)
+        self.grid = model.config.grid
 
     @property
     def folder(self) -> str:
@@ -51,7 +49,7 @@ class TrainedLocaliser:
     @property
     def width(self) -> int:
         """Length of a stored vector."""
-        return self.model.config.hidden_dim * (2 if self.collapses else 1)
+        return self.model.config.vector_dim
 
     def scan(
         self, frames: NDArray[np.float16], pts_seconds: NDArray[np.float64], duration_seconds: float

@@ -199,11 +199,10 @@ class SearchEngine:
         Raises:
             QueryError: there is no such video.
         """
-        self._follow_changes()
-        video = self._video(video_id)
 
         def answer() -> list[SearchResult]:
             begin = time.perf_counter()
+            video = self._video(video_id)
             (stored,) = self._features.read_between(video.uid, [(0.0, np.inf)])
             bounds = np.array([(span.start_seconds, span.end_seconds)])
             picture = pool_spans(unit(stored.frames), stored.pts_seconds, bounds)

@@ -200,13 +200,16 @@ class TrainingFree:
             means += _means_inside(cosines[k], stretches[k].pts_seconds, group)
         promising = np.argsort(-np.array(means), kind="stable")
         proposals = []
+        units: dict[int, NDArray[np.float32]] = {}
         for place in promising[: max(_FEWEST_POOLED, _POOLED_PER_MOMENT * top)].tolist():
             k, span = spans[place]
-            units, pts = unit(pictures[k]), stretches[k].pts_seconds
+            if k not in units:
+                units[k] = unit(pictures[k])
+            pts = stretches[k].pts_seconds
             bounds = np.array([(span.start_seconds, span.end_seconds)])
             if self._snap_seconds:
-                bounds = snap(bounds, change_points(units, pts), self._snap_seconds)
-            (score,) = pool_spans(units, pts, bounds) @ query.joint
+                bounds = snap(bounds, change_points(units[k], pts), self._snap_seconds)
+            (score,) = pool_spans(units[k], pts, bounds) @ query.joint
             proposals.append(
                 Proposal(owners[k], Span(*bounds[0].tolist()), float(score), float(score))
             )

@@ -577,11 +577,6 @@ class Media:
         )
 
 
-def media_routes(layout: IndexLayout, cache: ProxyCache) -> list[Route]:
-    """The routes for the media of an index directory, see the top of this module."""
-    return Media(layout, cache).routes()
-
-
 # ---------------------------------------------------------------- small things
 
 
