@@ -79,6 +79,27 @@ class IndexerSettings(BaseModel):
         gt=0,
         description="seconds without a new frame after which a file is given up, and its decoder replaced",
     )
+    decode_memory_mb: int = Field(
+        default=4096,
+        ge=256,
+        description="memory one decoding process may take for a file; one that asks for more fails",
+    )
+    decode_cpu_seconds: int = Field(
+        default=21_600,
+        ge=1,
+        description="processor seconds one file may take; one that takes more fails",
+    )
+    decode_attempts: int = Field(
+        default=3,
+        ge=1,
+        description="runs that try a file whose decoder crashed, hung or ran out of its limits, until it changes",
+    )
+    longest_video_hours: float = Field(
+        default=48.0,
+        gt=0,
+        le=240,
+        description="hours of a video that are indexed; the rest of a longer one is left out, and that is told",
+    )
     publish_seconds: float = Field(
         default=60.0,
         gt=0,
