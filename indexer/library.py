@@ -15,14 +15,15 @@ KiB (first, last and 16 evenly between; all of it where it is smaller). Where a 
 already, two contents are the same if their *full hashes* agree, which are only then computed; where
 the earlier content lies nowhere any more and has no full hash on record, it is taken to have moved.
 The uid of a content is its fast hash; one that turns out to differ from every earlier content with
-that fast hash gets its full hash. A uid never changes.
+that fast hash gets its full hash. A uid names what one scan made of a content and never changes:
+scanned again (a video that was partial, or whose stored features are damaged) it gets a number.
 """
 
 import hashlib
 import os
 import stat
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -72,6 +73,9 @@ class NewContent:
     content: Content
     files: tuple[FileStamp, ...]
     """Every file that holds it, sorted by path; decode the first."""
+    replaces: int | None = None
+    """The searchable video of the same content whose place it takes when it was decoded; ``content`` has a uid of its
+    own then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,7 @@ class Plan:
     unchanged: int
     """Files that were not even opened, the next field's among them."""
     failed_before: tuple[FileRecord, ...]
-    """Files that failed in an earlier run and have not changed: skipped."""
+    """Files that failed in an earlier run, have not changed and are sure to fail again: skipped."""
     offline: tuple[Path, ...]
     """Known files that cannot be seen now, below something unreadable: kept, still searchable."""
     unreadable: tuple[tuple[FileStamp, str], ...]
@@ -107,7 +111,7 @@ def scan(
     *,
     extensions: frozenset[str] = VIDEO_EXTENSIONS,
     follow_symlinks: bool = True,
-    allow_missing: bool = False,
+    libraries: Collection[Path] = (),
 ) -> Scan:
     """List the video files at or below the roots.
 
@@ -119,24 +123,41 @@ def scan(
         roots: folders or single files; relative ones count from the working directory.
         extensions: lower case with the dot; matched in any case.
         follow_symlinks: False passes links over, below the roots.
-        allow_missing: a root that does not exist is offline (a disk not plugged in) instead of an
-            error.
+        libraries: roots that are known. One that does not exist is offline (a disk not plugged in);
+            what does not exist below one that does, and is not empty, is gone.
 
     Raises:
-        ConfigError: a root does not exist, or its name is not valid UTF-8.
+        ConfigError: a root that is neither does not exist, or its name is not valid UTF-8.
     """
     walk = _Walk(extensions, follow_symlinks)
     absolute = tuple(sorted({Path(os.path.abspath(root)) for root in roots}))
     for root in absolute:
         if not _is_utf8(str(root)):
             raise ConfigError(f"{_printable(str(root))}: the name is not valid UTF-8; rename it")
-        if not allow_missing and not os.path.lexists(root):
+        if os.path.lexists(root):
+            walk.enter_root(str(root))
+        elif (library := _library_of(root, libraries)) is None:
             raise ConfigError(f"{root} does not exist: check the path, or plug its disk in")
-        walk.enter_root(str(root))
+        elif library == root or _is_away(library):
+            walk.report_away(root)
     walk.run()
     files = sorted(walk.files.values(), key=lambda file: file.path)
     problems = sorted(walk.problems, key=lambda problem: problem.path)
     return Scan(absolute, tuple(files), tuple(problems), tuple(sorted(set(walk.offline))))
+
+
+def _library_of(path: Path, libraries: Collection[Path]) -> Path | None:
+    """The innermost library that holds a path."""
+    return next((each for each in (path, *path.parents) if each in libraries), None)
+
+
+def _is_away(folder: Path) -> bool:
+    """Whether a folder is missing, unreadable or empty, as that of a disk that is not plugged in is."""
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return True
 
 
 def plan(
@@ -144,6 +165,8 @@ def plan(
     found: Scan,
     *,
     retry_failed: bool = False,
+    again: Collection[int] = (),
+    attempts: int = 1,
     progress: HashProgress | None = None,
 ) -> Plan:
     """Sort every file into what has to be done with it.
@@ -155,15 +178,18 @@ def plan(
     Args:
         catalog: read, never written.
         found: a scan of the roots; what the catalogue knows outside them is left alone.
-        retry_failed: decode again what failed before.
+        retry_failed: decode again what failed before, and what could be decoded in part only.
+        again: ids of videos to decode again, whatever became of them before.
+        attempts: runs in which what failed by a crash, a hang or a limit is decoded.
         progress: called before each file is hashed.
 
     Raises:
         IndexDirectoryError: the catalogue cannot be read.
     """
     known = {file.stamp.path: file for root in found.roots for file in catalog.files_under(root)}
-    to_hash, unchanged = _split_unchanged(found.files, known, retry_failed=retry_failed)
-    contents = _Contents(catalog)
+    is_due = _Due(retry_failed, frozenset(again), attempts)
+    to_hash, unchanged = _split_unchanged(found.files, known, is_due)
+    contents = _Contents(catalog, is_due)
     unreadable = []
     for done, file in enumerate(to_hash):
         if progress is not None:
@@ -172,7 +198,7 @@ def plan(
             contents.place(file)
         except OSError as error:
             unreadable.append((file, f"cannot be read: {error.strerror or error}"))
-    to_index, to_attach = contents.sort_out(retry_failed=retry_failed)
+    to_index, to_attach = contents.sort_out()
     to_forget, offline = _split_missing(found, known)
     return Plan(
         to_index=tuple(to_index),
@@ -251,6 +277,11 @@ class _Walk:
         """Put a root on the list."""
         root = _Place(path, os.path.realpath(path))
         (self._folders if root.path == root.real else self._links).append(root)
+
+    def report_away(self, root: Path) -> None:
+        """Keep what is known at and below a root that is not there."""
+        self._problem(str(root), "it is not there now; what is known of it is kept")
+        self.offline.append(root)
 
     def run(self) -> None:
         """Walk until nothing is left."""
@@ -341,8 +372,25 @@ def _printable(path: str) -> str:
 # ---------------------------------------------------------------- sorting
 
 
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """Whether a known content is to be decoded again."""
+
+    retry_failed: bool
+    again: frozenset[int]
+    attempts: int
+
+    def __call__(self, video: FileRecord | KnownContent) -> bool:
+        if video.video_id in self.again:
+            return True
+        if self.retry_failed:
+            return video.state in ("failed", "partial")
+        failures = video.transient_failures
+        return failures is not None and failures < self.attempts
+
+
 def _split_unchanged(
-    files: Iterable[FileStamp], known: dict[Path, FileRecord], *, retry_failed: bool
+    files: Iterable[FileStamp], known: dict[Path, FileRecord], is_due: _Due
 ) -> tuple[list[FileStamp], list[FileRecord]]:
     """Files to hash, and records that still hold."""
     to_hash, unchanged = [], []
@@ -352,7 +400,7 @@ def _split_unchanged(
             record is None
             or record.stamp != file
             or record.problem is not None  # so it is wherever there is no video
-            or (retry_failed and record.state == "failed")
+            or is_due(record)
         ):
             to_hash.append(file)
         else:
@@ -396,8 +444,9 @@ class _Candidate:
 class _Contents:
     """Finds out which files hold the same content. The module's text states the rule."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, is_due: _Due) -> None:
         self._catalog = catalog
+        self._is_due = is_due
         self._candidates: dict[str, list[_Candidate]] = {}  # by fast hash
 
     def place(self, file: FileStamp) -> None:
@@ -416,19 +465,21 @@ class _Contents:
         candidate.new_files.append(file)
         candidate.files.append(file)
 
-    def sort_out(self, *, retry_failed: bool) -> tuple[list[NewContent], list[Attachment]]:
+    def sort_out(self) -> tuple[list[NewContent], list[Attachment]]:
         """What has to be decoded, and what only has to be recorded."""
         to_index, to_attach = [], []
         for candidate in chain.from_iterable(self._candidates.values()):
             known, content = candidate.known, candidate.content
-            if known is None or (retry_failed and known.state == "failed"):
-                if candidate.new_files:
-                    to_index.append(NewContent(content, tuple(candidate.new_files)))
+            files = tuple(candidate.new_files)
+            if not files:
+                continue
+            if known is None or (known.state == "failed" and self._is_due(known)):
+                to_index.append(NewContent(content, files))
+            elif self._is_due(known):
+                fresh = replace(content, uid=_next_uid(content.uid))
+                to_index.append(NewContent(fresh, files, replaces=known.video_id))
             else:
-                to_attach += [
-                    Attachment(known.video_id, file, content.full_hash)
-                    for file in candidate.new_files
-                ]
+                to_attach += [Attachment(known.video_id, file, content.full_hash) for file in files]
         to_index.sort(key=lambda new: new.files[0].path)
         to_attach.sort(key=lambda attachment: attachment.file.path)
         return to_index, to_attach
@@ -451,6 +502,12 @@ class _Contents:
         content = Content(mine or fast, fast, file.size_bytes, mine)
         candidates.append(_Candidate(content, None, []))
         return candidates[-1]
+
+
+def _next_uid(uid: str) -> str:
+    """Names the same content scanned once more: ``3f9c``, ``3f9c-2``, ``3f9c-3``."""
+    digest, _, number = uid.partition("-")
+    return f"{digest}-{int(number or 1) + 1}"
 
 
 def _is_still(file: FileStamp) -> bool:

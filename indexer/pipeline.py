@@ -6,7 +6,7 @@ is done is never done again: stop a run at any point and start it anew, it goes 
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,9 +30,10 @@ from storage.clips import ClipGrid
 from storage.features import FeatureStore
 from storage.generations import publish
 from storage.layout import IndexLayout, Manifest, create_or_check, read_manifest
-from storage.records import VideoInfo
+from storage.records import Video, VideoInfo
 from storage.settings import StorageSettings
 from storage.thumbnails import ThumbnailStore
+from storage.writer import writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,31 +84,35 @@ def index_library(
     localiser: TrainedLocaliser | None = None,
     observe: Observer = lambda _: None,
     retry_failed: bool = False,
+    again: Collection[int] = (),
 ) -> IndexReport:
     """Brings the index in line with what lies under the given folders.
 
     Args:
-        roots: folders, or single video files.
+        roots: folders, or single video files; a folder not known yet becomes a library. One that is known and not
+            there now is offline: its videos are kept.
         layout: the index directory; made where it does not exist.
         encoder: its vision tower is used.
         settings: sampling, clips, decoding.
         storage: the vector index.
         localiser: the trained localiser of the index, whose video side runs here; None where it has none.
         observe: told how far the run is.
-        retry_failed: decode again what failed before and has not changed.
+        retry_failed: decode again what failed before, or was partial, and has not changed.
+        again: ids of videos to decode again, whatever became of them before.
 
     Returns:
         What was done. Ctrl-C ends the run early with ``interrupted`` set; every video finished by then is kept.
 
     Raises:
         ManifestMismatch: the index was made with other settings; nothing was changed.
-        IndexDirectoryError: the index cannot be written.
+        IndexDirectoryError: the index cannot be written, or somebody else writes it now.
     """
-    create_or_check(layout, make_manifest(encoder, settings, localiser))
-    anchors = anchor_store(layout, read_manifest(layout), localiser)
-    with Catalog.open(layout.catalog) as catalog:
-        run = _Run(catalog, layout, encoder, localiser, anchors, settings, storage, observe)
-        return run.index(roots, retry_failed=retry_failed)
+    with writing(layout, "scanonce index"):
+        create_or_check(layout, make_manifest(encoder, settings, localiser))
+        anchors = anchor_store(layout, read_manifest(layout), localiser)
+        with Catalog.open(layout.catalog) as catalog:
+            run = _Run(catalog, layout, encoder, localiser, anchors, settings, storage, observe)
+            return run.index(roots, retry_failed=retry_failed, again=again)
 
 
 def make_manifest(
@@ -157,12 +162,14 @@ class _Run:
         self.num_offline = 0
         self.published_at = time.monotonic()
 
-    def index(self, roots: Sequence[Path], *, retry_failed: bool) -> IndexReport:
+    def index(
+        self, roots: Sequence[Path], *, retry_failed: bool, again: Collection[int]
+    ) -> IndexReport:
         """The story of a run: look, decode, encode, store, forget, publish."""
         run_id = self.catalog.begin_run("index")
         outcome: RunOutcome = "failed"
         try:
-            todo = self.look(roots, retry_failed)
+            todo = self.look(roots, retry_failed, again)
             tracker = _Tracker(todo, self.observe)
             batch_frames = self.settings.batch_frames or self.encoder.batch_frames
             with self.decoders() as pool:
@@ -182,13 +189,26 @@ class _Run:
             self.counts, tuple(self.problems), self.num_offline, interrupted=outcome == "stopped"
         )
 
-    def look(self, roots: Sequence[Path], retry_failed: bool) -> Plan:
+    def look(self, roots: Sequence[Path], retry_failed: bool, again: Collection[int]) -> Plan:
         """What is new, changed, moved and gone; what cannot be read is recorded."""
-        endings = frozenset(f".{ending}" for ending in self.settings.extensions)
-        found = scan(roots, extensions=endings, follow_symlinks=self.settings.follow_symlinks)
-        todo = plan(self.catalog, found, retry_failed=retry_failed)
+        settings = self.settings
+        libraries = {library.root for library in self.catalog.libraries()}
+        found = scan(
+            roots,
+            extensions=frozenset(f".{ending}" for ending in settings.extensions),
+            follow_symlinks=settings.follow_symlinks,
+            libraries=libraries,
+        )
+        todo = plan(
+            self.catalog,
+            found,
+            retry_failed=retry_failed,
+            again=again,
+            attempts=settings.decode_attempts,
+        )
         for root in found.roots:
-            self.catalog.add_library(root)
+            if libraries.isdisjoint((root, *root.parents)):
+                self.catalog.add_library(root)
         for file, reason in todo.unreadable:
             self.catalog.record_failed([file], reason)
             self.problems.append(ScanProblem(file.path, reason))
@@ -213,16 +233,18 @@ class _Run:
             self.encoder.preprocessing,
             settings.stall_seconds,
             ThumbnailRequest(every, settings.thumbnail_width) if every else None,
+            memory_mb=settings.decode_memory_mb,
+            cpu_seconds=settings.decode_cpu_seconds,
+            longest_seconds=3600 * settings.longest_video_hours,
         )
         return DecodePool(request, workers=settings.decode_workers or num_cores())
 
     def store(self, video: EncodedVideo | Failed, new: NewContent) -> None:
         """Features, thumbnails and anchors first, then the one commit that makes the video searchable."""
         if isinstance(video, Failed):
-            self.catalog.record_failed(new.files, video.reason, content=new.content)
-            self.problems.append(ScanProblem(new.files[0].path, video.reason))
-            self.count(failed=1)
+            self.store_failure(video, new)
             return
+        before = self.catalog.videos([new.replaces]) if new.replaces else []
         self.features.write(new.content.uid, video.features)
         self.thumbnails.write(new.content.uid, video.thumbnails)
         if self.localiser is not None and self.anchors is not None:
@@ -236,7 +258,10 @@ class _Run:
             num_frames=len(video.features.pts_seconds),
             info=video.info,
             reason=video.problem,
+            replaces=new.replaces,
         )
+        if before:
+            self.delete_stored(before)
         if video.problem:
             self.problems.append(ScanProblem(new.files[0].path, f"partial: {video.problem}"))
         self.count(
@@ -245,16 +270,36 @@ class _Run:
             video_seconds=video.duration_seconds,
         )
 
+    def store_failure(self, video: Failed, new: NewContent) -> None:
+        """A video that was searchable before stays as it was."""
+        reason = video.reason
+        if new.replaces is None:
+            self.catalog.record_failed(
+                new.files,
+                reason,
+                content=new.content,
+                detail=video.detail,
+                transient=video.transient,
+            )
+        else:
+            reason = f"scanning it again failed, what was stored is kept: {reason}"
+        self.problems.append(ScanProblem(new.files[0].path, reason))
+        self.count(failed=1)
+
     def attach_and_forget(self, todo: Plan) -> None:
         """Notes copies and moves, then forgets what is gone, its features and thumbnails included."""
         for each in todo.to_attach:
             self.catalog.attach_file(each.video_id, each.file, full_hash=each.full_hash)
-        for video in self.catalog.forget_files(todo.to_forget):
+        self.delete_stored(self.catalog.forget_files(todo.to_forget))
+        self.count(forgotten=len(todo.to_forget))
+
+    def delete_stored(self, videos: Sequence[Video]) -> None:
+        """Deletes what was derived of videos that are gone from the catalogue."""
+        for video in videos:
             self.features.delete(video.uid)
             self.thumbnails.delete(video.uid)
             if self.anchors is not None:
                 self.anchors.delete(video.uid)
-        self.count(forgotten=len(todo.to_forget))
 
     def publish(self, *, after_seconds: float = 0.0) -> None:
         """Makes the vector index agree with the catalogue, where the last time is ``after_seconds`` ago."""

@@ -54,6 +54,12 @@ class DecodeRequest:
     stall_seconds: float
     thumbnails: ThumbnailRequest | None = None
     """None: no thumbnails are made."""
+    memory_mb: int = 4096
+    """That a child may take for a file."""
+    cpu_seconds: int = 21_600
+    """Processor time that one file may take."""
+    longest_seconds: float = 48 * 3600
+    """Of a video that are decoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +105,10 @@ class Failed:
 
     job: int
     reason: str
+    detail: str = ""
+    """The end of what the decoder printed."""
+    transient: bool = False
+    """It crashed, hung or met a limit: another run may have more luck."""
 
 
 Event = Opened | Frames | NewThumbnails | Finished | Failed

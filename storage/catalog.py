@@ -55,7 +55,7 @@ from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mappe
 from storage.errors import IndexDirectoryError
 from storage.records import Video, VideoInfo, VideoState
 
-SCHEMA_REVISION = "0001"
+SCHEMA_REVISION = "0002"
 """Newest revision in ``storage/migrations/versions``; revisions are numbers that rise by one."""
 
 BUSY_TIMEOUT_SECONDS = 10.0
@@ -105,6 +105,8 @@ class KnownContent:
     state: VideoState
     files: tuple[FileStamp, ...]
     """Sorted by path. Empty where all are gone and :meth:`Catalog.forget_files` has not run yet."""
+    transient_failures: int | None = None
+    """As in :class:`FileRecord`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,9 @@ class FileRecord:
     """Why the video is partial or failed."""
     problem: str | None
     """Why the file could not be read when it was last looked at."""
+    transient_failures: int | None = None
+    """How often in a row its decoder crashed, hung or met a limit, which may pass; 0: never tried.
+    None where it did not fail, or is sure to fail again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +143,8 @@ class Failure:
 
     path: Path
     reason: str
+    detail: str | None = None
+    """The end of what its decoder printed, where it printed something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +242,8 @@ class VideoRow(Base):
     codec: Mapped[str]
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     indexed_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    detail: Mapped[str | None]
+    transient_failures: Mapped[int | None]
 
 
 class FileRow(Base):
@@ -359,7 +368,7 @@ class Catalog:
     def files_under(self, root: Path) -> list[FileRecord]:
         """Every file known at or below ``root``, sorted by path; about 2 s for 100,000."""
         statement = (
-            select(FileRow.__table__, VideoRow.state, VideoRow.reason)
+            select(FileRow.__table__, VideoRow.state, VideoRow.reason, VideoRow.transient_failures)
             .select_from(FileRow)
             .outerjoin(VideoRow)
             .where(_below(FileRow.path, root))
@@ -368,7 +377,14 @@ class Catalog:
         with self._reading() as connection:
             rows = connection.execute(statement).all()
         return [
-            FileRecord(_stamp(row), row.video_id, row.state, row.reason, row.problem)
+            FileRecord(
+                _stamp(row),
+                row.video_id,
+                row.state,
+                row.reason,
+                row.problem,
+                row.transient_failures,
+            )
             for row in rows
         ]
 
@@ -401,17 +417,18 @@ class Catalog:
         Args:
             under: only videos with a file at or below this folder. Default: all.
         """
-        statement = (
-            select(VideoRow.id)
-            .join(FileRow)
-            .where(VideoRow.state.in_(SEARCHABLE))
-            .distinct()
-            .order_by(VideoRow.id)
-        )
+        file = select(FileRow.id).where(FileRow.video_id == VideoRow.id)
         if under is not None:
-            statement = statement.where(_below(FileRow.path, under))
+            file = file.where(_below(FileRow.path, under))
+        searchable = VideoRow.state.in_(SEARCHABLE)
+        statement = select(VideoRow.id).where(searchable, file.exists()).order_by(VideoRow.id)
         with self._reading() as connection:
             return np.array(connection.scalars(statement).all(), dtype=np.int64)
+
+    def uids(self) -> set[str]:
+        """Uids of all contents, failed ones too."""
+        with self._reading() as connection:
+            return set(connection.scalars(select(VideoRow.uid)))
 
     def videos_by_fast_hash(self, fast_hash: str) -> list[KnownContent]:
         """Contents with this fast hash, by rising id; several where only the samples agree."""
@@ -422,6 +439,7 @@ class Catalog:
                 VideoRow.fast_hash,
                 VideoRow.full_hash,
                 VideoRow.state,
+                VideoRow.transient_failures,
                 VideoRow.size_bytes.label("content_bytes"),
                 FileRow.path,
                 FileRow.size_bytes,
@@ -440,7 +458,9 @@ class Catalog:
             first = same[0]
             content = Content(first.uid, first.fast_hash, first.content_bytes, first.full_hash)
             files = tuple(_stamp(row) for row in same if row.path is not None)
-            known.append(KnownContent(video_id, content, first.state, files))
+            known.append(
+                KnownContent(video_id, content, first.state, files, first.transient_failures)
+            )
         return known
 
     def change_token(self) -> int:
@@ -479,14 +499,17 @@ class Catalog:
     def failures(self) -> list[Failure]:
         """Files of failed videos and files that could not be read, sorted by path."""
         statement = (
-            select(FileRow.path, FileRow.problem, VideoRow.reason)
+            select(FileRow.path, FileRow.problem, VideoRow.reason, VideoRow.detail)
             .outerjoin(VideoRow)
             .where(or_(FileRow.problem.is_not(None), VideoRow.state == "failed"))
             .order_by(FileRow.path)
         )
         with self._reading() as connection:
             rows = connection.execute(statement).all()
-        return [Failure(Path(row.path), row.problem or row.reason or "unknown") for row in rows]
+        return [
+            Failure(Path(row.path), row.problem or row.reason or "unknown", row.detail)
+            for row in rows
+        ]
 
     # ------------------------------------------------ writing
 
@@ -500,12 +523,14 @@ class Catalog:
         num_frames: int,
         info: VideoInfo,
         reason: str | None = None,
+        replaces: int | None = None,
     ) -> int:
         """Make a video searchable, in one transaction. Write its features first.
 
-        A content that is known (it failed before, or is indexed anew) keeps its id. A file that
-        held another content leaves it; a content without files is invisible and goes with the next
-        :meth:`forget_files`.
+        A content that failed before keeps its id. One that was searchable gets another, and another
+        uid: whatever was derived of it goes with the old ones, and no reader mixes the two. A file
+        that held another content leaves it; a content without files is invisible and goes with the
+        next :meth:`forget_files`.
 
         Args:
             content: what was decoded.
@@ -516,6 +541,8 @@ class Catalog:
             num_frames: frames stored.
             info: picture size, frame rate and codec.
             reason: why it is partial.
+            replaces: the video whose place this one takes; its files become this one's. Delete what
+                is stored of it afterwards.
 
         Returns:
             The video's id.
@@ -534,20 +561,34 @@ class Catalog:
             "height": info.height,
             "fps": info.fps,
             "codec": info.codec,
+            "detail": None,
+            "transient_failures": None,
         }
         with self._writing() as connection:
             video_id = _put_video(connection, content, facts)
+            if replaces is not None:
+                theirs = update(FileRow).where(FileRow.video_id == replaces)
+                connection.execute(theirs.values(video_id=video_id))
+                connection.execute(delete(VideoRow).where(VideoRow.id == replaces))
             _put_files(connection, files, video_id)
             return video_id
 
     def record_failed(
-        self, files: Sequence[FileStamp], reason: str, *, content: Content | None = None
+        self,
+        files: Sequence[FileStamp],
+        reason: str,
+        *,
+        content: Content | None = None,
+        detail: str | None = None,
+        transient: bool = False,
     ) -> int | None:
-        """Record that nothing of these files could be used: the next run does not try again.
+        """Record that nothing of these files could be used.
 
         Args:
             files: where it lies, each below a library.
             reason: one line for a person.
+            detail: the end of what the decoder printed.
+            transient: another run may have more luck; how often it had none is counted.
             content: what they hold. Default: unknown, because the file could not even be hashed;
                 such a file is tried again by every run, and one that held a video keeps it until
                 its new content is known.
@@ -564,6 +605,7 @@ class Catalog:
                 return None
             unknown = {"duration_seconds": 0.0, "num_frames": 0, "width": 0, "height": 0}
             facts = {"state": "failed", "reason": reason, **unknown, "fps": 0.0, "codec": ""}
+            facts |= {"detail": detail or None, "transient_failures": 1 if transient else None}
             video_id = _put_video(connection, content, facts)
             _put_files(connection, files, video_id)
             return video_id
@@ -600,6 +642,12 @@ class Catalog:
         """
         with self._writing() as connection:
             return _forget(connection, [str(path) for path in paths])
+
+    def mark_unscanned(self, reason: str) -> None:
+        """Make every video one that has yet to be scanned, and keep its id, files and libraries."""
+        values = {"state": "failed", "reason": reason, "detail": None, "transient_failures": 0}
+        with self._writing() as connection:
+            connection.execute(update(VideoRow).values(values))
 
     # ------------------------------------------------ runs
 
@@ -827,6 +875,9 @@ def _put_video(connection: Connection, content: Content, facts: dict[str, Any]) 
     changed: dict[str, Any] = {name: statement.excluded[name] for name in values if name != "uid"}
     # A full hash once known stays: the next decoding may not need it.
     changed["full_hash"] = func.coalesce(statement.excluded.full_hash, VideoRow.full_hash)
+    # null where it is no such failure now; those in a row add up
+    before = func.coalesce(VideoRow.transient_failures, 0)
+    changed["transient_failures"] = statement.excluded.transient_failures + before
     upsert = statement.on_conflict_do_update(index_elements=["uid"], set_=changed)
     return int(connection.execute(upsert.returning(VideoRow.id)).scalar_one())
 
@@ -871,8 +922,7 @@ def _forget(connection: Connection, paths: Sequence[str]) -> list[Video]:
         statement = delete(FileRow).where(FileRow.path.in_(chunk))
         for row in connection.execute(statement.returning(FileRow.path, FileRow.video_id)):
             lost.setdefault(row.video_id, []).append(row.path)
-    kept = select(FileRow.video_id).where(FileRow.video_id.is_not(None))
-    orphan = VideoRow.id.not_in(kept)
+    orphan = ~select(FileRow.id).where(FileRow.video_id == VideoRow.id).exists()
     rows = connection.execute(select(VideoRow.__table__).where(orphan).order_by(VideoRow.id)).all()
     connection.execute(delete(VideoRow).where(orphan))
     return [

@@ -2,7 +2,7 @@
 share.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,11 @@ class ContentFiles:
         """Bytes of all files."""
         return sum(path.stat().st_size for path in self._root.glob("??/*.safetensors"))
 
-    def sweep(self) -> None:
-        """Removes what an interrupted write left behind."""
-        for stray in self._root.glob("??/.tmp-*"):
-            stray.unlink(missing_ok=True)
+    def strays(self, known: Collection[str]) -> list[Path]:
+        """What belongs to no content in ``known``, and what an interrupted write left behind."""
+        unfinished = list(self._root.glob("??/.tmp-*"))
+        files = self._root.glob("??/*.safetensors")
+        return unfinished + [path for path in files if path.stem not in known]
 
     def _write(self, uid: str, tensors: Mapping[str, NDArray[Any]]) -> None:
         content = save(dict(tensors))

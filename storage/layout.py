@@ -6,20 +6,27 @@ features/ab/<uid>.safetensors    frame features of one video
 thumbnails/ab/<uid>.safetensors  small pictures of one video
 anchors/<localiser>/             what the trained localiser computed of each video, derived from the features
 vectors/<generation>/            the vector index, derived from the features
+writer.lock  writer.json         who writes it now (storage/writer.py)
+
+After `scanonce reindex` or `restore` all but the last line lies in a folder data-<n>, which the file ``current`` names:
+writing that name is the switch from one whole index to another.
 """
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 from storage.clips import ClipGrid
 from storage.errors import IndexDirectoryError, ManifestMismatch
 
 SCHEMA_VERSION = 1
+
+_CURRENT, _DATA = "current", "data-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,36 +34,70 @@ class IndexLayout:
     """Where things lie under one index directory."""
 
     root: Path
+    """The index directory, as people name it."""
+    data: str = ""
+    """Folder in it that holds the index; empty: it lies in the directory itself."""
+
+    @classmethod
+    def of(cls, root: Path) -> Self:
+        """The layout in use now at an index directory, which need not exist yet.
+
+        Raises:
+            IndexDirectoryError: the file that names it is damaged.
+        """
+        try:
+            data = (root / _CURRENT).read_text("utf-8").strip()
+        except FileNotFoundError:
+            return cls(root)
+        except (OSError, ValueError) as error:
+            raise IndexDirectoryError(f"{root / _CURRENT} cannot be read: {error}") from error
+        if not data.startswith(_DATA) or not data.removeprefix(_DATA).isdecimal():
+            raise IndexDirectoryError(
+                f"{root / _CURRENT} should name a folder such as {_DATA}1; it says {data[:50]!r}. "
+                "Write the name of the newest such folder into it, or restore a backup."
+            )
+        return cls(root, data)
+
+    @property
+    def folder(self) -> Path:
+        """What holds everything below."""
+        return self.root / self.data
+
+    @property
+    def beside(self) -> "IndexLayout":
+        """Where the index that will take this one's place grows."""
+        number = int(self.data.removeprefix(_DATA) or 0) + 1
+        return IndexLayout(self.root, f"{_DATA}{number}")
 
     @property
     def manifest(self) -> Path:
         """What the index was made with."""
-        return self.root / "manifest.json"
+        return self.folder / "manifest.json"
 
     @property
     def catalog(self) -> Path:
         """The SQLite catalogue."""
-        return self.root / "catalog.sqlite"
+        return self.folder / "catalog.sqlite"
 
     @property
     def features(self) -> Path:
         """The feature store."""
-        return self.root / "features"
+        return self.folder / "features"
 
     @property
     def thumbnails(self) -> Path:
         """The thumbnail store."""
-        return self.root / "thumbnails"
+        return self.folder / "thumbnails"
 
     @property
     def anchors(self) -> Path:
         """A folder for each localiser; the manifest names the one in use."""
-        return self.root / "anchors"
+        return self.folder / "anchors"
 
     @property
     def vectors(self) -> Path:
         """The generations of the vector index."""
-        return self.root / "vectors"
+        return self.folder / "vectors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +169,7 @@ def create_or_check(layout: IndexLayout, wanted: Manifest) -> None:
         ManifestMismatch: names every setting that differs, both its values and the way out.
     """
     if not layout.manifest.exists():
-        layout.root.mkdir(parents=True, exist_ok=True)
+        layout.folder.mkdir(parents=True, exist_ok=True)
         write_manifest(layout, wanted)
         return
     stored = asdict(read_manifest(layout))
@@ -146,6 +187,32 @@ def create_or_check(layout: IndexLayout, wanted: Manifest) -> None:
             + "\nEither set these back (config.toml, --encoder), or make a new index beside it: "
             f"scanonce index VIDEOS --index {layout.root}-new"
         )
+
+
+def switch(layout: IndexLayout) -> None:
+    """From here on the index directory is this one; readers follow with their next query. Removes what it replaces.
+
+    Raises:
+        IndexDirectoryError: it cannot be written; the old one is still in use.
+    """
+    write_whole(layout.root / _CURRENT, lambda file: file.write(layout.data.encode()))
+    remove_superseded(layout)
+
+
+def remove_superseded(layout: IndexLayout) -> None:
+    """Removes indexes that ``layout``, the one in use, has taken the place of. A reader keeps what it has mapped."""
+    if not layout.data:
+        return
+    first = IndexLayout(layout.root)
+    for path in (first.manifest, *layout.root.glob("catalog.sqlite*")):
+        path.unlink(missing_ok=True)
+    for folder in (first.features, first.thumbnails, first.anchors, first.vectors):
+        shutil.rmtree(folder, ignore_errors=True)
+    number = int(layout.data.removeprefix(_DATA))
+    for folder in layout.root.glob(f"{_DATA}*"):
+        older = folder.name.removeprefix(_DATA)
+        if older.isdecimal() and int(older) < number:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_manifest(layout: IndexLayout, manifest: Manifest) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
 from storage.errors import IndexDirectoryError, ScanonceError
 from storage.records import ORDINAL_BITS
@@ -39,6 +40,10 @@ TRAINING_ROWS_PER_CELL = 40
 
 ADD_ROWS = 16_384
 """Rows turned to float32 at once while an index is built: 32 MB at 512 dimensions."""
+
+FIT_ROWS = 4_096
+"""Rows whose nearest centroid is looked up to see how well the lists fit: a quarter of a CPU second
+at 4096 lists of 512 dimensions, and a mean that is good to .002."""
 
 
 class VectorIndex(Protocol):
@@ -84,44 +89,68 @@ class VectorIndex(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ClipRows:
-    """The clips of whole videos, one float16 row a clip, in rising order of their ids."""
+    """The clips of whole videos, one float16 row a clip; a video's clips lie together, in order."""
 
-    matrix: NDArray[np.float16]
-    """``[num_rows, dim]``, contiguous; usually a mapping of a file."""
+    pieces: tuple[NDArray[np.float16], ...]
+    """At least one of ``[num_rows_of_the_piece, dim]``, contiguous; usually mappings of files. The
+    rows are those of the pieces, one piece after the other."""
     videos: Ids
-    """``[num_videos]``, rising video ids."""
+    """``[num_videos]``, each id once, in any order."""
     counts: NDArray[np.int64]
     """``[num_videos]``, clips of each video, 0 allowed; they sum to ``num_rows``."""
     starts: NDArray[np.int64] = field(init=False)
     """``[num_videos + 1]``, first row of each video, then ``num_rows``."""
+    _ends: NDArray[np.int64] = field(init=False)
+    """``[num_pieces]``, the row after each piece."""
 
     def __post_init__(self) -> None:
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.counts, dtype=np.int64)])
-        if self.matrix.ndim != 2 or self.videos.shape != self.counts.shape:
+        ends = np.cumsum([len(piece) for piece in self.pieces], dtype=np.int64)
+        if self.videos.shape != self.counts.shape or len({p.shape[1:] for p in self.pieces}) != 1:
             raise ValueError(
-                f"need rows [N, D] and as many counts as videos; got {self.matrix.shape}, "
-                f"{self.counts.shape} and {self.videos.shape}"
+                f"need rows [N, D] and as many counts as videos; got "
+                f"{[piece.shape for piece in self.pieces]}, {self.counts.shape} and "
+                f"{self.videos.shape}"
             )
-        if starts[-1] != len(self.matrix) or (self.counts < 0).any():
-            raise ValueError(f"the counts sum to {starts[-1]}, the rows are {len(self.matrix)}")
-        if (np.diff(self.videos) <= 0).any():
-            raise ValueError("video ids must rise")
+        if starts[-1] != ends[-1] or (self.counts < 0).any():
+            raise ValueError(f"the counts sum to {starts[-1]}, the rows are {ends[-1]}")
+        if not (np.diff(self.videos) > 0).all() and len(np.unique(self.videos)) < len(self.videos):
+            raise ValueError("a video id may appear once only")
         object.__setattr__(self, "starts", starts)
+        object.__setattr__(self, "_ends", ends)
 
     @classmethod
     def of(cls, videos: Iterable[int], clips: Sequence[NDArray[np.floating]]) -> "ClipRows":
         """Rows in memory from one ``[num_clips, dim]`` array for each video, at least one video."""
         counts = np.array([len(rows) for rows in clips], np.int64)
         matrix = np.concatenate([rows.astype(np.float16) for rows in clips])
-        return cls(matrix, np.fromiter(videos, np.int64), counts)
+        return cls((matrix,), np.fromiter(videos, np.int64), counts)
+
+    @classmethod
+    def none(cls, dim: int) -> "ClipRows":
+        """No clips of no videos."""
+        return cls.joined((), dim)
+
+    @classmethod
+    def joined(cls, parts: Sequence["ClipRows"], dim: int) -> "ClipRows":
+        """The rows of several, one after the other, nothing copied."""
+        if len(parts) == 1:
+            return parts[0]
+        pieces = [piece for part in parts for piece in part.pieces if len(piece)]
+        no_ids = np.empty(0, np.int64)
+        return cls(
+            tuple(pieces) or (np.empty((0, dim), np.float16),),
+            np.concatenate([no_ids, *(part.videos for part in parts)]),
+            np.concatenate([no_ids, *(part.counts for part in parts)]),
+        )
 
     @property
     def dim(self) -> int:
         """Length of an embedding."""
-        return int(self.matrix.shape[1])
+        return int(self.pieces[0].shape[1])
 
     def __len__(self) -> int:
-        return len(self.matrix)
+        return int(self._ends[-1])
 
     def ids(self, rows: NDArray[np.int64]) -> Ids:
         """Clip ids of rows, of any shape; -1 stays -1."""
@@ -129,17 +158,38 @@ class ClipRows:
         ids = self.videos[video] << ORDINAL_BITS | (rows - self.starts[video])
         return np.where(rows >= 0, ids, -1)
 
+    def take(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
+        """Embeddings ``[len(rows), dim]`` of the given rows, in any order."""
+        if len(self.pieces) == 1:
+            return self.pieces[0][rows]
+        out = np.empty((len(rows), self.dim), np.float16)
+        piece_of = np.searchsorted(self._ends, rows, side="right")
+        for number, piece in enumerate(self.pieces):
+            mine = piece_of == number
+            out[mine] = piece[rows[mine] - (self._ends[number] - len(piece))]
+        return out
+
     def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Embeddings ``[len(rows), dim]``."""
-        return self.matrix[rows].astype(np.float32)
+        return self.take(rows).astype(np.float32)
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """All rows in order, ``[at most ADD_ROWS, dim]`` at a time."""
+        for piece in self.pieces:
+            for start in range(0, len(piece), ADD_ROWS):
+                yield piece[start : start + ADD_ROWS].astype(np.float32)
+
+    def alive(self, videos: Ids) -> Mask:
+        """``[num_videos]``, true for those of its videos that are among the given ones."""
+        return np.isin(self.videos, videos)
 
     def mask(self, videos: Ids) -> Mask:
         """``[num_rows]``, true for the clips of the given videos."""
-        return np.repeat(np.isin(self.videos, videos), self.counts)
+        return np.repeat(self.alive(videos), self.counts)
 
     def count(self, videos: Ids) -> int:
         """Clips of the given videos; unlike `mask` it does not grow with the rows."""
-        return int(self.counts[np.isin(self.videos, videos)].sum())
+        return int(self.counts[self.alive(videos)].sum())
 
 
 class FlatIndex:
@@ -153,7 +203,7 @@ class FlatIndex:
 
     def __init__(self, rows: ClipRows) -> None:
         self.rows = rows
-        self._index = _fp16_index(rows.matrix)
+        self._index = _fp16_index(rows.pieces, rows.dim)
 
     @property
     def dim(self) -> int:
@@ -209,21 +259,26 @@ class IvfPqIndex:
     def train(rows: ClipRows) -> Any:
         """A FAISS index over ``rows``; at least 16 of them, and all cores are used.
 
-        Cost at a million clips: about 130 CPU seconds and 400 MB. It is trained anew each time,
-        because lists trained without a new kind of video were measured to find as little as a
-        quarter of its clips.
+        Cost at a million clips: about 130 CPU seconds and 400 MB.
         """
         faiss = _faiss()
         index = faiss.index_factory(rows.dim, factory(rows), faiss.METRIC_INNER_PRODUCT)
         index.cp.niter = 10  # k-means settles by then; FAISS's 25 cost 2.5 times as much
         # A small library is no reason to print warnings.
         index.cp.min_points_per_centroid = index.pq.cp.min_points_per_centroid = 1
-        wanted = min(len(rows), TRAINING_ROWS_PER_CELL * index.nlist)
-        sample = np.random.default_rng(0).choice(len(rows), wanted, replace=False)
-        index.train(rows.gather(np.sort(sample)))
-        for start in range(0, len(rows), ADD_ROWS):
-            index.add(rows.matrix[start : start + ADD_ROWS].astype(np.float32))
+        index.train(_sample(rows, TRAINING_ROWS_PER_CELL * index.nlist))
+        IvfPqIndex.extend(index, rows)
         return index
+
+    @staticmethod
+    def extend(codes: Any, rows: ClipRows) -> None:
+        """Add rows behind those that ``codes`` holds, which must be in memory, not mapped.
+
+        Lists and codec stay as they were trained; `ListFit` notices when that no longer does. Cost
+        for 20,000 clips into 4096 lists: about 1.5 CPU seconds, whatever the lists hold already.
+        """
+        for block in rows.blocks():
+            codes.add(block)
 
     @property
     def dim(self) -> int:
@@ -286,8 +341,68 @@ class IvfPqIndex:
     def _score(
         self, queries: NDArray[np.float32], rows: NDArray[np.int64], k: int
     ) -> tuple[Scores, Ids]:
-        scores, found = _exact(_fp16_index(self.rows.matrix[rows]), queries, k, None)
+        scores, found = _exact(_fp16_index([self.rows.take(rows)], self.dim), queries, k, None)
         return best(scores, self.rows.ids(rows[found]), k)
+
+
+class ListFit(BaseModel):
+    """How well inverted lists fit what they hold: right after training, and with what came since."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trained_clips: int
+    """Clips they held right after training."""
+    trained_cosine: float
+    """Mean cosine of those with the centroid of their list."""
+    trained_imbalance: float
+    """FAISS's imbalance factor then: 1 where all lists are equally long."""
+    added_clips: int = 0
+    """Clips added since."""
+    added_cosine: float = 0.0
+    """Mean cosine of those with the centroid of their list."""
+    imbalance: float
+    """FAISS's imbalance factor now."""
+
+    @classmethod
+    def measured(cls, codes: Any, rows: ClipRows) -> "ListFit":
+        """The fit of newly trained codes to the rows they hold."""
+        imbalance = codes.invlists.imbalance_factor()
+        return cls(
+            trained_clips=len(rows),
+            trained_cosine=_centroid_cosine(codes, rows),
+            trained_imbalance=imbalance,
+            imbalance=imbalance,
+        )
+
+    def extended(self, codes: Any, added: ClipRows) -> "ListFit":
+        """The fit now that ``codes`` have been extended by the rows ``added``."""
+        clips = self.added_clips + len(added)
+        total = self.added_cosine * self.added_clips + _centroid_cosine(codes, added) * len(added)
+        return self.model_copy(
+            update={
+                "added_clips": clips,
+                "added_cosine": total / max(1, clips),
+                "imbalance": codes.invlists.imbalance_factor(),
+            }
+        )
+
+    def misfit(self) -> str | None:
+        """Why the lists should be trained anew, ``None`` where they need not be."""
+        if self.added_clips > (MAX_GROWTH - 1) * self.trained_clips:
+            return f"{self.added_clips} clips were added to {self.trained_clips}"
+        if self.added_clips < MIN_ADDED_SHARE * self.trained_clips:
+            return None
+        if self.added_cosine < MIN_COSINE_SHARE * self.trained_cosine:
+            return (
+                f"new clips lie {self.added_cosine:.3f} from the centroids (mean cosine), those "
+                f"trained on {self.trained_cosine:.3f}"
+            )
+        if self.imbalance > MAX_IMBALANCE_GROWTH * max(1.5, self.trained_imbalance):
+            return (
+                f"imbalance of the lists grew from {self.trained_imbalance:.2f} to "
+                f"{self.imbalance:.2f}"
+            )
+        return None
 
 
 def factory(rows: ClipRows) -> str:
@@ -334,15 +449,20 @@ def check_search(
         raise ValueError(f"the mask must be [{index.num_rows}]; got {list(allowed.shape)}")
 
 
-def read_codes(path: str) -> Any:
-    """Map a FAISS file: opened in milliseconds whatever its size.
+def read_codes(path: str, *, mapped: bool = True) -> Any:
+    """Open a FAISS file.
+
+    Args:
+        path: of the file.
+        mapped: opened in milliseconds whatever its size, to be searched only; otherwise it is read
+            into memory (151 bytes a clip at 512 dimensions), where it can be extended.
 
     Raises:
         IndexDirectoryError: FAISS cannot read it.
     """
     faiss = _faiss()
     try:
-        return faiss.read_index(path, faiss.IO_FLAG_MMAP_IFC)
+        return faiss.read_index(path, faiss.IO_FLAG_MMAP_IFC if mapped else 0)
     except RuntimeError as error:
         raise IndexDirectoryError(f"{path} is not a readable FAISS index: {error}") from error
 
@@ -393,14 +513,30 @@ class _Selector:
         self.faiss = faiss.IDSelectorBitmap(len(allowed), faiss.swig_ptr(self._bits))
 
 
-def _fp16_index(matrix: NDArray[np.float16]) -> Any:
+def _fp16_index(pieces: Iterable[NDArray[np.float16]], dim: int) -> Any:
     faiss = _faiss()
     index = faiss.IndexScalarQuantizer(
-        matrix.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
+        dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
     )
-    if len(matrix):
-        index.add_sa_codes(np.ascontiguousarray(matrix).view(np.uint8))
+    for piece in pieces:
+        if len(piece):
+            index.add_sa_codes(np.ascontiguousarray(piece).view(np.uint8))
     return index
+
+
+def _sample(rows: ClipRows, wanted: int) -> NDArray[np.float32]:
+    """``[min(wanted, len(rows)), dim]``, the same at every call."""
+    wanted = min(wanted, len(rows))
+    return rows.gather(np.sort(np.random.default_rng(0).choice(len(rows), wanted, replace=False)))
+
+
+def _centroid_cosine(codes: Any, rows: ClipRows) -> float:
+    """Mean cosine of a sample of the rows with the nearest centroid; 0 where there are no rows."""
+    clips = _sample(rows, FIT_ROWS)
+    # The centroids are unit vectors already; anchors of a localiser need not be.
+    clips /= np.maximum(np.linalg.norm(clips, axis=1, keepdims=True), 1e-12)
+    cosines, _ = codes.quantizer.search(clips, 1)
+    return float(cosines.sum() / max(1, len(clips)))
 
 
 def _exact(

@@ -149,9 +149,9 @@ def test_a_root_file_that_is_no_video_is_reported(library: Path) -> None:
 def test_a_missing_root_is_an_error_or_offline(library: Path) -> None:
     with pytest.raises(ConfigError, match="does not exist: check the path"):
         scan([library / "nowhere"])
-    found = scan([library / "nowhere"], allow_missing=True)
+    found = scan([library / "nowhere"], libraries=[library / "nowhere"])
     assert found.offline == (library / "nowhere",)
-    assert "No such file" in found.problems[0].reason
+    assert "not there now" in found.problems[0].reason
 
 
 def test_roots_inside_each_other_list_a_file_once(library: Path) -> None:
@@ -542,7 +542,7 @@ def test_a_missing_root_keeps_its_files(catalog: Catalog, library: Path, tmp_pat
     write(library / "a.mp4", "a")
     update(catalog, library)
     library.rename(tmp_path / "unplugged")
-    work = plan(catalog, scan([library], allow_missing=True))
+    work = plan(catalog, scan([library], libraries=[library]))
     assert (work.to_forget, work.offline) == ((), (library / "a.mp4",))
 
 

@@ -62,10 +62,12 @@ def test_deleted_features_are_gone_and_deleting_twice_is_no_error(store: Feature
     assert store.size_bytes() == 0
 
 
-def test_strays_of_an_interrupted_write_are_swept(store: FeatureStore) -> None:
+def test_strays_are_files_of_unknown_contents_and_of_interrupted_writes(
+    store: FeatureStore,
+) -> None:
     store.write(UID, features(3))
-    stray = store.path(UID).parent / ".tmp-stray"
-    stray.write_bytes(b"half")
-    store.sweep()
-    assert not stray.exists()
-    assert store.path(UID).exists()
+    store.write("ff00", features(3))
+    half = store.path(UID).parent / ".tmp-stray"
+    half.write_bytes(b"half")
+    assert sorted(store.strays({UID})) == sorted([half, store.path("ff00")])
+    assert len(store.strays({UID, "ff00"})) == 1

@@ -1,0 +1,202 @@
+"""One writer at a time, any number of readers; what a writer that died left behind is cleared by the next one.
+
+    with writing(layout, "scanonce index"):
+        ...                                  # nobody else writes this index meanwhile
+    owner(layout)                            # None, or who writes it now and since when
+
+The lock is the operating system's, so that of a writer that died is free at once, whatever it left:
+
+    writer.lock    locked while somebody writes
+    writer.json    who that is; a writer that ends well takes it away, so one that is found is of a dead one
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from storage.anchors import AnchorStore
+from storage.catalog import Catalog
+from storage.content_files import ContentFiles
+from storage.errors import IndexDirectoryError
+from storage.features import FeatureStore
+from storage.layout import IndexLayout, remove_superseded, write_whole
+from storage.thumbnails import ThumbnailStore
+
+_LOCK, _OWNER = "writer.lock", "writer.json"
+_PATIENCE_SECONDS = 1.0  # a look at the lock by `owner` holds it for a moment
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who writes an index, or wrote it when it died."""
+
+    pid: int
+    host: str
+    doing: str
+    """The command, for people."""
+    since: float
+    """Seconds since 1970, by the clock of then."""
+
+    @property
+    def age_seconds(self) -> float:
+        """How long ago it began, at least 0: clocks are set back now and then."""
+        return max(0.0, time.time() - self.since)
+
+
+_held: dict[str, int] = {}  # lock file -> thread of this process that holds it
+_held_lock = threading.Lock()
+
+
+@contextmanager
+def writing(layout: IndexLayout, doing: str) -> Iterator[Owner | None]:
+    """Holds the index for writing; again within itself, in the same thread, it holds nothing more.
+
+    Args:
+        layout: the index; its folder is made where it does not exist.
+        doing: the command, for whoever finds the index taken.
+
+    Yields:
+        The writer that died holding it, whose leavings were just cleared; None where the last one ended well.
+
+    Raises:
+        IndexDirectoryError: another process or thread writes it, nothing can be written there, or another index has
+            taken its place since ``layout`` was looked up.
+    """
+    folder = _lock_folder(layout)
+    with _mapped_errors(layout):
+        folder.mkdir(parents=True, exist_ok=True)
+        path = os.path.realpath(folder / _LOCK)
+    with _held_lock:
+        is_mine = _held.get(path) == threading.get_ident()
+    if is_mine:
+        yield None
+        return
+    with _locked(layout, path):
+        if folder == layout.root and IndexLayout.of(layout.root) != layout:
+            raise IndexDirectoryError(
+                f"the index {layout.root} was switched to another encoder or restored meanwhile: run again"
+            )
+        with _held_lock:
+            _held[path] = threading.get_ident()
+        try:
+            with _mapped_errors(layout):
+                died = _read(folder / _OWNER)
+                if died is not None:
+                    clear_leavings(layout)
+            me = Owner(os.getpid(), socket.gethostname(), doing, time.time())
+            content = json.dumps(asdict(me)).encode()
+            write_whole(folder / _OWNER, lambda file: file.write(content))
+            yield died
+            # reached only where nothing was raised: after an error the next writer clears
+            with contextlib.suppress(OSError):
+                (folder / _OWNER).unlink()
+        finally:
+            with _held_lock:
+                del _held[path]
+
+
+def owner(layout: IndexLayout) -> Owner | None:
+    """Who writes the index at this moment; None for nobody."""
+    folder = _lock_folder(layout)
+    if not (folder / _LOCK).exists():
+        return None
+    try:
+        with FileLock(folder / _LOCK, timeout=0):
+            return None
+    except Timeout:
+        return _read(folder / _OWNER) or Owner(0, "", "a command that has just begun", time.time())
+    except OSError:  # read-only: nobody writes there
+        return None
+
+
+def clear_leavings(layout: IndexLayout) -> list[Path]:
+    """Removes what a writer that died left: temporary files, and files of contents the catalogue does not have.
+
+    Call it while holding the index; `writing` does after a death. Costs a look at every file of the index.
+
+    Returns:
+        What was removed.
+    """
+    removed = [path for path in layout.folder.glob(".tmp-*") if path.is_file()]
+    known: set[str] = set()
+    if layout.catalog.exists():
+        with Catalog.open(layout.catalog) as catalog:
+            known = catalog.uids()
+    for store in content_stores(layout):
+        removed += store.strays(known)
+    for path in removed:
+        path.unlink(missing_ok=True)
+    remove_superseded(layout)
+    unfinished = [*layout.vectors.glob("staging-*"), *layout.anchors.glob("*/vectors/staging-*")]
+    for path in unfinished:
+        shutil.rmtree(path, ignore_errors=True)
+    return [*removed, *unfinished]
+
+
+def content_stores(layout: IndexLayout) -> list[ContentFiles]:
+    """Every store of an index that keeps a file for each content; of anchors, those of all localisers."""
+    anchors = [AnchorStore(folder) for folder in sorted(layout.anchors.glob("*-*"))]
+    return [FeatureStore(layout.features), ThumbnailStore(layout.thumbnails), *anchors]
+
+
+def _lock_folder(layout: IndexLayout) -> Path:
+    """The index directory; for an index that grows beside the one in use, its own folder."""
+    return layout.root if IndexLayout.of(layout.root) == layout else layout.folder
+
+
+@contextmanager
+def _locked(layout: IndexLayout, path: str) -> Iterator[None]:
+    lock = FileLock(path, timeout=_PATIENCE_SECONDS, thread_local=False)
+    try:
+        with _mapped_errors(layout):
+            lock.acquire()
+    except Timeout as error:
+        other = _read(Path(path).with_name(_OWNER))
+        who = f"process {other.pid} on {other.host}: {other.doing}" if other else "another process"
+        since = f", for {timedelta(seconds=round(other.age_seconds))}" if other else ""
+        raise IndexDirectoryError(
+            f"the index {layout.root} is being written by {who}{since}. Wait until it has ended, or stop it; "
+            "searching goes on meanwhile."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _mapped_errors(layout: IndexLayout) -> Iterator[None]:
+    try:
+        yield
+    except Timeout:
+        raise
+    except OSError as error:
+        raise IndexDirectoryError(
+            f"the index {layout.root} cannot be written ({error.strerror or error}). Make room or check the folder's "
+            "permissions, then run the same command again: what is stored already is kept."
+        ) from error
+
+
+def _read(path: Path) -> Owner | None:
+    """What a writer wrote of itself; one that makes no sense is still of one that died."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    try:
+        values: dict[str, Any] = json.loads(content)
+        return Owner(int(values["pid"]), values["host"], values["doing"], float(values["since"]))
+    except (ValueError, KeyError, TypeError):
+        return Owner(0, "", "unknown", 0.0)
