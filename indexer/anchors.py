@@ -20,6 +20,7 @@ from storage.features import FeatureStore, FrameFeatures
 from storage.generations import publish
 from storage.layout import IndexLayout, Manifest, read_manifest, write_manifest
 from storage.settings import StorageSettings
+from storage.writer import writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +97,11 @@ def derive_anchors(
         observe: told after each video.
 
     Raises:
-        IndexDirectoryError: the index cannot be read or written; the old anchors are still in use.
+        IndexDirectoryError: the index cannot be read or written, or somebody else writes it now; the old anchors are
+            still in use.
     """
-    manifest = read_manifest(layout)
-    with Catalog.open(layout.catalog) as catalog:
+    with writing(layout, "scanonce localise"), Catalog.open(layout.catalog) as catalog:
+        manifest = read_manifest(layout)
         videos = catalog.videos(states=SEARCHABLE)
         if localiser is None:
             _switch(layout, manifest, None, None)

@@ -30,10 +30,10 @@ from storage.clips import ClipGrid
 from storage.features import FeatureStore
 from storage.generations import publish
 from storage.layout import IndexLayout, Manifest, create_or_check, read_manifest
-from storage.records import Video, VideoInfo
+from storage.records import VideoInfo
 from storage.settings import StorageSettings
 from storage.thumbnails import ThumbnailStore
-from storage.writer import writing
+from storage.writer import delete_stored, writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +261,7 @@ class _Run:
             replaces=new.replaces,
         )
         if before:
-            self.delete_stored(before)
+            delete_stored(self.layout, before)
         if video.problem:
             self.problems.append(ScanProblem(new.files[0].path, f"partial: {video.problem}"))
         self.count(
@@ -290,16 +290,8 @@ class _Run:
         """Notes copies and moves, then forgets what is gone, its features and thumbnails included."""
         for each in todo.to_attach:
             self.catalog.attach_file(each.video_id, each.file, full_hash=each.full_hash)
-        self.delete_stored(self.catalog.forget_files(todo.to_forget))
+        delete_stored(self.layout, self.catalog.forget_files(todo.to_forget))
         self.count(forgotten=len(todo.to_forget))
-
-    def delete_stored(self, videos: Sequence[Video]) -> None:
-        """Deletes what was derived of videos that are gone from the catalogue."""
-        for video in videos:
-            self.features.delete(video.uid)
-            self.thumbnails.delete(video.uid)
-            if self.anchors is not None:
-                self.anchors.delete(video.uid)
 
     def publish(self, *, after_seconds: float = 0.0) -> None:
         """Makes the vector index agree with the catalogue, where the last time is ``after_seconds`` ago."""

@@ -64,26 +64,19 @@ class SearchEngine:
     """An open index and its text encoder. Use from one thread at a time."""
 
     def __init__(
-        self, layout: IndexLayout, catalog: Catalog, encoder: ClipEncoder, settings: SearchSettings
+        self,
+        layout: IndexLayout,
+        catalog: Catalog,
+        encoder: ClipEncoder,
+        settings: SearchSettings,
+        models: ModelSettings | None = None,
     ) -> None:
         """`open` is the usual way in."""
-        self.manifest = read_manifest(layout)
-        if encoder.fingerprint != self.manifest.fingerprint:
-            raise ManifestMismatch(
-                f"the index at {layout.root} was made with encoder {self.manifest.encoder} "
-                f"({self.manifest.fingerprint[:12]}), loaded is {encoder.name} ({encoder.fingerprint[:12]}). "
-                "Put the same weights back, or index again into a new folder with --index."
-            )
-        self._layout = layout
-        self._catalog = catalog
-        self._encoder = encoder
         self._settings = settings
-        self._features = FeatureStore(layout.features)
+        self._models = models
         self._videos: dict[int, Video] = {}
-        self._no_picture = unit(encoder.encode_texts(BACKGROUND_SENTENCES))
         self._trained: TrainedLocaliser | None = None
-        self._seen = self._change_token()
-        self._open_library()
+        self._take(layout, catalog, encoder)
 
     @classmethod
     def open(
@@ -108,12 +101,11 @@ class SearchEngine:
             ManifestMismatch: the weights of one of them have changed since indexing.
             ConfigError: the settings ask for a localiser or retriever that the index does not have.
         """
-        layout = IndexLayout(Path(index_dir).expanduser().resolve())
-        manifest = read_manifest(layout)
-        encoder = load_encoder(manifest.encoder, models, towers="text")
+        layout = IndexLayout.of(Path(index_dir).expanduser().resolve())
+        encoder = load_encoder(read_manifest(layout).encoder, models, towers="text")
         catalog = Catalog.open(layout.catalog, read_only=True)
         try:
-            return cls(layout, catalog, encoder, settings or SearchSettings())
+            return cls(layout, catalog, encoder, settings or SearchSettings(), models)
         except BaseException:
             catalog.close()
             raise
@@ -330,18 +322,50 @@ class SearchEngine:
     def _stored(self, video: Video) -> StoredVideo:
         return _Stored(video, self._features, self._anchor_store)
 
-    def _change_token(self) -> tuple[int, int]:
+    def _take(self, layout: IndexLayout, catalog: Catalog, encoder: ClipEncoder) -> None:
+        """Searches this index from here on."""
+        self.manifest = read_manifest(layout)
+        if encoder.fingerprint != self.manifest.fingerprint:
+            raise ManifestMismatch(
+                f"the index at {layout.root} was made with encoder {self.manifest.encoder} "
+                f"({self.manifest.fingerprint[:12]}), loaded is {encoder.name} ({encoder.fingerprint[:12]}). "
+                "Put the same weights back, or run `scanonce reindex`."
+            )
+        self._layout = layout
+        self._catalog = catalog
+        self._encoder = encoder
+        self._features = FeatureStore(layout.features)
+        self._no_picture = unit(encoder.encode_texts(BACKGROUND_SENTENCES))
+        self._seen = self._change_token()
+        self._open_library()
+
+    def _change_token(self) -> tuple[int, ...]:
         """Another one where a writer has changed the catalogue or the manifest."""
-        return self._catalog.change_token(), self._layout.manifest.stat().st_mtime_ns
+        manifest = self._layout.manifest.stat()
+        return self._catalog.change_token(), manifest.st_ino, manifest.st_mtime_ns
 
     def _follow_changes(self) -> bool:
         """Reopens the library when a writer has changed it since; whether it has."""
+        layout = IndexLayout.of(self._layout.root)
+        if layout != self._layout:
+            self._follow_switch(layout)
+            return True
         token = self._change_token()  # taken first: a commit in between is then seen the next time
         if token == self._seen:
             return False
         self._seen = token
         self._open_library()
         return True
+
+    def _follow_switch(self, layout: IndexLayout) -> None:
+        """Another index has taken the place of the one that was open, perhaps with another encoder."""
+        manifest = read_manifest(layout)
+        encoder = self._encoder
+        if manifest.fingerprint != encoder.fingerprint:
+            encoder = load_encoder(manifest.encoder, self._models, towers="text")
+        before = self._catalog
+        self._take(layout, Catalog.open(layout.catalog, read_only=True), encoder)
+        before.close()
 
     def _open_library(self) -> None:
         self.manifest = read_manifest(self._layout)

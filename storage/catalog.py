@@ -18,7 +18,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import groupby
@@ -474,6 +474,20 @@ class Catalog:
                 # PRAGMA data_version compares within one connection, so this one is never pooled.
                 self._watcher = self._connect()
             return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
+
+    def copy_to(self, path: Path) -> None:
+        """Copy the whole catalogue, as it is at one moment, to a file; writers may go on meanwhile.
+
+        An earlier file there is replaced. The copy is on the disk when this returns.
+        """
+        for old in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+            old.unlink(missing_ok=True)
+        with (
+            _mapped_errors(self.path),
+            closing(self._connect()) as source,
+            closing(sqlite3.connect(path)) as target,
+        ):
+            source.backup(target)
 
     def totals(self) -> Totals:
         """How much the catalogue holds."""

@@ -184,8 +184,8 @@ def create_or_check(layout: IndexLayout, wanted: Manifest) -> None:
         ]
         raise ManifestMismatch(
             "\n".join([f"the index at {layout.root} was made with other settings:", *lines])
-            + "\nEither set these back (config.toml, --encoder), or make a new index beside it: "
-            f"scanonce index VIDEOS --index {layout.root}-new"
+            + "\nEither set these back (config.toml, --encoder), or have everything scanned anew while searches go on: "
+            f"scanonce reindex --index {layout.root}"
         )
 
 
@@ -200,19 +200,25 @@ def switch(layout: IndexLayout) -> None:
 
 
 def remove_superseded(layout: IndexLayout) -> None:
-    """Removes indexes that ``layout``, the one in use, has taken the place of. A reader keeps what it has mapped."""
-    if not layout.data:
+    """Removes what ``layout`` has taken the place of; nothing where it is not the one in use. A reader keeps what it
+    has mapped.
+    """
+    if not layout.data or IndexLayout.of(layout.root) != layout:
         return
-    first = IndexLayout(layout.root)
-    for path in (first.manifest, *layout.root.glob("catalog.sqlite*")):
-        path.unlink(missing_ok=True)
-    for folder in (first.features, first.thumbnails, first.anchors, first.vectors):
-        shutil.rmtree(folder, ignore_errors=True)
+    remove_contents(IndexLayout(layout.root))
     number = int(layout.data.removeprefix(_DATA))
     for folder in layout.root.glob(f"{_DATA}*"):
         older = folder.name.removeprefix(_DATA)
         if older.isdecimal() and int(older) < number:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_contents(layout: IndexLayout) -> None:
+    """Removes a whole index, but not what else lies in its folder."""
+    for path in (layout.manifest, *layout.folder.glob(f"{layout.catalog.name}*")):
+        path.unlink(missing_ok=True)
+    for folder in (layout.features, layout.thumbnails, layout.anchors, layout.vectors):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_manifest(layout: IndexLayout, manifest: Manifest) -> None:

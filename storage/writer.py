@@ -17,7 +17,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -32,6 +32,7 @@ from storage.content_files import ContentFiles
 from storage.errors import IndexDirectoryError
 from storage.features import FeatureStore
 from storage.layout import IndexLayout, remove_superseded, write_whole
+from storage.records import Video
 from storage.thumbnails import ThumbnailStore
 
 _LOCK, _OWNER = "writer.lock", "writer.json"
@@ -116,9 +117,17 @@ def owner(layout: IndexLayout) -> Owner | None:
         with FileLock(folder / _LOCK, timeout=0):
             return None
     except Timeout:
-        return _read(folder / _OWNER) or Owner(0, "", "a command that has just begun", time.time())
+        just_begun = Owner(0, socket.gethostname(), "just begun", time.time())
+        return _read(folder / _OWNER) or just_begun
     except OSError:  # read-only: nobody writes there
         return None
+
+
+def refuse_while_written(layout: IndexLayout) -> None:
+    """Raises IndexDirectoryError where somebody writes the index at this moment."""
+    other = owner(layout)
+    if other is not None:
+        raise _taken(layout, other)
 
 
 def clear_leavings(layout: IndexLayout) -> list[Path]:
@@ -151,6 +160,14 @@ def content_stores(layout: IndexLayout) -> list[ContentFiles]:
     return [FeatureStore(layout.features), ThumbnailStore(layout.thumbnails), *anchors]
 
 
+def delete_stored(layout: IndexLayout, videos: Iterable[Video]) -> None:
+    """Deletes what was derived of videos that are gone from the catalogue."""
+    stores = content_stores(layout)
+    for video in videos:
+        for store in stores:
+            store.delete(video.uid)
+
+
 def _lock_folder(layout: IndexLayout) -> Path:
     """The index directory; for an index that grows beside the one in use, its own folder."""
     return layout.root if IndexLayout.of(layout.root) == layout else layout.folder
@@ -163,17 +180,20 @@ def _locked(layout: IndexLayout, path: str) -> Iterator[None]:
         with _mapped_errors(layout):
             lock.acquire()
     except Timeout as error:
-        other = _read(Path(path).with_name(_OWNER))
-        who = f"process {other.pid} on {other.host}: {other.doing}" if other else "another process"
-        since = f", for {timedelta(seconds=round(other.age_seconds))}" if other else ""
-        raise IndexDirectoryError(
-            f"the index {layout.root} is being written by {who}{since}. Wait until it has ended, or stop it; "
-            "searching goes on meanwhile."
-        ) from error
+        raise _taken(layout, _read(Path(path).with_name(_OWNER))) from error
     try:
         yield
     finally:
         lock.release()
+
+
+def _taken(layout: IndexLayout, other: Owner | None) -> IndexDirectoryError:
+    who = f"process {other.pid} on {other.host} ({other.doing}" if other else "another process ("
+    since = f", for {timedelta(seconds=round(other.age_seconds))})" if other else "just begun)"
+    return IndexDirectoryError(
+        f"the index {layout.root} is being written by {who}{since}: wait until it has ended, or stop it. "
+        "Searching goes on meanwhile."
+    )
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from storage.errors import ScanonceError
 
 if TYPE_CHECKING:
     from search.engine import SearchResult
+    from ui.config import Config
 
 app = typer.Typer(
     name="scanonce",
@@ -39,7 +40,12 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON (schema: do
 
 @app.command()
 def index(
-    paths: Annotated[list[Path], typer.Argument(help="Folders of videos, or single files.")],
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Folders of videos, or single files.", show_default="all the index knows"
+        ),
+    ] = None,
     index_dir: IndexOption = None,
     encoder: Annotated[
         str | None,
@@ -48,7 +54,9 @@ def index(
     keyframes: Annotated[
         bool, typer.Option("--keyframes", help="Look at key frames only: faster, coarser.")
     ] = False,
-    retry: Annotated[bool, typer.Option("--retry", help="Try again what failed before.")] = False,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Try again what failed, or was partial, before.")
+    ] = False,
     config: ConfigOption = None,
 ) -> None:
     """Index videos: what is new or changed is scanned, what is gone is forgotten."""
@@ -56,19 +64,55 @@ def index(
     from ui.indexing import run_index
 
     settings = read_config(config)
-    sampling = {"sampling": "keyframes"} if keyframes else {}
     report = run_index(
-        paths,
+        paths or [],
         settings.index_path(index_dir),
         encoder=encoder,
-        config=settings.model_copy(
-            update={"indexer": settings.indexer.model_copy(update=sampling)}
-        ),
+        config=_sampled(settings, keyframes),
         retry_failed=retry,
     )
     if report.interrupted:
         raise typer.Exit(130)
     if report.nothing_usable:
+        raise typer.Exit(1)
+
+
+def _sampled(settings: "Config", keyframes: bool) -> "Config":
+    sampling = {"sampling": "keyframes"} if keyframes else {}
+    return settings.model_copy(update={"indexer": settings.indexer.model_copy(update=sampling)})
+
+
+@app.command()
+def reindex(
+    index_dir: IndexOption = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            help='Hub id, local folder, or "bundled".', show_default="the one the index has"
+        ),
+    ] = None,
+    keyframes: Annotated[
+        bool, typer.Option("--keyframes", help="Look at key frames only: faster, coarser.")
+    ] = False,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Switch even if videos would no longer be found.")
+    ] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Scan everything anew, with another encoder or other settings; searches go on until it is done."""
+    from ui.config import read_config
+    from ui.indexing import run_reindex
+
+    settings = read_config(config)
+    report = run_reindex(
+        settings.index_path(index_dir),
+        encoder=encoder,
+        anyway=anyway,
+        config=_sampled(settings, keyframes),
+    )
+    if report.interrupted:
+        raise typer.Exit(130)
+    if not report.switched:
         raise typer.Exit(1)
 
 

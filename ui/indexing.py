@@ -1,6 +1,8 @@
 """Indexing for a person at a terminal: a progress bar with rate and time left, then a summary."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -19,15 +21,16 @@ from rich.text import Text
 from indexer.anchors import AnchorReport, derive_anchors, publish_anchors
 from indexer.pipeline import IndexReport, index_library, publish_clips
 from indexer.pipeline import Progress as IndexProgress
-from models.encoder import load_encoder
-from models.localiser import NO_LOCALISER, choose_localiser, load_localiser
+from indexer.reindex import ReindexReport, reindex
+from models.encoder import ClipEncoder, load_encoder
+from models.localiser import NO_LOCALISER, TrainedLocaliser, choose_localiser, load_localiser
 from storage.anchors import AnchorStore
 from storage.catalog import Catalog
 from storage.errors import IndexDirectoryError
 from storage.features import FeatureStore
 from storage.layout import IndexLayout, read_manifest
 from storage.settings import StorageSettings
-from storage.thumbnails import ThumbnailStore
+from storage.writer import delete_stored, writing
 from ui.config import Config
 from ui.jobs import Recorder, recorded
 from ui.views import clock, count_text
@@ -54,13 +57,14 @@ def run_index(
     """Indexes with a progress bar and prints what was done.
 
     An index that exists names its own encoder; ``encoder`` and the configuration decide for a new one, and an
-    ``encoder`` that differs from an existing index's is an error.
+    ``encoder`` that differs from an existing index's is an error. No paths are all folders the index knows.
     """
     console = console or Console()
+    paths = paths or known_roots(index_dir)
     with recorded(index_dir, paths, encoder=encoder, retry=retry_failed) as recorder:
         report = _index(paths, index_dir, encoder, config, retry_failed, console, recorder)
         recorder.finish(report)
-    _summarise(report, index_dir, console)
+    summarise(report, index_dir, console)
     return report
 
 
@@ -73,28 +77,103 @@ def _index(
     console: Console,
     recorder: Recorder,
 ) -> IndexReport:
-    layout = IndexLayout(index_dir)
+    layout = IndexLayout.of(index_dir)
+    recorder.say("loading the encoder")
+    loaded = load_models(layout, config, encoder=encoder, console=console)
+    recorder.say("looking for new videos")
+    with index_progress(console) as show:
+
+        def observe(progress: IndexProgress) -> None:
+            show(progress)
+            recorder.observe(progress)
+
+        return index_library(
+            paths,
+            layout=layout,
+            encoder=loaded.encoder,
+            settings=config.indexer,
+            storage=config.storage,
+            localiser=loaded.localiser,
+            observe=observe,
+            retry_failed=retry_failed,
+        )
+
+
+def known_roots(index_dir: Path) -> list[Path]:
+    """The folders an index was made of.
+
+    Raises:
+        IndexDirectoryError: there is no index, or it has no folder.
+    """
+    layout = IndexLayout.of(index_dir)
+    read_manifest(layout)
+    with Catalog.open(layout.catalog) as catalog:
+        roots = [library.root for library in catalog.libraries()]
+    if not roots:
+        raise IndexDirectoryError(
+            f"the index {index_dir} knows no folder: name one, such as scanonce index ~/Videos"
+        )
+    return roots
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModels:
+    """What turns videos into an index."""
+
+    encoder: ClipEncoder
+    """Its vision tower."""
+    localiser: TrainedLocaliser | None
+
+
+def load_models(
+    layout: IndexLayout,
+    config: Config,
+    *,
+    encoder: str | None = None,
+    console: Console,
+    anew: bool = False,
+) -> LoadedModels:
+    """The encoder and the localiser that an index was made with, or that a new one will be made with.
+
+    Args:
+        layout: the index, which need not exist.
+        config: of a new index; device and number format of any.
+        encoder: asked for; None: that of the index, else of the configuration.
+        console: says that loading goes on.
+        anew: the localiser is that of the configuration, whatever the index has.
+
+    Raises:
+        EncoderError: the encoder cannot be loaded.
+        LocaliserError: the localiser cannot be loaded, or does not fit.
+    """
     known = read_manifest(layout) if layout.manifest.exists() else None
     name = encoder or (known.encoder if known else config.models.encoder)
-    recorder.say(f"loading the encoder {name}")
     with console.status(f"loading encoder {escape(name)}"):
         loaded = load_encoder(name, config.models, towers="vision")
-        # of another encoder than the index's nothing needs to fit: indexing will say so
-        fits = known is None or known.fingerprint == loaded.fingerprint
-        named = (known.localiser or NO_LOCALISER) if known else config.models.localiser
+        if known is None or anew:
+            named = config.models.localiser
+        elif known.fingerprint == loaded.fingerprint:
+            named = known.localiser or NO_LOCALISER
+        else:  # nothing needs to fit: indexing will say that it is another encoder
+            named = NO_LOCALISER
         localiser = choose_localiser(
-            named if fits else NO_LOCALISER,
+            named,
             fingerprint=loaded.fingerprint,
             dim=loaded.dim,
             sampling=config.indexer.sampling,
             fps=config.indexer.sample_fps,
             device=config.models.device,
         )
-    recorder.say("looking for new videos")
+    return LoadedModels(loaded, localiser)
+
+
+@contextmanager
+def index_progress(console: Console) -> Iterator[Callable[[IndexProgress], None]]:
+    """A bar with rate and time left, on a terminal; yields what moves it."""
     with _progress_bar(console) as bar:
         task = bar.add_task("looking", total=None, video_seconds=0.0, videos="")
 
-        def observe(progress: IndexProgress) -> None:
+        def show(progress: IndexProgress) -> None:
             bar.update(
                 task,
                 description=escape(_shortened(progress.current)),
@@ -103,18 +182,8 @@ def _index(
                 video_seconds=progress.video_seconds,
                 videos=f"{progress.videos_done}/{progress.videos_total}",
             )
-            recorder.observe(progress)
 
-        return index_library(
-            paths,
-            layout=layout,
-            encoder=loaded,
-            settings=config.indexer,
-            storage=config.storage,
-            localiser=localiser,
-            observe=observe,
-            retry_failed=retry_failed,
-        )
+        yield show
 
 
 def _progress_bar(console: Console) -> Progress:
@@ -133,7 +202,8 @@ def _shortened(path: Path | None, width: int = 30) -> str:
     return name if len(name) <= width else f"{name[: width - 10]}…{name[-9:]}"
 
 
-def _summarise(report: IndexReport, index_dir: Path, console: Console) -> None:
+def summarise(report: IndexReport, index_dir: Path, console: Console) -> None:
+    """Prints what a run did, and every problem."""
     counts = report.counts
     for problem in report.problems:
         console.print(
@@ -164,6 +234,56 @@ def _summarise(report: IndexReport, index_dir: Path, console: Console) -> None:
         )
 
 
+def run_reindex(
+    index_dir: Path,
+    *,
+    encoder: str | None,
+    anyway: bool,
+    config: Config,
+    console: Console | None = None,
+) -> ReindexReport:
+    """Scans everything anew beside the index, with a progress bar, and says whether searches use it now.
+
+    Args:
+        index_dir: the index in use.
+        encoder: of the new index; None: the one it has (other settings have changed).
+        anyway: switch also where videos would no longer be found.
+        config: sampling, clips, localiser and vector index of the new index.
+        console: where to write.
+    """
+    console = console or Console()
+    layout = IndexLayout.of(index_dir)
+    read_manifest(layout)
+    loaded = load_models(layout, config, encoder=encoder, console=console, anew=True)
+    with index_progress(console) as show:
+        report = reindex(
+            layout,
+            encoder=loaded.encoder,
+            settings=config.indexer,
+            storage=config.storage,
+            localiser=loaded.localiser,
+            observe=show,
+            anyway=anyway,
+        )
+    summarise(report.runs[0], index_dir, console)
+    if report.switched:
+        console.print(
+            f"Searches use {escape(loaded.encoder.name)} from now on; the old index is removed."
+        )
+    elif report.lost:
+        for video in report.lost:
+            console.print(f"[yellow]{escape(str(video.path))}[/]: {_LOST}", soft_wrap=True)
+        console.print(
+            f"Searches go on with the old index: {count_text(len(report.lost), 'video')} would be lost. Bring back "
+            "what is missing and run the same command again, which scans only that; or switch all the same: --anyway.",
+            soft_wrap=True,
+        )
+    return report
+
+
+_LOST = "could not be scanned anew: its file is not there now, or failed"
+
+
 def run_forget(
     path: Path, index_dir: Path, storage: StorageSettings, console: Console | None = None
 ) -> None:
@@ -172,26 +292,21 @@ def run_forget(
     Raises:
         IndexDirectoryError: nothing at that path is known.
     """
-    layout = IndexLayout(index_dir)
+    layout = IndexLayout.of(index_dir)
     manifest = read_manifest(layout)
     root = path.expanduser().absolute()
-    features, thumbnails = FeatureStore(layout.features), ThumbnailStore(layout.thumbnails)
-    anchors = AnchorStore(layout.anchors / manifest.anchors) if manifest.anchors else None
-    with Catalog.open(layout.catalog) as catalog:
+    with writing(layout, "scanonce forget"), Catalog.open(layout.catalog) as catalog:
         known = catalog.files_under(root)
         if not known:
             raise IndexDirectoryError(
                 f"nothing at {root} is in the index {index_dir}; `scanonce status` lists its folders."
             )
-        for video in catalog.forget_library(root):
-            features.delete(video.uid)
-            thumbnails.delete(video.uid)
-            if anchors is not None:
-                anchors.delete(video.uid)
+        delete_stored(layout, catalog.forget_library(root))
+        features = FeatureStore(layout.features)
         publish_clips(catalog, features, layout, manifest.grid, manifest.dim, storage)
-        if anchors is not None and anchors.vectors.exists():
-            localiser = load_localiser(str(manifest.localiser))
-            publish_anchors(catalog, anchors, localiser, storage)
+        anchors = AnchorStore(layout.anchors / str(manifest.anchors))
+        if manifest.localiser and anchors.vectors.exists():
+            publish_anchors(catalog, anchors, load_localiser(manifest.localiser), storage)
     (console or Console()).print(f"Forgot {count_text(len(known), 'file')}.")
 
 
@@ -217,7 +332,7 @@ def run_localise(
         LocaliserError: the localiser is no usable checkpoint, or does not fit the index.
     """
     console = console or Console()
-    layout = IndexLayout(index_dir)
+    layout = IndexLayout.of(index_dir)
     manifest = read_manifest(layout)
     name = localiser or manifest.localiser or config.models.localiser
     chosen = choose_localiser(

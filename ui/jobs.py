@@ -9,7 +9,7 @@ Every `scanonce index`, also one from a terminal, writes how far it is into the 
     run.json    the run that goes on, or the last one
     run.pause   which process was asked to pause
     run.log     what a run without a terminal printed
-    run.lock    held for the moment in which a run begins, so that two cannot
+    run.lock    held for the moment in which a run begins, so that a second click does not begin another
 
 A process is known by its number and the time it began, since numbers are used again. Linux and macOS.
 """
@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from storage.catalog import RunCounts
 from storage.errors import ConfigError, IndexDirectoryError, ScanonceError
 from storage.layout import IndexLayout, read_manifest
+from storage.writer import refuse_while_written, writing
 
 if TYPE_CHECKING:  # it imports torch, which the pages' process need not
     from indexer.pipeline import IndexReport, Progress
@@ -333,6 +334,13 @@ def recorded(
         # a server that was started in the background hands on that interrupts are to be ignored
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.nice(_NICENESS)
+    with writing(IndexLayout.of(index_dir), "scanonce index"):
+        yield from _recorded(index_dir, paths, encoder, retry, detached)
+
+
+def _recorded(
+    index_dir: Path, paths: Sequence[Path], encoder: str | None, retry: bool, detached: bool
+) -> Iterator[Recorder]:
     with _beginning(index_dir, mine=os.getpid()):
         now = datetime.now(UTC)
         job = Job(
@@ -379,6 +387,8 @@ def _beginning(index_dir: Path, *, mine: int | None = None) -> Iterator[None]:
                     f"the index {index_dir} is being written by another run (process {other.pid}, since {since}): "
                     "wait until it has ended, or pause it on the library page."
                 )
+            if mine is None:
+                refuse_while_written(IndexLayout.of(index_dir))
             if other is None or other.pid != mine:
                 (index_dir / _PAUSE).unlink(missing_ok=True)
             yield
@@ -397,7 +407,7 @@ def _mapped_errors(index_dir: Path) -> Iterator[None]:
 
 def _sampling(index_dir: Path) -> str | None:
     """That of an existing index, which a run has to keep to."""
-    layout = IndexLayout(index_dir)
+    layout = IndexLayout.of(index_dir)
     return read_manifest(layout).sampling if layout.manifest.exists() else None
 
 

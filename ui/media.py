@@ -525,6 +525,12 @@ class Media:
 
     def _opened_catalog(self) -> Catalog:
         with self._lock:
+            layout = IndexLayout.of(self._layout.root)
+            if layout != self._layout:  # another index has taken its place
+                self._layout, self._thumbnails = layout, ThumbnailStore(layout.thumbnails)
+                if self._catalog is not None:
+                    self._catalog.close()
+                    self._catalog = None
             if self._catalog is None:
                 if not self._layout.catalog.exists():
                     raise _Refused(404, "nothing is indexed yet")

@@ -111,7 +111,7 @@ def current() -> Served:
 
 @cache
 def _without_server(index_dir: Path) -> Served:
-    layout = IndexLayout(index_dir)
+    layout = IndexLayout.of(index_dir)
     return Served(layout, ProxyCache(layout.root / "cache", CACHE_BYTES))
 
 
@@ -193,7 +193,7 @@ def build_app(
     from streamlit.web import bootstrap
 
     os.environ[INDEX_VARIABLE] = str(index_dir.resolve())
-    layout = IndexLayout(index_dir.resolve())
+    layout = IndexLayout.of(index_dir.resolve())
     cache = ProxyCache(layout.root / "cache", CACHE_BYTES)
     _served = Served(layout, cache)
     media = Media(layout, cache)

@@ -31,12 +31,17 @@ class Shared:
 
     def __init__(self, index_dir: Path, config: Config) -> None:
         self.config = config
-        self.layout = IndexLayout(index_dir)
+        self.index_dir = index_dir
         self.timings: deque[Mapping[str, float]] = deque(maxlen=_REMEMBERED_SEARCHES)
         """Milliseconds by stage of the last searches, the newest last."""
         self._engine: SearchEngine | None = None
         self._lock = Lock()
         self._warming = False
+
+    @property
+    def layout(self) -> IndexLayout:
+        """Where things lie now: another index may take the place of this one."""
+        return IndexLayout.of(self.index_dir)
 
     @property
     def exists(self) -> bool:
@@ -53,7 +58,7 @@ class Shared:
         with self._lock:
             if self._engine is None:
                 self._engine = SearchEngine.open(
-                    self.layout.root, settings=self.config.search, models=self.config.models
+                    self.index_dir, settings=self.config.search, models=self.config.models
                 )
                 # Streamlit collects garbage after each run of a page, before the browser hears of it; looking through
                 # torch's objects took 0.3 s each time (benchmarks.ui)

@@ -23,12 +23,15 @@ def read_status(index_dir: Path) -> dict[str, Any]:
     Raises:
         IndexDirectoryError: there is no usable index.
     """
-    layout = IndexLayout(index_dir)
+    layout = IndexLayout.of(index_dir)
     manifest = read_manifest(layout)
     with Catalog.open(layout.catalog, read_only=True) as catalog:
         totals = catalog.totals()
         roots = [str(library.root) for library in catalog.libraries()]
-        failures = [{"path": str(each.path), "reason": each.reason} for each in catalog.failures()]
+        failures = [
+            {"path": str(each.path), "reason": each.reason, "detail": each.detail}
+            for each in catalog.failures()
+        ]
         partial = [
             {"path": str(video.path), "reason": video.reason}
             for video in catalog.videos(states=["partial"])

@@ -1,0 +1,241 @@
+"""Another encoder for an index in use: built beside it, resumable, switched at once."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import indexer.reindex
+import search.engine
+from indexer.pipeline import IndexReport, Progress, index_library
+from indexer.reindex import ReindexReport, reindex
+from indexer.settings import IndexerSettings
+from search.engine import SearchEngine
+from search.settings import SearchSettings
+from storage.catalog import Catalog
+from storage.errors import IndexDirectoryError, ManifestMismatch
+from storage.layout import IndexLayout, read_manifest
+from storage.settings import StorageSettings
+from storage.writer import writing
+from tests.colours import ColourEncoder, write_film
+
+SETTINGS = IndexerSettings(decode_workers=1)
+
+
+class Brighter(ColourEncoder):
+    """Sees the same colours, but is another encoder."""
+
+    name = "brighter"
+    fingerprint = "b" * 64
+
+    def __init__(self) -> None:
+        self.num_frames = 0
+
+    def encode_frames(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.num_frames += len(frames)
+        return 2 * super().encode_frames(frames)
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> Path:
+    folder = tmp_path / "films"
+    write_film(folder / "a.mp4", [("red", 6), ("black", 4)])
+    write_film(folder / "b.mp4", [("green", 6), ("white", 4)])
+    write_film(folder / "c.mp4", [("blue", 6), ("white", 4)])
+    return folder
+
+
+@pytest.fixture
+def root(tmp_path: Path, films: Path) -> Path:
+    index(tmp_path / "index", films)
+    return tmp_path / "index"
+
+
+def index(root: Path, *films: Path, encoder: Any = None) -> IndexReport:
+    return index_library(
+        films,
+        layout=IndexLayout.of(root),
+        encoder=encoder or ColourEncoder(),
+        settings=SETTINGS,
+        storage=StorageSettings(),
+    )
+
+
+def anew(root: Path, **options: Any) -> ReindexReport:
+    given = {"encoder": Brighter(), "settings": SETTINGS, "storage": StorageSettings()}
+    return reindex(IndexLayout.of(root), **{**given, **options})
+
+
+def ids(root: Path) -> dict[str, int]:
+    with Catalog.open(IndexLayout.of(root).catalog, read_only=True) as catalog:
+        return {
+            video.path.name: video.video_id
+            for video in catalog.videos(states=("indexed", "partial"))
+        }
+
+
+def open_engine(root: Path, encoder: ColourEncoder) -> SearchEngine:
+    layout = IndexLayout.of(root)
+    catalog = Catalog.open(layout.catalog, read_only=True)
+    return SearchEngine(layout, catalog, encoder, SearchSettings())
+
+
+def best(root: Path, text: str, encoder: ColourEncoder) -> str:
+    with open_engine(root, encoder) as engine:
+        return engine.search(text).moments[0].path.name
+
+
+def test_videos_keep_their_numbers_and_the_old_index_is_removed(root: Path, films: Path) -> None:
+    (films / "a.mp4").unlink()
+    index(root, films)
+    before = ids(root)
+    assert sorted(before) == ["b.mp4", "c.mp4"]
+    report = anew(root)
+    assert report.switched
+    assert not report.lost
+    assert ids(root) == before
+    assert read_manifest(IndexLayout.of(root)).encoder == "brighter"
+    assert best(root, "green", Brighter()) == "b.mp4"
+    assert sorted(path.name for path in root.iterdir()) == ["current", "data-1", "writer.lock"]
+    assert anew(root, encoder=ColourEncoder()).switched
+    assert IndexLayout.of(root).data == "data-2"
+    assert not (root / "data-1").exists()
+
+
+def test_an_open_engine_follows_to_the_other_encoder(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def load(name: str, *_: object, **__: object) -> ColourEncoder:
+        asked.append(name)
+        return Brighter()
+
+    monkeypatch.setattr(search.engine, "load_encoder", load)
+    with open_engine(root, ColourEncoder()) as engine:
+        assert engine.search("red").moments[0].path.name == "a.mp4"
+        anew(root)
+        assert engine.search("red").moments[0].path.name == "a.mp4"
+        assert engine.manifest.encoder == "brighter"
+        engine.search("blue")
+        assert asked == ["brighter"]
+
+
+def stop_after(videos: int) -> Callable[[Progress], None]:
+    def observe(progress: Progress) -> None:
+        if progress.videos_done >= videos:
+            raise KeyboardInterrupt
+
+    return observe
+
+
+def test_stopped_it_goes_on_where_it_was_and_searches_go_on_meanwhile(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("indexer.pipeline._TELL_SECONDS", 0.0)
+    whole = Brighter()
+    assert anew(root, encoder=whole, observe=stop_after(1)).interrupted
+    assert best(root, "blue", ColourEncoder()) == "c.mp4"
+    rest = Brighter()
+    report = anew(root, encoder=rest)
+    assert report.switched
+    assert 0 < rest.num_frames < 60  # 20 of each film: not all three again
+    assert report.runs[0].counts.skipped >= 1
+
+
+def test_a_video_that_cannot_be_scanned_keeps_the_old_index_in_use(
+    root: Path, films: Path, tmp_path: Path
+) -> None:
+    away = tmp_path / "usb"
+    write_film(away / "d.mp4", [("red", 4), ("green", 4)])
+    index(root, away)
+    away.rename(tmp_path / "unplugged")
+    report = anew(root)
+    assert not report.switched
+    assert [video.path.name for video in report.lost] == ["d.mp4"]
+    assert read_manifest(IndexLayout.of(root)).encoder == "colours"
+    assert anew(root, anyway=True).switched
+    assert sorted(ids(root)) == ["a.mp4", "b.mp4", "c.mp4"]
+    (tmp_path / "unplugged").rename(away)
+    index(root, films, away, encoder=Brighter())
+    assert sorted(ids(root)) == ["a.mp4", "b.mp4", "c.mp4", "d.mp4"]
+
+
+def test_what_changes_meanwhile_is_in_the_new_index(
+    root: Path, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other"
+    write_film(other / "z.mp4", [("green", 5)])
+    index(root, other)
+    runs = 0
+
+    def indexing(*given: Any, **options: Any) -> IndexReport:
+        nonlocal runs
+        runs += 1
+        report = index_library(*given, **options)
+        if runs == 1:  # while the long run went on
+            write_film(films / "late.mp4", [("white", 3), ("red", 5)])
+            index(root, films)
+            with Catalog.open(IndexLayout.of(root).catalog) as catalog:
+                catalog.forget_library(other)
+        return report
+
+    monkeypatch.setattr(indexer.reindex, "index_library", indexing)
+    assert anew(root).switched
+    assert sorted(ids(root)) == ["a.mp4", "b.mp4", "c.mp4", "late.mp4"]
+
+
+def test_begun_with_other_settings_it_begins_anew(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("indexer.pipeline._TELL_SECONDS", 0.0)
+    assert anew(root, observe=stop_after(1)).interrupted
+    dense = IndexerSettings(decode_workers=1, sample_fps=4.0)
+    report = anew(root, settings=dense)
+    assert report.switched
+    assert report.runs[0].counts.indexed == 3
+    assert read_manifest(IndexLayout.of(root)).sample_fps == 4.0
+
+
+def test_a_switch_that_cannot_be_written_leaves_the_old_index(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: IndexLayout) -> None:
+        raise IndexDirectoryError("no space left")
+
+    monkeypatch.setattr(indexer.reindex, "switch", full)
+    with pytest.raises(IndexDirectoryError, match="no space left"):
+        anew(root)
+    assert best(root, "green", ColourEncoder()) == "b.mp4"
+    monkeypatch.undo()
+    encoder = Brighter()
+    assert anew(root, encoder=encoder).switched
+    assert encoder.num_frames == 0  # all was there already
+
+
+def test_two_at_once_are_refused_but_not_an_ordinary_run(root: Path, films: Path) -> None:
+    layout = IndexLayout.of(root)
+    with writing(layout.beside, "scanonce reindex"):
+        assert index(root, films).counts.skipped == 3
+    write_film(films / "d.mp4", [("red", 3)])
+    shutil.copy(films / "d.mp4", films / "e.mp4")
+    assert anew(root).switched
+
+
+def test_a_run_with_the_old_encoder_is_refused_after_the_switch(root: Path, films: Path) -> None:
+    before = IndexLayout.of(root)
+    anew(root)
+    with pytest.raises(ManifestMismatch, match="scanonce reindex"):
+        index(root, films)
+    with pytest.raises(IndexDirectoryError, match="switched to another encoder"):
+        index_library(
+            [films],
+            layout=before,
+            encoder=ColourEncoder(),
+            settings=SETTINGS,
+            storage=StorageSettings(),
+        )
