@@ -68,19 +68,28 @@ def names(library: Path) -> list[str]:
     return [file.path.relative_to(library).as_posix() for file in scan([library]).files]
 
 
-def carry_out(catalog: Catalog, work: Plan, *, broken: frozenset[str] = frozenset()) -> list[Video]:
+def carry_out(
+    catalog: Catalog,
+    work: Plan,
+    *,
+    broken: frozenset[str] = frozenset(),
+    transient: bool = False,
+    partial: bool = False,
+) -> list[Video]:
     """Does what the pipeline does, without decoding; names in ``broken`` fail. The videos removed."""
     for new in work.to_index:
         if new.files[0].path.name in broken:
-            catalog.record_failed(new.files, "broken", content=new.content)
+            catalog.record_failed(new.files, "broken", content=new.content, transient=transient)
         else:
             catalog.record_indexed(
                 new.content,
                 new.files,
-                state="indexed",
+                state="partial" if partial else "indexed",
+                reason="cut off" if partial else None,
                 duration_seconds=8.0,
                 num_frames=16,
                 info=INFO,
+                replaces=new.replaces,
             )
     for each in work.to_attach:
         catalog.attach_file(each.video_id, each.file, full_hash=each.full_hash)
@@ -515,6 +524,58 @@ def test_a_failed_file_is_skipped_until_a_retry_or_a_change(
     assert (summary(retry)[0], retry.failed_before) == ([["bad.mp4"]], ())
     write(library / "bad.mp4", "good")
     assert summary(plan(catalog, scan([library])))[0] == [["bad.mp4"]]
+
+
+def test_a_transient_failure_is_tried_again_so_many_times(catalog: Catalog, library: Path) -> None:
+    write(library / "bad.mp4", "bad")
+    tried = 0
+    for _ in range(5):
+        work = plan(catalog, scan([library]), attempts=3)
+        tried += len(work.to_index)
+        carry_out(catalog, work, broken=frozenset({"bad.mp4"}), transient=True)
+    assert tried == 3
+    assert [record.reason for record in work.failed_before] == ["broken"]
+    assert len(plan(catalog, scan([library]), attempts=3, retry_failed=True).to_index) == 1
+
+
+def test_a_partial_video_is_scanned_again_under_another_uid_when_asked(
+    catalog: Catalog, library: Path
+) -> None:
+    write(library / "a.mp4", "a")
+    carry_out(catalog, plan(catalog, scan([library])), partial=True)
+    (before,) = catalog.videos()
+    assert plan(catalog, scan([library])).unchanged == 1
+    for number in (2, 3):
+        (new,) = plan(catalog, scan([library]), retry_failed=True).to_index
+        assert new.content.uid == f"{before.uid}-{number}"
+        carry_out(catalog, plan(catalog, scan([library]), retry_failed=True), partial=True)
+    (after,) = catalog.videos()
+    assert after.video_id > before.video_id
+    assert after.paths == before.paths
+
+
+def test_any_video_can_be_asked_for_again(catalog: Catalog, library: Path) -> None:
+    write(library / "a.mp4", "a")
+    write(library / "b.mp4", "b")
+    update(catalog, library)
+    video_id = next(video.video_id for video in catalog.videos() if video.path.name == "b.mp4")
+    work = plan(catalog, scan([library]), again=[video_id])
+    assert summary(work) == ([["b.mp4"]], [], [], 1)
+    assert work.to_index[0].replaces == video_id
+
+
+def test_a_path_that_is_gone_below_a_library_that_is_there_is_forgotten(
+    catalog: Catalog, library: Path
+) -> None:
+    write(library / "a.mp4", "a")
+    write(library / "b.mp4", "b")
+    update(catalog, library)
+    (library / "a.mp4").unlink()
+    found = scan([library / "a.mp4"], libraries=[library])
+    assert summary(plan(catalog, found))[2] == ["a.mp4"]
+    (library / "b.mp4").unlink()  # now the library is empty, as that of an unplugged disk
+    work = plan(catalog, scan([library / "b.mp4"], libraries=[library]))
+    assert (work.to_forget, work.offline) == ((), (library / "b.mp4",))
 
 
 def test_a_copy_of_a_failed_video_fails_with_it(catalog: Catalog, library: Path) -> None:

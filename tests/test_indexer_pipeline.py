@@ -3,7 +3,7 @@
 import io
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from PIL import Image
 
 from indexer.pipeline import IndexReport, Progress, index_library
 from indexer.settings import IndexerSettings
+from indexer.workers import Event, Failed
 from search.engine import SearchEngine
 from search.settings import SearchSettings
 from storage.catalog import Catalog
@@ -206,6 +207,59 @@ def test_what_failed_is_not_tried_again_unless_asked(index: Indexer, films: Path
     assert [problem.path.name for problem in again.problems] == ["garbage.mp4"]
     assert "failed before" in again.problems[0].reason
     assert index(retry_failed=True).counts.failed == 1
+
+
+def test_a_partial_video_is_scanned_again_when_asked(
+    index: Indexer, films: Path, layout: IndexLayout
+) -> None:
+    cut(films / "sub" / "b.mkv", films / "cut.mkv", 0.7)
+    index()
+    before = {path.name for path in layout.features.rglob("*.safetensors")}
+    report = index(retry_failed=True)
+    assert (report.counts.partial, report.counts.failed) == (1, 0)
+    after = {path.name for path in layout.features.rglob("*.safetensors")}
+    assert len(after) == len(before) == 3, "what the first scan stored is gone"
+    assert {name for name in after - before if "-2." in name} == after - before
+    assert searchable(layout)["cut.mkv"] == "partial"
+
+
+def test_what_was_searchable_stays_where_scanning_it_again_fails(
+    index: Indexer, layout: IndexLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index()
+    with Catalog.open(layout.catalog) as catalog:
+        (video_id,) = [each.video_id for each in catalog.videos() if each.path.name == "a.mp4"]
+
+    def crash(events: Iterable[Event], *_: object, **__: object) -> Iterator[Failed]:
+        list(events)
+        yield Failed(0, "the decoder crashed", transient=True)
+
+    monkeypatch.setattr("indexer.pipeline.encode_videos", crash)
+    report = index(again=[video_id])
+    assert report.counts.failed == 1
+    assert "what was stored is kept: the decoder crashed" in report.problems[0].reason
+    assert set(searchable(layout)) == {"a.mp4", "b.mkv"}
+    assert best(layout, "red")[0] == "a.mp4"
+
+
+def test_a_file_of_a_known_folder_is_no_folder_of_its_own(
+    index: Indexer, films: Path, layout: IndexLayout
+) -> None:
+    index()
+    index(films / "a.mp4", films / "sub")
+    with Catalog.open(layout.catalog) as catalog:
+        assert [library.root for library in catalog.libraries()] == [films]
+
+
+def test_a_folder_on_a_disk_that_is_away_is_kept_and_told(
+    index: Indexer, films: Path, layout: IndexLayout, tmp_path: Path
+) -> None:
+    index()
+    films.rename(tmp_path / "unplugged")
+    report = index(films)
+    assert report.num_offline == 2
+    assert "not there now" in report.problems[0].reason
+    assert set(searchable(layout)) == {"a.mp4", "b.mkv"}
 
 
 def test_a_folder_with_nothing_usable_says_so(index: Indexer, tmp_path: Path) -> None:

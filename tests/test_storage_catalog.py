@@ -522,3 +522,66 @@ def test_opening_says_nothing_to_the_log(place: Path, caplog: pytest.LogCaptureF
     with caplog.at_level(logging.WARNING):
         Catalog.open(place).close()
     assert caplog.records == []
+
+
+# ---------------------------------------------------------------- failures that may pass, scans done again
+
+
+def test_transient_failures_in_a_row_are_counted(catalog: Catalog) -> None:
+    def fail(*, transient: bool) -> int | None:
+        catalog.record_failed(
+            [stamp("a.mp4")],
+            "crashed",
+            content=content("a"),
+            detail="free(): invalid",
+            transient=transient,
+        )
+        (file,) = catalog.files_under(LIBRARY)
+        (known,) = catalog.videos_by_fast_hash("a")
+        assert known.transient_failures == file.transient_failures
+        return file.transient_failures
+
+    assert [fail(transient=True), fail(transient=True)] == [1, 2]
+    assert [(each.reason, each.detail) for each in catalog.failures()] == [
+        ("crashed", "free(): invalid")
+    ]
+    assert fail(transient=False) is None
+    assert fail(transient=True) == 1
+    record(catalog, "a", "a.mp4")
+    assert catalog.files_under(LIBRARY)[0].transient_failures is None
+    assert catalog.failures() == []
+
+
+def test_a_content_scanned_again_takes_all_files_of_the_old_scan(catalog: Catalog) -> None:
+    old = record(catalog, "a", "a.mp4", "copy.mp4")
+    other = record(catalog, "b", "b.mp4")
+    new = catalog.record_indexed(
+        content("a-2", fast="a"),
+        [stamp("a.mp4", mtime_ns=5)],
+        state="indexed",
+        duration_seconds=9.0,
+        num_frames=18,
+        info=INFO,
+        replaces=old,
+    )
+    assert new not in (old, other)
+    (video,) = catalog.videos([old, new])
+    assert (video.uid, [path.name for path in video.paths]) == ("a-2", ["a.mp4", "copy.mp4"])
+    assert catalog.live_video_ids().tolist() == [other, new]
+    assert catalog.uids() == {"a-2", "b"}
+    assert catalog.forget_files() == []
+
+
+def test_a_copy_is_whole_while_a_writer_goes_on(catalog: Catalog, tmp_path: Path) -> None:
+    record(catalog, "a", "a.mp4")
+    target = tmp_path / "copy.sqlite"
+    target.write_bytes(b"an earlier file")
+    catalog.copy_to(target)
+    record(catalog, "b", "b.mp4")
+    with Catalog.open(target) as copy:
+        assert copy.uids() == {"a"}
+        copy.mark_unscanned("not yet")
+        assert (copy.totals().searchable, copy.totals().failed) == (0, 1)
+        (file,) = copy.files_under(LIBRARY)
+        assert (file.state, file.reason, file.transient_failures) == ("failed", "not yet", 0)
+    assert catalog.totals().searchable == 2
