@@ -8,9 +8,7 @@ engine; the first query after opening, with the files out of the system's cache,
 """
 
 import json
-import shutil
 import time
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +16,9 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from numpy.typing import NDArray
-from rich.progress import track
 from rich.table import Table
 
+from benchmarks.drawn import Drawn, SeededEncoder, write_drawn_index
 from benchmarks.material import (
     BENCH,
     SAMPLE_FPS,
@@ -31,18 +28,16 @@ from benchmarks.material import (
     processor,
     vit_b_32,
 )
-from indexer.pipeline import index_library, make_manifest
+from indexer.pipeline import index_library
 from indexer.settings import IndexerSettings
-from models.clip4clip import pool_spans, unit
-from models.encoder import BUNDLED_NAME, ClipEncoder, TextFeatures, load_encoder
-from models.preprocess import Preprocessing
+from models.encoder import BUNDLED_NAME, ClipEncoder, load_encoder
 from models.runtime import num_cores
 from search.engine import SearchEngine, SearchResult
 from search.settings import SearchSettings
-from storage.catalog import Catalog, Content, FileStamp
-from storage.features import FeatureStore, FrameFeatures
-from storage.generations import newest_generation, publish
-from storage.layout import IndexLayout, create_or_check, read_manifest
+from storage.catalog import Catalog
+from storage.features import FeatureStore
+from storage.generations import newest_generation
+from storage.layout import IndexLayout
 from storage.records import VideoInfo
 from storage.settings import StorageSettings
 from training.world import render_library
@@ -52,8 +47,6 @@ STAGES = ("text", "library", "moments", "total")
 
 _NUM_FILMS = 12
 _NUM_QUERIES = 60
-_DIM = 512
-_TOPICS = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,64 +93,6 @@ def rendered_library() -> tuple[IndexLayout, list[str]]:
 # ------------------------------------------------ simulated library
 
 
-class SeededEncoder:
-    """A `ClipEncoder` that draws: its sentences are vectors near scenes of the simulated library.
-
-    It takes no time worth naming, so the stage ``text`` means nothing with it.
-    """
-
-    name = "simulated"
-    fingerprint = "simulated-1"
-    dim = _DIM
-    batch_frames = 32
-    lanes = 1
-    preprocessing = Preprocessing(
-        short_side=224,
-        exact_size=None,
-        crop=(224, 224),
-        resample="bicubic",
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-    )
-
-    def __init__(self) -> None:
-        """Draws the topics."""
-        rng = np.random.default_rng(5)
-        # pictures of one encoder lie in a narrow cone: all share a large part
-        common = unit(rng.standard_normal(_DIM))
-        self.topics = unit(common + 0.9 * unit(rng.standard_normal((_TOPICS, _DIM))))
-
-    def encode_frames(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Not asked for: features are drawn by `frames`."""
-        raise NotImplementedError(f"nothing is decoded here; got {frames.shape}")
-
-    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """The same vector for the same text, between a topic and noise."""
-        return np.stack([self._text(text) for text in texts])
-
-    def encode_text_features(self, texts: Sequence[str]) -> TextFeatures:
-        """The same, as if there were no projection."""
-        joint = self.encode_texts(texts)
-        return TextFeatures(joint, joint)
-
-    def _text(self, text: str) -> NDArray[np.float32]:
-        rng = np.random.default_rng(zlib.crc32(text.encode()))
-        topic = self.topics[rng.integers(_TOPICS)]
-        return unit(topic + 0.7 * unit(rng.standard_normal(_DIM)))
-
-    def frames(self, num_frames: int, rng: np.random.Generator) -> NDArray[np.float16]:
-        """Features of a video: scenes of 3 to 12 s, each near one of the video's topics, frames near their scene."""
-        lengths = rng.integers(6, 24, num_frames // 6 + 1)
-        scene_of = np.repeat(np.arange(len(lengths)), lengths)[:num_frames]
-        own_topics = rng.integers(_TOPICS, size=6)
-        centres = self.topics[rng.choice(own_topics, len(lengths))]
-        noise = rng.standard_normal((len(lengths), _DIM), np.float32)
-        scenes = centres + 0.5 * unit(noise)
-        jitter = rng.standard_normal((num_frames, _DIM), np.float32) * (0.3 / np.sqrt(_DIM))
-        features: NDArray[np.float16] = (10 * (scenes[scene_of] + jitter)).astype(np.float16)
-        return features
-
-
 def video_lengths(hours: float, rng: np.random.Generator) -> Iterator[float]:
     """Lengths from 1 minute to 2 hours, as many short as long ones by order of magnitude, that sum to ``hours``."""
     left = hours * 3600
@@ -168,70 +103,17 @@ def video_lengths(hours: float, rng: np.random.Generator) -> Iterator[float]:
 
 
 def simulated_library(hours: float) -> IndexLayout:
-    """An index of drawn features, written by the parts the pipeline writes with; made where missing."""
-    root = BENCH / f"simulated-{hours:g}h"
-    if root.exists():
-        return IndexLayout(root)
-    unfinished = root.with_suffix(".part")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    encoder = SeededEncoder()
-    layout = IndexLayout(unfinished)
-    create_or_check(layout, make_manifest(encoder, IndexerSettings()))
-    with Catalog.open(layout.catalog) as catalog:
-        _draw_videos(catalog, layout, encoder, hours)
-        _publish(catalog, layout)
-    unfinished.rename(root)
-    return IndexLayout(root)
-
-
-def _draw_videos(
-    catalog: Catalog, layout: IndexLayout, encoder: SeededEncoder, hours: float
-) -> None:
-    store = FeatureStore(layout.features)
-    rng = np.random.default_rng(6)
-    library = Path("/simulated")
-    catalog.add_library(library)
+    """An index of drawn features; made where missing."""
+    encoder, rng = SeededEncoder(), np.random.default_rng(6)
     lengths = list(video_lengths(hours, rng))
-    for number, seconds in enumerate(track(lengths, f"drawing {hours:g} h", console=console)):
-        num_frames = max(1, round(seconds * SAMPLE_FPS))
-        uid = f"{rng.integers(2**63):016x}{number:08x}"
-        pts = np.arange(num_frames) / SAMPLE_FPS
-        store.write(uid, FrameFeatures(encoder.frames(num_frames, rng), pts))
-        catalog.record_indexed(
-            Content(uid, uid, number + 1),
-            [FileStamp(library / f"{number:05d}.mp4", number + 1, number)],
-            state="indexed",
-            duration_seconds=seconds,
-            num_frames=num_frames,
-            info=VideoInfo(seconds, 1280, 720, 30.0, "h264"),
-        )
 
+    def draw() -> Iterator[Drawn]:
+        for number, seconds in enumerate(lengths):
+            frames = encoder.frames(max(1, round(seconds * SAMPLE_FPS)), rng)
+            info = VideoInfo(seconds, 1280, 720, 30.0, "h264")
+            yield Drawn(Path(f"/simulated/{number:05d}.mp4"), frames, number + 1, info)
 
-def _publish(catalog: Catalog, layout: IndexLayout) -> None:
-    store = FeatureStore(layout.features)
-    grid = read_manifest(layout).grid
-    videos = {video.video_id: video for video in catalog.videos()}
-
-    def load_clips(video_id: int) -> NDArray[np.float32]:
-        video = videos[video_id]
-        stored = store.read(video.uid)
-        return pool_spans(
-            unit(stored.frames), stored.pts_seconds, grid.spans(video.duration_seconds)
-        )
-
-    with console.status("") as status:
-
-        def tell(done: int) -> None:
-            status.update(f"publishing: {done} of {len(videos)} videos pooled, then the index")
-
-        publish(
-            layout.vectors,
-            list(videos),
-            load_clips,
-            dim=_DIM,
-            settings=StorageSettings(),
-            progress=tell,
-        )
+    return write_drawn_index(BENCH / f"simulated-{hours:g}h", draw(), len(lengths), encoder)
 
 
 # ------------------------------------------------ measuring

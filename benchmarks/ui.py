@@ -9,13 +9,12 @@ thousand simulated videos of a minute made of the same films' scenes, and one fi
 import json
 import random
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +26,7 @@ from playwright.sync_api import Browser, Page
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.drawn import Drawn, write_drawn_index
 from benchmarks.material import (
     BENCH,
     SAMPLE_FPS,
@@ -38,17 +38,13 @@ from benchmarks.material import (
     processor,
 )
 from benchmarks.search import rendered_library
-from indexer.pipeline import make_manifest
-from indexer.settings import IndexerSettings
-from models.clip4clip import pool_spans, unit
+from models.clip4clip import unit
 from models.encoder import BUNDLED_NAME, load_encoder
 from models.runtime import num_cores
-from storage.catalog import SEARCHABLE, Catalog, Content, FileStamp
-from storage.features import FeatureStore, FrameFeatures
-from storage.generations import publish
-from storage.layout import IndexLayout, create_or_check, read_manifest
+from storage.catalog import SEARCHABLE, Catalog
+from storage.features import FeatureStore
+from storage.layout import IndexLayout
 from storage.records import VideoInfo
-from storage.settings import StorageSettings
 from tests.browser import Server, open_browser
 
 AIM_PAGE_MS = 300.0
@@ -62,16 +58,6 @@ _WAIT_MS = 120_000.0
 
 
 # ------------------------------------------------ libraries
-
-
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """A video of an index that was not decoded."""
-
-    path: Path
-    frames: NDArray[np.float16]
-    size: int = 1
-    info: VideoInfo = field(default=VideoInfo(_MINUTE, 640, 360, 25.0, "h264"))
 
 
 def indexed_films() -> tuple[Path, list[str]]:
@@ -91,7 +77,9 @@ def simulated_videos(source: Path, num_videos: int) -> Path:
     """An index of many videos of a minute, made of the scenes of the rendered films, each scene moved a little."""
     root = BENCH / "ui" / f"simulated-{num_videos}"
     if not root.exists():
-        _write_index(root, _simulated(_stored_frames(source), num_videos), num_videos)
+        videos = _simulated(_stored_frames(source), num_videos)
+        encoder = load_encoder(BUNDLED_NAME, towers="text")
+        write_drawn_index(root, videos, num_videos, encoder)
     return root
 
 
@@ -123,7 +111,8 @@ def gigabyte_film(source: Path) -> Path:
         seconds = sum(lengths) * _REPEATS
         info = VideoInfo(seconds, 640, 360, 25.0, "h264")
         frames = np.concatenate(list(stored) * _REPEATS)
-        _write_index(root, [Drawn(path, frames, path.stat().st_size, info)], 1)
+        encoder = load_encoder(BUNDLED_NAME, towers="text")
+        write_drawn_index(root, [Drawn(path, frames, path.stat().st_size, info)], 1, encoder)
     return root
 
 
@@ -139,48 +128,6 @@ def _stored_frames(root: Path) -> list[NDArray[np.float16]]:
 def _seconds(root: Path, name: str) -> float:
     with Catalog.open(IndexLayout(root).catalog, read_only=True) as catalog:
         return next(v.duration_seconds for v in catalog.videos() if v.path.name == name)
-
-
-def _write_index(root: Path, videos: Iterable[Drawn], count: int) -> None:
-    """Written by the parts the pipeline writes with, in the name of the bundled encoder."""
-    unfinished = root.with_suffix(".part")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    layout = IndexLayout(unfinished)
-    encoder = load_encoder(BUNDLED_NAME, towers="text")
-    create_or_check(layout, make_manifest(encoder, IndexerSettings()))
-    store = FeatureStore(layout.features)
-    lengths: dict[int, tuple[str, float]] = {}
-    with Catalog.open(layout.catalog) as catalog:
-        label = f"drawing {count:,} videos"
-        for number, video in enumerate(track(videos, label, total=count, console=console)):
-            if number == 0:
-                catalog.add_library(Path(video.path.anchor) / video.path.parts[1])
-            uid = f"{number:032x}"
-            pts = np.arange(len(video.frames)) / SAMPLE_FPS
-            store.write(uid, FrameFeatures(video.frames, pts))
-            status = video.path.stat() if video.path.exists() else None
-            stamp = FileStamp(video.path, video.size, status.st_mtime_ns if status else number)
-            video_id = catalog.record_indexed(
-                Content(uid, uid, video.size),
-                [stamp],
-                state="indexed",
-                duration_seconds=video.info.duration_seconds,
-                num_frames=len(video.frames),
-                info=video.info,
-            )
-            lengths[video_id] = (uid, video.info.duration_seconds)
-    grid = read_manifest(layout).grid
-
-    def load_clips(video_id: int) -> NDArray[np.float32]:
-        uid, seconds = lengths[video_id]
-        stored = store.read(uid)
-        return pool_spans(unit(stored.frames), stored.pts_seconds, grid.spans(seconds))
-
-    with console.status("publishing"):
-        publish(
-            layout.vectors, list(lengths), load_clips, dim=encoder.dim, settings=StorageSettings()
-        )
-    unfinished.rename(root)
 
 
 # ------------------------------------------------ waiting for cards

@@ -71,7 +71,7 @@ def table_row(video: Video, *, offline: bool, busy: bool) -> dict[str, Any]:
     """
     seconds = video.duration_seconds
     can_open = video.state != "failed"
-    can_retry = video.state == "failed" and not offline
+    can_retry = video.state in ("failed", "partial") and not offline
     actions = [] if busy else ["retry", "forget"] if can_retry else ["forget"]
     return {
         "id": video.video_id,

@@ -1,5 +1,6 @@
 """What is indexed, with what, and what failed."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from storage.features import FeatureStore
 from storage.generations import newest_generation
 from storage.layout import IndexLayout, read_manifest
 from storage.thumbnails import ThumbnailStore
+from storage.writer import owner
 from ui.views import clock, count_text, size_text
 
 
@@ -61,6 +63,7 @@ def read_status(index_dir: Path) -> dict[str, Any]:
         },
         "partial": partial,
         "failures": failures,
+        "writer": asdict(writer) if (writer := owner(layout)) else None,
     }
 
 
@@ -96,6 +99,8 @@ def show_status(status: dict[str, Any], console: Console | None = None) -> None:
             f", {size_text(status['thumbnail_bytes'])} of thumbnails ({size_text(an_hour)} an hour)"
         )
     table.add_row("on disk", sizes)
+    if writer := status["writer"]:
+        table.add_row("written by", escape(f"process {writer['pid']}: {writer['doing']}"))
     console.print(table)
     for title, entries in (("in part", status["partial"]), ("failed", status["failures"])):
         if entries:
@@ -104,3 +109,5 @@ def show_status(status: dict[str, Any], console: Console | None = None) -> None:
                 console.print(
                     f"  {escape(entry['path'])}: {escape(entry['reason'])}", soft_wrap=True
                 )
+                if entry.get("detail"):
+                    console.print(f"    [dim]{escape(entry['detail'])}[/]", soft_wrap=True)

@@ -450,7 +450,8 @@ def _failure(failure: Failure, place: int, *, busy: bool) -> None:
     step = advice(failure.reason)
     path, reason, button = st.columns([5, 6, 1], vertical_alignment="center")
     path.text(encodable(str(failure.path)))
-    reason.text(encodable(failure.reason) + (f". {step}" if step else ""))
+    said = f"The decoder said: {failure.detail}" if failure.detail else None
+    reason.text(encodable(failure.reason) + (f". {step}" if step else ""), help=said)
     button.button(
         "Retry",
         key=f"retry_{place}",

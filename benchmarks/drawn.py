@@ -1,0 +1,137 @@
+"""Indexes whose features are drawn, not decoded: large libraries in minutes, written by the parts the pipeline writes
+with.
+"""
+
+import shutil
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import track
+
+from benchmarks.material import SAMPLE_FPS, console
+from indexer.pipeline import make_manifest, publish_clips
+from indexer.settings import IndexerSettings
+from models.clip4clip import unit
+from models.encoder import ClipEncoder, TextFeatures
+from models.preprocess import Preprocessing
+from storage.catalog import Catalog, Content, FileStamp
+from storage.features import FeatureStore, FrameFeatures
+from storage.layout import IndexLayout, create_or_check, read_manifest
+from storage.records import VideoInfo
+from storage.settings import StorageSettings
+
+_DIM = 512
+_TOPICS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A video of an index that was not decoded."""
+
+    path: Path
+    frames: NDArray[np.float16]
+    size: int = 1
+    info: VideoInfo = field(default=VideoInfo(60.0, 640, 360, 25.0, "h264"))
+
+
+class SeededEncoder:
+    """A `ClipEncoder` that draws: its sentences are vectors near scenes of the simulated library.
+
+    It takes no time worth naming, so the stage ``text`` means nothing with it.
+    """
+
+    name = "simulated"
+    fingerprint = "simulated-1"
+    dim = _DIM
+    batch_frames = 32
+    lanes = 1
+    preprocessing = Preprocessing(
+        short_side=224,
+        exact_size=None,
+        crop=(224, 224),
+        resample="bicubic",
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+    )
+
+    def __init__(self) -> None:
+        """Draws the topics."""
+        rng = np.random.default_rng(5)
+        # pictures of one encoder lie in a narrow cone: all share a large part
+        common = unit(rng.standard_normal(_DIM))
+        self.topics = unit(common + 0.9 * unit(rng.standard_normal((_TOPICS, _DIM))))
+
+    def encode_frames(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Not asked for: features are drawn by `frames`."""
+        raise NotImplementedError(f"nothing is decoded here; got {frames.shape}")
+
+    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """The same vector for the same text, between a topic and noise."""
+        return np.stack([self._text(text) for text in texts])
+
+    def encode_text_features(self, texts: Sequence[str]) -> TextFeatures:
+        """The same, as if there were no projection."""
+        joint = self.encode_texts(texts)
+        return TextFeatures(joint, joint)
+
+    def _text(self, text: str) -> NDArray[np.float32]:
+        rng = np.random.default_rng(zlib.crc32(text.encode()))
+        topic = self.topics[rng.integers(_TOPICS)]
+        return unit(topic + 0.7 * unit(rng.standard_normal(_DIM)))
+
+    def frames(self, num_frames: int, rng: np.random.Generator) -> NDArray[np.float16]:
+        """Features of a video: scenes of 3 to 12 s, each near one of the video's topics, frames near their scene."""
+        lengths = rng.integers(6, 24, num_frames // 6 + 1)
+        scene_of = np.repeat(np.arange(len(lengths)), lengths)[:num_frames]
+        own_topics = rng.integers(_TOPICS, size=6)
+        centres = self.topics[rng.choice(own_topics, len(lengths))]
+        noise = rng.standard_normal((len(lengths), _DIM), np.float32)
+        scenes = centres + 0.5 * unit(noise)
+        jitter = rng.standard_normal((num_frames, _DIM), np.float32) * (0.3 / np.sqrt(_DIM))
+        features: NDArray[np.float16] = (10 * (scenes[scene_of] + jitter)).astype(np.float16)
+        return features
+
+
+def write_drawn_index(
+    root: Path, videos: Iterable[Drawn], count: int, encoder: ClipEncoder
+) -> IndexLayout:
+    """An index in the name of an encoder, made where it is missing.
+
+    Args:
+        root: the index directory.
+        videos: looked at only where the index is missing; files that exist are recorded as they are on the disk.
+        count: how many there are.
+        encoder: whose features these might be.
+    """
+    if root.exists():
+        return IndexLayout(root)
+    unfinished = root.with_suffix(".part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    layout = IndexLayout(unfinished)
+    create_or_check(layout, make_manifest(encoder, IndexerSettings()))
+    store = FeatureStore(layout.features)
+    with Catalog.open(layout.catalog) as catalog:
+        label = f"drawing {count:,} videos"
+        for number, video in enumerate(track(videos, label, total=count, console=console)):
+            if number == 0:
+                catalog.add_library(Path(video.path.anchor) / video.path.parts[1])
+            uid = f"{zlib.crc32(str(number).encode()):08x}{number:024x}"
+            store.write(uid, FrameFeatures(video.frames, np.arange(len(video.frames)) / SAMPLE_FPS))
+            status = video.path.stat() if video.path.exists() else None
+            catalog.record_indexed(
+                Content(uid, uid, video.size),
+                [FileStamp(video.path, video.size, status.st_mtime_ns if status else number)],
+                state="indexed",
+                duration_seconds=video.info.duration_seconds,
+                num_frames=len(video.frames),
+                info=video.info,
+            )
+        with console.status("publishing"):
+            grid = read_manifest(layout).grid
+            publish_clips(catalog, store, layout, grid, encoder.dim, StorageSettings())
+    unfinished.rename(root)
+    return IndexLayout(root)
