@@ -142,6 +142,7 @@ def open_video(
 
     Raises:
         UnreadableVideo: there is no video in the file that can be decoded; the message says what was found.
+        MemoryError: the decoder came to a limit of memory, or a file made it ask for too much.
         ConfigError: the back end is unknown or not installed.
     """
     _check_regular_file(path)
@@ -172,6 +173,9 @@ def _check_regular_file(path: Path) -> None:
     """Pipes and devices could block for ever, and an empty file needs no decoder to say so."""
     try:
         status = os.stat(path)
+        if stat.S_ISREG(status.st_mode):
+            with path.open("rb"):
+                pass
     except FileNotFoundError as error:
         raise UnreadableVideo(
             "no such file, or a link to a missing one: scan the library again"

@@ -1,9 +1,10 @@
 """Decoding in guarded child processes: what a broken or hostile file does to its decoder costs that one file.
 
-The parent hands paths to a few child processes and receives frames that are already reduced to the encoder's size,
-and thumbnails as JPEG files. A child that dies or falls silent is replaced, and its file is reported as failed. Only
-bytes and JSON come back from a child, never pickles, and each message has a longest length: a decoder that has been
-taken over cannot run code in the parent or fill its memory with one.
+The parent hands paths to a few child processes (`indexer.child`) and receives frames that are already reduced to the
+encoder's size, and thumbnails as JPEG files. A child that dies, falls silent, or takes more memory or processor time
+than a file may, is replaced, and its file is reported as failed with the last of what its decoder printed. Only bytes
+and JSON come back from a child, never pickles; each message has a longest length, and what it says is checked: a
+decoder that has been taken over cannot run code in the parent, fill its memory, or put nonsense into the catalogue.
 
     with DecodePool(request, workers=2) as pool:
         for event in pool.decode(paths):
@@ -12,54 +13,50 @@ taken over cannot run code in the parent or fill its memory with one.
 
 import contextlib
 import json
+import math
 import multiprocessing
 import os
 import queue
+import re
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
 from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import send_handle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.decode import SampledFrame, Sampling, open_video
-from indexer.thumbnails import ThumbnailRequest, make_thumbnail
-from models.preprocess import Preprocessing
-from models.runtime import use_one_thread
-from storage.errors import VideoError
+from indexer.child import (
+    FRAMES_PER_MESSAGE,
+    MAX_PRINTED_BYTES,
+    MAX_THUMBNAILS,
+    OUT_OF_MEMORY,
+    serve,
+)
+from indexer.child import DecodeRequest as DecodeRequest
 from storage.records import VideoInfo
 from storage.thumbnails import Thumbnails
 
-_FRAMES_PER_MESSAGE = 16
 _MESSAGES_AHEAD = 16  # decoded but not yet encoded: 16 x 16 frames of 224 x 224 are 38 MB
 _MAX_HEADER_BYTES = 1 << 20
-_MAX_THUMBNAILS = 100_000  # of one video: 28 hours at one a second
-
-
-@dataclass(frozen=True, slots=True)
-class DecodeRequest:
-    """How every file is to be decoded."""
-
-    sampling: Sampling
-    backend: str
-    preprocessing: Preprocessing
-    stall_seconds: float
-    thumbnails: ThumbnailRequest | None = None
-    """None: no thumbnails are made."""
-    memory_mb: int = 4096
-    """That a child may take for a file."""
-    cpu_seconds: int = 21_600
-    """Processor time that one file may take."""
-    longest_seconds: float = 48 * 3600
-    """Of a video that are decoded."""
+_MESSAGE_SECONDS = (
+    10.0  # from the beginning of an answer to its end: nobody else is heard meanwhile
+)
+_MAX_TAIL_CHARS = 2000
+_MAX_REASON_CHARS = 500
+_MAX_SIDE = 1 << 26  # FFmpeg allows 2^21 pixels, and their shape may stretch them
+_MAX_NUMBER = 1e15  # of seconds, or frames a second, in a header: 63 bits of microseconds are less
+_DENIED = "get_buffer() failed"  # FFmpeg's words; pictures that are too large for it are refused in others
+_NONSENSE = "the decoder's answer made no sense"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +103,10 @@ class Failed:
     job: int
     reason: str
     detail: str = ""
-    """The end of what the decoder printed."""
+    """The last of what its decoder printed, at most 2,000 printable characters; a file may make it print anything."""
     transient: bool = False
-    """It crashed, hung or met a limit: another run may have more luck."""
+    """Whether another run may get further: not where the file itself is no video, but where its decoder crashed, hung,
+    met a limit or answered nonsense, and where the file could not be read."""
 
 
 Event = Opened | Frames | NewThumbnails | Finished | Failed
@@ -119,11 +117,16 @@ class DecodePool:
 
     def __init__(self, request: DecodeRequest, *, workers: int) -> None:
         """Children start with the first files."""
+        self.num_started = 0
+        """Children so far: more than ``workers`` where some were replaced."""
         self._request = request
         self._num_workers = workers
         self._events: queue.Queue[Event | BaseException | None] = queue.Queue(_MESSAGES_AHEAD)
         self._stop = threading.Event()
+        self._is_over = threading.Event()
         self._thread: threading.Thread | None = None
+        self._reading: tuple[_Child, float] | None = None
+        """Whose answer is being read, and since when."""
 
     def __enter__(self) -> "DecodePool":
         return self
@@ -150,12 +153,16 @@ class DecodePool:
 
     def _run(self, paths: Sequence[Path]) -> None:
         children: list[_Child] = []
+        watch = threading.Thread(target=self._end_half_answers, daemon=True, name="decode-watch")
+        watch.start()
         try:
             self._serve(paths, children)
             self._put(None)
         except BaseException as error:  # handed to the thread that iterates, which raises it
             self._put(error)
         finally:
+            self._is_over.set()
+            watch.join()
             for child in children:
                 child.stop()
 
@@ -174,49 +181,64 @@ class DecodePool:
             self._receive([child for child in children if child.job is not None], children)
 
     def _idle(self, children: list["_Child"]) -> "_Child | None":
-        for child in children:
-            if child.job is None:
+        for child in [child for child in children if child.job is None]:
+            if not child.connection.poll():
                 return child
+            # it died meanwhile, or says something that nobody asked for: the next file shall not pay for it
+            self._discard(child, children)
         if len(children) == self._num_workers:
             return None
         children.append(_Child(self._request))
+        self.num_started += 1
         return children[-1]
 
     def _receive(self, busy: list["_Child"], children: list["_Child"]) -> None:
         for connection in wait([child.connection for child in busy], timeout=0.5):
             child = next(child for child in busy if child.connection is connection)
-            try:
-                event = child.receive()
-            except (EOFError, OSError):
-                self._replace(child, children, child.describe_exit())
-                continue
-            except Exception:  # whatever a decoder that was taken over answers costs its file only
-                self._replace(child, children, "the decoder's answer made no sense")
-                continue
-            child.heard_at = time.monotonic()
+            heard_at = time.monotonic()
+            event = self._read(child, children)
             if isinstance(event, Finished | Failed):
                 child.job = None
             self._put(event)
+            child.heard_at = heard_at
             # time spent waiting for room in the queue is not the children's silence
-            waited = time.monotonic() - child.heard_at
+            waited = time.monotonic() - heard_at
             for other in busy:
                 other.heard_at += waited
-        for child in busy:
-            silent = time.monotonic() - child.heard_at
-            if (
-                child.job is not None
-                and silent > self._request.stall_seconds
-                and not child.connection.poll()
-            ):
-                self._replace(
-                    child, children, f"the decoder gave no frame for {silent:.0f} s and was stopped"
-                )
+        for child in [child for child in busy if child.job is not None]:
+            if reason := child.describe_overrun(self._request.stall_seconds):
+                self._put(self._give_up(child, children, reason))
 
-    def _replace(self, child: "_Child", children: list["_Child"], reason: str) -> None:
+    def _read(self, child: "_Child", children: list["_Child"]) -> Event:
+        """The next event of a child that has begun to say something."""
+        self._reading = (child, time.monotonic())
+        try:
+            return child.receive()
+        except (EOFError, OSError):
+            return self._give_up(child, children, child.describe_exit())
+        except Exception:  # whatever a decoder that was taken over answers costs its file only
+            return self._give_up(child, children, _NONSENSE)
+        finally:
+            self._reading = None
+
+    def _end_half_answers(self) -> None:
+        """Kills a child that does not end what it began to say; in a thread of its own, since the reader waits."""
+        while not self._is_over.wait(1.0):
+            if (reading := self._reading) is not None:
+                child, since = reading
+                if time.monotonic() - since > _MESSAGE_SECONDS:
+                    child.kill(_NONSENSE)
+
+    def _give_up(self, child: "_Child", children: list["_Child"], reason: str) -> Failed:
+        """The end of a file that costs its child too."""
         assert child.job is not None
-        self._put(Failed(child.job, reason))
-        child.stop()
+        failed = Failed(child.job, reason, child.printed.tail(), transient=True)
+        self._discard(child, children)
         child.job = None
+        return failed
+
+    def _discard(self, child: "_Child", children: list["_Child"]) -> None:
+        child.stop()
         children.remove(child)
 
     def _put(self, event: Event | BaseException | None) -> None:
@@ -237,15 +259,21 @@ class _Child:
         )
         self.process.start()
         theirs.close()
+        self.printed = _Printed()
+        if sys.platform != "win32":
+            # it died at once, which is noticed as one that dies later
+            with contextlib.suppress(OSError, RuntimeError):
+                send_handle(self.connection, self.printed.fileno(), self.process.pid)
         self._request = request
-        self._num_thumbnails = 0
-        self._last_thumbnail = -1.0
+        self._answers = _Answers(self.connection, request, 0)
+        self._killed_for: str | None = None
         self.job: int | None = None
         self.heard_at = time.monotonic()
 
     def start(self, job: int, path: Path, threads: int) -> None:
         self.job = job
-        self._num_thumbnails, self._last_thumbnail = 0, -1.0
+        self._answers = _Answers(self.connection, self._request, job)
+        self.printed.clear()
         self.heard_at = time.monotonic()
         # a child that died meanwhile is noticed when its answer is read
         with contextlib.suppress(OSError):
@@ -253,78 +281,240 @@ class _Child:
 
     def receive(self) -> Event:
         """The next event of its file; EOFError or OSError where the child is gone, others where it makes no sense."""
-        assert self.job is not None
+        event = self._answers.receive()
+        if isinstance(event, Failed):
+            printed = self.printed.tail()
+            if _DENIED in printed and not event.transient:
+                # the decoder got no memory for a frame, and said only that the file is damaged
+                return Failed(event.job, self._describe_memory(), printed, transient=True)
+            return Failed(event.job, event.reason, printed, event.transient)
+        self.printed.forget_much()
+        return event
+
+    def describe_overrun(self, stall_seconds: float) -> str | None:
+        """Why it has to be stopped, for people; None where it goes on."""
+        if self.printed.size() >= MAX_PRINTED_BYTES:
+            megabytes = MAX_PRINTED_BYTES >> 20
+            return f"the decoder printed {megabytes} MB of messages and was stopped"
+        silent = time.monotonic() - self.heard_at
+        if silent > stall_seconds and not self.connection.poll():
+            return f"the decoder gave no frame for {silent:.0f} s and was stopped"
+        return None
+
+    def describe_exit(self) -> str:
+        """Why the child is gone, for people."""
+        self.process.join(timeout=2)
+        code = self.process.exitcode
+        if self._killed_for is not None or code is None:  # in the latter case it has only hung up
+            return self._killed_for or _NONSENSE
+        if code == OUT_OF_MEMORY:
+            return self._describe_memory()
+        if code >= 0:
+            return f"the decoder process ended (exit code {code})"
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        if name == "SIGXCPU":
+            return f"it took more than {self._request.cpu_seconds} s of processor time"
+        if name == "SIGKILL":
+            return "the decoder was killed from outside, perhaps for want of memory"
+        return f"the decoder crashed on it ({name})"
+
+    def _describe_memory(self) -> str:
+        return f"its frames need more than {self._request.memory_mb} MB"
+
+    def kill(self, reason: str) -> None:
+        """Ends the child, whose file fails for ``reason`` when that is noticed."""
+        self._killed_for = reason
+        with contextlib.suppress(ValueError):  # it has just been closed
+            self.process.kill()
+
+    def stop(self) -> None:
+        """Ends the child, which holds nothing that would be missed."""
+        self.process.kill()
+        self.process.join(timeout=5)
+        # one that waits for a dead network drive ends when it can
+        with contextlib.suppress(ValueError):
+            self.process.close()
+        self.connection.close()
+        self.printed.close()
+
+
+class _Printed:
+    """What a child prints: a file without a name that both hold, so that the end of it outlives the child."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - it lives as long as we do
+
+    def fileno(self) -> int:
+        return self._file.fileno()
+
+    def size(self) -> int:
+        """Bytes."""
+        return os.fstat(self.fileno()).st_size
+
+    def clear(self) -> None:
+        """Forgets everything. The place where the child writes is shared too, and goes back to the beginning."""
+        if self.size():
+            self._file.seek(0)
+            self._file.truncate()
+
+    def forget_much(self) -> None:
+        """Forgets what a decoder that gets on has complained of, so that it may go on complaining."""
+        if self.size() > MAX_PRINTED_BYTES // 16:
+            self.clear()
+
+    def tail(self) -> str:
+        """The last 2,000 characters, for people."""
+        if sys.platform == "win32":  # where the child prints as we do
+            return ""
+        length = 8 * _MAX_TAIL_CHARS
+        # reading at a place of our own: the child's is left alone
+        data = os.pread(self.fileno(), length, max(0, self.size() - length))
+        text = data.decode("utf-8", "replace")
+        text = re.sub(r" @ 0x[0-9a-f]+", "", text)  # FFmpeg tells where its parts are in memory
+        # Python's last word on a crash, nearly as long as all the rest
+        text = re.sub(r"(?m)^Extension modules: .*$", "", text)
+        return _printable(text.strip()[-_MAX_TAIL_CHARS:], lines=True)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Answers:
+    """Reads what a child answers to one file, and believes none of it.
+
+    What is said out of turn, too large, or of a value that cannot be raises an error.
+    """
+
+    def __init__(self, connection: Connection, request: DecodeRequest, job: int) -> None:
+        self._connection = connection
+        self._request = request
+        self._job = job
+        self._is_open = False
+        max_frames = math.ceil(request.longest_seconds * request.sampling.fps) + 1
+        self._frames = _Times(max_frames, request.longest_seconds)
+        self._thumbnails = _Times(MAX_THUMBNAILS, request.longest_seconds)
+
+    def receive(self) -> Event:
+        """The next event of the file; EOFError or OSError where the child is gone."""
         header = json.loads(self._take(_MAX_HEADER_BYTES))
         kind, values = header["kind"], header["values"]
+        if kind == "failed":
+            return self._read_failed(**values)
+        if self._is_open == (kind == "opened"):
+            raise ValueError(f"{kind} out of turn")
+        if kind == "opened":
+            self._is_open = True
+            return Opened(self._job, _read_info(**values))
         if kind == "frames":
             return self._receive_frames()
         if kind == "thumbnails":
             return self._receive_thumbnails(**values)
-        if kind == "opened":
-            return Opened(self.job, VideoInfo(**values))
         if kind == "finished":
-            return Finished(self.job, **values)
-        return Failed(self.job, **values)
+            return self._read_finished(**values)
+        raise ValueError(f"no such kind: {kind}")
 
     def _receive_frames(self) -> Frames:
-        assert self.job is not None
         shape = (*self._request.preprocessing.output_size, 3)
-        pts = np.frombuffer(self._take(8 * _FRAMES_PER_MESSAGE), np.float64)
-        images = np.frombuffer(self._take(_FRAMES_PER_MESSAGE * prod(shape)), np.uint8)
-        if not len(pts):
-            raise ValueError("no frames")
-        return Frames(self.job, pts, images.reshape(len(pts), *shape))
+        pts = np.frombuffer(self._take(8 * FRAMES_PER_MESSAGE), np.float64)
+        images = np.frombuffer(self._take(FRAMES_PER_MESSAGE * prod(shape)), np.uint8)
+        self._frames.add(pts)
+        return Frames(self._job, pts, images.reshape(len(pts), *shape))
 
     def _receive_thumbnails(self, pts_seconds: list[float], sizes: list[int]) -> NewThumbnails:
         """Thumbnails that are what was asked for; whether they are pictures is seen by who shows them."""
-        assert self.job is not None
         asked = self._request.thumbnails
-        if asked is None or not 0 < len(sizes) <= _FRAMES_PER_MESSAGE:
+        if asked is None or not 0 < len(sizes) <= FRAMES_PER_MESSAGE:
             raise ValueError(f"{len(sizes)} thumbnails")
-        if not all(isinstance(size, int) and 0 < size <= asked.max_bytes for size in sizes):
-            raise ValueError(f"thumbnails of {sizes} bytes")
+        sizes = [_integer(size, asked.max_bytes) for size in sizes]
         pts = np.array(pts_seconds, np.float64)
-        steps = np.diff(pts, prepend=self._last_thumbnail)
-        if len(pts) != len(sizes) or not np.isfinite(pts).all() or not (steps > 0).all():
-            raise ValueError(f"thumbnails at {pts_seconds}")
-        self._last_thumbnail = float(pts[-1])
-        self._num_thumbnails += len(sizes)
+        if pts.shape != (len(sizes),):
+            raise ValueError(f"{len(sizes)} thumbnails at {pts_seconds}")
+        self._thumbnails.add(pts)
         data = self._take(sum(sizes))
-        if len(data) != sum(sizes) or self._num_thumbnails > _MAX_THUMBNAILS:
-            raise ValueError(f"{self._num_thumbnails} thumbnails, the last ones {len(data)} bytes")
+        if len(data) != sum(sizes):
+            raise ValueError(f"{len(data)} bytes of thumbnails that have {sum(sizes)}")
         ends = accumulate(sizes)
         jpegs = tuple(data[end - size : end] for end, size in zip(ends, sizes, strict=True))
-        return NewThumbnails(self.job, Thumbnails(pts, jpegs))
+        return NewThumbnails(self._job, Thumbnails(pts, jpegs))
+
+    def _read_finished(self, end_seconds: object, problem: object) -> Finished:
+        end = _number(end_seconds, self._request.longest_seconds)
+        if end < self._frames.last_seconds:
+            raise ValueError(f"an end at {end} s, after a frame at {self._frames.last_seconds} s")
+        return Finished(self._job, end, None if problem is None else _text(problem))
+
+    def _read_failed(self, reason: object, transient: object) -> Failed:
+        return Failed(self._job, _text(reason), transient=transient is True)
 
     def _take(self, max_bytes: int) -> bytes:
         """The next message; ValueError, and nothing of it is read, where it is longer."""
         try:
-            message: bytes = self.connection.recv_bytes(max_bytes)
+            message: bytes = self._connection.recv_bytes(max_bytes)
         except OSError as error:
             if error.args == ("bad message length",):
                 raise ValueError(f"a message of more than {max_bytes} bytes") from error
             raise
         return message
 
-    def describe_exit(self) -> str:
-        """Why the child is gone, for people."""
-        self.process.join(timeout=5)
-        code = self.process.exitcode
-        if code is not None and code < 0:
-            with contextlib.suppress(ValueError):
-                return f"the decoder crashed on it ({signal.Signals(-code).name})"
-        return f"the decoder process ended (exit code {code})"
 
-    def stop(self) -> None:
-        """Ends the child, gently where it is idle."""
-        self.connection.close()
-        if self.job is not None:
-            self.process.kill()
-        self.process.join(timeout=5)
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
-        self.process.close()
+class _Times:
+    """Checks times that come in turn: finite, from 0, rising, and no more than there can be."""
+
+    def __init__(self, max_count: int, longest_seconds: float) -> None:
+        self._num_left = max_count
+        self._longest_seconds = longest_seconds
+        self.last_seconds = -math.inf
+
+    def add(self, pts_seconds: NDArray[np.float64]) -> None:
+        """ValueError where these cannot be the next ones."""
+        self._num_left -= len(pts_seconds)
+        if self._num_left < 0 or not len(pts_seconds) or not np.isfinite(pts_seconds).all():
+            raise ValueError(f"too many times, or none: {pts_seconds}")
+        rises = pts_seconds[0] > self.last_seconds and (np.diff(pts_seconds) > 0).all()
+        if not rises or pts_seconds[0] < 0 or pts_seconds[-1] >= self._longest_seconds:
+            raise ValueError(f"times that cannot be after {self.last_seconds}: {pts_seconds}")
+        self.last_seconds = float(pts_seconds[-1])
+
+
+def _read_info(
+    duration_seconds: object, width: object, height: object, fps: object, codec: object
+) -> VideoInfo:
+    return VideoInfo(
+        duration_seconds=_number(duration_seconds, _MAX_NUMBER),
+        width=_integer(width, _MAX_SIDE),
+        height=_integer(height, _MAX_SIDE),
+        fps=_number(fps, _MAX_NUMBER),
+        codec=_text(codec)[:32],
+    )
+
+
+def _number(value: object, highest: float) -> float:
+    """``value``, a number from 0 to ``highest``; ValueError where it is anything else, NaN included."""
+    if type(value) not in (int, float) or not 0 <= value <= highest:  # type: ignore[operator]
+        raise ValueError(f"{value!r} is no number from 0 to {highest}")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _integer(value: object, highest: int) -> int:
+    """``value``, a whole number from 1 to ``highest``; ValueError where it is anything else."""
+    if type(value) is not int or not 0 < value <= highest:
+        raise ValueError(f"{value!r} is no whole number from 1 to {highest}")
+    return value
+
+
+def _text(value: object) -> str:
+    """One line of text, shortened; ValueError where it is none."""
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no text")
+    return _printable(value[:_MAX_REASON_CHARS])
+
+
+def _printable(text: str, *, lines: bool = False) -> str:
+    """Nothing that would move a cursor or turn the direction of writing; spaces stand for it."""
+    return "".join(each if each.isprintable() or (lines and each == "\n") else " " for each in text)
 
 
 def _process_context() -> Any:
@@ -332,100 +522,5 @@ def _process_context() -> Any:
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["indexer.workers"])
+    context.set_forkserver_preload(["indexer.child", "indexer.decoders.pyav"])
     return context
-
-
-def serve(connection: Connection, request: DecodeRequest) -> None:
-    """The child: decodes the files it is told, one after another, until the parent closes the connection."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    use_one_thread()
-    with contextlib.suppress(EOFError, OSError):
-        while True:
-            path, threads = json.loads(connection.recv_bytes())
-            _decode_one(connection, request, Path(os.fsdecode(bytes.fromhex(path))), threads)
-
-
-def _decode_one(connection: Connection, request: DecodeRequest, path: Path, threads: int) -> None:
-    try:
-        with open_video(
-            path,
-            sampling=request.sampling,
-            backend=request.backend,
-            threads=threads,
-            min_short_side=request.preprocessing.min_short_side,
-        ) as source:
-            _send(connection, "opened", asdict(source.info))
-            batch: list[NDArray[np.uint8]] = []
-            pts: list[float] = []
-            thumbnails = _ThumbnailSender(connection, request.thumbnails)
-            for frame in source.frames():
-                batch.append(request.preprocessing.resize(frame.image[None])[0])
-                pts.append(frame.pts_seconds)
-                thumbnails.add(frame)
-                if len(batch) == _FRAMES_PER_MESSAGE:
-                    _send_frames(connection, pts, batch)
-            if batch:
-                _send_frames(connection, pts, batch)
-            thumbnails.send()
-            _send(
-                connection,
-                "finished",
-                {"end_seconds": source.end_seconds, "problem": source.problem},
-            )
-    except VideoError as error:
-        _send(connection, "failed", {"reason": str(error)})
-    except MemoryError:
-        _send(connection, "failed", {"reason": "its frames do not fit in memory"})
-    except (EOFError, OSError):  # the parent is gone or has closed the connection
-        raise
-    except (
-        Exception
-    ) as error:  # whatever a file makes a decoder raise costs that file only, and is told
-        _send(connection, "failed", {"reason": f"decoding raised {type(error).__name__}: {error}"})
-
-
-def _send_frames(connection: Connection, pts: list[float], batch: list[NDArray[np.uint8]]) -> None:
-    images = np.stack(batch)
-    _send(connection, "frames", {})
-    connection.send_bytes(np.array(pts, np.float64).tobytes())
-    connection.send_bytes(images.data.cast("B"))
-    batch.clear()
-    pts.clear()
-
-
-class _ThumbnailSender:
-    """The child's end of a file's thumbnails."""
-
-    def __init__(self, connection: Connection, wanted: ThumbnailRequest | None) -> None:
-        self._connection = connection
-        self._wanted = wanted
-        self._sampler = wanted.sampler() if wanted else None
-        self._num_made = 0
-        self._pts: list[float] = []
-        self._jpegs: list[bytes] = []
-
-    def add(self, frame: SampledFrame) -> None:
-        """Makes a thumbnail of a sampled frame, if there is to be one."""
-        if self._wanted is None or self._sampler is None or self._num_made == _MAX_THUMBNAILS:
-            return
-        if self._sampler.wants(frame.pts_seconds) and (
-            jpeg := make_thumbnail(frame.image, self._wanted)
-        ):
-            self._num_made += 1
-            self._pts.append(frame.pts_seconds)
-            self._jpegs.append(jpeg)
-        if len(self._jpegs) == _FRAMES_PER_MESSAGE:
-            self.send()
-
-    def send(self) -> None:
-        """Hands over those that were made since."""
-        if self._jpegs:
-            sizes = [len(jpeg) for jpeg in self._jpegs]
-            _send(self._connection, "thumbnails", {"pts_seconds": self._pts, "sizes": sizes})
-            self._connection.send_bytes(b"".join(self._jpegs))
-        self._pts, self._jpegs = [], []
-
-
-def _send(connection: Connection, kind: str, values: dict[str, Any]) -> None:
-    connection.send_bytes(json.dumps({"kind": kind, "values": values}).encode())

@@ -432,6 +432,72 @@ def test_endless_errors_are_given_up(make: Maker, monkeypatch: pytest.MonkeyPatc
         assert next(failing) < 30
 
 
+def test_a_track_that_begins_late_does_not_cost_the_video(
+    make: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Late:
+        """PyAV looks for a track it does not know, when all packets are read."""
+
+        def __init__(self, container: Any) -> None:
+            self._container = container
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._container, name)
+
+        def demux(self) -> Any:
+            yield from self._container.demux()
+            raise IndexError("list index out of range")
+
+    original = pyav.open_container
+    monkeypatch.setattr(pyav, "open_container", lambda path: Late(original(path)))
+    check_answers(make("program.mpg"), 5.0)
+
+
+@pytest.mark.parametrize("has_room", [True, False])
+def test_a_packet_too_large_for_any_memory_is_damage_while_there_is_some(
+    make: Maker, monkeypatch: pytest.MonkeyPatch, has_room: bool
+) -> None:
+    class Greedy:
+        def __init__(self, container: Any) -> None:
+            self._container = container
+            self._num_asked = 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._container, name)
+
+        def demux(self) -> Any:
+            self._num_asked += 1
+            if self._num_asked == 1:
+                raise av.error.MemoryError(12, "Cannot allocate memory")
+            yield from self._container.demux()
+
+    original = pyav.open_container
+    monkeypatch.setattr(pyav, "open_container", lambda path: Greedy(original(path)))
+    if not has_room:
+        monkeypatch.setattr(pyav, "_SENSIBLE_PACKET_BYTES", 1 << 60)
+        with pytest.raises(MemoryError):
+            sample(make("plain.mp4").path)
+        return
+    frames, source = sample(make("plain.mp4").path)
+    assert len(frames) == 5
+    assert source.problem == "1 damaged piece(s) could not be decoded"
+
+
+def test_want_of_memory_is_not_taken_for_damage(
+    make: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> Any:
+        raise av.error.MemoryError(12, "Cannot allocate memory")
+
+    with pyav.PyAVSource(make("plain.mp4").path, Sampling("uniform", 5.0), 1, None) as source:
+        monkeypatch.setattr(pyav.Geometry, "picture", refuse)
+        with pytest.raises(MemoryError):
+            list(source.frames())
+    monkeypatch.setattr(av, "open", refuse)
+    with pytest.raises(MemoryError):
+        sample(make("plain.mp4").path)
+
+
 # --- what is no video
 
 

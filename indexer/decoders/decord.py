@@ -99,6 +99,8 @@ class DecordSource:
         for number, index in enumerate(self._wanted):
             try:
                 image = self._read(index)
+            except MemoryError:
+                raise
             except (
                 Exception
             ) as error:  # decord raises its own classes and whatever its C++ side throws
@@ -157,6 +159,8 @@ def _open_reader(path: Path, size: tuple[int, int], threads: int) -> _Reader:
             num_threads=threads,
             fault_tol=_MAX_RECOVERED_FRAMES,
         )
+    except MemoryError:
+        raise
     except Exception as error:  # RuntimeError, AssertionError and decord's own
         raise UnreadableVideo(f"decord cannot open it: {_USE_PYAV}") from error
     return cast(_Reader, reader)
@@ -229,6 +233,8 @@ def _packets(container: InputContainer) -> "Iterator[Packet[Any]]":
             if packet.size:
                 yield packet
         container.seek(0)
+    except MemoryError:  # also one of FFmpeg's
+        raise
     except FFmpegError as error:
         raise UnreadableVideo(f"it is damaged, and decord would stop there: {_USE_PYAV}") from error
 
@@ -237,5 +243,7 @@ def _first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame:
     """One frame, for what only a frame tells of its orientation."""
     try:
         return next(container.decode(stream))
+    except MemoryError:
+        raise
     except (FFmpegError, StopIteration) as error:
         raise UnreadableVideo(f"its first picture cannot be decoded: {_USE_PYAV}") from error

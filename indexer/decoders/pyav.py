@@ -59,11 +59,13 @@ _INDEPENDENT_GROUPS = frozenset({"h264", "hevc", "vp9", "av1"})
 _MAX_ERRORS_IN_A_ROW = 200
 _MAX_HELD_PACKETS = 1000
 _MAX_HELD_BYTES = 64 << 20
+_SENSIBLE_PACKET_BYTES = 256 << 20
 _MAX_GAP_SECONDS = 86_400.0  # a longer one is a damaged timestamp
 _MAX_DISORDER_SECONDS = 1.0  # going back further is a new beginning of the clock
 _MIN_STEP_SECONDS = 1e-3
 _ENDS_EARLY_SECONDS = 1.0
 _FALLBACK_FPS = 25.0
+_MIN_FPS = 1e-3  # a header that says less, or less than nothing, is damaged
 _IDR_SLICE = 5  # H.264 NAL unit types
 _OTHER_SLICE = 1
 
@@ -78,7 +80,9 @@ class PyAVSource:
         self._sampling = sampling
         self._num_damaged = 0
         self._num_damaged_in_a_row = 0
+        self._gave_up = False
         self._read_end_seconds = -math.inf
+        self._is_read_whole = False
         self._container = open_container(path)
         try:
             self._stream = find_video_stream(self._container)
@@ -105,8 +109,9 @@ class PyAVSource:
             reasons.append(f"{self._num_damaged} damaged piece(s) could not be decoded")
         if self._gave_up:
             reasons.append("the rest was given up after too many errors in a row")
-        if early := describe_early_end(self._stated_end_seconds, self._read_end_seconds):
-            reasons.append(early)
+        if self._is_read_whole or self._gave_up:  # else it was left early
+            early = describe_early_end(self._stated_end_seconds, self._read_end_seconds)
+            reasons += [early] if early else []
         return "; ".join(reasons) or None
 
     @property
@@ -125,6 +130,8 @@ class PyAVSource:
                 continue
             try:
                 image = self._geometry.picture(frame)
+            except MemoryError:
+                raise
             except (av.FFmpegError, ValueError):
                 self._count_damage()
                 continue
@@ -183,6 +190,8 @@ class PyAVSource:
         """Frames that come out when ``packet`` goes in; None gets those that are still inside."""
         try:
             frames = self._stream.codec_context.decode(packet)
+        except MemoryError:
+            raise
         except av.FFmpegError:
             self._count_damage()
             return
@@ -204,18 +213,25 @@ class PyAVSource:
         while not self._gave_up:
             try:
                 yield from self._container.demux()
+                self._is_read_whole = True
                 return
+            except (
+                IndexError
+            ):  # at the end, PyAV trips over a track that began in the middle of the file
+                self._is_read_whole = True
+                return
+            except MemoryError:
+                if not _has_room():
+                    raise
+                self._count_damage()  # a packet that claims to be larger than any
             except av.FFmpegError:  # the next packet may be readable again
                 self._count_damage()
 
     def _count_damage(self) -> None:
         self._num_damaged += 1
         self._num_damaged_in_a_row += 1
+        self._gave_up |= self._num_damaged_in_a_row >= _MAX_ERRORS_IN_A_ROW
         self._planner.stop_skipping()
-
-    @property
-    def _gave_up(self) -> bool:
-        return self._num_damaged_in_a_row >= _MAX_ERRORS_IN_A_ROW
 
 
 class _Clock:
@@ -223,7 +239,8 @@ class _Clock:
 
     def __init__(self, stream: VideoStream, by_dts: bool) -> None:
         self._time_base = stream.time_base or Fraction(1, 1000)
-        self._default_step = 1.0 / float(stream.guessed_rate or _FALLBACK_FPS)
+        rate = float(stream.guessed_rate or 0)
+        self._default_step = 1.0 / (rate if rate > _MIN_FPS else _FALLBACK_FPS)
         self._by_dts = by_dts
         self._origin: int | None = None
         self._shift = 0.0
@@ -245,8 +262,7 @@ class _Clock:
                 self.is_steady = stamp == frame.pts and self._shift == 0.0
             seconds = self._mend(self._since_origin(stamp) + self._shift)
         self._last = seconds
-        duration = float(frame.duration * self._time_base)
-        self.end_seconds = max(self.end_seconds, seconds + (duration or self._default_step))
+        self._show(seconds, frame.duration)
         return seconds
 
     def packet_seconds(self, packet: Packet[VideoStream]) -> float | None:
@@ -259,13 +275,17 @@ class _Clock:
         """Counts a packet that is not decoded towards the end of the video."""
         seconds = self.packet_seconds(packet)
         if seconds is not None and not packet.is_discard:
-            duration = float((packet.duration or 0) * self._time_base)
-            self.end_seconds = max(self.end_seconds, seconds + (duration or self._default_step))
+            self._show(seconds, packet.duration or 0)
 
     def number(self, packet: Packet[VideoStream], index: int) -> None:
         """Gives a packet without any time stamp the one of the ``index``-th frame at the usual rate."""
         if packet.pts is None and packet.dts is None:
             packet.pts = round(index * self._default_step / self._time_base)
+
+    def _show(self, seconds: float, duration: int) -> None:
+        """Counts a frame towards the end of the video."""
+        length = float(duration * self._time_base) if duration > 0 else self._default_step
+        self.end_seconds = max(self.end_seconds, seconds + length)
 
     def _since_origin(self, stamp: int) -> float:
         assert self._origin is not None
@@ -494,12 +514,15 @@ def open_container(path: Path) -> InputContainer:
 
     Raises:
         UnreadableVideo: it is none.
+        MemoryError: it makes the demuxer ask for more memory than it may have.
     """
     try:
         # the prefix keeps a name like "concat:x" from being taken for an address
         return av.open(
             f"file:{path.absolute()}", "r", options=_OPEN_OPTIONS, metadata_errors="replace"
         )
+    except MemoryError:
+        raise
     except av.FFmpegError as error:
         raise UnreadableVideo(
             f"not a video, or damaged from its beginning ({error.strerror or type(error).__name__}): "
@@ -541,7 +564,7 @@ def describe(container: InputContainer, stream: VideoStream, geometry: Geometry)
         duration_seconds=max(0.0, duration),
         width=geometry.width,
         height=geometry.height,
-        fps=float(stream.average_rate or stream.guessed_rate or 0),
+        fps=max(0.0, float(stream.average_rate or stream.guessed_rate or 0)),
         codec=codec_name(stream),
     )
 
@@ -578,6 +601,15 @@ def count_nal_length_bytes(stream: VideoStream) -> int:
     """How many bytes tell the length of an H.264 NAL unit; 0 where start codes divide them."""
     extradata = stream.codec_context.extradata or b""
     return (extradata[4] & 3) + 1 if len(extradata) > 4 and extradata[0] == 1 else 0
+
+
+def _has_room() -> bool:
+    """Whether there is memory left for packets of any sensible size."""
+    try:
+        np.empty(_SENSIBLE_PACKET_BYTES, np.uint8)  # not written to, so nothing is really taken
+    except MemoryError:
+        return False
+    return True
 
 
 def _is_cover(stream: VideoStream) -> bool:

@@ -1,0 +1,403 @@
+"""What thousands of damaged files do to guarded decoding.
+
+    python -m benchmarks.fuzz --files 5000
+
+A few small videos of different containers and codecs are changed at random (`MUTATIONS`) and decoded under tight
+limits. Each file has to come to an end of its own: decoded, decoded in part, or failed with a reason. An exception that
+escapes, or a file that is never heard of again, makes the command fail. The same seed gives the same files.
+"""
+
+import random
+import struct
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import av
+import numpy as np
+import psutil
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from indexer.decode import Sampling
+from indexer.thumbnails import ThumbnailRequest
+from indexer.workers import DecodePool, DecodeRequest, Event, Failed, Finished
+from models.preprocess import Preprocessing
+from models.runtime import num_cores
+
+_STEPS = Preprocessing(None, (64, 64), None, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+LIMITS = DecodeRequest(
+    Sampling("uniform", 5.0),
+    "pyav",
+    _STEPS,
+    stall_seconds=10.0,
+    thumbnails=ThumbnailRequest(every_seconds=1.0, width=96),
+    memory_mb=512,
+    cpu_seconds=20,
+    longest_seconds=3600.0,
+)
+"""Tight: every file is two seconds of 160 x 120."""
+_SOURCES: dict[str, tuple[str, dict[str, str]]] = {
+    "h264.mp4": ("libx264", {}),
+    "h264_index_first.mp4": ("libx264", {"movflags": "faststart"}),
+    "h264_fragments.mp4": ("libx264", {"movflags": "frag_keyframe+empty_moov"}),
+    "hevc.mov": ("libx265", {}),
+    "av1.mp4": ("libsvtav1", {}),
+    "vp9.mkv": ("libvpx-vp9", {}),
+    "h264.mkv": ("libx264", {}),
+    "vp8.webm": ("libvpx", {}),
+    "mpeg4.avi": ("mpeg4", {}),
+    "mjpeg.avi": ("mjpeg", {}),
+    "mpeg2.ts": ("mpeg2video", {}),
+    "h264.ts": ("libx264", {}),
+    "mpeg2.mpg": ("mpeg2video", {}),
+    "flv1.flv": ("flv", {}),
+    "wmv2.wmv": ("wmv2", {}),
+    "theora.ogv": ("libtheora", {}),
+    "mpeg2.mxf": ("mpeg2video", {}),
+    "ffv1.nut": ("ffv1", {}),
+}
+_CODEC_OPTIONS = {
+    "libx264": {"preset": "veryfast"},
+    "libx265": {"preset": "ultrafast", "x265-params": "log-level=none"},
+    "libsvtav1": {"preset": "12"},
+    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8"},
+}
+_REASONS = {
+    "crashed on it": "crash",
+    "exit code": "crash",
+    "killed from outside": "crash",
+    "gave no frame": "stall",
+    "need more than": "memory",
+    "processor time": "cpu",
+    "made no sense": "nonsense",
+    "of messages": "printing",
+    "decoding raised": "exception",
+}
+KINDS = ("whole", "partial", "unreadable", *dict.fromkeys(_REASONS.values()))
+_CHUNK_FILES = 250
+
+Mutation = Callable[[bytearray, random.Random], None]
+
+
+@dataclass(slots=True)
+class Report:
+    """What came of a run."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    """Files by kind, see `KINDS`."""
+    examples: dict[str, str] = field(default_factory=dict)
+    """A reason of each kind, with the name of its file."""
+    escaped: list[str] = field(default_factory=list)
+    """Exceptions that came out of the pool, and files that were never heard of again."""
+    num_replaced: int = 0
+    """Child processes."""
+    rss_mb: list[float] = field(default_factory=list)
+    """Resident memory of this process, at the start and after each tenth."""
+    longest_silence_seconds: float = 0.0
+    """Between two events."""
+    seconds: float = 0.0
+
+    @property
+    def num_files(self) -> int:
+        """That came to an end."""
+        return sum(self.outcomes.values())
+
+
+# ---------------------------------------------------------------- material
+
+
+def write_sources(folder: Path) -> list[Path]:
+    """Small videos of all kinds that this build of FFmpeg can write."""
+    paths = []
+    for name, (codec, options) in _SOURCES.items():
+        try:
+            av.codec.Codec(codec, "w")
+        except av.codec.codec.UnknownCodecError:
+            continue
+        paths.append(folder / name)
+        _write(paths[-1], codec, options)
+    return paths
+
+
+def _write(path: Path, codec: str, options: dict[str, str]) -> None:
+    """Two seconds of moving gradients."""
+    rows, columns = np.mgrid[:120, :160]
+    with av.open(str(path), "w", options=options) as output:
+        stream: Any = output.add_stream(codec, rate=25, options=_CODEC_OPTIONS.get(codec, {}))
+        stream.width, stream.height = 160, 120
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        stream.codec_context.gop_size = 12
+        for number in range(50):
+            planes = [rows * 2 + number * 5, columns + number * 3, rows + columns - number * 4]
+            image = np.stack(planes, axis=-1).astype(np.uint8)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts = number
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode())
+
+
+# ---------------------------------------------------------------- mutations
+
+
+def _position(data: bytearray, chance: random.Random) -> int:
+    """Half of the time where headers and indices are."""
+    size = len(data)
+    where = chance.choice(["anywhere", "anywhere", "begin", "end"])
+    if where == "begin":
+        return chance.randrange(min(size, 1024))
+    if where == "end":
+        return size - 1 - chance.randrange(min(size, 3072))
+    return chance.randrange(size)
+
+
+def _block(data: bytearray, chance: random.Random) -> slice:
+    start = _position(data, chance)
+    return slice(start, start + chance.choice([1, 8, 64, 512, 4096]))
+
+
+def flip_bits(data: bytearray, chance: random.Random) -> None:
+    """1 to 300 single bits."""
+    for _ in range(chance.choice([1, 3, 10, 50, 300])):
+        data[_position(data, chance)] ^= 1 << chance.randrange(8)
+
+
+def zero_block(data: bytearray, chance: random.Random) -> None:
+    """What a disk gives for sectors it has lost."""
+    block = _block(data, chance)
+    data[block] = bytes(len(data[block]))
+
+
+def randomise_block(data: bytearray, chance: random.Random) -> None:
+    """Noise."""
+    block = _block(data, chance)
+    data[block] = chance.randbytes(len(data[block]))
+
+
+def truncate(data: bytearray, chance: random.Random) -> None:
+    """An interrupted copy."""
+    del data[max(1, chance.randrange(len(data))) :]
+
+
+def cut_out(data: bytearray, chance: random.Random) -> None:
+    """What comes after it moves forward."""
+    del data[_block(data, chance)]
+    if not data:
+        data += b"\0"
+
+
+def duplicate_block(data: bytearray, chance: random.Random) -> None:
+    """What comes after it moves back."""
+    block = _block(data, chance)
+    data[block.start : block.start] = data[block] * chance.choice([1, 2, 50])
+
+
+def swap_blocks(data: bytearray, chance: random.Random) -> None:
+    """Two pieces of the same length change places."""
+    length = chance.choice([4, 64, 1024])
+    if len(data) > 2 * length:
+        a, b = (chance.randrange(len(data) - length) for _ in range(2))
+        data[a : a + length], data[b : b + length] = (
+            data[b : b + length],
+            data[a : a + length],
+        )
+
+
+def edit_number(data: bytearray, chance: random.Random) -> None:
+    """A field of 1, 2, 4 or 8 bytes becomes an extreme."""
+    size = chance.choice([1, 2, 4, 4, 4, 8])
+    ones = (1 << 8 * size) - 1
+    value = chance.choice([0, 1, ones, ones >> 1, (ones >> 1) + 1, ones - 7, len(data) & ones])
+    start = _position(data, chance)
+    data[start : start + size] = value.to_bytes(size, chance.choice(["big", "little"]))
+
+
+def edit_box_size(data: bytearray, chance: random.Random) -> None:
+    """The length of a piece that has a name, as in MP4, AVI and QuickTime; the name is four letters."""
+    names = [
+        start
+        for start in range(4, min(len(data), 20_000) - 4)
+        if data[start : start + 4].isalpha() and data[start : start + 4].isascii()
+    ]
+    if names:
+        start = chance.choice(names)
+        (size,) = struct.unpack(">I", data[start - 4 : start])
+        new = chance.choice([0, 1, 7, 8, size - 1, size + 1, size * 2, 0x7FFFFFFF, 0xFFFFFFFF])
+        data[start - 4 : start] = struct.pack(">I", new & 0xFFFFFFFF)
+
+
+MUTATIONS: tuple[Mutation, ...] = (
+    flip_bits,
+    zero_block,
+    randomise_block,
+    truncate,
+    cut_out,
+    duplicate_block,
+    swap_blocks,
+    edit_number,
+    edit_box_size,
+)
+
+
+def mutate(sources: Sequence[bytes], chance: random.Random) -> bytes:
+    """One of the files after one to four changes, now and then with the second half of another."""
+    data = bytearray(chance.choice(sources))
+    if chance.random() < 0.08:
+        other = chance.choice(sources)
+        data[chance.randrange(len(data)) :] = other[chance.randrange(len(other)) :]
+    for _ in range(chance.choice([1, 1, 2, 4])):
+        chance.choice(MUTATIONS)(data, chance)
+    return bytes(data)
+
+
+def _write_chunks(
+    sources: Sequence[Path], folder: Path, num_files: int, seed: int
+) -> Iterator[list[Path]]:
+    """Damaged files, a chunk at a time; each is removed before the next."""
+    contents = [source.read_bytes() for source in sources]
+    for begin in range(0, num_files, _CHUNK_FILES):
+        paths = []
+        for number in range(begin, min(num_files, begin + _CHUNK_FILES)):
+            paths.append(folder / f"{number}.mp4")
+            paths[-1].write_bytes(mutate(contents, random.Random(f"{seed} {number}")))
+        yield paths
+        for path in paths:
+            path.unlink()
+
+
+# ---------------------------------------------------------------- the run
+
+
+def classify(event: Finished | Failed) -> str:
+    """One of `KINDS`."""
+    if isinstance(event, Finished):
+        return "partial" if event.problem else "whole"
+    return next(
+        (kind for words, kind in _REASONS.items() if words in event.reason),
+        "unreadable",
+    )
+
+
+def run(
+    *,
+    num_files: int,
+    seed: int = 0,
+    workers: int = 2,
+    backend: str = "pyav",
+    keep: Path | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Report:
+    """Damages and decodes files.
+
+    Args:
+        num_files: how many.
+        seed: of the damage.
+        workers: child processes.
+        backend: one of `indexer.decode.BACKENDS`.
+        keep: a folder for the files that were not decoded and are not simply unreadable; None keeps none.
+        tell: called with a line now and then.
+    """
+    report = Report()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        sources = write_sources(folder)
+        report.rss_mb.append(_rss_mb())
+        begin = time.monotonic()
+        for paths in _write_chunks(sources, folder, num_files, seed):
+            _decode(paths, replace(LIMITS, backend=backend), workers, report, keep)
+            if report.num_files + len(report.escaped) >= len(report.rss_mb) * num_files / 10:
+                report.rss_mb.append(_rss_mb())
+                tell(f"{report.num_files} files, {report.rss_mb[-1]:.0f} MB")
+        report.seconds = time.monotonic() - begin
+    return report
+
+
+def _decode(
+    paths: list[Path], request: DecodeRequest, workers: int, report: Report, keep: Path | None
+) -> None:
+    missing = set(range(len(paths)))
+    with DecodePool(request, workers=workers) as pool:
+        try:
+            for event in _timed(pool.decode(paths), report):
+                if isinstance(event, Finished | Failed):
+                    missing.remove(event.job)
+                    _count(event, paths[event.job], report, keep)
+        except Exception as error:  # what this command is there to find
+            report.escaped.append(f"{type(error).__name__}: {error}")
+        report.num_replaced += max(0, pool.num_started - workers)
+    report.escaped += [f"no end of {paths[job].name}" for job in missing]
+
+
+def _timed(events: Iterator[Event], report: Report) -> Iterator[Event]:
+    heard_at = time.monotonic()
+    for event in events:
+        silence = time.monotonic() - heard_at
+        report.longest_silence_seconds = max(report.longest_silence_seconds, silence)
+        yield event
+        heard_at = time.monotonic()
+
+
+def _count(event: Finished | Failed, path: Path, report: Report, keep: Path | None) -> None:
+    kind = classify(event)
+    report.outcomes[kind] += 1
+    if kind not in ("whole", "partial", "unreadable"):
+        assert isinstance(event, Failed)
+        report.examples.setdefault(kind, f"{path.stem}: {event.reason} | {event.detail[-300:]}")
+        if keep is not None:
+            (keep / f"{kind}-{path.stem}").write_bytes(path.read_bytes())
+
+
+def _rss_mb() -> float:
+    return float(psutil.Process().memory_info().rss) / 1e6
+
+
+def table(report: Report) -> Table:
+    """All figures."""
+    out = Table(title="damaged files", box=None, show_header=False)
+    out.add_row("files", str(report.num_files))
+    for kind in KINDS:
+        out.add_row(f"  {kind}", str(report.outcomes[kind]))
+    out.add_row("exceptions and files without an end", str(len(report.escaped)))
+    out.add_row("children replaced", str(report.num_replaced))
+    out.add_row("longest wait for an event, s", f"{report.longest_silence_seconds:.1f}")
+    out.add_row("memory of the parent, MB", " ".join(f"{each:.0f}" for each in report.rss_mb))
+    out.add_row("files a second", f"{report.num_files / report.seconds:.1f}")
+    return out
+
+
+def main(
+    files: Annotated[int, typer.Option(min=1, help="How many damaged files.")] = 5000,
+    seed: Annotated[int, typer.Option(help="Of the damage.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Child processes; 0: one per core.")] = 0,
+    decoder: Annotated[str, typer.Option(help="pyav or decord.")] = "pyav",
+    keep: Annotated[
+        Path | None, typer.Option(help="Folder for files that crash, hang or need too much.")
+    ] = None,
+) -> None:
+    """Decode damaged files and print what came of them; exit code 1 where anything escaped."""
+    console = Console()
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+    report = run(
+        num_files=files,
+        seed=seed,
+        workers=workers or num_cores(),
+        backend=decoder,
+        keep=keep,
+        tell=console.print,
+    )
+    console.print(table(report))
+    for kind, example in report.examples.items():
+        console.print(f"{kind}: {example}", markup=False)
+    for escaped in report.escaped:
+        console.print(f"escaped: {escaped}", markup=False)
+    raise typer.Exit(bool(report.escaped))
+
+
+if __name__ == "__main__":
+    typer.run(main)
