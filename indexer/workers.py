@@ -257,7 +257,8 @@ class _Child:
         self.process = context.Process(
             target=serve, args=(theirs, request), daemon=True, name="decoder"
         )
-        self.process.start()
+        with _without_main():
+            self.process.start()
         theirs.close()
         self.printed = _Printed()
         if sys.platform != "win32":
@@ -515,6 +516,20 @@ def _text(value: object) -> str:
 def _printable(text: str, *, lines: bool = False) -> str:
     """Nothing that would move a cursor or turn the direction of writing; spaces stand for it."""
     return "".join(each if each.isprintable() or (lines and each == "\n") else " " for each in text)
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Children started inside do not import the main module again, which may be a person's script: they need nothing
+    of it, it can take seconds, and a script without ``if __name__ == "__main__"`` would start itself anew.
+    """
+    main = sys.modules["__main__"]
+    names = {name: vars(main).pop(name) for name in ("__spec__", "__file__") if name in vars(main)}
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        vars(main).update(names)
 
 
 def _process_context() -> Any:

@@ -441,8 +441,14 @@ def test_a_child_that_says_more_than_it_was_asked_does_not_harm_the_next_file(
     video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def talks_on(connection: Any, *_: object) -> None:
-        say(connection, "failed", {"reason": "not a video", "transient": False})
-        say(connection, "failed", {"reason": "nor is the next one", "transient": False})
+        both = b""
+        for reason in ("not a video", "nor is the next one"):
+            values = {"reason": reason, "transient": False}
+            message = json.dumps({"kind": "failed", "values": values}).encode()
+            both += len(message).to_bytes(4, "big") + message
+        os.write(
+            connection.fileno(), both
+        )  # at once, so that the second is there when the first is read
 
     misbehave_on(monkeypatch, {"bad.mp4": talks_on})
     with DecodePool(request(), workers=1) as pool:

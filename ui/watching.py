@@ -1,6 +1,7 @@
 """Watching for a person at a terminal, or for a service: a line for each run, and for whatever it waits for."""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -58,12 +59,13 @@ def run_watch(
         LocaliserError: the localiser cannot be loaded, or does not fit.
     """
     console = console or Console()
-    roots = _roots(paths, index_dir)
+    config = _sampled_alike(config, index_dir)
+    roots = _roots(paths, index_dir, config)
     indexing = _Indexing(roots, index_dir, encoder, config, console)
     indexing.check()
     with contextlib.suppress(KeyboardInterrupt), _sigterm_is_ctrl_c():
         indexing.tell(
-            f"watching {', '.join(map(str, roots))} · index: {index_dir} · Ctrl-C ends it"
+            f"watching {', '.join(map(str, outermost(roots)))} · index: {index_dir} · Ctrl-C ends it"
         )
         watch(
             roots,
@@ -78,20 +80,31 @@ def run_watch(
     indexing.tell("stopped. What is indexed is kept; the same command goes on from here.")
 
 
-def _roots(paths: Sequence[Path], index_dir: Path) -> list[Path]:
-    """What to watch, absolute, none below another."""
-    if not paths:
-        return outermost(known_roots(index_dir))
-    roots = [path.expanduser().absolute() for path in paths]
-    missing = [root for root in roots if not root.exists()]
-    if missing:
-        known = set(known_roots(index_dir)) if IndexLayout.of(index_dir).manifest.exists() else ()
-        for root in missing:
-            if root not in known:
-                raise ConfigError(
-                    f"{root} does not exist: check the path, or plug its disk in once and index it"
-                )
-    return outermost(roots)
+def _sampled_alike(config: Config, index_dir: Path) -> Config:
+    """The configuration with the sampling of the index, where there is one: it may have been made with --keyframes."""
+    layout = IndexLayout.of(index_dir)
+    if not layout.manifest.exists():
+        return config
+    same = config.indexer.model_copy(update={"sampling": read_manifest(layout).sampling})
+    return config.model_copy(update={"indexer": same})
+
+
+def _roots(paths: Sequence[Path], index_dir: Path, config: Config) -> list[Path]:
+    """What to watch, absolute: what was asked for, and folders of the index below it, whose disks come and go."""
+    exists = IndexLayout.of(index_dir).manifest.exists()
+    known = known_roots(index_dir) if exists or not paths else []
+    asked = [Path(os.path.abspath(path.expanduser())) for path in paths] or known
+    for root in asked:
+        if root not in known and not root.exists():
+            raise ConfigError(f"{root} does not exist: check the path, or plug its disk in")
+    outer = outermost(asked)
+    inner = [
+        root
+        for root in known
+        if not set(outer).isdisjoint(root.parents)
+        and root.suffix.lower().removeprefix(".") not in config.indexer.extensions
+    ]
+    return sorted([*outer, *inner])
 
 
 @contextmanager
@@ -162,7 +175,7 @@ class _Indexing:
 
     def index(self, paths: Sequence[Path]) -> None:
         """One run, which the library page shows like any other; told in a line."""
-        with recorded(self.index_dir, self.roots, encoder=self.encoder) as recorder:
+        with recorded(self.index_dir, outermost(self.roots), encoder=self.encoder) as recorder:
             layout = IndexLayout.of(self.index_dir)
             models = self.load(layout)
             self.add_libraries(layout, models)

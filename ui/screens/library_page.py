@@ -149,7 +149,14 @@ def totals_text(totals: Totals, status: Mapping[str, Any] | None) -> str:
 _ADVICE = (
     ("crashed on it", "Play it to the end in a player; if that works, transcode it to H.264."),
     ("gave no frame", "Check its disk, or transcode it to H.264, then retry."),
-    ("do not fit in memory", "Transcode it to a smaller picture, then retry."),
+    (
+        "of memory",
+        "Transcode it to a smaller picture, then retry, or raise indexer.decode_memory_mb.",
+    ),
+    (
+        "of processor time",
+        "Transcode it to H.264, then retry, or raise indexer.decode_cpu_seconds.",
+    ),
     ("cannot be read", "Check its permissions and its disk, then retry."),
     ("decoder", "Transcode it to H.264, then retry; if it plays elsewhere, please report it."),
 )
