@@ -123,8 +123,9 @@ def scan(
         roots: folders or single files; relative ones count from the working directory.
         extensions: lower case with the dot; matched in any case.
         follow_symlinks: False passes links over, below the roots.
-        libraries: roots that are known. One that does not exist is offline (a disk not plugged in);
-            what does not exist below one that does, and is not empty, is gone.
+        libraries: roots that are known. One that does not exist is offline (a disk not plugged in),
+            and so is a folder among them that lies below another, also where it is empty; what does
+            not exist below one that does, and is not empty, is gone.
 
     Raises:
         ConfigError: a root that is neither does not exist, or its name is not valid UTF-8.
@@ -136,19 +137,17 @@ def scan(
             raise ConfigError(f"{_printable(str(root))}: the name is not valid UTF-8; rename it")
         if os.path.lexists(root):
             walk.enter_root(str(root))
-        elif (library := _library_of(root, libraries)) is None:
+        elif (library := walk.library_of(root, libraries)) is None:
             raise ConfigError(f"{root} does not exist: check the path, or plug its disk in")
         elif library == root or _is_away(library):
             walk.report_away(root)
+    for library in libraries:
+        if not set(absolute).isdisjoint(library.parents) and walk.is_folder_away(library):
+            walk.report_away(library)
     walk.run()
     files = sorted(walk.files.values(), key=lambda file: file.path)
     problems = sorted(walk.problems, key=lambda problem: problem.path)
     return Scan(absolute, tuple(files), tuple(problems), tuple(sorted(set(walk.offline))))
-
-
-def _library_of(path: Path, libraries: Collection[Path]) -> Path | None:
-    """The innermost library that holds a path."""
-    return next((each for each in (path, *path.parents) if each in libraries), None)
 
 
 def _is_away(folder: Path) -> bool:
@@ -210,6 +209,23 @@ def plan(
         unreadable=tuple(unreadable),
         problems=found.problems,
     )
+
+
+def differing(catalog: Catalog, found: Scan, *, attempts: int = 1) -> list[Path]:
+    """Paths that a plan would do something about, told by size and time alone: no file is opened.
+
+    Args:
+        catalog: read, never written.
+        found: a scan of the roots.
+        attempts: as in :func:`plan`.
+
+    Raises:
+        IndexDirectoryError: the catalogue cannot be read.
+    """
+    known = {file.stamp.path: file for root in found.roots for file in catalog.files_under(root)}
+    changed, _ = _split_unchanged(found.files, known, _Due(False, frozenset(), attempts))
+    gone, _ = _split_missing(found, known)
+    return sorted([*(file.path for file in changed), *gone])
 
 
 def fast_hash(path: Path) -> str:
@@ -277,6 +293,21 @@ class _Walk:
         """Put a root on the list."""
         root = _Place(path, os.path.realpath(path))
         (self._folders if root.path == root.real else self._links).append(root)
+
+    def library_of(self, path: Path, libraries: Collection[Path]) -> Path | None:
+        """The innermost library that holds a path; for a video that is one itself, the folder around it."""
+        holding = [each for each in (path, *path.parents) if each in libraries]
+        if len(holding) > 1 and holding[0] == path and self._is_video(str(path)):
+            return holding[1]
+        return holding[0] if holding else None
+
+    def is_folder_away(self, library: Path) -> bool:
+        """Whether a library below another is a folder that is missing or empty: its disk is not plugged in."""
+        if self._is_video(str(library)):  # indexed by itself once; gone like any other file
+            return False
+        if not os.path.lexists(library):
+            return True
+        return os.path.isdir(library) and os.access(library, os.R_OK) and _is_away(library)
 
     def report_away(self, root: Path) -> None:
         """Keep what is known at and below a root that is not there."""

@@ -116,3 +116,25 @@ class IndexerSettings(BaseModel):
         if any(ending != ending.lower().lstrip(".") for ending in self.extensions):
             raise ValueError('extensions are written in lower case without the dot, such as "mp4"')
         return self
+
+
+class WatchSettings(BaseModel):
+    """The ``[watch]`` section of config.toml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    settle_seconds: float = Field(
+        default=5.0,
+        gt=0,
+        le=3600,
+        description="seconds a file has to keep its size and time of change before it is indexed",
+    )
+    rescan_minutes: float = Field(
+        default=60.0,
+        gt=0,
+        description="minutes between two looks at everything: the system may drop events",
+    )
+    force_polling: bool = Field(
+        default=False,
+        description="look for changes every few seconds instead of being told; for network drives",
+    )

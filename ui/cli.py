@@ -77,6 +77,35 @@ def index(
         raise typer.Exit(1)
 
 
+@app.command()
+def watch(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Folders of videos, or single files.", show_default="all the index knows"
+        ),
+    ] = None,
+    index_dir: IndexOption = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(help='Hub id, local folder, or "bundled".', show_default="as in config.toml"),
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Keep the index in line with folders: a file is indexed once it has stopped growing. Ctrl-C ends it."""
+    from ui.config import read_config
+    from ui.watching import run_watch
+
+    settings = read_config(config)
+    run_watch(
+        paths or [],
+        settings.index_path(index_dir),
+        encoder=encoder,
+        config=settings,
+        **settings.watch.model_dump(),
+    )
+
+
 def _sampled(settings: "Config", keyframes: bool) -> "Config":
     sampling = {"sampling": "keyframes"} if keyframes else {}
     return settings.model_copy(update={"indexer": settings.indexer.model_copy(update=sampling)})

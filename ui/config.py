@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from indexer.settings import IndexerSettings
+from indexer.settings import IndexerSettings, WatchSettings
 from models.settings import ModelSettings
 from search.settings import SearchSettings
 from storage.errors import ConfigError
@@ -30,6 +30,7 @@ class Config(BaseSettings):
     )
     models: ModelSettings = ModelSettings()
     indexer: IndexerSettings = IndexerSettings()
+    watch: WatchSettings = WatchSettings()
     storage: StorageSettings = StorageSettings()
     search: SearchSettings = SearchSettings()
 

@@ -322,7 +322,12 @@ class Recorder:
 
 @contextmanager
 def recorded(
-    index_dir: Path, paths: Sequence[Path], *, encoder: str | None = None, retry: bool = False
+    index_dir: Path,
+    paths: Sequence[Path],
+    *,
+    encoder: str | None = None,
+    retry: bool = False,
+    doing: str = "scanonce index",
 ) -> Iterator[Recorder]:
     """Around a run of the indexer: how far it is and how it ends can be read by others.
 
@@ -334,7 +339,7 @@ def recorded(
         # a server that was started in the background hands on that interrupts are to be ignored
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.nice(_NICENESS)
-    with writing(IndexLayout.of(index_dir), "scanonce index"):
+    with writing(IndexLayout.of(index_dir), doing):
         yield from _recorded(index_dir, paths, encoder, retry, detached)
 
 

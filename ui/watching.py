@@ -17,7 +17,7 @@ from indexer.pipeline import IndexReport, index_library, make_manifest
 from indexer.pipeline import Progress as IndexProgress
 from indexer.watch import RESCAN_MINUTES, SETTLE_SECONDS, Survey, watch
 from storage.catalog import Catalog
-from storage.errors import ConfigError
+from storage.errors import ConfigError, IndexDirectoryError
 from storage.layout import IndexLayout, Manifest, create_or_check, read_manifest
 from storage.writer import owner
 from ui.config import Config
@@ -91,8 +91,9 @@ def _sampled_alike(config: Config, index_dir: Path) -> Config:
 
 def _roots(paths: Sequence[Path], index_dir: Path, config: Config) -> list[Path]:
     """What to watch, absolute: what was asked for, and folders of the index below it, whose disks come and go."""
-    exists = IndexLayout.of(index_dir).manifest.exists()
-    known = known_roots(index_dir) if exists or not paths else []
+    known: list[Path] = []
+    with contextlib.suppress(IndexDirectoryError) if paths else contextlib.nullcontext():
+        known = known_roots(index_dir)
     asked = [Path(os.path.abspath(path.expanduser())) for path in paths] or known
     for root in asked:
         if root not in known and not root.exists():
@@ -175,7 +176,10 @@ class _Indexing:
 
     def index(self, paths: Sequence[Path]) -> None:
         """One run, which the library page shows like any other; told in a line."""
-        with recorded(self.index_dir, outermost(self.roots), encoder=self.encoder) as recorder:
+        roots = outermost(self.roots)
+        with recorded(
+            self.index_dir, roots, encoder=self.encoder, doing="scanonce watch"
+        ) as recorder:
             layout = IndexLayout.of(self.index_dir)
             models = self.load(layout)
             self.add_libraries(layout, models)
@@ -235,7 +239,7 @@ class _Indexing:
             self.tell(f"{problem.path}: {problem.reason}")
         told = {
             f"indexed ({clock(counts.video_seconds)})": counts.indexed + counts.partial,
-            "there already under another name or time": counts.skipped,
+            "there already": counts.skipped,
             "gone and forgotten": counts.forgotten,
             "failed": counts.failed,
         }

@@ -1,0 +1,354 @@
+"""`scanonce watch` as a person runs it: real films, real events, a real index."""
+
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+import indexer.watch
+import ui.jobs
+import ui.watching
+from indexer.pipeline import IndexReport, index_library
+from indexer.settings import IndexerSettings
+from indexer.workers import DecodePool
+from storage.catalog import Catalog, RunCounts
+from storage.errors import ConfigError, EncoderError, IndexDirectoryError, ManifestMismatch
+from storage.layout import IndexLayout
+from storage.settings import StorageSettings
+from storage.writer import writing
+from tests.colours import ColourEncoder, write_film
+from ui.config import Config
+from ui.indexing import LoadedModels
+from ui.watching import run_watch
+
+ROOT = Path(__file__).parents[1]
+CONFIG = Config(indexer=IndexerSettings(decode_workers=1, thumbnail_seconds=0.0))
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> Path:
+    folder = tmp_path / "films"
+    write_film(folder / "a.mp4", [("red", 4)])
+    return folder
+
+
+@pytest.fixture
+def index_dir(tmp_path: Path) -> Path:
+    return tmp_path / "index"
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Colours instead of an encoder, and all that takes seconds takes less."""
+    monkeypatch.setattr(ui.watching, "load_models", lambda *_, **__: _colours())
+    for name in ("_TICK_SECONDS", "_CHECK_SECONDS", "_BUSY_SECONDS", "_FIRST_PAUSE_SECONDS"):
+        monkeypatch.setattr(indexer.watch, name, 0.1)
+    monkeypatch.setattr(indexer.watch, "_STEP_MILLISECONDS", 20)
+
+
+def _colours() -> LoadedModels:
+    return LoadedModels(ColourEncoder(), None)
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files that were given to the decoder, in order."""
+    names: list[str] = []
+    real = DecodePool.decode
+
+    def decode(self: DecodePool, paths: list[Path]) -> object:
+        names.extend(path.name for path in paths)
+        return real(self, paths)
+
+    monkeypatch.setattr(DecodePool, "decode", decode)
+    return names
+
+
+@contextmanager
+def watching(index_dir: Path, *roots: Path, settle_seconds: float = 0.5) -> Iterator[io.StringIO]:
+    """Watches in a thread; what it prints."""
+    stop = threading.Event()
+    printed = io.StringIO()
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            run_watch(
+                roots,
+                index_dir,
+                encoder=None,
+                config=CONFIG,
+                settle_seconds=settle_seconds,
+                console=Console(file=printed, width=400),
+                stop=stop,
+            )
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield printed
+    finally:
+        stop.set()
+        thread.join(60)
+    assert not thread.is_alive()
+    assert not failed, failed
+
+
+def known(index_dir: Path) -> set[str]:
+    """Names of the files a search can find something in."""
+    layout = IndexLayout(index_dir)
+    if not layout.catalog.exists():
+        return set()
+    with Catalog.open(layout.catalog) as catalog:
+        return {path.name for video in catalog.videos() for path in video.paths}
+
+
+def wait_for(is_so: Callable[[], bool], printed: io.StringIO | None = None) -> None:
+    until = time.monotonic() + 120
+    while not is_so():
+        assert time.monotonic() < until, printed.getvalue() if printed else "it did not happen"
+        time.sleep(0.05)
+
+
+def test_a_film_copied_in_slowly_is_decoded_once_and_whole(
+    films: Path, index_dir: Path, tmp_path: Path, decoded: list[str]
+) -> None:
+    film = write_film(tmp_path / "b.mkv", [("blue", 6), ("green", 6)]).read_bytes()
+    with watching(index_dir, films, settle_seconds=1.5) as printed:
+        wait_for(lambda: known(index_dir) == {"a.mp4"}, printed)
+        with (films / "b.mkv").open("wb") as file:
+            for start in range(0, len(film), len(film) // 12 + 1):
+                file.write(film[start : start + len(film) // 12 + 1])
+                file.flush()
+                time.sleep(0.2)  # 2.4 s together, more than it takes to settle
+        wait_for(lambda: known(index_dir) == {"a.mp4", "b.mkv"}, printed)
+    assert decoded == ["a.mp4", "b.mkv"]
+    with Catalog.open(IndexLayout(index_dir).catalog) as catalog:
+        assert [video.state for video in catalog.videos()] == ["indexed", "indexed"]
+        assert catalog.videos()[1].duration_seconds == pytest.approx(12, abs=0.2)
+        assert [library.root for library in catalog.libraries()] == [films]
+        assert {run.outcome for run in catalog.runs()} == {"done"}
+
+
+def test_renaming_moving_and_copying_cost_no_decoding_and_a_deletion_is_followed(
+    films: Path, index_dir: Path, decoded: list[str]
+) -> None:
+    write_film(films / "sub" / "b.mp4", [("blue", 4)])
+    with watching(index_dir, films) as printed:
+        wait_for(lambda: known(index_dir) == {"a.mp4", "b.mp4"}, printed)
+        (films / "a.mp4").rename(films / "sub" / "moved.mp4")
+        wait_for(lambda: known(index_dir) == {"moved.mp4", "b.mp4"}, printed)
+        (films / "sub").rename(films / "renamed")
+        shutil.copy(films / "renamed" / "b.mp4", films / "copy.mp4")
+        wait_for(lambda: known(index_dir) == {"moved.mp4", "b.mp4", "copy.mp4"}, printed)
+        (films / "renamed" / "b.mp4").unlink()
+        wait_for(lambda: known(index_dir) == {"moved.mp4", "copy.mp4"}, printed)
+    assert sorted(decoded) == ["a.mp4", "b.mp4"]
+    with Catalog.open(IndexLayout(index_dir).catalog) as catalog:
+        paths = {path for video in catalog.videos() for path in video.paths}
+    assert paths == {films / "renamed" / "moved.mp4", films / "copy.mp4"}
+
+
+def test_a_restart_picks_up_what_happened_meanwhile(
+    films: Path, index_dir: Path, decoded: list[str]
+) -> None:
+    with watching(index_dir, films) as printed:
+        wait_for(lambda: known(index_dir) == {"a.mp4"}, printed)
+    (films / "a.mp4").rename(films / "renamed.mp4")
+    write_film(films / "b.mp4", [("blue", 4)])
+    with watching(index_dir) as printed:  # no paths: all that the index knows
+        wait_for(lambda: known(index_dir) == {"renamed.mp4", "b.mp4"}, printed)
+    assert decoded == ["a.mp4", "b.mp4"]
+    assert "1 file indexed (0:00:04), 1 file there already" in printed.getvalue()
+
+
+def test_a_root_that_is_unplugged_keeps_its_videos(
+    films: Path, index_dir: Path, tmp_path: Path, decoded: list[str]
+) -> None:
+    with watching(index_dir, films) as printed:
+        wait_for(lambda: known(index_dir) == {"a.mp4"}, printed)
+        films.rename(tmp_path / "unplugged")
+        wait_for(lambda: "is not there now" in printed.getvalue(), printed)
+        write_film(tmp_path / "unplugged" / "b.mp4", [("blue", 4)])
+        (tmp_path / "unplugged").rename(films)
+        wait_for(lambda: known(index_dir) == {"a.mp4", "b.mp4"}, printed)
+    assert decoded == ["a.mp4", "b.mp4"]
+
+
+def test_a_disk_inside_a_library_that_comes_and_goes_is_followed(
+    films: Path, index_dir: Path, tmp_path: Path, decoded: list[str]
+) -> None:
+    disk = films / "disk"
+    write_film(disk / "b.mp4", [("blue", 4)])
+    with watching(index_dir, disk) as printed:
+        wait_for(lambda: known(index_dir) == {"b.mp4"}, printed)
+    with watching(index_dir, films) as printed:
+        wait_for(lambda: known(index_dir) == {"a.mp4", "b.mp4"}, printed)
+        disk.rename(tmp_path / "unplugged")
+        wait_for(lambda: f"{disk} is not there now" in printed.getvalue(), printed)
+        write_film(tmp_path / "unplugged" / "c.mp4", [("green", 4)])
+        (tmp_path / "unplugged").rename(disk)
+        wait_for(lambda: known(index_dir) == {"a.mp4", "b.mp4", "c.mp4"}, printed)
+    assert decoded == ["b.mp4", "a.mp4", "c.mp4"]
+    assert printed.getvalue().count("is not there now") == 1
+
+
+def test_another_writer_is_waited_for(films: Path, index_dir: Path) -> None:
+    layout = IndexLayout(index_dir)
+    with writing(layout, "scanonce forget"), watching(index_dir, films) as printed:
+        wait_for(lambda: "is being written by scanonce forget" in printed.getvalue(), printed)
+        assert known(index_dir) == set()
+        # the lock is this thread's, and the watcher is waited for below
+        threading.Event().wait(0.3)
+        assert printed.getvalue().count("is being written") == 1
+
+
+def test_runs_are_shown_by_the_library_page_with_the_folders_watched(
+    films: Path, index_dir: Path
+) -> None:
+    with watching(index_dir, films) as printed:
+        wait_for(lambda: known(index_dir) == {"a.mp4"}, printed)
+        wait_for(lambda: "1 file indexed" in printed.getvalue(), printed)
+        job = ui.jobs.read(index_dir)
+    assert job is not None
+    assert (job.state, job.paths, job.pid) == ("done", (films,), os.getpid())
+    assert job.counts is not None
+    assert job.counts.indexed == 1
+
+
+def test_broken_files_are_told_and_the_watching_goes_on(films: Path, index_dir: Path) -> None:
+    (films / "garbage.mp4").write_bytes(b"no video" * 100)
+    with watching(index_dir, films) as printed:
+        wait_for(lambda: "1 file failed" in printed.getvalue(), printed)
+        write_film(films / "b.mp4", [("blue", 4)])
+        wait_for(lambda: "b.mp4" in known(index_dir), printed)
+    assert str(films / "garbage.mp4") in printed.getvalue()
+
+
+def test_models_are_loaded_once_and_again_when_the_index_was_given_others(
+    films: Path, index_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[int] = []
+
+    def load(*_: object, **__: object) -> LoadedModels:
+        loaded.append(1)
+        return _colours()
+
+    monkeypatch.setattr(ui.watching, "load_models", load)
+    with watching(index_dir, films) as printed:
+        wait_for(lambda: printed.getvalue().count("1 file indexed") == 1, printed)
+        write_film(films / "b.mp4", [("blue", 4)])
+        wait_for(lambda: printed.getvalue().count("1 file indexed") == 2, printed)
+        assert len(loaded) == 1
+        manifest = IndexLayout(index_dir).manifest
+        manifest.write_text(manifest.read_text().replace('"colours"', '"colours-too"'))
+        write_film(films / "c.mp4", [("green", 4)])
+        wait_for(lambda: printed.getvalue().count("1 file indexed") == 3, printed)
+    assert len(loaded) == 2
+
+
+def test_what_would_stop_every_run_is_an_error_at_once(
+    films: Path, index_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def watch_films(*roots: Path, config: Config = CONFIG) -> None:
+        run_watch(
+            roots, index_dir, encoder=None, config=config, console=Console(file=io.StringIO())
+        )
+
+    with pytest.raises(ConfigError, match="does not exist"):
+        watch_films(tmp_path / "typo")
+    with pytest.raises(IndexDirectoryError, match="no index"):
+        watch_films()
+    index_library(
+        [films],
+        layout=IndexLayout(index_dir),
+        encoder=ColourEncoder(),
+        settings=CONFIG.indexer,
+        storage=StorageSettings(),
+    )
+    faster = CONFIG.indexer.model_copy(update={"sample_fps": 1.0})
+    with pytest.raises(ManifestMismatch, match="sample_fps"):
+        watch_films(films, config=CONFIG.model_copy(update={"indexer": faster}))
+
+    def no_encoder(*_: object, **__: object) -> LoadedModels:
+        raise EncoderError("no such encoder")
+
+    monkeypatch.setattr(ui.watching, "load_models", no_encoder)
+    with pytest.raises(EncoderError):
+        watch_films(films)
+
+
+def test_an_index_of_key_frames_stays_one(films: Path, index_dir: Path) -> None:
+    index_library(
+        [films],
+        layout=IndexLayout(index_dir),
+        encoder=ColourEncoder(),
+        settings=CONFIG.indexer.model_copy(update={"sampling": "keyframes"}),
+        storage=StorageSettings(),
+    )
+    write_film(films / "b.mp4", [("blue", 4)])
+    with watching(index_dir, films) as printed:
+        wait_for(lambda: known(index_dir) == {"a.mp4", "b.mp4"}, printed)
+
+
+def test_the_pause_button_ends_it(
+    films: Path, index_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def paused(*_: object, **__: object) -> IndexReport:
+        return IndexReport(RunCounts(), (), interrupted=True)
+
+    monkeypatch.setattr(ui.watching, "index_library", paused)
+    console = Console(file=io.StringIO(), width=400)
+    run_watch([films], index_dir, encoder=None, config=CONFIG, settle_seconds=0.1, console=console)
+    job = ui.jobs.read(index_dir)
+    assert job is not None
+    assert job.resumable
+
+
+SERVICE = """
+import sys
+from pathlib import Path
+import ui.watching
+from tests.colours import ColourEncoder
+from ui.config import Config
+from ui.indexing import LoadedModels
+ui.watching.load_models = lambda *_, **__: LoadedModels(ColourEncoder(), None)
+ui.watching.run_watch(
+    [Path(sys.argv[1])], Path(sys.argv[2]), encoder=None, config=Config(), settle_seconds=0.2
+)
+"""
+
+
+def test_a_service_manager_ends_it_cleanly(films: Path, index_dir: Path) -> None:
+    """While it waits; in the middle of a run it is the pipeline that keeps what is done."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVICE, films, index_dir],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        while "1 file indexed" not in (line := process.stdout.readline()):
+            assert line, "it ended by itself"
+        process.send_signal(signal.SIGTERM)
+        printed, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 0
+    assert "What is indexed is kept" in printed
+    assert not (index_dir / "writer.json").exists(), "no writer died there"
