@@ -76,6 +76,7 @@ class SearchEngine:
         self._models = models
         self._videos: dict[int, Video] = {}
         self._trained: TrainedLocaliser | None = None
+        self._anchors: LibraryIndex | None = None
         self._take(layout, catalog, encoder)
 
     @classmethod
@@ -337,7 +338,7 @@ class SearchEngine:
         self._features = FeatureStore(layout.features)
         self._no_picture = unit(encoder.encode_texts(BACKGROUND_SENTENCES))
         self._seen = self._change_token()
-        self._open_library()
+        self._open_library(previous=None)
 
     def _change_token(self) -> tuple[int, ...]:
         """Another one where a writer has changed the catalogue or the manifest."""
@@ -354,7 +355,7 @@ class SearchEngine:
         if token == self._seen:
             return False
         self._seen = token
-        self._open_library()
+        self._open_library(previous=self._library)
         return True
 
     def _follow_switch(self, layout: IndexLayout) -> None:
@@ -367,7 +368,8 @@ class SearchEngine:
         self._take(layout, Catalog.open(layout.catalog, read_only=True), encoder)
         before.close()
 
-    def _open_library(self) -> None:
+    def _open_library(self, previous: LibraryIndex | None) -> None:
+        """Opens the library as it is now; what is the same in ``previous`` is taken from there."""
         self.manifest = read_manifest(self._layout)
         self._videos = {video.video_id: video for video in self._catalog.videos(states=SEARCHABLE)}
         self._library = open_library(
@@ -375,6 +377,7 @@ class SearchEngine:
             dim=self.manifest.dim,
             live_videos=list(self._videos),
             load_clips=self._load_clips,
+            previous=previous,
         )
         best, _ = self._library.search(self._no_picture, 1)
         chance = margins(best[:, 0], self._library.background(self._no_picture))
@@ -384,7 +387,6 @@ class SearchEngine:
     def _open_localiser(self) -> None:
         """The localiser that index and settings name, and the library of its anchors where that is searched."""
         settings, manifest = self._settings, self.manifest
-        self._anchors: LibraryIndex | None = None
         self._anchor_store: AnchorStore | None = None
         if manifest.localiser is None or manifest.anchors is None:
             self._trained = None
@@ -403,8 +405,7 @@ class SearchEngine:
             snap_seconds=settings.snap_seconds,
         )
         self._localiser = self._choose_localiser()
-        if settings.retriever == "anchors":
-            self._anchors = self._open_anchors()
+        self._anchors = self._open_anchors() if settings.retriever == "anchors" else None
 
     def _choose_localiser(self) -> Localiser:
         settings = self._settings
@@ -446,6 +447,7 @@ class SearchEngine:
             dim=trained.width,
             live_videos=list(self._videos),
             load_clips=load_anchors,
+            previous=self._anchors,
         )
 
     def _trained_or_fail(self) -> TrainedLocaliser:

@@ -1,14 +1,17 @@
 """The vector index on disk: immutable generations, published by a rename, opened as one library.
 
     vectors/0000000007/
-        base.f16  base_videos.npy  [base.faiss]     most of the library, exact or IVF-PQ
-        delta.f16  delta_videos.npy                 what came since, exact
+        0000000004.f16  0000000004_videos.npy       segments of clips, the oldest first
+        0000000007.f16  0000000007_videos.npy
+        base.faiss                                  IVF-PQ codes of the first segments: the base
         generation.json                             kind, dim, counts, sizes: the last file written
 
-The catalogue is the truth and this is derived from it: ``publish`` brings it in line,
-``open_library`` makes up in memory for what is not published yet, and a damaged generation is
-passed over. The newest complete directory is current; a reader keeps what it has mapped, even after
-a later publish has swept it. One writer at a time.
+Clips behind the base, the delta, are searched exactly; a small library is nothing else. The
+catalogue is the truth and this is derived from it: ``publish`` brings it in line, ``open_library``
+makes up in memory for what is not published yet, and a damaged generation is passed over. The
+newest complete directory is current; a reader keeps what it has mapped, even after a later publish
+has swept it. One writer at a time. Generations share files by hard links, so a new video costs the
+same whatever the library holds.
 """
 
 import logging
@@ -19,31 +22,51 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from storage.errors import IndexDirectoryError, ManifestMismatch
+from storage.generation_info import GenerationInfo, read_info
+from storage.library import LibraryIndex
+from storage.list_fit import ListFit
 from storage.records import MAX_ORDINAL
+from storage.segments import (
+    NOTHING_OPEN,
+    Codes,
+    OpenFiles,
+    Segment,
+    link_file,
+    link_segment,
+    live_rows,
+    num_kept,
+    sync,
+    write_rows,
+)
 from storage.settings import StorageSettings
 from storage.vectors import (
     ClipRows,
     FlatIndex,
     Ids,
-    IndexKind,
     IvfPqIndex,
-    Mask,
-    Scores,
-    best,
-    check_search,
     default_nprobe,
     factory,
     read_codes,
     write_codes,
 )
+
+__all__ = [
+    "Generation",
+    "LibraryIndex",
+    "LoadClips",
+    "newest_generation",
+    "newest_number",
+    "open_library",
+    "publish",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -52,29 +75,11 @@ LoadClips = Callable[[int], NDArray[np.float32]]
 allowed."""
 
 MAX_DEAD_SHARE = 0.2
-"""Of the base: dead clips cost memory and probes, folding costs minutes at a million clips."""
+"""Of all clips: dead ones cost memory and probes, a rebuild costs minutes at a million clips."""
 
+_CODES = "base.faiss"
 _STAGING = "staging-"
 _NUMBER_DIGITS = 10
-
-
-class GenerationInfo(BaseModel):
-    """What ``generation.json`` says."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format: Literal[1] = 1
-    kind: IndexKind
-    dim: int
-    base_clips: int
-    delta_clips: int
-    factory: str | None
-    """FAISS's name of the base, ``None`` where it is flat."""
-    nprobe: int
-    rescore_depth: int
-    created: datetime
-    files: dict[str, int]
-    """Size of every other file in bytes, to notice one that is cut off or missing."""
 
 
 class _Damaged(Exception):
@@ -83,123 +88,67 @@ class _Damaged(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Generation:
-    """One published generation, its files mapped."""
+    """One published generation, its segments mapped."""
 
     path: Path
     number: int
     info: GenerationInfo
-    base: ClipRows
-    delta: ClipRows
-    codes: Any | None
-    """FAISS index of the base, ``None`` where it is flat."""
+    open_files: OpenFiles
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """Its clips; the base first, then the oldest first."""
+        return self.open_files.segments
+
+    @property
+    def codes(self) -> Codes | None:
+        """Those of the base, ``None`` where the index is flat or they were not asked for."""
+        return self.open_files.codes
+
+    @property
+    def base_segments(self) -> tuple[Segment, ...]:
+        """Those that the codes cover."""
+        return self.segments[: self.info.base_segments]
+
+    @property
+    def delta_segments(self) -> tuple[Segment, ...]:
+        """Those that are searched exactly."""
+        return self.segments[self.info.base_segments :]
+
+    @cached_property
+    def base(self) -> ClipRows:
+        """The clips that the codes cover; none where the index is flat."""
+        return ClipRows.joined([segment.rows for segment in self.base_segments], self.info.dim)
+
+    @cached_property
+    def delta(self) -> ClipRows:
+        """The clips that are searched exactly; all of them where the index is flat."""
+        return ClipRows.joined([segment.rows for segment in self.delta_segments], self.info.dim)
 
     @property
     def videos(self) -> Ids:
-        """Ids of all videos it holds, dead ones included, rising."""
-        return np.union1d(self.base.videos, self.delta.videos)
+        """Ids of all videos it holds, dead ones included, in no order."""
+        return np.concatenate([self.base.videos, self.delta.videos])
 
-    def base_index(self) -> FlatIndex | IvfPqIndex:
-        """The base, ready to be searched."""
-        if self.codes is None:
-            return FlatIndex(self.base)
+    def indexes(self) -> list[FlatIndex | IvfPqIndex]:
+        """All it holds, ready to be searched, the base first; it must have been opened with codes."""
         info = self.info
-        return IvfPqIndex(
-            self.base, self.codes, nprobe=info.nprobe, rescore_depth=info.rescore_depth
-        )
-
-
-class LibraryIndex:
-    """A whole library as one `VectorIndex`: each part is searched, dead videos are masked out.
-
-    Rows are those of the parts, one part after the other. ``open_library`` makes it.
-    """
-
-    def __init__(
-        self, parts: Sequence[FlatIndex | IvfPqIndex], live_videos: Ids, *, generation: int
-    ) -> None:
-        """Search parts (at least one, of one dim, no video in two of them) for live videos only."""
-        masks = [part.rows.mask(live_videos) for part in parts]
-        self.generation = generation
-        self.num_videos = sum(int(np.isin(part.rows.videos, live_videos).sum()) for part in parts)
-        self._parts = tuple(parts)
-        self._ends = np.cumsum([len(part) for part in parts])
-        self._live = np.concatenate(masks)
-        self._part_live = [None if mask.all() else mask for mask in masks]
-        self._background: tuple[tuple[int, int], NDArray[np.float32]] | None = None
-
-    @property
-    def kind(self) -> IndexKind:
-        """Kind of the base."""
-        return self._parts[0].kind
-
-    @property
-    def dim(self) -> int:
-        """Length of an embedding."""
-        return self._parts[0].dim
-
-    @property
-    def num_rows(self) -> int:
-        """Rows that a mask covers, those of dead videos included."""
-        return len(self._live)
-
-    def __len__(self) -> int:
-        return int(np.count_nonzero(self._live))
-
-    def mask(self, videos: Iterable[int]) -> Mask:
-        """``[num_rows]`` for ``search``: the clips of these videos. Unknown ids are no error."""
-        wanted = np.fromiter(videos, np.int64)
-        return np.concatenate([part.rows.mask(wanted) for part in self._parts])
-
-    def search(
-        self, queries: NDArray[np.float32], k: int, *, allowed: Mask | None = None
-    ) -> tuple[Scores, Ids]:
-        """The k best live clips of each query; see `VectorIndex.search`."""
-        check_search(self, queries, k, allowed)
-        masks: Sequence[Mask | None] = self._part_live
-        if allowed is not None:
-            masks = np.split(allowed & self._live, self._ends[:-1])
-        found = [
-            part.search(queries, k, allowed=mask)
-            for part, mask in zip(self._parts, masks, strict=True)
-        ]
-        return best(
-            np.concatenate([scores for scores, _ in found], axis=1),
-            np.concatenate([ids for _, ids in found], axis=1),
-            k,
-        )
-
-    def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Embeddings ``[len(rows), dim]`` of rows."""
-        out = np.empty((len(rows), self.dim), np.float32)
-        part_of = np.searchsorted(self._ends, rows, side="right")
-        first = np.concatenate([np.zeros(1, np.int64), self._ends])
-        for number, part in enumerate(self._parts):
-            mine = part_of == number
-            out[mine] = part.gather(rows[mine] - first[number])
-        return out
-
-    def background(
-        self, queries: NDArray[np.float32], sample: int = 4096, seed: int = 0
-    ) -> NDArray[np.float32]:
-        """Scores of the queries against a fixed random sample of the live clips, as a yardstick.
-
-        Returns:
-            ``[num_queries, min(sample, len(self))]``, in no order. The sample is gathered once and
-            kept (8 MB at the defaults and 512 dimensions); after that about a millisecond a query.
-        """
-        if self._background is None or self._background[0] != (sample, seed):
-            live = np.flatnonzero(self._live)
-            chosen = np.random.default_rng(seed).permutation(len(live))[:sample]
-            self._background = (sample, seed), self.gather(live[np.sort(chosen)])
-        clips = self._background[1]
-        # numpy's product takes a second thread past about a thousand rows: measured 20 times slower
-        # when the machine is busy. Pieces of 256 stay on one.
-        pieces = [queries @ clips[start : start + 256].T for start in range(0, len(clips), 256)]
-        return np.concatenate([np.empty((len(queries), 0), np.float32), *pieces], axis=1)
+        exact = [segment.index for segment in self.delta_segments]
+        if info.kind == "flat":
+            return [*exact]
+        assert self.codes is not None
+        codes = self.codes.faiss
+        base = IvfPqIndex(self.base, codes, nprobe=info.nprobe, rescore_depth=info.rescore_depth)
+        return [base, *exact]
 
 
 def open_library(
-    vectors_dir: Path, *, dim: int, live_videos: Iterable[int], load_clips: LoadClips
+    vectors_dir: Path,
+    *,
+    dim: int,
+    live_videos: Iterable[int],
+    load_clips: LoadClips,
+    previous: LibraryIndex | None = None,
 ) -> LibraryIndex:
     """The library as the catalogue has it now, published or not.
 
@@ -211,7 +160,11 @@ def open_library(
         vectors_dir: the directory of the generations.
         dim: length of an embedding.
         live_videos: ids of all searchable videos; any order.
-        load_clips: called for each unpublished video; its errors pass through.
+        load_clips: called for each unpublished video, even where ``previous`` had it: it may have
+            been stored again since. Its errors pass through.
+        previous: a library that was opened before. Files that it has open are taken from it instead
+            of being opened and copied again: at a million clips and one new video, 2 milliseconds
+            instead of 40. It stays as it is, and may be searched meanwhile.
 
     Raises:
         ManifestMismatch: the directory holds embeddings of another length.
@@ -219,14 +172,18 @@ def open_library(
     """
     live = _video_ids(live_videos)
     with _reported(vectors_dir, "read"):
-        current = newest_generation(vectors_dir, dim=dim)
-    known = current.videos if current else np.empty(0, np.int64)
-    missing = np.setdiff1d(live, known)
+        known = previous.open_files if previous else NOTHING_OPEN
+        current = newest_generation(vectors_dir, dim=dim, known=known)
+    missing = _missing(current, live)
     extra = [_checked_clips(load_clips, video, dim) for video in missing.tolist()]
-    rows = ClipRows.of(missing, extra) if extra else _no_rows(dim)
-    parts = [current.base_index(), FlatIndex(current.delta)] if current else []
+    rows = ClipRows.of(missing, extra) if extra else ClipRows.none(dim)
+    if current is None:
+        return LibraryIndex([FlatIndex(rows)], live)
     return LibraryIndex(
-        [*parts, FlatIndex(rows)], live, generation=current.number if current else 0
+        [*current.indexes(), FlatIndex(rows)],
+        live,
+        generation=current.number,
+        open_files=current.open_files,
     )
 
 
@@ -241,10 +198,12 @@ def publish(
 ) -> Generation | None:
     """Bring the index on disk in line with the live videos.
 
-    New videos go to the delta, which costs hard links and a copy of the delta. The base is made
-    anew, from the stored rows, when the delta outgrows it or ``settings.fold_rows``, when over a
-    fifth of it is dead, or when the library passes ``settings.ivf_threshold``. Memory stays bounded
-    by the training sample (`IvfPqIndex.train`).
+    New videos become a segment, joined with the newest ones that they outweigh; the rest is shared
+    with the generation before. When the delta outgrows the base or ``settings.fold_rows``, its clips
+    are added to the base's codes: a second or two, and 151 bytes written for every clip of the base.
+    All is made anew when the library passes ``settings.ivf_threshold``, when the lists no longer fit
+    what they hold (`storage.list_fit`), or when over a fifth of all clips is dead; then memory is
+    bounded by the training sample (`IvfPqIndex.train`).
 
     Args:
         vectors_dir: the directory of the generations; made where missing.
@@ -256,7 +215,8 @@ def publish(
         progress: called after each new video with the number of new videos loaded so far.
 
     Returns:
-        The current generation, new or not; ``None`` for a library that never had a video.
+        The current generation, new or not; ``None`` for a library that never had a video. Its codes
+        may not be open: reading them would cost more than all the rest.
 
     Raises:
         ManifestMismatch: the directory holds embeddings of another length.
@@ -267,22 +227,22 @@ def publish(
     with _reported(vectors_dir, "written"):
         vectors_dir.mkdir(parents=True, exist_ok=True)
         _sweep_staging(vectors_dir)
-        current = newest_generation(vectors_dir, dim=dim)
-        new = np.setdiff1d(live, current.videos if current else np.empty(0, np.int64))
-        if not len(new) and _is_in_order(vectors_dir, current, live, settings):
-            return current
+        current = newest_generation(vectors_dir, dim=dim, with_codes=False)
+        new = _missing(current, live)
+        if not len(new):  # nothing is in a hurry: see to it that all can be read
+            current = newest_generation(vectors_dir, dim=dim)
+            if _is_in_order(vectors_dir, current, live, settings):
+                return current
+            new = _missing(current, live)
         number = newest_number(vectors_dir) + 1
         with _staging(vectors_dir) as folder:
-            fresh = _write_rows(folder, "new", _loaded(new, load_clips, dim, progress), dim)
-            if current is None or _base_is_due(current, len(fresh), live, settings):
-                info = _write_folded(folder, current, fresh, live, settings)
-            else:
-                info = _write_linked(folder, current, fresh, live, settings)
-            _seal(folder, info)
-            os.rename(folder, vectors_dir / f"{number:0{_NUMBER_DIGITS}d}")
-            _sync(vectors_dir)
+            fresh = write_rows(folder, "new", _loaded(new, load_clips, dim, progress), dim)
+            _seal(folder, _Draft(folder, number, current, fresh, live, settings).write())
+            os.rename(folder, vectors_dir / _numbered(number))
+            sync(vectors_dir)
         _sweep_old(vectors_dir, keep={number, current.number if current else number})
-        return newest_generation(vectors_dir, dim=dim)
+        known = current.open_files if current else NOTHING_OPEN
+        return newest_generation(vectors_dir, dim=dim, known=known, with_codes=False)
 
 
 def newest_number(vectors_dir: Path) -> int:
@@ -290,8 +250,21 @@ def newest_number(vectors_dir: Path) -> int:
     return max(_numbers(vectors_dir), default=0)
 
 
-def newest_generation(vectors_dir: Path, *, dim: int) -> Generation | None:
+def newest_generation(
+    vectors_dir: Path,
+    *,
+    dim: int,
+    known: OpenFiles = NOTHING_OPEN,
+    with_codes: bool = True,
+) -> Generation | None:
     """The newest generation that is whole; a warning names each one passed over.
+
+    Args:
+        vectors_dir: the directory of the generations.
+        dim: length of an embedding.
+        known: files that are open already and need not be opened again.
+        with_codes: open the codes, too, so that it can be searched, and codes that FAISS cannot
+            read count as damage. That takes as long as the codes are large (see `read_codes`).
 
     Raises:
         ManifestMismatch: it holds embeddings of another length than ``dim``.
@@ -299,11 +272,13 @@ def newest_generation(vectors_dir: Path, *, dim: int) -> Generation | None:
     numbers = _numbers(vectors_dir)
     for number in reversed(numbers):
         try:
-            return _open_generation(vectors_dir, number, dim)
+            return _open_generation(vectors_dir, number, dim, known, with_codes)
         except _Damaged as error:
             logger.warning("vector index generation %d is passed over: %s", number, error)
     # Publishing twice while we looked sweeps what we saw: look again.
-    return newest_generation(vectors_dir, dim=dim) if _numbers(vectors_dir) != numbers else None
+    if _numbers(vectors_dir) == numbers:
+        return None
+    return newest_generation(vectors_dir, dim=dim, known=known, with_codes=with_codes)
 
 
 def _numbers(vectors_dir: Path) -> list[int]:
@@ -314,27 +289,45 @@ def _numbers(vectors_dir: Path) -> list[int]:
     return sorted(int(n) for n in names if n.isdecimal() and len(n) == _NUMBER_DIGITS)
 
 
-def _open_generation(vectors_dir: Path, number: int, dim: int) -> Generation:
-    path = vectors_dir / f"{number:0{_NUMBER_DIGITS}d}"
+def _numbered(number: int) -> str:
+    return f"{number:0{_NUMBER_DIGITS}d}"
+
+
+def _open_generation(
+    vectors_dir: Path, number: int, dim: int, known: OpenFiles, with_codes: bool
+) -> Generation:
+    path = vectors_dir / _numbered(number)
     try:
-        info = GenerationInfo.model_validate_json((path / "generation.json").read_bytes())
+        info = read_info((path / "generation.json").read_bytes())
         for name, size in info.files.items():
             if (path / name).stat().st_size != size:
                 raise _Damaged(f"{path / name} should have {size} bytes")
-        base, delta = (_map_rows(path, name, info.dim) for name in ("base", "delta"))
-        codes = read_codes(str(path / "base.faiss")) if info.kind == "ivfpq" else None
+        codes = path / _CODES if info.kind == "ivfpq" and with_codes else None
+        files = known.open(path, info.segments, codes, info.dim)
     except (FileNotFoundError, ValueError, EOFError, IndexDirectoryError) as error:
         raise _Damaged(f"{path}: {error}") from error
-    if (len(base), len(delta)) != (info.base_clips, info.delta_clips):
-        raise _Damaged(f"{path} has {len(base)} + {len(delta)} clips, not what it says")
-    if codes is not None and (codes.d, codes.ntotal) != (info.dim, len(base)):
-        raise _Damaged(f"{path / 'base.faiss'} belongs to other clips")
+    generation = Generation(path, number, info, files)
+    _check_counts(generation)
     if info.dim != dim:
         raise ManifestMismatch(
             f"the vector index in {vectors_dir} holds embeddings of {info.dim} dimensions, the "
             f"encoder makes {dim}: use the encoder it was made with, or another index directory"
         )
-    return Generation(path, number, info, base, delta, codes)
+    return generation
+
+
+def _check_counts(generation: Generation) -> None:
+    path, info, codes = generation.path, generation.info, generation.codes
+    clips = [len(segment.rows) for segment in generation.segments]
+    if clips != list(info.segments.values()):
+        raise _Damaged(f"{path} has segments of {clips} clips, not what it says")
+    if codes and (codes.faiss.d, codes.faiss.ntotal) != (info.dim, len(generation.base)):
+        raise _Damaged(f"{path / _CODES} belongs to other clips")
+
+
+def _missing(current: Generation | None, live: Ids) -> Ids:
+    """Live videos that the generation lacks, rising."""
+    return live if current is None else live[~np.isin(live, current.videos)]
 
 
 def _is_in_order(
@@ -344,135 +337,142 @@ def _is_in_order(
     if current is None:
         return newest_number(vectors_dir) == 0
     healthy = current.number == newest_number(vectors_dir)
-    return healthy and not _base_is_due(current, 0, live, settings)
+    return healthy and _step(current, 0, live, settings) == "append"
 
 
-def _base_is_due(current: Generation, fresh: int, live: Ids, settings: StorageSettings) -> bool:
-    """Whether the base is to be made anew, with ``fresh`` clips more than the generation has."""
-    base_live = current.base.count(live)
-    waiting = current.delta.count(live) + fresh
-    dead = len(current.base) - base_live
-    outgrown = current.info.kind == "flat" and base_live + waiting >= settings.ivf_threshold
-    return (
-        dead > MAX_DEAD_SHARE * len(current.base)
-        or waiting > min(settings.fold_rows, base_live)  # a small base is folded cheaply and often
-        or outgrown
-    )
+def _step(
+    current: Generation, fresh: int, live: Ids, settings: StorageSettings
+) -> Literal["append", "fold", "rebuild"]:
+    """What is due with ``fresh`` clips more than the generation has."""
+    base_live, delta_live = current.base.count(live), current.delta.count(live)
+    clips = len(current.base) + len(current.delta)
+    waiting = delta_live + fresh
+    if clips - base_live - delta_live > MAX_DEAD_SHARE * clips:
+        return "rebuild"
+    if current.info.kind == "flat":
+        return "rebuild" if waiting >= settings.ivf_threshold else "append"
+    # A small base is folded cheaply and often.
+    return "fold" if waiting > min(settings.fold_rows, base_live) else "append"
 
 
-def _write_folded(
-    folder: Path,
-    current: Generation | None,
-    fresh: ClipRows,
-    live: Ids,
-    settings: StorageSettings,
-) -> GenerationInfo:
-    """All live clips into a new base, exact or IVF-PQ by their number; the delta is empty."""
-    old = [current.base, current.delta] if current else []
-    base = _write_rows(folder, "base", _live_rows([*old, fresh], live), fresh.dim)
-    _write_rows(folder, "delta", iter(()), fresh.dim)
-    nlist, name = 0, None
-    if len(base) >= settings.ivf_threshold:
-        name = factory(base)
-        codes = IvfPqIndex.train(base)
-        nlist = codes.nlist
-        write_codes(codes, str(folder / "base.faiss"))
-    return GenerationInfo(
-        kind="ivfpq" if name else "flat",
-        dim=base.dim,
-        base_clips=len(base),
-        delta_clips=0,
-        factory=name,
-        nprobe=default_nprobe(nlist),
-        rescore_depth=settings.rescore_depth,
-        created=datetime.now(UTC),
-        files={},
-    )
+@dataclass(frozen=True)
+class _Draft:
+    """A generation in the making."""
 
+    folder: Path
+    number: int
+    current: Generation | None
+    """The generation before."""
+    fresh: ClipRows
+    """Clips of new videos."""
+    live: Ids
+    settings: StorageSettings
 
-def _write_linked(
-    folder: Path, current: Generation, fresh: ClipRows, live: Ids, settings: StorageSettings
-) -> GenerationInfo:
-    """The base as it is, shared with the generation before; new clips into the delta."""
-    for source in current.path.glob("base*"):
+    def write(self) -> GenerationInfo:
+        """Write all files but ``generation.json``."""
+        if self.current is None:
+            return self._rebuild([self.fresh])
+        step = _step(self.current, len(self.fresh), self.live, self.settings)
+        if step == "append":
+            return self._append(self.current)
+        if step == "fold":
+            return self._fold(self.current)
+        segments = [live_rows(segment.rows, self.live) for segment in self.current.segments]
+        return self._rebuild([*segments, self.fresh])
+
+    def _append(self, current: Generation) -> GenerationInfo:
+        """New clips into the delta; the base and all large segments as they are."""
+        delta = current.delta_segments
+        keep = num_kept(delta, len(self.fresh))
+        joined = [live_rows(segment.rows, self.live) for segment in delta[keep:]]
+        segments = self._write_segments(
+            current.path, [*current.base_segments, *delta[:keep]], [*joined, self.fresh]
+        )
+        if current.info.kind == "ivfpq":
+            link_file(current.path / _CODES, self.folder)
+        return self._changed(current, segments=segments)
+
+    def _fold(self, current: Generation) -> GenerationInfo:
+        """The delta into the base, whose lists and codec stay as long as they fit."""
+        base = current.base_segments
+        delta = [live_rows(segment.rows, self.live) for segment in current.delta_segments]
+        added = write_rows(self.folder, "new_base", [*delta, self.fresh], self.fresh.dim)
+        everything = [*(live_rows(segment.rows, self.live) for segment in base), added]
         try:
-            os.link(source, folder / source.name)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(source, folder / source.name)
-    delta = _write_rows(folder, "delta", _live_rows([current.delta, fresh], live), fresh.dim)
-    return current.info.model_copy(
-        update={
-            "delta_clips": len(delta),
-            "rescore_depth": settings.rescore_depth,
-            "created": datetime.now(UTC),
-        }
-    )
+            codes = read_codes(str(current.path / _CODES), mapped=False)
+        except IndexDirectoryError as error:
+            logger.warning("the vector index is trained anew: %s", error)
+            return self._rebuild(everything)
+        fit = current.info.fit or ListFit.measured(codes, current.base)
+        IvfPqIndex.extend(codes, added)
+        fit = fit.extended(codes, added)
+        if reason := fit.misfit():
+            logger.info("the vector index is trained anew: %s", reason)
+            return self._rebuild(everything)
+        write_codes(codes, str(self.folder / _CODES))
+        keep = num_kept(base, len(added))
+        # Clips of dead videos stay where they are: the codes know their clips by their places.
+        joined = [segment.rows for segment in base[keep:]]
+        segments = self._write_segments(current.path, base[:keep], [*joined, added])
+        return self._changed(current, segments=segments, base_segments=len(segments), fit=fit)
+
+    def _rebuild(self, parts: Sequence[ClipRows]) -> GenerationInfo:
+        """One segment of all live clips, exact or IVF-PQ by their number."""
+        name, dim = _numbered(self.number), self.fresh.dim
+        rows = write_rows(self.folder, name, parts, dim)
+        nlist, codes = 0, None
+        if len(rows) >= self.settings.ivf_threshold:
+            codes = IvfPqIndex.train(rows)
+            nlist = codes.nlist
+            write_codes(codes, str(self.folder / _CODES))
+        return GenerationInfo(
+            kind="ivfpq" if codes else "flat",
+            dim=dim,
+            segments={name: len(rows)},
+            base_segments=1 if codes else 0,
+            factory=factory(rows) if codes else None,
+            nprobe=default_nprobe(nlist),
+            rescore_depth=self.settings.rescore_depth,
+            fit=ListFit.measured(codes, rows) if codes else None,
+            created=datetime.now(UTC),
+            files={},
+        )
+
+    def _write_segments(
+        self, source: Path, kept: Sequence[Segment], parts: Sequence[ClipRows]
+    ) -> dict[str, int]:
+        """Link the segments to keep and write one of the parts behind them: their names and clips."""
+        for segment in kept:
+            link_segment(source, segment.name, self.folder)
+        name = _numbered(self.number)
+        rows = write_rows(self.folder, name, parts, self.fresh.dim)
+        return {segment.name: len(segment.rows) for segment in kept} | {name: len(rows)}
+
+    def _changed(self, current: Generation, **changes: Any) -> GenerationInfo:
+        changes |= {"rescore_depth": self.settings.rescore_depth, "created": datetime.now(UTC)}
+        return current.info.model_copy(update=changes)
 
 
 def _loaded(
     videos: Ids, load_clips: LoadClips, dim: int, progress: Callable[[int], None] | None
-) -> Iterator[tuple[int, NDArray[np.float16]]]:
+) -> Iterator[ClipRows]:
     for done, video in enumerate(videos.tolist(), start=1):
-        yield video, _checked_clips(load_clips, video, dim)
+        yield ClipRows.of([video], [_checked_clips(load_clips, video, dim)])
         if progress is not None:
             progress(done)
 
 
-def _live_rows(parts: Sequence[ClipRows], live: Ids) -> Iterator[tuple[int, NDArray[np.float16]]]:
-    """Clips of every live video of the parts, by rising video id."""
-    runs = sorted(
-        (video, number, position)
-        for number, part in enumerate(parts)
-        for position, video in enumerate(part.videos.tolist())
-    )
-    alive = np.isin(np.array([video for video, _, _ in runs], np.int64), live)
-    for (video, number, position), keep in zip(runs, alive.tolist(), strict=True):
-        if keep:
-            starts = parts[number].starts
-            yield video, parts[number].matrix[starts[position] : starts[position + 1]]
-
-
-def _write_rows(
-    folder: Path, name: str, videos: Iterator[tuple[int, NDArray[np.float16]]], dim: int
-) -> ClipRows:
-    """Write clips video by video, by rising id, and map what was written."""
-    counts = []
-    with open(folder / f"{name}.f16", "wb") as file:
-        for video, clips in videos:
-            file.write(clips.tobytes())
-            counts.append((video, len(clips)))
-    np.save(folder / f"{name}_videos.npy", np.array(counts, np.int64).reshape(-1, 2))
-    return _map_rows(folder, name, dim)
-
-
-def _map_rows(folder: Path, name: str, dim: int) -> ClipRows:
-    videos, counts = np.load(folder / f"{name}_videos.npy", allow_pickle=False).T.copy()
-    num_rows = int(counts.sum())
-    if not num_rows:  # an empty file cannot be mapped
-        return ClipRows(np.empty((0, dim), np.float16), videos, counts)
-    path = folder / f"{name}.f16"
-    matrix = np.memmap(path, np.float16, "r", shape=(num_rows, dim))
-    return ClipRows(np.asarray(matrix), videos, counts)
-
-
 def _seal(folder: Path, info: GenerationInfo) -> None:
-    """Write ``generation.json`` and flush everything, so that a rename publishes whole files."""
+    """Write ``generation.json`` and flush what is new, so that a rename publishes whole files."""
     for path in folder.glob("new*"):
         path.unlink()
     sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
     text = info.model_copy(update={"files": sizes}).model_dump_json(indent=1)
     (folder / "generation.json").write_text(text, encoding="utf-8")
     for path in folder.iterdir():
-        _sync(path)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        if path.stat().st_nlink == 1:  # a file that has other names was flushed under the first
+            sync(path)
+    sync(folder)
 
 
 @contextmanager
@@ -494,7 +494,7 @@ def _sweep_staging(vectors_dir: Path) -> None:
 def _sweep_old(vectors_dir: Path, keep: set[int]) -> None:
     """Remove other generations; readers keep what they mapped, a failure is made up next time."""
     for number in set(_numbers(vectors_dir)) - keep:
-        shutil.rmtree(vectors_dir / f"{number:0{_NUMBER_DIGITS}d}", ignore_errors=True)
+        shutil.rmtree(vectors_dir / _numbered(number), ignore_errors=True)
 
 
 @contextmanager
@@ -509,12 +509,10 @@ def _reported(vectors_dir: Path, done: str) -> Iterator[None]:
 
 
 def _video_ids(videos: Iterable[int]) -> Ids:
-    return np.unique(np.fromiter(videos, np.int64))
-
-
-def _no_rows(dim: int) -> ClipRows:
-    none = np.empty(0, np.int64)
-    return ClipRows(np.empty((0, dim), np.float16), none, none)
+    """Each id once, rising."""
+    array = isinstance(videos, np.ndarray)
+    ids = np.asarray(videos, np.int64) if array else np.fromiter(videos, np.int64)
+    return ids if (np.diff(ids) > 0).all() else np.unique(ids)
 
 
 def _checked_clips(load_clips: LoadClips, video: int, dim: int) -> NDArray[np.float16]:

@@ -23,7 +23,7 @@ class StorageSettings(BaseModel):
         default=20_000,
         ge=1,
         le=200_000,
-        description="Clips that may wait in the exact delta before they are folded into the base.",
+        description="Clips that may wait in the exact delta of an IVF-PQ index before they are folded into its base.",
     )
     anchor_index: bool = Field(
         default=False,

@@ -18,7 +18,6 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from storage.errors import IndexDirectoryError, ScanonceError
 from storage.records import ORDINAL_BITS
@@ -40,10 +39,6 @@ TRAINING_ROWS_PER_CELL = 40
 
 ADD_ROWS = 16_384
 """Rows turned to float32 at once while an index is built: 32 MB at 512 dimensions."""
-
-FIT_ROWS = 4_096
-"""Rows whose nearest centroid is looked up to see how well the lists fit: a quarter of a CPU second
-at 4096 lists of 512 dimensions, and a mean that is good to .002."""
 
 
 class VectorIndex(Protocol):
@@ -266,7 +261,7 @@ class IvfPqIndex:
         index.cp.niter = 10  # k-means settles by then; FAISS's 25 cost 2.5 times as much
         # A small library is no reason to print warnings.
         index.cp.min_points_per_centroid = index.pq.cp.min_points_per_centroid = 1
-        index.train(_sample(rows, TRAINING_ROWS_PER_CELL * index.nlist))
+        index.train(rows.gather(training_rows(len(rows), index.nlist)))
         IvfPqIndex.extend(index, rows)
         return index
 
@@ -274,7 +269,7 @@ class IvfPqIndex:
     def extend(codes: Any, rows: ClipRows) -> None:
         """Add rows behind those that ``codes`` holds, which must be in memory, not mapped.
 
-        Lists and codec stay as they were trained; `ListFit` notices when that no longer does. Cost
+        Lists and codec stay as they were trained; `storage.list_fit` notices when that no longer does. Cost
         for 20,000 clips into 4096 lists: about 1.5 CPU seconds, whatever the lists hold already.
         """
         for block in rows.blocks():
@@ -345,64 +340,10 @@ class IvfPqIndex:
         return best(scores, self.rows.ids(rows[found]), k)
 
 
-class ListFit(BaseModel):
-    """How well inverted lists fit what they hold: right after training, and with what came since."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    trained_clips: int
-    """Clips they held right after training."""
-    trained_cosine: float
-    """Mean cosine of those with the centroid of their list."""
-    trained_imbalance: float
-    """FAISS's imbalance factor then: 1 where all lists are equally long."""
-    added_clips: int = 0
-    """Clips added since."""
-    added_cosine: float = 0.0
-    """Mean cosine of those with the centroid of their list."""
-    imbalance: float
-    """FAISS's imbalance factor now."""
-
-    @classmethod
-    def measured(cls, codes: Any, rows: ClipRows) -> "ListFit":
-        """The fit of newly trained codes to the rows they hold."""
-        imbalance = codes.invlists.imbalance_factor()
-        return cls(
-            trained_clips=len(rows),
-            trained_cosine=_centroid_cosine(codes, rows),
-            trained_imbalance=imbalance,
-            imbalance=imbalance,
-        )
-
-    def extended(self, codes: Any, added: ClipRows) -> "ListFit":
-        """The fit now that ``codes`` have been extended by the rows ``added``."""
-        clips = self.added_clips + len(added)
-        total = self.added_cosine * self.added_clips + _centroid_cosine(codes, added) * len(added)
-        return self.model_copy(
-            update={
-                "added_clips": clips,
-                "added_cosine": total / max(1, clips),
-                "imbalance": codes.invlists.imbalance_factor(),
-            }
-        )
-
-    def misfit(self) -> str | None:
-        """Why the lists should be trained anew, ``None`` where they need not be."""
-        if self.added_clips > (MAX_GROWTH - 1) * self.trained_clips:
-            return f"{self.added_clips} clips were added to {self.trained_clips}"
-        if self.added_clips < MIN_ADDED_SHARE * self.trained_clips:
-            return None
-        if self.added_cosine < MIN_COSINE_SHARE * self.trained_cosine:
-            return (
-                f"new clips lie {self.added_cosine:.3f} from the centroids (mean cosine), those "
-                f"trained on {self.trained_cosine:.3f}"
-            )
-        if self.imbalance > MAX_IMBALANCE_GROWTH * max(1.5, self.trained_imbalance):
-            return (
-                f"imbalance of the lists grew from {self.trained_imbalance:.2f} to "
-                f"{self.imbalance:.2f}"
-            )
-        return None
+def training_rows(num_rows: int, nlist: int) -> NDArray[np.int64]:
+    """The rows that ``nlist`` lists are trained on, rising; the same at every call."""
+    wanted = min(num_rows, TRAINING_ROWS_PER_CELL * nlist)
+    return np.sort(np.random.default_rng(0).choice(num_rows, wanted, replace=False))
 
 
 def factory(rows: ClipRows) -> str:
@@ -454,8 +395,8 @@ def read_codes(path: str, *, mapped: bool = True) -> Any:
 
     Args:
         path: of the file.
-        mapped: opened in milliseconds whatever its size, to be searched only; otherwise it is read
-            into memory (151 bytes a clip at 512 dimensions), where it can be extended.
+        mapped: to be searched only, half the time of reading it. FAISS copies these codes all the
+            same: 30 milliseconds and 151 MB for a million clips of 512 dimensions.
 
     Raises:
         IndexDirectoryError: FAISS cannot read it.
@@ -522,21 +463,6 @@ def _fp16_index(pieces: Iterable[NDArray[np.float16]], dim: int) -> Any:
         if len(piece):
             index.add_sa_codes(np.ascontiguousarray(piece).view(np.uint8))
     return index
-
-
-def _sample(rows: ClipRows, wanted: int) -> NDArray[np.float32]:
-    """``[min(wanted, len(rows)), dim]``, the same at every call."""
-    wanted = min(wanted, len(rows))
-    return rows.gather(np.sort(np.random.default_rng(0).choice(len(rows), wanted, replace=False)))
-
-
-def _centroid_cosine(codes: Any, rows: ClipRows) -> float:
-    """Mean cosine of a sample of the rows with the nearest centroid; 0 where there are no rows."""
-    clips = _sample(rows, FIT_ROWS)
-    # The centroids are unit vectors already; anchors of a localiser need not be.
-    clips /= np.maximum(np.linalg.norm(clips, axis=1, keepdims=True), 1e-12)
-    cosines, _ = codes.quantizer.search(clips, 1)
-    return float(cosines.sum() / max(1, len(clips)))
 
 
 def _exact(

@@ -39,7 +39,7 @@ def read_status(index_dir: Path) -> dict[str, Any]:
             for video in catalog.videos(states=["partial"])
         ]
     anchors = AnchorStore(layout.anchors / manifest.anchors) if manifest.anchors else None
-    generation = newest_generation(layout.vectors, dim=manifest.dim)
+    generation = newest_generation(layout.vectors, dim=manifest.dim, with_codes=False)
     return {
         "index": str(index_dir),
         "encoder": manifest.encoder,

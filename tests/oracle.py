@@ -1,0 +1,73 @@
+"""Small clips of which every score is exact, and exact search over them in the plainest way."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.records import clip_id
+from storage.vectors import ClipRows, Ids, Scores, VectorIndex
+
+DIM = 16
+Clips = dict[int, NDArray[np.float32]]
+
+
+def lattice(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Small whole numbers: every product is exact in float32, so scores must be equal, and many tie."""
+    return rng.integers(-2, 3, shape).astype(np.float32)
+
+
+def clips_of(video: int, dim: int = DIM) -> NDArray[np.float32]:
+    """The clips of a video: 0 to 12 of them, the same at every call."""
+    rng = np.random.default_rng(video)
+    return lattice(rng, (int(rng.integers(0, 13)), dim))
+
+
+def oracle(
+    clips: Clips, queries: NDArray[np.float32], k: int, allowed_ids: set[int] | None = None
+) -> tuple[Scores, Ids]:
+    """Exact search in the plainest way."""
+    ids = [clip_id(video, n) for video, rows in clips.items() for n in range(len(rows))]
+    rows = [row for video in clips.values() for row in video]
+    scores = np.full((len(queries), k), -np.inf, np.float32)
+    found = np.full((len(queries), k), -1, np.int64)
+    for number, query in enumerate(queries):
+        ranked = sorted(
+            (-float(row @ query), i)
+            for i, row in zip(ids, rows, strict=True)
+            if allowed_ids is None or i in allowed_ids
+        )[:k]
+        for place, (negative, i) in enumerate(ranked):
+            scores[number, place], found[number, place] = -negative, i
+    return scores, found
+
+
+def assert_searches_like(index: VectorIndex, clips: Clips, k: int = 7) -> None:
+    queries = lattice(np.random.default_rng(99), (3, DIM))
+    scores, ids = index.search(queries, k)
+    expected_scores, expected_ids = oracle(clips, queries, k)
+    np.testing.assert_array_equal(ids, expected_ids)
+    np.testing.assert_array_equal(scores, expected_scores)
+    assert scores.dtype == np.float32
+    assert ids.dtype == np.int64
+    assert len(index) == sum(map(len, clips.values()))
+
+
+def rows_of(clips: Clips) -> ClipRows:
+    return ClipRows.of(clips, list(clips.values()))
+
+
+def truth(live: set[int]) -> Clips:
+    return {video: clips_of(video) for video in sorted(live)}
+
+
+@contextmanager
+def one_training_thread() -> Iterator[None]:
+    """Tiny k-means runs wait for each other's threads: 200 times slower where cores are busy."""
+    import faiss
+
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    yield
+    faiss.omp_set_num_threads(before)

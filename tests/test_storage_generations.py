@@ -1,0 +1,666 @@
+"""What is on disk: published video by video, opened and opened again, damaged, folded, trained anew."""
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from storage import generations, segments
+from storage.errors import IndexDirectoryError, ManifestMismatch
+from storage.generations import (
+    Generation,
+    LibraryIndex,
+    newest_generation,
+    newest_number,
+    open_library,
+    publish,
+)
+from storage.records import clip_id
+from storage.settings import StorageSettings
+from storage.vectors import IvfPqIndex, write_codes
+from tests.oracle import (
+    DIM,
+    Clips,
+    assert_searches_like,
+    clips_of,
+    lattice,
+    one_training_thread,
+    rows_of,
+    truth,
+)
+
+SETTINGS = StorageSettings(fold_rows=40, ivf_threshold=1_000)
+MANY = set(range(250))
+"""Videos of more than 1,000 clips in all: IVF-PQ."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    with one_training_thread():
+        yield
+
+
+def bring_up(vectors: Path, live: set[int], settings: StorageSettings = SETTINGS) -> Generation:
+    generation = publish(vectors, live, clips_of, dim=DIM, settings=settings)
+    assert generation is not None
+    return generation
+
+
+def reopen(vectors: Path, live: set[int], previous: LibraryIndex | None = None) -> LibraryIndex:
+    return open_library(vectors, dim=DIM, live_videos=live, load_clips=clips_of, previous=previous)
+
+
+def not_needed(video: int) -> NDArray[np.float32]:
+    raise AssertionError(f"video {video} is stored already")
+
+
+def test_an_empty_library_opens_and_publishes_nothing(tmp_path: Path) -> None:
+    vectors = tmp_path / "vectors"
+    assert_searches_like(reopen(vectors, set()), {})
+    assert publish(vectors, set(), clips_of, dim=DIM, settings=SETTINGS) is None
+    assert newest_number(vectors) == 0
+
+
+def test_a_library_of_videos_without_clips_is_published_once(tmp_path: Path) -> None:
+    def nothing(video: int) -> NDArray[np.float32]:
+        return np.empty((0, DIM), np.float32)
+
+    for _ in range(2):
+        generation = publish(tmp_path, {1, 2}, nothing, dim=DIM, settings=SETTINGS)
+        assert generation is not None
+        assert generation.number == 1
+    index = open_library(tmp_path, dim=DIM, live_videos={1, 2}, load_clips=not_needed)
+    assert (len(index), index.num_videos) == (0, 2)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_adds_and_removals_search_like_the_truth(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    live: set[int] = set()
+    numbers = []
+    for step in range(12):
+        gone = rng.choice(sorted(live), min(len(live), int(rng.integers(0, 4))), replace=False)
+        live -= set(gone.tolist())
+        live |= set(rng.choice(np.arange(step * 10, step * 10 + 10), int(rng.integers(0, 8))))
+        assert_searches_like(reopen(tmp_path, live), truth(live))  # before it is published
+        publish(tmp_path, live, clips_of, dim=DIM, settings=SETTINGS)
+        numbers.append(newest_number(tmp_path))
+        index = open_library(tmp_path, dim=DIM, live_videos=live, load_clips=not_needed)
+        assert_searches_like(index, truth(live))
+        assert index.num_videos == len(live)
+    assert numbers == sorted(numbers)
+    assert len(list(tmp_path.iterdir())) <= 2
+
+
+def test_publishing_again_changes_nothing(tmp_path: Path) -> None:
+    bring_up(tmp_path, {1, 2, 3})
+    before = sorted(tmp_path.rglob("*"))
+    generation = publish(tmp_path, {3, 2, 1}, not_needed, dim=DIM, settings=SETTINGS)
+    assert generation is not None
+    assert generation.number == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def new_files(before: Generation, after: Generation) -> dict[str, int]:
+    """Sizes of the files of clips and codes that are not those of the generation before."""
+    shared = {path.stat().st_ino for path in before.path.iterdir()}
+    stats = {path.name: path.stat() for path in after.path.iterdir()}
+    del stats["generation.json"]
+    return {name: stat.st_size for name, stat in stats.items() if stat.st_ino not in shared}
+
+
+def test_a_new_video_becomes_a_segment_and_shares_the_others(tmp_path: Path) -> None:
+    first = bring_up(tmp_path, set(range(20)))
+    seen: list[int] = []
+    progress: list[int] = []
+
+    def load(video: int) -> NDArray[np.float32]:
+        seen.append(video)
+        return clips_of(video)
+
+    live = set(range(22))
+    second = publish(tmp_path, live, load, dim=DIM, settings=SETTINGS, progress=progress.append)
+    assert second is not None
+    assert (seen, progress) == ([20, 21], [1, 2])
+    assert second.segments[-1].rows.videos.tolist() == [20, 21]
+    assert new_files(first, second).keys() == {"0000000002.f16", "0000000002_videos.npy"}
+    assert_searches_like(reopen(tmp_path, live), truth(live))
+
+
+def test_segments_are_copied_where_links_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise PermissionError("no links here")
+
+    flushed: list[str] = []
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(generations, "sync", lambda path: flushed.append(path.name))
+    bring_up(tmp_path, MANY)
+    flushed.clear()
+    live = MANY | {250}
+    names = {path.name for path in bring_up(tmp_path, live).path.iterdir()}
+    assert {"base.faiss", "0000000001.f16", "0000000002.f16", "generation.json"} < names
+    assert names < set(flushed)
+    assert_searches_like(reopen(tmp_path, live), truth(live))
+
+
+def test_only_what_is_new_is_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bring_up(tmp_path, MANY)
+    flushed: list[str] = []
+    monkeypatch.setattr(generations, "sync", lambda path: flushed.append(path.name))
+    generation = bring_up(tmp_path, MANY | {250})
+    *files, folder, parent = flushed
+    assert sorted(files) == ["0000000002.f16", "0000000002_videos.npy", "generation.json"]
+    assert (folder.startswith("staging-"), parent) == (True, tmp_path.name)
+    assert (generation.path / "base.faiss").stat().st_nlink == 2
+
+
+# One video at a time
+
+
+@pytest.mark.parametrize(
+    ("seed", "start", "kept_open"), [(0, 0, False), (1, 0, True), (2, 250, False), (3, 250, True)]
+)
+def test_hundreds_of_single_publishes_search_like_the_truth(
+    tmp_path: Path, seed: int, start: int, kept_open: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    live = set(range(100, 100 + start))
+    # In no order: a video that could not be read at first is indexed later, under its old id.
+    waiting = rng.permutation([*range(100), *range(100 + start, 300 + start)]).tolist()
+    index: LibraryIndex | None = None
+    for step in range(200):
+        live |= {waiting.pop()} if rng.random() < 0.9 else set()
+        live -= {int(rng.choice(sorted(live)))} if live and rng.random() < 0.3 else set()
+        if step % 7 == 0:  # a reader that comes before the publish
+            index = reopen(tmp_path, live, index if kept_open else None)
+            assert_searches_like(index, truth(live))
+        publish(tmp_path, live, clips_of, dim=DIM, settings=SETTINGS)
+        if step % 3 == 0:
+            index = reopen(tmp_path, live, index if kept_open else None)
+            assert index.num_videos == len(live)
+            assert_searches_like(index, truth(live))
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def same_size(video: int) -> NDArray[np.float32]:
+    """Four clips in few directions, so that lists trained on some fit the others."""
+    return lattice(np.random.default_rng(video % 50), (4, DIM))
+
+
+def publish_same_size(vectors: Path, num_videos: int) -> Generation:
+    generation = publish(vectors, range(num_videos), same_size, dim=DIM, settings=SETTINGS)
+    assert generation is not None
+    return generation
+
+
+def test_segments_join_so_that_they_are_few_and_little_is_copied(tmp_path: Path) -> None:
+    written = 0
+    before = publish_same_size(tmp_path, 1)
+    for num_videos in range(2, 240):
+        after = publish_same_size(tmp_path, num_videos)
+        sizes = [len(segment.rows) for segment in after.segments]
+        assert all(larger > 2 * smaller for larger, smaller in pairwise(sizes))
+        written += sum(size for name, size in new_files(before, after).items() if "f16" in name)
+        before = after
+    assert after.info.kind == "flat"
+    assert written <= 6 * 240 * 4 * DIM * 2  # each clip six times: log(240), not 120
+
+
+@pytest.mark.parametrize("num_videos", [10, 100, 240, 250, 1_000])
+def test_a_new_video_writes_the_same_whatever_the_library_holds(
+    tmp_path: Path, num_videos: int
+) -> None:
+    before = publish_same_size(tmp_path, num_videos)
+    assert before.info.kind == ("ivfpq" if num_videos >= 250 else "flat")
+    written = new_files(before, publish_same_size(tmp_path, num_videos + 1))
+    assert written == {"0000000002.f16": 4 * DIM * 2, "0000000002_videos.npy": 128 + 16}
+
+
+def test_dead_clips_are_dropped_where_a_segment_is_joined(tmp_path: Path) -> None:
+    bring_up(tmp_path, set(range(30)))
+    bring_up(tmp_path, {*range(30), 31})
+    generation = bring_up(tmp_path, {*range(30), 32})
+    assert [segment.name for segment in generation.segments] == ["0000000001", "0000000003"]
+    assert generation.delta.videos.tolist() == [*range(30), 32]
+
+
+# Opening again
+
+
+@pytest.mark.parametrize("live", [set(range(40)), MANY])
+def test_what_a_reader_has_open_is_not_opened_again(tmp_path: Path, live: set[int]) -> None:
+    bring_up(tmp_path, live)
+    old = reopen(tmp_path, live)
+    bring_up(tmp_path, live | {250})
+    new = reopen(tmp_path, live | {250}, old)
+    assert (old.generation, new.generation) == (1, 2)
+    assert new.open_files.segments[0] is old.open_files.segments[0]
+    assert new.open_files.codes is old.open_files.codes
+    shared = new.open_files.segments[0]
+    if new.kind == "flat":
+        assert new._parts[0] is old._parts[0] is shared.index
+    else:
+        assert "index" not in vars(shared)  # its clips are searched by code: no copy in memory
+    assert_searches_like(old, truth(live))
+    assert_searches_like(new, truth(live | {250}))
+
+
+def test_an_index_made_anew_is_not_mistaken_for_the_one_that_is_open(tmp_path: Path) -> None:
+    bring_up(tmp_path, set(range(20)))
+    old = reopen(tmp_path, set(range(20)))
+    shutil.rmtree(tmp_path / "0000000001")
+
+    def others(video: int) -> NDArray[np.float32]:
+        return clips_of(video)[::-1]
+
+    publish(tmp_path, range(20), others, dim=DIM, settings=SETTINGS)
+    new = reopen(tmp_path, set(range(20)), old)
+    assert_searches_like(new, {video: others(video) for video in range(20)})
+
+
+def test_a_new_video_is_published_without_reading_the_codes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str, mapped: bool = True) -> None:
+        raise AssertionError("the codes are as long as the library is large")
+
+    bring_up(tmp_path, MANY)
+    with monkeypatch.context() as patch:
+        patch.setattr(segments, "read_codes", refuse)
+        patch.setattr(generations, "read_codes", refuse)
+        bring_up(tmp_path, MANY | {250})
+    assert_searches_like(reopen(tmp_path, MANY | {250}), truth(MANY | {250}))
+
+
+def test_an_unpublished_video_that_was_stored_again_is_loaded_again(tmp_path: Path) -> None:
+    old = reopen(tmp_path, {1, 2})
+    new = open_library(
+        tmp_path,
+        dim=DIM,
+        live_videos={1, 2},
+        load_clips=lambda video: clips_of(video + 5),
+        previous=old,
+    )
+    assert_searches_like(new, {1: clips_of(6), 2: clips_of(7)})
+
+
+# Folding and training anew
+
+
+def load_only(known: int) -> Callable[[int], NDArray[np.float32]]:
+    """Loads the videos from ``known`` on; the others are stored."""
+    return lambda video: not_needed(video) if video < known else same_size(video)
+
+
+def test_a_delta_beyond_fold_rows_extends_the_base_without_loading_again(tmp_path: Path) -> None:
+    before = publish_same_size(tmp_path, 300)
+    deltas = []
+    for end in range(301, 325):
+        after = publish(tmp_path, range(end), load_only(end - 1), dim=DIM, settings=SETTINGS)
+        assert after is not None
+        deltas.append(len(after.delta))
+        before, last = after, before
+        if not deltas[-1]:
+            assert "base.faiss" in new_files(last, before)
+            assert "0000000001.f16" not in new_files(last, before)
+    assert deltas[:12] == [4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 0, 4]
+    assert before.info.fit is not None
+    assert (before.info.fit.trained_clips, before.info.fit.added_clips) == (1_200, 88)
+    assert before.info.factory == "IVF128,PQ8x4fs"
+    expected = {video: same_size(video) for video in range(324)}
+    assert_searches_like(reopen(tmp_path, set(range(324))), expected)
+
+
+def test_clips_of_dead_videos_keep_their_place_in_the_base(tmp_path: Path) -> None:
+    bring_up(tmp_path, MANY)
+    live = MANY - {3, 120} | set(range(250, 263))
+    assert len(bring_up(tmp_path, live).delta) == 0
+    live = live - {4, 255} | set(range(263, 275))
+    generation = bring_up(tmp_path, live)
+    assert len(generation.delta) == 0
+    assert {3, 4, 120, 255} < set(generation.base.videos.tolist())
+    assert_searches_like(reopen(tmp_path, live), truth(live))
+
+
+def test_removals_are_masked_at_once_and_dropped_past_a_fifth(tmp_path: Path) -> None:
+    bring_up(tmp_path, set(range(40)))
+    few = set(range(1, 40))
+    assert bring_up(tmp_path, few).number == 1
+    assert_searches_like(reopen(tmp_path, few), truth(few))
+    generation = bring_up(tmp_path, set(range(20, 40)))
+    assert generation.videos.tolist() == list(range(20, 40))
+    assert bring_up(tmp_path, set()).videos.tolist() == []
+    assert_searches_like(reopen(tmp_path, set()), {})
+
+
+def test_a_base_with_many_dead_clips_is_trained_anew(tmp_path: Path) -> None:
+    publish_same_size(tmp_path, 400)
+    live = range(90, 400)
+    generation = publish(tmp_path, live, not_needed, dim=DIM, settings=SETTINGS)
+    assert generation is not None
+    assert generation.info.fit is not None
+    assert generation.info.fit.trained_clips == 310 * 4
+    assert generation.base.videos.tolist() == list(live)
+
+
+def strange(video: int) -> NDArray[np.float32]:
+    """Unlike any `same_size`: of every cosine with its centroid, less than .85 of theirs."""
+    return np.random.default_rng(video).standard_normal((4, DIM), np.float32)
+
+
+def crowded(video: int) -> NDArray[np.float32]:
+    """All of one direction, which one list takes."""
+    return same_size(0)[:1].repeat(4, axis=0)
+
+
+@pytest.mark.parametrize(
+    ("load", "num_new", "reason"),
+    [
+        (same_size, 240, None),
+        (strange, 12, None),
+        (strange, 100, "mean cosine"),
+        (crowded, 100, "imbalance"),
+        (same_size, 760, "were added to 1000"),
+    ],
+)
+def test_the_base_is_trained_anew_when_its_lists_no_longer_fit(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    load: Callable[[int], NDArray[np.float32]],
+    num_new: int,
+    reason: str | None,
+) -> None:
+    publish_same_size(tmp_path, 250)
+    with caplog.at_level(logging.INFO):
+        generation = publish(tmp_path, range(250 + num_new), load, dim=DIM, settings=SETTINGS)
+    assert generation is not None
+    assert generation.info.fit is not None
+    clips = 1_000 + 4 * num_new
+    assert len(generation.base) == clips
+    assert generation.info.fit.trained_clips == (clips if reason else 1_000)
+    assert ("trained anew" in caplog.text) == (reason is not None)
+    assert reason is None or reason in caplog.text
+
+
+def test_a_library_that_grows_migrates_to_ivfpq(tmp_path: Path) -> None:
+    settings = StorageSettings(ivf_threshold=1_000)
+
+    def load(video: int) -> NDArray[np.float32]:
+        return lattice(np.random.default_rng(video), (90, DIM))
+
+    kinds = []
+    for end in (10, 12, 13):
+        generation = publish(tmp_path, set(range(end)), load, dim=DIM, settings=settings)
+        assert generation is not None
+        kinds.append((generation.info.kind, generation.info.factory, len(generation.delta)))
+    assert kinds == [
+        ("flat", None, 900),
+        ("ivfpq", "IVF128,PQ8x4fs", 0),
+        ("ivfpq", "IVF128,PQ8x4fs", 90),
+    ]
+    index = open_library(tmp_path, dim=DIM, live_videos=range(1, 13), load_clips=not_needed)
+    assert index.kind == "ivfpq"
+    assert_searches_like(index, {video: load(video) for video in range(1, 13)})
+
+
+def test_readers_keep_the_generation_they_opened(tmp_path: Path) -> None:
+    bring_up(tmp_path, set(range(20)))
+    old = reopen(tmp_path, set(range(20)))
+    for end in (30, 40, 50):
+        bring_up(tmp_path, set(range(end)))
+    new = reopen(tmp_path, set(range(50)))
+    assert (old.generation, new.generation) == (1, 4)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0000000003", "0000000004"]
+    assert_searches_like(old, truth(set(range(20))))
+    assert_searches_like(new, truth(set(range(50))))
+
+
+# The first format
+
+
+def write_first_format(vectors: Path, base: Clips, delta: Clips, *, factory: str | None) -> None:
+    """Generation 1 as the first version wrote it."""
+    folder = vectors / "0000000001"
+    folder.mkdir(parents=True)
+    for name, clips in (("base", base), ("delta", delta)):
+        np.concatenate(list(clips.values())).astype(np.float16).tofile(folder / f"{name}.f16")
+        np.save(folder / f"{name}_videos.npy", [(v, len(rows)) for v, rows in clips.items()])
+    if factory:
+        write_codes(IvfPqIndex.train(rows_of(base)), str(folder / "base.faiss"))
+    info = {
+        "format": 1,
+        "kind": "ivfpq" if factory else "flat",
+        "dim": DIM,
+        "base_clips": sum(map(len, base.values())),
+        "delta_clips": sum(map(len, delta.values())),
+        "factory": factory,
+        "nprobe": 64,
+        "rescore_depth": 500,
+        "created": "2026-11-01T12:00:00Z",
+        "files": {path.name: path.stat().st_size for path in folder.iterdir()},
+    }
+    (folder / "generation.json").write_text(json.dumps(info))
+
+
+@pytest.mark.parametrize("factory", [None, "IVF128,PQ8x4fs"])
+def test_a_generation_of_the_first_format_opens_and_grows(
+    tmp_path: Path, factory: str | None
+) -> None:
+    old = {video: same_size(video) for video in range(250)}
+    delta = {video: same_size(video) for video in range(300, 304)}
+    write_first_format(tmp_path, old, delta, factory=factory)
+    index = open_library(tmp_path, dim=DIM, live_videos=[*old, *delta], load_clips=not_needed)
+    assert index.kind == ("ivfpq" if factory else "flat")
+    assert_searches_like(index, old | delta)
+    few = StorageSettings(fold_rows=40, ivf_threshold=5_000)
+    for end in range(305, 320):
+        new = {video: same_size(video) for video in range(304, end)}
+        live = old | delta | new
+        publish(tmp_path, live, load_only(end - 1), dim=DIM, settings=few)
+        index = open_library(tmp_path, dim=DIM, live_videos=live, load_clips=not_needed)
+        assert_searches_like(index, live)
+    generation = newest_generation(tmp_path, dim=DIM)
+    assert generation is not None
+    assert "base" in generation.info.segments
+    fit = generation.info.fit
+    assert (fit and (fit.trained_clips, fit.added_clips)) == ((1_000, 44) if factory else None)
+
+
+# What can go wrong
+
+
+def test_a_video_that_cannot_be_loaded_leaves_the_old_generation(tmp_path: Path) -> None:
+    bring_up(tmp_path, {1, 2})
+
+    def broken(video: int) -> NDArray[np.float32]:
+        if video == 4:
+            raise RuntimeError("feature file is gone")
+        return clips_of(video)
+
+    with pytest.raises(RuntimeError, match="feature file is gone"):
+        publish(tmp_path, {1, 2, 3, 4}, broken, dim=DIM, settings=SETTINGS)
+    assert [path.name for path in tmp_path.iterdir()] == ["0000000001"]
+    assert_searches_like(reopen(tmp_path, {1, 2}), truth({1, 2}))
+
+
+@pytest.mark.parametrize("step", ["write_rows", "_seal", "sync"])
+def test_a_write_that_fails_leaves_the_old_generation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    bring_up(tmp_path, {1, 2})
+
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(generations, step, full)
+        with pytest.raises(IndexDirectoryError, match="No space left"):
+            bring_up(tmp_path, {1, 2, 3})
+    assert_searches_like(reopen(tmp_path, {1, 2, 3}), truth({1, 2, 3}))
+    assert bring_up(tmp_path, {1, 2, 3}).number == 2
+
+
+def test_what_a_killed_writer_left_is_not_read_and_is_swept(tmp_path: Path) -> None:
+    bring_up(tmp_path, {1, 2})
+    shutil.copytree(tmp_path / "0000000001", tmp_path / "staging-killed")
+    cut(tmp_path / "staging-killed" / "0000000001.f16")
+    assert_searches_like(reopen(tmp_path, {1, 2}), truth({1, 2}))
+    bring_up(tmp_path, {1, 2})
+    assert [path.name for path in tmp_path.iterdir()] == ["0000000001"]
+
+
+def cut(path: Path) -> None:
+    """Take a byte off the end, of this name only: a hard link keeps the whole file."""
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[:-1])
+
+
+def grow(path: Path) -> None:
+    """Put a byte at the end, of this name only."""
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content + b"x")
+
+
+@pytest.mark.parametrize(
+    "name", ["0000000001.f16", "0000000001_videos.npy", "0000000002.f16", "generation.json"]
+)
+@pytest.mark.parametrize("damage", [cut, grow, Path.unlink])
+def test_a_damaged_generation_is_passed_over_and_replaced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, damage: Callable[[Path], None]
+) -> None:
+    live = set(range(22))
+    bring_up(tmp_path, set(range(20)))
+    bring_up(tmp_path, live)
+    damage(tmp_path / "0000000002" / name)
+    with caplog.at_level(logging.WARNING):
+        index = reopen(tmp_path, live)
+    assert "generation 2 is passed over" in caplog.text
+    assert index.generation == 1
+    assert_searches_like(index, truth(live))
+    assert bring_up(tmp_path, live).number == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0000000001", "0000000003"]
+
+
+def test_a_damaged_generation_is_replaced_even_where_no_video_is_new(tmp_path: Path) -> None:
+    live = set(range(20))
+    bring_up(tmp_path, live)
+    bring_up(tmp_path, live | {20})
+    cut(tmp_path / "0000000002" / "0000000002.f16")
+    generation = publish(tmp_path, live, not_needed, dim=DIM, settings=SETTINGS)
+    assert generation is not None
+    assert generation.number == 3
+    assert_searches_like(reopen(tmp_path, live), truth(live))
+
+
+@pytest.mark.parametrize("damage", [cut, Path.unlink])
+def test_a_library_whose_only_generation_is_damaged_is_rebuilt(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    settings = StorageSettings(ivf_threshold=1_000)
+    live = set(range(250))
+    publish(tmp_path, live, clips_of, dim=DIM, settings=settings)
+    damage(tmp_path / "0000000001" / "base.faiss")
+    assert_searches_like(reopen(tmp_path, live), truth(live))
+    generation = publish(tmp_path, live, clips_of, dim=DIM, settings=settings)
+    assert generation is not None
+    assert (generation.number, generation.info.kind) == (2, "ivfpq")
+    assert newest_number(tmp_path) == 2
+
+
+def test_codes_that_faiss_cannot_read_count_as_damage(tmp_path: Path) -> None:
+    settings = StorageSettings(ivf_threshold=1_000)
+    publish(tmp_path, range(250), clips_of, dim=DIM, settings=settings)
+    codes = tmp_path / "0000000001" / "base.faiss"
+    codes.write_bytes(bytes(codes.stat().st_size))
+    assert newest_generation(tmp_path, dim=DIM) is None
+
+
+@pytest.mark.parametrize("num_new", [0, 1, 20])
+def test_codes_that_faiss_cannot_read_are_made_anew_once_they_are_looked_at(
+    tmp_path: Path, num_new: int
+) -> None:
+    bring_up(tmp_path, MANY)
+    codes = tmp_path / "0000000001" / "base.faiss"
+    codes.write_bytes(bytes(codes.stat().st_size))
+    live = MANY | set(range(250, 250 + num_new))
+    bring_up(tmp_path, live)
+    assert_searches_like(reopen(tmp_path, live), truth(live))
+    bring_up(tmp_path, live)  # nothing is new: time to look
+    generation = newest_generation(tmp_path, dim=DIM)
+    assert generation is not None
+    assert len(generation.base) == sum(map(len, truth(live).values()))
+    assert_searches_like(reopen(tmp_path, live), truth(live))
+
+
+def test_another_dim_is_an_error_that_names_both(tmp_path: Path) -> None:
+    bring_up(tmp_path, {1, 2})
+    with pytest.raises(ManifestMismatch, match="16 dimensions, the encoder makes 8"):
+        open_library(tmp_path, dim=8, live_videos={1}, load_clips=clips_of)
+    with pytest.raises(ManifestMismatch, match="16 dimensions, the encoder makes 8"):
+        publish(tmp_path, {1}, clips_of, dim=8, settings=SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (np.ones((2, DIM + 1), np.float32), r"video 5 have shape \[2, 17\]"),
+        (np.full((2, DIM), np.nan, np.float32), "not finite"),
+        (np.full((2, DIM), 1e6, np.float32), "not finite"),
+    ],
+)
+def test_clips_that_do_not_fit_are_refused_by_name(
+    tmp_path: Path, bad: NDArray[np.float32], message: str
+) -> None:
+    with pytest.raises(IndexDirectoryError, match=message):
+        publish(tmp_path, {5}, lambda _: bad, dim=DIM, settings=SETTINGS)
+
+
+def test_a_directory_that_cannot_be_made_is_an_error_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(IndexDirectoryError, match="cannot be written"):
+        bring_up(tmp_path / "file", {1})
+    with pytest.raises(IndexDirectoryError, match="cannot be read"):
+        reopen(tmp_path / "file", {1})
+
+
+# The library as a whole
+
+
+def test_a_video_mask_filters_to_the_videos(tmp_path: Path) -> None:
+    bring_up(tmp_path, set(range(30)))
+    index = reopen(tmp_path, set(range(10, 35)))  # dead, published and unpublished ones
+    queries = lattice(np.random.default_rng(8), (2, DIM))
+    _, ids = index.search(queries, 500, allowed=index.mask([3, 12, 29, 33, 77]))
+    expected = {clip_id(v, n) for v in (12, 29, 33) for n in range(len(clips_of(v)))}
+    for found in ids:
+        assert set(found[found >= 0].tolist()) == expected
+
+
+def test_background_scores_a_fixed_sample_of_live_clips(tmp_path: Path) -> None:
+    bring_up(tmp_path, set(range(30)))
+    live = set(range(3, 35))
+    index = reopen(tmp_path, live)
+    queries = lattice(np.random.default_rng(8), (2, DIM))
+    everything = np.concatenate(list(truth(live).values()))
+    whole = index.background(queries)
+    assert whole.dtype == np.float32
+    np.testing.assert_array_equal(np.sort(whole), np.sort(queries @ everything.T))
+    part = index.background(queries, sample=20)
+    np.testing.assert_array_equal(part, reopen(tmp_path, live).background(queries, sample=20))
+    assert part.shape == (2, 20)
+    assert not np.array_equal(part, index.background(queries, sample=20, seed=1))
+
+
+def test_background_of_an_empty_library_is_empty(tmp_path: Path) -> None:
+    assert reopen(tmp_path, set()).background(np.ones((2, DIM), np.float32)).shape == (2, 0)
