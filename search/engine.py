@@ -10,7 +10,7 @@ text tower once, and decodes nothing.
 """
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,7 @@ from models.clip4clip import pool_spans, unit
 from models.encoder import ClipEncoder, TextFeatures, load_encoder
 from models.localiser import TrainedLocaliser, load_localiser
 from models.settings import ModelSettings
+from search.filters import FilterMasks, Within
 from search.localise import (
     Candidate,
     Curve,
@@ -58,6 +59,9 @@ class SearchResult:
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     """Wall milliseconds by stage: ``text``, ``library``, ``moments``, and their ``total``. Queries that were asked
     together share ``text`` and ``library`` evenly."""
+    num_videos: int | None = None
+    """Videos that the filter let pass, None where there was none to ask. With 0 there are no moments, and
+    ``no_good_match`` says only that."""
 
 
 class SearchEngine:
@@ -141,15 +145,18 @@ class SearchEngine:
         """Searchable videos by id."""
         return self._videos
 
-    def search(
-        self, text: str, *, top: int | None = None, within: Collection[int] | None = None
-    ) -> SearchResult:
+    def search(self, text: str, *, top: int | None = None, within: Within = None) -> SearchResult:
         """The moments that show what the sentence says.
+
+        A filter decides which clips are looked at, not which of those found are shown: a narrow one gives as many
+        moments as a wide one, if they are there. Whether there is a good match, and how strong a moment is, is still
+        judged by the whole library: the few clips that pass may all show what was asked, or none of them.
 
         Args:
             text: a sentence in the language of the encoder.
             top: at most so many moments; the setting where None.
-            within: ids of the videos to look in; all where None.
+            within: which videos to look in: a `search.filters.Filter` or their ids; all where None. Where none
+                passes the answer is empty, and `SearchResult.num_videos` is 0.
 
         Raises:
             QueryError: the sentence is empty.
@@ -162,7 +169,7 @@ class SearchEngine:
         texts: Sequence[str],
         *,
         top: int | None = None,
-        within: Collection[int] | None = None,
+        within: Within = None,
     ) -> list[SearchResult]:
         """Several sentences at once: encoded together and looked up together, one result each, in their order."""
         _refuse_empty(texts)
@@ -183,7 +190,7 @@ class SearchEngine:
         span: Span,
         *,
         top: int | None = None,
-        within: Collection[int] | None = None,
+        within: Within = None,
     ) -> SearchResult:
         """Moments that look like this one, which is among them: by the embedding of its own frames.
 
@@ -241,7 +248,7 @@ class SearchEngine:
         features: TextFeatures,
         localiser: Localiser,
         top: int | None,
-        within: Collection[int] | None,
+        within: Within,
         encoding_ms: float,
     ) -> list[SearchResult]:
         """Library once for all queries, then each on its own."""
@@ -250,19 +257,23 @@ class SearchEngine:
         embeddings = unit(features.joint)
         # clips of all scales overlap: several of them name one moment
         depth = max(self._settings.candidate_clips, _CLIPS_PER_MOMENT * top)
-        allowed = None if within is None else self._library.mask(within)
+        passing = self._filters.passing(within)
+        allowed = None if passing is None else passing.clips
+        # of the clips that pass: those that do not take no place in the depth
         best_clips, clip_ids = self._library.search(embeddings, depth, allowed=allowed)
+        # of all clips, whatever passes: a yardstick that is the same for every filter
         backgrounds = self._library.background(embeddings)
         by_anchors = self._anchors is not None and localiser is self._localiser
         found, ids = best_clips, clip_ids
         if self._anchors is not None and by_anchors:
             vectors = self._trained_or_fail().query_vectors(features)
-            allowed = None if within is None else self._anchors.mask(within)
+            allowed = None if passing is None else passing.anchors
             found, ids = self._anchors.search(vectors, depth, allowed=allowed)
         shared = {
             "text": encoding_ms / len(texts),
             "library": (time.perf_counter() - begin) * 1e3 / len(texts),
         }
+        num_videos = None if passing is None else len(passing.ids)
         results = []
         for k, text in enumerate(texts):
             begin = time.perf_counter()
@@ -284,7 +295,7 @@ class SearchEngine:
             )
             took = {**shared, "moments": (time.perf_counter() - begin) * 1e3}
             timings = {**took, "total": sum(took.values())}
-            results.append(SearchResult(text, moments, nothing, timings))
+            results.append(SearchResult(text, moments, nothing, timings, num_videos))
         return results
 
     def _candidates(
@@ -383,6 +394,7 @@ class SearchEngine:
         chance = margins(best[:, 0], self._library.background(self._no_picture))
         self._chance_margin = float(chance.max())
         self._open_localiser()
+        self._filters = FilterMasks(self._catalog, self._videos, self._library, self._anchors)
 
     def _open_localiser(self) -> None:
         """The localiser that index and settings name, and the library of its anchors where that is searched."""

@@ -73,5 +73,43 @@ class AnchorStore(ContentFiles):
             )
         return AnchorArrays(vectors[rows], norms[rows])
 
+    def width(self) -> int | None:
+        """Length of a stored vector; None where no whole file is there."""
+        for path in self.files():
+            try:
+                return int(map_tensors(path)["vectors"].shape[1])
+            except (OSError, DamagedFile, KeyError, IndexError):
+                continue
+        return None
 
-_NEXT_STEP = "Run `scanonce localise --rebuild`: it derives all anchors again, without decoding."
+    def problem(
+        self, uid: str, *, num_anchors: int | None, width: int | None, values: bool = False
+    ) -> str | None:
+        """What is wrong with the stored anchors of a video, in words; None where nothing is.
+
+        Args:
+            uid: names the content.
+            num_anchors: as many as a video of its length has; None: not known.
+            width: length of a vector; None: not known.
+            values: read all of them, 6.9 MB per hour of video at the published sizes.
+        """
+        try:
+            tensors = self._examine(uid, values=values)
+            vectors, norms = tensors["vectors"], tensors["norms"]
+        except (OSError, DamagedFile, KeyError) as error:
+            return f"they cannot be read: {error}"
+        if vectors.ndim != 2 or norms.shape != vectors.shape[:1]:
+            return f"vectors {vectors.shape} and norms {norms.shape} do not belong together"
+        if num_anchors is not None and len(norms) != num_anchors:
+            return f"there are {len(norms)} of them, a video of its length has {num_anchors}"
+        if width is not None and vectors.shape[1] != width:
+            return f"they have {vectors.shape[1]} numbers each, the localiser makes {width}"
+        if values and not (np.isfinite(vectors).all() and np.isfinite(norms).all()):
+            return "they hold values that are not finite"
+        return None
+
+
+_NEXT_STEP = (
+    "Run `scanonce repair`: it derives them again, without decoding; "
+    "`scanonce localise --rebuild` does that for all videos."
+)

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,7 @@ from sqlalchemy import (
     delete,
     event,
     func,
+    literal,
     or_,
     select,
     update,
@@ -53,9 +54,10 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mapped_column
 
 from storage.errors import IndexDirectoryError
+from storage.labels import folded, normal_label
 from storage.records import Video, VideoInfo, VideoState
 
-SCHEMA_REVISION = "0002"
+SCHEMA_REVISION = "0003"
 """Newest revision in ``storage/migrations/versions``; revisions are numbers that rise by one."""
 
 BUSY_TIMEOUT_SECONDS = 10.0
@@ -64,6 +66,8 @@ RunKind = Literal["index", "update", "forget", "rebuild"]
 RunOutcome = Literal["done", "stopped", "failed"]
 
 Item = TypeVar("Item")
+HalfOpen: TypeAlias = tuple[Item | None, Item | None]
+"""From the first to before the second, with no bound where it is None."""
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _CHUNK = 10_000  # ids or paths per statement; SQLite takes 32,766 variables
@@ -260,6 +264,18 @@ class FileRow(Base):
     problem: Mapped[str | None]
 
 
+class LabelRow(Base):
+    """What people call videos. ``folded`` is what labels are compared by, ``label`` what is shown."""
+
+    __tablename__ = "labels"
+
+    video_id: Mapped[int] = mapped_column(
+        ForeignKey("videos.id", ondelete="CASCADE"), primary_key=True
+    )
+    folded: Mapped[str] = mapped_column(primary_key=True, index=True)
+    label: Mapped[str]
+
+
 class RunRow(Base):
     """Runs."""
 
@@ -425,6 +441,51 @@ class Catalog:
         with self._reading() as connection:
             return np.array(connection.scalars(statement).all(), dtype=np.int64)
 
+    def matching_videos(
+        self,
+        *,
+        under: Sequence[Path] = (),
+        changed_ns: HalfOpen[int] = (None, None),
+        indexed: HalfOpen[datetime] = (None, None),
+        seconds: HalfOpen[float] = (None, None),
+        labels: Iterable[str] = (),
+        without_labels: Iterable[str] = (),
+    ) -> NDArray[np.int64]:
+        """Ids of the videos a search may return of which all of this is true, rising.
+
+        Args:
+            under: one of its files lies at or below one of these folders. Default: anywhere.
+            changed_ns: and that file was changed last then, nanoseconds since 1970.
+            indexed: it was indexed last then.
+            seconds: its length.
+            labels: it carries all of these.
+            without_labels: it carries none of these.
+
+        Raises:
+            QueryError: a label is none; see `storage.labels`.
+        """
+        file = select(FileRow.video_id).where(*_between(FileRow.mtime_ns, changed_ns))
+        if under:
+            file = file.where(or_(*(_below(FileRow.path, root) for root in under)))
+        carries = select(LabelRow.video_id)
+        statement = select(VideoRow.id).where(
+            VideoRow.state.in_(SEARCHABLE),
+            VideoRow.id.in_(file),
+            *_between(VideoRow.indexed_at, indexed),
+            *_between(VideoRow.duration_seconds, seconds),
+            *(
+                VideoRow.id.in_(carries.where(LabelRow.folded == folded(label)))
+                for label in set(labels)
+            ),
+        )
+        if refused := {folded(label) for label in without_labels}:
+            statement = statement.where(
+                VideoRow.id.not_in(carries.where(LabelRow.folded.in_(refused)))
+            )
+        with self._reading() as connection:
+            ids = connection.scalars(statement.order_by(VideoRow.id)).all()
+        return np.array(ids, dtype=np.int64)
+
     def uids(self) -> set[str]:
         """Uids of all contents, failed ones too."""
         with self._reading() as connection:
@@ -488,6 +549,70 @@ class Catalog:
             closing(sqlite3.connect(path)) as target,
         ):
             source.backup(target)
+
+    def replace_by(self, path: Path) -> None:
+        """Make everything here what another catalogue holds, in one transaction; readers follow.
+
+        Renaming a file into place would leave this one's log beside it, which belongs to neither.
+
+        Args:
+            path: a catalogue nobody writes meanwhile.
+        """
+        with (
+            _mapped_errors(self.path),
+            closing(sqlite3.connect(path)) as source,
+            closing(self._connect()) as target,
+        ):
+            source.backup(target)
+
+    def integrity_problems(self) -> list[str]:
+        """What is wrong inside the database file, a line each; about 1 s for 100,000 videos.
+
+        Also for one made with the constructor, which reads nothing. Where it is too damaged to be
+        read, the error says so.
+        """
+        with self._reading() as connection:
+            checks = connection.exec_driver_sql("PRAGMA integrity_check").scalars()
+            problems = [str(line) for line in checks if line != "ok"]
+            broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+        return problems + [
+            f"row {row[1]} of {row[0]} refers to one of {row[2]} that is not there"
+            for row in broken
+        ]
+
+    def contents(self, ids: Collection[int] | None = None) -> dict[int, Content]:
+        """Contents by the id of their video; all by default, ids that are gone are left out."""
+        columns = (VideoRow.uid, VideoRow.fast_hash, VideoRow.size_bytes, VideoRow.full_hash)
+        statement = select(VideoRow.id, *columns)
+        if ids is not None:
+            statement = statement.where(VideoRow.id.in_(ids))
+        with self._reading() as connection:
+            rows = connection.execute(statement).all()
+        return {
+            int(row.id): Content(row.uid, row.fast_hash, row.size_bytes, row.full_hash)
+            for row in rows
+        }
+
+    def without_files(self) -> dict[int, str]:
+        """Uids, by id, of videos that have no file left; they go with `forget_files`."""
+        file = select(FileRow.id).where(FileRow.video_id == VideoRow.id)
+        statement = select(VideoRow.id, VideoRow.uid).where(~file.exists()).order_by(VideoRow.id)
+        with self._reading() as connection:
+            return {int(row.id): str(row.uid) for row in connection.execute(statement)}
+
+    def last_video_id(self) -> int:
+        """The highest id a video ever had, 0 before the first: what is beyond is of another catalogue."""
+        with self._reading() as connection:
+            last = connection.exec_driver_sql(
+                "SELECT seq FROM sqlite_sequence WHERE name = 'videos'"
+            )
+            return int(last.scalar() or 0)
+
+    def began_at(self) -> datetime | None:
+        """When the first run began, UTC: all copies of an index have this in common, and no other index has it."""
+        statement = select(RunRow.started_at).order_by(RunRow.id).limit(1)
+        with self._reading() as connection:
+            return connection.scalar(statement)
 
     def totals(self) -> Totals:
         """How much the catalogue holds."""
@@ -555,8 +680,8 @@ class Catalog:
             num_frames: frames stored.
             info: picture size, frame rate and codec.
             reason: why it is partial.
-            replaces: the video whose place this one takes; its files become this one's. Delete what
-                is stored of it afterwards.
+            replaces: the video whose place this one takes; its files and labels become this one's.
+                Delete what is stored of it afterwards.
 
         Returns:
             The video's id.
@@ -583,6 +708,10 @@ class Catalog:
             if replaces is not None:
                 theirs = update(FileRow).where(FileRow.video_id == replaces)
                 connection.execute(theirs.values(video_id=video_id))
+                # one that this video carries already goes with the old video
+                labels = update(LabelRow).prefix_with("OR IGNORE")
+                labels = labels.where(LabelRow.video_id == replaces)
+                connection.execute(labels.values(video_id=video_id))
                 connection.execute(delete(VideoRow).where(VideoRow.id == replaces))
             _put_files(connection, files, video_id)
             return video_id
@@ -662,6 +791,92 @@ class Catalog:
         values = {"state": "failed", "reason": reason, "detail": None, "transient_failures": 0}
         with self._writing() as connection:
             connection.execute(update(VideoRow).values(values))
+
+    # ------------------------------------------------ labels
+
+    def add_labels(self, ids: Iterable[int], labels: Iterable[str]) -> int:
+        """Label videos, in one transaction. A label that is in use keeps the spelling it has.
+
+        One short write, which SQLite puts between those of a run that goes on.
+
+        Args:
+            ids: of the videos; those that are gone are passed over.
+            labels: see `storage.labels`.
+
+        Returns:
+            How many labels of videos are new.
+
+        Raises:
+            QueryError: a label is empty, too long, or has control characters.
+        """
+        wanted = {folded(label): normal_label(label) for label in labels}
+        videos = _plain_ids(ids)
+        with self._writing() as connection:
+            return sum(
+                _put_label(connection, chunk, key, label)
+                for key, label in wanted.items()
+                for chunk in _chunks(videos)
+            )
+
+    def remove_labels(self, ids: Iterable[int], labels: Iterable[str]) -> int:
+        """Take labels from videos, in one transaction; how many there were.
+
+        Raises:
+            QueryError: as `add_labels`.
+        """
+        keys = {folded(label) for label in labels}
+        statement = delete(LabelRow).where(LabelRow.folded.in_(keys))
+        videos = _plain_ids(ids)
+        with self._writing() as connection:
+            return sum(
+                connection.execute(statement.where(LabelRow.video_id.in_(chunk))).rowcount
+                for chunk in _chunks(videos)
+            )
+
+    def labels(self) -> dict[str, int]:
+        """Every label in use, in order, with the number of videos that carry it, failed ones too."""
+        statement = select(func.min(LabelRow.label), func.count()).group_by(LabelRow.folded)
+        with self._reading() as connection:
+            rows = connection.execute(statement.order_by(LabelRow.folded)).all()
+        return {str(label): int(count) for label, count in rows}
+
+    def labels_of(self, ids: Iterable[int]) -> dict[int, tuple[str, ...]]:
+        """The labels of videos, in order; videos without one are left out."""
+        statement = select(LabelRow.video_id, LabelRow.label)
+        statement = statement.order_by(LabelRow.video_id, LabelRow.folded)
+        with self._reading() as connection:
+            rows = [
+                row
+                for chunk in _chunks(_plain_ids(ids))
+                for row in connection.execute(statement.where(LabelRow.video_id.in_(chunk)))
+            ]
+        return {
+            video_id: tuple(str(row.label) for row in group)
+            for video_id, group in groupby(rows, key=lambda row: int(row.video_id))
+        }
+
+    def take_labels(self, other: "Catalog") -> None:
+        """Make the labels here those that the same contents carry in another catalogue.
+
+        For an index that was made anew beside one in use, whose videos people went on labelling.
+        """
+        with other._reading() as connection:
+            given = connection.execute(
+                select(VideoRow.uid, LabelRow.folded, LabelRow.label).join(LabelRow)
+            ).all()
+        with self._writing() as connection:
+            mine = {
+                content_of(row.uid): int(row.id)
+                for row in connection.execute(select(VideoRow.uid, VideoRow.id))
+            }
+            connection.execute(delete(LabelRow))
+            values = [
+                {"video_id": mine[content_of(row.uid)], "folded": row.folded, "label": row.label}
+                for row in given
+                if content_of(row.uid) in mine
+            ]
+            if values:
+                connection.execute(insert(LabelRow).on_conflict_do_nothing(), values)
 
     # ------------------------------------------------ runs
 
@@ -838,6 +1053,20 @@ def _below(column: InstrumentedAttribute[str], root: Path) -> ColumnElement[bool
     return or_(column == str(root), and_(column >= prefix, column < end))
 
 
+def _between(
+    column: InstrumentedAttribute[Any], bounds: HalfOpen[Any]
+) -> Iterator[ColumnElement[bool]]:
+    first, end = bounds
+    if first is not None:
+        yield column >= first
+    if end is not None:
+        yield column < end
+
+
+def _plain_ids(ids: Iterable[int]) -> list[int]:
+    return sorted({int(each) for each in ids})  # NumPy ints too
+
+
 def _stamp(row: Row[*tuple[Any, ...]]) -> FileStamp:
     return FileStamp(Path(row.path), row.size_bytes, row.mtime_ns)
 
@@ -927,6 +1156,19 @@ def _put_problem(connection: Connection, files: Sequence[FileStamp], reason: str
         index_elements=["path"], set_={"problem": statement.excluded.problem}
     )
     connection.execute(upsert, values)
+
+
+def _put_label(connection: Connection, ids: Sequence[int], key: str, label: str) -> int:
+    """Label videos that are there; how many did not carry it yet."""
+    in_use = connection.scalar(select(func.min(LabelRow.label)).where(LabelRow.folded == key))
+    rows = select(VideoRow.id, literal(key), literal(in_use or label)).where(VideoRow.id.in_(ids))
+    statement = insert(LabelRow).from_select(["video_id", "folded", "label"], rows)
+    return connection.execute(statement.on_conflict_do_nothing()).rowcount
+
+
+def content_of(uid: str) -> str:
+    """The content that a uid names, whichever scan of it: the uid without the number of the scan."""
+    return uid.partition("-")[0]
 
 
 def _forget(connection: Connection, paths: Sequence[str]) -> list[Video]:

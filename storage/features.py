@@ -54,7 +54,36 @@ class FeatureStore(ContentFiles):
         except (OSError, DamagedFile, KeyError) as error:
             raise IndexDirectoryError(
                 f"the stored features {path} are missing or damaged ({error}). "
-                "Run `scanonce forget` on the video and index it again."
+                "Run `scanonce repair`, or `scanonce forget` the video and index it again."
             ) from error
         bounds = [np.searchsorted(pts, span, side="left") for span in spans]
         return [FrameFeatures(frames[a:b].copy(), pts[a:b].copy()) for a, b in bounds]
+
+    def problem(self, uid: str, *, dim: int, num_frames: int, values: bool = False) -> str | None:
+        """What is wrong with the stored features of a video, in words; None where nothing is.
+
+        Args:
+            uid: names the content.
+            dim: of the index.
+            num_frames: as the catalogue says.
+            values: read all features, 7.4 MB per hour of video at 512 dimensions and 2 frames a second; else the
+                times only, 58 kB.
+        """
+        try:
+            tensors = self._examine(uid, values=values)
+            frames, pts = tensors["frames"], tensors["pts_seconds"]
+        except (OSError, DamagedFile, KeyError) as error:
+            return f"they cannot be read: {error}"
+        if frames.ndim != 2 or pts.shape != frames.shape[:1]:
+            return f"frames {frames.shape} and times {pts.shape} do not belong together"
+        if frames.shape[1] != dim:
+            return f"they have {frames.shape[1]} dimensions, the index has {dim}"
+        if not len(pts):
+            return "they hold no frame"
+        if len(pts) != num_frames:
+            return f"they hold {len(pts)} frames, the catalogue says {num_frames}"
+        if not (np.isfinite(pts).all() and (np.diff(pts) >= 0).all()):
+            return "the times of their frames do not rise"
+        if values and not np.isfinite(frames).all():
+            return "they hold values that are not finite"
+        return None

@@ -17,6 +17,8 @@ from storage.content_files import ContentFiles
 from storage.errors import IndexDirectoryError
 from storage.mapped import DamagedFile, map_tensors
 
+_JPEG_START = np.array([0xFF, 0xD8], np.uint8)
+
 
 @dataclass(frozen=True, slots=True)
 class Thumbnails:
@@ -83,6 +85,31 @@ class ThumbnailStore(ContentFiles):
         tensors = self._map(uid)
         return np.empty(0) if tensors is None else tensors["pts_seconds"].copy()
 
+    def problem(self, uid: str, *, values: bool = False) -> str | None:
+        """What is wrong with the thumbnails of a video, in words; None where nothing is, or there are none.
+
+        Args:
+            uid: names the content.
+            values: read all of them, about 14 MB per hour of video; else only where they begin.
+        """
+        if not self.has(uid):
+            return None
+        try:
+            tensors = self._examine(uid, values=values)
+            jpegs, ends, pts = (tensors[name] for name in ("jpegs", "ends", "pts_seconds"))
+        except (OSError, DamagedFile, KeyError) as error:
+            return f"they cannot be read: {error}"
+        if jpegs.ndim != 1 or ends.ndim != 1 or pts.shape != ends.shape or not len(ends):
+            return "their parts do not belong together"
+        firsts = np.concatenate([np.zeros(1, np.int64), ends[:-1]])
+        if (firsts + len(_JPEG_START) > ends).any() or ends[-1] != len(jpegs):
+            return "their lengths do not add up"
+        if not (np.isfinite(pts).all() and (np.diff(pts) >= 0).all()):
+            return "their times do not rise"
+        if (jpegs[firsts[:, None] + np.arange(len(_JPEG_START))] != _JPEG_START).any():
+            return "they are no pictures"
+        return None
+
     def _map(self, uid: str) -> dict[str, NDArray[Any]] | None:
         """The tensors of a video, of which none is empty; None where there is no file."""
         try:
@@ -99,5 +126,5 @@ class ThumbnailStore(ContentFiles):
     def _damaged(self, uid: str, reason: str) -> IndexDirectoryError:
         return IndexDirectoryError(
             f"the stored thumbnails {self.path(uid)} are damaged or cannot be read ({reason}). "
-            "Run `scanonce forget` on the video and index it again."
+            "Run `scanonce repair`, or `scanonce forget` the video and index it again."
         )

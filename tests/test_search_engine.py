@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from indexer.pipeline import index_library
 from indexer.settings import IndexerSettings
 from models.encoder import TextFeatures
 from search.engine import SearchEngine
+from search.filters import Filter
 from search.settings import SearchSettings
 from storage.catalog import Catalog
 from storage.errors import IndexDirectoryError, ManifestMismatch, QueryError
@@ -217,6 +219,76 @@ def test_a_search_within_some_videos_finds_nothing_elsewhere(engine: SearchEngin
     assert {moment.video_id for moment in found.moments} <= set(dull)
     assert {moment.video_id for moment in engine.search("red", top=20).moments} > set(dull)
     assert engine.search("red", within=[]).moments == ()
+
+
+FILTERS = {
+    "folder": Filter(folders=(Path("/"),)),
+    "length": Filter(min_seconds=33.0, max_seconds=40.0),
+    "from a length": Filter(min_seconds=40.0),
+    "ids": Filter(videos=frozenset({1, 2, 5, 77})),
+    "days": Filter(recorded_after=date.today() - timedelta(days=1), max_seconds=37.5),
+}
+
+
+@pytest.mark.parametrize("name", FILTERS)
+@pytest.mark.parametrize("text", ["red", "white", "a quarterly report"])
+def test_a_filtered_search_is_the_search_of_everything_less_what_does_not_pass(
+    layout: IndexLayout, name: str, text: str
+) -> None:
+    with (
+        open_engine(layout, candidate_clips=10_000, cutoff=0.0) as engine,
+        Catalog.open(layout.catalog, read_only=True) as catalog,
+    ):
+        passing = FILTERS[name].matching(catalog).tolist()
+        everything = engine.search(text, top=1000)
+        filtered = engine.search(text, top=1000, within=FILTERS[name])
+    assert passing
+    expected = [moment for moment in everything.moments if moment.video_id in passing]
+    assert list(filtered.moments) == expected
+    assert (filtered.num_videos, everything.num_videos) == (len(passing), None)
+
+
+def test_clips_that_do_not_pass_take_no_place_among_the_candidates(layout: IndexLayout) -> None:
+    with open_engine(layout, candidate_clips=1) as engine:
+        (reds,) = (video for video in engine.videos.values() if video.path.stem == "two-reds")
+        found = engine.search("white", top=1, within=Filter(videos=frozenset({reds.video_id})))
+    assert found.moments[0].span.tiou(Span(16, 28)) > 0.85
+    assert not found.no_good_match
+
+
+def test_the_verdict_on_a_moment_is_the_same_whatever_passes(engine: SearchEngine) -> None:
+    best = engine.search("red").moments[0]
+    alone = engine.search("red", within=[best.video_id])
+    assert alone.moments[0] == best
+    assert not alone.no_good_match
+    assert engine.search("a quarterly report", within=[best.video_id]).no_good_match
+
+
+def test_a_filter_that_nothing_passes_gives_an_empty_answer(engine: SearchEngine) -> None:
+    nothing = Filter(folders=(Path("/nowhere"),))
+    results = [*engine.search_many(["red", "white"], within=nothing)]
+    results.append(engine.similar(1, Span(0, 5), within=nothing))
+    for result in results:
+        assert (result.num_videos, result.moments, result.no_good_match) == (0, (), True)
+        assert set(result.timings_ms) == {"text", "library", "moments", "total"}
+
+
+def test_what_looks_like_a_moment_is_looked_for_where_it_is_asked(engine: SearchEngine) -> None:
+    first = engine.search("white").moments[0]
+    others = Filter(videos=frozenset(engine.videos) - {first.video_id})
+    like = engine.similar(first.video_id, first.span, within=others)
+    assert like.moments
+    assert first.video_id not in {moment.video_id for moment in like.moments}
+
+
+def test_a_running_engine_follows_labels(layout: IndexLayout) -> None:
+    only = Filter(labels=frozenset({"Keep"}))
+    with open_engine(layout) as engine, Catalog.open(layout.catalog) as catalog:
+        assert engine.search("white", within=only).num_videos == 0
+        catalog.add_labels([2, 3], ["keep"])
+        assert engine.search("white", within=only).num_videos == 2
+        catalog.remove_labels([2, 3], ["KEEP"])
+        assert engine.search("white", within=only).num_videos == 0
 
 
 def test_what_looks_like_a_moment_is_found_by_its_own_frames(engine: SearchEngine) -> None:

@@ -128,7 +128,7 @@ def test_a_folder_may_be_typed_with_a_tilde_or_dots(tmp_path: Path) -> None:
 def test_what_a_run_did_and_how_far_it_is() -> None:
     counts = RunCounts(9, 1, 1, 2, 3, 4, 60.0)
     assert outcome_text(counts, 5) == (
-        "2 videos indexed (0:01:00), 1 of them in part, 3 there already, 4 gone and forgotten, 2 failed, "
+        "2 videos indexed (0:01:00), 1 of them in part, 3 there already, 4 no longer there, 2 failed, "
         "5 cannot be seen now and stay"
     )
     assert outcome_text(RunCounts(skipped=2)) == "nothing new indexed, 2 there already"

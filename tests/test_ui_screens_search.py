@@ -2,19 +2,20 @@
 
 import json
 from collections.abc import Iterator
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from storage.catalog import Catalog
 from storage.errors import IndexDirectoryError
 from storage.layout import IndexLayout
 from tests.ui_library import NASTY, build_library, open_page, shown_index
 from ui import finding
 from ui.components import Picks
 from ui.session import shared
-from ui.views import Filters
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,57 @@ def test_filters_narrow_the_search_and_are_in_the_address() -> None:
     assert {name[:4] for name in names(app)} == {"dull"}
 
 
+@pytest.fixture
+def labelled(layout: IndexLayout) -> Iterator[None]:
+    """Some videos carry labels, one of them with markup in it."""
+    with Catalog.open(layout.catalog) as catalog:
+        dull = catalog.matching_videos(seconds=(60.0, None))
+        catalog.add_labels(dull, ["dull", "**bold**"])
+        catalog.add_labels(dull[:1], ["first"])
+        yield
+        catalog.remove_labels(dull, catalog.labels())
+
+
+@pytest.mark.usefixtures("labelled")
+def test_labels_narrow_the_search_and_are_in_the_address() -> None:
+    app = open_page("search", q="black", label="dull")
+    assert set(names(app)) == {"dull0.mp4", "dull1.mp4"}
+    assert app.multiselect(key="label").options == ["**bold**", "dull", "first"]
+    app.multiselect(key="without").set_value(["first"]).run()
+    assert len(set(names(app))) == 1
+    app.multiselect(key="label").set_value(["dull", "**bold**"]).run()
+    assert app.caption[0].value.startswith(
+        "Only videos labelled \\*\\*bold\\*\\* and dull, not labelled"
+    )
+    app.multiselect(key="without").set_value(["dull"]).run()
+    assert "ruled out" in app.error[0].value
+
+
+def test_without_labels_the_page_says_how_to_give_some() -> None:
+    app = open_page("search", q="red")
+    assert app.multiselect(key="label").disabled
+    assert "scanonce label" in app.multiselect(key="label").proto.placeholder
+
+
+def test_days_of_recording_narrow_the_search_and_are_in_the_address() -> None:
+    today, before = date.today(), date.today() - timedelta(days=2)
+    app = open_page("search", q="black", until=before.isoformat())  # the address of a bookmark
+    assert "No video passes these filters" in app.markdown[0].value
+    assert f"recorded until {before}".replace("-", "\\-") in app.caption[-2].value
+    app.date_input(key="until").set_value(today).run()
+    assert len(set(names(app))) > 2
+    app.date_input(key="from").set_value(before).run()
+    assert len(set(names(app))) > 2
+    app.date_input(key="until").set_value(before - timedelta(days=1)).run()
+    assert "swap them" in app.error[0].value
+
+
+def test_a_video_added_today_passes_the_filter_of_today() -> None:
+    app = open_page("search", q="black")
+    app.selectbox(key="added").set_value("Added today").run()
+    assert len(set(names(app))) > 2
+
+
 def test_one_per_video_shows_each_video_once() -> None:
     app = open_page("search", q="red", one="true")
     assert len(names(app)) == len(set(names(app)))
@@ -111,7 +163,7 @@ def test_picked_moments_stay_and_can_be_exported() -> None:
     from ui.exports_bar import Picked  # what a click in the grid leads to
 
     stamp = finding.index_stamp()
-    moment = finding.search("red", Filters(), 100, stamp).moments[0]
+    moment = finding.search("red", None, 100, stamp).moments[0]
     app.session_state["picked"] = {key: Picked(moment, "red")}
     app.session_state["picks_version"] = 1
     app.text_input[0].set_value("green").run()
@@ -149,7 +201,7 @@ def test_without_an_index_the_page_says_how_to_make_one(
 def test_only_what_was_shown_can_be_picked() -> None:
     from ui import exports_bar
 
-    moment = finding.search("red", Filters(), 100, finding.index_stamp()).moments[0]
+    moment = finding.search("red", None, 100, finding.index_stamp()).moments[0]
     shown = exports_bar.shown_picks([moment], "red")
     (key,) = shown
     exports_bar.take_picks(shown)(Picks(1, (key, "999-0-1")))

@@ -5,7 +5,9 @@ Exit codes: 0 done; 1 an error, told on standard error with its next step; 2 wro
 """
 
 import json
+import os
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +17,7 @@ from storage.errors import ScanonceError
 
 if TYPE_CHECKING:
     from search.engine import SearchResult
+    from search.filters import Filter
     from ui.config import Config
 
 app = typer.Typer(
@@ -35,6 +38,7 @@ ConfigOption = Annotated[
         "--config", help="Configuration file.", show_default="config.toml of the checkout"
     ),
 ]
+_DAY = "%Y-%m-%d"
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON (schema: docs/cli.md).")]
 
 
@@ -157,6 +161,31 @@ def search(
         Path | None,
         typer.Option(help="File with one query a line (- for standard input); needs --json."),
     ] = None,
+    folders: Annotated[
+        list[Path] | None,
+        typer.Option("--in", help="Only videos at or below this folder; several: any of them."),
+    ] = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option("--label", help="Only videos with this label; several: all of them."),
+    ] = None,
+    without_labels: Annotated[
+        list[str] | None, typer.Option("--not-label", help="Only videos without this label.")
+    ] = None,
+    after: Annotated[
+        datetime | None,
+        typer.Option(formats=[_DAY], help="Only files changed last on this day or later."),
+    ] = None,
+    before: Annotated[
+        datetime | None,
+        typer.Option(formats=[_DAY], help="Only files changed last on this day or earlier."),
+    ] = None,
+    longer: Annotated[
+        float | None, typer.Option(min=0, help="Only videos of so many seconds or more.")
+    ] = None,
+    shorter: Annotated[
+        float | None, typer.Option(min=0, help="Only videos of less than so many seconds.")
+    ] = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
@@ -166,19 +195,35 @@ def search(
     if queries is not None and not as_json:
         raise typer.BadParameter("--queries prints one JSON object a line: add --json")
     from search.engine import SearchEngine
+    from search.filters import Filter
     from ui.config import read_config
 
     settings = read_config(config)
+    only = Filter(
+        folders=_absolute(folders),
+        labels=frozenset(labels or ()),
+        without_labels=frozenset(without_labels or ()),
+        recorded_after=after.date() if after else None,
+        recorded_before=before.date() if before else None,
+        min_seconds=longer,
+        max_seconds=shorter,
+    )
     texts = [text] if text is not None else _read_queries(queries)
     with SearchEngine.open(
         settings.index_path(index_dir), settings=settings.search, models=settings.models
     ) as engine:
         for start in range(0, len(texts), _QUERY_BATCH):
-            for result in engine.search_many(texts[start : start + _QUERY_BATCH], top=top):
-                _show(result, as_json=as_json)
+            batch = texts[start : start + _QUERY_BATCH]
+            for result in engine.search_many(batch, top=top, within=only):
+                _show(result, only, as_json=as_json)
 
 
 _QUERY_BATCH = 64  # queries encoded and looked up together
+
+
+def _absolute(paths: list[Path] | None) -> tuple[Path, ...]:
+    """As the catalogue has them: links are not followed."""
+    return tuple(Path(os.path.abspath(path.expanduser())) for path in paths or ())
 
 
 def _read_queries(path: Path | None) -> list[str]:
@@ -193,22 +238,54 @@ def _read_queries(path: Path | None) -> list[str]:
     return [line.strip() for line in content.splitlines() if line.strip()]
 
 
-def _show(result: "SearchResult", *, as_json: bool) -> None:
+def _show(result: "SearchResult", only: "Filter", *, as_json: bool) -> None:
     from rich.console import Console
 
     from ui.views import moments_table, result_json, timings_text
 
     if as_json:
-        print(json.dumps(result_json(result), ensure_ascii=False))
+        shown = None if only.passes_all else only
+        print(json.dumps(result_json(result, shown), ensure_ascii=False))
         return
     console = Console()
-    if result.no_good_match:
+    if result.num_videos == 0:
+        console.print("No video passes this filter, so nothing was looked at.")
+    elif result.no_good_match:
         console.print(f"No good match for [bold]{result.query!r}[/] in this library.")
         if result.moments:
             console.print("Closest, probably not what you mean:")
     if result.moments:
         console.print(moments_table(result.moments))
     console.print(f"[dim]{timings_text(result)}[/]")
+
+
+@app.command()
+def label(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Videos, or folders of them.", show_default="shows all labels"),
+    ] = None,
+    add: Annotated[list[str] | None, typer.Option(help="Give them this label.")] = None,
+    remove: Annotated[list[str] | None, typer.Option(help="Take this label from them.")] = None,
+    index_dir: IndexOption = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Label videos, to filter searches by; without --add and --remove, show their labels."""
+    if (add or remove) and not paths:
+        raise typer.BadParameter(
+            "name the videos, or folders of them, that --add or --remove is for"
+        )
+    from ui.config import read_config
+    from ui.labels import run_label
+
+    run_label(
+        _absolute(paths),
+        read_config(config).index_path(index_dir),
+        add=add or [],
+        remove=remove or [],
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -265,6 +342,82 @@ def forget(
 
     settings = read_config(config)
     run_forget(path, settings.index_path(index_dir), settings.storage)
+
+
+@app.command()
+def verify(
+    index_dir: IndexOption = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Read all values, and into the video files.")
+    ] = False,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Compare files, catalogue, features and vectors, and name every difference."""
+    from ui.config import read_config
+    from ui.upkeep import run_verify
+
+    settings = read_config(config)
+    index = settings.index_path(index_dir)
+    raise typer.Exit(run_verify(index, full=full, config=settings, as_json=as_json))
+
+
+@app.command()
+def repair(
+    index_dir: IndexOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be done.")
+    ] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Look as `verify --full` does, before and after.")
+    ] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Make again what can be derived: vectors, anchors, features. Nothing else is touched."""
+    from ui.config import read_config
+    from ui.upkeep import run_repair
+
+    settings = read_config(config)
+    index = settings.index_path(index_dir)
+    raise typer.Exit(run_repair(index, dry_run=dry_run, full=full, config=settings))
+
+
+@app.command()
+def backup(
+    folder: Annotated[
+        Path, typer.Argument(help="Where the backup is kept; made or brought up to date.")
+    ],
+    index_dir: IndexOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Copy the index to a folder, while it is searched and written."""
+    from ui.config import read_config
+    from ui.upkeep import run_backup
+
+    settings = read_config(config)
+    target = folder.expanduser().absolute()
+    raise typer.Exit(run_backup(settings.index_path(index_dir), target, config=settings))
+
+
+@app.command()
+def restore(
+    backup_dir: Annotated[
+        Path, typer.Argument(metavar="BACKUP", help="A folder that `scanonce backup` made.")
+    ],
+    index_dir: IndexOption = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Give up the index that is there.")
+    ] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Put a backup in the place of an index, in one step."""
+    from ui.config import read_config
+    from ui.upkeep import run_restore
+
+    settings = read_config(config)
+    source = backup_dir.expanduser().absolute()
+    index = settings.index_path(index_dir)
+    raise typer.Exit(run_restore(source, index, replace=replace, config=settings))
 
 
 @app.command("ui")

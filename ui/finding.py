@@ -1,5 +1,6 @@
 """What the pages find, kept while the library stays as it is: a page that is turned asks nothing anew."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,11 +8,12 @@ from pathlib import Path
 import streamlit as st
 
 from search.engine import SearchResult
+from search.filters import Filter, Within
 from search.localise import Curve
 from storage.catalog import SEARCHABLE
 from storage.records import Span, Video
 from ui.session import shared
-from ui.views import Filters, folder_names, videos_within
+from ui.views import filter_json, folder_names
 
 Stamp = tuple[tuple[str, int, int], ...]
 """Another one where a writer has changed the index."""
@@ -29,6 +31,8 @@ class LibraryFacts:
     seconds: float
     folders: Mapping[str, str]
     """Names by path, see `ui.views.folder_names`."""
+    labels: tuple[str, ...]
+    """Those in use, in order."""
 
 
 def index_stamp() -> Stamp:
@@ -36,6 +40,10 @@ def index_stamp() -> Stamp:
     layout = shared().layout
     wal = layout.catalog.with_name(layout.catalog.name + "-wal")
     return tuple(_stamp_of(path) for path in (layout.manifest, layout.catalog, wal))
+
+
+def _filter_key(only: Filter) -> str:
+    return json.dumps(filter_json(only))
 
 
 def _stamp_of(path: Path) -> tuple[str, int, int]:
@@ -56,27 +64,25 @@ def library_facts(stamp: Stamp) -> LibraryFacts:
     with shared().catalog() as catalog:
         videos = catalog.videos(states=SEARCHABLE)
         roots = [library.root for library in catalog.libraries()]
+        labels = tuple(catalog.labels())
     return LibraryFacts(
         {video.video_id: video for video in videos},
         sum(video.duration_seconds for video in videos),
         folder_names(roots, videos),
+        labels,
     )
 
 
-@st.cache_resource(max_entries=64, show_spinner=False)
+@st.cache_resource(max_entries=64, show_spinner=False, hash_funcs={Filter: _filter_key})
 def search(
-    text: str, filters: Filters, top: int, stamp: Stamp, video_id: int | None = None
+    text: str, only: Filter | None, top: int, stamp: Stamp, video_id: int | None = None
 ) -> SearchResult:
-    """The moments of a sentence in the videos that pass, or in one of them; asked once for each ``stamp``.
+    """The moments of a sentence in the videos that pass, or in one video; asked once for each ``stamp``.
 
     Raises:
         ScanonceError: see `SearchEngine.search`.
     """
-    within: list[int] | None = None
-    if video_id is not None:
-        within = [video_id]
-    elif not filters.pass_all:
-        within = videos_within(library_facts(stamp).videos.values(), filters)
+    within: Within = only if video_id is None else [video_id]
     with shared().engine() as engine:
         result = engine.search(text, top=top, within=within)
     shared().remember(result)

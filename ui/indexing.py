@@ -217,7 +217,7 @@ def summarise(report: IndexReport, index_dir: Path, console: Console) -> None:
     if counts.skipped:
         parts.append(f"{counts.skipped} there already")
     if counts.forgotten:
-        parts.append(f"{counts.forgotten} gone and forgotten")
+        parts.append(f"{counts.forgotten} no longer there")
     if counts.failed:
         parts.append(f"{counts.failed} failed")
     console.print(", ".join(parts) + f" · index: {index_dir}", soft_wrap=True)

@@ -32,7 +32,8 @@ from indexer.vectors import bring_all_up_to_date
 from indexer.verify import Difference, Remedy, Verification, verify
 from models.encoder import ClipEncoder, load_encoder
 from models.localiser import TrainedLocaliser, load_localiser
-from storage.backup import CopyProgress, CopyReport, backup, restore
+from storage.backup import backup, restore
+from storage.index_copy import CopyProgress, CopyReport
 from storage.layout import IndexLayout, read_manifest
 from ui.config import Config
 from ui.views import count_text, size_text

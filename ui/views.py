@@ -3,8 +3,8 @@
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import fields
+from datetime import date, timedelta
 from math import inf
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from search.engine import SearchResult
+from search.filters import Filter
 from search.localise import Curve
 from storage.records import Moment, Span, Video
 
@@ -84,14 +85,34 @@ def moment_json(moment: Moment) -> dict[str, Any]:
     }
 
 
-def result_json(result: SearchResult) -> dict[str, Any]:
-    """A search result in the documented schema (docs/cli.md)."""
+def result_json(result: SearchResult, only: Filter | None = None) -> dict[str, Any]:
+    """A search result in the documented schema (docs/cli.md), with the filter where there was one."""
+    filtered = {} if only is None else {"filter": filter_json(only), "videos": result.num_videos}
     return {
         "query": result.query,
+        **filtered,
         "no_good_match": result.no_good_match,
         "moments": [moment_json(moment) for moment in result.moments],
         "timings_ms": {stage: round(value, 3) for stage, value in result.timings_ms.items()},
     }
+
+
+def filter_json(only: Filter) -> dict[str, Any]:
+    """What a filter asks for, by the names of its fields; what it leaves open is left out.
+
+    >>> filter_json(Filter(labels=frozenset({"b", "a"}), min_seconds=30.0))
+    {'labels': ['a', 'b'], 'min_seconds': 30.0}
+    """
+    values = {each.name: getattr(only, each.name) for each in fields(only)}
+    given = {name: value for name, value in values.items() if value not in (None, (), frozenset())}
+    return {name: _plain_value(value) for name, value in given.items()}
+
+
+def _plain_value(value: Any) -> Any:
+    """A value as JSON has it."""
+    if isinstance(value, tuple | frozenset):
+        return sorted(_plain_value(each) for each in value)
+    return str(value) if isinstance(value, date | Path) else value
 
 
 def moments_table(moments: Sequence[Moment]) -> Table:
@@ -176,31 +197,14 @@ def plain(text: str) -> str:
 # ---------------------------------------------------------------- the pages: which moments
 
 
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """Which videos a search looks in."""
-
-    folder: str | None = None
-    """Only videos with a file at or below it."""
-    shortest_seconds: float = 0.0
-    longest_seconds: float = inf
-    """Not included."""
-    added_since: datetime | None = None
-    """Indexed then or later."""
-
-    @property
-    def pass_all(self) -> bool:
-        """Whether nothing is filtered out."""
-        return self == Filters()
-
-
-LENGTHS: dict[str, tuple[float, float]] = {
-    "Any length": (0.0, inf),
-    "< 1 min": (0.0, 60.0),
+LENGTHS: dict[str, tuple[float | None, float | None]] = {
+    "Any length": (None, None),
+    "< 1 min": (None, 60.0),
     "1-10 min": (60.0, 600.0),
     "10-60 min": (600.0, 3600.0),
-    "> 1 h": (3600.0, inf),
+    "> 1 h": (3600.0, None),
 }
+"""The shortest seconds, and those that are too long."""
 ADDED: dict[str, int | None] = {
     "Added any time": None,
     "Added today": 0,
@@ -210,27 +214,25 @@ ADDED: dict[str, int | None] = {
 """Whole days before today."""
 
 
-def added_since(choice: str, now: datetime) -> datetime | None:
-    """The midnight from which a choice of `ADDED` counts, in the zone of ``now``."""
+def added_since(choice: str, today: date) -> date | None:
+    """The day from which on a choice of `ADDED` counts."""
     days = ADDED[choice]
-    if days is None:
-        return None
-    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    return midnight - timedelta(days=days)
+    return None if days is None else today - timedelta(days=days)
 
 
-def videos_within(videos: Iterable[Video], filters: Filters) -> list[int]:
-    """Ids of the videos that pass."""
-    return [
-        video.video_id
-        for video in videos
-        if filters.shortest_seconds <= video.duration_seconds < filters.longest_seconds
-        and (filters.folder is None or any(_is_below(path, filters.folder) for path in video.paths))
-        and (
-            filters.added_since is None
-            or (video.added_at is not None and video.added_at >= filters.added_since)
-        )
-    ]
+def filter_text(only: Filter) -> str:
+    """What of a filter is out of sight in the row above the moments; empty where nothing is.
+
+    >>> filter_text(Filter(labels=frozenset({"work"}), recorded_after=date(2024, 5, 1)))
+    'labelled work, recorded from 2024-05-01'
+    """
+    parts = {
+        "labelled ": " and ".join(sorted(only.labels)),
+        "not labelled ": " or ".join(sorted(only.without_labels)),
+        "recorded from ": only.recorded_after,
+        "recorded until ": only.recorded_before,
+    }
+    return ", ".join(f"{words}{value}" for words, value in parts.items() if value)
 
 
 def _is_below(path: Path, folder: str) -> bool:

@@ -240,7 +240,7 @@ class _Indexing:
         told = {
             f"indexed ({clock(counts.video_seconds)})": counts.indexed + counts.partial,
             "there already": counts.skipped,
-            "gone and forgotten": counts.forgotten,
+            "no longer there": counts.forgotten,
             "failed": counts.failed,
         }
         parts = [f"{count_text(number, 'file')} {what}" for what, number in told.items() if number]

@@ -108,7 +108,7 @@ def outcome_text(counts: RunCounts, num_offline: int = 0) -> str:
     if counts.skipped:
         parts.append(f"{counts.skipped:,} there already")
     if counts.forgotten:
-        parts.append(f"{counts.forgotten:,} gone and forgotten")
+        parts.append(f"{counts.forgotten:,} no longer there")
     if counts.failed:
         parts.append(f"{counts.failed:,} failed")
     if num_offline:

@@ -22,7 +22,7 @@ from ui.exports_bar import (
 from ui.media import playback
 from ui.server import current
 from ui.session import shared
-from ui.views import Filters, clock, parse_span, plain, span_text, strength_word
+from ui.views import clock, parse_span, plain, span_text, strength_word
 
 MOMENTS_HERE, ALIKE, WIDER = 50, 8, 8
 FIRST_SECONDS = 10.0  # of the cut where an address names no moment
@@ -109,7 +109,7 @@ def _player(video: Video, query: str, stamp: finding.Stamp) -> tuple[Span, tuple
     result = SearchResult("", (), False)
     curve = None
     if query:
-        result = finding.search(query, Filters(), MOMENTS_HERE, stamp, video.video_id)
+        result = finding.search(query, None, MOMENTS_HERE, stamp, video.video_id)
         curve = finding.curve(query, video.video_id, stamp)
     strongest = result.moments[:4] if result.no_good_match else _worth_a_link(result)
     if query and result.no_good_match:
@@ -151,7 +151,7 @@ def _exports(video: Video, cut: Span, query: str, here: tuple[Moment, ...]) -> N
 
 def _go_on(video: Video, cut: Span, query: str, stamp: finding.Stamp) -> None:
     if query and st.session_state.get("wide"):
-        wider = finding.search(query, Filters(), finding.FIRST, stamp)
+        wider = finding.search(query, None, finding.FIRST, stamp)
         st.markdown("#### In the whole library")
         if wider.no_good_match:
             st.caption("No good match; the closest, probably not what you mean:")

@@ -1,9 +1,10 @@
 """The search page: a sentence in, moments as pictures out. Everything that was chosen is in the address."""
 
 import time
-from collections.abc import Iterable, Mapping
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import streamlit as st
@@ -11,6 +12,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from models.encoder import BUNDLED_NAME
 from search.engine import SearchResult
+from search.filters import EARLIEST, LATEST, Filter
 from storage.errors import ScanonceError
 from storage.layout import read_manifest
 from storage.records import Moment
@@ -21,9 +23,9 @@ from ui.session import shared
 from ui.views import (
     ADDED,
     LENGTHS,
-    Filters,
     added_since,
     count_text,
+    filter_text,
     hours_text,
     num_pages,
     one_per_video,
@@ -60,13 +62,13 @@ def page() -> None:
         stamp = finding.index_stamp()
         library = finding.library_facts(stamp)
         query = query_box("What does the moment show?", key="search-query", on_change=_first_page)
-        filters, show, one = _filter_row(library)
+        only, show, one = _filter_row(library)
         if not query:
             _examples(library)
             return
         wanted = finding.MOST if _asked_page() * show > finding.FIRST else finding.FIRST
         searching = time.perf_counter()
-        result = finding.search(query, filters, wanted, stamp)
+        result = finding.search(query, only, wanted, stamp)
         searched = time.perf_counter() - searching
     except ScanonceError as error:
         st.error(plain(str(error)))
@@ -74,7 +76,7 @@ def page() -> None:
     # the same places whatever was found: the grid stays as it is, and its pictures do not flicker
     line, notes, grid = st.empty(), st.container(), st.container()
     if not result.moments:
-        notes.write(_nothing_passes(filters))
+        notes.write(_nothing_found(result))
     elif result.no_good_match:
         notes.markdown(f"No good match for “{plain(result.query)}” in these videos.")
         notes.caption("Closest, probably not what you mean:")
@@ -90,17 +92,63 @@ def page() -> None:
 # ---------------------------------------------------------------- above the moments
 
 
-def _filter_row(library: finding.LibraryFacts) -> tuple[Filters, int, bool]:
+def _filter_row(library: finding.LibraryFacts) -> tuple[Filter, int, bool]:
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="filters"):
         folders = {"": "Any folder", **library.folders}
         folder = _choice("Folder", folders, key="folder", width=180)
         length = _choice("Length", _same(LENGTHS), key="length", width=130)
         added = _choice("Added", _same(ADDED), key="added", width=165)
+        with st.popover("Labels, dates", key="more"):
+            labels = _some("With all labels", library.labels, key="label")
+            without = _some("Without labels", library.labels, key="without")
+            first, last = _days()
         show = _choice("Show", SHOW, key="show", width=115, default=1)
         one = st.checkbox("one per video", key="one", bind="query-params", on_change=_first_page)
     shortest, longest = LENGTHS[length]
-    since = added_since(added, datetime.now().astimezone())
-    return Filters(folder or None, shortest, longest, since), show, one
+    only = Filter(
+        folders=(Path(folder),) if folder else (),
+        labels=frozenset(labels),
+        without_labels=frozenset(without),
+        recorded_after=first,
+        recorded_before=last,
+        indexed_after=added_since(added, date.today()),
+        min_seconds=shortest,
+        max_seconds=longest,
+    )
+    if words := filter_text(only):  # the rest of it can be seen
+        st.caption(f"Only videos {plain(words)}")
+    return only, show, one
+
+
+def _some(heading: str, labels: Iterable[str], *, key: str) -> Sequence[str]:
+    options = list(labels)  # as they are: what is shown is what is in the address
+    return st.multiselect(
+        heading,
+        options,
+        key=key,
+        bind="query-params",
+        on_change=_first_page,
+        placeholder="Choose" if options else "None yet: scanonce label PATH --add NAME",
+        disabled=not options,
+    )
+
+
+def _days() -> tuple[date | None, date | None]:
+    """The first and the last day of a recording, as far as they are chosen."""
+    first, last = (
+        st.date_input(
+            f"Recorded {word}",
+            None,
+            EARLIEST,
+            LATEST,
+            key=word,
+            bind="query-params",
+            on_change=_first_page,
+            help="The day on which the file was changed last",
+        )
+        for word in ("from", "until")
+    )
+    return first, last
 
 
 def _choice(
@@ -185,7 +233,8 @@ def _grid(moments: list[Moment], query: str, *, dim: bool = False) -> None:
         on_picks=take_picks(shown_picks(moments, query)),
         dim=dim,
     )
-    st.session_state["results_address"] = st.query_params.to_dict()
+    names = st.query_params.keys()
+    st.session_state["results_address"] = {name: st.query_params.get_all(name) for name in names}
     if opened is not None:
         span = opened.span
         st.switch_page(
@@ -199,10 +248,10 @@ def _grid(moments: list[Moment], query: str, *, dim: bool = False) -> None:
         )
 
 
-def _nothing_passes(filters: Filters) -> str:
-    if filters.pass_all:
-        return "Nothing is indexed yet, or nothing could be read."
-    return "No video passes these filters: choose another folder, length or date."
+def _nothing_found(result: SearchResult) -> str:
+    if result.num_videos == 0:
+        return "No video passes these filters: choose another folder, length, date or label."
+    return "Nothing is indexed yet, or nothing could be read."
 
 
 page()

@@ -1,0 +1,741 @@
+"""Every way in which an index can differ from its files and itself is named, once, and mended where that can be."""
+
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from indexer.anchors import derive_anchors
+from indexer.pipeline import index_library
+from indexer.repair import RepairReport, repair
+from indexer.settings import IndexerSettings
+from indexer.vectors import bring_all_up_to_date
+from indexer.verify import Verification, verify
+from models.encoder import ClipEncoder
+from models.localiser import TrainedLocaliser, load_localiser
+from models.soonet import Soonet, SoonetConfig, write_soonet
+from search.engine import SearchEngine
+from search.settings import SearchSettings
+from storage.anchors import AnchorStore
+from storage.catalog import SEARCHABLE, Catalog
+from storage.content_files import ContentFiles
+from storage.errors import IndexDirectoryError, ManifestMismatch
+from storage.features import FeatureStore
+from storage.generations import newest_generation, publish
+from storage.layout import IndexLayout, read_manifest, switch
+from storage.records import Video
+from storage.settings import StorageSettings
+from storage.thumbnails import ThumbnailStore
+from storage.writer import writing
+from tests.colours import ColourEncoder, write_film
+
+SETTINGS = IndexerSettings(decode_workers=1)
+STORAGE = StorageSettings(anchor_index=True)
+
+
+@dataclass(frozen=True)
+class Library:
+    """A small index with a localiser, and its films, at the same place in each test."""
+
+    root: Path
+
+    @property
+    def films(self) -> Path:
+        return self.root / "films"
+
+    @property
+    def layout(self) -> IndexLayout:
+        return IndexLayout.of(self.root / "index")
+
+    @property
+    def features(self) -> FeatureStore:
+        return FeatureStore(self.layout.features)
+
+    @property
+    def thumbnails(self) -> ThumbnailStore:
+        return ThumbnailStore(self.layout.thumbnails)
+
+    @property
+    def anchors(self) -> AnchorStore:
+        return AnchorStore(self.layout.anchors / str(read_manifest(self.layout).anchors))
+
+    def localiser(self) -> TrainedLocaliser:
+        return load_localiser(str(self.root / "localiser"))
+
+    def video(self, name: str = "b.mp4") -> Video:
+        with Catalog.open(self.layout.catalog, read_only=True) as catalog:
+            return next(each for each in catalog.videos() if each.path.name == name)
+
+    def index(self) -> None:
+        index_library(
+            [self.films],
+            layout=self.layout,
+            encoder=ColourEncoder(),
+            settings=SETTINGS,
+            storage=STORAGE,
+            localiser=self.localiser(),
+        )
+
+    def verify(self, *, full: bool = False, alone: bool = False) -> Verification:
+        return verify(self.layout, full=full, load_localiser=self.localiser, alone=alone)
+
+    def repair(
+        self, *, full: bool = False, load_encoder: Callable[[], ClipEncoder] = ColourEncoder
+    ) -> RepairReport:
+        return repair(
+            self.layout,
+            settings=SETTINGS,
+            storage=STORAGE,
+            load_encoder=load_encoder,
+            load_localiser=self.localiser,
+            full=full,
+        )
+
+    def answers(self) -> list[tuple[str, float, float]]:
+        catalog = Catalog.open(self.layout.catalog, read_only=True)
+        with SearchEngine(
+            self.layout, catalog, ColourEncoder(), SearchSettings(cutoff=0)
+        ) as engine:
+            return [
+                (each.path.name, each.span.start_seconds, each.span.end_seconds)
+                for text in ("red", "green", "blue", "white")
+                for each in engine.search(text).moments
+            ]
+
+    def stamps(self) -> dict[Path, tuple[bytes, int]]:
+        """Every file: what is in it, and when it was changed last."""
+        return {
+            path: (path.read_bytes(), path.stat().st_mtime_ns)
+            for path in sorted(self.root.rglob("*"))
+            if path.is_file()
+        }
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made once; the films lie where the tests will have them, since the catalogue names them."""
+    work = tmp_path_factory.mktemp("verify") / "work"
+    library = Library(work)
+    write_film(library.films / "a.mp4", [("red", 8), ("blue", 6)])
+    write_film(library.films / "b.mp4", [("green", 9)])
+    write_film(library.films / "c.mp4", [("white", 5), ("red", 5)])
+    torch.manual_seed(1)
+    config = SoonetConfig(
+        hidden_dim=8, snippet_length=4, num_scales=2, fps=2.0, window=8, num_heads=2,
+        max_positions=8, frame_dim=4, text_dim=4,
+    )  # fmt: skip
+    write_soonet(Soonet(config), library.root / "localiser")
+    library.index()
+    shutil.copytree(work, work.with_name("template"))
+    return work.with_name("template")
+
+
+@pytest.fixture
+def library(template: Path) -> Library:
+    work = template.with_name("work")
+    shutil.rmtree(work)
+    shutil.copytree(template, work)
+    return Library(work)
+
+
+def rewrite(store: ContentFiles, uid: str, **changed: NDArray[Any]) -> None:
+    path = store.path(uid)
+    save_file({**load_file(path), **changed}, path)
+
+
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def keep_time(path: Path, change: Callable[[], object]) -> None:
+    stat = path.stat()
+    change()
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def named(found: Verification) -> list[tuple[str, Path, str]]:
+    return [(each.kind, each.subject, each.remedy) for each in found.differences]
+
+
+# ------------------------------------------------ nothing differs
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_healthy_index_has_no_difference(library: Library, full: bool) -> None:
+    before = library.stamps()
+    found = library.verify(full=full)
+    assert found.differences == ()
+    assert (found.videos, found.files, found.compared, found.pending) == (3, 3, 3, 0)
+    assert found.without_thumbnails == 0
+    assert changes(before, library.stamps()) == set(), "verify only reads"
+
+
+def test_progress_counts_files_and_videos(library: Library) -> None:
+    told: list[tuple[int, int]] = []
+    verify(library.layout, observe=lambda done, total: told.append((done, total)))
+    assert told == [(done, 6) for done in range(1, 7)]
+
+
+def test_there_must_be_an_index(tmp_path: Path) -> None:
+    with pytest.raises(IndexDirectoryError, match="there is no index"):
+        verify(IndexLayout(tmp_path / "none"))
+
+
+def test_videos_without_thumbnails_are_counted_only(library: Library) -> None:
+    library.thumbnails.delete(library.video().uid)
+    found = library.verify()
+    assert (found.differences, found.without_thumbnails) == ((), 1)
+
+
+def test_what_comes_and_goes_meanwhile_is_no_difference(library: Library) -> None:
+    """A writer that adds and deletes all the time, in another thread."""
+    spare = library.root / "spare.mp4"
+    write_film(spare, [("black", 3)])
+    stop = threading.Event()
+    errors: list[BaseException] = []
+
+    def write() -> None:
+        try:
+            while not stop.is_set():
+                with writing(library.layout, "coming and going"):
+                    film = library.films / "d.mp4"
+                    if film.exists():
+                        film.unlink()
+                    else:
+                        shutil.copy(spare, film)
+                    library.index()
+        except BaseException as error:
+            errors.append(error)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    videos = set()
+    try:
+        for number in range(200):
+            found = library.verify(full=number % 2 == 0)
+            assert found.differences == ()
+            videos.add(found.videos)
+            if number > 20 and len(videos) == 2:
+                break
+    finally:
+        stop.set()
+        writer.join()
+    assert not errors
+    assert videos == {3, 4}, "it was seen with and without the film that comes and goes"
+
+
+# ------------------------------------------------ each difference is named, once
+
+
+def broken_times(library: Library, uid: str) -> None:
+    stored = library.features.read(uid)
+    rewrite(library.features, uid, pts_seconds=stored.pts_seconds[::-1].copy())
+
+
+def not_finite(library: Library, uid: str) -> None:
+    frames = library.features.read(uid).frames
+    frames[3, 1] = np.nan
+    rewrite(library.features, uid, frames=frames)
+
+
+def other_length(library: Library, uid: str) -> None:
+    stored = library.features.read(uid)
+    rewrite(library.features, uid, frames=stored.frames[1:], pts_seconds=stored.pts_seconds[1:])
+
+
+def other_dim(library: Library, uid: str) -> None:
+    rewrite(library.features, uid, frames=library.features.read(uid).frames[:, :3].copy())
+
+
+def empty(library: Library, uid: str) -> None:
+    rewrite(library.features, uid, frames=np.empty((0, 4), np.float16), pts_seconds=np.empty(0))
+
+
+FEATURES: dict[str, tuple[Callable[[Library, str], object], str]] = {
+    "cut off": (lambda library, uid: cut_off(library.features.path(uid)), "cannot be read"),
+    "no file of ours": (
+        lambda library, uid: library.features.path(uid).write_bytes(b"\xff" * 100),
+        "cannot be read",
+    ),
+    "times": (broken_times, "do not rise"),
+    "not finite": (not_finite, "not finite"),
+    "length": (other_length, "hold 17 frames, the catalogue says 18"),
+    "dim": (other_dim, "3 dimensions, the index has 4"),
+    "empty": (empty, "no frame"),
+}
+
+
+@pytest.mark.parametrize("how", FEATURES)
+def test_damaged_features_are_named_and_made_again(library: Library, how: str) -> None:
+    video, before = library.video(), library.answers()
+    FEATURES[how][0](library, video.uid)
+    found = library.verify()
+    assert named(found) == [("features damaged", video.path, "repair")]
+    assert FEATURES[how][1] in found.differences[0].detail
+    assert found.differences[0].video_id == video.video_id
+    report = library.repair()
+    assert (report.mended, report.left) == (found.differences, ())
+    assert library.verify(full=True).differences == ()
+    assert library.answers() == before
+    assert library.video().uid == f"{video.uid}-2"
+
+
+def test_missing_features_are_named_and_made_again(library: Library) -> None:
+    video = library.video()
+    library.features.delete(video.uid)
+    assert named(library.verify()) == [("features missing", video.path, "repair")]
+    assert library.repair().left == ()
+    assert library.verify(full=True).differences == ()
+
+
+def test_features_whose_file_is_not_at_hand_are_left(library: Library) -> None:
+    video = library.video()
+    library.features.delete(video.uid)
+    library.films.rename(library.films.with_name("unplugged"))
+    found = library.verify()
+    offline = [("file offline", library.films / f"{name}.mp4", "none") for name in "abc"]
+    assert named(found) == [*offline, ("features missing", video.path, "restore")]
+    before = library.stamps()
+    report = library.repair()
+    assert report.mended == ()
+    assert "plug its disk in" in report.left[-1][1]
+    assert changes(before, library.stamps()) == set()
+
+
+def test_damaged_thumbnails_are_named_and_made_again(library: Library) -> None:
+    video = library.video()
+    cut_off(library.thumbnails.path(video.uid))
+    assert named(library.verify()) == [("thumbnails damaged", video.path, "repair")]
+    assert library.repair().left == ()
+    assert library.verify().without_thumbnails == 0
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda tensors: {"ends": tensors["ends"] + 1}, "do not add up"),
+        (lambda tensors: {"jpegs": tensors["jpegs"] * 0}, "no pictures"),
+        (lambda tensors: {"pts_seconds": -tensors["pts_seconds"]}, "do not rise"),
+        (lambda tensors: {"ends": tensors["ends"][1:].copy()}, "do not belong together"),
+    ],
+)
+def test_thumbnails_are_damaged_where_a_picture_could_not_be_read(
+    library: Library,
+    damage: Callable[[dict[str, NDArray[Any]]], dict[str, NDArray[Any]]],
+    reason: str,
+) -> None:
+    uid = library.video().uid
+    rewrite(library.thumbnails, uid, **damage(load_file(library.thumbnails.path(uid))))
+    for values in (False, True):
+        assert reason in str(library.thumbnails.problem(uid, values=values))
+
+
+@pytest.mark.parametrize("how", ["missing", "cut off", "too few", "not finite"])
+def test_anchors_are_named_and_derived_again(library: Library, how: str) -> None:
+    video, before = library.video(), library.stamps()
+    stored = library.anchors.read(video.uid)
+    if how == "missing":
+        library.anchors.delete(video.uid)
+    elif how == "cut off":
+        cut_off(library.anchors.path(video.uid))
+    elif how == "too few":
+        rewrite(
+            library.anchors, video.uid, vectors=stored.vectors[1:], norms=stored.norms[1:].copy()
+        )
+    else:
+        rewrite(library.anchors, video.uid, norms=stored.norms * np.float32(np.inf))
+    kind = "anchors missing" if how == "missing" else "anchors damaged"
+    assert named(library.verify()) == [(kind, video.path, "repair")]
+    report = library.repair(load_encoder=never)
+    assert report.left == ()
+    np.testing.assert_array_equal(library.anchors.read(video.uid).vectors, stored.vectors)
+    assert changes(before, library.stamps()) == {library.anchors.path(video.uid)}
+    assert library.verify(full=True).differences == ()
+
+
+def never() -> ClipEncoder:
+    raise AssertionError("nothing needs the encoder")
+
+
+def changes(
+    before: dict[Path, tuple[bytes, int]], after: dict[Path, tuple[bytes, int]]
+) -> set[Path]:
+    """Files that are other, new or gone, but for those that say who writes."""
+    paths = {path for path in before.keys() | after if before.get(path) != after.get(path)}
+    return {
+        path
+        for path in paths
+        if path.name not in ("writer.lock", "catalog.sqlite-shm", "catalog.sqlite-wal")
+    }
+
+
+def test_another_localiser_in_the_place_of_ours_is_named(library: Library) -> None:
+    torch.manual_seed(9)
+    config = library.localiser().model.config
+    shutil.rmtree(library.root / "localiser")
+    write_soonet(Soonet(config), library.root / "localiser")
+    assert [each.remedy for each in library.verify().differences] == ["localise"]
+    shutil.rmtree(library.root / "localiser")
+    (difference,) = library.verify().differences
+    assert (difference.kind, difference.subject) == ("localiser", library.anchors.vectors.parent)
+
+
+# ------------------------------------------------ files
+
+
+def test_files_that_are_gone_changed_or_replaced_are_named(library: Library) -> None:
+    a, b, c = (library.films / f"{name}.mp4" for name in "abc")
+    a.unlink()
+    b.write_bytes(b.read_bytes() + b"more")
+
+    def replace_inside() -> None:
+        content = bytearray(c.read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        c.write_bytes(content)
+
+    keep_time(c, replace_inside)
+    seen = [("file missing", a, "index"), ("file changed", b, "index")]
+    assert named(library.verify()) == seen, "as large and as old as on record"
+    assert named(library.verify(full=True)) == [*seen, ("file replaced", c, "repair")]
+
+
+def test_a_file_replaced_in_place_is_scanned_by_repair(library: Library, tmp_path: Path) -> None:
+    path = library.films / "b.mp4"
+    other = write_film(tmp_path / "other.mp4", [("blue", 9)]).read_bytes()
+    size = path.stat().st_size
+    assert len(other) <= size + 500
+    keep_time(path, lambda: path.write_bytes(other[:size].ljust(size, b"\0")))
+    library.index()
+    assert ("b.mp4", 0.0, 9.0) in library.answers()[:12]
+    assert [each.kind for each in library.verify(full=True).differences] == ["file replaced"]
+    report = library.repair(full=True)
+    assert report.left == ()
+    assert library.verify(full=True).differences == ()
+    assert library.video().num_frames == 18
+    assert library.features.read(library.video().uid).frames[0].argmax() == 2, "it is blue now"
+
+
+def test_a_copy_with_the_same_samples_is_told_by_its_full_hash(library: Library) -> None:
+    video = library.video()
+    with Catalog.open(library.layout.catalog) as catalog:
+        (record,) = catalog.files_under(video.path)
+        catalog.attach_file(video.video_id, record.stamp, full_hash="0" * 40)
+    assert named(library.verify()) == []
+    assert named(library.verify(full=True)) == [("file replaced", video.path, "repair")]
+
+
+# ------------------------------------------------ catalogue and manifest
+
+
+def test_a_damaged_catalogue_is_named_and_not_guessed_at(library: Library) -> None:
+    content = bytearray(library.layout.catalog.read_bytes())
+    content[4096 : 4096 + 2000] = b"\x5a" * 2000
+    library.layout.catalog.write_bytes(content)
+    assert named(library.verify()) == [("catalogue", library.layout.catalog, "restore")]
+    library.layout.catalog.write_bytes(b"no database" * 1000)
+    assert named(library.verify()) == [("catalogue", library.layout.catalog, "restore")]
+    library.layout.catalog.unlink()
+    assert named(library.verify()) == [("catalogue", library.layout.catalog, "restore")]
+
+
+def test_a_file_of_no_video_is_a_damaged_catalogue(library: Library) -> None:
+    import sqlite3
+
+    with sqlite3.connect(library.layout.catalog) as connection:
+        connection.execute("UPDATE files SET video_id = 77 WHERE path LIKE '%b.mp4'")
+    connection.close()
+    (difference, *_) = library.verify().differences
+    assert (difference.kind, difference.remedy) == ("catalogue", "restore")
+    assert "files refers to one of videos" in difference.detail
+
+
+def test_a_damaged_manifest_is_named(library: Library) -> None:
+    library.layout.manifest.write_text("{")
+    assert named(library.verify()) == [("manifest", library.layout.manifest, "restore")]
+    library.layout.manifest.unlink()
+    assert named(library.verify()) == [("manifest", library.layout.manifest, "restore")]
+    library.layout.manifest.write_text('{"schema_version": 99}')
+    with pytest.raises(ManifestMismatch):
+        library.verify()
+
+
+def test_a_video_without_a_file_goes_with_the_next_run(library: Library) -> None:
+    import sqlite3
+
+    video = library.video()
+    (library.films / "b.mp4").unlink()
+    with sqlite3.connect(library.layout.catalog) as connection:
+        connection.execute("DELETE FROM files WHERE path LIKE '%b.mp4'")
+    connection.close()
+    found = library.verify()
+    assert [(each.kind, each.remedy, each.video_id) for each in found.differences] == [
+        ("video without file", "index", video.video_id)
+    ]
+    library.index()
+    assert library.verify(full=True).differences == ()
+
+
+# ------------------------------------------------ vectors
+
+
+@pytest.mark.parametrize("which", ["clips", "anchors"])
+def test_a_damaged_generation_is_named_and_made_again(library: Library, which: str) -> None:
+    vectors = library.layout.vectors if which == "clips" else library.anchors.vectors
+    kind = "vectors damaged" if which == "clips" else "anchor index damaged"
+    before, answers = library.stamps(), library.answers()
+    for folder in vectors.iterdir():
+        for path in folder.glob("*.f16"):
+            cut_off(path)
+    assert named(library.verify()) == [(kind, vectors, "repair")]
+    report = library.repair(load_encoder=never)
+    assert report.left == ()
+    assert library.verify(full=True).differences == ()
+    assert library.answers() == answers
+    changed = changes(before, library.stamps())
+    assert changed
+    assert all(path.is_relative_to(vectors) for path in changed), "nothing else is touched"
+
+
+def test_a_missing_vector_index_is_made_again(library: Library) -> None:
+    shutil.rmtree(library.layout.vectors)
+    found = library.verify()
+    assert named(found) == [("vectors damaged", library.layout.vectors, "repair")]
+    assert "missing" in found.differences[0].detail
+    assert library.repair(load_encoder=never).left == ()
+
+
+@pytest.mark.parametrize("which", ["clips", "anchors"])
+def test_vectors_that_are_not_those_of_the_features_are_made_again(
+    library: Library, which: str
+) -> None:
+    video, answers = library.video(), library.answers()
+    manifest = read_manifest(library.layout)
+    vectors = library.layout.vectors if which == "clips" else library.anchors.vectors
+    dim = manifest.dim if which == "clips" else library.localiser().width
+    generation = newest_generation(vectors, dim=dim)
+    assert generation is not None
+    rows = generation.delta
+    (position,) = np.flatnonzero(rows.videos == video.video_id)
+    counts = dict(zip(rows.videos.tolist(), rows.counts.tolist(), strict=True))
+    all_rows = {
+        each: rows.gather(np.arange(rows.starts[number], rows.starts[number + 1]))
+        for number, each in enumerate(rows.videos.tolist())
+    }
+    all_rows[video.video_id][1] += 0.01
+    shutil.rmtree(vectors)
+    publish(vectors, counts, all_rows.__getitem__, dim=dim, settings=STORAGE)
+    before = library.stamps()
+    kind = "vectors differ" if which == "clips" else "anchor index differs"
+    found = library.verify()
+    assert named(found) == [(kind, video.path, "repair")]
+    assert f"1 of its {counts[video.video_id]} vectors" in found.differences[0].detail
+    assert position >= 0
+    report = library.repair(load_encoder=never)
+    assert (report.mended, report.left) == (found.differences, ())
+    assert library.verify(full=True).differences == ()
+    assert library.answers() == answers
+    assert all(path.is_relative_to(vectors) for path in changes(before, library.stamps()))
+    assert len(list(vectors.iterdir())) == 1, "the wrong ones are not kept to fall back to"
+
+
+def test_a_rebuild_keeps_what_a_video_without_features_has(library: Library) -> None:
+    """Its file is away and its features are gone: the vectors are all there is."""
+    a, b = library.video("a.mp4"), library.video("b.mp4")
+    vectors = library.layout.vectors
+    generation = newest_generation(vectors, dim=4)
+    assert generation is not None
+    rows = generation.delta
+    wrong = {
+        each: rows.gather(np.arange(rows.starts[number], rows.starts[number + 1]))
+        for number, each in enumerate(rows.videos.tolist())
+    }
+    wrong[a.video_id][0] += 0.5
+    shutil.rmtree(vectors)
+    publish(vectors, wrong, wrong.__getitem__, dim=4, settings=STORAGE)
+    library.features.delete(b.uid)
+    library.films.rename(library.films.with_name("unplugged"))
+    report = library.repair()
+    assert [each.kind for each in report.mended] == ["vectors differ"]
+    rebuilt = newest_generation(vectors, dim=4)
+    assert rebuilt is not None
+    assert sorted(rebuilt.videos.tolist()) == sorted(wrong)
+
+
+def test_videos_that_were_never_published_are_named_and_added(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a run that was killed between its last commit and publishing."""
+    write_film(library.films / "d.mp4", [("black", 4)])
+    with monkeypatch.context() as patched:
+        patched.setattr("indexer.pipeline.publish_clips", lambda *_: None)
+        library.index()
+    video = library.video("d.mp4")
+    assert named(library.verify()) == [("vectors lacking", video.path, "repair")]
+    with writing(library.layout, "a test"):
+        found = library.verify()
+        assert (found.differences, found.pending) == ((), 1), "the writer will publish it"
+    assert library.repair(load_encoder=never).left == ()
+    assert library.verify().differences == ()
+
+
+def test_vectors_of_videos_the_catalogue_never_had_are_named(library: Library) -> None:
+    rows = {number: np.full((3, 4), 0.5, np.float32) for number in (1, 2, 3, 77)}
+    shutil.rmtree(library.layout.vectors)
+    publish(library.layout.vectors, rows, rows.__getitem__, dim=4, settings=STORAGE)
+    (difference,) = library.verify().differences
+    assert (difference.kind, difference.remedy) == ("vectors damaged", "repair")
+    assert "never had" in difference.detail
+    assert library.repair(load_encoder=never).left == ()
+    assert library.verify(full=True).differences == ()
+
+
+def test_a_video_whose_features_are_lost_is_indexed_with_no_vectors(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All others are found again; before, a search could not open the library."""
+    write_film(library.films / "d.mp4", [("black", 4)])
+    write_film(library.films / "e.mp4", [("black", 5)])
+    with monkeypatch.context() as patched:
+        patched.setattr("indexer.pipeline.publish_clips", lambda *_: None)
+        library.index()
+    library.features.delete(library.video("e.mp4").uid)
+    bring_all_up_to_date(library.layout, STORAGE)
+    kinds = [(each.kind, each.subject.name) for each in library.verify().differences]
+    assert kinds == [("features missing", "e.mp4")]
+    assert {name for name, *_ in library.answers()} >= {"a.mp4", "d.mp4"}
+    assert library.repair().left == ()
+
+
+def test_values_are_compared_of_a_sample_unless_all_are_asked_for(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("indexer.verify._SAMPLE", 1)
+    for name in "abc":
+        not_finite(library, library.video(f"{name}.mp4").uid)
+    found = library.verify()
+    assert (len(found.differences), found.compared) == (1, 0)
+    assert [each.subject for each in library.verify().differences] == [
+        each.subject for each in found.differences
+    ], "the same ones each time"
+    assert len(library.verify(full=True).differences) == 3
+
+
+# ------------------------------------------------ strays
+
+
+def test_what_belongs_to_nothing_is_named_and_removed(library: Library) -> None:
+    before = library.stamps()
+    folder = library.features.path("ab" * 20).parent
+    folder.mkdir(exist_ok=True)
+    source = library.features.path(library.video().uid)
+    strays = [
+        folder / f"{'ab' * 20}.safetensors",
+        folder / ".tmp-half",
+        library.thumbnails.path("cd" * 20),
+    ]
+    for path in strays:
+        path.parent.mkdir(exist_ok=True)
+        shutil.copy(source, path)
+    staging = library.layout.vectors / "staging-dead"
+    staging.mkdir()
+    (staging / "part").write_bytes(b"0")
+    with writing(library.layout, "a test"):
+        found = library.verify()
+        assert (found.differences, found.pending) == ((), 4)
+    unfinished = library.layout.folder / ".tmp-manifest"
+    unfinished.write_bytes(b"")
+    found = library.verify()
+    expected = {("stray", path, "repair") for path in [*strays, staging, unfinished]}
+    assert (set(named(found)), len(found.differences)) == (expected, 5)
+    report = library.repair(load_encoder=never)
+    assert {each.subject for each in report.mended} == {*strays, staging}, (
+        "the last went by locking"
+    )
+    assert report.left == ()
+    assert changes(before, library.stamps()) == set()
+
+
+# ------------------------------------------------ repair as a whole
+
+
+def test_everything_at_once_is_mended_and_what_is_whole_is_not_touched(library: Library) -> None:
+    a, b = library.video("a.mp4"), library.video("b.mp4")
+    answers = library.answers()
+    cut_off(library.features.path(b.uid))
+    cut_off(library.anchors.path(a.uid))
+    shutil.rmtree(library.layout.vectors)
+    stray = library.features.path(b.uid).with_name(".tmp-left")
+    stray.write_bytes(b"")
+    before = library.stamps()
+    report = library.repair()
+    assert len(report.mended) == 4
+    assert report.left == ()
+    assert library.answers() == answers
+    touched = changes(before, library.stamps()) & before.keys()
+    may = {library.layout.catalog, stray, library.anchors.path(a.uid)}
+    may |= {store.path(b.uid) for store in (library.features, library.thumbnails, library.anchors)}
+    derived = {library.layout.vectors, library.anchors.vectors}
+    assert {path for path in touched - may if derived.isdisjoint(path.parents)} == set()
+
+
+def test_a_healthy_index_is_left_alone(library: Library) -> None:
+    before = library.stamps()
+    assert library.repair(load_encoder=never) == RepairReport((), ())
+    assert changes(before, library.stamps()) == set()
+
+
+def test_repair_says_why_a_video_could_not_be_decoded(library: Library) -> None:
+    video = library.video()
+    cut_off(library.features.path(video.uid))
+
+    def missing() -> ClipEncoder:
+        raise IndexDirectoryError("the encoder is gone")
+
+    before = library.stamps()
+    report = library.repair(load_encoder=missing)
+    assert [(each.kind, why) for each, why in report.left] == [
+        ("features damaged", "the encoder is gone")
+    ]
+    assert changes(before, library.stamps()) == set(), "the damaged file is not deleted either"
+
+
+def test_repair_waits_for_nobody(library: Library) -> None:
+    errors: list[str] = []
+
+    def other() -> None:
+        try:
+            library.repair()
+        except IndexDirectoryError as error:
+            errors.append(str(error))
+
+    with writing(library.layout, "a test"):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+    assert "is being written" in errors[0]
+
+
+def test_an_index_that_was_switched_meanwhile_is_looked_at_anew(library: Library) -> None:
+    old = library.layout
+    beside = old.beside
+    shutil.copytree(old.root, beside.folder, ignore=shutil.ignore_patterns("writer.*", "data-*"))
+    switch(beside)
+    before = old
+
+    def look(layout: IndexLayout) -> Verification:
+        return verify(layout, load_localiser=library.localiser)
+
+    assert look(IndexLayout.of(before.root)).differences == ()
+    derive_anchors(library.layout, None, storage=STORAGE)
+    with Catalog.open(library.layout.catalog, read_only=True) as catalog:
+        assert len(catalog.videos(states=SEARCHABLE)) == 3
+    assert look(library.layout).differences == ()
