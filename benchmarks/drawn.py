@@ -108,6 +108,7 @@ def write_drawn_index(
         encoder: whose features these might be.
     """
     if root.exists():
+        Catalog.open(IndexLayout(root).catalog).close()  # brings an earlier one up to date
         return IndexLayout(root)
     unfinished = root.with_suffix(".part")
     shutil.rmtree(unfinished, ignore_errors=True)

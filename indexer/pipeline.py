@@ -7,8 +7,10 @@ is done is never done again: stop a run at any point and start it anew, it goes 
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -160,7 +162,6 @@ class _Run:
         self.counts = RunCounts()
         self.problems: list[ScanProblem] = []
         self.num_offline = 0
-        self.published_at = time.monotonic()
 
     def index(
         self, roots: Sequence[Path], *, retry_failed: bool, again: Collection[int]
@@ -172,12 +173,12 @@ class _Run:
             todo = self.look(roots, retry_failed, again)
             tracker = _Tracker(todo, self.observe)
             batch_frames = self.settings.batch_frames or self.encoder.batch_frames
-            with self.decoders() as pool:
+            with _Publisher(self.publish, self.settings) as publisher, self.decoders() as pool:
                 events = tracker.follow(pool.decode([new.files[0].path for new in todo.to_index]))
                 for video in encode_videos(events, self.encoder, batch_frames=batch_frames):
                     self.store(video, todo.to_index[video.job])
                     tracker.finish(video.job)
-                    self.publish(after_seconds=self.settings.publish_seconds)
+                    publisher.ask()
             self.attach_and_forget(todo)
             outcome = "done"
         except KeyboardInterrupt:
@@ -293,16 +294,13 @@ class _Run:
         delete_stored(self.layout, self.catalog.forget_files(todo.to_forget))
         self.count(forgotten=len(todo.to_forget))
 
-    def publish(self, *, after_seconds: float = 0.0) -> None:
-        """Makes the vector index agree with the catalogue, where the last time is ``after_seconds`` ago."""
-        if time.monotonic() - self.published_at < after_seconds:
-            return
+    def publish(self) -> None:
+        """Makes the vector index agree with the catalogue."""
         publish_clips(
             self.catalog, self.features, self.layout, self.grid, self.encoder.dim, self.storage
         )
         if self.localiser is not None and self.anchors is not None:
             publish_anchors(self.catalog, self.anchors, self.localiser, self.storage)
-        self.published_at = time.monotonic()
 
     def count(self, **more: float) -> None:
         """Adds to the counts of the run."""
@@ -328,6 +326,37 @@ def publish_clips(
         )
 
     publish(layout.vectors, catalog.live_video_ids(), load_clips, dim=dim, settings=settings)
+
+
+class _Publisher:
+    """Publishes now and then in a thread of its own: training the lists of a large index takes minutes, in which
+    videos go on being stored, and found.
+    """
+
+    def __init__(self, publish: Callable[[], None], settings: IndexerSettings) -> None:
+        self._publish = publish
+        self._every_seconds = settings.publish_seconds
+        self._asked_at = time.monotonic()
+        self._pool = ThreadPoolExecutor(1, "publish")
+        self._running: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Waits for what goes on; who publishes next hears of what was wrong with it."""
+        self._pool.shutdown()
+
+    def ask(self) -> None:
+        """Begins to publish where it is time; raises what the last time has raised."""
+        if time.monotonic() - self._asked_at < self._every_seconds:
+            return
+        if self._running is not None:
+            if not self._running.done():
+                return
+            self._running.result()
+        self._asked_at = time.monotonic()
+        self._running = self._pool.submit(self._publish)
 
 
 class _Tracker:

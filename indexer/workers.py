@@ -524,7 +524,9 @@ def _without_main() -> Iterator[None]:
     of it, it can take seconds, and a script without ``if __name__ == "__main__"`` would start itself anew.
     """
     main = sys.modules["__main__"]
-    names = {name: vars(main).pop(name) for name in ("__spec__", "__file__") if name in vars(main)}
+    names: dict[str, Any] = {
+        name: vars(main).pop(name) for name in ("__spec__", "__file__") if name in vars(main)
+    }
     main.__spec__ = None
     try:
         yield

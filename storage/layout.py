@@ -17,6 +17,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Self
@@ -64,10 +65,14 @@ class IndexLayout:
         return self.root / self.data
 
     @property
+    def number(self) -> int:
+        """How many indexes have been in its place before."""
+        return int(self.data.removeprefix(_DATA) or 0)
+
+    @property
     def beside(self) -> "IndexLayout":
         """Where the index that will take this one's place grows."""
-        number = int(self.data.removeprefix(_DATA) or 0) + 1
-        return IndexLayout(self.root, f"{_DATA}{number}")
+        return IndexLayout(self.root, f"{_DATA}{self.number + 1}")
 
     @property
     def manifest(self) -> Path:
@@ -169,7 +174,6 @@ def create_or_check(layout: IndexLayout, wanted: Manifest) -> None:
         ManifestMismatch: names every setting that differs, both its values and the way out.
     """
     if not layout.manifest.exists():
-        layout.folder.mkdir(parents=True, exist_ok=True)
         write_manifest(layout, wanted)
         return
     stored = asdict(read_manifest(layout))
@@ -235,7 +239,7 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """
     temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".tmp-", delete=False) as file:
             temporary = Path(file.name)
             write(file.file)
@@ -245,11 +249,20 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         sync_directory(path.parent)
     except OSError as error:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # a disk that has become read-only: the next writer clears it
+                temporary.unlink(missing_ok=True)
         raise IndexDirectoryError(
             f"{path} cannot be written ({error.strerror or error}). Make room or check the folder's permissions, "
             "then run the same command again: what is stored already is kept."
         ) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it, each to last through a power cut: without its name, all in it is lost."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_directory(folder.parent)
 
 
 def sync_directory(folder: Path) -> None:

@@ -31,7 +31,7 @@ from storage.catalog import Catalog
 from storage.content_files import ContentFiles
 from storage.errors import IndexDirectoryError
 from storage.features import FeatureStore
-from storage.layout import IndexLayout, remove_superseded, write_whole
+from storage.layout import IndexLayout, make_folder, remove_superseded, write_whole
 from storage.records import Video
 from storage.thumbnails import ThumbnailStore
 
@@ -75,9 +75,10 @@ def writing(layout: IndexLayout, doing: str) -> Iterator[Owner | None]:
         IndexDirectoryError: another process or thread writes it, nothing can be written there, or another index has
             taken its place since ``layout`` was looked up.
     """
+    _refuse_superseded(layout)
     folder = _lock_folder(layout)
     with _mapped_errors(layout):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         path = os.path.realpath(folder / _LOCK)
     with _held_lock:
         is_mine = _held.get(path) == threading.get_ident()
@@ -85,10 +86,7 @@ def writing(layout: IndexLayout, doing: str) -> Iterator[Owner | None]:
         yield None
         return
     with _locked(layout, path):
-        if folder == layout.root and IndexLayout.of(layout.root) != layout:
-            raise IndexDirectoryError(
-                f"the index {layout.root} was switched to another encoder or restored meanwhile: run again"
-            )
+        _refuse_superseded(layout)  # it may have been while we waited
         with _held_lock:
             _held[path] = threading.get_ident()
         try:
@@ -96,6 +94,7 @@ def writing(layout: IndexLayout, doing: str) -> Iterator[Owner | None]:
                 died = _read(folder / _OWNER)
                 if died is not None:
                     clear_leavings(layout)
+                _clear_unfinished_note(folder)
             me = Owner(os.getpid(), socket.gethostname(), doing, time.time())
             content = json.dumps(asdict(me)).encode()
             write_whole(folder / _OWNER, lambda file: file.write(content))
@@ -131,7 +130,7 @@ def refuse_while_written(layout: IndexLayout) -> None:
 
 
 def clear_leavings(layout: IndexLayout) -> list[Path]:
-    """Removes what a writer that died left: temporary files, and files of contents the catalogue does not have.
+    """Removes what a writer that died left: temporary files, old generations, files of contents that are unknown.
 
     Call it while holding the index; `writing` does after a death. Costs a look at every file of the index.
 
@@ -139,16 +138,20 @@ def clear_leavings(layout: IndexLayout) -> list[Path]:
         What was removed.
     """
     removed = [path for path in layout.folder.glob(".tmp-*") if path.is_file()]
-    known: set[str] = set()
+    # without a catalogue all files would be unknown, and it may come back from a backup
     if layout.catalog.exists():
         with Catalog.open(layout.catalog) as catalog:
             known = catalog.uids()
-    for store in content_stores(layout):
-        removed += store.strays(known)
+        for store in content_stores(layout):
+            removed += store.strays(known)
     for path in removed:
         path.unlink(missing_ok=True)
     remove_superseded(layout)
-    unfinished = [*layout.vectors.glob("staging-*"), *layout.anchors.glob("*/vectors/staging-*")]
+    unfinished: list[Path] = []
+    for vectors in (layout.vectors, *layout.anchors.glob("*/vectors")):
+        unfinished += vectors.glob("staging-*")
+        # a writer that died while it swept may leave one half; of those that are whole two are kept
+        unfinished += sorted(vectors.glob("[0-9]*"))[:-2]
     for path in unfinished:
         shutil.rmtree(path, ignore_errors=True)
     return [*removed, *unfinished]
@@ -171,6 +174,19 @@ def delete_stored(layout: IndexLayout, videos: Iterable[Video]) -> None:
 def _lock_folder(layout: IndexLayout) -> Path:
     """The index directory; for an index that grows beside the one in use, its own folder."""
     return layout.root if IndexLayout.of(layout.root) == layout else layout.folder
+
+
+def _clear_unfinished_note(folder: Path) -> None:
+    """What is left of a writer that died before it had noted who it is: nobody could tell that it died."""
+    for path in folder.glob(".tmp-*"):
+        path.unlink(missing_ok=True)
+
+
+def _refuse_superseded(layout: IndexLayout) -> None:
+    if layout.number < IndexLayout.of(layout.root).number:
+        raise IndexDirectoryError(
+            f"the index {layout.root} was switched to another encoder or restored meanwhile: run again"
+        )
 
 
 @contextmanager
