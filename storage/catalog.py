@@ -913,7 +913,9 @@ class Catalog:
     # ------------------------------------------------ connections
 
     def _connect(self) -> sqlite3.Connection:
-        mode = "ro" if self._read_only else "rwc"
+        mode = "rwc"
+        if self._read_only:
+            mode = "ro&immutable=1" if self._is_fixed() else "ro"
         connection = sqlite3.connect(
             f"{self.path.absolute().as_uri()}?mode={mode}",
             uri=True,
@@ -932,6 +934,13 @@ class Catalog:
             connection.close()
             raise
         return connection
+
+    def _is_fixed(self) -> bool:
+        """Whether nobody can change it where it lies, such as a backup on a read-only disk: there SQLite cannot make
+        the file through which readers and writers agree.
+        """
+        log = self.path.with_name(f"{self.path.name}-wal")
+        return not os.access(self.path.parent, os.W_OK) and not log.exists()
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:

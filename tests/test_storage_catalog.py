@@ -585,3 +585,16 @@ def test_a_copy_is_whole_while_a_writer_goes_on(catalog: Catalog, tmp_path: Path
         (file,) = copy.files_under(LIBRARY)
         assert (file.state, file.reason, file.transient_failures) == ("failed", "not yet", 0)
     assert catalog.totals().searchable == 2
+
+
+def test_a_catalogue_on_a_read_only_disk_can_be_read(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Catalog.open(place) as catalog:
+        catalog.add_library(LIBRARY)
+        record(catalog, "a", "a.mp4")
+    monkeypatch.setattr(storage.catalog.os, "access", lambda *_: False)
+    with Catalog.open(place, read_only=True) as catalog:
+        assert catalog.totals().searchable == 1
+        assert catalog.change_token() == catalog.change_token()
+        assert [path.name for path in place.parent.iterdir()] == [place.name], "nothing is written"
