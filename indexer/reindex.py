@@ -13,7 +13,7 @@ from indexer.pipeline import IndexReport, Observer, index_library, make_manifest
 from indexer.settings import IndexerSettings
 from models.encoder import ClipEncoder
 from models.localiser import TrainedLocaliser
-from storage.catalog import SEARCHABLE, Catalog
+from storage.catalog import SEARCHABLE, Catalog, content_of
 from storage.errors import ManifestMismatch
 from storage.layout import IndexLayout, Manifest, create_or_check, remove_contents, switch
 from storage.records import Video
@@ -85,6 +85,7 @@ def reindex(
             lost = _lost(layout, beside)
             done = not runs[-1].interrupted and (anyway or not lost)
             if done:
+                _take_over_labels(layout, beside)
                 switch(beside)
     return ReindexReport(tuple(runs), tuple(lost), switched=done)
 
@@ -120,12 +121,16 @@ def _take_over_libraries(layout: IndexLayout, beside: IndexLayout) -> Sequence[P
 def _lost(layout: IndexLayout, beside: IndexLayout) -> list[Video]:
     """What is gone from the disk is not lost, what could not be scanned is."""
     with Catalog.open(beside.catalog, read_only=True) as catalog:
-        failed = {_content_of(video) for video in catalog.videos(states=["failed"])}
+        failed = {content_of(video.uid) for video in catalog.videos(states=["failed"])}
     with Catalog.open(layout.catalog, read_only=True) as catalog:
         videos = catalog.videos(states=SEARCHABLE)
-    return [video for video in videos if _content_of(video) in failed]
+    return [video for video in videos if content_of(video.uid) in failed]
 
 
-def _content_of(video: Video) -> str:
-    """The uid without the number of the scan."""
-    return video.uid.partition("-")[0]
+def _take_over_labels(layout: IndexLayout, beside: IndexLayout) -> None:
+    """Labelling does not wait for runs: labels given meanwhile are in the old index only."""
+    with (
+        Catalog.open(layout.catalog, read_only=True) as before,
+        Catalog.open(beside.catalog) as catalog,
+    ):
+        catalog.take_labels(before)

@@ -21,6 +21,7 @@ from storage.layout import IndexLayout
 from storage.records import Span
 from storage.settings import StorageSettings
 from tests.colours import ColourEncoder, write_film
+from tests.test_indexer_anchors import checkpoint
 
 
 def build(films: Path, layout: IndexLayout) -> None:
@@ -279,6 +280,27 @@ def test_what_looks_like_a_moment_is_looked_for_where_it_is_asked(engine: Search
     like = engine.similar(first.video_id, first.span, within=others)
     assert like.moments
     assert first.video_id not in {moment.video_id for moment in like.moments}
+
+
+@pytest.mark.parametrize("retriever", ["clips", "anchors"])
+def test_a_trained_localiser_looks_only_at_what_passes(tmp_path: Path, retriever: str) -> None:
+    for number in range(4):
+        write_film(tmp_path / "films" / f"{number}.mp4", [("red", 6 + number), ("blue", 5)])
+    layout = IndexLayout(tmp_path / "index")
+    index_library(
+        [tmp_path / "films"],
+        layout=layout,
+        encoder=ColourEncoder(),
+        settings=IndexerSettings(decode_workers=1),
+        storage=StorageSettings(anchor_index=True),
+        localiser=checkpoint(tmp_path / "localiser", 1),
+    )
+    with open_engine(layout, retriever=retriever, cutoff=0.0, candidate_clips=10_000) as engine:
+        everything = engine.search("red", top=1000).moments
+        found = engine.search("red", top=1000, within=Filter(min_seconds=12.5)).moments
+        assert engine.search("red", within=Filter(min_seconds=99.0)).moments == ()
+    assert {moment.path.stem for moment in found} == {"2", "3"}
+    assert list(found) == [each for each in everything if each.path.stem in ("2", "3")]
 
 
 def test_a_running_engine_follows_labels(layout: IndexLayout) -> None:
