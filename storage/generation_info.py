@@ -9,6 +9,30 @@ from storage.list_fit import ListFit
 from storage.vectors import IndexKind
 
 
+class TunedSettings(BaseModel):
+    """How the inverted lists are searched, chosen by measuring on the library's own clips."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    nprobe: int
+    """Lists that a query looks into."""
+    rescore_depth: int
+    """Candidates that are scored exactly."""
+    target_recall: float
+    """Share of the ten best clips that was to be found."""
+    recall: float
+    """Share that was found; less than the target where no setting reaches it."""
+    cpu_ms: float
+    """Milliseconds of one processor that a query took."""
+    clips: int
+    """Clips in the lists then; measured again past twice as many."""
+    num_queries: int
+    """Queries that were asked."""
+    queries: Literal["text", "stand-in"]
+    """Embeddings of sentences, or `storage.recall.stand_in_queries`."""
+    measured: datetime
+
+
 class GenerationInfo(BaseModel):
     """What ``generation.json`` says."""
 
@@ -27,6 +51,8 @@ class GenerationInfo(BaseModel):
     rescore_depth: int
     fit: ListFit | None
     """How well the base's lists fit; ``None`` where flat, and where the first format left it out."""
+    tuned: TunedSettings | None = None
+    """Goes before ``nprobe`` and ``rescore_depth``; ``None`` where they were never tuned."""
     created: datetime
     files: dict[str, int]
     """Size of every other file in bytes, to notice one that is cut off or missing."""

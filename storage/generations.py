@@ -4,6 +4,7 @@
         0000000004.f16  0000000004_videos.npy       segments of clips, the oldest first
         0000000007.f16  0000000007_videos.npy
         base.faiss                                  IVF-PQ codes of the first segments: the base
+        tuning_queries.npy                          what the search was tuned with, where it was
         generation.json                             kind, dim, counts, sizes: the last file written
 
 Clips behind the base, the delta, are searched exactly; a small library is nothing else. The
@@ -22,22 +23,41 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.errors import IndexDirectoryError, ManifestMismatch
-from storage.generation_info import GenerationInfo, read_info
+from storage.clip_rows import ClipRows, Ids
+from storage.codes import (
+    CodedForm,
+    coded_form,
+    default_nprobe,
+    extend_codes,
+    factory,
+    form_of,
+    read_codes,
+    write_codes,
+)
+from storage.errors import IndexDirectoryError
+from storage.generation import (
+    CODES,
+    TUNING_QUERIES,
+    Generation,
+    generation_numbers,
+    newest_generation,
+    newest_number,
+    numbered,
+)
+from storage.generation_info import GenerationInfo, TunedSettings
+from storage.gpu import NO_GPU, GpuUse, build_codes, searches_on_gpu
 from storage.library import LibraryIndex
 from storage.list_fit import ListFit
+from storage.recall import num_affordable, tuned_settings
 from storage.records import MAX_ORDINAL
 from storage.segments import (
     NOTHING_OPEN,
-    Codes,
-    OpenFiles,
     Segment,
     link_file,
     link_segment,
@@ -47,16 +67,7 @@ from storage.segments import (
     write_rows,
 )
 from storage.settings import StorageSettings
-from storage.vectors import (
-    ClipRows,
-    FlatIndex,
-    Ids,
-    IvfPqIndex,
-    default_nprobe,
-    factory,
-    read_codes,
-    write_codes,
-)
+from storage.vectors import FlatIndex, IvfPqIndex
 
 __all__ = [
     "Generation",
@@ -66,6 +77,7 @@ __all__ = [
     "newest_number",
     "open_library",
     "publish",
+    "publish_tuned",
 ]
 
 logger = logging.getLogger(__name__)
@@ -77,69 +89,11 @@ allowed."""
 MAX_DEAD_SHARE = 0.2
 """Of all clips: dead ones cost memory and probes, a rebuild costs minutes at a million clips."""
 
-_CODES = "base.faiss"
+RETUNE_GROWTH = 2
+"""A search that was tuned is tuned anew past so many times the clips it was measured at, and after
+training: 7 CPU seconds at a million clips, about 20 at ten million."""
+
 _STAGING = "staging-"
-_NUMBER_DIGITS = 10
-
-
-class _Damaged(Exception):
-    """This generation cannot be used; its text says why."""
-
-
-@dataclass(frozen=True, eq=False)
-class Generation:
-    """One published generation, its segments mapped."""
-
-    path: Path
-    number: int
-    info: GenerationInfo
-    open_files: OpenFiles
-
-    @property
-    def segments(self) -> tuple[Segment, ...]:
-        """Its clips; the base first, then the oldest first."""
-        return self.open_files.segments
-
-    @property
-    def codes(self) -> Codes | None:
-        """Those of the base, ``None`` where the index is flat or they were not asked for."""
-        return self.open_files.codes
-
-    @property
-    def base_segments(self) -> tuple[Segment, ...]:
-        """Those that the codes cover."""
-        return self.segments[: self.info.base_segments]
-
-    @property
-    def delta_segments(self) -> tuple[Segment, ...]:
-        """Those that are searched exactly."""
-        return self.segments[self.info.base_segments :]
-
-    @cached_property
-    def base(self) -> ClipRows:
-        """The clips that the codes cover; none where the index is flat."""
-        return ClipRows.joined([segment.rows for segment in self.base_segments], self.info.dim)
-
-    @cached_property
-    def delta(self) -> ClipRows:
-        """The clips that are searched exactly; all of them where the index is flat."""
-        return ClipRows.joined([segment.rows for segment in self.delta_segments], self.info.dim)
-
-    @property
-    def videos(self) -> Ids:
-        """Ids of all videos it holds, dead ones included, in no order."""
-        return np.concatenate([self.base.videos, self.delta.videos])
-
-    def indexes(self) -> list[FlatIndex | IvfPqIndex]:
-        """All it holds, ready to be searched, the base first; it must have been opened with codes."""
-        info = self.info
-        exact = [segment.index for segment in self.delta_segments]
-        if info.kind == "flat":
-            return [*exact]
-        assert self.codes is not None
-        codes = self.codes.faiss
-        base = IvfPqIndex(self.base, codes, nprobe=info.nprobe, rescore_depth=info.rescore_depth)
-        return [base, *exact]
 
 
 def open_library(
@@ -149,6 +103,7 @@ def open_library(
     live_videos: Iterable[int],
     load_clips: LoadClips,
     previous: LibraryIndex | None = None,
+    gpu: GpuUse = NO_GPU,
 ) -> LibraryIndex:
     """The library as the catalogue has it now, published or not.
 
@@ -165,6 +120,8 @@ def open_library(
         previous: a library that was opened before. Files that it has open are taken from it instead
             of being opened and copied again: at a million clips and one new video, 2 milliseconds
             instead of 40. It stays as it is, and may be searched meanwhile.
+        gpu: whether a GPU may look up the candidates of many queries; of settings by
+            ``StorageSettings.gpu_use``.
 
     Raises:
         ManifestMismatch: the directory holds embeddings of another length.
@@ -180,7 +137,7 @@ def open_library(
     if current is None:
         return LibraryIndex([FlatIndex(rows)], live)
     return LibraryIndex(
-        [*current.indexes(), FlatIndex(rows)],
+        [*current.indexes(gpu), FlatIndex(rows)],
         live,
         generation=current.number,
         open_files=current.open_files,
@@ -201,9 +158,10 @@ def publish(
     New videos become a segment, joined with the newest ones that they outweigh; the rest is shared
     with the generation before. When the delta outgrows the base or ``settings.fold_rows``, its clips
     are added to the base's codes: a second or two, and 151 bytes written for every clip of the base.
-    All is made anew when the library passes ``settings.ivf_threshold``, when the lists no longer fit
-    what they hold (`storage.list_fit`), or when over a fifth of all clips is dead; then memory is
-    bounded by the training sample (`IvfPqIndex.train`).
+    All is made anew when the library passes ``settings.ivf_threshold`` or ``settings.kind`` asks for
+    other codes, when the lists no longer fit what they hold (`storage.list_fit`), or when over a fifth
+    of all clips is dead; then memory is bounded by the training sample (`train_codes`). A search that
+    was tuned (`storage.tuning`) is tuned again then, and when the base has doubled.
 
     Args:
         vectors_dir: the directory of the generations; made where missing.
@@ -237,92 +195,41 @@ def publish(
         number = newest_number(vectors_dir) + 1
         with _staging(vectors_dir) as folder:
             fresh = write_rows(folder, "new", _loaded(new, load_clips, dim, progress), dim)
-            _seal(folder, _Draft(folder, number, current, fresh, live, settings).write())
-            os.rename(folder, vectors_dir / _numbered(number))
-            sync(vectors_dir)
+            info = _Draft(folder, number, current, fresh, live, settings).write()
+            _put_in_place(folder, info, vectors_dir / numbered(number))
         _sweep_old(vectors_dir, keep={number, current.number if current else number})
         known = current.open_files if current else NOTHING_OPEN
         return newest_generation(vectors_dir, dim=dim, known=known, with_codes=False)
 
 
-def newest_number(vectors_dir: Path) -> int:
-    """Number of the newest generation, 0 for none; a cheap way to notice a publish."""
-    return max(_numbers(vectors_dir), default=0)
-
-
-def newest_generation(
-    vectors_dir: Path,
-    *,
-    dim: int,
-    known: OpenFiles = NOTHING_OPEN,
-    with_codes: bool = True,
-) -> Generation | None:
-    """The newest generation that is whole; a warning names each one passed over.
+def publish_tuned(
+    vectors_dir: Path, tuned: TunedSettings, queries: NDArray[np.float32], *, dim: int
+) -> None:
+    """The newest generation, which is not flat, once more, now with these settings of its search.
 
     Args:
         vectors_dir: the directory of the generations.
+        tuned: the settings; later generations measure them anew as the library grows.
+        queries: ``[num_queries, dim]``, what to measure with then.
         dim: length of an embedding.
-        known: files that are open already and need not be opened again.
-        with_codes: open the codes, too, so that it can be searched, and codes that FAISS cannot
-            read count as damage. That takes as long as the codes are large (see `read_codes`).
 
     Raises:
-        ManifestMismatch: it holds embeddings of another length than ``dim``.
+        IndexDirectoryError: it cannot be written; nothing has changed then.
     """
-    numbers = _numbers(vectors_dir)
-    for number in reversed(numbers):
-        try:
-            return _open_generation(vectors_dir, number, dim, known, with_codes)
-        except _Damaged as error:
-            logger.warning("vector index generation %d is passed over: %s", number, error)
-    # Publishing twice while we looked sweeps what we saw: look again.
-    if _numbers(vectors_dir) == numbers:
-        return None
-    return newest_generation(vectors_dir, dim=dim, known=known, with_codes=with_codes)
-
-
-def _numbers(vectors_dir: Path) -> list[int]:
-    try:
-        names = [path.name for path in vectors_dir.iterdir()]
-    except FileNotFoundError:
-        return []
-    return sorted(int(n) for n in names if n.isdecimal() and len(n) == _NUMBER_DIGITS)
-
-
-def _numbered(number: int) -> str:
-    return f"{number:0{_NUMBER_DIGITS}d}"
-
-
-def _open_generation(
-    vectors_dir: Path, number: int, dim: int, known: OpenFiles, with_codes: bool
-) -> Generation:
-    path = vectors_dir / _numbered(number)
-    try:
-        info = read_info((path / "generation.json").read_bytes())
-        for name, size in info.files.items():
-            if (path / name).stat().st_size != size:
-                raise _Damaged(f"{path / name} should have {size} bytes")
-        codes = path / _CODES if info.kind == "ivfpq" and with_codes else None
-        files = known.open(path, info.segments, codes, info.dim)
-    except (FileNotFoundError, ValueError, EOFError, IndexDirectoryError) as error:
-        raise _Damaged(f"{path}: {error}") from error
-    generation = Generation(path, number, info, files)
-    _check_counts(generation)
-    if info.dim != dim:
-        raise ManifestMismatch(
-            f"the vector index in {vectors_dir} holds embeddings of {info.dim} dimensions, the "
-            f"encoder makes {dim}: use the encoder it was made with, or another index directory"
-        )
-    return generation
-
-
-def _check_counts(generation: Generation) -> None:
-    path, info, codes = generation.path, generation.info, generation.codes
-    clips = [len(segment.rows) for segment in generation.segments]
-    if clips != list(info.segments.values()):
-        raise _Damaged(f"{path} has segments of {clips} clips, not what it says")
-    if codes and (codes.faiss.d, codes.faiss.ntotal) != (info.dim, len(generation.base)):
-        raise _Damaged(f"{path / _CODES} belongs to other clips")
+    with _reported(vectors_dir, "written"):
+        _sweep_staging(vectors_dir)
+        current = newest_generation(vectors_dir, dim=dim, with_codes=False)
+        assert current is not None
+        number = newest_number(vectors_dir) + 1
+        with _staging(vectors_dir) as folder:
+            for segment in current.segments:
+                link_segment(current.path, segment.name, folder)
+            link_file(current.path / CODES, folder)
+            np.save(folder / TUNING_QUERIES, queries.astype(np.float16))
+            changes = {"tuned": tuned, "created": datetime.now(UTC)}
+            info = current.info.model_copy(update=changes)
+            _put_in_place(folder, info, vectors_dir / numbered(number))
+        _sweep_old(vectors_dir, keep={number, current.number})
 
 
 def _missing(current: Generation | None, live: Ids) -> Ids:
@@ -349,10 +256,29 @@ def _step(
     waiting = delta_live + fresh
     if clips - base_live - delta_live > MAX_DEAD_SHARE * clips:
         return "rebuild"
-    if current.info.kind == "flat":
-        return "rebuild" if waiting >= settings.ivf_threshold else "append"
+    form = _form(settings, base_live + waiting, current.info)
+    if current.info.factory is None:
+        return "rebuild" if form else "append"
+    if form != form_of(current.info.factory):
+        return "rebuild"
     # A small base is folded cheaply and often.
     return "fold" if waiting > min(settings.fold_rows, base_live) else "append"
+
+
+def _form(
+    settings: StorageSettings, num_rows: int, current: GenerationInfo | None
+) -> CodedForm | None:
+    """The codes that so many clips should have, ``None`` for exact search."""
+    factory_now = current.factory if current else None
+    if settings.kind == "flat":
+        return None
+    # What has codes keeps some until it is made anew: clips may come and go around the threshold.
+    if num_rows < settings.ivf_threshold and factory_now is None:
+        return None
+    # For the same reason plain codes stay until there are half as many clips as called for them.
+    is_plain = factory_now is not None and form_of(factory_now) == "ivfpq"
+    on_gpu = searches_on_gpu(settings.gpu_use)
+    return coded_form(settings.kind, 2 * num_rows if is_plain else num_rows, gpu=on_gpu)
 
 
 @dataclass(frozen=True)
@@ -389,7 +315,8 @@ class _Draft:
             current.path, [*current.base_segments, *delta[:keep]], [*joined, self.fresh]
         )
         if current.info.kind == "ivfpq":
-            link_file(current.path / _CODES, self.folder)
+            link_file(current.path / CODES, self.folder)
+        self._keep_queries()
         return self._changed(current, segments=segments)
 
     def _fold(self, current: Generation) -> GenerationInfo:
@@ -399,44 +326,91 @@ class _Draft:
         added = write_rows(self.folder, "new_base", [*delta, self.fresh], self.fresh.dim)
         everything = [*(live_rows(segment.rows, self.live) for segment in base), added]
         try:
-            codes = read_codes(str(current.path / _CODES), mapped=False)
+            codes = read_codes(str(current.path / CODES), mapped=False)
         except IndexDirectoryError as error:
             logger.warning("the vector index is trained anew: %s", error)
             return self._rebuild(everything)
         fit = current.info.fit or ListFit.measured(codes, current.base)
-        IvfPqIndex.extend(codes, added)
+        extend_codes(codes, added)
         fit = fit.extended(codes, added)
         if reason := fit.misfit():
             logger.info("the vector index is trained anew: %s", reason)
             return self._rebuild(everything)
-        write_codes(codes, str(self.folder / _CODES))
+        write_codes(codes, str(self.folder / CODES))
         keep = num_kept(base, len(added))
         # Clips of dead videos stay where they are: the codes know their clips by their places.
         joined = [segment.rows for segment in base[keep:]]
         segments = self._write_segments(current.path, base[:keep], [*joined, added])
-        return self._changed(current, segments=segments, base_segments=len(segments), fit=fit)
+        tuned = current.info.tuned
+        if tuned and codes.ntotal > RETUNE_GROWTH * tuned.clips:
+            rows = ClipRows.joined([*(segment.rows for segment in base), added], added.dim)
+            tuned = self._tuned_again(tuned, codes, rows)
+        self._keep_queries()
+        return self._changed(
+            current, segments=segments, base_segments=len(segments), fit=fit, tuned=tuned
+        )
 
     def _rebuild(self, parts: Sequence[ClipRows]) -> GenerationInfo:
         """One segment of all live clips, exact or IVF-PQ by their number."""
-        name, dim = _numbered(self.number), self.fresh.dim
+        name, dim = numbered(self.number), self.fresh.dim
         rows = write_rows(self.folder, name, parts, dim)
-        nlist, codes = 0, None
-        if len(rows) >= self.settings.ivf_threshold:
-            codes = IvfPqIndex.train(rows)
-            nlist = codes.nlist
-            write_codes(codes, str(self.folder / _CODES))
-        return GenerationInfo(
-            kind="ivfpq" if codes else "flat",
+        # What is made anew goes by the number of clips alone.
+        form = _form(self.settings, len(rows), None)
+        made = GenerationInfo(
+            kind="ivfpq" if form else "flat",
             dim=dim,
             segments={name: len(rows)},
-            base_segments=1 if codes else 0,
-            factory=factory(rows) if codes else None,
-            nprobe=default_nprobe(nlist),
+            base_segments=1 if form else 0,
+            factory=factory(rows, form) if form else None,
+            nprobe=0,
             rescore_depth=self.settings.rescore_depth,
-            fit=ListFit.measured(codes, rows) if codes else None,
+            fit=None,
             created=datetime.now(UTC),
             files={},
         )
+        if form is None:
+            return made
+        codes = build_codes(rows, form, self.settings.gpu_use)
+        write_codes(codes, str(self.folder / CODES))
+        tuned = self.current.info.tuned if self.current else None
+        if tuned:
+            tuned = self._tuned_again(tuned, codes, rows)
+            self._keep_queries()
+        changes = {
+            "nprobe": default_nprobe(codes.nlist),
+            "fit": ListFit.measured(codes, rows),
+            "tuned": tuned,
+        }
+        return made.model_copy(update=changes)
+
+    def _tuned_again(self, before: TunedSettings, codes: Any, rows: ClipRows) -> TunedSettings:
+        """What the search of ``codes`` should be set to, by the queries of the last time."""
+        assert self.current is not None
+        queries = self.current.tuning_queries()
+        assert queries is not None
+        queries = queries[: num_affordable(len(queries), len(rows))]
+        index = IvfPqIndex(rows, codes, nprobe=before.nprobe, rescore_depth=before.rescore_depth)
+        allowed = rows.mask(self.live)
+        after = tuned_settings(
+            index,
+            queries,
+            target_recall=before.target_recall,
+            source=before.queries,
+            allowed=None if allowed.all() else allowed,
+        )
+        logger.info(
+            "the search is tuned to %d clips: nprobe %d, rescore depth %d, recall %.3f",
+            len(rows),
+            after.nprobe,
+            after.rescore_depth,
+            after.recall,
+        )
+        return after
+
+    def _keep_queries(self) -> None:
+        """Those of the tuning, where there was one, for the next time."""
+        if self.current is not None and self.current.info.tuned is not None:
+            link_file(self.current.path / TUNING_QUERIES, self.folder)
 
     def _write_segments(
         self, source: Path, kept: Sequence[Segment], parts: Sequence[ClipRows]
@@ -444,7 +418,7 @@ class _Draft:
         """Link the segments to keep and write one of the parts behind them: their names and clips."""
         for segment in kept:
             link_segment(source, segment.name, self.folder)
-        name = _numbered(self.number)
+        name = numbered(self.number)
         rows = write_rows(self.folder, name, parts, self.fresh.dim)
         return {segment.name: len(segment.rows) for segment in kept} | {name: len(rows)}
 
@@ -475,6 +449,13 @@ def _seal(folder: Path, info: GenerationInfo) -> None:
     sync(folder)
 
 
+def _put_in_place(folder: Path, info: GenerationInfo, place: Path) -> None:
+    """Make a whole generation of a staging directory: from the rename on it is the newest."""
+    _seal(folder, info)
+    os.rename(folder, place)
+    sync(place.parent)
+
+
 @contextmanager
 def _staging(vectors_dir: Path) -> Iterator[Path]:
     """A directory beside the generations that is gone afterwards unless it was renamed."""
@@ -493,8 +474,8 @@ def _sweep_staging(vectors_dir: Path) -> None:
 
 def _sweep_old(vectors_dir: Path, keep: set[int]) -> None:
     """Remove other generations; readers keep what they mapped, a failure is made up next time."""
-    for number in set(_numbers(vectors_dir)) - keep:
-        shutil.rmtree(vectors_dir / _numbered(number), ignore_errors=True)
+    for number in set(generation_numbers(vectors_dir)) - keep:
+        shutil.rmtree(vectors_dir / numbered(number), ignore_errors=True)
 
 
 @contextmanager

@@ -50,11 +50,9 @@ class LibraryIndex:
             None if videos.all() else np.repeat(videos, part.rows.counts)
             for part, videos in zip(parts, alive, strict=True)
         ]
-        self._live = np.concatenate(
-            [
-                np.ones(len(part), np.bool_) if mask is None else mask
-                for part, mask in zip(parts, self._part_live, strict=True)
-            ]
+        self._num_live = sum(
+            len(part) if mask is None else int(np.count_nonzero(mask))
+            for part, mask in zip(parts, self._part_live, strict=True)
         )
         self._background: tuple[tuple[int, int], NDArray[np.float32]] | None = None
 
@@ -71,10 +69,10 @@ class LibraryIndex:
     @property
     def num_rows(self) -> int:
         """Rows that a mask covers, those of dead videos included."""
-        return len(self._live)
+        return int(self._ends[-1])
 
     def __len__(self) -> int:
-        return int(np.count_nonzero(self._live))
+        return self._num_live
 
     def mask(self, videos: Iterable[int]) -> Mask:
         """``[num_rows]`` for ``search``: the clips of these videos. Unknown ids are no error."""
@@ -88,7 +86,12 @@ class LibraryIndex:
         check_search(self, queries, k, allowed)
         masks: Sequence[Mask | None] = self._part_live
         if allowed is not None:
-            masks = np.split(allowed & self._live, self._ends[:-1])
+            masks = [
+                mask if live is None else mask & live
+                for mask, live in zip(
+                    np.split(allowed, self._ends[:-1]), self._part_live, strict=True
+                )
+            ]
         found = [
             part.search(queries, k, allowed=mask)
             for part, mask in zip(self._parts, masks, strict=True)
@@ -119,13 +122,22 @@ class LibraryIndex:
             kept (8 MB at the defaults and 512 dimensions); after that about a millisecond a query.
         """
         if self._background is None or self._background[0] != (sample, seed):
-            live = np.flatnonzero(self._live)
             chosen = np.random.default_rng(seed).choice(
-                len(live), min(sample, len(live)), replace=False, shuffle=False
+                len(self), min(sample, len(self)), replace=False, shuffle=False
             )
-            self._background = (sample, seed), self.gather(live[np.sort(chosen)])
+            self._background = (sample, seed), self.gather(self._live_rows(np.sort(chosen)))
         clips = self._background[1]
         # numpy's product takes a second thread past about a thousand rows: measured 20 times slower
         # when the machine is busy. Pieces of 256 stay on one.
         pieces = [queries @ clips[start : start + 256].T for start in range(0, len(clips), 256)]
         return np.concatenate([np.empty((len(queries), 0), np.float32), *pieces], axis=1)
+
+    def _live_rows(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The rows at these places among the live ones."""
+        if all(mask is None for mask in self._part_live):
+            return places  # no need to number ten million rows, 80 MB, for a sample
+        masks = [
+            np.ones(len(part), np.bool_) if mask is None else mask
+            for part, mask in zip(self._parts, self._part_live, strict=True)
+        ]
+        return np.flatnonzero(np.concatenate(masks))[places]

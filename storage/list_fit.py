@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from storage.vectors import ClipRows, training_rows
+from storage.clip_rows import ClipRows
+from storage.codes import training_rows
 
 MAX_GROWTH = 4
 """Lists are trained anew past so many times the clips they were trained on: their number goes with
@@ -54,6 +55,9 @@ class ListFit(BaseModel):
     """Clips added since."""
     added_cosine: float = 0.0
     """Mean cosine of those with the centroid of their list."""
+    strange_clips: int = 0
+    """Those of them that came in a fold whose own mean cosine was below `MIN_COSINE_SHARE`: a late
+    burst is not to disappear in the mean of all that came before."""
     imbalance: float
     """FAISS's imbalance factor now."""
 
@@ -75,10 +79,12 @@ class ListFit(BaseModel):
         clips = self.added_clips + len(added)
         cosine = _centroid_cosine(codes, added, np.arange(len(added)))
         total = self.added_cosine * self.added_clips + cosine * len(added)
+        is_strange = cosine < MIN_COSINE_SHARE * self.trained_cosine
         return self.model_copy(
             update={
                 "added_clips": clips,
                 "added_cosine": total / max(1, clips),
+                "strange_clips": self.strange_clips + (len(added) if is_strange else 0),
                 "imbalance": codes.invlists.imbalance_factor(),
             }
         )
@@ -93,6 +99,12 @@ class ListFit(BaseModel):
             return (
                 f"the mean cosine of new clips with their centroids is {self.added_cosine:.3f}, of "
                 f"those trained on {self.trained_cosine:.3f}"
+            )
+        if self.strange_clips >= MIN_ADDED_SHARE * self.trained_clips:
+            return (
+                f"{self.strange_clips} of {self.added_clips} new clips came in folds whose mean "
+                f"cosine with their centroids is less than {MIN_COSINE_SHARE} of "
+                f"{self.trained_cosine:.3f}"
             )
         if self.imbalance > MAX_IMBALANCE_GROWTH * max(_EVEN, self.trained_imbalance):
             return (

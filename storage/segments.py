@@ -12,14 +12,17 @@ been written 6 times.
 import os
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from storage.vectors import ClipRows, FlatIndex, Ids, read_codes
+from storage.clip_rows import ClipRows, Ids
+from storage.codes import read_codes
+from storage.gpu import GpuCodes, GpuUse, load_on_gpu
+from storage.vectors import FlatIndex
 
 FileIdentity: TypeAlias = tuple[int, int, int, int]
 """Device, inode, bytes and time of change: the same for all hard links of a file, and for no file
@@ -49,6 +52,13 @@ class Codes:
 
     identity: FileIdentity
     faiss: Any
+    _on_gpu: dict[GpuUse, GpuCodes | None] = field(default_factory=dict)
+
+    def on_gpu(self, use: GpuUse) -> GpuCodes | None:
+        """A copy on a GPU, made at the first call; ``None`` where they stay on the CPU."""
+        if use not in self._on_gpu:
+            self._on_gpu[use] = load_on_gpu(self.faiss, use)
+        return self._on_gpu[use]
 
 
 @dataclass(frozen=True, eq=False)

@@ -297,7 +297,7 @@ def test_mapped_codes_search_like_those_in_memory_even_after_they_are_unlinked(
 ) -> None:
     rows, queries = crowd
     path = tmp_path / "base.faiss"
-    write_codes(crowd_ivfpq._codes, str(path))
+    write_codes(crowd_ivfpq.codes, str(path))
     codes = read_codes(str(path))
     path.unlink()
     mapped = IvfPqIndex(rows, codes, nprobe=crowd_ivfpq.nprobe, rescore_depth=100)
@@ -308,7 +308,7 @@ def test_codes_that_cannot_be_written_are_an_error_of_ours(
     tmp_path: Path, crowd_ivfpq: IvfPqIndex
 ) -> None:
     with pytest.raises(IndexDirectoryError, match="cannot write"):
-        write_codes(crowd_ivfpq._codes, str(tmp_path / "missing" / "base.faiss"))
+        write_codes(crowd_ivfpq.codes, str(tmp_path / "missing" / "base.faiss"))
 
 
 # Lists that are extended
@@ -368,6 +368,8 @@ def fit(**changes: float) -> ListFit:
         ({"added_cosine": 0.77}, None),
         ({"added_cosine": 0.76}, "0.760"),
         ({"added_cosine": 0.2, "added_clips": 499}, None),
+        ({"strange_clips": 499}, None),
+        ({"strange_clips": 500}, "500 of 10000 new clips came in folds"),
         ({"imbalance": 3.1}, None),
         ({"imbalance": 3.3}, "from 1.60 to 3.30"),
         ({"imbalance": 2.9, "trained_imbalance": 1.0}, None),

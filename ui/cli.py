@@ -316,6 +316,35 @@ def localise(
 
 
 @app.command()
+def tune(
+    index_dir: IndexOption = None,
+    target_recall: Annotated[
+        float,
+        typer.Option(min=0.5, max=0.999, help="Share of the ten best clips that are to be found."),
+    ] = 0.95,
+    sentences: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with sentences as people ask them, one a line.",
+            show_default="128 of every day",
+        ),
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Measure a large index on its own clips, and take the cheapest settings that find enough."""
+    from ui.config import read_config
+    from ui.tuning import read_sentences, run_tune
+
+    settings = read_config(config)
+    run_tune(
+        settings.index_path(index_dir),
+        target_recall,
+        sentences=read_sentences(sentences) if sentences else None,
+        models=settings.models,
+    )
+
+
+@app.command()
 def status(
     index_dir: IndexOption = None, as_json: JsonOption = False, config: ConfigOption = None
 ) -> None:

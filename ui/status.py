@@ -59,6 +59,7 @@ def read_status(index_dir: Path) -> dict[str, Any]:
         "vector_index": {
             "kind": generation.info.kind if generation else "none",
             "generation": generation.number if generation else 0,
+            "factory": generation.info.factory if generation else None,
             "clips": (len(generation.base) + len(generation.delta)) if generation else 0,
         },
         "partial": partial,

@@ -1,0 +1,200 @@
+"""How much a search by codes finds of what exact search finds, and what that costs.
+
+    queries = stand_in_queries(index.rows, 128)               # or embeddings of real sentences
+    measured = measure(index, queries, target_recall=0.95)
+    measured.chosen                                           # nprobe 32, rescore depth 200, ...
+
+Two numbers decide: into how many lists a query looks (``nprobe``), and how many of the clips found
+there are scored exactly (``rescore_depth``). Either costs time and finds more, and which is worth
+more depends on the library and on the encoder.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.clip_rows import ClipRows, Ids, Mask
+from storage.codes import one_thread
+from storage.generation_info import TunedSettings
+from storage.vectors import IvfPqIndex, search_exactly
+
+RECALL_AT = 10
+"""Of so many best clips the share that is found counts."""
+
+DEPTHS = (50, 100, 200, 500, 1_000, 2_000)
+"""Numbers of candidates that are tried."""
+
+FEWEST_QUERIES = 32
+"""At recall .95 their 320 clips tell it to .02 or so; 128 queries to .01."""
+
+_FIRST_NPROBE = 4
+_COST_QUERIES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One setting and what was measured with it."""
+
+    nprobe: int
+    rescore_depth: int
+    recall: float
+    """Mean share of the best clips that were found, 0 to 1."""
+    cpu_ms: float
+    """Of one thread, for one query."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The settings that were tried and the one to take."""
+
+    points: tuple[Point, ...]
+    """By rising nprobe, each with the smallest depth that reaches the target, else the deepest."""
+    chosen: Point
+    """The cheapest that reaches the target; where none does, the one that finds most."""
+
+
+def measure(
+    index: IvfPqIndex,
+    queries: NDArray[np.float32],
+    *,
+    target_recall: float,
+    allowed: Mask | None = None,
+    observe: Callable[[Point], None] | None = None,
+) -> Measured:
+    """Walk from cheap settings to dear ones, past the cheapest that finds enough.
+
+    Cost at a million clips of 512 dimensions: 36 CPU milliseconds a query for the truth, about 20
+    for the walk; 128 queries take 7 CPU seconds.
+
+    Args:
+        index: what is searched; its own settings do not matter.
+        queries: ``[num_queries, dim]``, at least one.
+        target_recall: share of the ten best clips to be found, above 0 to 1.
+        allowed: ``[num_rows]``, the clips that may be found.
+        observe: called with each point as it is measured.
+    """
+    _, truth = search_exactly(index.rows, queries, RECALL_AT, allowed=allowed)
+    deepest = min(DEPTHS[-1], len(index))
+    points: list[Point] = []
+    chosen: Point | None = None
+    for nprobe in _probes(index.nlist):
+        found = index.candidates(queries, nprobe=nprobe, depth=deepest, allowed=allowed)
+        recalls = [recall(found[:, :depth], truth) for depth in DEPTHS]
+        enough = [n for n, share in enumerate(recalls) if share >= target_recall]
+        number = enough[0] if enough else len(DEPTHS) - 1
+        cost = _cpu_ms(index, queries, nprobe, DEPTHS[number], allowed)
+        points.append(Point(nprobe, DEPTHS[number], recalls[number], cost))
+        if observe is not None:
+            observe(points[-1])
+        if not enough:
+            continue
+        if chosen is not None and cost >= chosen.cpu_ms:
+            break  # fewer candidates no longer make up for more lists
+        chosen = points[-1]
+    best_known = max(points, key=lambda point: point.recall)
+    return Measured(tuple(points), chosen or best_known)
+
+
+def tuned_settings(
+    index: IvfPqIndex,
+    queries: NDArray[np.float32],
+    *,
+    target_recall: float,
+    source: Literal["text", "stand-in"],
+    allowed: Mask | None = None,
+    observe: Callable[[Point], None] | None = None,
+) -> TunedSettings:
+    """What `measure` chose, as a generation notes it; ``source`` tells what the queries are."""
+    chosen = measure(
+        index, queries, target_recall=target_recall, allowed=allowed, observe=observe
+    ).chosen
+    return TunedSettings(
+        nprobe=chosen.nprobe,
+        rescore_depth=chosen.rescore_depth,
+        target_recall=target_recall,
+        recall=chosen.recall,
+        cpu_ms=chosen.cpu_ms,
+        clips=len(index),
+        num_queries=len(queries),
+        queries=source,
+        measured=datetime.now(UTC),
+    )
+
+
+def recall(found: Ids, truth: Ids) -> float:
+    """Mean share of each query's true ids ``[num_queries, k]`` that are among its found ones.
+
+    -1 counts as no clip; queries without any true one are left out, and 1 is returned for none.
+    """
+    shares = [
+        float(np.isin(true[true >= 0], row).mean())
+        for row, true in zip(found, truth, strict=True)
+        if (true >= 0).any()
+    ]
+    return float(np.mean(shares)) if shares else 1.0
+
+
+def num_affordable(num_queries: int, num_rows: int) -> int:
+    """How many of the queries to ask of so many rows, for some seconds of one processor.
+
+    All of 128 up to a million clips, 5 CPU seconds for the truth; 32 at ten million, 12 seconds.
+    """
+    pairs = 2**27
+    return min(num_queries, max(FEWEST_QUERIES, pairs // max(1, num_rows)))
+
+
+def stand_in_queries(rows: ClipRows, num_queries: int, seed: int = 0) -> NDArray[np.float32]:
+    """Vectors that lie to the library's clips as sentences do, where no sentences are at hand.
+
+    No text is in them: each is what sets a clip of the library apart, more than half of it noise,
+    moved far off in a drawn direction at right angles to the mean clip, as the text tower of a dual
+    encoder lies apart from its image tower. The shares are those of simulated CLIP embeddings with a
+    cosine of about .17 between sentence and clip. Tuning by embeddings of sentences says more.
+
+    Returns:
+        ``[num_queries, dim]`` unit vectors, the same at every call. Reads about 4,096 rows.
+    """
+    rng = np.random.default_rng(seed)
+    sample = rows.gather(np.sort(rng.integers(len(rows), size=4096)))
+    middle = _unit(sample.mean(axis=0, dtype=np.float32))
+    picked = sample[rng.integers(len(sample), size=num_queries)]
+    drawn = rng.standard_normal((2, num_queries, rows.dim), dtype=np.float32)
+    meaning = _unit(_unit(picked - (picked @ middle)[:, None] * middle) + 0.6 * _unit(drawn[0]))
+    away = rng.standard_normal(rows.dim, dtype=np.float32)
+    text = _unit(away - (away @ middle) * middle)
+    apart = 0.8 * text + 0.6 * _unit(drawn[1])
+    return _unit(0.25 * middle + 0.29 * meaning + 0.91 * apart)
+
+
+def _unit(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    unit: NDArray[np.float32] = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
+    return unit
+
+
+def _probes(nlist: int) -> list[int]:
+    """Numbers of lists to try, rising: up to a quarter of many lists, where exact search is near."""
+    last = min(nlist, max(256, nlist // 4))
+    return [*(2**n for n in range(20) if _FIRST_NPROBE <= 2**n < last), last]
+
+
+def _cpu_ms(
+    index: IvfPqIndex,
+    queries: NDArray[np.float32],
+    nprobe: int,
+    depth: int,
+    allowed: Mask | None,
+) -> float:
+    """Processor time of a query that is asked alone, the mean of some."""
+    tried = IvfPqIndex(index.rows, index.codes, nprobe=nprobe, rescore_depth=depth)
+    some = queries[:_COST_QUERIES]
+    with one_thread():
+        tried.search(some[:1], RECALL_AT, allowed=allowed)  # the first one reads what others find
+        begin = time.thread_time()
+        tried.search(some, RECALL_AT, allowed=allowed)
+        return (time.thread_time() - begin) * 1e3 / len(some)
