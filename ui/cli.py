@@ -332,6 +332,8 @@ def tune(
     config: ConfigOption = None,
 ) -> None:
     """Measure a large index on its own clips, and take the cheapest settings that find enough."""
+    from rich.console import Console
+
     from ui.config import read_config
     from ui.tuning import read_sentences, run_tune
 
@@ -339,6 +341,7 @@ def tune(
     run_tune(
         settings.index_path(index_dir),
         target_recall,
+        Console(),
         sentences=read_sentences(sentences) if sentences else None,
         models=settings.models,
     )
