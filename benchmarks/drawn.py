@@ -18,7 +18,8 @@ from indexer.settings import IndexerSettings
 from models.clip4clip import unit
 from models.encoder import ClipEncoder, TextFeatures
 from models.preprocess import Preprocessing
-from storage.catalog import Catalog, Content, FileStamp
+from storage.catalog import Catalog
+from storage.entries import Content, FileStamp
 from storage.features import FeatureStore, FrameFeatures
 from storage.layout import IndexLayout, create_or_check, read_manifest
 from storage.records import VideoInfo

@@ -30,7 +30,8 @@ from itertools import chain
 from pathlib import Path
 
 from indexer.settings import IndexerSettings
-from storage.catalog import Catalog, Content, FileRecord, FileStamp, KnownContent
+from storage.catalog import Catalog
+from storage.entries import Content, FileRecord, FileStamp, KnownContent
 from storage.errors import ConfigError
 
 VIDEO_EXTENSIONS = frozenset(f".{ending}" for ending in IndexerSettings().extensions)

@@ -27,8 +27,9 @@ from models.encoder import ClipEncoder
 from models.localiser import TrainedLocaliser
 from models.runtime import num_cores
 from storage.anchors import AnchorStore
-from storage.catalog import Catalog, RunCounts, RunOutcome
+from storage.catalog import Catalog
 from storage.clips import ClipGrid
+from storage.entries import RunCounts, RunOutcome
 from storage.features import FeatureStore
 from storage.generations import publish
 from storage.layout import IndexLayout, Manifest, create_or_check, read_manifest

@@ -23,7 +23,8 @@ from indexer.vectors import Vectors, library_vectors, rows_of
 from models.anchors import AnchorGrid
 from models.localiser import TrainedLocaliser
 from storage.anchors import AnchorStore
-from storage.catalog import SEARCHABLE, Catalog, Content, FileRecord
+from storage.catalog import SEARCHABLE, Catalog
+from storage.entries import Content, FileRecord
 from storage.errors import IndexDirectoryError, LocaliserError, ManifestMismatch
 from storage.features import FeatureStore
 from storage.generations import Generation, newest_generation, newest_number

@@ -19,7 +19,7 @@ import sqlite3
 import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -28,17 +28,12 @@ from typing import Any, Literal, Self, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import (
-    BigInteger,
     ColumnElement,
     Connection,
-    DateTime,
-    Dialect,
     Engine,
-    ForeignKey,
     QueuePool,
     Row,
     Select,
-    TypeDecorator,
     and_,
     create_engine,
     delete,
@@ -51,19 +46,31 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mapped_column
+from sqlalchemy.orm import InstrumentedAttribute
 
+from storage.entries import (
+    Content,
+    Failure,
+    FileRecord,
+    FileStamp,
+    KnownContent,
+    Library,
+    Run,
+    RunCounts,
+    RunKind,
+    RunOutcome,
+    Totals,
+)
 from storage.errors import IndexDirectoryError
 from storage.labels import folded, normal_label
 from storage.records import Video, VideoInfo, VideoState
+from storage.tables import FileRow, LabelRow, LibraryRow, RunRow, VideoRow
 
 SCHEMA_REVISION = "0003"
 """Newest revision in ``storage/migrations/versions``; revisions are numbers that rise by one."""
 
 BUSY_TIMEOUT_SECONDS = 10.0
 SEARCHABLE: tuple[VideoState, ...] = ("indexed", "partial")
-RunKind = Literal["index", "update", "forget", "rebuild"]
-RunOutcome = Literal["done", "stopped", "failed"]
 
 Item = TypeVar("Item")
 HalfOpen: TypeAlias = tuple[Item | None, Item | None]
@@ -71,228 +78,6 @@ HalfOpen: TypeAlias = tuple[Item | None, Item | None]
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _CHUNK = 10_000  # ids or paths per statement; SQLite takes 32,766 variables
-
-
-# ---------------------------------------------------------------- what callers hand in and get
-
-
-@dataclass(frozen=True, slots=True)
-class FileStamp:
-    """A file as the file system shows it: enough to say unread that it has not changed."""
-
-    path: Path
-    """Absolute."""
-    size_bytes: int
-    mtime_ns: int
-    """Time of the last change, nanoseconds since 1970."""
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """What a video file holds, wherever it lies. ``indexer/library.py`` makes the digests."""
-
-    uid: str
-    """Hex digest that names the content and its feature file: never two contents with one uid."""
-    fast_hash: str
-    """Hex digest of the size and samples."""
-    size_bytes: int
-    full_hash: str | None = None
-    """Hex digest of every byte, where it was needed."""
-
-
-@dataclass(frozen=True, slots=True)
-class KnownContent:
-    """A content that has a video in the catalogue, with the files that hold it."""
-
-    video_id: int
-    content: Content
-    state: VideoState
-    files: tuple[FileStamp, ...]
-    """Sorted by path. Empty where all are gone and :meth:`Catalog.forget_files` has not run yet."""
-    transient_failures: int | None = None
-    """As in :class:`FileRecord`."""
-
-
-@dataclass(frozen=True, slots=True)
-class FileRecord:
-    """One file the catalogue knows."""
-
-    stamp: FileStamp
-    video_id: int | None
-    """None where the file could never be read."""
-    state: VideoState | None
-    """State of its video."""
-    reason: str | None
-    """Why the video is partial or failed."""
-    problem: str | None
-    """Why the file could not be read when it was last looked at."""
-    transient_failures: int | None = None
-    """How often in a row its decoder crashed, hung or met a limit, which may pass; 0: never tried.
-    None where it did not fail, or is sure to fail again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Library:
-    """A folder (or single file) a person asked to index."""
-
-    library_id: int
-    root: Path
-    added_at: datetime
-    """UTC."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A file nothing of which is searchable."""
-
-    path: Path
-    reason: str
-    detail: str | None = None
-    """The end of what its decoder printed, where it printed something."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunCounts:
-    """What one run did, in files, and seconds of video decoded."""
-
-    seen: int = 0
-    indexed: int = 0
-    partial: int = 0
-    failed: int = 0
-    skipped: int = 0
-    forgotten: int = 0
-    video_seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One run of the indexer. Times are UTC; a run that was killed has neither end nor outcome."""
-
-    run_id: int
-    kind: RunKind
-    started_at: datetime
-    finished_at: datetime | None
-    outcome: RunOutcome | None
-    counts: RunCounts
-
-
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """Size of the library. A content at several paths counts once, but in ``num_files``."""
-
-    indexed: int
-    partial: int
-    failed: int
-    num_files: int
-    searchable_seconds: float
-    """Length of what can be searched."""
-    size_bytes: int
-    """Of all videos, failed ones too."""
-
-    @property
-    def searchable(self) -> int:
-        """Videos a search can find something in."""
-        return self.indexed + self.partial
-
-
-# ---------------------------------------------------------------- tables
-
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """A point in time: aware in Python, UTC without a zone in the database."""
-
-    impl = DateTime
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Aware to UTC without a zone."""
-        return value.astimezone(UTC).replace(tzinfo=None) if value else None
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Back to aware."""
-        return value.replace(tzinfo=UTC) if value else None
-
-
-class Base(DeclarativeBase):
-    """Every table, as the migrations make it. Ids are never used again (AUTOINCREMENT there)."""
-
-
-class LibraryRow(Base):
-    """Roots a person added."""
-
-    __tablename__ = "libraries"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    root_path: Mapped[str] = mapped_column(unique=True)
-    added_at: Mapped[datetime] = mapped_column(UtcDateTime)
-
-
-class VideoRow(Base):
-    """Contents."""
-
-    __tablename__ = "videos"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    uid: Mapped[str] = mapped_column(unique=True)
-    fast_hash: Mapped[str] = mapped_column(index=True)
-    full_hash: Mapped[str | None]
-    state: Mapped[str]
-    reason: Mapped[str | None]
-    duration_seconds: Mapped[float]
-    num_frames: Mapped[int]
-    width: Mapped[int]
-    height: Mapped[int]
-    fps: Mapped[float]
-    codec: Mapped[str]
-    size_bytes: Mapped[int] = mapped_column(BigInteger)
-    indexed_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    detail: Mapped[str | None]
-    transient_failures: Mapped[int | None]
-
-
-class FileRow(Base):
-    """Places."""
-
-    __tablename__ = "files"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    library_id: Mapped[int] = mapped_column(ForeignKey("libraries.id"), index=True)
-    path: Mapped[str] = mapped_column(unique=True)
-    size_bytes: Mapped[int] = mapped_column(BigInteger)
-    mtime_ns: Mapped[int] = mapped_column(BigInteger)
-    video_id: Mapped[int | None] = mapped_column(ForeignKey("videos.id"), index=True)
-    problem: Mapped[str | None]
-
-
-class LabelRow(Base):
-    """What people call videos. ``folded`` is what labels are compared by, ``label`` what is shown."""
-
-    __tablename__ = "labels"
-
-    video_id: Mapped[int] = mapped_column(
-        ForeignKey("videos.id", ondelete="CASCADE"), primary_key=True
-    )
-    folded: Mapped[str] = mapped_column(primary_key=True, index=True)
-    label: Mapped[str]
-
-
-class RunRow(Base):
-    """Runs."""
-
-    __tablename__ = "runs"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    kind: Mapped[str]
-    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    outcome: Mapped[str | None]
-    seen: Mapped[int]
-    indexed: Mapped[int]
-    partial: Mapped[int]
-    failed: Mapped[int]
-    skipped: Mapped[int]
-    forgotten: Mapped[int]
-    video_seconds: Mapped[float]
 
 
 # ---------------------------------------------------------------- the catalogue

@@ -23,7 +23,8 @@ from indexer.library import (
     plan,
     scan,
 )
-from storage.catalog import Catalog, FileStamp
+from storage.catalog import Catalog
+from storage.entries import FileStamp
 from storage.errors import ConfigError
 from storage.records import Video, VideoInfo
 

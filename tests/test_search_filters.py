@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 import storage.catalog
 import storage.vectors
 from search.filters import Filter, FilterMasks, as_filter
-from storage.catalog import Catalog, Content, FileStamp
+from storage.catalog import Catalog
+from storage.entries import Content, FileStamp
 from storage.errors import QueryError
 from storage.generations import open_library, publish
 from storage.library import LibraryIndex

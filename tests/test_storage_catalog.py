@@ -17,9 +17,11 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 import storage.catalog
-from storage.catalog import SCHEMA_REVISION, Base, Catalog, Content, FileStamp, RunCounts
+from storage.catalog import SCHEMA_REVISION, Catalog
+from storage.entries import Content, FileStamp, RunCounts
 from storage.errors import IndexDirectoryError
 from storage.records import VideoInfo
+from storage.tables import Base
 
 LIBRARY = Path("/films")
 INFO = VideoInfo(duration_seconds=9.0, width=64, height=48, fps=25.0, codec="h264")

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection
 
 import storage.catalog
-from storage.catalog import SCHEMA_REVISION, Catalog, Content, FileStamp
+from storage.catalog import SCHEMA_REVISION, Catalog
+from storage.entries import Content, FileStamp
 from storage.errors import QueryError
 from storage.labels import folded, normal_label
 from storage.records import VideoInfo

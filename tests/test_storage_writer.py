@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from storage.anchors import AnchorArrays, AnchorStore
-from storage.catalog import Catalog, Content, FileStamp
+from storage.catalog import Catalog
+from storage.entries import Content, FileStamp
 from storage.errors import IndexDirectoryError
 from storage.features import FeatureStore, FrameFeatures
 from storage.layout import IndexLayout, switch

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from indexer.pipeline import IndexReport, Progress
-from storage.catalog import Catalog, RunCounts
+from storage.catalog import Catalog
+from storage.entries import RunCounts
 from storage.errors import ConfigError, IndexDirectoryError
 from tests.colours import write_film
 from ui import jobs

@@ -21,7 +21,8 @@ from PIL import Image
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from storage.catalog import Catalog, Content, FileStamp
+from storage.catalog import Catalog
+from storage.entries import Content, FileStamp
 from storage.errors import VideoError
 from storage.layout import IndexLayout
 from storage.records import VideoInfo

@@ -12,7 +12,8 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from indexer.settings import IndexerSettings
-from storage.catalog import Catalog, Content, FileStamp, RunCounts, Totals
+from storage.catalog import Catalog
+from storage.entries import Content, FileStamp, RunCounts, Totals
 from storage.errors import ConfigError
 from storage.layout import IndexLayout, Manifest, write_manifest
 from storage.records import Video, VideoInfo

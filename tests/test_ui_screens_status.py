@@ -11,7 +11,8 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from indexer.settings import IndexerSettings
-from storage.catalog import Catalog, Run, RunCounts
+from storage.catalog import Catalog
+from storage.entries import Run, RunCounts
 from storage.layout import IndexLayout, Manifest, write_manifest
 from ui.screens.status_page import facts, latency_text, percentiles, run_doctor, run_rows, sizes
 from ui.session import shared

@@ -21,7 +21,8 @@ import ui.watching
 from indexer.pipeline import IndexReport, index_library
 from indexer.settings import IndexerSettings
 from indexer.workers import DecodePool
-from storage.catalog import Catalog, RunCounts
+from storage.catalog import Catalog
+from storage.entries import RunCounts
 from storage.errors import ConfigError, EncoderError, IndexDirectoryError, ManifestMismatch
 from storage.layout import IndexLayout
 from storage.settings import StorageSettings

@@ -32,7 +32,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from storage.catalog import RunCounts
+from storage.entries import RunCounts
 from storage.errors import ConfigError, IndexDirectoryError, ScanonceError
 from storage.layout import IndexLayout, read_manifest
 from storage.writer import refuse_while_written, writing

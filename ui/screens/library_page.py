@@ -12,7 +12,7 @@ from typing import Any, Literal
 import streamlit as st
 from rich.console import Console
 
-from storage.catalog import Failure, Library, RunCounts, Totals
+from storage.entries import Failure, Library, RunCounts, Totals
 from storage.errors import ConfigError, IndexDirectoryError, ScanonceError
 from storage.records import Video
 from ui import jobs

@@ -14,7 +14,7 @@ import streamlit as st
 
 from models.localiser import NO_LOCALISER
 from models.runtime import pick_device
-from storage.catalog import Run
+from storage.entries import Run
 from storage.errors import ScanonceError
 from storage.layout import read_manifest
 from ui.components import encodable
