@@ -4,8 +4,10 @@
 
 First: one video more, through the whole pipeline, in libraries of 1,000, 100,000 and a million clips, in turn. The
 encoder is a random projection that takes no time worth naming, so that what grows with the library would show.
-Second: a library of 24 hours from its first video to its last, its features drawn instead of decoded and encoded;
-everything else is the pipeline's own, and every video is published by itself, the dearest way there is.
+Second: a library of 24 hours from its first video to its last, its features drawn instead of decoded and encoded, and
+handed over at 500 times real time, some five times as fast as two cores decode and encode. Everything else is the
+pipeline's own, and every video is published by itself, the dearest way there is. What the cores spend is printed beside
+the rate.
 """
 
 import os
@@ -196,8 +198,14 @@ class _NoDecoders:
         return iter(())
 
 
-def measure_day(hours: float, scratch: Path) -> tuple[list[float], list[float]]:
-    """Wall and processor seconds at the end of each video of a library that is drawn as it is indexed."""
+def measure_day(hours: float, pace: float, scratch: Path) -> tuple[list[float], list[float]]:
+    """Wall and processor seconds at the end of each video of a library that is drawn as it is indexed.
+
+    Args:
+        hours: length of the library.
+        pace: times real time at which videos come at most.
+        scratch: an existing folder to work in.
+    """
     encoder, rng = SeededEncoder(), np.random.default_rng(24)
     folder = scratch / "day"
     folder.mkdir()
@@ -213,7 +221,9 @@ def measure_day(hours: float, scratch: Path) -> tuple[list[float], list[float]]:
     cpu: list[float] = []
 
     def encoded(*_: object, **__: object) -> Iterator[EncodedVideo]:
+        begin = time.perf_counter()
         for job in range(pool.num_files):
+            time.sleep(max(0.0, begin + job * _SECONDS / pace - time.perf_counter()))
             wall.append(time.perf_counter())
             cpu.append(time.process_time())
             features = FrameFeatures(drawn[job], pts)
@@ -237,27 +247,26 @@ def measure_day(hours: float, scratch: Path) -> tuple[list[float], list[float]]:
     return wall, cpu
 
 
-def rates(seconds: Sequence[float]) -> list[float]:
-    """Hours of video per second of each part of the day."""
+def parts(seconds: Sequence[float]) -> list[float]:
+    """Seconds for an hour of video, in each part of the day."""
     edges = np.linspace(0, len(seconds) - 1, _WINDOWS + 1).round().astype(int)
-    times = np.diff(np.asarray(seconds)[edges])
-    return [float(each) for each in np.diff(edges) * _SECONDS / 3600 / times]
+    took = np.diff(np.asarray(seconds)[edges])
+    return [float(each) for each in took / (np.diff(edges) * _SECONDS / 3600)]
 
 
 def day_table(hours: float, wall: Sequence[float], cpu: Sequence[float]) -> Table:
     """Rates over the day."""
-    table = Table(title=f"{hours:g} h, hours of video stored and published per second", box=None)
-    for column in ("hours", "by wall", "of the first", "by CPU", "of the first"):
+    table = Table(title=f"{hours:g} h of video, drawn, stored and published", box=None)
+    for column in ("hours", "times real time", "of the first", "CPU s for an hour of video"):
         table.add_column(column, justify="right")
-    by_wall, by_cpu = rates(wall), rates(cpu)
+    by_wall, by_cpu = parts(wall), parts(cpu)
     for number in range(_WINDOWS):
         begin, end = number * hours / _WINDOWS, (number + 1) * hours / _WINDOWS
         table.add_row(
             f"{begin:g}-{end:g}",
-            f"{by_wall[number]:.2f}",
-            f"{by_wall[number] / by_wall[0]:.2f}",
+            f"{3600 / by_wall[number]:.0f}",
+            f"{by_wall[0] / by_wall[number]:.2f}",
             f"{by_cpu[number]:.2f}",
-            f"{by_cpu[number] / by_cpu[0]:.2f}",
         )
     return table
 
@@ -276,6 +285,9 @@ def main(
     ] = None,
     films: Annotated[int, typer.Option(min=3, help="Videos added to each.")] = 15,
     hours: Annotated[float, typer.Option(min=1, help="Length of the library that grows.")] = 24.0,
+    pace: Annotated[
+        float, typer.Option(min=1, help="Times real time at which its videos come at most.")
+    ] = 500.0,
 ) -> None:
     """Print what one video more costs, and the rate over a day of video."""
     (BENCH / "growth").mkdir(parents=True, exist_ok=True)
@@ -291,10 +303,10 @@ def main(
                     f"largest over smallest, {what}", worst, AIM_GROWTH, is_met=worst <= AIM_GROWTH
                 )
             )
-        wall, cpu = measure_day(hours, Path(folder))
+        wall, cpu = measure_day(hours, pace, Path(folder))
     console.print(day_table(hours, wall, cpu))
-    last = rates(wall)[-1] / rates(wall)[0]
-    console.print(verdict("last over first, wall", last, AIM_RATE, is_met=last >= AIM_RATE))
+    last = parts(wall)[0] / parts(wall)[-1]
+    console.print(verdict("rate, last over first", last, AIM_RATE, is_met=last >= AIM_RATE))
 
 
 if __name__ == "__main__":
