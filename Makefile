@@ -2,7 +2,9 @@
 # make ui     shows the demo library in a browser
 # make test   runs the tests
 # make check  formatting, lint, types, layers, tests: what CI runs
+# make faults breaks every step of writing in every way
 # make bench  prints the figures of docs/benchmarks.md
+# make bench-vectors  prints recall, cost and memory of the vector index, against others from PyPI
 # Each makes .venv first where it is not there; a second run starts at once.
 
 PYTHON ?= python3.11
@@ -12,7 +14,7 @@ READY  := $(VENV)/.ready
 # the gpu extra where an NVIDIA driver answers, else cpu; `make demo FAISS=cpu` decides by hand
 FAISS  ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 
-.PHONY: demo ui test check lint bench clean
+.PHONY: demo ui test faults check lint bench bench-vectors clean
 
 demo: $(READY)
 	$(BIN)/scanonce demo
@@ -28,6 +30,10 @@ test: $(READY)
 	$(BIN)/python -m pytest tests/test_indexer_decoders.py
 	$(BIN)/python -m pytest --ignore=tests/test_indexer_decoders.py
 
+faults: $(READY)
+	# every fault at every step of writing; `make test` tries a part of them
+	FAULT_STRIDE=1 $(BIN)/python -m pytest tests/test_crashes.py
+
 lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -35,6 +41,9 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 check: lint test
+
+bench-vectors: $(READY)
+	$(BIN)/python -m benchmarks.vectors
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.pipeline

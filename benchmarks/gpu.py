@@ -1,23 +1,31 @@
-"""Indexing speed on an NVIDIA GPU.
+"""Indexing speed and the vector index on an NVIDIA GPU.
 
-    python -m benchmarks.gpu
+    python -m benchmarks.gpu                       all of it, a vector index of a million clips
+    python -m benchmarks.gpu --clips 10000000      needs 10 GB of disk and 25 GB of memory
 
-Needs no network: films and a checkpoint with random weights of the size of ViT-B/32 are made where missing. Without
-a GPU it says so and measures nothing.
+Needs no network: films, a checkpoint with random weights of the size of ViT-B/32 and embeddings
+(`benchmarks.embeddings`) are made where missing. Encoding and indexing want a torch with CUDA, the vector index wants
+FAISS for GPUs (the extra `gpu`). What has no GPU to use is named, and not measured.
 """
 
 import subprocess
 import time
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import typer
+from numpy.typing import NDArray
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.embeddings import World, matrix_of, videos_for
 from benchmarks.material import (
+    BENCH,
     SAMPLE_FPS,
     Film,
     Meter,
@@ -28,13 +36,21 @@ from benchmarks.material import (
     speed_films,
     vit_b_32,
 )
+from benchmarks.vector_ours import rows_of_matrix
 from indexer.settings import IndexerSettings
 from models.encoder import ClipEncoder, load_encoder
 from models.runtime import num_cores
 from models.settings import ModelSettings
+from storage.clip_rows import ClipRows, Ids
+from storage.codes import default_nprobe, extend_codes, factory, training_rows, untrained_codes
+from storage.gpu import GpuUse, load_on_gpu, num_gpus, train_on_gpu
+from storage.settings import StorageSettings
+from storage.vectors import IvfPqIndex, search_exactly
 
 _BATCHES = (64, 256, 1024)
 _FRAMES_EACH = 16_384
+_BATCH_QUERIES = 4_096
+_TRUTH_QUERIES = 200
 
 
 def describe_machine() -> str:
@@ -49,12 +65,21 @@ def describe_machine() -> str:
 
 def driver_version() -> str:
     """As nvidia-smi tells it."""
-    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    return _first_line("driver_version")
+
+
+def gpu_names() -> str:
+    """Name, memory and driver of the first GPU, without torch."""
+    return _first_line("name,memory.total,driver_version")
+
+
+def _first_line(fields: str) -> str:
+    command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
     try:
-        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return lines[0] if lines else "unknown"
+    return next(iter(done.stdout.splitlines()), "unknown")
 
 
 def encode_rate(encoder: ClipEncoder, batch: int) -> float:
@@ -77,15 +102,127 @@ def pipeline_rate(encoder: ClipEncoder, films: Sequence[Film], workers: int) -> 
     return seconds / meter.wall_seconds
 
 
+# ------------------------------------------------ the vector index
+
+
+@dataclass(frozen=True, slots=True)
+class IndexFigures:
+    """What the same index cost on one device."""
+
+    device: str
+    train_seconds: float
+    build_seconds: float
+    """Of training again and adding all."""
+    queries_per_second: float
+    """In batches of `_BATCH_QUERIES`, as `IvfPqIndex.search` answers them."""
+    recall: float
+    """Of the ten best clips of a sentence."""
+
+
+def measure_index(num_clips: int) -> list[IndexFigures]:
+    """8-bit codes trained, filled and asked on all cores, then with the first GPU."""
+    world = World()
+    num_videos = videos_for(num_clips)
+    clips = matrix_of(BENCH / "vectors" / f"clips-{num_clips}.f16", world, num_videos)
+    rows, texts = rows_of_matrix(clips), world.texts(num_videos, _BATCH_QUERIES)
+    _, truth = search_exactly(rows, texts[:_TRUTH_QUERIES], 10)
+    console.print(f"{len(rows):,} clips, {factory(rows, 'ivfpq')}, {len(texts):,} queries a batch")
+    figures = []
+    for device in ("CPU", "GPU"):
+        with console.status(f"the vector index on the {device}"):
+            figures.append(_on_device(device, rows, texts, truth))
+    return figures
+
+
+def _on_device(device: str, rows: ClipRows, texts: NDArray[np.float32], truth: Ids) -> IndexFigures:
+    build: Callable[[ClipRows], Any] = partial(_built, rows, on_gpu=device == "GPU")
+    begin = time.perf_counter()
+    build(ClipRows.none(rows.dim))
+    trained = time.perf_counter()
+    codes = build(rows)
+    built = time.perf_counter()
+    use = GpuUse(enabled=device == "GPU")
+    index = IvfPqIndex(
+        rows,
+        codes,
+        nprobe=default_nprobe(codes.nlist),
+        rescore_depth=StorageSettings().rescore_depth,
+        gpu=load_on_gpu(codes, use),
+    )
+    _, found = index.search(texts, 10)
+    seconds = []
+    for _ in range(3):
+        asked = time.perf_counter()
+        index.search(texts, 10)
+        seconds.append(time.perf_counter() - asked)
+    recall = np.mean([np.isin(best, mine).mean() for best, mine in zip(truth, found, strict=False)])
+    return IndexFigures(
+        device, trained - begin, built - trained, len(texts) / median(seconds), float(recall)
+    )
+
+
+def _built(trained_on: ClipRows, held: ClipRows, *, on_gpu: bool) -> Any:
+    """Codes that are trained for some rows and hold these."""
+    codes = untrained_codes(trained_on, "ivfpq")
+    sample = trained_on.gather(training_rows(len(trained_on), codes.nlist))
+    if on_gpu:
+        return train_on_gpu(codes, sample, held)
+    codes.train(sample)
+    extend_codes(codes, held)
+    return codes
+
+
+def index_table(figures: Sequence[IndexFigures]) -> Table:
+    """A line for each device, and how many times faster the GPU is."""
+    table = Table(title="the vector index, 8-bit codes, wall time", box=None)
+    table.add_column("device")
+    for column in ("train s", "train and add s", "queries/s in batch", "text recall@10"):
+        table.add_column(column, justify="right")
+    for each in figures:
+        table.add_row(
+            each.device,
+            f"{each.train_seconds:.2f}",
+            f"{each.build_seconds:.2f}",
+            f"{each.queries_per_second:.0f}",
+            f"{each.recall:.3f}",
+        )
+    cpu, gpu = figures
+    table.add_row(
+        "times",
+        f"{cpu.train_seconds / gpu.train_seconds:.1f}",
+        f"{cpu.build_seconds / gpu.build_seconds:.1f}",
+        f"{gpu.queries_per_second / cpu.queries_per_second:.1f}",
+    )
+    return table
+
+
+# ------------------------------------------------ the command
+
+
 def main(
     films_per_core: Annotated[
         int, typer.Option(min=1, help="Films of about 4.5 minutes for each core.")
     ] = 2,
+    clips: Annotated[int, typer.Option(min=100_000, help="In the vector index.")] = 1_000_000,
 ) -> None:
-    """Print encoding and indexing speed on the first GPU."""
-    if not torch.cuda.is_available():
-        console.print("there is no NVIDIA GPU here that torch can use: nothing was measured")
-        return
+    """Print encoding, indexing and vector search on the first GPU."""
+    if torch.cuda.is_available():
+        print_encoding(films_per_core)
+    else:
+        console.print(
+            "there is no NVIDIA GPU here that torch can use: encoding and indexing were not measured"
+        )
+    if num_gpus():
+        console.print(f"{processor()}, {num_cores()} cores; {gpu_names()}")
+        console.print(index_table(measure_index(clips)))
+    else:
+        console.print(
+            "there is no NVIDIA GPU here that FAISS can use: the vector index was not measured"
+        )
+
+
+def print_encoding(films_per_core: int) -> None:
+    """Frames encoded and videos indexed a second."""
     console.print(describe_machine())
     settings = ModelSettings(device="cuda", dtype="bfloat16")
     encoder = load_encoder(str(vit_b_32()), settings, towers="vision")
@@ -101,6 +238,7 @@ def main(
     for batch, rate in rates.items():
         table.add_row(f"encoding alone, batch {batch}, frames/s", f"{rate:.0f}")
     table.add_row(f"pipeline, {num_cores()} decode workers, video s / s", f"{indexed:.1f}")
+    table.add_row("pipeline, files to index, frames/s", f"{indexed * SAMPLE_FPS:.0f}")
     # what the pipeline encodes, against what the GPU could at the pipeline's own batch
     busy = indexed * SAMPLE_FPS / rates[encoder.batch_frames]
     table.add_row("GPU busy in the pipeline, about", f"{busy:.0%}")

@@ -18,6 +18,7 @@ from storage.clip_rows import ClipRows, Ids
 from storage.errors import IndexDirectoryError, ManifestMismatch
 from storage.generation_info import GenerationInfo, read_info
 from storage.gpu import NO_GPU, GpuUse
+from storage.list_fit import ADDED_PROBES
 from storage.segments import NOTHING_OPEN, Codes, OpenFiles, Segment
 from storage.vectors import FlatIndex, IvfPqIndex
 
@@ -86,10 +87,11 @@ class Generation:
             return [*exact]
         assert self.codes is not None
         how = info.tuned or info
+        is_extended = info.fit is not None and info.fit.added_clips > 0
         base = IvfPqIndex(
             self.base,
             self.codes.faiss,
-            nprobe=how.nprobe,
+            nprobe=how.nprobe * (ADDED_PROBES if is_extended else 1),
             rescore_depth=how.rescore_depth,
             gpu=self.codes.on_gpu(gpu),
         )

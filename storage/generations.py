@@ -89,10 +89,6 @@ allowed."""
 MAX_DEAD_SHARE = 0.2
 """Of all clips: dead ones cost memory and probes, a rebuild costs minutes at a million clips."""
 
-RETUNE_GROWTH = 2
-"""A search that was tuned is tuned anew past so many times the clips it was measured at, and after
-training: 7 CPU seconds at a million clips, about 20 at ten million."""
-
 _STAGING = "staging-"
 
 
@@ -161,7 +157,7 @@ def publish(
     All is made anew when the library passes ``settings.ivf_threshold`` or ``settings.kind`` asks for
     other codes, when the lists no longer fit what they hold (`storage.list_fit`), or when over a fifth
     of all clips is dead; then memory is bounded by the training sample (`train_codes`). A search that
-    was tuned (`storage.tuning`) is tuned again then, and when the base has doubled.
+    was tuned (`storage.tuning`) is tuned again then: 7 CPU seconds more at a million clips.
 
     Args:
         vectors_dir: the directory of the generations; made where missing.
@@ -341,14 +337,8 @@ class _Draft:
         # Clips of dead videos stay where they are: the codes know their clips by their places.
         joined = [segment.rows for segment in base[keep:]]
         segments = self._write_segments(current.path, base[:keep], [*joined, added])
-        tuned = current.info.tuned
-        if tuned and codes.ntotal > RETUNE_GROWTH * tuned.clips:
-            rows = ClipRows.joined([*(segment.rows for segment in base), added], added.dim)
-            tuned = self._tuned_again(tuned, codes, rows)
         self._keep_queries()
-        return self._changed(
-            current, segments=segments, base_segments=len(segments), fit=fit, tuned=tuned
-        )
+        return self._changed(current, segments=segments, base_segments=len(segments), fit=fit)
 
     def _rebuild(self, parts: Sequence[ClipRows]) -> GenerationInfo:
         """One segment of all live clips, exact or IVF-PQ by their number."""

@@ -13,9 +13,16 @@ from pydantic import BaseModel, ConfigDict
 from storage.clip_rows import ClipRows
 from storage.codes import training_rows
 
-MAX_GROWTH = 4
-"""Lists are trained anew past so many times the clips they were trained on: their number goes with
-the square root, so each is then twice as long as it should be."""
+MAX_GROWTH = 1.25
+"""Lists are trained anew past so many times the clips they were trained on. Lists are so fine that
+they fit videos, not only topics: of 24,000 clips of new videos about the same topics, added to
+60,000, recall@10 of sentences was .85, and 1.00 after training anew. Training takes 9 CPU seconds
+there and 200 at a million clips: less than a millisecond for each clip added, however large the
+library is."""
+
+ADDED_PROBES = 2
+"""Times as many lists are looked into while they hold clips they were not trained on: found .91 of
+those above, and costs half a millisecond more."""
 
 MIN_ADDED_SHARE = 0.05
 """New clips that are hard to find are put up with until there are so many, of those trained on. For
@@ -91,8 +98,6 @@ class ListFit(BaseModel):
 
     def misfit(self) -> str | None:
         """Why the lists should be trained anew, ``None`` where they need not be."""
-        if self.added_clips > (MAX_GROWTH - 1) * self.trained_clips:
-            return f"{self.added_clips} clips were added to {self.trained_clips}"
         if self.added_clips < MIN_ADDED_SHARE * self.trained_clips:
             return None
         if self.added_cosine < MIN_COSINE_SHARE * self.trained_cosine:
@@ -111,6 +116,8 @@ class ListFit(BaseModel):
                 f"imbalance of the lists grew from {self.trained_imbalance:.2f} to "
                 f"{self.imbalance:.2f}"
             )
+        if self.added_clips > (MAX_GROWTH - 1) * self.trained_clips:
+            return f"{self.added_clips} clips were added to {self.trained_clips}"
         return None
 
 

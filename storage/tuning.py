@@ -3,7 +3,7 @@
     tuned = tune(layout.vectors, dim=512, live_videos=live, target_recall=0.95, queries=embeddings)
 
 Searches use what was chosen from the next time the library is opened; `storage.generations.publish`
-keeps it, and measures again when the library has doubled or its lists were trained anew.
+keeps it, and measures again when the lists are trained anew.
 """
 
 from collections.abc import Callable, Iterable

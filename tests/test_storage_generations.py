@@ -365,11 +365,11 @@ def crowded(video: int) -> NDArray[np.float32]:
 @pytest.mark.parametrize(
     ("load", "num_new", "reason"),
     [
-        (same_size, 240, None),
+        (same_size, 60, None),
         (strange, 12, None),
-        (strange, 100, "mean cosine"),
-        (crowded, 100, "imbalance"),
-        (same_size, 760, "were added to 1000"),
+        (strange, 60, "mean cosine"),
+        (crowded, 60, "imbalance"),
+        (same_size, 70, "were added to 1000"),
     ],
 )
 def test_the_base_is_trained_anew_when_its_lists_no_longer_fit(

@@ -353,9 +353,9 @@ def test_codes_read_into_memory_can_be_extended(tmp_path: Path, clips: Clips) ->
 
 
 def fit(**changes: float) -> ListFit:
-    """The lists of 10,000 clips with as many new ones, as even and as near as those were."""
+    """The lists of 10,000 clips with 2,000 new ones, as even and as near as those were."""
     fields = {"trained_clips": 10_000, "trained_cosine": 0.9, "trained_imbalance": 1.6}
-    fields |= {"added_clips": 10_000, "added_cosine": 0.9, "imbalance": 1.6}
+    fields |= {"added_clips": 2_000, "added_cosine": 0.9, "imbalance": 1.6}
     return ListFit.model_validate(fields | changes)
 
 
@@ -363,13 +363,13 @@ def fit(**changes: float) -> ListFit:
     ("changes", "reason"),
     [
         ({}, None),
-        ({"added_clips": 30_000}, None),
-        ({"added_clips": 30_001}, "30001 clips were added to 10000"),
+        ({"added_clips": 2_500}, None),
+        ({"added_clips": 2_501}, "2501 clips were added to 10000"),
         ({"added_cosine": 0.77}, None),
         ({"added_cosine": 0.76}, "0.760"),
         ({"added_cosine": 0.2, "added_clips": 499}, None),
         ({"strange_clips": 499}, None),
-        ({"strange_clips": 500}, "500 of 10000 new clips came in folds"),
+        ({"strange_clips": 500}, "500 of 2000 new clips came in folds"),
         ({"imbalance": 3.1}, None),
         ({"imbalance": 3.3}, "from 1.60 to 3.30"),
         ({"imbalance": 2.9, "trained_imbalance": 1.0}, None),

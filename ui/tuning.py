@@ -131,8 +131,8 @@ def _show(points: Sequence[Point], tuned: TunedSettings, console: Console) -> No
         )
     console.print(table)
     console.print(
-        f"Measured with {tuned.num_queries} sentences on {tuned.clips:,} clips; measured again by itself when the "
-        "library has doubled or its lists are trained anew.",
+        f"Measured with {tuned.num_queries} sentences on {tuned.clips:,} clips; measured again by itself when its "
+        "lists are trained anew.",
         soft_wrap=True,
     )
     if tuned.recall < tuned.target_recall:

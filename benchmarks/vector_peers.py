@@ -1,0 +1,270 @@
+"""Other indexes, as their packages from PyPI are used, for `benchmarks.vector_worker`.
+
+Each imports its package when it is made: an environment may hold some of them only. All keep what they need on disk,
+with the embeddings in the precision that their documentation recommends or defaults to.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.vector_worker import Method
+
+PACKAGES = ("numpy", "usearch", "hnswlib", "faiss-cpu", "lancedb", "sqlite-vec", "pysqlite3-binary")
+
+_DOUBLING = (100, 200, 400, 800, 1600, 3200, 6400, 12_800)
+_BLOCK = 20_000
+_NEIGHBOURS = 32
+
+
+class _Peer:
+    """What most have in common; 10 ms a query are what autofaiss allows by default."""
+
+    name: str
+    threads_of_its_own = False
+    efforts: tuple[int, ...] = _DOUBLING
+    within_ms = 10.0
+    largest = 1_000_000
+    """Clips up to which it is measured."""
+
+    def __init__(self) -> None:
+        self._index: Any = None
+
+    def set_effort(self, effort: int) -> None:
+        """None to set."""
+
+
+class FaissHnsw(_Peer):
+    """FAISS HNSW32 on float32, the index that autofaiss chooses up to some millions of clips."""
+
+    name = "faiss HNSW32"
+
+    def __init__(self) -> None:
+        super().__init__()
+        import faiss
+
+        self._faiss: Any = faiss
+
+    def build(self, clips: NDArray[np.float16], folder: Path) -> dict[str, float]:
+        """efConstruction 40, FAISS's default and autofaiss's."""
+        index = self._faiss.IndexHNSWFlat(
+            clips.shape[1], _NEIGHBOURS, self._faiss.METRIC_INNER_PRODUCT
+        )
+        for block in blocks(clips):
+            index.add(block)
+        self._faiss.write_index(index, str(folder / "hnsw.faiss"))
+        return {}
+
+    def open(self, folder: Path, clips: NDArray[np.float16]) -> None:
+        """Into memory; one thread from here on."""
+        self._faiss.omp_set_num_threads(1)
+        self._index = self._faiss.read_index(str(folder / "hnsw.faiss"))
+
+    def set_effort(self, effort: int) -> None:
+        """efSearch."""
+        self._index.hnsw.efSearch = effort
+
+    def search(self, queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+        """See `Method.search`."""
+        found: NDArray[np.int64] = self._index.search(queries, k)[1]
+        return found
+
+
+class Usearch(_Peer):
+    """usearch on float16, connectivity 32."""
+
+    name = "usearch"
+
+    def __init__(self) -> None:
+        super().__init__()
+        import usearch.index  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+        self._usearch: Any = usearch.index
+
+    def _empty(self, dim: int) -> Any:
+        return self._usearch.Index(ndim=dim, metric="ip", dtype="f16", connectivity=_NEIGHBOURS)
+
+    def build(self, clips: NDArray[np.float16], folder: Path) -> dict[str, float]:
+        """expansion_add 128, its default."""
+        index = self._empty(clips.shape[1])
+        for start in range(0, len(clips), _BLOCK):
+            block = np.ascontiguousarray(clips[start : start + _BLOCK])
+            index.add(np.arange(start, start + len(block)), block)
+        index.save(str(folder / "index.usearch"))
+        return {}
+
+    def open(self, folder: Path, clips: NDArray[np.float16]) -> None:
+        """Into memory."""
+        self._index = self._empty(clips.shape[1])
+        self._index.load(str(folder / "index.usearch"))
+
+    def set_effort(self, effort: int) -> None:
+        """expansion_search."""
+        self._index.expansion_search = effort
+
+    def search(self, queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+        """See `Method.search`."""
+        found = self._index.search(queries.astype(np.float16), k, threads=1).keys
+        return np.asarray(found).reshape(len(queries), -1).astype(np.int64)
+
+
+class Hnswlib(_Peer):
+    """hnswlib on float32, M 32."""
+
+    name = "hnswlib"
+
+    def __init__(self) -> None:
+        super().__init__()
+        import hnswlib  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+        self._hnswlib: Any = hnswlib
+
+    def _empty(self, dim: int) -> Any:
+        return self._hnswlib.Index(space="ip", dim=dim)
+
+    def build(self, clips: NDArray[np.float16], folder: Path) -> dict[str, float]:
+        """ef_construction 200, its default."""
+        index = self._empty(clips.shape[1])
+        index.init_index(max_elements=len(clips), M=_NEIGHBOURS, ef_construction=200)
+        for block in blocks(clips):
+            index.add_items(block)
+        index.save_index(str(folder / "index.hnswlib"))
+        return {}
+
+    def open(self, folder: Path, clips: NDArray[np.float16]) -> None:
+        """Into memory; one thread from here on."""
+        self._index = self._empty(clips.shape[1])
+        self._index.load_index(str(folder / "index.hnswlib"))
+        self._index.set_num_threads(1)
+
+    def set_effort(self, effort: int) -> None:
+        """Ef."""
+        self._index.set_ef(effort)
+
+    def search(self, queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+        """See `Method.search`."""
+        return np.asarray(self._index.knn_query(queries, k)[0]).astype(np.int64)
+
+
+class Lancedb(_Peer):
+    """lancedb IVF_PQ, 64 codes of 8 bits a clip, five times as many candidates scored again."""
+
+    name = "lancedb IVF_PQ"
+    threads_of_its_own = True
+    efforts: tuple[int, ...] = (20, 64, 128, 256)
+    within_ms = np.inf
+
+    def __init__(self) -> None:
+        super().__init__()
+        import lancedb  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+        self._lancedb: Any = lancedb
+        self._nprobes = 20
+
+    def build(self, clips: NDArray[np.float16], folder: Path) -> dict[str, float]:
+        """About sqrt(N) lists, as it recommends; on float32, its usual type, since on float16 it trains slowly."""
+        import pyarrow as pa  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+        dim = clips.shape[1]
+        schema = pa.schema([("row", pa.int64()), ("vector", pa.list_(pa.float32(), dim))])
+
+        def batches() -> Iterator[Any]:
+            row = 0
+            for block in blocks(clips):
+                vectors = pa.FixedSizeListArray.from_arrays(pa.array(block.reshape(-1)), dim)
+                rows = pa.array(np.arange(row, row + len(block)))
+                yield pa.RecordBatch.from_arrays([rows, vectors], schema=schema)
+                row += len(block)
+
+        reader = pa.RecordBatchReader.from_batches(schema, batches())
+        table = self._lancedb.connect(str(folder)).create_table("clips", data=reader)
+        table.create_index(
+            metric="dot",
+            num_partitions=2 ** round(np.log2(len(clips)) / 2),
+            num_sub_vectors=dim // 8,
+            index_type="IVF_PQ",
+        )
+        return {}
+
+    def open(self, folder: Path, clips: NDArray[np.float16]) -> None:
+        """Opens the table."""
+        self._index = self._lancedb.connect(str(folder)).open_table("clips")
+
+    def set_effort(self, effort: int) -> None:
+        """Nprobes."""
+        self._nprobes = effort
+
+    def search(self, queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+        """See `Method.search`; one query after another."""
+        return np.stack([self._search(query, k) for query in queries])
+
+    def _search(self, query: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+        wanted = self._index.search(query).distance_type("dot").limit(k).select(["row"])
+        found = wanted.nprobes(self._nprobes).refine_factor(5).to_arrow()
+        rows: NDArray[np.int64] = np.full(k, -1, np.int64)
+        rows[: len(found)] = found["row"].to_numpy()
+        return rows
+
+
+class SqliteVec(_Peer):
+    """sqlite-vec: exact, in SQL."""
+
+    name = "sqlite-vec"
+    efforts: tuple[int, ...] = ()
+    largest = 100_000
+
+    def __init__(self) -> None:
+        super().__init__()
+        import sqlite_vec  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+        self._extension: Any = sqlite_vec
+        self._sqlite: Any = sqlite3
+        if not hasattr(sqlite3.Connection, "enable_load_extension"):  # left out of some Pythons
+            import pysqlite3  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+            self._sqlite = pysqlite3
+
+    def _connect(self, folder: Path) -> Any:
+        connection = self._sqlite.connect(str(folder / "clips.sqlite"))
+        connection.enable_load_extension(True)
+        self._extension.load(connection)
+        return connection
+
+    def build(self, clips: NDArray[np.float16], folder: Path) -> dict[str, float]:
+        """A virtual table of float32 vectors; it has no float16."""
+        connection = self._connect(folder)
+        column = f"vector float[{clips.shape[1]}] distance_metric=cosine"
+        connection.execute(f"create virtual table clips using vec0({column})")
+        row = 0
+        for block in blocks(clips):
+            numbered = [(row + n, vector.tobytes()) for n, vector in enumerate(block)]
+            connection.executemany("insert into clips(rowid, vector) values (?, ?)", numbered)
+            row += len(block)
+        connection.commit()
+        connection.close()
+        return {}
+
+    def open(self, folder: Path, clips: NDArray[np.float16]) -> None:
+        """Opens the file."""
+        self._index = self._connect(folder)
+
+    def search(self, queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+        """See `Method.search`; one query after another."""
+        wanted = "select rowid from clips where vector match ? and k = ? order by distance"
+        found = [self._index.execute(wanted, (query.tobytes(), k)).fetchall() for query in queries]
+        return np.array(found, np.int64).reshape(len(queries), -1)
+
+
+def blocks(clips: NDArray[np.float16]) -> Iterator[NDArray[np.float32]]:
+    """All rows in float32, some at a time."""
+    for start in range(0, len(clips), _BLOCK):
+        yield clips[start : start + _BLOCK].astype(np.float32)
+
+
+Peer = FaissHnsw | Lancedb | SqliteVec | Usearch | Hnswlib
+PEERS: tuple[type[Peer], ...] = (FaissHnsw, Lancedb, SqliteVec, Usearch, Hnswlib)
+METHODS: dict[str, Callable[[], Method]] = {each.name: each for each in PEERS}
