@@ -49,6 +49,9 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.pipeline
 	$(BIN)/python -m benchmarks.search
 	$(BIN)/python -m benchmarks.encoders
+	$(BIN)/python -m benchmarks.growth
+	$(BIN)/python -m benchmarks.torture
+	$(BIN)/python -m benchmarks.fuzz
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
