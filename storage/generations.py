@@ -52,6 +52,7 @@ from storage.generation import (
 )
 from storage.generation_info import GenerationInfo, TunedSettings
 from storage.gpu import NO_GPU, GpuUse, build_codes, searches_on_gpu
+from storage.layout import make_folder
 from storage.library import LibraryIndex
 from storage.list_fit import ListFit
 from storage.recall import num_affordable, tuned_settings
@@ -179,7 +180,7 @@ def publish(
     """
     live = _video_ids(live_videos)
     with _reported(vectors_dir, "written"):
-        vectors_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(vectors_dir)
         _sweep_staging(vectors_dir)
         current = newest_generation(vectors_dir, dim=dim, with_codes=False)
         new = _missing(current, live)

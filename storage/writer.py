@@ -56,7 +56,7 @@ class Owner:
         return max(0.0, time.time() - self.since)
 
 
-_held: dict[str, int] = {}  # lock file -> thread of this process that holds it
+_held: dict[str, tuple[int, int]] = {}  # lock file -> process and thread that hold it
 _held_lock = threading.Lock()
 
 
@@ -81,14 +81,14 @@ def writing(layout: IndexLayout, doing: str) -> Iterator[Owner | None]:
         make_folder(folder)
         path = os.path.realpath(folder / _LOCK)
     with _held_lock:
-        is_mine = _held.get(path) == threading.get_ident()
+        is_mine = _held.get(path) == (os.getpid(), threading.get_ident())
     if is_mine:
         yield None
         return
     with _locked(layout, path):
         _refuse_superseded(layout)  # it may have been while we waited
         with _held_lock:
-            _held[path] = threading.get_ident()
+            _held[path] = os.getpid(), threading.get_ident()
         try:
             with _mapped_errors(layout):
                 died = _read(folder / _OWNER)
