@@ -34,7 +34,7 @@ from storage.catalog import Catalog
 from storage.entries import Content, FileRecord, FileStamp, KnownContent
 from storage.errors import ConfigError
 
-VIDEO_EXTENSIONS = frozenset(f".{ending}" for ending in IndexerSettings().extensions)
+VIDEO_EXTENSIONS = IndexerSettings().endings
 """Extensions scanned by default, lower case with the dot."""
 
 BLOCK_BYTES = 64 * 1024
@@ -158,6 +158,12 @@ def _is_away(folder: Path) -> bool:
             return next(entries, None) is None
     except OSError:
         return True
+
+
+def outermost(paths: Iterable[Path]) -> list[Path]:
+    """Those that lie below no other of them, sorted: a video that was indexed alone is a root inside its folder."""
+    known = set(paths)
+    return sorted(path for path in known if known.isdisjoint(path.parents))
 
 
 def plan(

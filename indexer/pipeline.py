@@ -22,7 +22,7 @@ from indexer.library import NewContent, Plan, ScanProblem, plan, scan
 from indexer.settings import IndexerSettings
 from indexer.thumbnails import ThumbnailRequest
 from indexer.workers import DecodePool, DecodeRequest, Event, Failed, Finished, Frames, Opened
-from models.clip4clip import pool_spans, unit
+from models.clip4clip import embed_spans
 from models.encoder import ClipEncoder
 from models.localiser import TrainedLocaliser
 from models.runtime import num_cores
@@ -197,7 +197,7 @@ class _Run:
         libraries = {library.root for library in self.catalog.libraries()}
         found = scan(
             roots,
-            extensions=frozenset(f".{ending}" for ending in settings.extensions),
+            extensions=settings.endings,
             follow_symlinks=settings.follow_symlinks,
             libraries=libraries,
         )
@@ -322,9 +322,7 @@ def publish_clips(
     def load_clips(video_id: int) -> NDArray[np.float32]:
         (video,) = catalog.videos([video_id])
         stored = features.read(video.uid)
-        return pool_spans(
-            unit(stored.frames), stored.pts_seconds, grid.spans(video.duration_seconds)
-        )
+        return embed_spans(stored.frames, stored.pts_seconds, grid.spans(video.duration_seconds))
 
     publish(layout.vectors, catalog.live_video_ids(), load_clips, dim=dim, settings=settings)
 

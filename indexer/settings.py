@@ -106,6 +106,11 @@ class IndexerSettings(BaseModel):
         description="seconds after which a running index makes its new videos part of the vector index",
     )
 
+    @property
+    def endings(self) -> frozenset[str]:
+        """``extensions`` with their dots, as `indexer.library.scan` takes them."""
+        return frozenset(f".{extension}" for extension in self.extensions)
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         scales = self.clip_scales_seconds

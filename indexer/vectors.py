@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from models.clip4clip import pool_spans, unit
+from models.clip4clip import embed_spans
 from storage.anchors import AnchorStore
 from storage.catalog import Catalog
 from storage.errors import IndexDirectoryError, ManifestMismatch
@@ -74,7 +74,7 @@ def _clip_vectors(layout: IndexLayout, manifest: Manifest) -> Vectors:
     def derive(video: Video) -> NDArray[np.float32]:
         stored = features.read(video.uid)
         spans = grid.spans(video.duration_seconds)
-        return pool_spans(unit(stored.frames), stored.pts_seconds, spans)
+        return embed_spans(stored.frames, stored.pts_seconds, spans)
 
     return Vectors("clips", layout.vectors, manifest.dim, derive)
 

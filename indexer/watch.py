@@ -20,7 +20,7 @@ from typing import Protocol
 import watchfiles
 from watchfiles import Change
 
-from indexer.library import ScanProblem, scan
+from indexer.library import ScanProblem, outermost, scan
 from indexer.settings import IndexerSettings
 from storage.errors import ScanonceError
 
@@ -99,7 +99,7 @@ class Settling:
         """
         settings = settings or IndexerSettings()
         self._roots = tuple(roots)
-        self._extensions = frozenset(f".{ending}" for ending in settings.extensions)
+        self._extensions = settings.endings
         self._follow_symlinks = settings.follow_symlinks
         self._settle_seconds = settle_seconds
         self._ignored = frozenset(ignored)
@@ -209,20 +209,15 @@ def collapse(
         most: how many paths are few; more are given only where folders cannot take their place.
     """
     closed = {folder for path in unsettled for folder in (path, *path.parents)}
-    few = _outermost(paths)
+    few = outermost(paths)
     while len(few) > most:
         inside = [path for path in few if path not in roots and path.parent not in closed]
         if not inside:
             break
         depth = max(len(path.parts) for path in inside)
         deepest = {path for path in inside if len(path.parts) == depth}
-        few = _outermost([path.parent if path in deepest else path for path in few])
+        few = outermost([path.parent if path in deepest else path for path in few])
     return few
-
-
-def _outermost(paths: Iterable[Path]) -> list[Path]:
-    known = set(paths)
-    return sorted(path for path in known if known.isdisjoint(path.parents))
 
 
 # ---------------------------------------------------------------- watching
@@ -352,7 +347,7 @@ class _Watcher:
         if self.present:
             try:
                 yield from watchfiles.watch(
-                    *_outermost(self.present),
+                    *outermost(self.present),
                     watch_filter=None,
                     step=_STEP_MILLISECONDS,
                     rust_timeout=round(1000 * _TICK_SECONDS),
@@ -399,7 +394,7 @@ class _Watcher:
 
     def look(self, now: float) -> None:
         """Finds everything that differs from the index; it settles like what was told."""
-        survey = self.work.survey(_outermost(self.present))
+        survey = self.work.survey(outermost(self.present))
         self.settling.tell(survey.differing, now)
         told, self.problems = self.problems, set()
         self.tell_problems(survey, told)

@@ -63,6 +63,13 @@ def mean_pool(frames: ArrayLike, mask: ArrayLike | None = None) -> NDArray[np.fl
     return unit((units * weights).sum(axis=-2) / np.maximum(weights.sum(axis=-2), 1.0))
 
 
+def embed_spans(
+    frames: NDArray[np.floating], pts_seconds: NDArray[np.float64], spans: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Embeddings of many spans of one video, from its frame features as they are stored; see `pool_spans`."""
+    return pool_spans(unit(frames), pts_seconds, spans)
+
+
 def pool_spans(
     units: NDArray[np.float32], pts_seconds: NDArray[np.float64], spans: NDArray[np.float64]
 ) -> NDArray[np.float32]:

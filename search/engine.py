@@ -18,7 +18,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from models.clip4clip import pool_spans, unit
+from models.clip4clip import embed_spans, unit
 from models.encoder import ClipEncoder, TextFeatures, load_encoder
 from models.localiser import TrainedLocaliser, load_localiser
 from models.settings import ModelSettings
@@ -205,7 +205,7 @@ class SearchEngine:
             video = self._video(video_id)
             (stored,) = self._features.read_between(video.uid, [(0.0, np.inf)])
             bounds = np.array([(span.start_seconds, span.end_seconds)])
-            picture = pool_spans(unit(stored.frames), stored.pts_seconds, bounds)
+            picture = embed_spans(stored.frames, stored.pts_seconds, bounds)
             read_ms = (time.perf_counter() - begin) * 1e3
             text = f"like {video.path.name}"
             features = TextFeatures(picture, np.empty((1, 0), np.float32))
@@ -470,11 +470,8 @@ class SearchEngine:
         """Clip embeddings of a video that is searchable but not in the vector index yet."""
         video = self._videos[video_id]
         stored = self._features.read(video.uid)
-        return pool_spans(
-            unit(stored.frames),
-            stored.pts_seconds,
-            self.manifest.grid.spans(video.duration_seconds),
-        )
+        spans = self.manifest.grid.spans(video.duration_seconds)
+        return embed_spans(stored.frames, stored.pts_seconds, spans)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from indexer.library import outermost
 from indexer.settings import IndexerSettings
 from storage.catalog import Catalog
 from storage.entries import Content, FileStamp, RunCounts, Totals
@@ -18,7 +19,7 @@ from storage.errors import ConfigError
 from storage.layout import IndexLayout, Manifest, write_manifest
 from storage.records import Video, VideoInfo
 from ui import jobs
-from ui.jobs import Job, outermost
+from ui.jobs import Job
 from ui.library_table import COLUMNS, Sorting, opening, table_row
 from ui.screens.library_page import (
     advice,

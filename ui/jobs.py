@@ -24,7 +24,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -119,12 +119,6 @@ class Job:
 
 
 # ---------------------------------------------------------------- for the pages
-
-
-def outermost(roots: Iterable[Path]) -> list[Path]:
-    """Roots that lie in no other of them: a video that was retried alone is a root inside its folder."""
-    known = set(roots)
-    return sorted(root for root in known if not known.intersection(root.parents))
 
 
 def start(

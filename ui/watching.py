@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from indexer.library import differing, scan
+from indexer.library import differing, outermost, scan
 from indexer.pipeline import IndexReport, index_library, make_manifest
 from indexer.pipeline import Progress as IndexProgress
 from indexer.watch import RESCAN_MINUTES, SETTLE_SECONDS, Survey, watch
@@ -22,7 +22,7 @@ from storage.layout import IndexLayout, Manifest, create_or_check, read_manifest
 from storage.writer import owner
 from ui.config import Config
 from ui.indexing import LoadedModels, index_progress, known_roots, load_models
-from ui.jobs import outermost, recorded
+from ui.jobs import recorded
 from ui.views import clock, count_text
 
 
@@ -103,7 +103,7 @@ def _roots(paths: Sequence[Path], index_dir: Path, config: Config) -> list[Path]
         root
         for root in known
         if not set(outer).isdisjoint(root.parents)
-        and root.suffix.lower().removeprefix(".") not in config.indexer.extensions
+        and root.suffix.lower() not in config.indexer.endings
     ]
     return sorted([*outer, *inner])
 
@@ -164,7 +164,7 @@ class _Indexing:
                 libraries |= {library.root for library in catalog.libraries()}
             found = scan(
                 paths,
-                extensions=frozenset(f".{ending}" for ending in settings.extensions),
+                extensions=settings.endings,
                 follow_symlinks=settings.follow_symlinks,
                 libraries=libraries,
             )

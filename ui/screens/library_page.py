@@ -12,13 +12,14 @@ from typing import Any, Literal
 import streamlit as st
 from rich.console import Console
 
+from indexer.library import outermost
 from storage.entries import Failure, Library, RunCounts, Totals
 from storage.errors import ConfigError, IndexDirectoryError, ScanonceError
 from storage.records import Video
 from ui import jobs
 from ui.components import encodable
 from ui.finding import Stamp, index_stamp
-from ui.jobs import Job, outermost
+from ui.jobs import Job
 from ui.library_table import COLUMNS, Sorting, date_text, library_table, opening, table_row
 from ui.session import shared
 from ui.status import read_status

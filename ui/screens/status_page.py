@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
+from indexer.library import outermost
 from models.localiser import NO_LOCALISER
 from models.runtime import pick_device
 from storage.entries import Run
 from storage.errors import ScanonceError
 from storage.layout import read_manifest
 from ui.components import encodable
-from ui.jobs import outermost
 from ui.jobs import read as read_job
 from ui.session import CONFIG_VARIABLE, Shared, shared
 from ui.status import read_status
