@@ -48,6 +48,7 @@ class SeededEncoder:
     name = "simulated"
     fingerprint = "simulated-1"
     dim = _DIM
+    head_files = ()
     batch_frames = 32
     lanes = 1
     preprocessing = Preprocessing(

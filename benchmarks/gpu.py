@@ -164,7 +164,7 @@ def _on_device(device: str, rows: ClipRows, texts: NDArray[np.float32], truth: I
 def _built(trained_on: ClipRows, held: ClipRows, *, on_gpu: bool) -> Any:
     """Codes that are trained for some rows and hold these."""
     codes = untrained_codes(trained_on, "ivfpq")
-    sample = trained_on.gather(training_rows(len(trained_on), codes.nlist))
+    sample = trained_on.gather(training_rows(trained_on, codes.nlist))
     if on_gpu:
         return train_on_gpu(codes, sample, held)
     codes.train(sample)

@@ -5,7 +5,7 @@ it costs to let its anchors be the library's index.
     python -m benchmarks.library --hours 1000  needs 16 GB of disk and some quarter of an hour of two cores
 
 Features and anchors are drawn at the sizes of the published SOONet (5 frames/s, 512 dimensions, 4 scales), its
-weights are random: speed and recall of the index are measured here, not quality (`python -m training.evaluate`).
+weights are random: speed and recall of the index are measured here, not quality (`python -m training.held_out`).
 """
 
 import shutil

@@ -22,8 +22,8 @@ from indexer.library import NewContent, Plan, ScanProblem, plan, scan
 from indexer.settings import IndexerSettings
 from indexer.thumbnails import ThumbnailRequest
 from indexer.workers import DecodePool, DecodeRequest, Event, Failed, Finished, Frames, Opened
-from models.clip4clip import embed_spans
-from models.encoder import ClipEncoder
+from models.clip4clip import open_pooling
+from models.encoder import ClipEncoder, head_digest
 from models.localiser import TrainedLocaliser
 from models.runtime import num_cores
 from storage.anchors import AnchorStore
@@ -111,7 +111,8 @@ def index_library(
         IndexDirectoryError: the index cannot be written, or somebody else writes it now.
     """
     with writing(layout, "scanonce index"):
-        create_or_check(layout, make_manifest(encoder, settings, localiser))
+        manifest = make_manifest(encoder, settings, localiser)
+        create_or_check(layout, manifest, encoder.head_files)
         anchors = anchor_store(layout, read_manifest(layout), localiser)
         with Catalog.open(layout.catalog) as catalog:
             run = _Run(catalog, layout, encoder, localiser, anchors, settings, storage, observe)
@@ -132,6 +133,7 @@ def make_manifest(
         clip_stride_ratio=settings.clip_stride_ratio,
         localiser=localiser.name if localiser else None,
         anchors=f"{localiser.folder}-0" if localiser else None,
+        head=head_digest(encoder.head_files),
     )
 
 
@@ -318,11 +320,13 @@ def publish_clips(
     settings: StorageSettings,
 ) -> None:
     """Brings the vector index in line with the searchable videos of the catalogue; no video is decoded."""
+    pooling = open_pooling(layout.head, read_manifest(layout).head)
 
     def load_clips(video_id: int) -> NDArray[np.float32]:
         (video,) = catalog.videos([video_id])
         stored = features.read(video.uid)
-        return embed_spans(stored.frames, stored.pts_seconds, grid.spans(video.duration_seconds))
+        spans = grid.spans(video.duration_seconds)
+        return pooling.embed_spans(stored.frames, stored.pts_seconds, spans)
 
     publish(layout.vectors, catalog.live_video_ids(), load_clips, dim=dim, settings=settings)
 

@@ -64,7 +64,7 @@ def reindex(
     """
     beside = layout.beside
     with writing(beside, "scanonce reindex"):
-        _begin(layout, beside, make_manifest(encoder, settings, localiser))
+        _begin(layout, beside, make_manifest(encoder, settings, localiser), encoder.head_files)
 
         def run() -> IndexReport:
             return index_library(
@@ -90,13 +90,15 @@ def reindex(
     return ReindexReport(tuple(runs), tuple(lost), switched=done)
 
 
-def _begin(layout: IndexLayout, beside: IndexLayout, wanted: Manifest) -> None:
+def _begin(
+    layout: IndexLayout, beside: IndexLayout, wanted: Manifest, head_files: Sequence[Path]
+) -> None:
     """The new index as far as it has come, or its beginning."""
     try:
-        create_or_check(beside, wanted)
+        create_or_check(beside, wanted, head_files)
     except ManifestMismatch:  # begun with yet other settings, and never used
         remove_contents(beside)
-        create_or_check(beside, wanted)
+        create_or_check(beside, wanted, head_files)
     if beside.catalog.exists():
         return
     unfinished = beside.catalog.with_name(".tmp-catalog")

@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from models.clip4clip import embed_spans
+from models.clip4clip import open_pooling
 from storage.anchors import AnchorStore
 from storage.catalog import Catalog
 from storage.errors import IndexDirectoryError, ManifestMismatch
@@ -70,11 +70,12 @@ def library_vectors(layout: IndexLayout, manifest: Manifest) -> list[Vectors]:
 
 def _clip_vectors(layout: IndexLayout, manifest: Manifest) -> Vectors:
     features, grid = FeatureStore(layout.features), manifest.grid
+    pooling = open_pooling(layout.head, manifest.head)
 
     def derive(video: Video) -> NDArray[np.float32]:
         stored = features.read(video.uid)
         spans = grid.spans(video.duration_seconds)
-        return embed_spans(stored.frames, stored.pts_seconds, spans)
+        return pooling.embed_spans(stored.frames, stored.pts_seconds, spans)
 
     return Vectors("clips", layout.vectors, manifest.dim, derive)
 
@@ -125,7 +126,8 @@ def bring_up_to_date(vectors: Vectors, catalog: Catalog, settings: StorageSettin
 def rebuild(vectors: Vectors, catalog: Catalog, settings: StorageSettings) -> None:
     """Makes an index anew from what is stored, beside the generations that are there, and puts it in their place.
 
-    Costs reading all features, and what `publish` costs for a whole library.
+    Costs reading all features, and what `publish` costs for a whole library. A search that was tuned is tuned again
+    to the same target, as long as the generation that says so can be read.
 
     Raises:
         IndexDirectoryError: it cannot be written; what was there is as it was.
@@ -135,7 +137,9 @@ def rebuild(vectors: Vectors, catalog: Catalog, settings: StorageSettings) -> No
     vectors.folder.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix="staging-", dir=vectors.folder))
     try:
-        made = publish(staging, live, load, dim=vectors.dim, settings=settings)
+        made = publish(
+            staging, live, load, dim=vectors.dim, settings=settings, tuned_like=_tuned(vectors)
+        )
         goal = None
         if made is not None:
             number = newest_number(vectors.folder) + 1
@@ -152,6 +156,15 @@ def rebuild(vectors: Vectors, catalog: Catalog, settings: StorageSettings) -> No
     for other in vectors.folder.iterdir():  # a reader keeps what it has mapped
         if other != goal:
             shutil.rmtree(other, ignore_errors=True)
+
+
+def _tuned(vectors: Vectors) -> Generation | None:
+    """The newest generation that can be read where its search was tuned, and its queries are there."""
+    try:
+        old = newest_generation(vectors.folder, dim=vectors.dim, with_codes=False)
+        return old if old and old.tuning_queries() is not None else None
+    except (ManifestMismatch, OSError, ValueError, EOFError):
+        return None
 
 
 def _loader(vectors: Vectors, catalog: Catalog) -> Callable[[int], NDArray[np.float32]]:

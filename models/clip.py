@@ -1,5 +1,6 @@
 """Any `transformers` dual encoder (CLIP, SigLIP, SigLIP 2, MetaCLIP 2 ...) from a local folder."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
@@ -12,11 +13,14 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from models.encoder import TextFeatures, Towers, fingerprint_folder, weight_files
+from models.encoder import HEAD_FILES, TextFeatures, Towers, fingerprint_folder, weight_files
+from models.heads import HEAD_CONFIG, SEQUENTIAL_KINDS, read_head_config
 from models.preprocess import Preprocessing, read_preprocessing
 from models.runtime import num_cores, pick_device, pick_dtype, use_one_thread
 from models.settings import ModelSettings
 from storage.errors import EncoderError
+
+_logger = logging.getLogger(__name__)
 
 # These were trained on texts padded to full length and read the last position: padding less changes the vector.
 _FULL_LENGTH_MODELS = {"siglip", "siglip2"}
@@ -49,6 +53,7 @@ class TransformersEncoder:
         text = config.text_config
         self._text_width = int(text.hidden_size)
         self._dim = int(getattr(config, "projection_dim", None) or text.projection_size)
+        self._head_files = _sequential_head(folder, self._dim, towers)
         self._max_tokens = int(text.max_position_embeddings)
         self._padding = "max_length" if config.model_type in _FULL_LENGTH_MODELS else "longest"
 
@@ -73,6 +78,11 @@ class TransformersEncoder:
         return self._preprocessing
 
     @property
+    def head_files(self) -> tuple[Path, ...]:
+        """Of a sequential head. A tight one only re-ranks: clips are pooled by their mean beside it."""
+        return self._head_files
+
+    @property
     def batch_frames(self) -> int:
         """How many frames at once its device likes best: a GPU is kept busy by hundreds."""
         return 32 if self._device.type == "cpu" else 256
@@ -91,6 +101,23 @@ class TransformersEncoder:
     def dtype(self) -> torch.dtype:
         """Number format of its weights."""
         return self._dtype
+
+    @property
+    def module(self) -> Any:
+        """The `transformers` model itself, for those who train it."""
+        return self._model
+
+    def tokenise(self, texts: Sequence[str]) -> Any:
+        """What the text tower takes by keyword, on its device; what is longer than it reads is cut."""
+        assert self._tokenizer is not None, "loaded without its text tower"
+        tokens = self._tokenizer(
+            list(texts),
+            padding=self._padding,
+            truncation=True,
+            max_length=self._max_tokens,
+            return_tensors="pt",
+        )
+        return tokens.to(self._device)
 
     @torch.inference_mode()
     def encode_frames(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -116,26 +143,19 @@ class TransformersEncoder:
     @torch.inference_mode()
     def encode_text_features(self, texts: Sequence[str]) -> TextFeatures:
         """Sentences to raw features ``[M, dim]`` and the states they are projected from."""
-        assert self._tokenizer is not None, "loaded without its text tower"
         if not texts:
             return TextFeatures(
                 np.zeros((0, self._dim), np.float32), np.zeros((0, self._text_width), np.float32)
             )
         use_one_thread()
-        tokens = self._tokenizer(
-            list(texts),
-            padding=self._padding,
-            truncation=True,
-            max_length=self._max_tokens,
-            return_tensors="pt",
-        )
+        tokens = self.tokenise(texts)
         states: list[torch.Tensor] = []
         # transformers 5 puts the projected features in the place of the tower's own output: look before it does
         hook = self._model.text_model.register_forward_hook(
             lambda _tower, _args, output: states.append(output.pooler_output)
         )
         try:
-            joint = self._model.get_text_features(**tokens.to(self._device))
+            joint = self._model.get_text_features(**tokens)
         finally:
             hook.remove()
         return TextFeatures(_to_numpy(joint), _to_numpy(states[0]))
@@ -145,6 +165,32 @@ def _to_numpy(output: Any) -> NDArray[np.float32]:
     # transformers 5 gives an object here, earlier ones the tensor itself
     features: torch.Tensor = getattr(output, "pooler_output", output)
     return features.to(torch.float32).cpu().numpy()
+
+
+def _sequential_head(folder: Path, dim: int, towers: Towers) -> tuple[Path, ...]:
+    """The files of the folder's head, where that can pool."""
+    if not any((folder / name).exists() for name in HEAD_FILES):
+        return ()
+    config = read_head_config(folder)
+    if config.kind not in SEQUENTIAL_KINDS:
+        if towers != "text":
+            _logger.warning(
+                "%s has a %s head, which can only re-rank and is not used: clips are pooled by their mean",
+                folder,
+                config.kind,
+            )
+        return ()
+    if config.dim != dim:
+        raise EncoderError(
+            f"{folder}: its head is for frames of {config.dim} dimensions, its pictures have {dim}. "
+            f"Take {HEAD_CONFIG} from where the encoder came from, or remove it to pool by the mean."
+        )
+    files = tuple(folder / name for name in HEAD_FILES)
+    if missing := [path.name for path in files if not path.exists()]:
+        raise EncoderError(
+            f"{folder} has {HEAD_CONFIG} but no {missing[0]}: without it clips cannot be pooled. Fetch it again."
+        )
+    return files
 
 
 def _load_model(folder: Path, dtype: torch.dtype, towers: Towers) -> Any:

@@ -1,4 +1,4 @@
-"""How frames become one vector: CLIP4Clip's parameter-free mean pooling (arXiv 2104.08860).
+"""How frames become one vector: CLIP4Clip's parameter-free mean pooling (arXiv 2104.08860), or a head of its own.
 
 The order matters and is: unit length per frame, mean over the frames of the clip, unit length again. The mean of
 raw frame vectors is another vector (frames with large norms would outweigh the rest).
@@ -8,10 +8,63 @@ raw frame vectors is another vector (frames with large norms would outweigh the 
     [0.707, 0.707]
 """
 
+from pathlib import Path
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 _FEW_NUMBERS = 10_000
+
+
+class Pooling(Protocol):
+    """How the frames of a clip become its embedding: all that is indexed of an index goes through one of these."""
+
+    def embed_spans(
+        self,
+        frames: NDArray[np.floating],
+        pts_seconds: NDArray[np.float64],
+        spans: NDArray[np.float64],
+    ) -> NDArray[np.float32]:
+        """Embeddings of many spans of one video.
+
+        A span without a frame of its own (key frames can lie far apart) takes the frame on screen when it starts.
+
+        Args:
+            frames: ``[num_frames, dim]`` raw features as they are stored, at least one.
+            pts_seconds: ``[num_frames]`` rising.
+            spans: ``[num_spans, 2]`` half-open, seconds.
+
+        Returns:
+            ``[num_spans, dim]`` float32 of length 1.
+        """
+
+
+class MeanPooling:
+    """The mean of unit frames; see `mean_pool`."""
+
+    def embed_spans(
+        self,
+        frames: NDArray[np.floating],
+        pts_seconds: NDArray[np.float64],
+        spans: NDArray[np.float64],
+    ) -> NDArray[np.float32]:
+        """See `pool_spans`."""
+        return pool_spans(unit(frames), pts_seconds, spans)
+
+
+def open_pooling(folder: Path, head: str | None) -> Pooling:
+    """The pooling of an index.
+
+    Args:
+        folder: where the index keeps its head.
+        head: digest of that, as in the manifest; None: the index has none, its clips are means.
+    """
+    if head is None:
+        return MeanPooling()
+    from models.heads import HeadPooling  # torch: slow to import
+
+    return HeadPooling(folder, head)
 
 
 def unit(vectors: ArrayLike) -> NDArray[np.float32]:
@@ -63,19 +116,10 @@ def mean_pool(frames: ArrayLike, mask: ArrayLike | None = None) -> NDArray[np.fl
     return unit((units * weights).sum(axis=-2) / np.maximum(weights.sum(axis=-2), 1.0))
 
 
-def embed_spans(
-    frames: NDArray[np.floating], pts_seconds: NDArray[np.float64], spans: NDArray[np.float64]
-) -> NDArray[np.float32]:
-    """Embeddings of many spans of one video, from its frame features as they are stored; see `pool_spans`."""
-    return pool_spans(unit(frames), pts_seconds, spans)
-
-
 def pool_spans(
     units: NDArray[np.float32], pts_seconds: NDArray[np.float64], spans: NDArray[np.float64]
 ) -> NDArray[np.float32]:
     """Embeddings of many spans of one video, as `mean_pool` gives them.
-
-    A span without a frame of its own (key frames can lie far apart) takes the frame on screen when it starts.
 
     Args:
         units: ``[num_frames, dim]`` unit vectors of the frames, at least one.
@@ -85,13 +129,23 @@ def pool_spans(
     Returns:
         ``[num_spans, dim]`` float32 of length 1.
     """
-    first = np.searchsorted(pts_seconds, spans[:, 0], side="left")
-    last = np.searchsorted(pts_seconds, spans[:, 1], side="left")
-    on_screen = np.searchsorted(pts_seconds, spans[:, 0], side="right") - 1
-    empty = last <= first
-    first = np.where(empty, np.clip(on_screen, 0, len(units) - 1), first)
-    last = np.where(empty, first + 1, last)
+    first, last = span_rows(pts_seconds, spans)
     # reduceat sums the rows from each position to the next: of first, last, first ... every second sum is a span's.
     # It takes no position behind the last row, so there is one row more.
     rows = np.concatenate([units, np.zeros_like(units[:1])])
     return unit(np.add.reduceat(rows, np.stack([first, last], axis=1).ravel())[::2])
+
+
+def span_rows(
+    pts_seconds: NDArray[np.float64], spans: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows of the frames in each span, from ``first`` up to ``last``: both ``[num_spans]``, at least one row each.
+
+    A span without a frame of its own takes the frame on screen when it starts.
+    """
+    first = np.searchsorted(pts_seconds, spans[:, 0], side="left")
+    last = np.searchsorted(pts_seconds, spans[:, 1], side="left")
+    on_screen = np.searchsorted(pts_seconds, spans[:, 0], side="right") - 1
+    empty = last <= first
+    first = np.where(empty, np.clip(on_screen, 0, len(pts_seconds) - 1), first)
+    return first, np.where(empty, first + 1, last)

@@ -31,6 +31,9 @@ BUNDLED_FOLDER = Path(__file__).parent / "bundled" / "clip"
 
 Towers = Literal["both", "vision", "text"]
 
+HEAD_FILES = ("head.json", "head.safetensors")
+"""What `models.heads` writes into an encoder's folder beside the files of `transformers`."""
+
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _HUB_TIMEOUT_SECONDS = 5.0
 _META_FILES = ["*.json", "merges.txt", "vocab.txt", "*.model"]
@@ -65,6 +68,10 @@ class ClipEncoder(Protocol):
     @property
     def preprocessing(self) -> Preprocessing:
         """What frames go through first; `encode_frames` takes them before or after its ``resize``."""
+
+    @property
+    def head_files(self) -> Sequence[Path]:
+        """The files of the head that pools the frames of a clip (`models.heads`); none: their mean."""
 
     @property
     def batch_frames(self) -> int:
@@ -135,7 +142,7 @@ def fingerprint_folder(folder: Path) -> str:
         "vocab.json",
         "merges.txt",
     }
-    names |= {"tokenizer.json", "tokenizer_config.json"}
+    names |= {"tokenizer.json", "tokenizer_config.json", *HEAD_FILES}
     files = [
         path for path in folder.iterdir() if path.name in names or path in weight_files(folder)
     ]
@@ -148,7 +155,24 @@ def fingerprint_folder(folder: Path) -> str:
 
 def weight_files(folder: Path) -> list[Path]:
     """The weights: safetensors where there are any, else PyTorch's own format."""
-    return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    safe = [path for path in folder.glob("*.safetensors") if path.name not in HEAD_FILES]
+    return sorted(safe) or sorted(folder.glob("pytorch_model*.bin"))
+
+
+def head_digest(files: Sequence[Path]) -> str | None:
+    """Hex digest of a head's files, by their names and contents; None where there are none: mean pooling.
+
+    Raises:
+        OSError: one cannot be read.
+    """
+    if not files:
+        return None
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def _from_cache(name: str) -> Path | None:
@@ -174,12 +198,15 @@ def _from_hub(name: str) -> Path:
             entry.rfilename
             for entry in HfApi().model_info(name, timeout=_HUB_TIMEOUT_SECONDS).siblings or []
         ]
-        safe = any(file.endswith(".safetensors") and "/" not in file for file in files)
+        safe = any(
+            file.endswith(".safetensors") and "/" not in file and file not in HEAD_FILES
+            for file in files
+        )
         weights = "*.safetensors" if safe else "pytorch_model*.bin"
         return Path(
             snapshot_download(
                 name,
-                allow_patterns=[*_META_FILES, weights],
+                allow_patterns=[*_META_FILES, *HEAD_FILES, weights],
                 ignore_patterns=["*/*"],
                 etag_timeout=_HUB_TIMEOUT_SECONDS,
             )

@@ -9,6 +9,7 @@ Everything that depends on a video alone was computed when it was indexed: a que
 text tower once, and decodes nothing.
 """
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,11 +19,12 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from models.clip4clip import embed_spans, unit
+from models.clip4clip import open_pooling, unit
 from models.encoder import ClipEncoder, TextFeatures, load_encoder
 from models.localiser import TrainedLocaliser, load_localiser
 from models.settings import ModelSettings
 from search.filters import FilterMasks, Within
+from search.frame_level import draw_means
 from search.localise import (
     Candidate,
     Curve,
@@ -37,14 +39,17 @@ from search.retrieve import neighbourhoods
 from search.settings import SearchSettings
 from search.soonet import SoonetLocaliser
 from storage.anchors import AnchorArrays, AnchorStore
-from storage.catalog import SEARCHABLE, Catalog
+from storage.catalog import Catalog
+from storage.entries import ChangeMark, VideoChanges
 from storage.errors import ConfigError, IndexDirectoryError, ManifestMismatch, QueryError
 from storage.features import FeatureStore, FrameFeatures
-from storage.generations import LibraryIndex, open_library
+from storage.generations import LibraryIndex, newest_number, open_library
 from storage.layout import IndexLayout, read_manifest
-from storage.records import Moment, Span, Video, split_clip_id
+from storage.records import ORDINAL_BITS, Moment, Span, Video, split_clip_id
 
 _CLIPS_PER_MOMENT = 5
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +84,12 @@ class SearchEngine:
         self._settings = settings
         self._models = models
         self._videos: dict[int, Video] = {}
+        self._live = np.empty(0, np.int64)
+        self._mark: ChangeMark | None = None
+        self._waiting: dict[int, NDArray[np.float32]] = {}
         self._trained: TrainedLocaliser | None = None
         self._anchors: LibraryIndex | None = None
+        self._means: tuple[int, NDArray[np.float32]]
         self._take(layout, catalog, encoder)
 
     @classmethod
@@ -205,7 +214,7 @@ class SearchEngine:
             video = self._video(video_id)
             (stored,) = self._features.read_between(video.uid, [(0.0, np.inf)])
             bounds = np.array([(span.start_seconds, span.end_seconds)])
-            picture = embed_spans(stored.frames, stored.pts_seconds, bounds)
+            picture = self._pooling.embed_spans(stored.frames, stored.pts_seconds, bounds)
             read_ms = (time.perf_counter() - begin) * 1e3
             text = f"like {video.path.name}"
             features = TextFeatures(picture, np.empty((1, 0), np.float32))
@@ -223,8 +232,9 @@ class SearchEngine:
         self._follow_changes()
         video = self._video(video_id)
         features = self._encoder.encode_text_features([text])
-        background = self._library.background(unit(features.joint))[0]
-        return self._localiser.curve(_query(features, 0, background), self._stored(video))
+        embeddings = unit(features.joint)
+        levels = self._frame_levels(embeddings, self._library.background(embeddings))
+        return self._localiser.curve(_query(features, 0, levels[0]), self._stored(video))
 
     def _video(self, video_id: int) -> Video:
         if video_id not in self._videos:
@@ -263,6 +273,7 @@ class SearchEngine:
         best_clips, clip_ids = self._library.search(embeddings, depth, allowed=allowed)
         # of all clips, whatever passes: a yardstick that is the same for every filter
         backgrounds = self._library.background(embeddings)
+        levels = self._frame_levels(embeddings, backgrounds)
         by_anchors = self._anchors is not None and localiser is self._localiser
         found, ids = best_clips, clip_ids
         if self._anchors is not None and by_anchors:
@@ -277,7 +288,8 @@ class SearchEngine:
         results = []
         for k, text in enumerate(texts):
             begin = time.perf_counter()
-            query = _query(features, k, backgrounds[k])
+            query = _query(features, k, levels[k])
+            level, _ = background_level(backgrounds[k])
             real = np.isfinite(found[k])
             candidates = self._candidates(ids[k][real], found[k][real], by_anchors=by_anchors)
             proposals = localiser.locate(query, list(candidates.values()), top=top)
@@ -285,7 +297,7 @@ class SearchEngine:
             shown = min(top, self._settings.nearest_shown) if nothing else top
             videos = [self._videos[video_id] for video_id in candidates]
 
-            def strength(cosine: float, mean: float = query.mean) -> float:
+            def strength(cosine: float, mean: float = level) -> float:
                 return (cosine - mean) / max(self._chance_margin, 1e-6)
 
             moments = tuple(
@@ -322,6 +334,18 @@ class SearchEngine:
             for video_id, stretches in neighbourhoods(found, self._videos, context).items()
         }
 
+    def _frame_levels(
+        self, embeddings: NDArray[np.float32], backgrounds: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Scores ``[num_queries, num_clips]`` of means of clips: of the library's own, unless a head made those."""
+        if self.manifest.head is None:
+            return backgrounds
+        num_videos, means = self._means
+        if abs(len(self._videos) - num_videos) > num_videos // 10:
+            means = draw_means(list(self._videos.values()), self._features, self.manifest.grid)
+            self._means = len(self._videos), means
+        return embeddings @ means.T if len(means) else backgrounds
+
     def _nothing_stands_out(
         self, best_clips: NDArray[np.float32], background: NDArray[np.float32]
     ) -> bool:
@@ -347,9 +371,12 @@ class SearchEngine:
         self._catalog = catalog
         self._encoder = encoder
         self._features = FeatureStore(layout.features)
+        self._pooling = open_pooling(layout.head, self.manifest.head)
+        self._means = 0, np.zeros((0, 0), np.float32)
         self._no_picture = unit(encoder.encode_texts(BACKGROUND_SENTENCES))
-        self._seen = self._change_token()
+        seen = self._change_token()
         self._open_library(previous=None)
+        self._seen = seen
 
     def _change_token(self) -> tuple[int, ...]:
         """Another one where a writer has changed the catalogue or the manifest."""
@@ -357,7 +384,7 @@ class SearchEngine:
         return self._catalog.change_token(), manifest.st_ino, manifest.st_mtime_ns
 
     def _follow_changes(self) -> bool:
-        """Reopens the library when a writer has changed it since; whether it has."""
+        """Takes in what a writer has changed since; whether one has."""
         layout = IndexLayout.of(self._layout.root)
         if layout != self._layout:
             self._follow_switch(layout)
@@ -365,9 +392,32 @@ class SearchEngine:
         token = self._change_token()  # taken first: a commit in between is then seen the next time
         if token == self._seen:
             return False
-        self._seen = token
-        self._open_library(previous=self._library)
+        try:
+            self._take_changes()
+        except IndexDirectoryError:
+            if self._change_token() == token:
+                raise
+            return self._follow_changes()  # what was looked for may have been forgotten meanwhile
+        self._seen = token  # only now: where that failed, the next query tries again
         return True
+
+    def _take_changes(self) -> None:
+        """Takes in what has changed, and looks at nothing else: a library grows by thousands of commits, and each is
+        followed by somebody's query.
+        """
+        changes = self._catalog.searchable_changes(self._mark)
+        if changes.is_all or read_manifest(self._layout) != self.manifest:
+            self._open_library(previous=self._library)
+            return
+        self._videos.update((video.video_id, video) for video in changes.videos)
+        for video_id in changes.gone:
+            self._videos.pop(video_id, None)
+        live = _live_after(self._live, changes)
+        if len(live) != len(self._live) or (live != self._live).any() or self._is_outdated():
+            self._search_videos(live, previous=self._library)
+        else:  # perhaps labels, or the name of a file
+            self._filters = FilterMasks(self._catalog, live, self._library, self._anchors)
+        self._mark = changes.mark
 
     def _follow_switch(self, layout: IndexLayout) -> None:
         """Another index has taken the place of the one that was open, perhaps with another encoder."""
@@ -380,23 +430,66 @@ class SearchEngine:
         before.close()
 
     def _open_library(self, previous: LibraryIndex | None) -> None:
-        """Opens the library as it is now; what is the same in ``previous`` is taken from there."""
+        """Opens the library as it is now; files that are open in ``previous`` are taken from there."""
+        changes = self._catalog.searchable_changes()
         self.manifest = read_manifest(self._layout)
-        self._videos = {video.video_id: video for video in self._catalog.videos(states=SEARCHABLE)}
+        self._videos = {video.video_id: video for video in changes.videos}
+        self._live, self._waiting = np.empty(0, np.int64), {}
+        live = np.fromiter(self._videos, np.int64, len(self._videos))
+        self._search_videos(live, previous)
+        self._mark = changes.mark
+
+    def _search_videos(self, live: NDArray[np.int64], previous: LibraryIndex | None) -> None:
+        """Searches these videos from here on, ids rising; all of them are known."""
+        waiting: dict[int, NDArray[np.float32]] = {}
+
+        def load(video_id: int) -> NDArray[np.float32]:
+            # nobody writes the frames of a searchable video again: scanned anew it gets another id
+            known = self._waiting.get(video_id)
+            try:
+                waiting[video_id] = self._load_clips(video_id) if known is None else known
+            except IndexDirectoryError as error:
+                return self._nothing_of(video_id, self.manifest.dim, error)
+            return waiting[video_id]
+
         self._library = open_library(
             self._layout.vectors,
             dim=self.manifest.dim,
-            live_videos=list(self._videos),
-            load_clips=self._load_clips,
+            live_videos=live,
+            load_clips=load,
             previous=previous,
         )
-        best, _ = self._library.search(self._no_picture, 1)
-        chance = margins(best[:, 0], self._library.background(self._no_picture))
+        self._waiting = waiting
+        self._note_nearest(live, new=live[~np.isin(live, self._live)])
+        chance = margins(self._nearest[0][:, 0], self._library.background(self._no_picture))
         self._chance_margin = float(chance.max())
-        self._open_localiser()
-        self._filters = FilterMasks(self._catalog, self._videos, self._library, self._anchors)
+        self._open_localiser(live)
+        self._filters = FilterMasks(self._catalog, live, self._library, self._anchors)
+        self._live = live
 
-    def _open_localiser(self) -> None:
+    def _note_nearest(self, live: NDArray[np.int64], new: NDArray[np.int64]) -> None:
+        """The clip nearest to each sentence that no picture can show: of all, or of new videos beside those known."""
+        if len(new) == len(live):
+            self._nearest = self._library.search(self._no_picture, 1)
+            return
+        scores, ids = self._nearest
+        lost = ~np.isin(ids[:, 0] >> ORDINAL_BITS, live)
+        if lost.any():
+            scores[lost], ids[lost] = self._library.search(self._no_picture[lost], 1)
+        if len(new):
+            among_new = self._library.search(self._no_picture, 1, allowed=self._library.mask(new))
+            better = among_new[0] > scores
+            scores[better], ids[better] = among_new[0][better], among_new[1][better]
+
+    def _is_outdated(self) -> bool:
+        """Whether something was published after it was opened."""
+        newest = newest_number(self._layout.vectors)
+        if newest != self._library.generation or self._anchors is None:
+            return newest != self._library.generation
+        assert self._anchor_store is not None
+        return newest_number(self._anchor_store.vectors) != self._anchors.generation
+
+    def _open_localiser(self, live: NDArray[np.int64]) -> None:
         """The localiser that index and settings name, and the library of its anchors where that is searched."""
         settings, manifest = self._settings, self.manifest
         self._anchor_store: AnchorStore | None = None
@@ -415,9 +508,10 @@ class SearchEngine:
             longest_seconds=settings.longest_moment_seconds,
             overlap=settings.nms_overlap,
             snap_seconds=settings.snap_seconds,
+            pooling=None if self.manifest.head is None else self._pooling,
         )
         self._localiser = self._choose_localiser()
-        self._anchors = self._open_anchors() if settings.retriever == "anchors" else None
+        self._anchors = self._open_anchors(live) if settings.retriever == "anchors" else None
 
     def _choose_localiser(self) -> Localiser:
         settings = self._settings
@@ -432,7 +526,7 @@ class SearchEngine:
             snap_seconds=settings.snap_seconds,
         )
 
-    def _open_anchors(self) -> LibraryIndex:
+    def _open_anchors(self, live: NDArray[np.int64]) -> LibraryIndex:
         trained, store = self._trained, self._anchor_store
         if self._settings.localiser != "auto" or trained is None or store is None:
             raise ConfigError(
@@ -452,12 +546,15 @@ class SearchEngine:
             )
 
         def load_anchors(video_id: int) -> NDArray[np.float32]:
-            return store.read(self._videos[video_id].uid).vectors.astype(np.float32)
+            try:
+                return store.read(self._videos[video_id].uid).vectors.astype(np.float32)
+            except IndexDirectoryError as error:
+                return self._nothing_of(video_id, trained.width, error)
 
         return open_library(
             store.vectors,
             dim=trained.width,
-            live_videos=list(self._videos),
+            live_videos=live,
             load_clips=load_anchors,
             previous=self._anchors,
         )
@@ -466,12 +563,23 @@ class SearchEngine:
         assert self._trained is not None, "anchors are searched with the localiser that made them"
         return self._trained
 
+    def _nothing_of(
+        self, video_id: int, width: int, error: IndexDirectoryError
+    ) -> NDArray[np.float32]:
+        """No vectors, [0, width], of a video of which nothing can be read: all others are searched. It is tried again
+        at the next change; it may just have been forgotten.
+        """
+        logger.warning(
+            "video %d is not searched, `scanonce verify` tells more: %s", video_id, error
+        )
+        return np.empty((0, width), np.float32)
+
     def _load_clips(self, video_id: int) -> NDArray[np.float32]:
         """Clip embeddings of a video that is searchable but not in the vector index yet."""
         video = self._videos[video_id]
         stored = self._features.read(video.uid)
         spans = self.manifest.grid.spans(video.duration_seconds)
-        return embed_spans(stored.frames, stored.pts_seconds, spans)
+        return self._pooling.embed_spans(stored.frames, stored.pts_seconds, spans)
 
 
 @dataclass(frozen=True, slots=True)
@@ -497,6 +605,16 @@ def _query(features: TextFeatures, k: int, background: NDArray[np.float32]) -> Q
     """One of several sentences, with its level over the library."""
     mean, std = background_level(background)
     return Query(unit(features.joint[k]), features.joint[k], features.states[k], mean, std)
+
+
+def _live_after(live: NDArray[np.int64], changes: VideoChanges) -> NDArray[np.int64]:
+    """Ids of the searchable videos, rising, after some changes."""
+    if not changes.videos and not changes.gone:
+        return live
+    kept = live[~np.isin(live, changes.gone)]
+    changed = np.array([video.video_id for video in changes.videos], np.int64)
+    new = changed[~np.isin(changed, kept)]
+    return np.insert(kept, np.searchsorted(kept, new), new)
 
 
 def _refuse_empty(texts: Sequence[str]) -> None:

@@ -150,13 +150,14 @@ class FilterMasks:
     def __init__(
         self,
         catalog: Catalog,
-        live_videos: Collection[int],
+        live_videos: Collection[int] | NDArray[np.int64],
         clips: LibraryIndex,
         anchors: LibraryIndex | None = None,
     ) -> None:
         """For a library that was opened for these videos; what was committed since does not pass."""
         self._catalog = catalog
-        self._live = np.fromiter(live_videos, np.int64, len(live_videos))
+        array = isinstance(live_videos, np.ndarray)
+        self._live = np.asarray(live_videos if array else list(live_videos), np.int64)
         self._clips = clips
         self._anchors = anchors
         self._kept = lru_cache(maxsize=_KEPT)(self._resolve)

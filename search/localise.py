@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from models.clip4clip import as_float32, cosines_with, pool_spans, unit
+from models.clip4clip import Pooling, as_float32, cosines_with, pool_spans, unit
 from search.curve import (
     ScoredSpan,
     Stretch,
@@ -31,6 +31,7 @@ from storage.records import Span
 
 _SPANS_PER_STRETCH = 8
 _FEWEST_POOLED, _POOLED_PER_MOMENT = 64, 4
+_POOLED_BY_HEAD_PER_MOMENT = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +45,8 @@ class Query:
     states: NDArray[np.float32]
     """``[text width]`` state of the text tower before the projection."""
     mean: float = 0.0
-    """Mean cosine of the query with clips drawn from the library."""
+    """Mean cosine of the query with clips drawn from the library, each the mean of its frames: a yardstick for frames,
+    also where the index pools clips by a head."""
     std: float = 1.0
     """Their standard deviation."""
 
@@ -162,9 +164,23 @@ class TrainingFree:
     name = "training-free"
 
     def __init__(
-        self, *, longest_seconds: float, overlap: float, snap_seconds: float = 0.0
+        self,
+        *,
+        longest_seconds: float,
+        overlap: float,
+        snap_seconds: float = 0.0,
+        pooling: Pooling | None = None,
     ) -> None:
-        """``longest_seconds``: no moment is longer; ``overlap`` and ``snap_seconds``: see `search.curve`."""
+        """Decides what is found, and by what it is ranked.
+
+        Args:
+            longest_seconds: no moment is longer.
+            overlap: see `search.curve`.
+            snap_seconds: likewise.
+            pooling: the head of the index, by which the best spans are scored in the end: twice as many as are
+                shown, at the cost of pooling as many clips. None: the index has none, spans are scored by their mean.
+        """
+        self._pooling = pooling
         self._longest_seconds = longest_seconds
         self._overlap = overlap
         self._snap_seconds = snap_seconds
@@ -200,6 +216,7 @@ class TrainingFree:
             means += _means_inside(cosines[k], stretches[k].pts_seconds, group)
         promising = np.argsort(-np.array(means), kind="stable")
         proposals = []
+        origins: dict[Proposal, int] = {}
         units: dict[int, NDArray[np.float32]] = {}
         for place in promising[: max(_FEWEST_POOLED, _POOLED_PER_MOMENT * top)].tolist():
             k, span = spans[place]
@@ -210,10 +227,20 @@ class TrainingFree:
             if self._snap_seconds:
                 bounds = snap(bounds, change_points(units[k], pts), self._snap_seconds)
             (score,) = pool_spans(units[k], pts, bounds) @ query.joint
-            proposals.append(
-                Proposal(owners[k], Span(*bounds[0].tolist()), float(score), float(score))
-            )
-        return best_apart(proposals, overlap=self._overlap)
+            proposal = Proposal(owners[k], Span(*bounds[0].tolist()), float(score), float(score))
+            origins[proposal] = k
+            proposals.append(proposal)
+        best = best_apart(proposals, overlap=self._overlap)
+        if self._pooling is None:
+            return best
+        pooled = []
+        for each in best[: _POOLED_BY_HEAD_PER_MOMENT * top]:
+            k = origins[each]
+            bounds = np.array([(each.span.start_seconds, each.span.end_seconds)])
+            pts = stretches[k].pts_seconds
+            (score,) = self._pooling.embed_spans(pictures[k], pts, bounds) @ query.joint
+            pooled.append(Proposal(each.candidate, each.span, float(score), float(score)))
+        return _in_order(pooled)
 
     def curve(self, query: Query, video: StoredVideo) -> Curve:
         """The cosine of every frame."""
@@ -257,4 +284,8 @@ def best_apart(proposals: Sequence[Proposal], *, overlap: float) -> list[Proposa
         spans = np.array([(each.span.start_seconds, each.span.end_seconds) for each in group])
         scores = np.array([each.score for each in group])
         kept += [group[k] for k in suppress_overlaps(spans, scores, overlap, len(group))]
-    return sorted(kept, key=lambda each: (-each.score, each.candidate, each.span))
+    return _in_order(kept)
+
+
+def _in_order(proposals: Sequence[Proposal]) -> list[Proposal]:
+    return sorted(proposals, key=lambda each: (-each.score, each.candidate, each.span))

@@ -15,6 +15,7 @@ power cut.
 """
 
 import os
+import secrets
 import sqlite3
 import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -22,6 +23,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias, TypeVar
 
@@ -49,6 +51,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import InstrumentedAttribute
 
 from storage.entries import (
+    ChangeMark,
     Content,
     Failure,
     FileRecord,
@@ -60,13 +63,22 @@ from storage.entries import (
     RunKind,
     RunOutcome,
     Totals,
+    VideoChanges,
 )
 from storage.errors import IndexDirectoryError
 from storage.labels import folded, normal_label
 from storage.records import Video, VideoInfo, VideoState
-from storage.tables import FileRow, LabelRow, LibraryRow, RunRow, VideoRow
+from storage.tables import (
+    ChangeRow,
+    FileRow,
+    LabelRow,
+    LibraryRow,
+    LineageRow,
+    RunRow,
+    VideoRow,
+)
 
-SCHEMA_REVISION = "0003"
+SCHEMA_REVISION = "0004"
 """Newest revision in ``storage/migrations/versions``; revisions are numbers that rise by one."""
 
 BUSY_TIMEOUT_SECONDS = 10.0
@@ -212,6 +224,31 @@ class Catalog:
                 rows += connection.execute(statement.where(VideoRow.id.in_(chunk))).all()
             return _videos(rows)
 
+    def searchable_changes(self, since: ChangeMark | None = None) -> VideoChanges:
+        """What may be searched and was not, or was otherwise, when ``since`` was given out.
+
+        Cost: two milliseconds and some 20 microseconds for each video that has changed, whatever the
+        library holds; that of `videos` where it is asked for the first time.
+
+        Args:
+            since: ``mark`` of the last answer, from this or another object of the same catalogue.
+                Default: all there is.
+        """
+        statement = _select_videos().where(VideoRow.state.in_(SEARCHABLE))
+        with self._reading() as connection:
+            mark = _mark(connection)
+            if since is None or since.lineage != mark.lineage or since.number > mark.number:
+                return VideoChanges(_videos(connection.execute(statement).all()), [], True, mark)
+            newer = select(ChangeRow.video_id).where(ChangeRow.number > since.number)
+            changed = sorted(connection.scalars(newer))
+            rows: list[Row[Any]] = []
+            for chunk in _chunks(changed):
+                rows += connection.execute(statement.where(VideoRow.id.in_(chunk))).all()
+        videos = _videos(rows)
+        searchable = {video.video_id for video in videos}
+        gone = [video_id for video_id in changed if video_id not in searchable]
+        return VideoChanges(videos, gone, False, mark)
+
     def live_video_ids(self, under: Path | None = None) -> NDArray[np.int64]:
         """Ids of the videos a search may return, rising; about 0.2 s for 100,000.
 
@@ -341,8 +378,12 @@ class Catalog:
         Renaming a file into place would leave this one's log beside it, which belongs to neither.
 
         Args:
-            path: a catalogue nobody writes meanwhile.
+            path: a catalogue nobody else uses; it is brought up to date, and marked as one whose
+                changes are counted anew.
         """
+        with Catalog.open(path) as given, given._writing() as connection:
+            connection.execute(delete(LineageRow))
+            connection.execute(insert(LineageRow).values(stamp=secrets.token_hex(16)))
         with (
             _mapped_errors(self.path),
             closing(sqlite3.connect(path)) as source,
@@ -861,6 +902,12 @@ def _plain_ids(ids: Iterable[int]) -> list[int]:
     return sorted({int(each) for each in ids})  # NumPy ints too
 
 
+def _mark(connection: Connection) -> ChangeMark:
+    lineage = connection.scalar(select(LineageRow.stamp))
+    number = connection.scalar(select(func.max(ChangeRow.number)))
+    return ChangeMark(lineage or "", number or 0)
+
+
 def _stamp(row: Row[*tuple[Any, ...]]) -> FileStamp:
     return FileStamp(Path(row.path), row.size_bytes, row.mtime_ns)
 
@@ -883,23 +930,23 @@ def _select_videos() -> Select[*tuple[Any, ...]]:
 def _videos(rows: Sequence[Row[Any]]) -> list[Video]:
     """One video per run of rows with the same id; a row is a file."""
     videos = []
-    for video_id, group in groupby(rows, key=lambda row: int(row.id)):
+    for video_id, group in groupby(rows, key=itemgetter(0)):
         files = list(group)
-        first = files[0]
+        # by place: by name it takes a third longer, and a search opens with all videos of the library
+        first: tuple[Any, ...] = tuple(files[0])
+        _, uid, state, reason, duration, num_frames, *facts, size_bytes, added_at, _ = first
         videos.append(
             Video(
                 video_id=video_id,
-                uid=first.uid,
-                state=first.state,
-                duration_seconds=first.duration_seconds,
-                num_frames=first.num_frames,
-                paths=tuple(Path(row.path) for row in files if row.path is not None),
-                reason=first.reason,
-                info=VideoInfo(
-                    first.duration_seconds, first.width, first.height, first.fps, first.codec
-                ),
-                size_bytes=first.size_bytes,
-                added_at=first.indexed_at,
+                uid=uid,
+                state=state,
+                duration_seconds=duration,
+                num_frames=num_frames,
+                paths=tuple([Path(row[-1]) for row in files]),
+                reason=reason,
+                info=VideoInfo(duration, *facts),
+                size_bytes=size_bytes,
+                added_at=added_at,
             )
         )
     return videos

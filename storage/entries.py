@@ -5,7 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from storage.records import VideoState
+from storage.records import Video, VideoState
 
 RunKind = Literal["index", "update", "forget", "rebuild"]
 RunOutcome = Literal["done", "stopped", "failed"]
@@ -128,3 +128,27 @@ class Totals:
     def searchable(self) -> int:
         """Videos a search can find something in."""
         return self.indexed + self.partial
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeMark:
+    """How far somebody has read the changes of a catalogue; `storage.catalog` makes them."""
+
+    lineage: str
+    """Another one where the catalogue has taken the place of another: numbers cannot be compared then."""
+    number: int
+    """The newest change of a video."""
+
+
+@dataclass(frozen=True, slots=True)
+class VideoChanges:
+    """What there is to search that was not there before, and what is there no more."""
+
+    videos: list[Video]
+    """Searchable ones that are new or of which something is another, by rising id."""
+    gone: list[int]
+    """Ids that cannot be searched now; some may never have been known to whoever asks."""
+    is_all: bool
+    """``videos`` are all there are: what is known from before is to be forgotten."""
+    mark: ChangeMark
+    """To ask with the next time."""

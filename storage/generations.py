@@ -149,6 +149,7 @@ def publish(
     dim: int,
     settings: StorageSettings,
     progress: Callable[[int], None] | None = None,
+    tuned_like: Generation | None = None,
 ) -> Generation | None:
     """Bring the index on disk in line with the live videos.
 
@@ -158,7 +159,7 @@ def publish(
     All is made anew when the library passes ``settings.ivf_threshold`` or ``settings.kind`` asks for
     other codes, when the lists no longer fit what they hold (`storage.list_fit`), or when over a fifth
     of all clips is dead; then memory is bounded by the training sample (`train_codes`). A search that
-    was tuned (`storage.tuning`) is tuned again then: 7 CPU seconds more at a million clips.
+    was tuned (`storage.tuning`) is tuned again then: half a CPU minute more at a million clips.
 
     Args:
         vectors_dir: the directory of the generations; made where missing.
@@ -168,6 +169,8 @@ def publish(
         dim: length of an embedding.
         settings: when to fold, what to build.
         progress: called after each new video with the number of new videos loaded so far.
+        tuned_like: where nothing was published yet, one whose search was tuned: the new one's is
+            tuned to the same target by the same queries.
 
     Returns:
         The current generation, new or not; ``None`` for a library that never had a video. Its codes
@@ -192,7 +195,8 @@ def publish(
         number = newest_number(vectors_dir) + 1
         with _staging(vectors_dir) as folder:
             fresh = write_rows(folder, "new", _loaded(new, load_clips, dim, progress), dim)
-            info = _Draft(folder, number, current, fresh, live, settings).write()
+            draft = _Draft(folder, number, current, fresh, live, settings, current or tuned_like)
+            info = draft.write()
             _put_in_place(folder, info, vectors_dir / numbered(number))
         _sweep_old(vectors_dir, keep={number, current.number if current else number})
         known = current.open_files if current else NOTHING_OPEN
@@ -290,6 +294,8 @@ class _Draft:
     """Clips of new videos."""
     live: Ids
     settings: StorageSettings
+    tuned_like: Generation | None
+    """What knows how the search was tuned: the generation before, or one that this takes the place of."""
 
     def write(self) -> GenerationInfo:
         """Write all files but ``generation.json``."""
@@ -363,9 +369,10 @@ class _Draft:
             return made
         codes = build_codes(rows, form, self.settings.gpu_use)
         write_codes(codes, str(self.folder / CODES))
-        tuned = self.current.info.tuned if self.current else None
-        if tuned:
-            tuned = self._tuned_again(tuned, codes, rows)
+        queries = self.tuned_like.tuning_queries() if self.tuned_like else None
+        tuned = None
+        if self.tuned_like and self.tuned_like.info.tuned and queries is not None:
+            tuned = self._tuned_again(self.tuned_like.info.tuned, queries, codes, rows)
             self._keep_queries()
         changes = {
             "nprobe": default_nprobe(codes.nlist),
@@ -374,11 +381,10 @@ class _Draft:
         }
         return made.model_copy(update=changes)
 
-    def _tuned_again(self, before: TunedSettings, codes: Any, rows: ClipRows) -> TunedSettings:
+    def _tuned_again(
+        self, before: TunedSettings, queries: NDArray[np.float32], codes: Any, rows: ClipRows
+    ) -> TunedSettings:
         """What the search of ``codes`` should be set to, by the queries of the last time."""
-        assert self.current is not None
-        queries = self.current.tuning_queries()
-        assert queries is not None
         queries = queries[: num_affordable(len(queries), len(rows))]
         index = IvfPqIndex(rows, codes, nprobe=before.nprobe, rescore_depth=before.rescore_depth)
         allowed = rows.mask(self.live)
@@ -400,8 +406,8 @@ class _Draft:
 
     def _keep_queries(self) -> None:
         """Those of the tuning, where there was one, for the next time."""
-        if self.current is not None and self.current.info.tuned is not None:
-            link_file(self.current.path / TUNING_QUERIES, self.folder)
+        if self.tuned_like is not None and self.tuned_like.info.tuned is not None:
+            link_file(self.tuned_like.path / TUNING_QUERIES, self.folder)
 
     def _write_segments(
         self, source: Path, kept: Sequence[Segment], parts: Sequence[ClipRows]

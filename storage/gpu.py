@@ -136,7 +136,7 @@ def build_codes(rows: ClipRows, form: CodedForm, use: GpuUse) -> Any:
         need = codes_bytes(len(rows), rows.dim, index.pq.M, index.nlist)
         reason = why_not(use, gpus=num_gpus(), nbits=8, need_bytes=need, free_bytes=_free_bytes())
         if reason is None:
-            sample = rows.gather(training_rows(len(rows), index.nlist))
+            sample = rows.gather(training_rows(rows, index.nlist))
             return train_on_gpu(index, sample, rows)
         logger.info("the vector index is trained on the CPU: %s", reason)
     return train_codes(rows, form)

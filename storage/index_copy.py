@@ -101,11 +101,12 @@ class IndexCopy:
         self._done, self._total = [0, 0], [0, 0]  # files, bytes
 
     def contents(self) -> None:
-        """A snapshot of the catalogue, and every file of the contents it names.
+        """The head, a snapshot of the catalogue, and every file of the contents it names.
 
         Raises:
             SourceSwitched: the source is another index now.
         """
+        self._copy_head()
         given_up: set[str] = set()
         while True:
             uids = self._take_snapshot()
@@ -123,6 +124,22 @@ class IndexCopy:
         self.lacking = {path for uid in missing if (path := uids.get(uid)) is not None}
         for folder in {path.parent for path in self.copied}:
             sync_directory(folder)
+
+    def _copy_head(self) -> None:
+        """The few files of the head, without which no clip can be pooled."""
+        if self.manifest.head is None:
+            return
+        files = sorted(self.source.head.glob("[!.]*"))
+        if not files:
+            self.damaged.add(self.source.head)
+        for path in files:
+            try:
+                status = path.stat()
+                if not _is_same(status, self._goal(path), _VECTORS_SLACK_NS):
+                    self._total = [self._total[0] + 1, self._total[1] + status.st_size]
+                    self._copy_content(path, check=False)  # its digest is checked where it is used
+            except (DamagedFile, FileNotFoundError):
+                self.damaged.add(path)
 
     def _take_snapshot(self) -> dict[str, Path | None]:
         """Copies the catalogue; a path for each uid that is searchable, None for others."""
@@ -186,7 +203,7 @@ class IndexCopy:
                     vanished.add(uid)
         return vanished
 
-    def _copy_content(self, path: Path) -> None:
+    def _copy_content(self, path: Path, *, check: bool = True) -> None:
         goal = self._goal(path)
         goal.parent.mkdir(parents=True, exist_ok=True)
         earlier = self._earlier(path)
@@ -194,7 +211,8 @@ class IndexCopy:
             temporary = goal.with_name(f".tmp-{goal.stem}")
             try:
                 _copy_file(path, temporary)
-                map_tensors(temporary)  # a damaged file must not take the place of a whole one
+                if check:  # a damaged file must not take the place of a whole one
+                    map_tensors(temporary)
                 temporary.replace(goal)
             finally:
                 temporary.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ features/ab/<uid>.safetensors    frame features of one video
 thumbnails/ab/<uid>.safetensors  small pictures of one video
 anchors/<localiser>/             what the trained localiser computed of each video, derived from the features
 vectors/<generation>/            the vector index, derived from the features
+head/                            a copy of the head that pools the frames of its clips, where its encoder has one
 writer.lock  writer.json         who writes it now (storage/writer.py)
 
 After `scanonce reindex` or `restore` all but the last line lies in a folder data-<n>, which the file ``current`` names:
@@ -16,7 +17,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -104,6 +105,11 @@ class IndexLayout:
         """The generations of the vector index."""
         return self.folder / "vectors"
 
+    @property
+    def head(self) -> Path:
+        """A copy of the files of the encoder's head, so that pooling needs no encoder; the manifest has its digest."""
+        return self.folder / "head"
+
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
@@ -124,6 +130,8 @@ class Manifest:
     """Name by which the trained localiser was loaded; None: moments are found without one."""
     anchors: str | None = None
     """Folder under ``anchors/`` with what it computed: its fingerprint, and a number that counts rebuilds."""
+    head: str | None = None
+    """Digest of the head that pools the frames of its clips; None: they are means."""
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -164,16 +172,23 @@ def read_manifest(layout: IndexLayout) -> Manifest:
         ) from error
 
 
-def create_or_check(layout: IndexLayout, wanted: Manifest) -> None:
+def create_or_check(layout: IndexLayout, wanted: Manifest, head_files: Sequence[Path] = ()) -> None:
     """Writes the manifest of a new index, or checks that an existing one was made with the same settings.
 
     The encoder is told by its fingerprint: the same weights in another folder are the same encoder. The localiser is
     not compared: an index has the one it has until `scanonce localise` gives it another.
 
+    Args:
+        layout: the index directory.
+        wanted: what it is to be made with.
+        head_files: of the encoder's head, whose digest ``wanted`` names. The index keeps a copy, which is made anew
+            where it is missing or damaged.
+
     Raises:
         ManifestMismatch: names every setting that differs, both its values and the way out.
     """
     if not layout.manifest.exists():
+        _keep_head(layout, head_files)  # first: the manifest names it
         write_manifest(layout, wanted)
         return
     stored = asdict(read_manifest(layout))
@@ -191,6 +206,15 @@ def create_or_check(layout: IndexLayout, wanted: Manifest) -> None:
             + "\nEither set these back (config.toml, --encoder), or have everything scanned anew while searches go on: "
             f"scanonce reindex --index {layout.root}"
         )
+    _keep_head(layout, head_files)
+
+
+def _keep_head(layout: IndexLayout, files: Sequence[Path]) -> None:
+    for path in files:
+        content = path.read_bytes()
+        kept = layout.head / path.name
+        if not kept.exists() or kept.read_bytes() != content:
+            write_whole(kept, lambda file, content=content: file.write(content))  # type: ignore[misc]
 
 
 def switch(layout: IndexLayout) -> None:
@@ -221,7 +245,8 @@ def remove_contents(layout: IndexLayout) -> None:
     """Removes a whole index, but not what else lies in its folder."""
     for path in (layout.manifest, *layout.folder.glob(f"{layout.catalog.name}*")):
         path.unlink(missing_ok=True)
-    for folder in (layout.features, layout.thumbnails, layout.anchors, layout.vectors):
+    stored = (layout.features, layout.thumbnails, layout.anchors, layout.vectors, layout.head)
+    for folder in stored:
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -84,6 +84,27 @@ class LabelRow(Base):
     label: Mapped[str]
 
 
+class ChangeRow(Base):
+    """The last change of each video and of its files, by triggers; the row stays when the video goes.
+
+    Nothing is known of videos that have not changed since the catalogue keeps this.
+    """
+
+    __tablename__ = "video_changes"
+
+    video_id: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(BigInteger, index=True)
+    """Rises with each change of any video."""
+
+
+class LineageRow(Base):
+    """One row where the catalogue has taken the place of another one: numbers of changes mean nothing across that."""
+
+    __tablename__ = "lineage"
+
+    stamp: Mapped[str] = mapped_column(primary_key=True)
+
+
 class RunRow(Base):
     """Runs."""
 

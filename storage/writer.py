@@ -137,7 +137,8 @@ def clear_leavings(layout: IndexLayout) -> list[Path]:
     Returns:
         What was removed.
     """
-    removed = [path for path in layout.folder.glob(".tmp-*") if path.is_file()]
+    unnamed = (*layout.folder.glob(".tmp-*"), *layout.head.glob(".tmp-*"))
+    removed = [path for path in unnamed if path.is_file()]
     # without a catalogue all files would be unknown, and it may come back from a backup
     if layout.catalog.exists():
         with Catalog.open(layout.catalog) as catalog:

@@ -26,6 +26,7 @@ class ColourEncoder:
     name = "colours"
     fingerprint = "c" * 64
     dim = 4
+    head_files = ()
     batch_frames = 8
     lanes = 2
     preprocessing = Preprocessing(None, (16, 16), None, "bicubic", (0.5,) * 3, (0.5,) * 3)

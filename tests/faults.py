@@ -88,6 +88,7 @@ class NumberEncoder:
     name = "numbers"
     fingerprint = "n" * 64
     dim = 64
+    head_files = ()
     batch_frames = 4
     lanes = 1
     preprocessing = Preprocessing(None, (2, 2), None, "bicubic", (0.5,) * 3, (0.5,) * 3)

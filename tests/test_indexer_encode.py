@@ -23,6 +23,7 @@ class Recorder:
 
     name = fingerprint = "recorder"
     dim = 1
+    head_files = ()
     batch_frames = 4
     preprocessing = Preprocessing(None, (8, 8), None, "bicubic", (0, 0, 0), (1, 1, 1))
 

@@ -9,16 +9,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from indexer.pipeline import index_library
+from indexer.pipeline import index_library, make_manifest, publish_clips
 from indexer.settings import IndexerSettings
 from models.encoder import TextFeatures
 from search.engine import SearchEngine
 from search.filters import Filter
 from search.settings import SearchSettings
 from storage.catalog import Catalog
+from storage.entries import ChangeMark, Content, FileStamp, VideoChanges
 from storage.errors import IndexDirectoryError, ManifestMismatch, QueryError
-from storage.layout import IndexLayout
-from storage.records import Span
+from storage.features import FeatureStore, FrameFeatures
+from storage.generations import open_library
+from storage.layout import IndexLayout, create_or_check, read_manifest
+from storage.records import Span, VideoInfo
 from storage.settings import StorageSettings
 from tests.colours import ColourEncoder, write_film
 from tests.test_indexer_anchors import checkpoint
@@ -173,6 +176,164 @@ def test_a_running_engine_follows_what_is_added_and_forgotten(films: Path, tmp_p
         (folder / "second.mp4").unlink()
         build(folder, layout)
         assert {moment.path.name for moment in engine.search("green").moments} == {"first.mp4"}
+
+
+@pytest.fixture
+def drawn(tmp_path: Path) -> "DrawnLibrary":
+    return DrawnLibrary(IndexLayout(tmp_path / "drawn"))
+
+
+class DrawnLibrary:
+    """An index of colours that nobody decoded, changed as a running indexer changes it."""
+
+    def __init__(self, layout: IndexLayout) -> None:
+        self.layout = layout
+        create_or_check(layout, make_manifest(ColourEncoder(), IndexerSettings()))
+        self.store = FeatureStore(layout.features)
+        self.rng = np.random.default_rng(5)
+        self.number = 0
+        with Catalog.open(layout.catalog) as catalog:
+            catalog.add_library(Path("/films"))
+
+    def record(self, catalog: Catalog, path: str, replaces: int | None = None) -> None:
+        self.number += 1
+        uid, length = f"{self.number:032x}", int(self.rng.integers(10, 30))
+        frames = self.rng.standard_normal((length, 4)) + 2 * self.rng.standard_normal(4)
+        self.store.write(uid, FrameFeatures(frames.astype(np.float16), np.arange(length) / 2))
+        catalog.record_indexed(
+            Content(uid, uid, self.number),
+            [FileStamp(Path(path), self.number, self.number)],
+            state="indexed",
+            duration_seconds=length / 2,
+            num_frames=length,
+            info=VideoInfo(length / 2, 64, 48, 25.0, "h264"),
+            replaces=replaces,
+        )
+
+    def change(self, catalog: Catalog) -> None:
+        """One commit, or a publish."""
+        videos = catalog.videos()
+        some = videos[self.rng.integers(len(videos))] if videos else None
+        step = self.rng.integers(8) if some is not None else 0
+        new = f"/films/{self.number % 2}/{self.rng.integers(10**9)}.mp4"
+        if step < 3 or some is None:
+            self.record(catalog, new)
+        elif step == 3:
+            catalog.attach_file(some.video_id, FileStamp(Path(new), 1, 1))
+            catalog.forget_files([some.path])
+        elif step == 4:
+            catalog.forget_files(some.paths)
+        elif step == 5:
+            catalog.add_labels([some.video_id], ["keep"])
+        elif step == 6:
+            self.record(catalog, str(some.path), replaces=some.video_id)
+        else:
+            grid = read_manifest(self.layout).grid
+            publish_clips(catalog, self.store, self.layout, grid, 4, StorageSettings())
+
+
+def test_an_engine_that_follows_answers_as_one_that_is_opened_anew(drawn: DrawnLibrary) -> None:
+    everywhere, labelled = None, Filter(labels=frozenset({"keep"}))
+    first = Filter(folders=(Path("/films/0"),))
+    with Catalog.open(drawn.layout.catalog) as catalog, open_engine(drawn.layout) as following:
+        for step in range(30):
+            drawn.change(catalog)
+            if step % 3 == 1:
+                continue  # two commits at once
+            with open_engine(drawn.layout) as anew:
+                for within in (everywhere, labelled, first):
+                    results = [
+                        engine.search("red", top=50, within=within) for engine in (following, anew)
+                    ]
+                    one, other = (replace(each, timings_ms={}) for each in results)
+                    assert one == other, step
+                assert following.videos == anew.videos
+        assert following.num_videos > 2
+
+
+def test_only_what_has_changed_is_read_again(
+    drawn: DrawnLibrary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedded: list[int] = []
+    with Catalog.open(drawn.layout.catalog) as catalog:
+        for number in range(5):
+            drawn.record(catalog, f"/films/{number}.mp4")
+        with open_engine(drawn.layout) as engine:
+            load = engine._load_clips
+
+            def counted(video_id: int) -> NDArray[np.float32]:
+                embedded.append(video_id)
+                return load(video_id)
+
+            monkeypatch.setattr(engine, "_load_clips", counted)
+            monkeypatch.setattr("search.engine.open_library", pytest.fail)
+            catalog.add_labels([2], ["keep"])
+            assert engine.search("red", within=Filter(labels=frozenset({"keep"}))).num_videos == 1
+            catalog.attach_file(3, FileStamp(Path("/films/moved/3.mp4"), 1, 1))
+            assert (
+                engine.search("red", within=Filter(folders=(Path("/films/moved"),))).num_videos == 1
+            )
+            monkeypatch.setattr("search.engine.open_library", open_library)
+            drawn.record(catalog, "/films/5.mp4")
+            engine.search("red")
+    assert embedded == [6], "those that wait to be published are kept"
+
+
+def test_changes_that_could_not_be_taken_in_are_taken_in_by_the_next_query(
+    drawn: DrawnLibrary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise IndexDirectoryError("the disk is gone")
+
+    with Catalog.open(drawn.layout.catalog) as catalog, open_engine(drawn.layout) as engine:
+        drawn.record(catalog, "/films/a.mp4")
+        monkeypatch.setattr("search.engine.open_library", broken)
+        with pytest.raises(IndexDirectoryError, match="disk"):
+            engine.search("red")
+        monkeypatch.setattr("search.engine.open_library", open_library)
+        assert engine.search("red").moments
+
+
+def test_a_video_that_is_forgotten_while_it_is_taken_in_is_no_error(
+    drawn: DrawnLibrary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Catalog.open(drawn.layout.catalog) as catalog, open_engine(drawn.layout) as engine:
+        drawn.record(catalog, "/films/a.mp4")
+        drawn.record(catalog, "/films/b.mp4")
+        read = Catalog.searchable_changes
+
+        def overtaken(self: Catalog, since: ChangeMark | None = None) -> VideoChanges:
+            changes = read(self, since)
+            for video in catalog.forget_files([Path("/films/b.mp4")]):
+                drawn.store.delete(video.uid)
+            return changes
+
+        monkeypatch.setattr(Catalog, "searchable_changes", overtaken)
+        moments = engine.search("red").moments
+    assert {moment.path.name for moment in moments} == {"a.mp4"}
+
+
+def test_a_video_that_cannot_be_read_hides_no_other(
+    drawn: DrawnLibrary, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither in a library that is opened nor in one that is followed; it is found once it can be read."""
+    with Catalog.open(drawn.layout.catalog) as catalog:
+        drawn.record(catalog, "/films/a.mp4")
+        drawn.record(catalog, "/films/b.mp4")
+        hidden = drawn.store.path(f"{2:032x}")
+        whole = hidden.read_bytes()
+        hidden.write_bytes(whole[:40])
+        with open_engine(drawn.layout, cutoff=0.0) as engine:
+            drawn.record(catalog, "/films/c.mp4")
+            assert {moment.path.name for moment in engine.search("red", top=50).moments} == {
+                "a.mp4",
+                "c.mp4",
+            }
+            assert "scanonce verify" in caplog.text
+            hidden.write_bytes(whole)
+            drawn.record(catalog, "/films/d.mp4")
+            found = {moment.path.name for moment in engine.search("red", top=50).moments}
+    assert found == {"a.mp4", "b.mp4", "c.mp4", "d.mp4"}
 
 
 def test_a_committed_video_is_found_before_it_is_published(

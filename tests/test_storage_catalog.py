@@ -5,6 +5,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,10 +18,10 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 import storage.catalog
-from storage.catalog import SCHEMA_REVISION, Catalog
-from storage.entries import Content, FileStamp, RunCounts
+from storage.catalog import SCHEMA_REVISION, SEARCHABLE, Catalog
+from storage.entries import ChangeMark, Content, FileStamp, RunCounts
 from storage.errors import IndexDirectoryError
-from storage.records import VideoInfo
+from storage.records import Video, VideoInfo
 from storage.tables import Base
 
 LIBRARY = Path("/films")
@@ -600,3 +601,138 @@ def test_a_catalogue_on_a_read_only_disk_can_be_read(
         assert catalog.totals().searchable == 1
         assert catalog.change_token() == catalog.change_token()
         assert [path.name for path in place.parent.iterdir()] == [place.name], "nothing is written"
+
+
+# ---------------------------------------------------------------- following changes
+
+
+class Follower:
+    """A reader that never looks at more than what has changed."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+        self.videos: dict[int, Video] = {}
+        self.mark: ChangeMark | None = None
+
+    def follow(self) -> tuple[int, int]:
+        """Takes in what is new; how many videos were named as changed and as gone."""
+        changes = self.catalog.searchable_changes(self.mark)
+        if changes.is_all:
+            self.videos.clear()
+        self.videos.update((video.video_id, video) for video in changes.videos)
+        for video_id in changes.gone:
+            self.videos.pop(video_id, None)
+        self.mark = changes.mark
+        return len(changes.videos), len(changes.gone)
+
+    @property
+    def is_right(self) -> bool:
+        everything = self.catalog.videos(states=SEARCHABLE)
+        return self.videos == {video.video_id: video for video in everything}
+
+
+def change_at_random(catalog: Catalog, rng: np.random.Generator, number: int) -> None:
+    """One of all the ways in which videos and files change."""
+    videos = catalog.videos()
+    some = videos[rng.integers(len(videos))] if videos else None
+    name = f"{number}.mp4"
+    match rng.integers(9):
+        case 0 | 1:
+            record(catalog, f"c{number}", name, f"copies/{name}")
+        case 2:
+            catalog.record_failed([stamp(name)], "no stream", content=content(f"c{number}"))
+        case 3 if some is not None:
+            catalog.attach_file(some.video_id, stamp(name))
+        case 4 if some is not None:  # a file takes on what another one holds
+            other = videos[rng.integers(len(videos))]
+            catalog.attach_file(some.video_id, replace(stamp(name), path=other.path))
+        case 5 if some is not None:
+            catalog.forget_files(some.paths[: rng.integers(1, 3)])
+        case 6 if some is not None and some.state == "indexed":
+            catalog.record_indexed(
+                content(f"{some.uid.partition('-')[0]}-{number}"),
+                [stamp(some.path.name)],
+                state="partial",
+                reason="cut off",
+                duration_seconds=3.0,
+                num_frames=6,
+                info=INFO,
+                replaces=some.video_id,
+            )
+        case 7 if some is not None and some.state == "failed":
+            record(catalog, some.uid, some.path.name)
+        case 8 if number % 5 == 0:
+            catalog.mark_unscanned("not yet")
+        case _:
+            catalog.forget_library(LIBRARY / "copies")
+
+
+def test_who_follows_changes_knows_what_who_reads_everything_knows(catalog: Catalog) -> None:
+    rng = np.random.default_rng(4)
+    often, seldom = Follower(catalog), Follower(catalog)
+    for number in range(100):
+        change_at_random(catalog, rng, number)
+        often.follow()
+        assert often.is_right, number
+        if number % 10 == 9:
+            seldom.follow()
+            assert seldom.is_right, number
+
+
+def test_what_changes_no_video_is_no_change_and_what_changes_one_is_one(catalog: Catalog) -> None:
+    ids = [record(catalog, name, f"{name}.mp4") for name in "abcd"]
+    reader = Follower(catalog)
+    assert reader.follow() == (4, 0)
+    catalog.add_labels(ids, ["holiday"])
+    catalog.finish_run(catalog.begin_run("index"), "done", RunCounts())
+    catalog.add_library(Path("/elsewhere"))
+    catalog.record_failed([stamp("e.mp4")], "cannot be read")
+    assert reader.follow() == (0, 0)
+    catalog.attach_file(ids[1], stamp("copy.mp4"))
+    assert reader.follow() == (1, 0)
+    catalog.forget_files([stamp("a.mp4").path])
+    assert reader.follow() == (0, 1)
+    catalog.attach_file(ids[2], stamp("d.mp4"))  # which held another one
+    assert reader.follow() == (1, 1)
+    assert reader.is_right
+
+
+def test_a_catalogue_that_took_the_place_of_another_is_read_anew(
+    catalog: Catalog, tmp_path: Path
+) -> None:
+    record(catalog, "a", "a.mp4")
+    backup = tmp_path / "backup.sqlite"
+    reader = Follower(catalog)
+    for name in ("b", "c"):  # the numbers of changes are the same afterwards, and mean other videos
+        catalog.copy_to(backup)
+        gone = record(catalog, name, f"{name}.mp4")
+        reader.follow()
+        catalog.replace_by(backup)
+        record(catalog, f"not {name}", "other.mp4")
+        reader.follow()
+        assert reader.is_right
+        assert reader.videos[gone].uid == f"not {name}"
+        catalog.forget_files([stamp("other.mp4").path])
+
+
+def test_a_catalogue_of_an_older_version_takes_the_place_of_a_new_one(
+    catalog: Catalog, tmp_path: Path
+) -> None:
+    record(catalog, "a", "a.mp4")
+    backup = tmp_path / "backup.sqlite"
+    catalog.copy_to(backup)
+    with closing(sqlite3.connect(backup)) as connection:
+        triggers = connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
+        for (name,) in triggers.fetchall():
+            connection.execute(f"DROP TRIGGER {name}")
+        for table in ("video_changes", "lineage"):
+            connection.execute(f"DROP TABLE {table}")
+        connection.execute("UPDATE alembic_version SET version_num = '0003'")
+        connection.commit()
+    reader = Follower(catalog)
+    reader.follow()
+    catalog.replace_by(backup)
+    reader.follow()
+    record(catalog, "b", "b.mp4")
+    assert reader.follow() == (1, 0)
+    assert reader.is_right

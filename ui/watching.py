@@ -145,7 +145,7 @@ class _Indexing:
         layout = IndexLayout.of(self.index_dir)
         manifest = self.manifest(self.load(layout))
         if layout.manifest.exists():
-            create_or_check(layout, manifest)
+            create_or_check(layout, manifest, self.load(layout).encoder.head_files)
 
     def busy(self) -> str | None:
         """Who else writes the index now."""
@@ -224,7 +224,7 @@ class _Indexing:
 
     def add_libraries(self, layout: IndexLayout, models: LoadedModels) -> None:
         """Makes the folders watched known to the index: a run is given single files below them."""
-        create_or_check(layout, self.manifest(models))
+        create_or_check(layout, self.manifest(models), models.encoder.head_files)
         self.made_with = read_manifest(layout)
         with Catalog.open(layout.catalog) as catalog:
             known = {library.root for library in catalog.libraries()}
