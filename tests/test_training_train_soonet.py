@@ -15,12 +15,14 @@ from indexer.decode import Sampling, open_video
 from models.anchors import AnchorGrid
 from models.encoder import BUNDLED_FOLDER, BUNDLED_NAME, fingerprint_folder, load_encoder
 from models.soonet import read_soonet
+from storage.errors import ConfigError
+from training.localiser_answers import CLIP_WEIGHTS, answer
+from training.localiser_loss import Recipe, draw_queries
+from training.localiser_run import Rotation, Run, save_checkpoint, train
+from training.moment_batches import FilmBatch, FilmFrames, MomentLibrary, Queries, labels_of
 from training.moment_examples import (
     INDEX_FPS,
-    FilmFrames,
-    MomentLibrary,
     MomentPlan,
-    Queries,
     captions_of,
     encode_film,
     kept_frames,
@@ -30,31 +32,12 @@ from training.moment_examples import (
     plan_films,
     read_library,
 )
-from training.train_soonet import (
-    CLIP_WEIGHTS,
-    FilmBatch,
-    Recipe,
-    Run,
-    answer,
-    draw_queries,
-    labels_of,
-    save_checkpoint,
-    train,
-    write_card,
-)
+from training.train_soonet import CURVE_TIOU, bundled_network, write_card
 from training.world import FRAMES_PER_SECOND, FilmSpec, film_views, is_held_out, render_film
 
 BUNDLED = Path(__file__).parents[1] / "models" / "bundled" / "soonet"
 
-TINY = Recipe(
-    hidden_dim=32,
-    num_heads=2,
-    window=8,
-    steps=12,
-    warm_up_steps=2,
-    learning_rate=3e-3,
-    evaluate_every=5,
-)
+TINY = Recipe(steps=12, warm_up_steps=2, learning_rate=3e-3, evaluate_every=5, save_every=3)
 PLAN = MomentPlan(films_per_library=1, pairs_per_library=4, num_libraries=2)
 
 
@@ -82,14 +65,25 @@ def made_up(seed: int, num_films: int = 3) -> MomentLibrary:
     table = np.array(rows)
     queries = Queries(
         texts=[f"query {k}" for k in range(len(rows))],
-        films=table[:, 0].astype(np.int64),
+        films=table[:, :1].astype(np.int64),
         scenes=table[:, 1].astype(np.int64),
-        spans=table[:, 2:],
-        happenings=["rise" if k % 2 else "" for k in range(len(rows))],
+        spans=table[:, None, 2:],
+        kinds=["rise" if k % 2 else "" for k in range(len(rows))],
         joint=directions,
         states=np.concatenate([directions, directions], axis=1),
     )
     return MomentLibrary(films, queries)
+
+
+def new_run(
+    recipe: Recipe,
+    libraries: list[MomentLibrary],
+    validation: list[MomentLibrary],
+    cap: float = 1e9,
+) -> Run:
+    config = replace(bundled_network(libraries[0]), hidden_dim=32, num_heads=2, window=8)
+    rotation = Rotation(libraries, seed=recipe.seed)
+    return Run(recipe, config, rotation, validation, cap_seconds=cap)
 
 
 # --- Examples -----------------------------------------------------------------------------------
@@ -152,7 +146,7 @@ def test_libraries_come_back_from_disk_and_are_made_once(tmp_path: Path) -> None
     assert len(library.films[0].frames) == len(kept_frames(film))
     queries = library.queries
     assert {*queries.scenes.tolist()} == {*range(len(film.scenes))}
-    assert queries.needs_time.any()
+    assert queries.has_kind.any()
     features = encoder.encode_text_features(queries.texts)
     np.testing.assert_allclose(queries.states, features.states, atol=0.1)
 
@@ -162,7 +156,7 @@ def test_libraries_come_back_from_disk_and_are_made_once(tmp_path: Path) -> None
 
 def test_films_side_by_side_are_encoded_as_each_alone() -> None:
     library = made_up(0)
-    run = Run(TINY, [library], [])
+    run = new_run(TINY, [library], [])
     run.model.eval()
     batch = FilmBatch(library, run.model.config.grid)
     with torch.inference_mode():
@@ -177,8 +171,8 @@ def test_films_side_by_side_are_encoded_as_each_alone() -> None:
 
 def test_labels_are_zero_in_other_films() -> None:
     batch = FilmBatch(made_up(1), AnchorGrid(INDEX_FPS, 4, 4))
-    labels = labels_of(batch.anchors, batch.queries, np.arange(9)).numpy()
-    for row, film in zip(labels, batch.queries.films, strict=True):
+    labels = labels_of(batch.anchors, batch.queries, np.arange(9))[0].numpy()
+    for row, film in zip(labels, batch.queries.films[:, 0], strict=True):
         assert row.max() > 0.4
         assert not row[batch.anchors.films != film].any()
 
@@ -195,7 +189,7 @@ def test_a_batch_asks_for_each_scene_once_in_each_kind() -> None:
     queries = made_up(2).queries
     twice = replace(queries, scenes=queries.scenes // 2)
     rows = draw_queries(twice, np.random.default_rng(0))
-    kinds = [(twice.scenes[row], twice.needs_time[row]) for row in rows]
+    kinds = [(twice.scenes[row], twice.kinds[row]) for row in rows]
     assert len(kinds) == len({*kinds}) == 9
 
 
@@ -203,13 +197,13 @@ def test_a_batch_asks_for_each_scene_once_in_each_kind() -> None:
 
 
 def finished(recipe: Recipe, state: Path, validation: list[MomentLibrary]) -> Run:
-    run = Run(recipe, [made_up(seed) for seed in range(3)], validation)
+    run = new_run(recipe, [made_up(seed) for seed in range(3)], validation)
     train(run, state)
     return run
 
 
 def test_a_training_run_lowers_the_loss(tmp_path: Path) -> None:
-    run = Run(replace(TINY, steps=40), [made_up(0)], [])
+    run = new_run(replace(TINY, steps=40), [made_up(0)], [])
     run.step()
     first = sum(run.at.losses.values())
     train(run, tmp_path / "state.pt")
@@ -218,13 +212,13 @@ def test_a_training_run_lowers_the_loss(tmp_path: Path) -> None:
 
 def test_a_resumed_run_ends_with_the_weights_of_one_never_stopped(tmp_path: Path) -> None:
     whole = finished(TINY, tmp_path / "whole.pt", [made_up(9)])
-    stopped = Run(TINY, [made_up(seed) for seed in range(3)], [made_up(9)])
+    stopped = new_run(TINY, [made_up(seed) for seed in range(3)], [made_up(9)])
     for _ in range(7):
         stopped.step()
         if stopped.at.step == 5:
             stopped.validate()
     stopped.save(tmp_path / "state.pt")
-    resumed = Run(TINY, [made_up(seed) for seed in range(3)], [made_up(9)])
+    resumed = new_run(TINY, [made_up(seed) for seed in range(3)], [made_up(9)])
     resumed.resume(tmp_path / "state.pt")
     train(resumed, tmp_path / "state.pt")
     assert resumed.at.step == TINY.steps
@@ -234,20 +228,20 @@ def test_a_resumed_run_ends_with_the_weights_of_one_never_stopped(tmp_path: Path
 
 
 def test_a_state_of_another_recipe_is_refused(tmp_path: Path) -> None:
-    Run(TINY, [made_up(0)], []).save(tmp_path / "state.pt")
-    other = Run(replace(TINY, learning_rate=1e-4), [made_up(0)], [])
-    with pytest.raises(ValueError, match="another recipe"):
+    new_run(TINY, [made_up(0)], []).save(tmp_path / "state.pt")
+    other = new_run(replace(TINY, learning_rate=1e-4), [made_up(0)], [])
+    with pytest.raises(ConfigError, match="another recipe"):
         other.resume(tmp_path / "state.pt")
 
 
 def test_a_run_out_of_time_ends_early(tmp_path: Path) -> None:
-    run = Run(TINY, [made_up(0)], [], cap_seconds=1e-6)
+    run = new_run(TINY, [made_up(0)], [], cap=1e-6)
     train(run, tmp_path / "state.pt")
     assert run.at.step == 1
 
 
 def test_the_weights_kept_are_the_best_on_validation() -> None:
-    run = Run(replace(TINY, steps=20), [made_up(seed) for seed in range(3)], [made_up(9)])
+    run = new_run(replace(TINY, steps=20), [made_up(seed) for seed in range(3)], [made_up(9)])
     seen: list[tuple[float, dict[str, torch.Tensor]]] = []
     for _ in range(5):
         for _ in range(4):
@@ -263,7 +257,7 @@ def test_the_weights_kept_are_the_best_on_validation() -> None:
 
 def test_the_checkpoint_answers_as_the_run_did(tmp_path: Path) -> None:
     run = finished(TINY, tmp_path / "state.pt", [made_up(9)])
-    kept = save_checkpoint(run, tmp_path / "checkpoint")
+    kept = save_checkpoint(run, tmp_path / "checkpoint", curve_tiou=CURVE_TIOU)
     assert kept.config.clip_weight == run.at.clip_weight
     assert kept.config.encoder_fingerprint == fingerprint_folder(BUNDLED_FOLDER)
     for name, weights in kept.state_dict().items():
@@ -273,7 +267,7 @@ def test_the_checkpoint_answers_as_the_run_did(tmp_path: Path) -> None:
 def test_without_time_to_lose_an_answer_is_the_right_film(tmp_path: Path) -> None:
     """With all weight on the frames' own similarity every made-up scene is found at once."""
     library = made_up(4)
-    run = Run(TINY, [library], [])
+    run = new_run(TINY, [library], [])
     batch = FilmBatch(library, run.model.config.grid)
     (answers,) = answer(run.model, [batch], clip_weights=[1e6], reranked=1000).values()
     assert answers.right_film.all()
@@ -281,9 +275,9 @@ def test_without_time_to_lose_an_answer_is_the_right_film(tmp_path: Path) -> Non
 
 def test_the_checkpoint_has_a_card(tmp_path: Path) -> None:
     run = finished(TINY, tmp_path / "state.pt", [made_up(9)])
-    model = save_checkpoint(run, tmp_path)
+    model = save_checkpoint(run, tmp_path, curve_tiou=0.0)
     answers = answer(model, run.validation)[0.0]
-    write_card(run, answers, tmp_path, "python -m training.train_soonet out")
+    write_card(run, PLAN, answers, tmp_path, "python -m training.train_soonet out")
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert f"| need no time | {5} |" in card
     assert "held-out" in card

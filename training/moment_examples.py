@@ -44,6 +44,7 @@ from models.encoder import (
     load_encoder,
 )
 from training.clip_examples import example_painter, squeeze
+from training.moment_batches import FilmFrames, MomentLibrary, Queries
 from training.world import FRAMES_PER_SECOND, FilmSpec, film_pictures, random_library
 from training.world_scene import COLOURS, THINGS, Rng, SceneSpec, flies, is_held_out
 from training.world_words import Caption, picture_caption, scene_captions, true_facts
@@ -74,47 +75,6 @@ class MomentPlan:
     """Captions of each kind that a training scene has; scenes of validation have 2, as in the ground truth."""
     draw_size: tuple[int, int] = (320, 180)
     """(width, height) pictures are drawn at before they are squeezed."""
-
-
-@dataclass(frozen=True)
-class FilmFrames:
-    """A film as an index keeps it."""
-
-    frames: NDArray[np.float16]
-    """[L, dim] raw features; row k is the first frame at or after k / `INDEX_FPS` seconds."""
-    duration_seconds: float
-
-
-@dataclass(frozen=True)
-class Queries:
-    """The queries of a library; each has one right answer."""
-
-    texts: list[str]
-    films: NDArray[np.int64]
-    """[Q], the film of the answer."""
-    scenes: NDArray[np.int64]
-    """[Q], the scene of the answer, counted through the library."""
-    spans: NDArray[np.float64]
-    """[Q, 2], the answer in seconds."""
-    happenings: list[str]
-    """What happens in the scene, where the query says so; else ""."""
-    joint: NDArray[np.float32]
-    """[Q, dim] raw features in the space of the frames."""
-    states: NDArray[np.float32]
-    """[Q, text width], not projected."""
-
-    @property
-    def needs_time(self) -> NDArray[np.bool_]:
-        """[Q], whether only a run of frames can bear the query out."""
-        return np.array([bool(happening) for happening in self.happenings])
-
-
-@dataclass(frozen=True)
-class MomentLibrary:
-    """Films and their queries."""
-
-    films: list[FilmFrames]
-    queries: Queries
 
 
 def pairs_of(split: Split) -> list[Pair]:
@@ -246,10 +206,10 @@ def _queries_of(
     table = np.array(answers, np.float64)
     return Queries(
         texts=texts,
-        films=table[:, 0].astype(np.int64),
+        films=table[:, :1].astype(np.int64),
         scenes=table[:, 1].astype(np.int64),
-        spans=table[:, 2:],
-        happenings=happenings,
+        spans=table[:, None, 2:],
+        kinds=happenings,
         joint=features.joint,
         states=features.states,
     )
@@ -322,10 +282,10 @@ def _make_library(plan: MomentPlan, split: Split, folder: Path, number: int) -> 
             num_frames=np.array([len(rows) for rows in frames]),
             durations=np.array([film.first_frames[-1] / FRAMES_PER_SECOND for film in films]),
             texts=np.array(queries.texts),
-            happenings=np.array(queries.happenings),
-            films=queries.films,
+            happenings=np.array(queries.kinds),
+            films=queries.films[:, 0],  # each has one right answer
             scenes=queries.scenes,
-            spans=queries.spans,
+            spans=queries.spans[:, 0],
             joint=queries.joint,
             states=queries.states,
         )
@@ -362,10 +322,10 @@ def read_library(path: Path) -> MomentLibrary:
         ]
         queries = Queries(
             texts=stored["texts"].tolist(),
-            films=stored["films"],
+            films=stored["films"][:, None],
             scenes=stored["scenes"],
-            spans=stored["spans"],
-            happenings=stored["happenings"].tolist(),
+            spans=stored["spans"][:, None],
+            kinds=stored["happenings"].tolist(),
             joint=stored["joint"],
             states=stored["states"],
         )

@@ -1,0 +1,512 @@
+"""Training a localiser on an index: its libraries, what follows from the data, interruption, and what it leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from models.anchors import AnchorGrid
+from models.encoder import BUNDLED_NAME, TextFeatures, load_encoder
+from models.localiser import choose_localiser, load_localiser
+from models.soonet import Soonet, SoonetConfig
+from storage.catalog import Catalog
+from storage.entries import Content, FileStamp
+from storage.errors import ConfigError, LocaliserError
+from storage.features import FeatureStore, FrameFeatures
+from storage.layout import IndexLayout, Manifest, write_manifest
+from storage.records import Span, Video, VideoInfo
+from training.annotations import Annotation
+from training.curves import CSV_NAME
+from training.finetune_soonet import (
+    PICTURE_NAME,
+    STATE_NAME,
+    Choices,
+    network_for,
+    train_on_index,
+)
+from training.index_moments import (
+    AnnotatedVideos,
+    Drawn,
+    Sentence,
+    SentenceFeatures,
+    StoredMoments,
+    annotate,
+    packed,
+    split_off,
+)
+from training.localiser_answers import answer
+from training.localiser_loss import Recipe, library_loss
+from training.localiser_run import Rotation, Run
+from training.moment_batches import FilmBatch, FilmFrames, MomentLibrary, Queries, labels_of
+from training.processes import OneProcess
+from ui.training_soonet import run_train_soonet
+
+FPS = 2.0
+GRID = AnchorGrid(FPS, 4, 4)
+TINY = SoonetConfig(
+    hidden_dim=32, num_heads=2, window=8, snippet_length=4, fps=FPS, frame_dim=8, text_dim=8
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """So small a model only loses time when its threads wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def video(number: int, name: str, seconds: float = 20.0) -> Video:
+    return Video(number, f"{number:032x}", "indexed", seconds, int(seconds * FPS), (Path(name),))
+
+
+def said(text: str, name: str, *spans: tuple[float, float]) -> Annotation:
+    return Annotation("0", text, name, tuple(Span(*span) for span in spans))
+
+
+# --- Annotations of an index ----------------------------------------------------------------------
+
+
+def test_annotations_find_their_video_by_its_name_and_stay_inside_it() -> None:
+    videos = [video(7, "/a/dog.mp4"), video(9, "/a/cat.2.mkv")]
+    found = annotate(
+        videos,
+        [
+            said("runs", "cat.2", (3.0, 8.0), (15.0, 99.0), (30.0, 40.0)),
+            said("too late", "dog", (25.0, 30.0)),
+            said("whole", "dog"),
+            said("sits", "bird", (0.0, 1.0)),
+            said("flies", "bird", (0.0, 1.0)),
+        ],
+    )
+    assert found.videos == (videos[1],)
+    assert found.sentences == (Sentence(0, "runs", (Span(3.0, 8.0), Span(15.0, 20.0))),)
+    assert (found.missing, found.whole, found.outside) == (("bird",), 1, 1)
+
+
+def test_copies_of_a_content_are_one_video_but_two_contents_of_one_name_are_refused() -> None:
+    twin = replace(video(1, "/a/dog.mp4"), paths=(Path("/a/dog.mp4"), Path("/b/dog.mp4")))
+    sentence = said("runs", "dog", (3.0, 8.0))
+    assert len(annotate([twin], [sentence]).sentences) == 1
+    with pytest.raises(ConfigError, match="both have the name"):
+        annotate([twin, video(2, "/c/dog.mkv")], [sentence])
+
+
+def annotated(num_videos: int, sentences_each: int, seconds: float = 20.0) -> AnnotatedVideos:
+    return AnnotatedVideos(
+        tuple(video(n, f"/a/{n}.mp4", seconds) for n in range(num_videos)),
+        tuple(
+            Sentence(n, f"{n} {k}", (Span(k % 8, k % 8 + 8.0),))
+            for n in range(num_videos)
+            for k in range(sentences_each)
+        ),
+    )
+
+
+def test_held_out_videos_are_not_trained_on() -> None:
+    both = annotated(10, 2)
+    train, held_out = split_off(both, 0.25, seed=3)
+    assert {*train.videos} | {*held_out.videos} == {*both.videos}
+    assert len(held_out.videos) == 2
+    for part in (train, held_out):
+        for sentence in part.sentences:
+            assert sentence.text.startswith(Path(part.videos[sentence.video].path).stem)
+    assert not split_off(annotated(4, 2), 0.25, seed=3)[1].videos
+
+
+# --- Libraries ------------------------------------------------------------------------------------
+
+
+def stored(parts: AnnotatedVideos, folder: Path) -> StoredMoments:
+    """With frames of noise, and sentences of noise."""
+    rng = np.random.default_rng(0)
+    store = FeatureStore(folder)
+    for each in parts.videos:
+        frames = rng.standard_normal((each.num_frames, 8)).astype(np.float16)
+        store.write(each.uid, FrameFeatures(frames, np.arange(each.num_frames) / FPS))
+    texts = [sentence.text for sentence in parts.sentences]
+    features = rng.standard_normal((len(texts), 8)).astype(np.float32)
+    rows = {text: row for row, text in enumerate(texts)}
+    table = SentenceFeatures(rows, TextFeatures(features, features))
+    return StoredMoments(parts, table, store, GRID)
+
+
+def test_every_sentence_comes_once_in_an_epoch_whatever_was_drawn_before(tmp_path: Path) -> None:
+    moments = stored(annotated(7, 40), tmp_path)
+    drawn = Drawn(moments, seed=1, most_frames=100, most_queries=64)
+    first, second = drawn.num_libraries(1), drawn.num_libraries(2)
+    epoch = [drawn.library(number) for number in range(first, second)]
+    texts = [text for library in epoch for text in library.queries.texts]
+    assert sorted(texts) == sorted(sentence.text for sentence in moments.sentences)
+    assert all(len(library.films) <= 2 for library in epoch)  # 40 frames each
+    again = Drawn(moments, seed=1, most_frames=100, most_queries=64).library(first)
+    assert again.queries.texts == epoch[0].queries.texts
+    assert Drawn(moments, seed=2).library(0).queries.texts != drawn.library(0).queries.texts
+
+
+def test_long_films_stay_alone_and_short_ones_within_bounds() -> None:
+    chunks = [(n % 6, np.arange(10)) for n in range(12)]
+    groups = packed(chunks, [900, 300, 100, 400, 200, 350], 1000, 25)
+    assert sum(len(group) for group in groups) == 12
+    assert all(len(group) == 1 for group in groups if group[0][0] == 0)
+    for group in groups:
+        assert len({film for film, _ in group}) == len(group) <= 2
+
+
+def test_answers_are_all_spans_and_those_of_the_same_words_in_other_videos(tmp_path: Path) -> None:
+    parts = AnnotatedVideos(
+        tuple(video(n, f"/a/{n}.mp4") for n in range(3)),
+        (
+            Sentence(0, "A dog runs.", (Span(0, 4), Span(10, 16))),
+            Sentence(1, "a dog  runs", (Span(8, 12),)),
+            Sentence(2, "a dog runs", (Span(5, 9),)),
+            Sentence(1, "a cat", (Span(8, 12),)),
+        ),
+    )
+    library = stored(parts, tmp_path).library([1, 0], [0, 1, 3])  # video 2 is not in it
+    queries = library.queries
+    assert queries.films.tolist() == [[1, 1, 0], [0, 1, 1], [0, 0, 0]]
+    assert queries.spans[2].tolist() == [[8, 12]] * 3
+    assert queries.scenes[0] == queries.scenes[1] != queries.scenes[2]
+    batch = FilmBatch(library, GRID)
+    labels, best = labels_of(batch.anchors, queries, np.array([0]))
+    spans = batch.anchors.spans.numpy().tolist()
+    right = [
+        (film, *span)
+        for film, span, label in zip(batch.anchors.films, spans, labels[0], strict=True)
+        if label == 1
+    ]
+    assert right == [(0, 8, 12), (1, 0, 4)]
+    exact = torch.nonzero(labels[0] == 1)[:, 0]
+    assert best[0, exact].tolist() == [2, 0]
+
+
+def test_frames_of_a_library_are_those_that_answer_the_times_of_the_grid(tmp_path: Path) -> None:
+    parts = AnnotatedVideos((video(0, "/a/0.mp4", 3.0),), (Sentence(0, "x", (Span(0, 2),)),))
+    moments = stored(parts, tmp_path)
+    frames = np.arange(4, dtype=np.float16)[:, None].repeat(8, axis=1)
+    gap = np.array([0.0, 0.5, 2.0, 2.5])
+    FeatureStore(tmp_path).write(parts.videos[0].uid, FrameFeatures(frames, gap))
+    assert moments.library([0], [0]).films[0].frames[:, 0].tolist() == [0, 1, 2, 2, 2, 3]
+
+
+# --- Loss -----------------------------------------------------------------------------------------
+
+
+def noise(seconds: float, spans: Sequence[tuple[float, float]], seed: int = 0) -> MomentLibrary:
+    rng = np.random.default_rng(seed)
+    frames = rng.standard_normal((int(seconds * FPS), 8)).astype(np.float16)
+    texts = rng.standard_normal((len(spans), 8)).astype(np.float32)
+    count = len(spans)
+    queries = Queries(
+        [str(number) for number in range(count)],
+        np.zeros((count, 1), np.int64),
+        np.arange(count),
+        np.array(spans)[:, None],
+        [""] * count,
+        texts,
+        texts,
+    )
+    return MomentLibrary([FilmFrames(frames, seconds)], queries)
+
+
+def test_of_a_long_film_the_second_stage_sees_so_many_frames_and_every_best_anchor() -> None:
+    batch = FilmBatch(noise(600.0, [(100.0, 100.4), (10.0, 500.0)]), GRID)
+    torch.manual_seed(0)
+    model, recipe = Soonet(TINY), Recipe(content_frames=320)
+    seen: list[int] = []
+    original = batch.encode
+
+    def encode(*args: Any) -> Any:
+        contexts, contents = original(*args)
+        seen.append(sum(content.shape[0] * content.shape[1] for content in contents))
+        return contexts, contents
+
+    batch.encode = encode  # type: ignore[method-assign, assignment]
+    terms = library_loss(model, batch, recipe, np.random.default_rng(0))
+    assert len(seen) == 1
+    assert 200 < seen[0] <= 320 + 2 * 32
+    torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+    assert all(torch.isfinite(term) for term in terms.values())
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_a_moment_shorter_than_any_anchor_still_trains_its_edges() -> None:
+    batch = FilmBatch(noise(30.0, [(10.0, 10.1)]), GRID)
+    terms = library_loss(Soonet(TINY), batch, Recipe(), np.random.default_rng(0))
+    assert all(torch.isfinite(term) for term in terms.values())
+    assert terms["edges"] > 0
+
+
+def test_an_answer_counts_by_the_right_span_it_fits_best() -> None:
+    library = noise(30.0, [(0.0, 2.0)])
+    library = replace(
+        library,
+        queries=replace(
+            library.queries,
+            films=np.array([[0, 0]]),
+            spans=np.array([[[90.0, 95.0], [0.0, 30.0]]]),
+        ),
+    )
+    (answers,) = answer(Soonet(TINY), [FilmBatch(library, GRID)]).values()
+    assert answers.right_film.all()
+    assert answers.tiou[0] > 0
+
+
+# --- Several processes ----------------------------------------------------------------------------
+
+
+class Half(OneProcess):
+    """One of two processes; what the other one computed is told to it."""
+
+    count = 2
+
+    def __init__(self, index: int, other: list[torch.Tensor] | None = None) -> None:
+        super().__init__(torch.device("cpu"))
+        self.index = index
+        self.mine: list[torch.Tensor] = []
+        self._other = other
+
+    def add_up(self, tensors: Sequence[torch.Tensor]) -> None:
+        self.mine = [tensor.clone() for tensor in tensors]
+        for tensor, more in zip(tensors, self._other or [], strict=False):
+            tensor += more
+
+
+def test_two_processes_step_as_one_with_twice_the_libraries() -> None:
+    recipe = Recipe(steps=5, libraries_per_step=2)
+    libraries = [noise(30.0, [(2.0, 9.0), (12.0, 20.0)], seed) for seed in range(2)]
+
+    def stepped(processes: OneProcess) -> Run:
+        run = Run(recipe, TINY, Rotation(libraries, seed=0), [], processes=processes)
+        run.step()
+        return run
+
+    second = Half(1)
+    stepped(second)
+    whole = stepped(OneProcess(torch.device("cpu")))
+    shared = stepped(Half(0, second.mine))
+    for name, weights in whole.model.state_dict().items():
+        torch.testing.assert_close(weights, shared.model.state_dict()[name], atol=1e-6, rtol=1e-4)
+    assert shared.at.losses == pytest.approx(whole.at.losses, rel=1e-5)
+    with pytest.raises(ConfigError, match="2 processes cannot share 3"):
+        Run(
+            replace(recipe, libraries_per_step=3),
+            TINY,
+            Rotation(libraries, seed=0),
+            [],
+            processes=Half(0),
+        )
+
+
+# --- What follows from the data -------------------------------------------------------------------
+
+
+def network(*, fps: float, dim: int, moment: float, film: float) -> SoonetConfig:
+    manifest = Manifest("x", "f" * 64, dim, "uniform", fps, (4.0,), 0.5)
+    parts = AnnotatedVideos(
+        (video(0, "/a/0.mp4", film),), (Sentence(0, "x", (Span(0.0, moment),)),)
+    )
+    features = np.zeros((1, 512), np.float32)
+    texts = SentenceFeatures({"x": 0}, TextFeatures(features, features))
+    return network_for(manifest, parts, texts)
+
+
+def test_for_mad_the_network_is_the_published_one() -> None:
+    config = network(fps=5.0, dim=512, moment=4.1, film=6648.0)
+    published = SoonetConfig(encoder_fingerprint="f" * 64)
+    assert config == published
+    assert config.grid.lengths == [10, 20, 40, 80]
+
+
+@pytest.mark.parametrize(
+    ("fps", "dim", "moment", "expected"),
+    [
+        (2.0, 128, 8.0, {"snippet_length": 4, "num_scales": 4, "hidden_dim": 128, "num_heads": 4}),
+        (2.0, 768, 36.0, {"num_scales": 6, "hidden_dim": 512, "frame_dim": 768, "num_heads": 8}),
+        (0.25, 512, 900.0, {"snippet_length": 1, "num_scales": 7}),
+        (25.0, 512, 99.0, {"snippet_length": 50, "num_scales": 7, "max_positions": 3200}),
+    ],
+)
+def test_anchors_follow_the_moments_and_the_width_the_frames(
+    fps: float, dim: int, moment: float, expected: dict[str, Any]
+) -> None:
+    config = network(fps=fps, dim=dim, moment=moment, film=60.0)
+    assert config.window == 16
+    assert {name: getattr(config, name) for name in expected} == expected
+    Soonet(replace(config, hidden_dim=32, num_heads=2))
+
+
+# --- The whole way --------------------------------------------------------------------------------
+
+SENTENCES = [
+    f"a {colour} {thing}"
+    for colour in ("red", "blue", "green", "yellow", "white", "black")
+    for thing in ("car", "boat", "balloon")
+]
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six videos of three scenes each, whose frames are noisy copies of what their sentence looks like."""
+    encoder = load_encoder(BUNDLED_NAME, towers="text")
+    rng = np.random.default_rng(0)
+    joint = encoder.encode_texts(SENTENCES)
+    layout = IndexLayout(tmp_path_factory.mktemp("library") / "index")
+    layout.root.mkdir()
+    manifest = Manifest(
+        BUNDLED_NAME, encoder.fingerprint, encoder.dim, "uniform", FPS, (4.0, 8.0), 0.5
+    )
+    write_manifest(layout, manifest)
+    lines = []
+    with Catalog.open(layout.catalog) as catalog:
+        catalog.add_library(Path("/films"))
+        for number in range(6):
+            lengths = rng.integers(12, 24, size=3)
+            ends = np.cumsum([0, *lengths]) / FPS
+            scenes = range(3 * number, 3 * number + 3)
+            frames = np.repeat(joint[scenes], lengths, axis=0)
+            frames = frames + 0.5 * joint.std() * rng.standard_normal(frames.shape)
+            uid = f"{number:032x}"
+            pts = np.arange(len(frames)) / FPS
+            FeatureStore(layout.features).write(uid, FrameFeatures(frames.astype(np.float16), pts))
+            catalog.record_indexed(
+                Content(uid, uid, 100),
+                [FileStamp(Path(f"/films/clip_{number}.mp4"), 100, 1)],
+                state="indexed",
+                duration_seconds=float(ends[-1]),
+                num_frames=len(frames),
+                info=VideoInfo(float(ends[-1]), 320, 180, 25.0, "h264"),
+            )
+            for place, scene in enumerate(scenes):
+                line = {"video": f"clip_{number}.mp4", "query": SENTENCES[scene]}
+                span = {"start_seconds": ends[place], "end_seconds": ends[place + 1]}
+                lines.append(line | span)
+    lines.append({"video": "gone.mp4", "query": "x", "start_seconds": 0, "end_seconds": 1})
+    (layout.root.parent / "moments.jsonl").write_text(
+        "".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8"
+    )
+    return layout.root
+
+
+CHOICES = Choices(steps=9, validation_share=0.34, save_every=2)
+
+
+@pytest.fixture(scope="module")
+def whole(index: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was never stopped; ``out``, ``out.work`` and what was told lie in the folder."""
+    folder = tmp_path_factory.mktemp("whole")
+    console = Console(width=200, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    annotations = index.parent / "moments.jsonl"
+    run_train_soonet(annotations, folder / "out", index, CHOICES, device="cpu", console=console)
+    (folder / "told.txt").write_text(console.export_text(), encoding="utf-8")
+    console.file.close()
+    return folder
+
+
+def test_the_localiser_is_one_of_its_index_and_of_no_other(index: Path, whole: Path) -> None:
+    localiser = load_localiser(str(whole / "out"))
+    assert localiser.grid == GRID
+    fits = {"fingerprint": localiser.model.config.encoder_fingerprint, "dim": 128}
+    chosen = choose_localiser(str(whole / "out"), **fits, sampling="uniform", fps=FPS)  # type: ignore[arg-type]
+    assert chosen is not None
+    with pytest.raises(LocaliserError, match="frames a second"):
+        choose_localiser(str(whole / "out"), **fits, sampling="uniform", fps=5.0)  # type: ignore[arg-type]
+
+
+def test_figures_are_told_beside_those_of_other_localisers(whole: Path) -> None:
+    told = (whole / "told.txt").read_text(encoding="utf-8")
+    assert "moments.jsonl that the index has not: 1, gone" in told
+    assert "12 sentences about 4 videos to train on, 6 about 2 held out" in told
+    for name in ("training-free", "bundled", "trained, edges of the curve"):
+        assert f" {name} " in told
+    values = json.loads((whole / "out" / "training.json").read_text(encoding="utf-8"))
+    free = values["held out"]["training-free"]
+    assert free["num_queries"] == 6
+    assert free["in_video"]["0.5"]["value"] == 1.0  # scenes of one picture, and a little noise
+    assert (whole / "out.work" / PICTURE_NAME).stat().st_size > 1000
+
+
+KILLED = """
+import os, signal, sys
+from math import inf
+from pathlib import Path
+from training.finetune_soonet import Choices, train_on_index
+from training.localiser_run import Run
+
+step = Run.step
+
+def stop(run):
+    if run.at.step == 7:  # saved after the 6th
+        os.kill(os.getpid(), signal.SIGKILL)
+    step(run)
+
+Run.step = stop
+index, annotations, out = map(Path, sys.argv[1:4])
+train_on_index(index, annotations, out, eval(sys.argv[4]), work=out.with_name("out.work"))
+"""
+
+
+def test_a_killed_run_goes_on_to_the_weights_of_one_never_stopped(
+    index: Path, whole: Path, tmp_path: Path
+) -> None:
+    annotations, out = index.parent / "moments.jsonl", tmp_path / "out"
+    command = [sys.executable, "-c", KILLED, str(index), str(annotations), str(out), repr(CHOICES)]
+    killed = subprocess.run(command, cwd=Path(__file__).parents[1], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    work = tmp_path / "out.work"
+    assert torch.load(work / STATE_NAME, weights_only=True)["at"]["step"] == 6
+    trained = train_on_index(index, annotations, out, replace(CHOICES, resume=True), work=work)
+    assert trained.steps == 9
+    for name in ("model.safetensors", "config.json"):
+        assert (out / name).read_bytes() == (whole / "out" / name).read_bytes()
+    states = [torch.load(f / STATE_NAME, weights_only=True) for f in (work, whole / "out.work")]
+    for name, weights in states[0]["model"].items():
+        assert torch.equal(weights, states[1]["model"][name])
+    assert (work / CSV_NAME).read_text() == (whole / "out.work" / CSV_NAME).read_text()
+
+
+def test_a_run_goes_on_with_its_own_data_and_choices_only(
+    index: Path, whole: Path, tmp_path: Path
+) -> None:
+    work, annotations = tmp_path / "work", index.parent / "moments.jsonl"
+    work.mkdir()
+    (work / STATE_NAME).write_bytes((whole / "out.work" / STATE_NAME).read_bytes())
+    other = replace(CHOICES, validation_share=0.2, resume=True)
+    with pytest.raises(ConfigError, match="another recipe, network or data"):
+        train_on_index(index, annotations, tmp_path / "out", other, work=work)
+
+
+def test_training_begins_with_the_weights_it_is_given(
+    index: Path, whole: Path, tmp_path: Path
+) -> None:
+    annotations, out = index.parent / "moments.jsonl", tmp_path / "out"
+    choices = Choices(
+        steps=1, learning_rate=1e-9, begin_with=str(whole / "out"), validation_share=0
+    )
+    train_on_index(index, annotations, out, choices, work=tmp_path / "work")
+    before, after = (load_localiser(str(each)).model for each in (whole / "out", out))
+    for name, weights in before.state_dict().items():
+        torch.testing.assert_close(weights, after.state_dict()[name], atol=1e-5, rtol=1e-3)
+
+
+def test_annotations_of_other_videos_are_refused(index: Path, tmp_path: Path) -> None:
+    annotations = tmp_path / "moments.jsonl"
+    line = {"video": "gone", "query": "x", "start_seconds": 0, "end_seconds": 1}
+    annotations.write_text(json.dumps(line), encoding="utf-8")
+    with pytest.raises(ConfigError, match="no sentence of"):
+        train_on_index(index, annotations, tmp_path / "out", Choices(), work=tmp_path / "work")
+    assert not (tmp_path / "out").exists()
