@@ -2,6 +2,7 @@
 # make ui     shows the demo library in a browser
 # make test   runs the tests
 # make check  formatting, lint, types, layers, tests: what CI runs
+# make eval   measures the bundled checkpoints on held-out films and fails where a figure fell behind the recorded one
 # make faults breaks every step of writing in every way
 # make bench  prints the figures of docs/benchmarks.md
 # make bench-vectors  prints recall, cost and memory of the vector index, against others from PyPI
@@ -14,7 +15,7 @@ READY  := $(VENV)/.ready
 # the gpu extra where an NVIDIA driver answers, else cpu; `make demo FAISS=cpu` decides by hand
 FAISS  ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 
-.PHONY: demo ui test faults check lint bench bench-vectors clean
+.PHONY: demo ui test eval faults check lint bench bench-vectors clean
 
 demo: $(READY)
 	$(BIN)/scanonce demo
@@ -29,6 +30,9 @@ test: $(READY)
 	# decord's native threads stay out of the process in which torch encodes from several threads, as in the indexer
 	$(BIN)/python -m pytest tests/test_indexer_decoders.py
 	$(BIN)/python -m pytest --ignore=tests/test_indexer_decoders.py
+
+eval: $(READY)
+	$(BIN)/python -m training.held_out
 
 faults: $(READY)
 	# every fault at every step of writing; `make test` tries a part of them

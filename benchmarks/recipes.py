@@ -47,7 +47,7 @@ from storage.clips import ClipGrid
 from storage.features import FeatureStore
 from storage.layout import IndexLayout
 from storage.records import Span
-from training.evaluate import Question, index_films, read_questions
+from training.held_out import Question, index_films, read_questions
 from training.metrics import Located, mean_tiou, recall_at
 from training.world import render_library
 

@@ -1,259 +1,355 @@
-"""The held-out figures of the whole pipeline: films rendered, decoded, indexed and searched.
+"""Answers become figures: a benchmark's own, and one protocol for all beside them.
 
-    python -m training.evaluate --films 40
+    annotations = read_annotations(Path("tvr_val_release.jsonl"), "tvr")
+    queries = as_queries(annotations)
+    answers = read_predictions(Path("predictions.jsonl"), queries)   # or ask_index(...).answers
+    evaluation = evaluate("tvr", queries, answers)
+    evaluation.figures["all"]["VCMR R@10 tIoU 0.5"]                  # Figure(value=.41, low=.37, high=.45)
+    evaluation.own["VCMR"]["all"]["R@10 tIoU 0.5"]                   # 41.0, as TVR prints it
 
-renders films of things in colours that training never drew, indexes the mp4 files as a user would, asks every query
-of their ground truth, and prints the table, a row for each way of finding moments: the clips as they are, the
-training-free localiser, the bundled SOONet. Queries that need time ("it starts to rain") are listed apart, and of
-those the ones that ask for a direction ("to the left").
+Library task, for every benchmark: VR (the right video), SVMR (the span, in the right video), VCMR (video and span), R@K
+at tIoU, NDCG, MRR; `training.metrics` says how each is counted. A query without an answer counts as a miss.
 """
 
 import json
-import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Any, Literal, TypeAlias
 
-import typer
-from rich.console import Console
-from rich.table import Table
+import numpy as np
 
-from indexer.pipeline import index_library
-from indexer.settings import IndexerSettings
-from models.encoder import BUNDLED_FOLDER, BUNDLED_NAME, load_encoder
-from models.localiser import choose_localiser
-from search.engine import SearchEngine
-from search.settings import SearchSettings
-from storage.layout import IndexLayout
-from storage.records import Span
-from storage.settings import StorageSettings
-from training.metrics import Located, bootstrap_interval, mean_tiou, recall_at
-from training.train_clip import held_out_top1
-from training.world import render_library
-
-LOCALISERS: tuple[Literal["clips", "training-free", "auto"], ...] = (
-    "clips",
-    "training-free",
-    "auto",
+from training.annotations import Query
+from training.answering import Speed
+from training.metrics import (
+    BothDirections,
+    Figure,
+    LibraryFigures,
+    LibraryRule,
+    QueryOutcome,
+    RetrievalFigures,
+    library_figures,
+    retrieval_figures,
+    score_query,
 )
-"""Settings of ``search.localiser`` that are compared."""
+from training.predictions import Answer, windows_record
+from training.qvhighlights import qvhighlights_figures
+from training.rows import jsonl_rows
 
-ABSENT_QUERIES = (
-    "a quarterly report on a desk",
-    "an elephant in a kitchen",
-    "people playing the violin",
-    "a plate of spaghetti",
-    "a doctor with a stethoscope",
-    "a knight fighting a dragon",
-    "a cup of coffee and a newspaper",
-    "a football match in a stadium",
-    "a woman typing on a laptop",
-    "a bicycle leaning against a wall",
-)
-"""Things that the rendered world does not have: the right answer is "no good match"."""
+ALL = "all"
+"""Name of the kind that every query is of."""
 
-
-Kind = Literal["need no time", "need time", "left or right"]
-KINDS: tuple[Kind, ...] = ("need no time", "need time", "left or right")
-TIOUS = (0.3, 0.5, 0.7)
+Task: TypeAlias = Literal["VCMR", "SVMR", "VR"]
+Percentages: TypeAlias = dict[str, float | None]
+"""Figures by name, in percent as papers print them; ranks as they are. None: there is no such number."""
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """A query with its one right answer."""
+class OwnRule:
+    """How a benchmark itself counts."""
 
-    text: str
-    truth: Located
-    needs_time: bool
+    source: str
+    """Where that is laid down."""
+    tasks: tuple[Task, ...] = ("SVMR",)
+    """SVMR: the video is given."""
+    counting: LibraryRule = field(default_factory=LibraryRule)
+    mean_tiou: bool = False
+    """It also prints mIoU, the mean tIoU of first answers."""
 
-    @property
-    def kinds(self) -> tuple[Kind, ...]:
-        """What it asks for, the wider kind first."""
-        if not self.needs_time:
-            return ("need no time",)
-        asks_direction = not {"left", "right"}.isdisjoint(self.text.split())
-        return ("need time", "left or right") if asks_direction else ("need time",)
+
+OWN_RULES: dict[str, OwnRule] = {
+    "mad": OwnRule(
+        "SOONet's evaluation, arXiv 2303.08345; MAD's own VLG-Net differs only in the last 1e-9 of tIoU",
+        counting=LibraryRule(cutoffs=(1, 5, 10, 50, 100), tious=(0.1, 0.3, 0.5), overlap="hull"),
+    ),
+    "ego4d": OwnRule(
+        "evaluate_ego4d_nlq.py of github.com/EGO4D/episodic-memory: more than the threshold",
+        counting=LibraryRule(cutoffs=(1, 5), tious=(0.3, 0.5), strict=True),
+        mean_tiou=True,
+    ),
+    "charades": OwnRule(
+        "TALL, arXiv 1705.02101, and its main.py: the threshold is enough",
+        counting=LibraryRule(cutoffs=(1, 5), tious=(0.5, 0.7)),
+        mean_tiou=True,
+    ),
+    "activitynet": OwnRule(
+        "2D-TAN, arXiv 1912.03590: more than the threshold",
+        counting=LibraryRule(cutoffs=(1, 5), tious=(0.3, 0.5, 0.7), strict=True),
+        mean_tiou=True,
+    ),
+    "didemo": OwnRule(
+        "TVR's standalone_eval (github.com/jayleicn/TVRetrieval): 2 annotators must agree",
+        tasks=("VCMR", "SVMR", "VR"),
+        counting=LibraryRule(cutoffs=(1, 5, 10, 100), tious=(0.5, 0.7), agreeing=2),
+    ),
+    "tvr": OwnRule(
+        "standalone_eval of github.com/jayleicn/TVRetrieval, arXiv 2001.09099",
+        tasks=("VCMR", "SVMR", "VR"),
+        counting=LibraryRule(cutoffs=(1, 5, 10, 100), tious=(0.5, 0.7)),
+    ),
+}
+"""Of the benchmarks of moments. Two have figures of another kind: MSR-VTT's are those of retrieval in both directions
+(`training.metrics.both_directions`), QVHighlights' those of its own evaluator (`training.qvhighlights`)."""
+
+RETRIEVAL_SOURCE = (
+    "retrieval in both directions, ties by the pessimistic rank (CLIP4Clip, arXiv 2104.08860)"
+)
+QVHIGHLIGHTS_SOURCE = "the evaluator of QVHighlights, arXiv 2107.09609"
 
 
 @dataclass(frozen=True, slots=True)
-class LibraryScore:
-    """Figures of one kind of queries; all in [0, 1]."""
+class Evaluation:
+    """Everything that is said of some answers."""
 
-    num_queries: int
-    film_r1: float
-    r1: dict[float, float]
-    """Recall at rank 1 by tIoU threshold."""
-    r5: dict[float, float]
-    """Recall at rank 5 likewise."""
-    r10: float
-    """Recall at rank 10, tIoU 0.5."""
-    mean_tiou: float
-    r1_interval: tuple[float, float]
-    """95 % bootstrap interval of recall at rank 1, tIoU 0.5."""
-
-
-def read_questions(ground_truth: Path) -> list[Question]:
-    """The queries of a rendered library, from its ``ground_truth.jsonl``."""
-    questions = []
-    for line in ground_truth.read_text(encoding="utf-8").splitlines():
-        values = json.loads(line)
-        span = Span(values["start_seconds"], values["end_seconds"])
-        questions.append(
-            Question(values["query"], Located(values["path"], span), values["needs_time"])
-        )
-    return questions
-
-
-def index_films(
-    films: Path, index_dir: Path, *, sampling: Literal["uniform", "keyframes"] = "uniform"
-) -> None:
-    """Indexes rendered films with the bundled encoder and localiser, by the pipeline users have."""
-    encoder, settings = (
-        load_encoder(BUNDLED_NAME, towers="vision"),
-        IndexerSettings(sampling=sampling),
-    )
-    report = index_library(
-        [films],
-        layout=IndexLayout(index_dir),
-        encoder=encoder,
-        settings=settings,
-        storage=StorageSettings(),
-        localiser=choose_localiser(
-            "auto",
-            fingerprint=encoder.fingerprint,
-            dim=encoder.dim,
-            sampling=sampling,
-            fps=settings.sample_fps,
-        ),
-    )
-    if report.problems:
-        raise RuntimeError(f"rendered films must index without a problem: {report.problems}")
+    benchmark: str
+    num_queries: dict[str, int]
+    """By kind, `ALL` first: so many were evaluated."""
+    num_unanswered: int
+    """Of all: they count as misses."""
+    figures: dict[str, dict[str, Figure]]
+    """By kind and name, such as "VR R@1" and "VCMR R@10 tIoU 0.5"; in [0, 1]. Names that the answers say nothing of
+    are not there."""
+    median_ranks: dict[str, dict[str, float | None]]
+    """Of the first hit, by kind and name; None where half of the queries or more have none."""
+    own: dict[str, dict[str, Percentages]]
+    """The benchmark's own figures by task, kind and name; empty where it has none, or they cannot be told."""
+    own_source: str = ""
+    official: dict[str, Any] = field(default_factory=dict)
+    """QVHighlights: all figures of its evaluator, with its names."""
+    missing: tuple[str, ...] = ()
+    """Names of videos that were not there; their queries are not evaluated."""
+    num_left_out: int = 0
+    """Queries that were not evaluated because their video was not there."""
+    retrieval: BothDirections | None = None
+    """Of sentences about whole videos by their pooled frames."""
+    speed: Speed | None = None
 
 
-def ask(engine: SearchEngine, texts: Sequence[str]) -> list[list[Located]]:
-    """The ten first answers to each text, by file name."""
-    return [
-        [Located(moment.path.name, moment.span) for moment in result.moments]
-        for result in engine.search_many(texts, top=10)
-    ]
+def evaluate(
+    benchmark: str,
+    queries: Sequence[Query],
+    answers: Mapping[str, Answer],
+    *,
+    num_left_out: int = 0,
+    missing: Iterable[str] = (),
+    retrieval: BothDirections | None = None,
+    speed: Speed | None = None,
+    annotation_file: Path | None = None,
+) -> Evaluation:
+    """The figures of some answers.
 
+    Args:
+        benchmark: decides about its own figures.
+        queries: all that count; at least one.
+        answers: by id of the query; ids of no query are left alone.
+        num_left_out, missing, retrieval, speed: handed on.
+        annotation_file: of QVHighlights, whose own figures need what it says of highlights.
 
-def score(predictions: list[list[Located]], truths: list[Located]) -> LibraryScore:
-    """The figures of some queries."""
-    hits = [
-        recall_at(1, 0.5, [row], [truth]) for row, truth in zip(predictions, truths, strict=True)
-    ]
-    return LibraryScore(
-        num_queries=len(truths),
-        film_r1=recall_at(1, 0.0, predictions, truths),
-        r1={tiou: recall_at(1, tiou, predictions, truths) for tiou in TIOUS},
-        r5={tiou: recall_at(5, tiou, predictions, truths) for tiou in TIOUS},
-        r10=recall_at(10, 0.5, predictions, truths),
-        mean_tiou=mean_tiou(predictions, truths),
-        r1_interval=bootstrap_interval(hits),
-    )
-
-
-def evaluate_library(
-    index_dir: Path, questions: list[Question], settings: SearchSettings | None = None
-) -> dict[Kind, LibraryScore]:
-    """Figures of an indexed library by kind of query; kinds without a query are left out.
-
-    The engine's cut-off is switched off for these: they measure finding, `refusals` measures refusing.
+    Raises:
+        ValueError: there are no queries.
     """
-    base = settings or SearchSettings()
-    with SearchEngine.open(index_dir, settings=base.model_copy(update={"cutoff": 0.0})) as engine:
-        predictions = ask(engine, [question.text for question in questions])
-    scores: dict[Kind, LibraryScore] = {}
-    for kind in KINDS:
-        rows = [k for k, question in enumerate(questions) if kind in question.kinds]
-        if rows:
-            scores[kind] = score([predictions[k] for k in rows], [questions[k].truth for k in rows])
-    return scores
-
-
-def refusals(
-    index_dir: Path, texts: Sequence[str], settings: SearchSettings | None = None
-) -> float:
-    """Share of queries answered with "no good match"."""
-    with SearchEngine.open(index_dir, settings=settings) as engine:
-        results = engine.search_many(texts)
-    return sum(result.no_good_match for result in results) / len(results)
-
-
-def main(
-    films: Annotated[int, typer.Option(min=1, help="Held-out films to render.")] = 40,
-    seed: Annotated[int, typer.Option(help="Of the films.")] = 1,
-    pictures: Annotated[int, typer.Option(help="Held-out pictures for caption -> frame.")] = 400,
-    keyframes: Annotated[
-        bool, typer.Option("--keyframes", help="Also index by key frames.")
-    ] = False,
-    keep: Annotated[Path | None, typer.Option(help="Folder for films and index; reused.")] = None,
-) -> None:
-    """Print the held-out figures of the bundled checkpoint and the whole pipeline."""
-    console = Console(width=160)
-    top1 = held_out_top1(BUNDLED_FOLDER, num_pictures=pictures, seed=seed)
-    console.print(
-        f"caption -> frame, exact attributes, top 1 of {pictures} held-out pictures: {top1:.3f}"
+    rule = LibraryRule(agreeing=_agreeing(benchmark))
+    pairs = [(query, answers.get(query.id, Answer())) for query in queries]
+    outcomes = [(query, _outcome(query, answer, rule)) for query, answer in pairs]
+    asked = _Asked.of(queries, answers)
+    kinds = _kinds(queries)
+    figures: dict[str, dict[str, Figure]] = {}
+    medians: dict[str, dict[str, float | None]] = {}
+    for kind in kinds:
+        of_kind = [each for each in outcomes if kind == ALL or kind in each[0].kinds]
+        figures[kind], medians[kind] = _kind_figures(of_kind, rule, asked)
+    official: dict[str, Any] = {}
+    if benchmark == "qvhighlights" and annotation_file is not None:
+        official = _qvhighlights(pairs, annotation_file)
+        own, source = {"brief": {ALL: official["brief"]}}, QVHIGHLIGHTS_SOURCE
+    else:
+        own, source = _own_figures(benchmark, pairs, asked, retrieval)
+    return Evaluation(
+        benchmark=benchmark,
+        num_queries=kinds,
+        num_unanswered=sum(not outcome.answered for _, outcome in outcomes),
+        figures=figures,
+        median_ranks=medians,
+        own=own,
+        own_source=source,
+        official=official,
+        missing=tuple(missing),
+        num_left_out=num_left_out,
+        retrieval=retrieval,
+        speed=speed,
     )
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = keep or Path(scratch)
-        truth = folder / "films" / "ground_truth.jsonl"
-        if not truth.exists():
-            render_library(folder / "films", seed=seed, num_films=films, held_out=True)
-        questions = read_questions(truth)
-        modes: list[Literal["uniform", "keyframes"]] = (
-            ["uniform", "keyframes"] if keyframes else ["uniform"]
-        )
-        for sampling in modes:
-            index_dir = folder / f"index-{sampling}"
-            index_films(folder / "films", index_dir, sampling=sampling)
-            table = _table(sampling)
-            for localiser in LOCALISERS:
-                settings = SearchSettings(localiser=localiser)
-                with SearchEngine.open(index_dir, settings=settings) as engine:
-                    name = engine.localiser.name
-                if localiser == "auto" and name == "training-free":
-                    continue  # no trained localiser fits this sampling
-                _add_rows(table, name, evaluate_library(index_dir, questions, settings))
-            console.print(table)
-        index_dir = folder / "index-uniform"
-        present = [question.text for question in questions if not question.needs_time]
-        timely = [question.text for question in questions if question.needs_time]
-        console.print(
-            f'"no good match" for {refusals(index_dir, present):.1%} of {len(present)} queries that have an answer, '
-            f"for {refusals(index_dir, timely):.1%} of {len(timely)} that have one and need time, "
-            f"for {refusals(index_dir, ABSENT_QUERIES):.0%} of {len(ABSENT_QUERIES)} that have none"
-        )
 
 
-def _table(sampling: str) -> Table:
-    table = Table(title=f"sentence -> (film, span), {sampling}", box=None)
-    figures = [f"R@{rank} {tiou:g}".replace("0.", ".") for rank in (1, 5) for tiou in TIOUS]
-    figures[1] += " (95 %)"
-    for column in ("queries", "moments by"):
-        table.add_column(column)
-    for column in ("n", "film R@1", *figures, "R@10 .5", "mIoU"):
-        table.add_column(column, justify="right")
-    return table
+def as_json(evaluation: Evaluation) -> dict[str, Any]:
+    """What a JSON file holds of an evaluation; docs/evaluation.md has the schema."""
+    content: dict[str, Any] = _finite(asdict(evaluation))
+    return content
 
 
-def _add_rows(table: Table, name: str, scores: dict[Kind, LibraryScore]) -> None:
-    for kind, figures in scores.items():
-        low, high = figures.r1_interval
-        cells = [f"{value:.3f}" for value in (*figures.r1.values(), *figures.r5.values())]
-        cells[1] += f" ({low:.2f}-{high:.2f})"
-        table.add_row(
-            kind,
-            name,
-            str(figures.num_queries),
-            f"{figures.film_r1:.3f}",
-            *cells,
-            f"{figures.r10:.3f}",
-            f"{figures.mean_tiou:.3f}",
-        )
+# ---------------------------------------------------------------- the library task
 
 
-if __name__ == "__main__":
-    typer.run(main)
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the answers can tell."""
+
+    library: bool
+    """The whole library was asked."""
+    spans: bool
+    """Some queries are about parts of videos."""
+
+    @classmethod
+    def of(cls, queries: Sequence[Query], answers: Mapping[str, Answer]) -> "_Asked":
+        library = any(answer.library is not None for answer in answers.values())
+        return cls(library, any(query.has_spans for query in queries))
+
+
+def _kinds(queries: Sequence[Query]) -> dict[str, int]:
+    """How many queries there are of each kind, all first, then by name."""
+    if not queries:
+        raise ValueError("an evaluation needs at least one query; got none")
+    counts: dict[str, int] = {}
+    for query in queries:
+        for kind in query.kinds:
+            counts[kind] = counts.get(kind, 0) + 1
+    return {ALL: len(queries)} | dict(sorted(counts.items()))
+
+
+def _agreeing(benchmark: str) -> int:
+    own = OWN_RULES.get(benchmark)
+    return own.counting.agreeing if own else 1
+
+
+def _outcome(query: Query, answer: Answer, rule: LibraryRule) -> QueryOutcome:
+    """What an answer comes to; with the video given, by what was answered then."""
+    outcome = score_query(answer.library or (), query.right, rule)
+    if answer.in_video is None:
+        return outcome
+    given = score_query(answer.in_video, query.right, rule)
+    return replace(
+        outcome,
+        answered=outcome.answered or given.answered,
+        svmr_ranks=given.svmr_ranks,
+        svmr_tiou=given.svmr_tiou,
+    )
+
+
+def _kind_figures(
+    outcomes: Sequence[tuple[Query, QueryOutcome]], rule: LibraryRule, asked: _Asked
+) -> tuple[dict[str, Figure], dict[str, float | None]]:
+    figures: dict[str, Figure] = {}
+    medians: dict[str, float | None] = {}
+    if asked.library:
+        ranks = np.array([outcome.video_rank for _, outcome in outcomes])
+        videos = retrieval_figures(ranks, cutoffs=rule.cutoffs)
+        figures |= {f"VR R@{cutoff}": figure for cutoff, figure in videos.recall.items()}
+        figures["VR MRR"] = videos.reciprocal_rank
+        medians["VR"] = videos.median_rank
+    about_parts = [outcome for query, outcome in outcomes if query.has_spans]
+    if not about_parts:
+        return figures, medians
+    moments = library_figures(about_parts, rule)
+    figures |= _recalls("SVMR", moments.svmr) | {"SVMR mIoU": moments.svmr_mean_tiou}
+    if asked.library:
+        figures |= _recalls("VCMR", moments.vcmr) | {"VCMR mIoU": moments.vcmr_mean_tiou}
+        figures |= {f"MRR tIoU {tiou:g}": figure for tiou, figure in moments.mrr.items()}
+        medians |= {f"VCMR tIoU {tiou:g}": rank for tiou, rank in moments.median_rank.items()}
+        if (
+            rule.agreeing == 1
+        ):  # else the spans are opinions on one moment, not several to be listed
+            figures |= {
+                f"NDCG@{depth} tIoU {tiou:g}": figure
+                for tiou, by_depth in moments.ndcg.items()
+                for depth, figure in by_depth.items()
+            }
+    return figures, medians
+
+
+def _recalls(task: Task, by_tiou: Mapping[float, Mapping[int, Figure]]) -> dict[str, Figure]:
+    return {
+        f"{task} R@{cutoff} tIoU {tiou:g}": figure
+        for tiou, by_cutoff in by_tiou.items()
+        for cutoff, figure in by_cutoff.items()
+    }
+
+
+# ---------------------------------------------------------------- a benchmark's own figures
+
+
+def _own_figures(
+    benchmark: str,
+    pairs: Sequence[tuple[Query, Answer]],
+    asked: _Asked,
+    retrieval: BothDirections | None,
+) -> tuple[dict[str, dict[str, Percentages]], str]:
+    if benchmark == "msrvtt" and retrieval is not None:
+        directions = {
+            "text to video": {ALL: _retrieval_percentages(retrieval.text_to_video)},
+            "video to text": {ALL: _retrieval_percentages(retrieval.video_to_text)},
+        }
+        return directions, f"{RETRIEVAL_SOURCE}; videos by their pooled frames"
+    if benchmark == "msrvtt" and asked.library:
+        ranks = [_outcome(query, answer, LibraryRule()).video_rank for query, answer in pairs]
+        by_list = _retrieval_percentages(retrieval_figures(np.array(ranks)))
+        return {"text to video": {ALL: by_list}}, RETRIEVAL_SOURCE
+    if benchmark not in OWN_RULES:
+        return {}, ""
+    rule = OWN_RULES[benchmark]
+    tasks = [task for task in rule.tasks if asked.library or task == "SVMR"]
+    outcomes = [(query, _outcome(query, answer, rule.counting)) for query, answer in pairs]
+    own: dict[str, dict[str, Percentages]] = {task: {} for task in tasks}
+    for kind in _kinds([query for query, _ in pairs]):
+        of_kind = [outcome for query, outcome in outcomes if kind == ALL or kind in query.kinds]
+        counted = library_figures(of_kind, rule.counting)
+        for task in tasks:
+            own[task][kind] = _task_percentages(task, counted, rule)
+    return own, rule.source
+
+
+def _task_percentages(task: Task, counted: LibraryFigures, rule: OwnRule) -> Percentages:
+    if task == "VR":
+        return {f"R@{cutoff}": 100 * figure.value for cutoff, figure in counted.vr.items()}
+    by_tiou = counted.svmr if task == "SVMR" else counted.vcmr
+    percentages: Percentages = {
+        f"R@{cutoff} tIoU {tiou:g}": 100 * figure.value
+        for tiou, by_cutoff in by_tiou.items()
+        for cutoff, figure in by_cutoff.items()
+    }
+    if rule.mean_tiou:
+        percentages["mIoU"] = 100 * counted.svmr_mean_tiou.value
+    return percentages
+
+
+def _retrieval_percentages(figures: RetrievalFigures) -> Percentages:
+    recalls = {f"R@{cutoff}": 100 * figure.value for cutoff, figure in figures.recall.items()}
+    return {**recalls, "MdR": figures.median_rank, "MnR": figures.mean_rank}
+
+
+def _qvhighlights(pairs: Sequence[tuple[Query, Answer]], annotation_file: Path) -> dict[str, Any]:
+    """All official figures, of the queries that are evaluated."""
+    answers = {query.id: answer for query, answer in pairs}
+    annotations = [row for _, row in jsonl_rows(annotation_file) if str(row["qid"]) in answers]
+    # queries that one answer scores highlights for are scored for all, by zeros where it is missing
+    with_saliency = any(answer.saliency for answer in answers.values())
+    records = []
+    for row in annotations:
+        record = windows_record(row["qid"], answers[str(row["qid"])])
+        if not with_saliency:
+            del record["pred_saliency_scores"]
+        records.append(record)
+    return qvhighlights_figures(records, annotations)
+
+
+def _finite(value: Any) -> Any:
+    """What JSON knows: keys are text, and what is infinite or no number is null."""
+    if isinstance(value, Mapping):
+        return {str(key): _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def json_text(evaluation: Evaluation) -> str:
+    """`as_json` as the text of a file."""
+    return json.dumps(as_json(evaluation), indent=2, ensure_ascii=False) + "\n"

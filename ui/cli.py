@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from storage.errors import ScanonceError
+from training.finetune_recipe import HeadName, Precision, Recipe
 
 if TYPE_CHECKING:
     from search.engine import SearchResult
@@ -316,6 +317,29 @@ def localise(
 
 
 @app.command()
+def convert(
+    source: Annotated[
+        Path, typer.Argument(help="Published checkpoint (a file), or an encoder (a folder).")
+    ],
+    out: Annotated[Path, typer.Argument(help="What to write: a folder, or a file.")],
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            help="Hub id, or folder with the tokenizer.json of a CLIP.",
+            show_default="openai/clip-vit-base-patch32",
+        ),
+    ] = None,
+    max_frames: Annotated[
+        int, typer.Option(min=1, help="Frames of a clip the head was trained on.")
+    ] = 12,
+) -> None:
+    """Convert a published CLIP4Clip checkpoint into an encoder, or an encoder into one."""
+    from ui.converting import run_convert
+
+    run_convert(source, out, tokenizer=tokenizer, max_frames=max_frames)
+
+
+@app.command()
 def tune(
     index_dir: IndexOption = None,
     target_recall: Annotated[
@@ -326,7 +350,7 @@ def tune(
         Path | None,
         typer.Option(
             help="File with sentences as people ask them, one a line.",
-            show_default="128 of every day",
+            show_default="512 of every day",
         ),
     ] = None,
     config: ConfigOption = None,
@@ -474,6 +498,206 @@ def show_ui(
     serve(index, host=host, port=port, token=token, open_browser=browser, config=config)
 
 
+train = typer.Typer(
+    no_args_is_help=True,
+    help="Train on videos of your own.",
+    rich_markup_mode="rich",
+)
+app.add_typer(train, name="train")
+
+
+@train.command("clip")
+def train_clip(
+    captions: Annotated[
+        Path, typer.Argument(help="Captions: .csv, .jsonl, or the file of a benchmark.")
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder for the checkpoint.")],
+    videos: Annotated[
+        Path | None,
+        typer.Option(help="Folder the videos lie in.", show_default="that of the captions"),
+    ] = None,
+    benchmark: Annotated[
+        str, typer.Option(help='Whose file the captions are; "scanonce": your own.')
+    ] = "scanonce",
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            help='To start from: hub id, local folder, or "bundled".',
+            show_default="as in config.toml",
+        ),
+    ] = None,
+    head: Annotated[
+        HeadName, typer.Option(help="What makes a vector of the frames; tight only re-ranks.")
+    ] = Recipe.head,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the clips.")] = Recipe.epochs,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Clips that a process embeds at once.")
+    ] = Recipe.batch,
+    accumulate: Annotated[
+        int, typer.Option(min=1, help="So many times more clips compared, in the same memory.")
+    ] = Recipe.accumulate,
+    lr: Annotated[float, typer.Option(min=0, help="Learning rate of the head.")] = Recipe.lr,
+    encoder_lr: Annotated[
+        float, typer.Option(min=0, help="Learning rate of the encoder; 0 leaves it as it is.")
+    ] = Recipe.encoder_lr,
+    freeze_layers: Annotated[
+        int, typer.Option(min=0, help="First blocks of both towers that stay as they are.")
+    ] = Recipe.freeze_layers,
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="Less memory, more time.")
+    ] = False,
+    precision: Annotated[
+        Precision,
+        typer.Option(help="Of the encoder's arithmetic; auto: bfloat16 where it is quick."),
+    ] = Recipe.precision,
+    max_frames: Annotated[
+        int, typer.Option(min=1, help="Frames of a clip at most, one a second.")
+    ] = Recipe.max_frames,
+    augment: Annotated[
+        bool, typer.Option(help="Shift frames and change their light a little.")
+    ] = Recipe.augment,
+    validation: Annotated[
+        Path | None,
+        typer.Option(help="Captions to validate on.", show_default="a share of the videos"),
+    ] = None,
+    validation_share: Annotated[
+        float, typer.Option(min=0, max=0.9, help="Of the videos, held out; 0: none.")
+    ] = Recipe.validation_share,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything.")] = Recipe.seed,
+    work: Annotated[
+        Path | None,
+        typer.Option(help="Folder for frames and the state of the run.", show_default="OUT.work"),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run that was stopped.")
+    ] = False,
+    minutes_cap: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="End after so many minutes.", show_default="no end"),
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Fine-tune an encoder on videos with captions, as CLIP4Clip does; `torchrun` spreads it over GPUs."""
+    recipe = Recipe(
+        head=head,
+        max_frames=max_frames,
+        epochs=epochs,
+        batch=batch,
+        accumulate=accumulate,
+        lr=lr,
+        encoder_lr=encoder_lr,
+        freeze_layers=freeze_layers,
+        checkpointing=checkpointing,
+        precision=precision,
+        augment=augment,
+        seed=seed,
+        validation_share=validation_share,
+    )
+    from ui.config import read_config
+    from ui.training import run_train_clip
+
+    models = read_config(config).models
+    run_train_clip(
+        captions,
+        out,
+        recipe,
+        encoder=encoder or models.encoder,
+        videos=videos,
+        benchmark=benchmark,
+        validation=validation,
+        work=work,
+        resume=resume,
+        minutes_cap=minutes_cap,
+        device=models.device,
+    )
+
+
+@train.command("soonet")
+def train_soonet(
+    annotations: Annotated[
+        Path, typer.Argument(help="Sentences and their moments: .jsonl, .csv, or of a benchmark.")
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder for the localiser.")],
+    index_dir: IndexOption = None,
+    benchmark: Annotated[
+        str, typer.Option(help='Whose file the annotations are; "scanonce": your own.')
+    ] = "scanonce",
+    validation: Annotated[
+        Path | None,
+        typer.Option(help="Annotations to validate on.", show_default="a share of the videos"),
+    ] = None,
+    validation_share: Annotated[
+        float, typer.Option(min=0, max=0.9, help="Of the videos, held out; 0: none.")
+    ] = 0.1,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Passes over the sentences.", show_default="20, 1,500 steps at least"
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Instead of epochs.", show_default="as epochs say")
+    ] = None,
+    libraries_per_step: Annotated[
+        int | None,
+        typer.Option(min=1, help="Small libraries that make a step.", show_default="one a process"),
+    ] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(min=1e-9, help="Highest learning rate.", show_default="by the width"),
+    ] = None,
+    begin_with: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help='Localiser to go on from: "bundled", a folder, or a published .pth file.',
+            show_default="new weights",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything.")] = 0,
+    device: Annotated[str, typer.Option(help='"auto", "cpu", "cuda" or "cuda:N".')] = "auto",
+    work: Annotated[
+        Path | None,
+        typer.Option(help="Folder for curves and the state of the run.", show_default="OUT.work"),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run that was stopped.")
+    ] = False,
+    minutes_cap: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="End after so many minutes.", show_default="no end"),
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Train a localiser on an index and annotated moments, from what is stored: no video is decoded."""
+    from training.finetune_soonet import Choices
+    from ui.config import read_config
+    from ui.training_soonet import run_train_soonet
+
+    settings = read_config(config)
+    run_train_soonet(
+        annotations,
+        out,
+        settings.index_path(index_dir),
+        Choices(
+            benchmark=benchmark,
+            validation=validation,
+            validation_share=validation_share,
+            epochs=epochs,
+            steps=steps,
+            libraries_per_step=libraries_per_step,
+            learning_rate=lr,
+            seed=seed,
+            begin_with=begin_with,
+            resume=resume,
+            minutes_cap=float("inf") if minutes_cap is None else minutes_cap,
+        ),
+        work=work,
+        device=device,
+        models=settings.models,
+    )
+
+
 @app.command()
 def doctor(as_json: JsonOption = False, config: ConfigOption = None) -> None:
     """Check this installation: packages, devices, weights, decoders, and a small run of everything."""
@@ -487,6 +711,58 @@ def doctor(as_json: JsonOption = False, config: ConfigOption = None) -> None:
         show_findings(findings)
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
+
+
+@app.command("eval")
+def evaluate(
+    benchmark: Annotated[
+        str,
+        typer.Option(
+            help="msrvtt, qvhighlights, charades, tvr, mad, ego4d, activitynet, didemo; scanonce: a file of your own."
+        ),
+    ],
+    annotations: Annotated[
+        Path,
+        typer.Option(help="Sentences with their right answers, as the benchmark publishes them."),
+    ],
+    predictions: Annotated[
+        Path | None, typer.Option(help="Evaluate the answers in this file, not an index.")
+    ] = None,
+    index_dir: IndexOption = None,
+    videos: Annotated[
+        Path | None,
+        typer.Option(help="With --predictions: only sentences about videos in this folder."),
+    ] = None,
+    json_out: Annotated[
+        Path | None, typer.Option("--json", help="Write all figures to this file.")
+    ] = None,
+    write_predictions: Annotated[
+        Path | None, typer.Option(help="Write the answers of the index to this file.")
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Measure how well sentences find their moments: a benchmark's own figures and the library task."""
+    if predictions is not None and (index_dir is not None or write_predictions is not None):
+        raise typer.BadParameter(
+            "--predictions holds the answers: leave out --index and --write-predictions"
+        )
+    if videos is not None and predictions is None:
+        raise typer.BadParameter("--videos goes with --predictions: an index knows its videos")
+    from ui.config import read_config
+    from ui.evaluating import run_eval
+
+    settings = read_config(config)
+    run_eval(
+        benchmark,
+        annotations,
+        index_dir=settings.index_path(index_dir),
+        predictions=predictions,
+        videos=videos,
+        json_out=json_out,
+        predictions_out=write_predictions,
+        settings=settings.search,
+        models=settings.models,
+    )
 
 
 @app.command()

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from models.encoder import BUNDLED_NAME
 from search.engine import SearchEngine
-from training.evaluate import Question, read_questions
+from training.held_out import Question, read_questions
 from training.world import render_library
 from ui.config import Config
 from ui.indexing import run_index
