@@ -67,6 +67,7 @@ from storage.entries import (
 )
 from storage.errors import IndexDirectoryError
 from storage.labels import folded, normal_label
+from storage.layout import index_root
 from storage.records import Video, VideoInfo, VideoState
 from storage.tables import (
     ChangeRow,
@@ -784,10 +785,10 @@ class Catalog:
         if revision == SCHEMA_REVISION:
             return
         if self._read_only:
-            folder = self.path.parent
+            root = index_root(self.path.parent)
             raise IndexDirectoryError(
-                f"the index at {folder} is of an older version or unfinished: "
-                f"run `scanonce index PATH --index {folder}` once to bring it up to date"
+                f"the index at {root} is of an older version or unfinished: "
+                f"run `scanonce index [PATH] --index {root}` once to bring it up to date"
             )
         with (
             self._writing() as connection

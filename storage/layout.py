@@ -111,6 +111,12 @@ class IndexLayout:
         return self.folder / "head"
 
 
+def index_root(folder: Path) -> Path:
+    """The index directory whose contents lie in a folder: itself, or after a switch its parent."""
+    is_data = folder.name.startswith(_DATA) and (folder.parent / _CURRENT).exists()
+    return folder.parent if is_data else folder
+
+
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """What an index was made with."""

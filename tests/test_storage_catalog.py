@@ -1,6 +1,7 @@
 """The catalogue: opening, recording, forgetting, and what callers see of errors."""
 
 import logging
+import re
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -175,6 +176,16 @@ def test_an_unfinished_catalogue_is_no_index_to_search(place: Path) -> None:
     place.touch()
     with pytest.raises(IndexDirectoryError, match="unfinished: run `scanonce index"):
         Catalog.open(place, read_only=True)
+
+
+def test_after_a_switch_the_index_directory_is_named_not_the_folder_of_its_data(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "current").write_text("data-3")
+    (tmp_path / "data-3").mkdir()
+    (tmp_path / "data-3" / "catalog.sqlite").touch()
+    with pytest.raises(IndexDirectoryError, match=f"--index {re.escape(str(tmp_path))}` once"):
+        Catalog.open(tmp_path / "data-3" / "catalog.sqlite", read_only=True)
 
 
 def test_a_read_only_catalogue_cannot_be_written(place: Path, catalog: Catalog) -> None:
