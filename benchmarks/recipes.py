@@ -48,11 +48,13 @@ from storage.features import FeatureStore
 from storage.layout import IndexLayout
 from storage.records import Span
 from training.held_out import Question, index_films, read_questions
-from training.metrics import Located, mean_tiou, recall_at
+from training.metrics import LibraryRule, Located, library_figures, score_query
 from training.world import render_library
 
 Floats: TypeAlias = NDArray[np.float64]
 """A curve ``[num_frames]``, spans ``[num_spans, 2]`` in seconds, or points in seconds."""
+
+_RULE = LibraryRule(cutoffs=(1, 5), depths=(5,), tious=(0.3, 0.5, 0.7))
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,19 +418,19 @@ def results_table(
 ) -> Table:
     """Figures of the questions of one kind."""
     rows = [k for k, question in enumerate(questions) if question.needs_time == needs_time]
-    truths = [questions[k].truth for k in rows]
     table = Table(title=f"{title}, n = {len(rows)}", box=None)
     table.add_column("recipe")
     columns = ("R@1 .3", "R@1 .5", "R@1 .7", "R@5 .5", "mIoU", "ms/h once", "ms/h a query")
     for column in columns:
         table.add_column(column, justify="right")
     for name, outcome in outcomes.items():
-        spans = [outcome.spans[k] for k in rows]
-        figures = [recall_at(1, tiou, spans, truths) for tiou in (0.3, 0.5, 0.7)]
-        figures += [recall_at(5, 0.5, spans, truths), mean_tiou(spans, truths)]
+        scored = [score_query(outcome.spans[k], [questions[k].truth], _RULE) for k in rows]
+        counted = library_figures(scored, _RULE)
+        figures = [counted.svmr[tiou][1] for tiou in _RULE.tious]
+        figures += [counted.svmr[0.5][5], counted.svmr_mean_tiou]
         table.add_row(
             name,
-            *(f"{figure:.3f}" for figure in figures),
+            *(f"{figure.value:.3f}" for figure in figures),
             f"{outcome.prepare_ms:.0f}",
             f"{outcome.locate_ms:.0f}",
         )

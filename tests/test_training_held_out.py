@@ -18,7 +18,6 @@ from training.held_out import (
     FULL,
     SMALL,
     Kind,
-    LibraryScore,
     Measured,
     Question,
     evaluate_library,
@@ -31,12 +30,13 @@ from training.held_out import (
     shortfalls,
     with_width,
 )
-from training.metrics import Figure
+from training.intervals import Figure
+from training.metrics import LibraryFigures
 from training.world import render_library
 from ui.evaluating import run_eval
 
 LocaliserName: TypeAlias = Literal["training-free", "clips"]
-Scores: TypeAlias = dict[Kind, LibraryScore]
+Figures: TypeAlias = dict[Kind, LibraryFigures]
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +57,14 @@ def measured(library: tuple[Path, list[Question]]) -> Measured:
 
 
 @pytest.fixture(scope="module")
-def scores(library: tuple[Path, list[Question]]) -> Callable[[LocaliserName], Scores]:
-    """Scores by kind of query with a localiser, worked out once."""
+def figures_with(library: tuple[Path, list[Question]]) -> Callable[[LocaliserName], Figures]:
+    """Figures by kind of query with a localiser, worked out once."""
 
     @cache
-    def score(localiser: LocaliserName) -> Scores:
+    def figures(localiser: LocaliserName) -> Figures:
         return evaluate_library(*library, SearchSettings(localiser=localiser))
 
-    return score
+    return figures
 
 
 def test_no_figure_falls_below_the_recorded_one_by_more_than_its_interval(
@@ -84,18 +84,22 @@ def test_sentences_find_their_film_and_span(measured: Measured) -> None:
 
 
 def test_what_happens_is_found_by_the_trained_localiser_where_frames_alone_cannot_tell(
-    measured: Measured, scores: Callable[[LocaliserName], Scores]
+    measured: Measured, figures_with: Callable[[LocaliserName], Figures]
 ) -> None:
     """The full gate asks for 20 points; with these few films .88 against .69 was measured."""
-    trained, by_frames = measured.evaluation.figures, scores("training-free")
+    trained, by_frames = measured.evaluation.figures, figures_with("training-free")
     at_half, at_most = "VCMR R@1 tIoU 0.5", "VCMR R@1 tIoU 0.7"
-    assert trained["need time"][at_half].value >= by_frames["need time"].r1[0.5] + 0.1
-    assert trained["need no time"][at_most].value >= by_frames["need no time"].r1[0.7] - 0.05
+    in_time, of_pictures = by_frames["need time"].vcmr, by_frames["need no time"].vcmr
+    assert trained["need time"][at_half].value >= in_time[0.5][1].value + 0.1
+    assert trained["need no time"][at_most].value >= of_pictures[0.7][1].value - 0.05
 
 
-def test_exact_spans_beat_fixed_clips(scores: Callable[[LocaliserName], Scores]) -> None:
-    by_frames, clips = scores("training-free"), scores("clips")
-    assert by_frames["need no time"].r1[0.7] >= clips["need no time"].r1[0.7] + 0.15
+def test_exact_spans_beat_fixed_clips(
+    figures_with: Callable[[LocaliserName], Figures],
+) -> None:
+    by_frames = figures_with("training-free")["need no time"].vcmr
+    by_clips = figures_with("clips")["need no time"].vcmr
+    assert by_frames[0.7][1].value >= by_clips[0.7][1].value + 0.15
 
 
 def test_a_search_that_looks_at_one_candidate_only_is_seen_to_be_worse(
@@ -105,7 +109,7 @@ def test_a_search_that_looks_at_one_candidate_only_is_seen_to_be_worse(
     index, questions = library
     settings = SearchSettings(localiser="training-free", longest_moment_seconds=2.0)
     crippled = evaluate_library(index, questions, settings)["need no time"]
-    assert crippled.r1[0.5] < 0.3
+    assert crippled.vcmr[0.5][1].value < 0.3
 
 
 def test_what_the_library_does_not_have_is_mostly_refused_and_what_it_has_is_not(

@@ -22,20 +22,14 @@ from training.metrics import (
     Relevant,
     Ties,
     agreed_tiou,
-    bootstrap_interval,
     both_directions,
     first_hits,
     in_order,
     library_figures,
-    mean_figures,
-    mean_tiou,
-    moment_figures,
     ndcg,
-    paired_difference,
     pairwise_tiou,
     rank_of_right,
     ranks,
-    recall_at,
     retrieval_figures,
     score_query,
     text_to_video_ranks,
@@ -58,63 +52,6 @@ small_spans = st.tuples(st.integers(0, 8), st.integers(0, 6)).map(
 located = st.builds(Located, st.sampled_from("abc"), small_spans)
 relevant = st.builds(Relevant, st.sampled_from("abc"), small_spans, st.integers(0, 4))
 rows_of_predictions = st.lists(located, max_size=6)
-
-
-# ---------------------------------------------------------------- figures and intervals
-
-
-def test_the_interval_holds_the_mean_and_narrows_with_more_queries() -> None:
-    few, many = bootstrap_interval([1, 0] * 10), bootstrap_interval([1, 0] * 200)
-    assert few[0] < 0.5 < few[1]
-    assert many[0] < 0.5 < many[1]
-    assert many[1] - many[0] < few[1] - few[0]
-    assert bootstrap_interval([1, 1, 1]) == (1, 1)
-
-
-def test_the_interval_of_a_share_is_that_of_the_binomial_distribution() -> None:
-    # 400 queries, .25 of them hit: the standard error is sqrt(.25 * .75 / 400)
-    low, high = bootstrap_interval([1, 0, 0, 0] * 100)
-    error = 1.96 * math.sqrt(0.25 * 0.75 / 400)
-    assert (low, high) == pytest.approx((0.25 - error, 0.25 + error), abs=0.005)
-
-
-def test_every_figure_of_a_table_has_the_interval_it_has_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    values = np.random.default_rng(0).random((50, 3))
-    means = lambda rows: rows.mean(axis=-1)  # noqa: E731 - a statistic is a function
-    alone = [bootstrap_interval(column, statistic=means) for column in values.T]
-    monkeypatch.setattr("training.metrics._AT_ONCE", 777)  # drawn in parts: the same draws
-    figures = mean_figures(values)
-    assert [figure.value for figure in figures] == pytest.approx(values.mean(axis=0))
-    assert [(figure.low, figure.high) for figure in figures] == [
-        pytest.approx(pair) for pair in alone
-    ]
-
-
-def test_a_median_rank_has_an_interval_that_may_end_at_infinity() -> None:
-    median = lambda found: np.median(found, axis=-1)  # noqa: E731
-    found = np.array([1.0] * 10 + [math.inf] * 10)
-    assert bootstrap_interval(found, statistic=median) == (1, math.inf)
-
-
-def test_a_difference_on_the_same_queries_is_surer_than_two_figures_apart() -> None:
-    theirs = np.tile([0.0, 0.2, 0.4, 0.6, 0.8], 20)
-    ours = theirs + np.tile([0.1, 0.0], 50)
-    difference = paired_difference(ours, theirs)
-    assert difference.value == pytest.approx(0.05)
-    assert 0.03 < difference.low < 0.05 < difference.high < 0.07
-    assert bootstrap_interval(ours)[0] < bootstrap_interval(theirs)[1]  # apart they tell nothing
-    assert paired_difference(theirs, ours).value == pytest.approx(-0.05)
-
-
-def test_differences_of_other_queries_or_without_meaning_are_refused() -> None:
-    with pytest.raises(ValueError, match="got 2 and 3 values"):
-        paired_difference([1, 0], [1, 0, 1])
-    with pytest.raises(ValueError, match="not finite"):
-        paired_difference([1, math.inf], [1, math.inf])
-    with pytest.raises(ValueError, match="at least one query"):
-        bootstrap_interval([])
 
 
 # ---------------------------------------------------------------- text-video retrieval
@@ -210,7 +147,7 @@ def test_a_list_has_the_rank_of_its_first_right_one_and_repeats_count_once() -> 
         retrieval_figures(np.array([0.0, 1.0]))
 
 
-# ---------------------------------------------------------------- moments of a video
+# ---------------------------------------------------------------- spans and hits
 
 
 @settings(max_examples=40)
@@ -228,40 +165,16 @@ def test_a_span_that_ends_before_it_starts_overlaps_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("overlap", "strict", "recall"), [("union", False, 1), ("union", True, 0), ("hull", False, 0)]
+    ("overlap", "strict", "rank"),
+    [("union", False, 1), ("union", True, math.inf), ("hull", False, math.inf)],
 )
 def test_a_tiou_of_exactly_the_threshold_hits_as_the_benchmark_has_it(
-    overlap: Overlap, strict: bool, recall: int
+    overlap: Overlap, strict: bool, rank: float
 ) -> None:
-    figures = moment_figures(
-        [np.array([[0.0, 5.0]])],
-        [np.array([[0.0, 10.0]])],
-        cutoffs=(1,),
-        tious=(0.5,),
-        strict=strict,
-        overlap=overlap,
-    )
-    assert figures.recall[0.5][1].value == recall
-    assert figures.mean_tiou.value == pytest.approx(0.5)
-
-
-def test_moments_by_hand() -> None:
-    predictions = [
-        np.array([[0.0, 4.0], [0.0, 9.0]]),  # .4 and .9 of the first, 0 and 0 of the second
-        np.array([[21.0, 30.0]]),  # 0 of the first, .9 of the second
-        np.empty((0, 2)),
-    ]
-    truths = [np.array([[0.0, 10.0], [20.0, 30.0]])] * 3
-    figures = moment_figures(predictions, truths, cutoffs=(1, 5), tious=(0.3, 0.5, 0.95))
-    shares = {
-        t: {n: figure.value for n, figure in row.items()} for t, row in figures.recall.items()
-    }
-    assert shares == {
-        0.3: {1: pytest.approx(2 / 3), 5: pytest.approx(2 / 3)},
-        0.5: {1: pytest.approx(1 / 3), 5: pytest.approx(2 / 3)},
-        0.95: {1: 0, 5: 0},
-    }
-    assert figures.mean_tiou.value == pytest.approx((0.4 + 0.9) / 3)
+    rule = LibraryRule(tious=(0.5,), strict=strict, overlap=overlap)
+    outcome = score_query([Located("a", Span(0, 5))], [Located("a", Span(0, 10))], rule)
+    assert outcome.svmr_ranks.tolist() == outcome.vcmr_ranks.tolist() == [rank]
+    assert outcome.svmr_tiou == pytest.approx(0.5)
 
 
 @settings(max_examples=30)
@@ -282,37 +195,6 @@ def test_first_hits_of_no_predictions_are_misses() -> None:
 
 
 # ---------------------------------------------------------------- moments of a library
-
-
-@pytest.mark.parametrize(
-    ("rank", "tiou", "share"),
-    [(1, 0.5, 1 / 3), (1, 0.95, 0), (2, 0.5, 2 / 3), (2, 0.7, 1 / 3), (1, 0, 1 / 3)],
-)
-def test_recall_counts_queries_with_a_hit_among_the_first(
-    rank: int, tiou: float, share: float
-) -> None:
-    assert recall_at(rank, tiou, PREDICTIONS, TRUTHS) == pytest.approx(share)
-
-
-def test_the_threshold_itself_is_a_hit() -> None:
-    assert recall_at(1, 0.9, PREDICTIONS[:1], TRUTHS[:1]) == 1
-
-
-def test_the_right_span_in_another_video_is_no_hit_even_without_threshold() -> None:
-    assert recall_at(1, 0.0, PREDICTIONS[1:2], TRUTHS[1:2]) == 0
-
-
-def test_mean_tiou_counts_the_first_prediction_only() -> None:
-    assert mean_tiou(PREDICTIONS, TRUTHS) == pytest.approx(0.9 / 3)
-
-
-def test_no_queries_or_too_few_predictions_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least one; got 0 and 0"):
-        recall_at(1, 0.5, [], [])
-    with pytest.raises(ValueError, match="got 3 and 2"):
-        mean_tiou(PREDICTIONS, TRUTHS[:2])
-    with pytest.raises(ValueError, match="at least one query"):
-        library_figures([], LibraryRule())
 
 
 def test_predictions_have_one_order_whatever_order_they_came_in() -> None:
@@ -430,23 +312,26 @@ def _plain_rank(hits: Sequence[bool]) -> float:
     return hits.index(True) + 1 if True in hits else math.inf
 
 
-def test_moments_of_one_video_and_of_a_library_of_one_agree() -> None:
+def test_in_a_library_of_one_video_recall_is_the_plain_one() -> None:
     rng = np.random.default_rng(0)
     starts = rng.integers(0, 10, (20, 5, 1))
-    spans = np.concatenate([starts, starts + rng.integers(1, 8, (20, 5, 1))], axis=2).astype(float)
-    right = [np.array([[2.0, 7.0]])] * 20
-    alone = moment_figures(list(spans), right, cutoffs=(1, 5), tious=(0.3, 0.5))
+    spans = np.concatenate([starts, starts + rng.integers(1, 8, (20, 5, 1))], axis=2).tolist()
+    rows = [[Located("a", Span(*span)) for span in row] for row in spans]
+    right = [Located("a", Span(2, 7)), Located("a", Span(8, 12))]
     rule = LibraryRule(cutoffs=(1, 5), tious=(0.3, 0.5))
-    rows = [[Located("a", Span(*map(float, span))) for span in row] for row in spans]
-    truth = [Located("a", Span(2, 7))]
-    together = library_figures([score_query(row, truth, rule) for row in rows], rule)
-    assert together.vcmr == together.svmr == alone.recall
-    assert together.vcmr_mean_tiou == alone.mean_tiou
-    for tiou, rank in product((0.3, 0.5), (1, 5)):
-        assert alone.recall[tiou][rank].value == recall_at(rank, tiou, rows, truth * 20)
+    figures = library_figures([score_query(row, right, rule) for row in rows], rule)
+    best = [[max(found.span.tiou(truth.span) for truth in right) for found in row] for row in rows]
+    for tiou, rank in product(rule.tious, rule.cutoffs):
+        hits = [any(reached >= tiou for reached in row[:rank]) for row in best]
+        assert figures.vcmr[tiou][rank].value == pytest.approx(sum(hits) / 20)
+    assert figures.svmr == figures.vcmr
+    assert figures.vcmr_mean_tiou.value == pytest.approx(sum(row[0] for row in best) / 20)
+    assert figures.svmr_mean_tiou == figures.vcmr_mean_tiou
 
 
-def test_a_query_without_a_right_moment_is_refused() -> None:
+def test_no_queries_and_queries_without_a_right_moment_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least one query"):
+        library_figures([], LibraryRule())
     for truths in ([], [Relevant("a", Span(0, 1), 0)]):
         with pytest.raises(ValueError, match="needs a right moment"):
             score_query([], truths, LibraryRule())

@@ -22,9 +22,9 @@ import numpy as np
 
 from training.annotations import Query
 from training.answering import Speed
+from training.intervals import Figure
 from training.metrics import (
     BothDirections,
-    Figure,
     LibraryFigures,
     LibraryRule,
     QueryOutcome,

@@ -8,7 +8,8 @@ from rich.text import Text
 
 from training.answering import Speed
 from training.evaluate import ALL, Evaluation, Percentages
-from training.metrics import BothDirections, Figure
+from training.intervals import Figure
+from training.metrics import BothDirections
 
 VIDEO_FIGURES = ("VR R@1", "VR R@5", "VR R@10", "VR R@100", "VR MRR")
 GIVEN_FIGURES = (
@@ -22,11 +23,9 @@ MOMENT_FIGURES = (
     "VCMR R@1 tIoU 0.3",
     "VCMR R@1 tIoU 0.5",
     "VCMR R@1 tIoU 0.7",
-    "VCMR R@5 tIoU 0.5",
-    "VCMR R@10 tIoU 0.5",
-    "VCMR R@100 tIoU 0.5",
     "VCMR mIoU",
 )
+FURTHER_FIGURES = ("VCMR R@5 tIoU 0.5", "VCMR R@10 tIoU 0.5", "VCMR R@100 tIoU 0.5")
 ORDER_FIGURES = (
     "NDCG@10 tIoU 0.3",
     "NDCG@10 tIoU 0.5",
@@ -38,9 +37,10 @@ LIBRARY_TABLES = {
     "the right video of the library (VR)": VIDEO_FIGURES,
     "the span, in the right video (SVMR)": GIVEN_FIGURES,
     "video and span of the library (VCMR)": MOMENT_FIGURES,
+    "the same, further down": FURTHER_FIGURES,
     "order of the first answers (VCMR)": ORDER_FIGURES,
 }
-"""What is shown of the library task; the JSON has all of it."""
+"""What is shown of the library task, in tables that fit a terminal of 80 columns; the JSON has all of it."""
 
 
 def library_tables(evaluation: Evaluation) -> list[RenderableType]:

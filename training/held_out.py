@@ -43,15 +43,15 @@ from training.annotations import Query
 from training.answering import ask_index, pooled_retrieval
 from training.evaluate import ALL, Evaluation, evaluate
 from training.evaluation_tables import library_tables, retrieval_table, speed_text
+from training.intervals import Figure, mean_figures
 from training.metrics import (
     BothDirections,
-    Figure,
+    LibraryFigures,
+    LibraryRule,
     Located,
     Relevant,
-    bootstrap_interval,
-    mean_figures,
-    mean_tiou,
-    recall_at,
+    library_figures,
+    score_query,
 )
 from training.train_clip import held_out_top1
 from training.world import (
@@ -88,6 +88,8 @@ ABSENT_QUERIES = (
 Kind = Literal["need no time", "need time", "left or right"]
 KINDS: tuple[Kind, ...] = ("need no time", "need time", "left or right")
 TIOUS = (0.3, 0.5, 0.7)
+_ANSWERS = 10  # to each text
+_RULE = LibraryRule(cutoffs=(1, 5, _ANSWERS), depths=(_ANSWERS,), tious=TIOUS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,23 +107,6 @@ class Question:
             return ("need no time",)
         asks_direction = not {"left", "right"}.isdisjoint(self.text.split())
         return ("need time", "left or right") if asks_direction else ("need time",)
-
-
-@dataclass(frozen=True, slots=True)
-class LibraryScore:
-    """Figures of one kind of queries; all in [0, 1]."""
-
-    num_queries: int
-    film_r1: float
-    r1: dict[float, float]
-    """Recall at rank 1 by tIoU threshold."""
-    r5: dict[float, float]
-    """Recall at rank 5 likewise."""
-    r10: float
-    """Recall at rank 10, tIoU 0.5."""
-    mean_tiou: float
-    r1_interval: tuple[float, float]
-    """95 % bootstrap interval of recall at rank 1, tIoU 0.5."""
 
 
 def read_questions(ground_truth: Path) -> list[Question]:
@@ -166,29 +151,13 @@ def ask(engine: SearchEngine, texts: Sequence[str]) -> list[list[Located]]:
     """The ten first answers to each text, by file name."""
     return [
         [Located(moment.path.name, moment.span) for moment in result.moments]
-        for result in engine.search_many(texts, top=10)
+        for result in engine.search_many(texts, top=_ANSWERS)
     ]
-
-
-def score(predictions: list[list[Located]], truths: list[Located]) -> LibraryScore:
-    """The figures of some queries."""
-    hits = [
-        recall_at(1, 0.5, [row], [truth]) for row, truth in zip(predictions, truths, strict=True)
-    ]
-    return LibraryScore(
-        num_queries=len(truths),
-        film_r1=recall_at(1, 0.0, predictions, truths),
-        r1={tiou: recall_at(1, tiou, predictions, truths) for tiou in TIOUS},
-        r5={tiou: recall_at(5, tiou, predictions, truths) for tiou in TIOUS},
-        r10=recall_at(10, 0.5, predictions, truths),
-        mean_tiou=mean_tiou(predictions, truths),
-        r1_interval=bootstrap_interval(hits),
-    )
 
 
 def evaluate_library(
     index_dir: Path, questions: list[Question], settings: SearchSettings | None = None
-) -> dict[Kind, LibraryScore]:
+) -> dict[Kind, LibraryFigures]:
     """Figures of an indexed library by kind of query; kinds without a query are left out.
 
     The engine's cut-off is switched off for these: they measure finding, `refusals` measures refusing.
@@ -196,12 +165,16 @@ def evaluate_library(
     base = settings or SearchSettings()
     with SearchEngine.open(index_dir, settings=base.model_copy(update={"cutoff": 0.0})) as engine:
         predictions = ask(engine, [question.text for question in questions])
-    scores: dict[Kind, LibraryScore] = {}
+    outcomes = [
+        score_query(row, [question.truth], _RULE)
+        for row, question in zip(predictions, questions, strict=True)
+    ]
+    figures: dict[Kind, LibraryFigures] = {}
     for kind in KINDS:
-        rows = [k for k, question in enumerate(questions) if kind in question.kinds]
-        if rows:
-            scores[kind] = score([predictions[k] for k in rows], [questions[k].truth for k in rows])
-    return scores
+        of_kind = [outcomes[k] for k, question in enumerate(questions) if kind in question.kinds]
+        if of_kind:
+            figures[kind] = library_figures(of_kind, _RULE)
+    return figures
 
 
 def refusals(
@@ -570,19 +543,19 @@ def _table(sampling: str) -> Table:
     return table
 
 
-def _add_rows(table: Table, name: str, scores: dict[Kind, LibraryScore]) -> None:
-    for kind, figures in scores.items():
-        low, high = figures.r1_interval
-        cells = [f"{value:.3f}" for value in (*figures.r1.values(), *figures.r5.values())]
-        cells[1] += f" ({low:.2f}-{high:.2f})"
+def _add_rows(table: Table, name: str, by_kind: dict[Kind, LibraryFigures]) -> None:
+    for kind, figures in by_kind.items():
+        cells = [f"{figures.vcmr[tiou][rank].value:.3f}" for rank in (1, 5) for tiou in TIOUS]
+        at_half = figures.vcmr[0.5][1]
+        cells[1] += f" ({at_half.low:.2f}-{at_half.high:.2f})"
         table.add_row(
             kind,
             name,
             str(figures.num_queries),
-            f"{figures.film_r1:.3f}",
+            f"{figures.vr[1].value:.3f}",
             *cells,
-            f"{figures.r10:.3f}",
-            f"{figures.mean_tiou:.3f}",
+            f"{figures.vcmr[0.5][_ANSWERS].value:.3f}",
+            f"{figures.vcmr_mean_tiou.value:.3f}",
         )
 
 

@@ -23,7 +23,8 @@ from storage.clips import ClipGrid
 from storage.features import FeatureStore, FrameFeatures
 from storage.records import Video
 from training.index_moments import Chunk, SentenceFeatures, StoredMoments
-from training.metrics import Figure, LibraryRule, Located, QueryOutcome, mean_figures, score_query
+from training.intervals import Figure, mean_figures
+from training.metrics import LibraryRule, Located, QueryOutcome, score_query
 
 TIOUS = (0.5, 0.7)
 _RULE = LibraryRule(cutoffs=(1,), depths=(1,), tious=TIOUS)

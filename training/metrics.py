@@ -7,13 +7,13 @@
     library_figures(outcomes, rule).vcmr[0.5][10]  # Figure(value=.41, low=.37, high=.45)
 
 What a query comes to is worked out first, one rank or value for each query and figure; figures are means of those, with
-an interval over the queries. So a table by kind of query takes the outcomes of that kind, and two systems are compared
-query by query (`paired_difference`). A rank is 1 for the first place and infinite for a miss: a query without a
-prediction is a miss, never left out. Every interval is a 95 % percentile bootstrap over queries (Efron 1979).
+an interval over the queries (`training.intervals`). So a table by kind of query takes the outcomes of that kind, and
+two systems are compared query by query. A rank is 1 for the first place and infinite for a miss: a query without a
+prediction is a miss, never left out. Moments of a video that is given are those of a library that has no other.
 """
 
 import math
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.records import Span
+from training.intervals import Figure, mean_figures
 
 Ties: TypeAlias = Literal["pessimistic", "middle"]
 """What equal scores come to: "pessimistic" ranks all others with the same score before the right one, "middle" takes
@@ -29,158 +30,10 @@ Overlap: TypeAlias = Literal["union", "hull"]
 """What the intersection of two spans is divided by. "union" is plain tIoU. "hull" is max end - min start + 1e-9, which
 is what SOONet's code for MAD does (arXiv 2303.08345): the union wherever two spans overlap, but for the 1e-9, which
 takes a tIoU of exactly the threshold below it."""
-Statistic: TypeAlias = Callable[[NDArray[np.float64]], NDArray[np.float64]]
-"""A figure of queries: reduces the last axis of [..., Q], for example ``lambda ranks: np.median(ranks, axis=-1)``."""
-
-RESAMPLES = 2000
-"""Resampled sets of queries behind an interval; from seed to seed an end of a 95 % interval then moves by 1.5 % of its
-width (standard deviation, of a normal distribution)."""
 _HULL_EPSILON = 1e-9
 _ELSEWHERE = -1.0
 """In place of a tIoU with a span of another video: below every threshold, 0 as well."""
-_AT_ONCE = 2**22  # numbers drawn or scores compared at once: 32 MB, few and large products
-
-
-# ---------------------------------------------------------------- figures and intervals
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A figure with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def bootstrap_interval(
-    values: Sequence[float] | NDArray[np.float64],
-    *,
-    statistic: Statistic | None = None,
-    confidence: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval (Efron 1979) of a figure, over queries.
-
-    Args:
-        values: [Q], one of each query: hits, ranks, tIoUs.
-        statistic: what the figure is of them; the mean where none is given.
-        confidence: share of resampled figures that lie inside, in (0, 1).
-        resamples: how many sets of Q queries are drawn, with replacement.
-        seed: of the draws; the same seed draws the same queries for every figure.
-
-    Returns:
-        ``(low, high)``; infinite where the figure is (a median rank with many misses).
-
-    Raises:
-        ValueError: there are no queries.
-    """
-    rows = np.asarray(values, np.float64)
-    if statistic is None:
-        low, high = mean_intervals(
-            rows[:, None], confidence=confidence, resamples=resamples, seed=seed
-        )[0]
-        return float(low), float(high)
-    figures = [statistic(rows[drawn]) for drawn in _resampled(len(rows), resamples, seed)]
-    low, high = _percentiles(np.concatenate(figures), confidence)
-    return float(low), float(high)
-
-
-def mean_intervals(
-    values: NDArray[np.float64],
-    *,
-    confidence: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> NDArray[np.float64]:
-    """`bootstrap_interval` of the means of many figures at once, from the same draws.
-
-    Args:
-        values: [Q, F], finite.
-
-    Returns:
-        [F, 2], low and high. Costs ``resamples * Q`` draws and a product of [resamples, Q] with ``values``.
-    """
-    num_queries = len(values)
-    means = []
-    for drawn in _resampled(num_queries, resamples, seed):
-        # how often each query was drawn: one product then serves all figures
-        cells = drawn + np.arange(len(drawn))[:, None] * num_queries
-        times = np.bincount(cells.ravel(), minlength=drawn.size).reshape(drawn.shape)
-        means.append(times.astype(np.float64) @ values / num_queries)
-    return _percentiles(np.concatenate(means), confidence).T
-
-
-def mean_figures(values: NDArray[np.float64]) -> list[Figure]:
-    """The mean of each column of [Q, F] with its interval; Q is 1 or more."""
-    intervals = mean_intervals(values)
-    return [
-        Figure(float(value), float(low), float(high))
-        for value, (low, high) in zip(values.mean(axis=0), intervals, strict=True)
-    ]
-
-
-def paired_difference(
-    ours: Sequence[float] | NDArray[np.float64],
-    theirs: Sequence[float] | NDArray[np.float64],
-    *,
-    statistic: Statistic | None = None,
-    confidence: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Figure:
-    """How much better we are on the same queries: our figure less theirs, with its interval.
-
-    Every resampled set of queries is put to both, so that what makes a query hard for both cancels out: an interval
-    without 0 tells two systems apart where their own intervals still overlap.
-
-    Args:
-        ours: [Q], one value of each query.
-        theirs: [Q] of the same queries in the same order.
-        statistic, confidence, resamples, seed: as in `bootstrap_interval`.
-
-    Raises:
-        ValueError: there are no queries, the lengths differ, or a figure is not finite (take reciprocal ranks then).
-    """
-    mine, other = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
-    if mine.shape != other.shape:
-        raise ValueError(f"the same queries are needed; got {len(mine)} and {len(other)} values")
-    figure = statistic or _mean
-    with np.errstate(invalid="ignore"):  # infinity less infinity: refused below
-        differences = [
-            figure(mine[drawn]) - figure(other[drawn])
-            for drawn in _resampled(len(mine), resamples, seed)
-        ]
-    resampled = np.concatenate(differences)
-    if not np.isfinite(resampled).all():
-        raise ValueError("the difference of two figures that are not finite means nothing")
-    low, high = _percentiles(resampled, confidence)
-    return Figure(float(figure(mine) - figure(other)), float(low), float(high))
-
-
-def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(values.mean(axis=-1))
-
-
-def _resampled(num_queries: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """``resamples`` rows of Q drawn positions, some rows at a time; however cut, the same ones."""
-    if num_queries == 0:
-        raise ValueError("an interval needs at least one query; got none")
-    rng = np.random.default_rng(seed)
-    at_once = max(1, _AT_ONCE // num_queries)
-    for first in range(0, resamples, at_once):
-        yield rng.integers(0, num_queries, (min(at_once, resamples - first), num_queries))
-
-
-def _percentiles(figures: NDArray[np.float64], confidence: float) -> NDArray[np.float64]:
-    """[2, ...]: both ends of the middle of [R, ...]."""
-    tail = (1 - confidence) / 2
-    # between a number and infinity there is nothing to interpolate
-    method: Literal["linear", "inverted_cdf"] = (
-        "linear" if np.isfinite(figures).all() else "inverted_cdf"
-    )
-    return np.asarray(np.quantile(figures, [tail, 1 - tail], axis=0, method=method))
+_AT_ONCE = 2**22  # similarities ranked at once: 32 MB
 
 
 # ---------------------------------------------------------------- text-video retrieval
@@ -378,7 +231,7 @@ def rank_of_right(ranked: Iterable[Hashable], right: Collection[Hashable]) -> fl
     return math.inf
 
 
-# ---------------------------------------------------------------- moments of a video
+# ---------------------------------------------------------------- spans and hits
 
 
 def pairwise_tiou(
@@ -433,7 +286,7 @@ def first_hits(
     Args:
         tious: [P], of the predictions, best first.
         thresholds: T of them.
-        strict: more than the threshold is asked for (2D-TAN, MAD's CLIP baseline), not just as much (all others).
+        strict: more than the threshold is asked for (2D-TAN, Ego4D, MAD's CLIP baseline), not just as much (others).
 
     Returns:
         [T].
@@ -445,63 +298,10 @@ def first_hits(
     return np.where(hits.any(axis=1), hits.argmax(axis=1) + 1.0, np.inf)
 
 
-@dataclass(frozen=True, slots=True)
-class MomentFigures:
-    """Moments of a video that is given, as papers print them."""
-
-    num_queries: int
-    recall: dict[float, dict[int, Figure]]
-    """R@n by tIoU threshold and n: share of queries with a hit among the first n, in [0, 1]."""
-    mean_tiou: Figure
-    """mIoU: mean tIoU of the first prediction, 0 without one."""
-
-
-def moment_figures(
-    predictions: Sequence[NDArray[np.float64]],
-    truths: Sequence[NDArray[np.float64]],
-    *,
-    cutoffs: Sequence[int] = (1, 5),
-    tious: Sequence[float] = (0.3, 0.5, 0.7),
-    strict: bool = False,
-    agreeing: int = 1,
-    overlap: Overlap = "union",
-) -> MomentFigures:
-    """R@n at tIoU and mIoU.
-
-    Charades-STA, ActivityNet-Captions and Ego4D-NLQ: the defaults (2D-TAN's tables: ``strict``). MAD as SOONet has it:
-    cutoffs 1, 5, 10, 50, 100, tIoUs .1, .3, .5, ``overlap="hull"``. DiDeMo: ``agreeing=2``.
-
-    Args:
-        predictions: of each query [P, 2] seconds, best first; P may be 0.
-        truths: of each query [G, 2] seconds: its right spans, of which the best one counts.
-        cutoffs: numbers of predictions that count.
-        tious: thresholds.
-        strict: as in `first_hits`.
-        agreeing: as in `agreed_tiou`.
-        overlap: as in `pairwise_tiou`.
-
-    Raises:
-        ValueError: there are no queries, or not as many predictions as truths.
-    """
-    _check(predictions, truths)
-    columns = []
-    for spans, right in zip(predictions, truths, strict=True):
-        reached = agreed_tiou(pairwise_tiou(spans, right, overlap=overlap), agreeing)
-        hits = first_hits(reached, tious, strict=strict)
-        columns.append([*_within(hits, cutoffs), _first(reached)])
-    *recalls, mean = mean_figures(np.array(columns, np.float64))
-    return MomentFigures(len(truths), _by_threshold(recalls, tious, cutoffs), mean)
-
-
-def _within(hits: NDArray[np.float64], cutoffs: Sequence[int]) -> list[float]:
-    """Whether each of T ranks is within each of K cut-offs, [T * K], cut-offs fastest."""
-    return [float(rank <= cutoff) for rank in hits for cutoff in cutoffs]
-
-
 def _by_threshold(
     figures: Sequence[Figure], tious: Sequence[float], cutoffs: Sequence[int]
 ) -> dict[float, dict[int, Figure]]:
-    """T * K figures in the order of `_within`, by name."""
+    """T * K figures in the order of `_recalls`, by name."""
     rest = iter(figures)
     return {tiou: {cutoff: next(rest) for cutoff in cutoffs} for tiou in tious}
 
@@ -540,7 +340,7 @@ class Relevant(Located):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LibraryRule:
-    """What is counted. The default is the protocol of our own tables."""
+    """What is counted. The default is the protocol of our own tables; of benchmarks: `training.evaluate.OWN_RULES`."""
 
     cutoffs: tuple[int, ...] = (1, 5, 10, 100)
     """K of R@K."""
@@ -769,45 +569,3 @@ def _recalls(found: NDArray[np.float64], cutoffs: Sequence[int]) -> NDArray[np.b
 def _median(found: NDArray[np.float64]) -> float | None:
     median = float(np.median(found))
     return median if math.isfinite(median) else None
-
-
-def recall_at(
-    rank: int, tiou: float, predictions: Sequence[Sequence[Located]], truths: Sequence[Located]
-) -> float:
-    """Share of queries with a hit among the first ``rank`` predictions, in [0, 1].
-
-    Args:
-        rank: how many predictions count.
-        tiou: threshold; 0 asks for the right video only.
-        predictions: of each query, best first.
-        truths: of each query, one.
-
-    Raises:
-        ValueError: there are no queries, or not as many predictions as truths.
-    """
-    _check(predictions, truths)
-    hits = [
-        any(
-            found.video == truth.video and found.span.tiou(truth.span) >= tiou
-            for found in row[:rank]
-        )
-        for row, truth in zip(predictions, truths, strict=True)
-    ]
-    return float(np.mean(hits))
-
-
-def mean_tiou(predictions: Sequence[Sequence[Located]], truths: Sequence[Located]) -> float:
-    """Mean tIoU of the first prediction with the truth; 0 for another video or no prediction."""
-    _check(predictions, truths)
-    values = [
-        row[0].span.tiou(truth.span) if row and row[0].video == truth.video else 0.0
-        for row, truth in zip(predictions, truths, strict=True)
-    ]
-    return float(np.mean(values))
-
-
-def _check(predictions: Sequence[object], truths: Sequence[object]) -> None:
-    if not truths or len(predictions) != len(truths):
-        raise ValueError(
-            f"as many predictions as truths are needed, at least one; got {len(predictions)} and {len(truths)}"
-        )
