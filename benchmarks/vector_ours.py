@@ -21,6 +21,7 @@ from storage.settings import StorageSettings
 from storage.tuning import tune
 from storage.vectors import FlatIndex
 
+_BLOCK = 50_000
 TARGET_RECALL = 0.98
 """Of the ten best clips of a sentence: what is aimed at, and what a library is tuned to."""
 
@@ -156,6 +157,29 @@ class Exact:
     def search(self, queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
         """See `Method.search`."""
         return row_of(self._index.search(queries, k)[1])
+
+
+def best_rows(
+    clips: NDArray[np.float16], queries: NDArray[np.float32], k: int
+) -> NDArray[np.int64]:
+    """Rows ``[num_queries, k]`` with the largest inner products, best first.
+
+    A product of matrices, `_BLOCK` clips at a time: what is true where the clips do not fit into memory, and by
+    other code than what is measured.
+    """
+    scores = np.empty((len(queries), 0), np.float32)
+    rows = np.empty((len(queries), 0), np.int64)
+    for start in range(0, len(clips), _BLOCK):
+        block = clips[start : start + _BLOCK].astype(np.float32)
+        numbers = np.broadcast_to(np.arange(start, start + len(block)), (len(queries), len(block)))
+        scores = np.concatenate([scores, queries @ block.T], axis=1)
+        rows = np.concatenate([rows, numbers], axis=1)
+        if scores.shape[1] > k:
+            keep = np.argpartition(-scores, k, axis=1)[:, :k]
+            scores = np.take_along_axis(scores, keep, 1)
+            rows = np.take_along_axis(rows, keep, 1)
+    order = np.lexsort((rows, -scores), axis=-1)
+    return np.take_along_axis(rows, order, 1)
 
 
 METHODS: dict[str, type[Method]] = {each.name: each for each in (Ours, OursTuned, Exact)}

@@ -4,6 +4,7 @@ Each imports its package when it is made: an environment may hold some of them o
 with the embeddings in the precision that their documentation recommends or defaults to.
 """
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,20 @@ from numpy.typing import NDArray
 
 from benchmarks.vector_worker import Method
 
-PACKAGES = ("numpy", "usearch", "hnswlib", "faiss-cpu", "lancedb", "sqlite-vec", "pysqlite3-binary")
+ENVIRONMENTS = {
+    "peers-venv": (
+        "numpy",
+        "usearch",
+        "hnswlib",
+        "faiss-cpu",
+        "lancedb",
+        "sqlite-vec",
+        "pysqlite3-binary",
+    ),
+    # It wants a numpy below 2, which the pyarrow that lancedb brings refuses.
+    "autofaiss-venv": ("pyarrow<20", "autofaiss"),
+}
+"""Packages by the folder of the environment they go to."""
 
 _DOUBLING = (100, 200, 400, 800, 1600, 3200, 6400, 12_800)
 _BLOCK = 20_000
@@ -25,6 +39,7 @@ class _Peer:
     """What most have in common; 10 ms a query are what autofaiss allows by default."""
 
     name: str
+    environment = "peers-venv"
     threads_of_its_own = False
     efforts: tuple[int, ...] = _DOUBLING
     within_ms = 10.0
@@ -60,8 +75,7 @@ class FaissHnsw(_Peer):
         return {}
 
     def open(self, folder: Path, clips: NDArray[np.float16]) -> None:
-        """Into memory; one thread from here on."""
-        self._faiss.omp_set_num_threads(1)
+        """Into memory."""
         self._index = self._faiss.read_index(str(folder / "hnsw.faiss"))
 
     def set_effort(self, effort: int) -> None:
@@ -70,8 +84,38 @@ class FaissHnsw(_Peer):
 
     def search(self, queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
         """See `Method.search`."""
+        self._faiss.omp_set_num_threads(threads_for(queries))
         found: NDArray[np.int64] = self._index.search(queries, k)[1]
         return found
+
+
+class Autofaiss(FaissHnsw):
+    """What autofaiss makes of the clips by itself: the index, and how hard it is searched within 10 ms."""
+
+    name = "autofaiss"
+    environment = "autofaiss-venv"
+    efforts: tuple[int, ...] = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        import autofaiss  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+        self._autofaiss: Any = autofaiss
+
+    def build(self, clips: NDArray[np.float16], folder: Path) -> dict[str, float]:
+        """All of its defaults but the metric; says the efSearch it chose."""
+        embeddings = folder / "embeddings"
+        embeddings.mkdir()
+        np.save(embeddings / "clips.npy", clips)
+        index, _ = self._autofaiss.build_index(
+            embeddings=str(embeddings),
+            index_path=str(folder / "hnsw.faiss"),
+            index_infos_path=str(folder / "infos.json"),
+            metric_type="ip",
+        )
+        (embeddings / "clips.npy").unlink()
+        chosen = self._faiss.downcast_index(index)
+        return {"effort": chosen.hnsw.efSearch} if hasattr(chosen, "hnsw") else {}
 
 
 class Usearch(_Peer):
@@ -108,7 +152,8 @@ class Usearch(_Peer):
 
     def search(self, queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
         """See `Method.search`."""
-        found = self._index.search(queries.astype(np.float16), k, threads=1).keys
+        threads = threads_for(queries)
+        found = self._index.search(queries.astype(np.float16), k, threads=threads).keys
         return np.asarray(found).reshape(len(queries), -1).astype(np.int64)
 
 
@@ -136,10 +181,9 @@ class Hnswlib(_Peer):
         return {}
 
     def open(self, folder: Path, clips: NDArray[np.float16]) -> None:
-        """Into memory; one thread from here on."""
+        """Into memory."""
         self._index = self._empty(clips.shape[1])
         self._index.load_index(str(folder / "index.hnswlib"))
-        self._index.set_num_threads(1)
 
     def set_effort(self, effort: int) -> None:
         """Ef."""
@@ -147,7 +191,8 @@ class Hnswlib(_Peer):
 
     def search(self, queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
         """See `Method.search`."""
-        return np.asarray(self._index.knn_query(queries, k)[0]).astype(np.int64)
+        found = self._index.knn_query(queries, k, num_threads=threads_for(queries))[0]
+        return np.asarray(found).astype(np.int64)
 
 
 class Lancedb(_Peer):
@@ -259,12 +304,17 @@ class SqliteVec(_Peer):
         return np.array(found, np.int64).reshape(len(queries), -1)
 
 
+def threads_for(queries: NDArray[np.float32]) -> int:
+    """One for a query alone, all cores for many at once."""
+    return len(os.sched_getaffinity(0)) if len(queries) > 1 else 1
+
+
 def blocks(clips: NDArray[np.float16]) -> Iterator[NDArray[np.float32]]:
     """All rows in float32, some at a time."""
     for start in range(0, len(clips), _BLOCK):
         yield clips[start : start + _BLOCK].astype(np.float32)
 
 
-Peer = FaissHnsw | Lancedb | SqliteVec | Usearch | Hnswlib
-PEERS: tuple[type[Peer], ...] = (FaissHnsw, Lancedb, SqliteVec, Usearch, Hnswlib)
+Peer = FaissHnsw | Autofaiss | Lancedb | SqliteVec | Usearch | Hnswlib
+PEERS: tuple[type[Peer], ...] = (FaissHnsw, Autofaiss, Lancedb, SqliteVec, Usearch, Hnswlib)
 METHODS: dict[str, Callable[[], Method]] = {each.name: each for each in PEERS}

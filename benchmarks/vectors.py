@@ -6,8 +6,9 @@
 Embeddings are drawn (`benchmarks.embeddings`). Each index is built in one process and asked in another; all that are
 compared stay open, and are asked in turns, three rounds. Time is processor time of one query: of the thread that
 answers, or of the whole process where an index answers on threads of its own. Others come from PyPI into an
-environment of their own below ``bench/``; what cannot be installed, or takes longer to build than a stated cap, is
-left out and named. A million clips need 12 GB of disk and of memory, and about half an hour of two cores.
+environments of their own below ``bench/``; what cannot be installed, or takes longer to build than a stated cap, is
+left out and named. A million clips need 15 GB of disk and 12 of memory, and about an hour of two cores; with
+``--keep`` a later call of the table of sizes takes what an earlier one built. Ten millions need 30 GB of disk.
 """
 
 import json
@@ -38,21 +39,23 @@ from benchmarks.embeddings import (
     videos_for,
 )
 from benchmarks.material import BENCH, console, percentile, processor
-from benchmarks.vector_ours import Exact, Ours, OursTuned, published_folder
+from benchmarks.vector_ours import Exact, Ours, OursTuned, best_rows, published_folder
 from benchmarks.vector_worker import Remote, WorkerFailed
 from models.runtime import num_cores
 
 FOLDER = BENCH / "vectors"
 ROUNDS = 3
-BUILD_CAP_SECONDS = 1_200
+BUILD_CAP_SECONDS = 3_600
 """Of processor time, for other indexes."""
-NUM_TEXTS, NUM_PICTURES, NUM_TUNING_TEXTS = 300, 100, 128
+NUM_TEXTS, NUM_PICTURES, NUM_TUNING_TEXTS = 300, 100, 512
+COPIED_CLIPS = 2_000_000
+"""Up to which the exact index, a copy in memory, is among those compared."""
 
 AIMED_CLIPS = 1_000_000
 AIM_RECALL, AIM_CPU, AIM_MEMORY, AIM_EXACT = 0.98, 10.0, 8.0, 30.0
 
-TableName = Literal["size", "filters", "drift", "growth", "opening"]
-TABLES: tuple[TableName, ...] = ("size", "filters", "drift", "growth", "opening")
+TableName = Literal["size", "batch", "filters", "drift", "opening", "growth"]
+TABLES: tuple[TableName, ...] = ("size", "batch", "filters", "drift", "opening", "growth")
 
 _MEMORY = "memory after opening and 50 queries: the process's own, and pages of files, which the system may take back"
 _OURS = "benchmarks.vector_ours"
@@ -62,16 +65,20 @@ _PEERS = "benchmarks.vector_peers"
 # ------------------------------------------------ the others
 
 
-def peers_python() -> str:
-    """The interpreter of an environment with the other indexes, made and filled where missing."""
-    folder = FOLDER / "peers-venv"
+def peers_pythons() -> dict[str, str]:
+    """The interpreter of each environment with other indexes, made and filled where missing."""
+    names = vector_peers.ENVIRONMENTS
+    return {name: _python_with(FOLDER / name, packages) for name, packages in names.items()}
+
+
+def _python_with(folder: Path, packages: Sequence[str]) -> str:
     python, installed = str(folder / "bin" / "python"), folder / "installed.json"
     if installed.exists():
         return python
     with console.status("installing the other indexes") as status:
         venv.create(folder, with_pip=True)
         outcome = {}
-        for package in vector_peers.PACKAGES:
+        for package in packages:
             status.update(f"installing {package}")
             command = [python, "-m", "pip", "install", "--quiet", package]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -83,12 +90,16 @@ def peers_python() -> str:
     return python
 
 
-def versions(python: str) -> str:
+def versions(pythons: dict[str, str]) -> str:
     """Names and versions of what is installed of the others."""
-    command = [python, "-m", "pip", "list", "--format", "json"]
-    listed = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
-    known = {each["name"].lower(): each["version"] for each in listed}
-    return ", ".join(f"{name} {known[name]}" for name in vector_peers.PACKAGES if name in known)
+    found = []
+    for environment, packages in vector_peers.ENVIRONMENTS.items():
+        command = [pythons[environment], "-m", "pip", "list", "--format", "json"]
+        listed = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+        known = {each["name"].lower(): each["version"] for each in listed}
+        names = [package.partition("<")[0] for package in packages]
+        found += [f"{name} {known[name]}" for name in names if name in known]
+    return ", ".join(found)
 
 
 # ------------------------------------------------ one size
@@ -170,8 +181,10 @@ def recall(found: NDArray[np.int64], truth: NDArray[np.int64], k: int) -> float:
     return float(np.mean([len({*rows} & {*best}) / k for rows, best in pairs]))
 
 
-def start(python: str, module: str, name: str, material: Material, stack: ExitStack) -> Subject:
-    """An index that is built anew and open; it is closed with the stack.
+def start(
+    python: str, module: str, name: str, material: Material, stack: ExitStack, *, keep: bool
+) -> Subject:
+    """An index that is built, unless an earlier run kept it, and open; it is closed with the stack.
 
     Raises:
         WorkerFailed: it cannot be built within the cap, or opened.
@@ -180,12 +193,18 @@ def start(python: str, module: str, name: str, material: Material, stack: ExitSt
     log = folder.with_suffix(".log")
     if name == Ours.name:
         folder = published_folder(FOLDER, len(material.clips))
-    shutil.rmtree(folder, ignore_errors=True)
+    record = log.with_suffix(".json")
     with console.status(f"{len(material.clips):,} clips: building {name}"):
-        with Remote(python, module, name, log) as builder:
-            if module == _PEERS:
-                builder.limit(BUILD_CAP_SECONDS)
-            built = builder.do("build", folder=str(folder), **material.arguments)
+        if keep and record.exists():
+            built = json.loads(record.read_text(encoding="utf-8"))
+        else:
+            record.unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            with Remote(python, module, name, log) as builder:
+                if module == _PEERS:
+                    builder.limit(BUILD_CAP_SECONDS)
+                built = builder.do("build", folder=str(folder), **material.arguments)
+            record.write_text(json.dumps(built), encoding="utf-8")
         remote = stack.enter_context(Remote(python, module, name, log))
         queries = str(material.folder / "texts.npy")
         opened = remote.do("open", folder=str(folder), queries=queries, **material.arguments)
@@ -222,30 +241,33 @@ def at_effort(peer: Subject, effort: int) -> Subject:
 
 
 def measure(
-    material: Material, stack: ExitStack, python: str | None, only: Sequence[str]
+    material: Material,
+    truth: dict[str, NDArray[np.int64]],
+    stack: ExitStack,
+    pythons: dict[str, str],
+    only: Sequence[str],
+    *,
+    keep: bool,
 ) -> list[Subject]:
     """Ours, the exact one and the others, or only those named, asked in turns."""
-    own = sys.executable
-    ours = start(own, _OURS, Ours.name, material, stack)
-    tuned = start(own, _OURS, OursTuned.name, material, stack)
-    exact = start(own, _OURS, Exact.name, material, stack)
-    for subject in (ours, exact):
-        for kind in ("texts", "pictures"):
-            subject.ask(material, kind)
-    target = recall(ours.found["texts"], exact.found["texts"], 10)
-    subjects = [ours, tuned, exact]
-    for peer in vector_peers.PEERS if python else ():
+    own = [Ours.name, OursTuned.name]
+    if len(material.clips) <= COPIED_CLIPS:
+        own.append(Exact.name)
+    subjects = [start(sys.executable, _OURS, name, material, stack, keep=keep) for name in own]
+    subjects[0].ask(material, "texts")
+    target = recall(subjects[0].found["texts"], truth["texts"], 10)
+    for peer in vector_peers.PEERS if pythons else ():
         if only and peer.name not in only:
             continue
-        assert python is not None
         name = peer.name
         if len(material.clips) > 1.01 * peer.largest:
             console.print(f"{name} is left out at this size: it is measured up to {peer.largest:,}")
             continue
         try:
-            started = start(python, _PEERS, name, material, stack)
+            python = pythons[peer.environment]
+            started = start(python, _PEERS, name, material, stack, keep=keep)
             with console.status(f"{len(material.clips):,} clips: how hard {name} must try"):
-                subjects += with_efforts(started, target, material, exact.found)
+                subjects += with_efforts(started, target, material, truth)
         except WorkerFailed as error:
             console.print(f"{name} is left out (cap: {BUILD_CAP_SECONDS} CPU s): {error}")
     with console.status("asking"):
@@ -258,7 +280,9 @@ def measure(
 # ------------------------------------------------ printing
 
 
-def size_table(material: Material, subjects: Sequence[Subject]) -> Table:
+def size_table(
+    material: Material, subjects: Sequence[Subject], truth: dict[str, NDArray[np.int64]]
+) -> Table:
     """One line an index."""
     num_clips = len(material.clips)
     table = Table(title=f"{num_clips:,} clips", box=None, caption=_MEMORY)
@@ -278,7 +302,6 @@ def size_table(material: Material, subjects: Sequence[Subject]) -> Table:
     )
     for column in columns:
         table.add_column(column, justify="right")
-    truth = next(each for each in subjects if each.name == Exact.name).found
     for each in subjects:
         recalls = [
             "/".join(f"{recall(each.found[kind], truth[kind], k):.3f}" for k in (10, 100))
@@ -301,10 +324,10 @@ def size_table(material: Material, subjects: Sequence[Subject]) -> Table:
 
 
 def effort_of(subject: Subject) -> str:
-    """Its effort; for a tuned library of ours lists and candidates."""
+    """Its effort, or that which it chose; for a tuned library of ours lists and candidates."""
     if "nprobe" in subject.built:
         return f"{subject.built['nprobe']:.0f}/{subject.built['rescore_depth']:.0f}"
-    return str(subject.effort or "")
+    return f"{subject.effort or subject.built.get('effort', 0):.0f}".removeprefix("0")
 
 
 def build_cost(built: dict[str, float]) -> str:
@@ -315,11 +338,10 @@ def build_cost(built: dict[str, float]) -> str:
     return f"{total - built['add_cpu_seconds']:.1f} + {built['add_cpu_seconds']:.1f}"
 
 
-def aim_lines(subjects: Sequence[Subject]) -> list[str]:
-    """What is aimed at, at a million clips."""
+def aim_lines(subjects: Sequence[Subject], truth: NDArray[np.int64]) -> list[str]:
+    """What is aimed at, at a million clips; ``truth``: the best rows of the sentences."""
     by_name = {each.name: each for each in subjects}
-    ours, exact = by_name[Ours.name], by_name[Exact.name]
-    truth = exact.found["texts"]
+    ours = by_name[Ours.name]
 
     def text_recall(subject: Subject) -> float:
         return recall(subject.found["texts"], truth, 10)
@@ -331,12 +353,13 @@ def aim_lines(subjects: Sequence[Subject]) -> list[str]:
         theirs, own = (sum(s.opened[f"{k}_bytes"] for k in kinds) for s in (subject, ours))
         return theirs / own
 
-    lines = [
-        line("text recall@10", text_recall(ours), AIM_RECALL),
-        line("exact / ours, CPU", times_cpu(exact), AIM_EXACT),
-    ]
-    for hnsw in (each for each in subjects if each.name == vector_peers.FaissHnsw.name):
-        label = f"HNSW32 with ef {hnsw.effort} (text recall@10 {text_recall(hnsw):.3f}) / ours"
+    lines = [line("text recall@10", text_recall(ours), AIM_RECALL)]
+    if exact := by_name.get(Exact.name):
+        lines.append(line("exact / ours, CPU", times_cpu(exact), AIM_EXACT))
+    names = (vector_peers.FaissHnsw.name, vector_peers.Autofaiss.name)
+    for hnsw in (each for each in subjects if each.name in names):
+        effort = f"{hnsw.name} with ef {effort_of(hnsw)}"
+        label = f"{effort} (text recall@10 {text_recall(hnsw):.3f}) / ours"
         lines += [
             line(f"{label}, CPU", times_cpu(hnsw), AIM_CPU),
             line(f"{label}, own memory", times_memory(hnsw, "own"), AIM_MEMORY),
@@ -370,24 +393,29 @@ def statistics_table(statistics: Sequence[Statistic]) -> Table:
 # ------------------------------------------------ the command
 
 
-def compare(sizes: Sequence[int], python: str | None, only: Sequence[str]) -> None:
-    """The table of each size, the aims after the last."""
+def compare(
+    sizes: Sequence[int], pythons: dict[str, str], only: Sequence[str], *, keep: bool
+) -> None:
+    """The table of each size, the aims after the last; without others where there is no interpreter."""
     world, path = World(), clips_file(max(sizes))
     described = picture_statistics(matrix_of(path, world, videos_for(max(sizes[-1], 100_000))))
     for size in sizes:
         material = Material.of(size, world, path)
-        with ExitStack() as stack:
-            subjects = measure(material, stack, python, only)
-        truth = next(each for each in subjects if each.name == Exact.name).found["texts"]
-        described += text_statistics(material.clips, material.texts, truth)
+        with console.status(f"{len(material.clips):,} clips: what is true"):
+            truth = {
+                "texts": best_rows(material.clips, material.texts, 100),
+                "pictures": best_rows(material.clips, material.pictures, 100),
+            }
+        described += text_statistics(material.clips, material.texts, truth["texts"])
         console.print(statistics_table(described))
         described = []
-        console.print(size_table(material, subjects))
+        with ExitStack() as stack:
+            subjects = measure(material, truth, stack, pythons, only, keep=keep)
+        console.print(size_table(material, subjects, truth))
         if size >= AIMED_CLIPS:
-            console.print("\n".join(aim_lines(subjects)))
-        for folder in material.folder.iterdir():
-            if folder.is_dir():
-                shutil.rmtree(folder)
+            console.print("\n".join(aim_lines(subjects, truth["texts"])))
+        if not keep:
+            shutil.rmtree(material.folder)
 
 
 def clips_file(num_clips: int) -> Path:
@@ -407,6 +435,10 @@ def main(
         list[str] | None,
         typer.Option(help=f"Only with this one of {', '.join(vector_peers.METHODS)}; repeatable."),
     ] = None,
+    keep: Annotated[
+        bool,
+        typer.Option(help="Keep what is built for the table of sizes, and take what was kept."),
+    ] = False,
 ) -> None:
     """Print recall, cost and memory of the vector index in drawn libraries."""
     sizes = sorted(clips or [10_000, 100_000, 1_000_000])
@@ -416,11 +448,13 @@ def main(
     FOLDER.mkdir(parents=True, exist_ok=True)
     console.print(f"{processor()}, {num_cores()} cores; {DIM} dimensions")
     if "size" in wanted:
-        python = peers_python() if peers else None
-        if python:
-            console.print(versions(python))
-        compare(sizes, python, peer or [])
+        pythons = peers_pythons() if peers else {}
+        if pythons:
+            console.print(versions(pythons))
+        compare(sizes, pythons, peer or [], keep=keep)
     library = vector_tables.Libraries(FOLDER, World(), clips_file(max(sizes)))
+    if "batch" in wanted:
+        vector_tables.print_batch(library, sizes)
     if "filters" in wanted:
         vector_tables.print_filters(library, max(sizes))
     if "drift" in wanted:

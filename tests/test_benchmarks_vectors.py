@@ -15,7 +15,7 @@ from benchmarks.embeddings import (
     text_statistics,
     videos_for,
 )
-from benchmarks.vector_ours import row_of, rows_of_matrix
+from benchmarks.vector_ours import best_rows, row_of, rows_of_matrix
 from benchmarks.vector_tables import batches, share_found
 from benchmarks.vectors import recall
 
@@ -72,6 +72,17 @@ def test_recall_counts_the_best_that_are_among_as_many_found() -> None:
     found = np.array([[2, 1, 9, 3], [5, 9, 9, 9]])
     assert recall(found, truth, 2) == pytest.approx((2 / 2 + 1 / 2) / 2)
     assert recall(found, truth, 4) == pytest.approx((3 / 4 + 1 / 4) / 2)
+
+
+def test_best_rows_are_those_of_all_blocks_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("benchmarks.vector_ours._BLOCK", 7)
+    rng = np.random.default_rng(0)
+    clips = rng.standard_normal((40, 8)).astype(np.float16)
+    queries = rng.standard_normal((3, 8)).astype(np.float32)
+    wanted = np.argsort(-(queries @ clips.T.astype(np.float32)), axis=1)[:, :10]
+    np.testing.assert_array_equal(best_rows(clips, queries, 10), wanted)
 
 
 def test_share_found_leaves_out_answers_that_are_none() -> None:
