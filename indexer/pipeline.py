@@ -123,6 +123,11 @@ def make_manifest(
     encoder: ClipEncoder, settings: IndexerSettings, localiser: TrainedLocaliser | None = None
 ) -> Manifest:
     """What an index made with this encoder, these settings and this localiser says of itself."""
+    digest, reranks = head_digest(encoder.head_files), False
+    if digest is not None:
+        from models.heads import only_reranks  # torch: slow to import
+
+        reranks = only_reranks(encoder.head_files)
     return Manifest(
         encoder=encoder.name,
         fingerprint=encoder.fingerprint,
@@ -133,7 +138,8 @@ def make_manifest(
         clip_stride_ratio=settings.clip_stride_ratio,
         localiser=localiser.name if localiser else None,
         anchors=f"{localiser.folder}-0" if localiser else None,
-        head=head_digest(encoder.head_files),
+        head=None if reranks else digest,
+        reranker=digest if reranks else None,
     )
 
 

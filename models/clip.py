@@ -1,6 +1,5 @@
 """Any `transformers` dual encoder (CLIP, SigLIP, SigLIP 2, MetaCLIP 2 ...) from a local folder."""
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
@@ -14,13 +13,11 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from models.encoder import HEAD_FILES, TextFeatures, Towers, fingerprint_folder, weight_files
-from models.heads import HEAD_CONFIG, SEQUENTIAL_KINDS, read_head_config
+from models.heads import HEAD_CONFIG, read_head_config
 from models.preprocess import Preprocessing, read_preprocessing
 from models.runtime import num_cores, pick_device, pick_dtype, use_one_thread
 from models.settings import ModelSettings
 from storage.errors import EncoderError
-
-_logger = logging.getLogger(__name__)
 
 # These were trained on texts padded to full length and read the last position: padding less changes the vector.
 _FULL_LENGTH_MODELS = {"siglip", "siglip2"}
@@ -53,7 +50,7 @@ class TransformersEncoder:
         text = config.text_config
         self._text_width = int(text.hidden_size)
         self._dim = int(getattr(config, "projection_dim", None) or text.projection_size)
-        self._head_files = _sequential_head(folder, self._dim, towers)
+        self._head_files = _files_of_head(folder, self._dim)
         self._max_tokens = int(text.max_position_embeddings)
         self._padding = "max_length" if config.model_type in _FULL_LENGTH_MODELS else "longest"
 
@@ -79,7 +76,7 @@ class TransformersEncoder:
 
     @property
     def head_files(self) -> tuple[Path, ...]:
-        """Of a sequential head. A tight one only re-ranks: clips are pooled by their mean beside it."""
+        """Of the head beside it, if there is one. A tight one only re-ranks: clips are pooled by their mean."""
         return self._head_files
 
     @property
@@ -167,28 +164,20 @@ def _to_numpy(output: Any) -> NDArray[np.float32]:
     return features.to(torch.float32).cpu().numpy()
 
 
-def _sequential_head(folder: Path, dim: int, towers: Towers) -> tuple[Path, ...]:
-    """The files of the folder's head, where that can pool."""
+def _files_of_head(folder: Path, dim: int) -> tuple[Path, ...]:
+    """The files of the folder's head; none where it has none."""
     if not any((folder / name).exists() for name in HEAD_FILES):
         return ()
     config = read_head_config(folder)
-    if config.kind not in SEQUENTIAL_KINDS:
-        if towers != "text":
-            _logger.warning(
-                "%s has a %s head, which can only re-rank and is not used: clips are pooled by their mean",
-                folder,
-                config.kind,
-            )
-        return ()
     if config.dim != dim:
         raise EncoderError(
             f"{folder}: its head is for frames of {config.dim} dimensions, its pictures have {dim}. "
-            f"Take {HEAD_CONFIG} from where the encoder came from, or remove it to pool by the mean."
+            f"Take {' and '.join(HEAD_FILES)} from where the encoder came from, or remove both to do without a head."
         )
     files = tuple(folder / name for name in HEAD_FILES)
     if missing := [path.name for path in files if not path.exists()]:
         raise EncoderError(
-            f"{folder} has {HEAD_CONFIG} but no {missing[0]}: without it clips cannot be pooled. Fetch it again."
+            f"{folder} has {HEAD_CONFIG} but no {missing[0]}: a head is both. Fetch it again."
         )
     return files
 

@@ -71,7 +71,9 @@ class ClipEncoder(Protocol):
 
     @property
     def head_files(self) -> Sequence[Path]:
-        """The files of the head that pools the frames of a clip (`models.heads`); none: their mean."""
+        """The files of its head (`models.heads`): one that pools the frames of a clip, or a tight one, which re-ranks
+        what is found. None: clips are means, and nothing re-ranks.
+        """
 
     @property
     def batch_frames(self) -> int:
@@ -160,7 +162,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def head_digest(files: Sequence[Path]) -> str | None:
-    """Hex digest of a head's files, by their names and contents; None where there are none: mean pooling.
+    """Hex digest of a head's files, by their names and contents; None where there are none.
 
     Raises:
         OSError: one cannot be read.

@@ -2,18 +2,20 @@
 
     head = build_head("transformer", dim=512, max_frames=12, text_model=clip.text_model)
     embeddings = embed_frames(head, frames, mask)    # [B, 512] of [B, 12, 512] raw features; mean pooling with None
+    scores = HeadScoring(folder, digest).scores(text, runs)    # of a tight head: how well a sentence fits each
     write_head(head, folder)                         # beside the encoder's own files; `read_head` gives it back
 
 ``mean`` has no parameters and is None everywhere. ``transformer`` and ``lstm`` (seqTransf, seqLSTM) give one vector of
 a video, whatever is asked, so they can be indexed. ``tight`` (tightTransf) gives a score of a text with a video: it
-can only re-rank. Parameters are named as upstream names them. Frames are *raw* projected features, as upstream's are:
-the residual is added first, unit length comes after it.
+can only re-rank (`HeadScoring`). Parameters are named as upstream names them. Frames are *raw* projected features, as
+upstream's are: the residual is added first, unit length comes after it.
 """
 
 import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -365,21 +367,69 @@ class HeadPooling:
 
     def _load(self) -> SequentialHead:
         if self._head is None:
-            try:
-                found = head_digest([self._folder / name for name in HEAD_FILES])
-            except OSError:
-                found = None
-            if found != self._digest:
-                raise EncoderError(
-                    f"{self._folder} should hold the head that pools the clips of this index ({self._digest[:12]}); "
-                    "it is missing or damaged. Run `scanonce index` with the encoder the index was made with, which "
-                    "puts it back, or restore a backup."
-                )
-            head = read_head(self._folder)
+            head = _read_kept(self._folder, self._digest, "pools the clips of this index")
             if not isinstance(head, SequentialHead):
                 raise EncoderError(f"{self._folder} holds a head that cannot pool: {head}.")
             self._head = head
         return self._head
+
+
+class HeadScoring:
+    """The `search.rerank.Scoring` of a tight head, on the CPU in float32.
+
+    Its files are read when it is first used. Cost at CLIP's width of 512: 25 MFLOP for the sentence and each frame, so
+    13 GFLOP for 40 runs of 12 frames.
+    """
+
+    def __init__(self, folder: Path, digest: str) -> None:
+        """Takes the head in ``folder``, whose files have this `models.encoder.head_digest`."""
+        self._folder = folder
+        self._digest = digest
+        self._head: TightHead | None = None
+
+    @torch.inference_mode()
+    def scores(
+        self, text: NDArray[np.float32], runs: Sequence[NDArray[np.floating]]
+    ) -> NDArray[np.float32]:
+        """How well a sentence fits runs of frames, all in one pass; see `search.rerank.Scoring.scores`.
+
+        As in training, sentence and frames are raw, and of a long run frames are taken evenly.
+
+        Raises:
+            EncoderError: the head's files are missing or not those it was made with.
+        """
+        head = self._load()
+        use_one_thread()
+        taken = [run[spread(0, len(run), head.config.max_frames)] for run in runs]
+        ends = np.cumsum([0, *map(len, taken)])
+        raw = np.require(as_float32(np.concatenate(taken)), requirements="W")
+        rows = [np.arange(first, last) for first, last in pairwise(ends)]
+        inputs, mask = _padded(torch.from_numpy(raw), rows)
+        sentence = torch.from_numpy(np.array(text, np.float32))[None]  # [1, dim]
+        scores: NDArray[np.float32] = head(sentence, inputs, mask)[0].numpy()
+        return scores
+
+    def _load(self) -> TightHead:
+        if self._head is None:
+            head = _read_kept(self._folder, self._digest, "re-ranks what is found in this index")
+            if not isinstance(head, TightHead):
+                raise EncoderError(f"{self._folder} holds a head that cannot re-rank: {head}.")
+            self._head = head
+        return self._head
+
+
+def _read_kept(folder: Path, digest: str, does: str) -> Head | None:
+    """The head that an index keeps, whose files must have this digest; ``does`` is told where they have not."""
+    try:
+        found = head_digest([folder / name for name in HEAD_FILES])
+    except OSError:
+        found = None
+    if found != digest:
+        raise EncoderError(
+            f"{folder} should hold the head that {does} ({digest[:12]}); it is missing or damaged. Run "
+            "`scanonce index` with the encoder the index was made with, which puts it back, or restore a backup."
+        )
+    return read_head(folder)
 
 
 def spread(first: int, last: int, most: int) -> NDArray[np.int64]:
@@ -579,6 +629,15 @@ def read_head_config(folder: Path) -> HeadConfig:
             f"{path} is not the configuration of a head: {error}. "
             f"Its keys: {', '.join(field.name for field in fields(HeadConfig))}."
         ) from error
+
+
+def only_reranks(files: Sequence[Path]) -> bool:
+    """Whether these files, of `models.encoder.ClipEncoder.head_files`, are a head that cannot pool.
+
+    Raises:
+        EncoderError: its configuration cannot be read.
+    """
+    return bool(files) and read_head_config(files[0].parent).kind not in SEQUENTIAL_KINDS
 
 
 def head_of(config: HeadConfig, tensors: Mapping[str, Tensor], source: str) -> Head:

@@ -35,6 +35,7 @@ from search.localise import (
     TrainingFree,
 )
 from search.rank import BACKGROUND_SENTENCES, background_level, margins
+from search.rerank import Scoring, num_located, open_scoring, rerank
 from search.retrieve import neighbourhoods
 from search.settings import SearchSettings
 from search.soonet import SoonetLocaliser
@@ -58,12 +59,12 @@ class SearchResult:
 
     query: str
     moments: tuple[Moment, ...]
-    """Best first."""
+    """Best first, by the re-ranker of the index where it has one (`search.rerank`)."""
     no_good_match: bool
     """Nothing in the library stands out for the query; ``moments`` are then merely the nearest."""
     timings_ms: Mapping[str, float] = field(default_factory=dict)
-    """Wall milliseconds by stage: ``text``, ``library``, ``moments``, and their ``total``. Queries that were asked
-    together share ``text`` and ``library`` evenly."""
+    """Wall milliseconds by stage: ``text``, ``library``, ``moments``, ``rerank`` where a re-ranker was asked, and their
+    ``total``. Queries that were asked together share ``text`` and ``library`` evenly."""
     num_videos: int | None = None
     """Videos that the filter let pass, None where there was none to ask. With 0 there are no moments, and
     ``no_good_match`` says only that."""
@@ -90,6 +91,7 @@ class SearchEngine:
         self._trained: TrainedLocaliser | None = None
         self._anchors: LibraryIndex | None = None
         self._means: tuple[int, NDArray[np.float32]]
+        self._reranker: tuple[str, Scoring] | None = None
         self._take(layout, catalog, encoder)
 
     @classmethod
@@ -189,7 +191,9 @@ class SearchEngine:
             begin = time.perf_counter()
             features = self._encoder.encode_text_features(texts)
             text_ms = (time.perf_counter() - begin) * 1e3
-            return self._answer(texts, features, self._localiser, top, within, text_ms)
+            return self._answer(
+                texts, features, self._localiser, top, within, text_ms, reranks=True
+            )
 
         return self._retried(answer)
 
@@ -203,7 +207,8 @@ class SearchEngine:
     ) -> SearchResult:
         """Moments that look like this one, which is among them: by the embedding of its own frames.
 
-        A trained localiser reads sentences, so these are found by the curve of frame scores.
+        A trained localiser and a re-ranker read sentences, so these are found by the curve of frame scores and stay in
+        that order.
 
         Raises:
             QueryError: there is no such video.
@@ -260,6 +265,8 @@ class SearchEngine:
         top: int | None,
         within: Within,
         encoding_ms: float,
+        *,
+        reranks: bool = False,
     ) -> list[SearchResult]:
         """Library once for all queries, then each on its own."""
         begin = time.perf_counter()
@@ -292,7 +299,17 @@ class SearchEngine:
             level, _ = background_level(backgrounds[k])
             real = np.isfinite(found[k])
             candidates = self._candidates(ids[k][real], found[k][real], by_anchors=by_anchors)
-            proposals = localiser.locate(query, list(candidates.values()), top=top)
+            looked_at = list(candidates.values())
+            reranking: dict[str, float] = {}
+            if self._reranker is None or not reranks:
+                proposals = localiser.locate(query, looked_at, top=top)
+            else:
+                proposals = localiser.locate(query, looked_at, top=num_located(top))
+                begin_rerank = time.perf_counter()
+                stored = [each.video for each in looked_at]
+                _, scoring = self._reranker
+                proposals = rerank(proposals, stored, query.features, scoring, top=top)
+                reranking["rerank"] = (time.perf_counter() - begin_rerank) * 1e3
             nothing = self._nothing_stands_out(best_clips[k], backgrounds[k])
             shown = min(top, self._settings.nearest_shown) if nothing else top
             videos = [self._videos[video_id] for video_id in candidates]
@@ -305,7 +322,8 @@ class SearchEngine:
                 for each in proposals[:shown]
                 for video in [videos[each.candidate]]
             )
-            took = {**shared, "moments": (time.perf_counter() - begin) * 1e3}
+            moments_ms = (time.perf_counter() - begin) * 1e3 - sum(reranking.values())
+            took = {**shared, "moments": moments_ms, **reranking}
             timings = {**took, "total": sum(took.values())}
             results.append(SearchResult(text, moments, nothing, timings, num_videos))
         return results
@@ -372,6 +390,7 @@ class SearchEngine:
         self._encoder = encoder
         self._features = FeatureStore(layout.features)
         self._pooling = open_pooling(layout.head, self.manifest.head)
+        self._reranker = None  # that of another folder
         self._means = 0, np.zeros((0, 0), np.float32)
         self._no_picture = unit(encoder.encode_texts(BACKGROUND_SENTENCES))
         seen = self._change_token()
@@ -433,6 +452,7 @@ class SearchEngine:
         """Opens the library as it is now; files that are open in ``previous`` are taken from there."""
         changes = self._catalog.searchable_changes()
         self.manifest = read_manifest(self._layout)
+        self._open_reranker()
         self._videos = {video.video_id: video for video in changes.videos}
         self._live, self._waiting = np.empty(0, np.int64), {}
         live = np.fromiter(self._videos, np.int64, len(self._videos))
@@ -512,6 +532,14 @@ class SearchEngine:
         )
         self._localiser = self._choose_localiser()
         self._anchors = self._open_anchors(live) if settings.retriever == "anchors" else None
+
+    def _open_reranker(self) -> None:
+        """The re-ranker that the index names, unless settings do without; one that is open already stays so."""
+        digest = self.manifest.reranker if self._settings.rerank == "auto" else None
+        if digest is None:
+            self._reranker = None
+        elif self._reranker is None or self._reranker[0] != digest:
+            self._reranker = digest, open_scoring(self._layout.head, digest)
 
     def _choose_localiser(self) -> Localiser:
         settings = self._settings

@@ -52,6 +52,11 @@ class SearchSettings(BaseModel):
         description="a query has a good match when its best clip stands out more than this many times as far as "
         "that of sentences which no picture can show; 0: always",
     )
+    rerank: Literal["auto", "off"] = Field(
+        default="auto",
+        description="auto: the re-ranker of the index, where it has one, puts the best of the moments found into its "
+        "own order; off: they are shown as found",
+    )
     nearest_shown: int = Field(
         default=4, ge=0, description='moments shown all the same when there is "no good match"'
     )

@@ -236,7 +236,8 @@ def _remove_strays(layout: IndexLayout) -> None:
 
 def _data_of(manifest: Manifest) -> dict[str, Any]:
     """What the features of an index depend on: copies of the same content differ where it differs."""
-    names = ("encoder", "localiser", "anchors")  # by name; the fingerprint tells encoders apart
+    # by name; the fingerprint tells encoders apart, and their heads
+    names = ("encoder", "localiser", "anchors", "reranker")
     data = {name: value for name, value in asdict(manifest).items() if name not in names}
     # as JSON gives it back
     return data | {"clip_scales_seconds": list(manifest.clip_scales_seconds)}

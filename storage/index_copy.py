@@ -126,8 +126,8 @@ class IndexCopy:
             sync_directory(folder)
 
     def _copy_head(self) -> None:
-        """The few files of the head, without which no clip can be pooled."""
-        if self.manifest.head is None:
+        """The few files of the head, without which no clip can be pooled, or no moment re-ranked."""
+        if not self.manifest.keeps_head:
             return
         files = sorted(self.source.head.glob("[!.]*"))
         if not files:

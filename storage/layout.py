@@ -6,7 +6,7 @@ features/ab/<uid>.safetensors    frame features of one video
 thumbnails/ab/<uid>.safetensors  small pictures of one video
 anchors/<localiser>/             what the trained localiser computed of each video, derived from the features
 vectors/<generation>/            the vector index, derived from the features
-head/                            a copy of the head that pools the frames of its clips, where its encoder has one
+head/                            a copy of its encoder's head, if that has one: it pools clips, or re-ranks moments
 writer.lock  writer.json         who writes it now (storage/writer.py)
 
 After `scanonce reindex` or `restore` all but the last line lies in a folder data-<n>, which the file ``current`` names:
@@ -19,7 +19,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Self
 
@@ -107,7 +107,9 @@ class IndexLayout:
 
     @property
     def head(self) -> Path:
-        """A copy of the files of the encoder's head, so that pooling needs no encoder; the manifest has its digest."""
+        """A copy of the files of the encoder's head, so that nothing else needs its folder; the manifest has its
+        digest.
+        """
         return self.folder / "head"
 
 
@@ -138,7 +140,14 @@ class Manifest:
     """Folder under ``anchors/`` with what it computed: its fingerprint, and a number that counts rebuilds."""
     head: str | None = None
     """Digest of the head that pools the frames of its clips; None: they are means."""
+    reranker: str | None = None
+    """Digest of the head that re-ranks the moments found; None: there is none. An index has one head at most."""
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def keeps_head(self) -> bool:
+        """Whether files belong into `IndexLayout.head`."""
+        return self.head is not None or self.reranker is not None
 
     @property
     def grid(self) -> ClipGrid:
@@ -182,7 +191,8 @@ def create_or_check(layout: IndexLayout, wanted: Manifest, head_files: Sequence[
     """Writes the manifest of a new index, or checks that an existing one was made with the same settings.
 
     The encoder is told by its fingerprint: the same weights in another folder are the same encoder. The localiser is
-    not compared: an index has the one it has until `scanonce localise` gives it another.
+    not compared: an index has the one it has until `scanonce localise` gives it another. One made before re-rankers
+    were kept takes that of its encoder: nothing stored depends on it.
 
     Args:
         layout: the index directory.
@@ -199,7 +209,10 @@ def create_or_check(layout: IndexLayout, wanted: Manifest, head_files: Sequence[
         return
     stored = asdict(read_manifest(layout))
     asked = asdict(wanted)
-    told_otherwise = ("encoder", "localiser", "anchors")
+    gains_reranker = stored["reranker"] is None and wanted.reranker is not None
+    told_otherwise = {"encoder", "localiser", "anchors"}
+    if gains_reranker:
+        told_otherwise.add("reranker")
     names = [name for name in asked if name not in told_otherwise and stored[name] != asked[name]]
     if names:
         if "fingerprint" in names:
@@ -213,6 +226,8 @@ def create_or_check(layout: IndexLayout, wanted: Manifest, head_files: Sequence[
             f"scanonce reindex --index {layout.root}"
         )
     _keep_head(layout, head_files)
+    if gains_reranker:
+        write_manifest(layout, replace(read_manifest(layout), reranker=wanted.reranker))
 
 
 def _keep_head(layout: IndexLayout, files: Sequence[Path]) -> None:

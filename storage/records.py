@@ -117,7 +117,8 @@ class Moment:
     path: Path
     span: Span
     score: float
-    """Higher is better; comparable within one index only. Training-free: cosine of query and moment, in [-1, 1]."""
+    """Higher is better; comparable within one index only. Training-free: cosine of query and moment, in [-1, 1]. Of a
+    moment that was re-ranked: what the localiser gave the one it found in that place (`search.rerank`)."""
     strength: float = 0.0
     """How far its frames rise above the library's mean for the query, measured in the furthest that sentences do
     which no picture can show: at 1 it may be chance."""

@@ -9,7 +9,7 @@ from models.clip4clip_checkpoint import DEFAULT_TOKENIZER, convert_to_folder, co
 from models.heads import SEQUENTIAL_KINDS, read_head_config
 from storage.errors import EncoderError
 
-NOT_USED = "which can only re-rank and is not used: clips are pooled by their mean"
+RE_RANKS = "which re-ranks what a search finds; clips are pooled by their mean"
 
 
 def run_convert(
@@ -50,4 +50,4 @@ def _what_it_is(out: Path) -> str:
     kind = read_head_config(out).kind
     if kind in SEQUENTIAL_KINDS:
         return f"an encoder with a {kind} head, which pools clips; {command}"
-    return f"an encoder with a {kind} head, {NOT_USED}; {command}"
+    return f"an encoder with a {kind} head, {RE_RANKS}; {command}"
