@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,15 +15,20 @@ from PIL import Image
 
 from training.world import (
     COLOURS,
+    FACTS,
     FRAMES_PER_SECOND,
     HAPPENINGS,
+    HOME,
     LIGHTS,
     PLACES,
+    SHIFTED,
     THINGS,
     FilmSpec,
     SceneSpec,
+    World,
     compose_sound,
     draw_picture,
+    film_pictures,
     film_views,
     ground_truth,
     is_held_out,
@@ -35,6 +41,7 @@ from training.world import (
     true_facts,
     view_at,
 )
+from training.world_drawing import Painter
 from training.world_things import draw_sprite
 
 SMALL = (160, 90)
@@ -65,20 +72,67 @@ def test_scenes_keep_to_their_side_of_the_held_out_pairs(held_out: bool) -> None
     assert all(is_held_out(s.thing, s.colour) is held_out for s in scenes)
 
 
-@pytest.mark.parametrize("thing", THINGS)
-def test_every_thing_looks_different_in_every_colour(thing: str) -> None:
-    sprites = [np.asarray(draw_sprite(thing, colour, "day"), np.int16) for colour in COLOURS]
+@pytest.mark.parametrize(
+    ("thing", "colours"),
+    [
+        *((thing, COLOURS) for thing in THINGS),
+        ("fish", SHIFTED.colours),
+        ("house", SHIFTED.colours),
+    ],
+)
+def test_every_thing_looks_different_in_every_colour(thing: str, colours: tuple[str, ...]) -> None:
+    sprites = [np.asarray(draw_sprite(thing, colour, "day"), np.int16) for colour in colours]
     for number, first in enumerate(sprites):
         assert (first[..., 3] > 0).mean() > 0.2
         for second in sprites[number + 1 :]:
             assert np.abs(first - second).mean() > 3
 
 
-@pytest.mark.parametrize("place", [p for p in PLACES if p != "space"])
+@pytest.mark.parametrize("place", [p for p in (*PLACES, *SHIFTED.places) if p != "space"])
 def test_light_changes_the_picture_of_every_place(place: str) -> None:
     means = {light: draw_picture(scene(place=place, light=light), SMALL).mean() for light in LIGHTS}
     assert means["night"] < 0.6 * means["day"]
     assert means["rain"] < 0.9 * means["day"]
+
+
+def digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=12).hexdigest()
+
+
+def test_the_home_world_is_what_it_was_before_there_was_another() -> None:
+    """Recorded figures and the bundled checkpoints are of exactly these films."""
+    films = random_library(3, 4)
+    assert digest(repr(films).encode()) == "b65ba8f4e47311d8d95ea12c"
+    lines = [asdict(line) for line in ground_truth(films, seed=3)]
+    assert digest(json.dumps(lines).encode()) == "ba169dede375caa2f5abf216"
+    (film,) = random_library(3, 1)
+    pictures = film_pictures(film, [0, 150, 400], painter=Painter(SMALL))
+    assert [digest(picture.tobytes()) for picture in pictures] == [
+        "f6b59c1c9a2df004d14e1831",
+        "34407f432c3eaaabf4c2354f",
+        "d08810f730bf4938e9265a9f",
+    ]
+
+
+def test_the_shifted_world_has_no_colour_and_no_place_of_the_home_world() -> None:
+    assert not {*SHIFTED.colours, *SHIFTED.places} & {*HOME.colours, *HOME.places}
+    assert not any(f"colour:{colour}" in FACTS for colour in SHIFTED.colours)
+    for held_out in (False, True):
+        films = random_library(1, 8, held_out=held_out, world=SHIFTED)
+        scenes = [scene for film in films for scene in film.scenes]
+        assert {scene.place for scene in scenes} == {*SHIFTED.places}
+        assert {scene.colour for scene in scenes} == {*SHIFTED.colours}
+        assert all(is_held_out(s.thing, s.colour) is held_out for s in scenes)
+
+
+def test_far_places_look_different_from_each_other_and_from_those_at_home() -> None:
+    pictures = {
+        place: draw_picture(scene(place=place, colour="grey"), SMALL).astype(int)
+        for place in (*PLACES, *SHIFTED.places)
+    }
+    for place in SHIFTED.places:
+        others = [picture for other, picture in pictures.items() if other != place]
+        assert min(np.abs(pictures[place] - other).mean() for other in others) > 12
 
 
 def test_a_picture_has_the_size_asked_for_and_is_drawn_alike_twice() -> None:
@@ -175,9 +229,14 @@ def test_a_caption_without_time_is_true_of_every_frame_of_its_scene(happening: s
                 assert all(caption.facts <= row for row in facts)
 
 
-@pytest.mark.parametrize("held_out", [False, True])
-def test_every_query_of_a_library_is_answered_by_one_scene_only(held_out: bool) -> None:
-    scenes = [s for film in random_library(7, 16, held_out=held_out) for s in film.scenes]
+@pytest.mark.parametrize(
+    ("num_films", "held_out", "world"), [(16, False, HOME), (16, True, HOME), (8, True, SHIFTED)]
+)
+def test_every_query_of_a_library_is_answered_by_one_scene_only(
+    num_films: int, held_out: bool, world: World
+) -> None:
+    films = random_library(7, num_films, held_out=held_out, world=world)
+    scenes = [s for film in films for s in film.scenes]
     at_times = {
         one: [true_facts(one, share * one.duration_seconds) for share in np.linspace(0, 1, 9)]
         for one in scenes
@@ -267,8 +326,15 @@ def test_a_library_is_films_and_their_ground_truth(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     films = [two_scenes("cut"), two_scenes("fade")]
-    monkeypatch.setattr("training.world.random_library", lambda *args, **kwargs: films)
-    truth_path = render_library(tmp_path / "films", seed=0, num_films=2, workers=2)
+    asked: list[dict[str, object]] = []
+
+    def two_films(*args: object, **kwargs: object) -> list[FilmSpec]:
+        asked.append(kwargs)
+        return films
+
+    monkeypatch.setattr("training.world.random_library", two_films)
+    truth_path = render_library(tmp_path / "films", seed=0, num_films=2, shifted=True, workers=2)
+    assert asked == [{"held_out": False, "world": SHIFTED}]
     lines = [json.loads(line) for line in truth_path.read_text(encoding="utf-8").splitlines()]
     assert {line["path"] for line in lines} == {"film_000.mp4", "film_001.mp4"}
     for line in lines:

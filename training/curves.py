@@ -24,7 +24,7 @@ TENSORBOARD_NAME = "tensorboard"
 """In the folder of the run."""
 
 AXES = {"loss": "loss", "rate": "learning rate", "validation": "share of queries, 0 to 1"}
-"""What stands beside the axis of a group; a group that is not here gives its own name."""
+"""What stands beside the axis of a group, in the order of the panels; another group comes last and gives its name."""
 
 _INSTALL = 'install what training needs: pip install -e ".[train]"'
 
@@ -97,16 +97,17 @@ class Curves:
 
     def draw(self, path: Path) -> Path:
         """Writes a PNG with a panel for each group that has points, side by side; returns ``path``."""
-        groups: dict[str, list[str]] = {}
+        groups: dict[str, list[str]] = {group: [] for group in AXES}
         for name in self._names:
             groups.setdefault(name.partition("/")[0], []).append(name)
+        groups = {group: names for group, names in groups.items() if names}
         figure = _imported("matplotlib.figure").Figure(
-            figsize=(4.6 * max(1, len(groups)), 3.2), layout="constrained"
+            figsize=(3.9 * max(1, len(groups)), 2.7), layout="constrained"
         )
         for place, (group, names) in enumerate(groups.items(), start=1):
             self._draw_panel(figure.add_subplot(1, len(groups), place), group, names)
         canvas = _imported("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
-        write_whole(path, lambda file: canvas.print_png(file))
+        write_whole(path, lambda file: canvas.print_png(file, pil_kwargs={"optimize": True}))
         return path
 
     def close(self) -> None:
@@ -129,7 +130,7 @@ class Curves:
         axes.set_ylabel(AXES.get(group, group))
         axes.grid(alpha=0.3)
         if group == "validation":
-            axes.set_ylim(0, 1)
+            axes.set_ylim(0, 1.03)  # a little above, so that a curve at 1 is seen
         if group == "rate" and any(value > 0 for name in names for value in self.points(name)[1]):
             axes.set_yscale("log")  # the encoder's is a thousandth of the head's
         axes.legend(fontsize="small")

@@ -38,11 +38,14 @@ from training.world_scene import (
     FILM_SIZE,
     FRAMES_PER_SECOND,
     HAPPENINGS,
+    HOME,
     LIGHTS,
     PLACES,
+    SHIFTED,
     THINGS,
     Rng,
     SceneSpec,
+    World,
     draw_picture,
     is_held_out,
     random_scene,
@@ -56,13 +59,16 @@ __all__ = [
     "FILM_SIZE",
     "FRAMES_PER_SECOND",
     "HAPPENINGS",
+    "HOME",
     "LIGHTS",
     "PLACES",
+    "SHIFTED",
     "THINGS",
     "Caption",
     "FilmSpec",
     "SceneSpec",
     "TruthLine",
+    "World",
     "draw_picture",
     "ground_truth",
     "is_held_out",
@@ -110,6 +116,7 @@ def random_library(
     *,
     held_out: bool = False,
     pairs: Collection[tuple[str, str]] | None = None,
+    world: World = HOME,
 ) -> list[FilmSpec]:
     """Films of 5 to 9 scenes in which no query for one scene is answered by another.
 
@@ -118,6 +125,7 @@ def random_library(
         num_films: How many films.
         held_out: Only of (thing, colour) pairs that training never sees, otherwise of the others.
         pairs: If given, only these of them; one at least of a thing that flies.
+        world: Of which colours and places.
 
     Raises:
         ValueError: if the world has too few different scenes for so many films.
@@ -126,7 +134,9 @@ def random_library(
     taken: dict[tuple[str, str], list[SceneSpec]] = {}
     films = []
     for _ in range(num_films):
-        scenes = tuple(_new_scene(rng, taken, held_out, pairs) for _ in range(rng.integers(5, 10)))
+        scenes = tuple(
+            _new_scene(rng, taken, held_out, pairs, world) for _ in range(rng.integers(5, 10))
+        )
         joints: list[Joint] = ["fade" if rng.random() < 0.4 else "cut" for _ in scenes[1:]]
         films.append(FilmSpec(scenes, tuple(joints), seed=int(rng.integers(2**31))))
     return films
@@ -137,9 +147,10 @@ def _new_scene(
     taken: dict[tuple[str, str], list[SceneSpec]],
     held_out: bool,
     pairs: Collection[tuple[str, str]] | None,
+    world: World,
 ) -> SceneSpec:
     for _ in range(2000):
-        scene = random_scene(rng, held_out=held_out, pairs=pairs)
+        scene = random_scene(rng, held_out=held_out, pairs=pairs, world=world)
         alike = taken.setdefault((scene.thing, scene.colour), [])
         if not any(_can_be_confused(scene, other) for other in alike):
             alike.append(scene)
@@ -311,8 +322,14 @@ class TruthLine:
     needs_time: bool
 
 
-def ground_truth(films: list[FilmSpec], *, seed: int) -> list[TruthLine]:
-    """All queries of a library: the same seed puts them into the same words."""
+def ground_truth(films: list[FilmSpec], *, seed: int, variants: int = 2) -> list[TruthLine]:
+    """All queries of a library: the same seed puts them into the same words.
+
+    Args:
+        films: The library.
+        seed: Of the words.
+        variants: Of each kind of caption a scene has; `scene_captions` says which there are.
+    """
     lines = []
     for film_number, film in enumerate(films):
         starts = film.first_frames
@@ -321,7 +338,7 @@ def ground_truth(films: list[FilmSpec], *, seed: int) -> list[TruthLine]:
             start, end = (starts[i] / FRAMES_PER_SECOND for i in (index, index + 1))
             lines += [
                 TruthLine(film_name(film_number), caption.text, start, end, caption.needs_time)
-                for caption in scene_captions(scene, rng)
+                for caption in scene_captions(scene, rng, variants=variants)
             ]
     return lines
 
@@ -332,7 +349,13 @@ def film_name(number: int) -> str:
 
 
 def render_library(
-    out_dir: Path, *, seed: int, num_films: int, held_out: bool = False, workers: int = 2
+    out_dir: Path,
+    *,
+    seed: int,
+    num_films: int,
+    held_out: bool = False,
+    shifted: bool = False,
+    workers: int = 2,
 ) -> Path:
     """Renders films and their ground truth, the same for the same arguments.
 
@@ -341,12 +364,15 @@ def render_library(
         seed: Of everything.
         num_films: Films of about 45 seconds; each costs about 5 seconds of one core.
         held_out: Only of things in colours that training never sees them in.
+        shifted: In other colours and at other places than those the bundled checkpoints know.
         workers: Processes; with 1 all is done in this one.
 
     Returns:
-        Path of the ground truth, one `TruthLine` as JSON a line.
+        Path of the ground truth, one `TruthLine` as JSON a line: also a file of captions as
+        `training.captions` reads them.
     """
-    films = random_library(seed, num_films, held_out=held_out)
+    world = SHIFTED if shifted else HOME
+    films = random_library(seed, num_films, held_out=held_out, world=world)
     out_dir.mkdir(parents=True, exist_ok=True)
     _render_films(films, out_dir, workers)
     truth_path = out_dir / "ground_truth.jsonl"
@@ -394,10 +420,15 @@ def main(
     held_out: Annotated[
         bool, typer.Option(help="Only things in colours that training never sees.")
     ] = False,
+    shifted: Annotated[
+        bool, typer.Option(help="Colours and places that the bundled checkpoints do not know.")
+    ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes that render.")] = 2,
 ) -> None:
     """Render films of our small world, with exact ground truth."""
-    path = render_library(out_dir, seed=seed, num_films=films, held_out=held_out, workers=workers)
+    path = render_library(
+        out_dir, seed=seed, num_films=films, held_out=held_out, shifted=shifted, workers=workers
+    )
     typer.echo(path)
 
 

@@ -17,8 +17,9 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from training.world_land import MARGIN
 from training.world_light import Size
-from training.world_places import MARGIN, Backdrop, draw_backdrop, draw_cloud
+from training.world_places import Backdrop, draw_backdrop, draw_cloud
 from training.world_things import SPRITE_HEIGHT, THINGS, draw_sprite
 
 

@@ -6,7 +6,6 @@ in every light but for the light. All of it stands still, so that it is drawn on
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from training.world_light import MOODS, Mood, Rgb, Size, between
-
-MARGIN = 0.04
-"""How much wider a layer is than the picture, as a fraction of the width: room to drift."""
+from training.world_far_places import FAR_PLACES
+from training.world_land import Land, draw_conifers, draw_ovals, draw_strokes, draw_towers
+from training.world_light import MOODS, Rgb, Size
 
 
 @dataclass(frozen=True)
@@ -41,142 +39,31 @@ def horizon_of(place: str, layout: int) -> float:
     return 0.56 + 0.10 * float(np.random.default_rng((layout, 11)).random())
 
 
-class _Land:
-    """Paints one backdrop, piece by piece, in fractions of the picture."""
-
-    def __init__(self, size: Size, layout: int, mood: Mood) -> None:
-        self.width, self.height = round(size[0] * (1 + MARGIN)), size[1]
-        self.mood = mood
-        self.rng = np.random.default_rng((layout, 7))
-        self._layer = np.zeros((self.height, self.width, 4), np.float32)
-
-    def ridge(self, base: float, swell: float, top: Rgb, foot: Rgb, waves: float = 2.0) -> None:
-        """Fills all below a rolling line with a gradient, antialiased along the line."""
-        x = np.linspace(0, 2 * math.pi * waves, self.width)
-        phases = self.rng.uniform(0, 2 * math.pi, 3)
-        line = sum(np.sin(x * k + p) / k for k, p in zip((1.0, 2.3, 4.1), phases, strict=True))
-        line = (base - swell * np.asarray(line) / 2) * self.height  # [W]
-        y = np.arange(self.height)[:, None]  # [H, 1]
-        cover = np.clip(y - line[None, :] + 0.5, 0, 1).astype(np.float32)[..., None]  # [H, W, 1]
-        depth = np.clip((y / self.height - base + swell) / (1 - base + swell), 0, 1)[..., None]
-        first, last = (np.array(self.mood.land(c), np.float32) for c in (top, foot))
-        paint = np.broadcast_to(first + (last - first) * depth, (*cover.shape[:2], 3))
-        self._over(paint.astype(np.float32), cover)
-
-    def draw(self, pieces: Callable[[ImageDraw.ImageDraw, float, float], None]) -> None:
-        """Draws details at twice the size and lays them, reduced, over what is there."""
-        image = Image.new("RGBA", (2 * self.width, 2 * self.height))
-        pieces(ImageDraw.Draw(image), 2.0 * self.width, 2.0 * self.height)
-        detail = np.asarray(image.reduce(2), np.float32)
-        self._over(detail[..., :3], detail[..., 3:] / np.float32(255))
-
-    def _over(self, paint: NDArray[np.float32], cover: NDArray[np.float32]) -> None:
-        """Lays colours [H, W, 3] of a cover 0 to 1 [H, W, 1] over the layer."""
-        below = self._layer[..., 3:] * (1 - cover)
-        alpha = cover * 255 + below
-        colour = paint * cover * 255 + self._layer[..., :3] * below
-        self._layer[..., :3] = colour / np.maximum(alpha, 1e-6)
-        self._layer[..., 3:] = alpha
-
-    def finish(self) -> Image.Image:
-        """The layer so far, and a new empty one in its place."""
-        image = Image.fromarray(self._layer.round().astype(np.uint8), "RGBA")
-        self._layer = np.zeros_like(self._layer)
-        return image
-
-
-def _conifers(land: _Land, foot: float, high: float, many: int, colour: Rgb) -> None:
-    spots = [(x, land.rng.uniform(0.7, 1.2)) for x in land.rng.uniform(0, 1, many)]
-    lit = land.mood.land(colour)
-
-    def pieces(draw: ImageDraw.ImageDraw, wide: float, tall: float) -> None:
-        for x, grow in spots:
-            for tier in range(3):
-                top = foot - high * grow * (1 - 0.26 * tier)
-                low = foot - high * grow * (0.56 - 0.28 * tier)
-                reach = 0.24 * high * grow * (0.6 + 0.3 * tier) * tall
-                centre = x * wide
-                corners = [(centre - reach, low * tall), (centre, top * tall)]
-                draw.polygon([*corners, (centre + reach, low * tall)], (*lit, 255))
-
-    land.draw(pieces)
-
-
-def _towers(land: _Land, foot: float, colour: Rgb, lowest: float, highest: float) -> None:
-    lit = land.mood.land(colour)
-    pane = (255, 222, 118) if land.mood.lamps_on else between(lit, (226, 240, 250), 0.5)
-    rng = land.rng
-
-    def pieces(draw: ImageDraw.ImageDraw, wide: float, tall: float) -> None:
-        left = -0.02
-        while left < 1.0:
-            width, top = rng.uniform(0.05, 0.10), foot - rng.uniform(lowest, highest)
-            right = left + width
-            where = (left * wide, top * tall, right * wide, (foot + 0.05) * tall)
-            draw.rectangle(where, (*lit, 255))
-            for y in np.arange(top + 0.03, foot - 0.02, 0.05):
-                for x in np.arange(left + 0.012, right - 0.014, 0.022):
-                    if rng.random() < 0.7:
-                        box = (x * wide, y * tall, (x + 0.009) * wide, (y + 0.022) * tall)
-                        draw.rectangle(box, (*pane, 255))
-            left = right + rng.uniform(0.0, 0.02)
-
-    land.draw(pieces)
-
-
-def _strokes(land: _Land, colour: Rgb, many: int, top: float, length: float, width: float) -> None:
-    """Short curved strokes, smaller towards the horizon: waves, ripples of sand, tufts."""
-    lit = land.mood.land(colour)
-    spots = land.rng.uniform(0, 1, (many, 2))
-
-    def pieces(draw: ImageDraw.ImageDraw, wide: float, tall: float) -> None:
-        for x, depth in spots:
-            near = 0.25 + 0.75 * depth
-            reach, y = length * near * tall, (top + (1 - top) * depth) * tall
-            box = (x * wide - reach, y - reach * 0.25, x * wide + reach, y + reach * 0.25)
-            draw.arc(box, 200, 340, (*lit, 255), max(1, round(width * near * tall)))
-
-    land.draw(pieces)
-
-
-def _ovals(land: _Land, colour: Rgb, many: int, top: float, bottom: float, reach: float) -> None:
-    lit = land.mood.land(colour)
-    spots = land.rng.uniform(0, 1, (many, 2))
-
-    def pieces(draw: ImageDraw.ImageDraw, wide: float, tall: float) -> None:
-        for x, depth in spots:
-            across, y = reach * (0.5 + 0.5 * depth) * tall, (top + (bottom - top) * depth) * tall
-            box = (x * wide - across, y - 0.6 * across, x * wide + across, y + 0.6 * across)
-            draw.ellipse(box, (*lit, 255))
-
-    land.draw(pieces)
-
-
-def _beach(land: _Land, horizon: float) -> tuple[Image.Image, Image.Image]:
+def _beach(land: Land, horizon: float) -> tuple[Image.Image, Image.Image]:
     land.ridge(horizon - 0.05, 0.0, (38, 132, 196), (120, 206, 220))
-    _strokes(land, (206, 238, 246), 14, horizon - 0.03, 0.03, 0.004)
+    draw_strokes(land, (206, 238, 246), 14, horizon - 0.03, 0.03, 0.004)
     distance = land.finish()
     land.ridge(horizon + 0.045, 0.018, (246, 250, 250), (246, 250, 250), waves=3.0)
     land.ridge(horizon + 0.065, 0.018, (226, 200, 142), (248, 224, 164), waves=3.0)
-    _strokes(land, (216, 186, 128), 26, horizon + 0.12, 0.07, 0.006)
-    _ovals(land, (252, 238, 214), 9, horizon + 0.16, 1.0, 0.012)
+    draw_strokes(land, (216, 186, 128), 26, horizon + 0.12, 0.07, 0.006)
+    draw_ovals(land, (252, 238, 214), 9, horizon + 0.16, 1.0, 0.012)
     return distance, land.finish()
 
 
-def _forest(land: _Land, horizon: float) -> tuple[Image.Image, Image.Image]:
+def _forest(land: Land, horizon: float) -> tuple[Image.Image, Image.Image]:
     land.ridge(horizon - 0.18, 0.06, (118, 158, 128), (88, 136, 100))
-    _conifers(land, horizon + 0.02, 0.40, 26, (58, 116, 82))
-    _conifers(land, horizon + 0.05, 0.32, 22, (34, 88, 58))
+    draw_conifers(land, horizon + 0.02, 0.40, 26, (58, 116, 82))
+    draw_conifers(land, horizon + 0.05, 0.32, 22, (34, 88, 58))
     distance = land.finish()
     land.ridge(horizon + 0.02, 0.02, (70, 128, 62), (38, 88, 42))
-    _strokes(land, (104, 160, 84), 40, horizon + 0.07, 0.025, 0.008)
-    _ovals(land, (146, 108, 74), 10, horizon + 0.12, 1.0, 0.012)
+    draw_strokes(land, (104, 160, 84), 40, horizon + 0.07, 0.025, 0.008)
+    draw_ovals(land, (146, 108, 74), 10, horizon + 0.12, 1.0, 0.012)
     return distance, land.finish()
 
 
-def _city(land: _Land, horizon: float) -> tuple[Image.Image, Image.Image]:
-    _towers(land, horizon, (146, 156, 178), 0.22, 0.46)
-    _towers(land, horizon, (98, 102, 122), 0.08, 0.26)
+def _city(land: Land, horizon: float) -> tuple[Image.Image, Image.Image]:
+    draw_towers(land, horizon, (146, 156, 178), 0.22, 0.46)
+    draw_towers(land, horizon, (98, 102, 122), 0.08, 0.26)
     distance = land.finish()
     land.ridge(horizon, 0.0, (168, 166, 164), (150, 148, 148))
     land.ridge(horizon + 0.06, 0.0, (98, 98, 106), (72, 72, 80))
@@ -191,12 +78,12 @@ def _city(land: _Land, horizon: float) -> tuple[Image.Image, Image.Image]:
     return distance, land.finish()
 
 
-def _desert(land: _Land, horizon: float) -> tuple[Image.Image, Image.Image]:
+def _desert(land: Land, horizon: float) -> tuple[Image.Image, Image.Image]:
     land.ridge(horizon - 0.10, 0.10, (206, 128, 92), (226, 160, 104), waves=1.2)
     land.ridge(horizon - 0.02, 0.06, (230, 172, 104), (222, 158, 88), waves=1.7)
     distance = land.finish()
     land.ridge(horizon + 0.03, 0.04, (238, 186, 112), (214, 146, 78), waves=1.1)
-    _strokes(land, (198, 132, 72), 24, horizon + 0.10, 0.10, 0.005)
+    draw_strokes(land, (198, 132, 72), 24, horizon + 0.10, 0.10, 0.005)
     lit, rng = land.mood.land((62, 138, 78)), land.rng
 
     def cacti(draw: ImageDraw.ImageDraw, wide: float, tall: float) -> None:
@@ -216,25 +103,25 @@ def _desert(land: _Land, horizon: float) -> tuple[Image.Image, Image.Image]:
     return distance, land.finish()
 
 
-def _snow(land: _Land, horizon: float) -> tuple[Image.Image, Image.Image]:
+def _snow(land: Land, horizon: float) -> tuple[Image.Image, Image.Image]:
     land.ridge(horizon - 0.22, 0.22, (236, 244, 254), (176, 200, 232), waves=1.6)
-    _conifers(land, horizon + 0.03, 0.16, 14, (112, 148, 158))
+    draw_conifers(land, horizon + 0.03, 0.16, 14, (112, 148, 158))
     distance = land.finish()
     land.ridge(horizon, 0.05, (252, 253, 255), (206, 222, 244), waves=1.4)
-    _strokes(land, (190, 210, 238), 18, horizon + 0.10, 0.08, 0.006)
+    draw_strokes(land, (190, 210, 238), 18, horizon + 0.10, 0.08, 0.006)
     return distance, land.finish()
 
 
-def _sea(land: _Land, horizon: float) -> tuple[Image.Image, Image.Image]:
+def _sea(land: Land, horizon: float) -> tuple[Image.Image, Image.Image]:
     land.ridge(horizon - 0.06, 0.0, (62, 130, 196), (40, 100, 176))
     distance = land.finish()
     land.ridge(horizon - 0.02, 0.006, (44, 112, 188), (14, 58, 128), waves=9.0)
-    _strokes(land, (128, 186, 228), 60, horizon, 0.06, 0.007)
+    draw_strokes(land, (128, 186, 228), 60, horizon, 0.06, 0.007)
     land.ridge(0.94, 0.02, (20, 78, 152), (12, 52, 120), waves=6.0)
     return distance, land.finish()
 
 
-def _farm(land: _Land, horizon: float) -> tuple[Image.Image, Image.Image]:
+def _farm(land: Land, horizon: float) -> tuple[Image.Image, Image.Image]:
     land.ridge(horizon - 0.10, 0.07, (148, 194, 108), (120, 174, 88), waves=1.3)
     land.ridge(horizon - 0.03, 0.05, (204, 200, 98), (168, 182, 84), waves=1.0)
     distance = land.finish()
@@ -260,7 +147,7 @@ def _farm(land: _Land, horizon: float) -> tuple[Image.Image, Image.Image]:
     return distance, land.finish()
 
 
-PLACES: dict[str, Callable[[_Land, float], tuple[Image.Image, Image.Image]]] = {
+PLACES: dict[str, Callable[[Land, float], tuple[Image.Image, Image.Image]]] = {
     "beach": _beach,
     "forest": _forest,
     "city": _city,
@@ -355,8 +242,8 @@ def draw_backdrop(size: Size, place: str, layout: int, light: str) -> Backdrop:
     At 640 x 360 this costs some tens of milliseconds, so keep what it returns.
     """
     horizon = horizon_of(place, layout)
-    land = _Land(size, layout, MOODS[light])
-    distance, ground = PLACES[place](land, horizon)
+    land = Land(size, layout, MOODS[light])
+    distance, ground = (PLACES.get(place) or FAR_PLACES[place])(land, horizon)
     sky = _cosmos(size, layout) if place == "space" else _sky(size, light, layout, horizon)
     distance, distance_top = _without_air(distance)
     ground, ground_top = _without_air(ground)

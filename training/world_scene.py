@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from training import world_light, world_places, world_things
+from training import world_far_places, world_light, world_places, world_things
 from training.world_drawing import Actor, Painter, View
 
 Rng: TypeAlias = np.random.Generator
@@ -26,6 +26,20 @@ THINGS = tuple(world_things.THINGS)
 COLOURS = tuple(world_things.COLOUR_RGB)
 PLACES = tuple(world_places.PLACES)
 LIGHTS = tuple(world_light.MOODS)
+
+
+@dataclass(frozen=True)
+class World:
+    """What a film may show: of things, lights and happenings every world has the same."""
+
+    colours: tuple[str, ...]
+    places: tuple[str, ...]
+
+
+HOME = World(COLOURS, PLACES)
+"""What the bundled checkpoints are trained on."""
+SHIFTED = World(tuple(world_things.FAR_COLOUR_RGB), tuple(world_far_places.FAR_PLACES))
+"""Colours and places that the bundled checkpoints have never seen, and none that they have."""
 
 LIGHT_STAGES: dict[str, tuple[str, ...]] = {
     "night_falls": ("day", "sunset", "night"),
@@ -75,9 +89,10 @@ def is_held_out(thing: str, colour: str) -> bool:
     """Whether training never sees this thing in this colour.
 
     A quarter of all pairs, along the diagonals of the table of things and colours: each colour
-    lacks 3 of its 12 things, each thing 2 or 3 of its 9 colours.
+    lacks 3 of its 12 things, each thing 2 or 3 of its 9 colours (2 of 8 in the shifted world).
     """
-    return (THINGS.index(thing) + COLOURS.index(colour)) % 4 == 0
+    colours = COLOURS if colour in COLOURS else SHIFTED.colours
+    return (THINGS.index(thing) + colours.index(colour)) % 4 == 0
 
 
 def flies(thing: str) -> bool:
@@ -91,6 +106,7 @@ def random_scene(
     held_out: bool = False,
     happening: str | None = None,
     pairs: Collection[tuple[str, str]] | None = None,
+    world: World = HOME,
 ) -> SceneSpec:
     """A scene by chance, of pairs that training sees or (`held_out`) of those it never sees.
 
@@ -99,19 +115,20 @@ def random_scene(
         held_out: Of which (thing, colour) pairs.
         happening: What happens; by chance where not given.
         pairs: If given, only these of them.
+        world: Of which colours and places.
     """
     if happening is None:
         happening = "nothing" if rng.random() < 0.3 else str(rng.choice(HAPPENINGS[1:]))
     possible = [
         (thing, colour)
         for thing in THINGS
-        for colour in COLOURS
+        for colour in world.colours
         if is_held_out(thing, colour) is held_out
         and (pairs is None or (thing, colour) in pairs)
         and (happening not in ("rise", "fall") or flies(thing))
     ]
     thing, colour = possible[rng.integers(len(possible))]
-    places = [p for p in PLACES if p != "space" or happening not in LIGHT_STAGES]
+    places = [p for p in world.places if p != "space" or happening not in LIGHT_STAGES]
     place = str(rng.choice(places))
     light = LIGHT_STAGES[happening][0] if happening in LIGHT_STAGES else str(rng.choice(LIGHTS))
     count = 3 if happening == "join" else int(rng.choice((1, 1, 1, 2, 3)))

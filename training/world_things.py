@@ -26,6 +26,20 @@ COLOUR_RGB: dict[str, Rgb] = {
     "white": (246, 246, 246),
     "black": (40, 40, 46),
 }
+FAR_COLOUR_RGB: dict[str, Rgb] = {
+    "brown": (126, 78, 40),
+    "teal": (14, 138, 138),
+    "maroon": (120, 16, 46),
+    "gold": (206, 160, 44),
+    "navy": (24, 36, 104),
+    "lime": (164, 236, 44),
+    "grey": (142, 144, 150),
+    "lavender": (194, 172, 242),
+}
+"""Of things in the shifted world only, as the far places are (`training.world_far_places`)."""
+
+_RGB = {**COLOUR_RGB, **FAR_COLOUR_RGB}
+_DARK = ("black", "navy", "maroon")
 
 
 @dataclass(frozen=True)
@@ -46,7 +60,7 @@ class Paint:
     def mixed(cls, colour: str, light: str) -> Paint:
         """The paints for a named colour in a named light."""
         mood = MOODS[light]
-        base = COLOUR_RGB[colour]
+        base = _RGB[colour]
 
         def lit(rgb: Rgb) -> Rgb:
             return times(rgb, mood.on_things)
@@ -284,13 +298,13 @@ def draw_sprite(thing: str, colour: str, light: str) -> Image.Image:
 
 
 def _outline_colour(colour: str, light: str) -> Rgb:
-    # A dark line parts a thing from a bright land. Moonlight must do it at night, and for black
-    # at any time, or nobody (and no encoder) could see a black thing in the dark.
+    # A dark line parts a thing from a bright land. Moonlight must do it at night, and for dark
+    # colours at any time, or nobody (and no encoder) could see a black thing in the dark.
     if light == "night":
         return (176, 190, 226)
-    if colour == "black":
+    if colour in _DARK:
         return (188, 188, 196)
-    return times(COLOUR_RGB[colour], (0.36, 0.34, 0.38))
+    return times(_RGB[colour], (0.36, 0.34, 0.38))
 
 
 def _shaded(image: Image.Image) -> Image.Image:

@@ -15,6 +15,7 @@ from training.world_scene import (
     HAPPENINGS,
     LIGHTS,
     PLACES,
+    SHIFTED,
     THINGS,
     Rng,
     SceneSpec,
@@ -55,7 +56,7 @@ THING_WORDS: dict[str, tuple[tuple[str, str], ...]] = {
 """Singular and plural of every name a thing goes by; a common name may stand twice."""
 
 COLOUR_WORDS: dict[str, tuple[str, ...]] = {
-    **{colour: (colour,) for colour in COLOURS},
+    **{colour: (colour,) for colour in (*COLOURS, *SHIFTED.colours)},
     "red": ("red", "red", "scarlet"),
     "purple": ("purple", "purple", "violet"),
 }
@@ -69,6 +70,11 @@ PLACE_WORDS: dict[str, tuple[str, ...]] = {
     "sea": ("at sea", "on the ocean", "on the open sea", "out on the waves"),
     "space": ("in space", "in outer space", "among the planets"),
     "farm": ("on a farm", "on the farm", "in the fields", "in the countryside"),
+    "mountains": ("in the mountains", "among the peaks", "below the snowy summits"),
+    "jungle": ("in the jungle", "among the palms", "in the tropical thicket"),
+    "volcano": ("by the volcano", "at the volcano", "on the lava field"),
+    "castle": ("at the castle", "in front of the castle", "below the battlements"),
+    "harbour": ("in the harbour", "on the quay", "by the lighthouse and the cranes"),
 }
 
 LIGHT_WORDS: dict[str, tuple[str, ...]] = {
@@ -208,7 +214,7 @@ FACTS: tuple[str, ...] = (
     *POSITION_WORDS,
     *(f"happening:{name}" for name in HAPPENINGS),
 )
-"""Every fact there is, in the order of the columns of a table of facts."""
+"""Every fact of the home world, in the order of the columns of a table of facts."""
 
 
 def _value(facts: frozenset[str], kind: str) -> str | None:
