@@ -20,6 +20,7 @@ from rich.console import Console
 from models.anchors import AnchorGrid
 from models.encoder import BUNDLED_NAME, TextFeatures, load_encoder
 from models.localiser import choose_localiser, load_localiser
+from models.settings import ModelSettings
 from models.soonet import Soonet, SoonetConfig
 from storage.catalog import Catalog
 from storage.entries import Content, FileStamp
@@ -411,7 +412,14 @@ def whole(index: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     console = Console(width=200, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
     annotations = index.parent / "moments.jsonl"
-    run_train_soonet(annotations, folder / "out", index, CHOICES, device="cpu", console=console)
+    run_train_soonet(
+        annotations,
+        folder / "out",
+        index,
+        CHOICES,
+        models=ModelSettings(device="cpu"),
+        console=console,
+    )
     (folder / "told.txt").write_text(console.export_text(), encoding="utf-8")
     console.file.close()
     return folder

@@ -122,13 +122,15 @@ def read_questions(ground_truth: Path) -> list[Question]:
 
 
 def index_films(
-    films: Path, index_dir: Path, *, sampling: Literal["uniform", "keyframes"] = "uniform"
+    films: Path,
+    index_dir: Path,
+    *,
+    encoder_name: str = BUNDLED_NAME,
+    sampling: Literal["uniform", "keyframes"] = "uniform",
 ) -> None:
-    """Indexes rendered films with the bundled encoder and localiser, by the pipeline users have."""
-    encoder, settings = (
-        load_encoder(BUNDLED_NAME, towers="vision"),
-        IndexerSettings(sampling=sampling),
-    )
+    """Indexes rendered films by the pipeline users have, with the localiser that fits the encoder, if one does."""
+    encoder = load_encoder(encoder_name, towers="vision")
+    settings = IndexerSettings(sampling=sampling)
     report = index_library(
         [films],
         layout=IndexLayout(index_dir),

@@ -24,20 +24,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from indexer.pipeline import index_library
-from indexer.settings import IndexerSettings
-from models.encoder import BUNDLED_NAME, load_encoder
-from models.localiser import choose_localiser
+from models.encoder import BUNDLED_NAME
 from models.runtime import num_cores
 from search.engine import SearchEngine
 from search.settings import SearchSettings
-from storage.layout import IndexLayout
-from storage.settings import StorageSettings
 from training.captions import read_captions
 from training.finetune_clip import PICTURE_NAME, STATE_NAME, Observer, finetune
 from training.finetune_recipe import Recipe
 from training.finetune_run import Run, Validated
-from training.held_out import Question, ask, read_questions
+from training.held_out import Question, ask, index_films, read_questions
 from training.intervals import Figure, mean_figures, paired_difference
 from training.world import (
     HOME,
@@ -125,33 +120,6 @@ def write_captions(libraries: Sequence[Library], path: Path) -> Path:
     return path
 
 
-def index_with(encoder_name: str, films: Path, index_dir: Path) -> Path:
-    """Brings an index of films up to date, with the localiser that fits the encoder, where there is one.
-
-    Returns:
-        ``index_dir``.
-    """
-    encoder = load_encoder(encoder_name, towers="vision")
-    settings = IndexerSettings()
-    report = index_library(
-        [films],
-        layout=IndexLayout(index_dir),
-        encoder=encoder,
-        settings=settings,
-        storage=StorageSettings(),
-        localiser=choose_localiser(
-            "auto",
-            fingerprint=encoder.fingerprint,
-            dim=encoder.dim,
-            sampling=settings.sampling,
-            fps=settings.sample_fps,
-        ),
-    )
-    if report.problems:
-        raise RuntimeError(f"rendered films must index without a problem: {report.problems}")
-    return index_dir
-
-
 @dataclass(frozen=True, slots=True)
 class Hits:
     """Whether the first answer to each query is right."""
@@ -207,10 +175,10 @@ class Comparison:
 def compare(truth: Path, tuned: Path, work: Path) -> Comparison:
     """Asks the films beside a ground truth with the bundled encoder and with a tuned one."""
     questions, films = read_questions(truth), truth.parent
-    before = index_with(BUNDLED_NAME, films, work / f"index-{films.name}-bundled")
-    of_tuned = work / f"index-{films.name}-tuned"
-    shutil.rmtree(of_tuned, ignore_errors=True)  # of another encoder
-    after = index_with(str(tuned), films, of_tuned)
+    before, after = (work / f"index-{films.name}-{encoder}" for encoder in ("bundled", "tuned"))
+    index_films(films, before)
+    shutil.rmtree(after, ignore_errors=True)  # of another encoder
+    index_films(films, after, encoder_name=str(tuned))
     return Comparison(
         hits(before, questions, "auto"),
         hits(before, questions, "training-free"),

@@ -655,7 +655,6 @@ def train_soonet(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of everything.")] = 0,
-    device: Annotated[str, typer.Option(help='"auto", "cpu", "cuda" or "cuda:N".')] = "auto",
     work: Annotated[
         Path | None,
         typer.Option(help="Folder for curves and the state of the run.", show_default="OUT.work"),
@@ -693,7 +692,6 @@ def train_soonet(
             minutes_cap=float("inf") if minutes_cap is None else minutes_cap,
         ),
         work=work,
-        device=device,
         models=settings.models,
     )
 

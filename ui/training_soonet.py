@@ -20,7 +20,6 @@ def run_train_soonet(
     choices: Choices,
     *,
     work: Path | None = None,
-    device: str = "auto",
     models: ModelSettings | None = None,
     console: Console | None = None,
 ) -> Trained:
@@ -32,14 +31,13 @@ def run_train_soonet(
         index_dir: the index whose stored frames are trained on.
         choices: see `training.finetune_soonet.Choices`.
         work: folder of state and curves; None: beside ``out``, with ``.work`` behind its name.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        models: number format of the encoder of sentences.
+        models: device, and number format of the encoder of sentences.
         console: where it is told; None: standard output.
 
     Raises:
         ScanonceError: see `training.finetune_soonet.train_on_index`.
     """
-    processes = meet_processes(device)
+    processes = meet_processes((models or ModelSettings()).device)
     out = out.expanduser().absolute()
     work = work.expanduser().absolute() if work else out.with_name(f"{out.name}.work")
     console = (console or Console()) if processes.index == 0 else Console(quiet=True)
