@@ -1,5 +1,6 @@
 """The whole way of a query, over a library of flat colours."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
@@ -323,7 +324,10 @@ def test_a_video_that_cannot_be_read_hides_no_other(
         hidden = drawn.store.path(f"{2:032x}")
         whole = hidden.read_bytes()
         hidden.write_bytes(whole[:40])
-        with open_engine(drawn.layout, cutoff=0.0) as engine:
+        with (
+            caplog.at_level(logging.WARNING),
+            open_engine(drawn.layout, cutoff=0.0) as engine,
+        ):
             drawn.record(catalog, "/films/c.mp4")
             assert {moment.path.name for moment in engine.search("red", top=50).moments} == {
                 "a.mp4",
