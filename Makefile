@@ -26,10 +26,15 @@ ui: demo/index/manifest.json
 demo/index/manifest.json: | $(READY)
 	$(BIN)/scanonce demo
 
+# decord's native threads stay out of the process in which torch encodes from several threads, as in the indexer
+ALONE := tests/test_indexer_decoders.py
+# what only computes; the others watch clocks, processes and browsers and are not to be disturbed
+SIDE_BY_SIDE := $(wildcard $(addprefix tests/test_,$(addsuffix _*.py,models search storage training benchmarks)))
+
 test: $(READY)
-	# decord's native threads stay out of the process in which torch encodes from several threads, as in the indexer
-	$(BIN)/python -m pytest tests/test_indexer_decoders.py
-	$(BIN)/python -m pytest --ignore=tests/test_indexer_decoders.py
+	$(BIN)/python -m pytest $(ALONE)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(SIDE_BY_SIDE)
+	$(BIN)/python -m pytest $(filter-out $(ALONE) $(SIDE_BY_SIDE),$(wildcard tests/test_*.py))
 
 eval: $(READY)
 	$(BIN)/python -m training.held_out
