@@ -45,7 +45,7 @@ from storage.entries import ChangeMark, VideoChanges
 from storage.errors import ConfigError, IndexDirectoryError, ManifestMismatch, QueryError
 from storage.features import FeatureStore, FrameFeatures
 from storage.generations import LibraryIndex, newest_number, open_library
-from storage.layout import IndexLayout, read_manifest
+from storage.layout import IndexLayout, check_encoder, read_manifest
 from storage.records import ORDINAL_BITS, Moment, Span, Video, split_clip_id
 
 _CLIPS_PER_MOMENT = 5
@@ -379,12 +379,7 @@ class SearchEngine:
     def _take(self, layout: IndexLayout, catalog: Catalog, encoder: ClipEncoder) -> None:
         """Searches this index from here on."""
         self.manifest = read_manifest(layout)
-        if encoder.fingerprint != self.manifest.fingerprint:
-            raise ManifestMismatch(
-                f"the index at {layout.root} was made with encoder {self.manifest.encoder} "
-                f"({self.manifest.fingerprint[:12]}), loaded is {encoder.name} ({encoder.fingerprint[:12]}). "
-                "Put the same weights back, or run `scanonce reindex`."
-            )
+        check_encoder(layout, self.manifest, encoder.name, encoder.fingerprint)
         self._layout = layout
         self._catalog = catalog
         self._encoder = encoder

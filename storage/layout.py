@@ -187,6 +187,26 @@ def read_manifest(layout: IndexLayout) -> Manifest:
         ) from error
 
 
+def check_encoder(layout: IndexLayout, manifest: Manifest, name: str, fingerprint: str) -> None:
+    """Refuses an encoder that is not the one the index was made with.
+
+    Args:
+        layout: of the index, which is named.
+        manifest: of the index.
+        name: by which the encoder was loaded.
+        fingerprint: of what was loaded: under the same name there may be other weights by now.
+
+    Raises:
+        ManifestMismatch: the fingerprints differ.
+    """
+    if fingerprint != manifest.fingerprint:
+        raise ManifestMismatch(
+            f"the index at {layout.root} was made with encoder {manifest.encoder} "
+            f"({manifest.fingerprint[:12]}), loaded is {name} ({fingerprint[:12]}). "
+            "Put the same weights back, or run `scanonce reindex`."
+        )
+
+
 def create_or_check(layout: IndexLayout, wanted: Manifest, head_files: Sequence[Path] = ()) -> None:
     """Writes the manifest of a new index, or checks that an existing one was made with the same settings.
 

@@ -31,9 +31,16 @@ from search.localise import Localiser, TrainingFree
 from search.settings import SearchSettings
 from search.soonet import SoonetLocaliser
 from storage.catalog import SEARCHABLE, Catalog
-from storage.errors import ConfigError, LocaliserError, ManifestMismatch
+from storage.errors import ConfigError, LocaliserError
 from storage.features import FeatureStore
-from storage.layout import IndexLayout, Manifest, make_folder, read_manifest, write_whole
+from storage.layout import (
+    IndexLayout,
+    Manifest,
+    check_encoder,
+    make_folder,
+    read_manifest,
+    write_whole,
+)
 from storage.records import Video
 from training.annotations import read_annotations
 from training.curves import Curves
@@ -148,7 +155,7 @@ def train_on_index(
     console = console or Console(quiet=True)
     index = _open_index(index_dir)
     to_train, held_out = _sentences(index.videos, annotations, choices, work, console)
-    encoder = _encoder(index.manifest, models)
+    encoder = _encoder(index, models)
     every = [each.text for part in (to_train, held_out) for each in part.sentences]
     with _bar("reading sentences", console) as observe:
         texts = encode_sentences(encoder, every, observe)
@@ -248,27 +255,28 @@ def _sentences(
     return found, held_out
 
 
-def _encoder(manifest: Manifest, models: ModelSettings | None) -> ClipEncoder:
-    encoder = load_encoder(manifest.encoder, models, towers="text")
-    if encoder.fingerprint != manifest.fingerprint:
-        raise ManifestMismatch(
-            f"the index was made with encoder {manifest.encoder} ({manifest.fingerprint[:12]}), loaded is "
-            f"{encoder.name} ({encoder.fingerprint[:12]}). Put the same weights back, or run `scanonce reindex`."
-        )
+def _encoder(index: _Index, models: ModelSettings | None) -> ClipEncoder:
+    encoder = load_encoder(index.manifest.encoder, models, towers="text")
+    check_encoder(index.layout, index.manifest, encoder.name, encoder.fingerprint)
     return encoder
 
 
-def _beginning(name: str | None, manifest: Manifest) -> Soonet | None:
-    """The localiser that training begins with, made to fit: mean pooling, the corrected mask, this encoder."""
-    if name is None:
-        return None
-    localiser = choose_localiser(
+def _fitting(name: str, manifest: Manifest) -> TrainedLocaliser | None:
+    """The localiser of that name for this index; see `models.localiser.choose_localiser`."""
+    return choose_localiser(
         name,
         fingerprint=manifest.fingerprint,
         dim=manifest.dim,
         sampling=manifest.sampling,
         fps=manifest.sample_fps,
     )
+
+
+def _beginning(name: str | None, manifest: Manifest) -> Soonet | None:
+    """The localiser that training begins with, made to fit: mean pooling, the corrected mask, this encoder."""
+    if name is None:
+        return None
+    localiser = _fitting(name, manifest)
     if localiser is None:
         raise LocaliserError(
             f'training cannot begin with "{name}", which has no weights: give "{BUNDLED_LOCALISER}", a folder or a '
@@ -373,13 +381,7 @@ def _localisers(model: Soonet, manifest: Manifest, begin_with: str | None) -> di
     longest, overlap = settings.longest_moment_seconds, settings.nms_overlap
 
     def by_name(name: str) -> Localiser | None:
-        localiser = choose_localiser(
-            name,
-            fingerprint=manifest.fingerprint,
-            dim=manifest.dim,
-            sampling=manifest.sampling,
-            fps=manifest.sample_fps,
-        )
+        localiser = _fitting(name, manifest)
         if localiser is None:
             return None
         return SoonetLocaliser(localiser, overlap=overlap, longest_seconds=longest)

@@ -43,6 +43,7 @@ from transformers import (
 )
 
 from training.clip_examples import ExamplePlan, Pool, example_painter, render_pools, squeeze
+from training.finetune_recipe import MAX_LOG_SCALE
 from training.world_scene import (
     FILM_SIZE,
     HAPPENINGS,
@@ -63,9 +64,6 @@ PIXEL_MEAN = PIXEL_STD = 0.5
 
 ACTIVATION = "gelu_pytorch_tanh"
 """One operation forwards and one backwards; CLIP's "quick_gelu" is four, a third of a step."""
-
-MAX_LOGIT_SCALE = math.log(100)
-"""CLIP's clamp (Radford et al. 2021, section 2.5)."""
 
 FACT_AXES: dict[str, list[int]] = {
     axis: [i for i, fact in enumerate(FACTS) if fact.startswith(f"{axis}:")]
@@ -411,7 +409,7 @@ def train(
         torch.autograd.backward(loss)
         optimizer.step()
         with torch.no_grad():
-            model.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
+            model.logit_scale.clamp_(max=MAX_LOG_SCALE)
         recent = [*recent[-49:], loss.item()]
         report(model, Progressed(step + 1, steps, float(np.mean(recent))))
     return model.eval()

@@ -39,26 +39,38 @@ ConfigOption = Annotated[
         "--config", help="Configuration file.", show_default="config.toml of the checkout"
     ),
 ]
+PathsArgument = Annotated[
+    list[Path] | None,
+    typer.Argument(help="Folders of videos, or single files.", show_default="all the index knows"),
+]
+EncoderOption = Annotated[
+    str | None,
+    typer.Option(help='Hub id, local folder, or "bundled".', show_default="as in config.toml"),
+]
+KeyframesOption = Annotated[
+    bool, typer.Option("--keyframes", help="Look at key frames only: faster, coarser.")
+]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Go on with the run that was stopped.")
+]
+MinutesCapOption = Annotated[
+    float | None,
+    typer.Option(min=0.01, help="End after so many minutes.", show_default="no end"),
+]
+SeedOption = Annotated[int, typer.Option(min=0, help="Of everything.")]
+ValidationShareOption = Annotated[
+    float, typer.Option(min=0, max=0.9, help="Of the videos, held out; 0: none.")
+]
 _DAY = "%Y-%m-%d"
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON (schema: docs/cli.md).")]
 
 
 @app.command()
 def index(
-    paths: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            help="Folders of videos, or single files.", show_default="all the index knows"
-        ),
-    ] = None,
+    paths: PathsArgument = None,
     index_dir: IndexOption = None,
-    encoder: Annotated[
-        str | None,
-        typer.Option(help='Hub id, local folder, or "bundled".', show_default="as in config.toml"),
-    ] = None,
-    keyframes: Annotated[
-        bool, typer.Option("--keyframes", help="Look at key frames only: faster, coarser.")
-    ] = False,
+    encoder: EncoderOption = None,
+    keyframes: KeyframesOption = False,
     retry: Annotated[
         bool, typer.Option("--retry", help="Try again what failed, or was partial, before.")
     ] = False,
@@ -84,17 +96,9 @@ def index(
 
 @app.command()
 def watch(
-    paths: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            help="Folders of videos, or single files.", show_default="all the index knows"
-        ),
-    ] = None,
+    paths: PathsArgument = None,
     index_dir: IndexOption = None,
-    encoder: Annotated[
-        str | None,
-        typer.Option(help='Hub id, local folder, or "bundled".', show_default="as in config.toml"),
-    ] = None,
+    encoder: EncoderOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Keep the index in line with folders: a file is indexed once it has stopped growing. Ctrl-C ends it."""
@@ -125,9 +129,7 @@ def reindex(
             help='Hub id, local folder, or "bundled".', show_default="the one the index has"
         ),
     ] = None,
-    keyframes: Annotated[
-        bool, typer.Option("--keyframes", help="Look at key frames only: faster, coarser.")
-    ] = False,
+    keyframes: KeyframesOption = False,
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Switch even if videos would no longer be found.")
     ] = False,
@@ -560,21 +562,14 @@ def train_clip(
         Path | None,
         typer.Option(help="Captions to validate on.", show_default="a share of the videos"),
     ] = None,
-    validation_share: Annotated[
-        float, typer.Option(min=0, max=0.9, help="Of the videos, held out; 0: none.")
-    ] = Recipe.validation_share,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything.")] = Recipe.seed,
+    validation_share: ValidationShareOption = Recipe.validation_share,
+    seed: SeedOption = Recipe.seed,
     work: Annotated[
         Path | None,
         typer.Option(help="Folder for frames and the state of the run.", show_default="OUT.work"),
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run that was stopped.")
-    ] = False,
-    minutes_cap: Annotated[
-        float | None,
-        typer.Option(min=0.01, help="End after so many minutes.", show_default="no end"),
-    ] = None,
+    resume: ResumeOption = False,
+    minutes_cap: MinutesCapOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Fine-tune an encoder on videos with captions, as CLIP4Clip does; `torchrun` spreads it over GPUs."""
@@ -626,9 +621,7 @@ def train_soonet(
         Path | None,
         typer.Option(help="Annotations to validate on.", show_default="a share of the videos"),
     ] = None,
-    validation_share: Annotated[
-        float, typer.Option(min=0, max=0.9, help="Of the videos, held out; 0: none.")
-    ] = 0.1,
+    validation_share: ValidationShareOption = 0.1,
     epochs: Annotated[
         int | None,
         typer.Option(
@@ -654,18 +647,13 @@ def train_soonet(
             show_default="new weights",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything.")] = 0,
+    seed: SeedOption = 0,
     work: Annotated[
         Path | None,
         typer.Option(help="Folder for curves and the state of the run.", show_default="OUT.work"),
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run that was stopped.")
-    ] = False,
-    minutes_cap: Annotated[
-        float | None,
-        typer.Option(min=0.01, help="End after so many minutes.", show_default="no end"),
-    ] = None,
+    resume: ResumeOption = False,
+    minutes_cap: MinutesCapOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Train a localiser on an index and annotated moments, from what is stored: no video is decoded."""
