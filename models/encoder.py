@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -136,7 +136,6 @@ def find_folder(name: str) -> Path:
 
 def fingerprint_folder(folder: Path) -> str:
     """Hex digest over everything that decides the vectors: weights, configuration, processor, tokenizer."""
-    digest = hashlib.sha256()
     names = {
         "config.json",
         "preprocessor_config.json",
@@ -148,11 +147,7 @@ def fingerprint_folder(folder: Path) -> str:
     files = [
         path for path in folder.iterdir() if path.name in names or path in weight_files(folder)
     ]
-    for path in sorted(files):
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+    return _digest(files)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -167,8 +162,11 @@ def head_digest(files: Sequence[Path]) -> str | None:
     Raises:
         OSError: one cannot be read.
     """
-    if not files:
-        return None
+    return _digest(files) if files else None
+
+
+def _digest(files: Iterable[Path]) -> str:
+    """Hex digest of files of one folder, by their names and contents."""
     digest = hashlib.sha256()
     for path in sorted(files):
         digest.update(path.name.encode())
