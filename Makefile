@@ -37,7 +37,7 @@ test: $(READY)
 	$(BIN)/python -m pytest $(filter-out $(ALONE) $(SIDE_BY_SIDE),$(wildcard tests/test_*.py))
 
 eval: $(READY)
-	$(BIN)/python -m training.held_out
+	$(BIN)/python -m scanonce.training.held_out
 
 faults: $(READY)
 	# every fault at every step of writing; `make test` tries a part of them

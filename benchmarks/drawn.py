@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from benchmarks.material import SAMPLE_FPS, console
-from indexer.pipeline import make_manifest, publish_clips
-from indexer.settings import IndexerSettings
-from models.clip4clip import unit
-from models.encoder import ClipEncoder, TextFeatures
-from models.preprocess import Preprocessing
-from storage.catalog import Catalog
-from storage.entries import Content, FileStamp
-from storage.features import FeatureStore, FrameFeatures
-from storage.layout import IndexLayout, create_or_check, read_manifest
-from storage.records import VideoInfo
-from storage.settings import StorageSettings
+from scanonce.indexer.pipeline import make_manifest, publish_clips
+from scanonce.indexer.settings import IndexerSettings
+from scanonce.models.clip4clip import unit
+from scanonce.models.encoder import ClipEncoder, TextFeatures
+from scanonce.models.preprocess import Preprocessing
+from scanonce.storage.catalog import Catalog
+from scanonce.storage.entries import Content, FileStamp
+from scanonce.storage.features import FeatureStore, FrameFeatures
+from scanonce.storage.layout import IndexLayout, create_or_check, read_manifest
+from scanonce.storage.records import VideoInfo
+from scanonce.storage.settings import StorageSettings
 
 _DIM = 512
 _TOPICS = 400

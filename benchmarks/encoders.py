@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from benchmarks.material import BENCH, console, median, processor, vit_b_32
-from models.clip4clip import unit
-from models.encoder import ClipEncoder, load_encoder
-from models.runtime import DtypeName, num_cores
-from models.settings import ModelSettings
+from scanonce.models.clip4clip import unit
+from scanonce.models.encoder import ClipEncoder, load_encoder
+from scanonce.models.runtime import DtypeName, num_cores
+from scanonce.models.settings import ModelSettings
 
 _BATCH, _WARM = 32, 3
 

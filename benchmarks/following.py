@@ -23,19 +23,19 @@ from rich.table import Table
 
 from benchmarks.drawn import SeededEncoder
 from benchmarks.material import BENCH, console, percentile, processor
-from indexer.pipeline import make_manifest
-from indexer.settings import IndexerSettings
-from models.clip4clip import unit
-from models.runtime import num_cores
-from search.engine import SearchEngine
-from search.settings import SearchSettings
-from storage.catalog import Catalog
-from storage.entries import Content, FileStamp
-from storage.features import FeatureStore, FrameFeatures
-from storage.generations import publish
-from storage.layout import IndexLayout, create_or_check
-from storage.records import VideoInfo
-from storage.settings import StorageSettings
+from scanonce.indexer.pipeline import make_manifest
+from scanonce.indexer.settings import IndexerSettings
+from scanonce.models.clip4clip import unit
+from scanonce.models.runtime import num_cores
+from scanonce.search.engine import SearchEngine
+from scanonce.search.settings import SearchSettings
+from scanonce.storage.catalog import Catalog
+from scanonce.storage.entries import Content, FileStamp
+from scanonce.storage.features import FeatureStore, FrameFeatures
+from scanonce.storage.generations import publish
+from scanonce.storage.layout import IndexLayout, create_or_check
+from scanonce.storage.records import VideoInfo
+from scanonce.storage.settings import StorageSettings
 
 _TIMES = 15
 _SECONDS = 8.0

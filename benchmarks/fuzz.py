@@ -24,11 +24,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from indexer.decode import Sampling
-from indexer.thumbnails import ThumbnailRequest
-from indexer.workers import DecodePool, DecodeRequest, Event, Failed, Finished
-from models.preprocess import Preprocessing
-from models.runtime import num_cores
+from scanonce.indexer.decode import Sampling
+from scanonce.indexer.thumbnails import ThumbnailRequest
+from scanonce.indexer.workers import DecodePool, DecodeRequest, Event, Failed, Finished
+from scanonce.models.preprocess import Preprocessing
+from scanonce.models.runtime import num_cores
 
 _STEPS = Preprocessing(None, (64, 64), None, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 LIMITS = DecodeRequest(

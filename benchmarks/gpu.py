@@ -37,15 +37,21 @@ from benchmarks.material import (
     vit_b_32,
 )
 from benchmarks.vector_ours import rows_of_matrix
-from indexer.settings import IndexerSettings
-from models.encoder import ClipEncoder, load_encoder
-from models.runtime import num_cores
-from models.settings import ModelSettings
-from storage.clip_rows import ClipRows, Ids
-from storage.codes import default_nprobe, extend_codes, factory, training_rows, untrained_codes
-from storage.gpu import GpuUse, load_on_gpu, num_gpus, train_on_gpu
-from storage.settings import StorageSettings
-from storage.vectors import IvfPqIndex, search_exactly
+from scanonce.indexer.settings import IndexerSettings
+from scanonce.models.encoder import ClipEncoder, load_encoder
+from scanonce.models.runtime import num_cores
+from scanonce.models.settings import ModelSettings
+from scanonce.storage.clip_rows import ClipRows, Ids
+from scanonce.storage.codes import (
+    default_nprobe,
+    extend_codes,
+    factory,
+    training_rows,
+    untrained_codes,
+)
+from scanonce.storage.gpu import GpuUse, load_on_gpu, num_gpus, train_on_gpu
+from scanonce.storage.settings import StorageSettings
+from scanonce.storage.vectors import IvfPqIndex, search_exactly
 
 _BATCHES = (64, 256, 1024)
 _FRAMES_EACH = 16_384

@@ -28,18 +28,18 @@ from rich.table import Table
 
 from benchmarks.drawn import Drawn, SeededEncoder, write_drawn_index
 from benchmarks.material import BENCH, SAMPLE_FPS, Meter, console, median, processor
-from indexer.encode import EncodedVideo
-from indexer.pipeline import _Run, index_library, make_manifest
-from indexer.settings import IndexerSettings
-from models.runtime import num_cores
-from search.engine import SearchEngine
-from search.settings import SearchSettings
-from storage.catalog import Catalog
-from storage.features import FrameFeatures
-from storage.layout import IndexLayout
-from storage.records import VideoInfo
-from storage.settings import StorageSettings
-from storage.thumbnails import Thumbnails
+from scanonce.indexer.encode import EncodedVideo
+from scanonce.indexer.pipeline import _Run, index_library, make_manifest
+from scanonce.indexer.settings import IndexerSettings
+from scanonce.models.runtime import num_cores
+from scanonce.search.engine import SearchEngine
+from scanonce.search.settings import SearchSettings
+from scanonce.storage.catalog import Catalog
+from scanonce.storage.features import FrameFeatures
+from scanonce.storage.layout import IndexLayout
+from scanonce.storage.records import VideoInfo
+from scanonce.storage.settings import StorageSettings
+from scanonce.storage.thumbnails import Thumbnails
 
 AIM_GROWTH, AIM_RATE = 1.3, 0.95
 
@@ -231,7 +231,7 @@ def measure_day(hours: float, pace: float, scratch: Path) -> tuple[list[float], 
 
     decoders: Callable[[object], _NoDecoders] = lambda _: pool  # noqa: E731
     with (
-        patch("indexer.pipeline.encode_videos", encoded),
+        patch("scanonce.indexer.pipeline.encode_videos", encoded),
         patch.object(_Run, "decoders", decoders),
         console.status(f"indexing {hours:g} h"),
     ):

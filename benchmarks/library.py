@@ -5,7 +5,8 @@ it costs to let its anchors be the library's index.
     python -m benchmarks.library --hours 1000  needs 16 GB of disk and some quarter of an hour of two cores
 
 Features and anchors are drawn at the sizes of the published SOONet (5 frames/s, 512 dimensions, 4 scales), its
-weights are random: speed and recall of the index are measured here, not quality (`python -m training.held_out`).
+weights are random: speed and recall of the index are measured here, not quality
+(`python -m scanonce.training.held_out`).
 """
 
 import shutil
@@ -22,17 +23,17 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.material import BENCH, SAMPLE_FPS, console, percentile, processor
-from models.clip4clip import unit
-from models.localiser import TrainedLocaliser
-from models.runtime import num_cores
-from models.soonet import Soonet, SoonetConfig
-from search.localise import Candidate, Localiser, Query, TrainingFree
-from search.settings import SearchSettings
-from search.soonet import SoonetLocaliser
-from storage.anchors import AnchorArrays, AnchorStore
-from storage.features import FeatureStore, FrameFeatures
-from storage.generations import LoadClips, open_library, publish
-from storage.settings import StorageSettings
+from scanonce.models.clip4clip import unit
+from scanonce.models.localiser import TrainedLocaliser
+from scanonce.models.runtime import num_cores
+from scanonce.models.soonet import Soonet, SoonetConfig
+from scanonce.search.localise import Candidate, Localiser, Query, TrainingFree
+from scanonce.search.settings import SearchSettings
+from scanonce.search.soonet import SoonetLocaliser
+from scanonce.storage.anchors import AnchorArrays, AnchorStore
+from scanonce.storage.features import FeatureStore, FrameFeatures
+from scanonce.storage.generations import LoadClips, open_library, publish
+from scanonce.storage.settings import StorageSettings
 
 _DIM = 512
 _FILM_SECONDS = 7200.0

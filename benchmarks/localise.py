@@ -30,11 +30,19 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from benchmarks.material import BENCH, console, median, processor
-from models.clip4clip import pool_spans, unit
-from models.runtime import num_cores
-from models.soonet import Soonet, SoonetConfig, read_soonet
-from models.soonet_query import Chosen, gate, rank, refine, score_anchors, second_stage, sigmoid
-from storage.clips import ClipGrid
+from scanonce.models.clip4clip import pool_spans, unit
+from scanonce.models.runtime import num_cores
+from scanonce.models.soonet import Soonet, SoonetConfig, read_soonet
+from scanonce.models.soonet_query import (
+    Chosen,
+    gate,
+    rank,
+    refine,
+    score_anchors,
+    second_stage,
+    sigmoid,
+)
+from scanonce.storage.clips import ClipGrid
 
 Method = Literal[
     "official", "official max", "ours max", "uncached", "fp32", "fp16", "moment-detr", "windows"

@@ -36,15 +36,15 @@ from rich.progress import (
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
-from indexer.decode import Sampling
-from indexer.pipeline import IndexReport, index_library
-from indexer.pipeline import Progress as IndexProgress
-from indexer.settings import IndexerSettings
-from indexer.thumbnails import ThumbnailRequest
-from indexer.workers import DecodeRequest
-from models.encoder import ClipEncoder
-from storage.layout import IndexLayout
-from storage.settings import StorageSettings
+from scanonce.indexer.decode import Sampling
+from scanonce.indexer.pipeline import IndexReport, index_library
+from scanonce.indexer.pipeline import Progress as IndexProgress
+from scanonce.indexer.settings import IndexerSettings
+from scanonce.indexer.thumbnails import ThumbnailRequest
+from scanonce.indexer.workers import DecodeRequest
+from scanonce.models.encoder import ClipEncoder
+from scanonce.storage.layout import IndexLayout
+from scanonce.storage.settings import StorageSettings
 
 BENCH = Path(__file__).resolve().parents[1] / "bench"
 """Where generated material is kept."""

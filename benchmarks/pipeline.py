@@ -38,10 +38,10 @@ from benchmarks.material import (
     speed_films,
     vit_b_32,
 )
-from indexer.settings import IndexerSettings
-from indexer.workers import DecodePool, Failed, Frames
-from models.encoder import ClipEncoder, load_encoder
-from models.runtime import num_cores
+from scanonce.indexer.settings import IndexerSettings
+from scanonce.indexer.workers import DecodePool, Failed, Frames
+from scanonce.models.encoder import ClipEncoder, load_encoder
+from scanonce.models.runtime import num_cores
 
 AIM_SHARE, AIM_RATIO, AIM_KEYFRAMES = 0.85, 3.0, 3.0
 _BATCH = 32

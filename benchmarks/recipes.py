@@ -31,9 +31,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from models.clip4clip import pool_spans, unit
-from models.encoder import BUNDLED_NAME, load_encoder
-from search.curve import (
+from scanonce.models.clip4clip import pool_spans, unit
+from scanonce.models.encoder import BUNDLED_NAME, load_encoder
+from scanonce.search.curve import (
     SNAP_REACH_SECONDS,
     change_points,
     find_spans,
@@ -41,15 +41,15 @@ from search.curve import (
     suppress_overlaps,
     z_scores,
 )
-from search.settings import SearchSettings
-from storage.catalog import SEARCHABLE, Catalog
-from storage.clips import ClipGrid
-from storage.features import FeatureStore
-from storage.layout import IndexLayout
-from storage.records import Span
-from training.held_out import Question, index_films, read_questions
-from training.metrics import LibraryRule, Located, library_figures, score_query
-from training.world import render_library
+from scanonce.search.settings import SearchSettings
+from scanonce.storage.catalog import SEARCHABLE, Catalog
+from scanonce.storage.clips import ClipGrid
+from scanonce.storage.features import FeatureStore
+from scanonce.storage.layout import IndexLayout
+from scanonce.storage.records import Span
+from scanonce.training.held_out import Question, index_films, read_questions
+from scanonce.training.metrics import LibraryRule, Located, library_figures, score_query
+from scanonce.training.world import render_library
 
 Floats: TypeAlias = NDArray[np.float64]
 """A curve ``[num_frames]``, spans ``[num_spans, 2]`` in seconds, or points in seconds."""

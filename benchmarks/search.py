@@ -28,19 +28,19 @@ from benchmarks.material import (
     processor,
     vit_b_32,
 )
-from indexer.pipeline import index_library
-from indexer.settings import IndexerSettings
-from models.encoder import BUNDLED_NAME, ClipEncoder, load_encoder
-from models.runtime import num_cores
-from search.engine import SearchEngine, SearchResult
-from search.settings import SearchSettings
-from storage.catalog import Catalog
-from storage.features import FeatureStore
-from storage.generations import newest_generation
-from storage.layout import IndexLayout
-from storage.records import VideoInfo
-from storage.settings import StorageSettings
-from training.world import render_library
+from scanonce.indexer.pipeline import index_library
+from scanonce.indexer.settings import IndexerSettings
+from scanonce.models.encoder import BUNDLED_NAME, ClipEncoder, load_encoder
+from scanonce.models.runtime import num_cores
+from scanonce.search.engine import SearchEngine, SearchResult
+from scanonce.search.settings import SearchSettings
+from scanonce.storage.catalog import Catalog
+from scanonce.storage.features import FeatureStore
+from scanonce.storage.generations import newest_generation
+from scanonce.storage.layout import IndexLayout
+from scanonce.storage.records import VideoInfo
+from scanonce.storage.settings import StorageSettings
+from scanonce.training.world import render_library
 
 AIM_MOMENTS_MS = 15.0
 STAGES = ("text", "library", "moments", "total")

@@ -23,13 +23,13 @@ import typer
 from rich.table import Table
 
 from benchmarks.material import console, vit_b_32
-from models.encoder import BUNDLED_FOLDER
-from models.runtime import pick_device, pick_dtype
-from training.finetune_batches import ClipSet
-from training.finetune_model import TrainedClip, open_encoder
-from training.finetune_recipe import Precision, Recipe
-from training.finetune_run import Run
-from training.processes import OneProcess
+from scanonce.models.encoder import BUNDLED_FOLDER
+from scanonce.models.runtime import pick_device, pick_dtype
+from scanonce.training.finetune_batches import ClipSet
+from scanonce.training.finetune_model import TrainedClip, open_encoder
+from scanonce.training.finetune_recipe import Precision, Recipe
+from scanonce.training.finetune_run import Run
+from scanonce.training.processes import OneProcess
 
 _LONG_SECONDS = 30.0
 _ENCODERS = {"bundled": BUNDLED_FOLDER, "ViT-B/32": None}

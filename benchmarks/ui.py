@@ -38,13 +38,13 @@ from benchmarks.material import (
     processor,
 )
 from benchmarks.search import rendered_library
-from models.clip4clip import unit
-from models.encoder import BUNDLED_NAME, load_encoder
-from models.runtime import num_cores
-from storage.catalog import SEARCHABLE, Catalog
-from storage.features import FeatureStore
-from storage.layout import IndexLayout
-from storage.records import VideoInfo
+from scanonce.models.clip4clip import unit
+from scanonce.models.encoder import BUNDLED_NAME, load_encoder
+from scanonce.models.runtime import num_cores
+from scanonce.storage.catalog import SEARCHABLE, Catalog
+from scanonce.storage.features import FeatureStore
+from scanonce.storage.layout import IndexLayout
+from scanonce.storage.records import VideoInfo
 from tests.browser import Server, open_browser
 
 AIM_PAGE_MS = 300.0
@@ -66,7 +66,15 @@ def indexed_films() -> tuple[Path, list[str]]:
     films = layout.root.parent / "films"
     root = BENCH / "ui" / "films"
     if not root.exists():
-        command = [sys.executable, "-m", "ui.cli", "index", str(films), "--index", str(root)]
+        command = [
+            sys.executable,
+            "-m",
+            "scanonce.ui.cli",
+            "index",
+            str(films),
+            "--index",
+            str(root),
+        ]
         subprocess.run([*command, "--encoder", BUNDLED_NAME], check=True)
     lines = (films / "ground_truth.jsonl").read_text(encoding="utf-8").splitlines()
     truth = [json.loads(line) for line in lines]

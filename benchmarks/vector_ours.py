@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from benchmarks.embeddings import CLIPS_PER_VIDEO
 from benchmarks.vector_worker import Method
-from storage.clip_rows import ClipRows, Ids
-from storage.codes import extend_codes
-from storage.generations import LibraryIndex, LoadClips, open_library, publish
-from storage.records import MAX_ORDINAL, ORDINAL_BITS
-from storage.settings import StorageSettings
-from storage.tuning import tune
-from storage.vectors import FlatIndex
+from scanonce.storage.clip_rows import ClipRows, Ids
+from scanonce.storage.codes import extend_codes
+from scanonce.storage.generations import LibraryIndex, LoadClips, open_library, publish
+from scanonce.storage.records import MAX_ORDINAL, ORDINAL_BITS
+from scanonce.storage.settings import StorageSettings
+from scanonce.storage.tuning import tune
+from scanonce.storage.vectors import FlatIndex
 
 _BLOCK = 50_000
 TARGET_RECALL = 0.98
@@ -104,7 +104,7 @@ class Ours:
             extend_codes(index, rows)
             spent += time.process_time() - begin
 
-        with patch("storage.codes.extend_codes", timed):
+        with patch("scanonce.storage.codes.extend_codes", timed):
             publish_first(folder, clips, len(clips) // CLIPS_PER_VIDEO)
         return {"add_cpu_seconds": spent}
 

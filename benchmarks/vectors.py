@@ -41,7 +41,7 @@ from benchmarks.embeddings import (
 from benchmarks.material import BENCH, console, percentile, processor
 from benchmarks.vector_ours import Exact, Ours, OursTuned, best_rows, published_folder
 from benchmarks.vector_worker import Remote, WorkerFailed
-from models.runtime import num_cores
+from scanonce.models.runtime import num_cores
 
 FOLDER = BENCH / "vectors"
 ROUNDS = 3

@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from models.localiser import TrainedLocaliser
-from storage.anchors import AnchorArrays, AnchorStore
-from storage.catalog import SEARCHABLE, Catalog
-from storage.errors import ManifestMismatch
-from storage.features import FeatureStore, FrameFeatures
-from storage.generations import publish
-from storage.layout import IndexLayout, Manifest, read_manifest, write_manifest
-from storage.settings import StorageSettings
-from storage.writer import writing
+from scanonce.models.localiser import TrainedLocaliser
+from scanonce.storage.anchors import AnchorArrays, AnchorStore
+from scanonce.storage.catalog import SEARCHABLE, Catalog
+from scanonce.storage.errors import ManifestMismatch
+from scanonce.storage.features import FeatureStore, FrameFeatures
+from scanonce.storage.generations import publish
+from scanonce.storage.layout import IndexLayout, Manifest, read_manifest, write_manifest
+from scanonce.storage.settings import StorageSettings
+from scanonce.storage.writer import writing
 
 
 @dataclass(frozen=True, slots=True)

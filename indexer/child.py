@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.decode import FrameSource, SampledFrame, Sampling, open_video
-from indexer.settings import IndexerSettings
-from indexer.thumbnails import ThumbnailRequest, make_thumbnail
-from models.preprocess import Preprocessing
-from models.runtime import use_one_thread
-from storage.errors import VideoError
+from scanonce.indexer.decode import FrameSource, SampledFrame, Sampling, open_video
+from scanonce.indexer.settings import IndexerSettings
+from scanonce.indexer.thumbnails import ThumbnailRequest, make_thumbnail
+from scanonce.models.preprocess import Preprocessing
+from scanonce.models.runtime import use_one_thread
+from scanonce.storage.errors import VideoError
 
 FRAMES_PER_MESSAGE = 16
 MAX_THUMBNAILS = 100_000

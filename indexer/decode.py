@@ -21,8 +21,8 @@ from typing import Literal, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.errors import ConfigError, UnreadableVideo
-from storage.records import VideoInfo
+from scanonce.storage.errors import ConfigError, UnreadableVideo
+from scanonce.storage.records import VideoInfo
 
 BACKENDS = ("pyav", "decord")
 """Names that `open_video` knows, the default first."""
@@ -147,11 +147,11 @@ def open_video(
     """
     _check_regular_file(path)
     if backend == "pyav":
-        from indexer.decoders.pyav import PyAVSource
+        from scanonce.indexer.decoders.pyav import PyAVSource
 
         return PyAVSource(path, sampling, threads, min_short_side)
     if backend == "decord":
-        from indexer.decoders.decord import DecordSource
+        from scanonce.indexer.decoders.decord import DecordSource
 
         return DecordSource(path, sampling, threads, min_short_side)
     raise ConfigError(f"decoder is one of {', '.join(BACKENDS)}; got {backend!r}")

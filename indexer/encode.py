@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.workers import Event, Failed, Finished, Frames, NewThumbnails, Opened
-from models.encoder import ClipEncoder
-from storage.features import FrameFeatures
-from storage.records import VideoInfo
-from storage.thumbnails import Thumbnails
+from scanonce.indexer.workers import Event, Failed, Finished, Frames, NewThumbnails, Opened
+from scanonce.models.encoder import ClipEncoder
+from scanonce.storage.features import FrameFeatures
+from scanonce.storage.records import VideoInfo
+from scanonce.storage.thumbnails import Thumbnails
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,10 +29,10 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
-from indexer.settings import IndexerSettings
-from storage.catalog import Catalog
-from storage.entries import Content, FileRecord, FileStamp, KnownContent
-from storage.errors import ConfigError
+from scanonce.indexer.settings import IndexerSettings
+from scanonce.storage.catalog import Catalog
+from scanonce.storage.entries import Content, FileRecord, FileStamp, KnownContent
+from scanonce.storage.errors import ConfigError
 
 VIDEO_EXTENSIONS = IndexerSettings().endings
 """Extensions scanned by default, lower case with the dot."""

@@ -15,28 +15,36 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.anchors import anchor_store, publish_anchors, scan_anchors
-from indexer.decode import Sampling
-from indexer.encode import EncodedVideo, encode_videos
-from indexer.library import NewContent, Plan, ScanProblem, plan, scan
-from indexer.settings import IndexerSettings
-from indexer.thumbnails import ThumbnailRequest
-from indexer.workers import DecodePool, DecodeRequest, Event, Failed, Finished, Frames, Opened
-from models.clip4clip import open_pooling
-from models.encoder import ClipEncoder, head_digest
-from models.localiser import TrainedLocaliser
-from models.runtime import num_cores
-from storage.anchors import AnchorStore
-from storage.catalog import Catalog
-from storage.clips import ClipGrid
-from storage.entries import RunCounts, RunOutcome
-from storage.features import FeatureStore
-from storage.generations import publish
-from storage.layout import IndexLayout, Manifest, create_or_check, read_manifest
-from storage.records import VideoInfo
-from storage.settings import StorageSettings
-from storage.thumbnails import ThumbnailStore
-from storage.writer import delete_stored, writing
+from scanonce.indexer.anchors import anchor_store, publish_anchors, scan_anchors
+from scanonce.indexer.decode import Sampling
+from scanonce.indexer.encode import EncodedVideo, encode_videos
+from scanonce.indexer.library import NewContent, Plan, ScanProblem, plan, scan
+from scanonce.indexer.settings import IndexerSettings
+from scanonce.indexer.thumbnails import ThumbnailRequest
+from scanonce.indexer.workers import (
+    DecodePool,
+    DecodeRequest,
+    Event,
+    Failed,
+    Finished,
+    Frames,
+    Opened,
+)
+from scanonce.models.clip4clip import open_pooling
+from scanonce.models.encoder import ClipEncoder, head_digest
+from scanonce.models.localiser import TrainedLocaliser
+from scanonce.models.runtime import num_cores
+from scanonce.storage.anchors import AnchorStore
+from scanonce.storage.catalog import Catalog
+from scanonce.storage.clips import ClipGrid
+from scanonce.storage.entries import RunCounts, RunOutcome
+from scanonce.storage.features import FeatureStore
+from scanonce.storage.generations import publish
+from scanonce.storage.layout import IndexLayout, Manifest, create_or_check, read_manifest
+from scanonce.storage.records import VideoInfo
+from scanonce.storage.settings import StorageSettings
+from scanonce.storage.thumbnails import ThumbnailStore
+from scanonce.storage.writer import delete_stored, writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +133,7 @@ def make_manifest(
     """What an index made with this encoder, these settings and this localiser says of itself."""
     digest, reranks = head_digest(encoder.head_files), False
     if digest is not None:
-        from models.heads import only_reranks  # torch: slow to import
+        from scanonce.models.heads import only_reranks  # torch: slow to import
 
         reranks = only_reranks(encoder.head_files)
     return Manifest(

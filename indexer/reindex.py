@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from indexer.pipeline import IndexReport, Observer, index_library, make_manifest
-from indexer.settings import IndexerSettings
-from models.encoder import ClipEncoder
-from models.localiser import TrainedLocaliser
-from storage.catalog import SEARCHABLE, Catalog, content_of
-from storage.errors import ManifestMismatch
-from storage.layout import IndexLayout, Manifest, create_or_check, remove_contents, switch
-from storage.records import Video
-from storage.settings import StorageSettings
-from storage.writer import delete_stored, writing
+from scanonce.indexer.pipeline import IndexReport, Observer, index_library, make_manifest
+from scanonce.indexer.settings import IndexerSettings
+from scanonce.models.encoder import ClipEncoder
+from scanonce.models.localiser import TrainedLocaliser
+from scanonce.storage.catalog import SEARCHABLE, Catalog, content_of
+from scanonce.storage.errors import ManifestMismatch
+from scanonce.storage.layout import IndexLayout, Manifest, create_or_check, remove_contents, switch
+from scanonce.storage.records import Video
+from scanonce.storage.settings import StorageSettings
+from scanonce.storage.writer import delete_stored, writing
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,20 +12,20 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
-from indexer.anchors import scan_anchors
-from indexer.pipeline import Observer, index_library
-from indexer.settings import IndexerSettings
-from indexer.vectors import Vectors, bring_up_to_date, library_vectors, rebuild
-from indexer.verify import KINDS, Difference, Kind, Verification, is_unchanged, verify
-from models.encoder import ClipEncoder
-from models.localiser import TrainedLocaliser
-from storage.anchors import AnchorStore
-from storage.catalog import SEARCHABLE, Catalog
-from storage.errors import IndexDirectoryError, ScanonceError
-from storage.features import FeatureStore
-from storage.layout import IndexLayout, Manifest, read_manifest
-from storage.settings import StorageSettings
-from storage.writer import clear_leavings, writing
+from scanonce.indexer.anchors import scan_anchors
+from scanonce.indexer.pipeline import Observer, index_library
+from scanonce.indexer.settings import IndexerSettings
+from scanonce.indexer.vectors import Vectors, bring_up_to_date, library_vectors, rebuild
+from scanonce.indexer.verify import KINDS, Difference, Kind, Verification, is_unchanged, verify
+from scanonce.models.encoder import ClipEncoder
+from scanonce.models.localiser import TrainedLocaliser
+from scanonce.storage.anchors import AnchorStore
+from scanonce.storage.catalog import SEARCHABLE, Catalog
+from scanonce.storage.errors import IndexDirectoryError, ScanonceError
+from scanonce.storage.features import FeatureStore
+from scanonce.storage.layout import IndexLayout, Manifest, read_manifest
+from scanonce.storage.settings import StorageSettings
+from scanonce.storage.writer import clear_leavings, writing
 
 BY_DECODING: frozenset[Kind] = frozenset(
     ("features missing", "features damaged", "thumbnails damaged", "file replaced")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional
 
-from indexer.decode import Sampler, Sampling
+from scanonce.indexer.decode import Sampler, Sampling
 
 _QUALITIES = (65, 45, 25, 10)  # the first one that fits; only noise needs another than the first
 _HEADER_BYTES = 1024  # of a JPEG file are not picture, at most

@@ -19,15 +19,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from models.clip4clip import open_pooling
-from storage.anchors import AnchorStore
-from storage.catalog import Catalog
-from storage.errors import IndexDirectoryError, ManifestMismatch
-from storage.features import FeatureStore
-from storage.generations import Generation, newest_generation, newest_number, publish
-from storage.layout import IndexLayout, Manifest, read_manifest, sync_directory
-from storage.records import Video
-from storage.settings import StorageSettings
+from scanonce.models.clip4clip import open_pooling
+from scanonce.storage.anchors import AnchorStore
+from scanonce.storage.catalog import Catalog
+from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
+from scanonce.storage.features import FeatureStore
+from scanonce.storage.generations import Generation, newest_generation, newest_number, publish
+from scanonce.storage.layout import IndexLayout, Manifest, read_manifest, sync_directory
+from scanonce.storage.records import Video
+from scanonce.storage.settings import StorageSettings
 
 _ROUNDING = 1e-3  # two neighbours in float16 below 1 lie half of that apart
 

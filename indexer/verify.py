@@ -18,20 +18,20 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from indexer.library import fast_hash, full_hash
-from indexer.vectors import Vectors, library_vectors, rows_of
-from models.anchors import AnchorGrid
-from models.localiser import TrainedLocaliser
-from storage.anchors import AnchorStore
-from storage.catalog import SEARCHABLE, Catalog
-from storage.entries import Content, FileRecord
-from storage.errors import IndexDirectoryError, LocaliserError, ManifestMismatch
-from storage.features import FeatureStore
-from storage.generations import Generation, newest_generation, newest_number
-from storage.layout import IndexLayout, Manifest, read_manifest
-from storage.records import Video
-from storage.thumbnails import ThumbnailStore
-from storage.writer import content_stores, owner
+from scanonce.indexer.library import fast_hash, full_hash
+from scanonce.indexer.vectors import Vectors, library_vectors, rows_of
+from scanonce.models.anchors import AnchorGrid
+from scanonce.models.localiser import TrainedLocaliser
+from scanonce.storage.anchors import AnchorStore
+from scanonce.storage.catalog import SEARCHABLE, Catalog
+from scanonce.storage.entries import Content, FileRecord
+from scanonce.storage.errors import IndexDirectoryError, LocaliserError, ManifestMismatch
+from scanonce.storage.features import FeatureStore
+from scanonce.storage.generations import Generation, newest_generation, newest_number
+from scanonce.storage.layout import IndexLayout, Manifest, read_manifest
+from scanonce.storage.records import Video
+from scanonce.storage.thumbnails import ThumbnailStore
+from scanonce.storage.writer import content_stores, owner
 
 Kind = Literal[
     "manifest",

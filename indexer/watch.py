@@ -20,9 +20,9 @@ from typing import Protocol
 import watchfiles
 from watchfiles import Change
 
-from indexer.library import ScanProblem, outermost, scan
-from indexer.settings import IndexerSettings
-from storage.errors import ScanonceError
+from scanonce.indexer.library import ScanProblem, outermost, scan
+from scanonce.indexer.settings import IndexerSettings
+from scanonce.storage.errors import ScanonceError
 
 SETTLE_SECONDS = 5.0
 """How long a file has to keep its size and time of change before it is indexed."""

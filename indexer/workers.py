@@ -35,16 +35,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.child import (
+from scanonce.indexer.child import (
     FRAMES_PER_MESSAGE,
     MAX_PRINTED_BYTES,
     MAX_THUMBNAILS,
     OUT_OF_MEMORY,
     serve,
 )
-from indexer.child import DecodeRequest as DecodeRequest
-from storage.records import VideoInfo
-from storage.thumbnails import Thumbnails
+from scanonce.indexer.child import DecodeRequest as DecodeRequest
+from scanonce.storage.records import VideoInfo
+from scanonce.storage.thumbnails import Thumbnails
 
 _MESSAGES_AHEAD = 16  # decoded but not yet encoded: 16 x 16 frames of 224 x 224 are 38 MB
 _MAX_HEADER_BYTES = 1 << 20
@@ -539,5 +539,5 @@ def _process_context() -> Any:
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["indexer.child", "indexer.decoders.pyav"])
+    context.set_forkserver_preload(["scanonce.indexer.child", "scanonce.indexer.decoders.pyav"])
     return context

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from storage.records import Span
+from scanonce.storage.records import Span
 
 _TOLERANCE_SECONDS = 5e-7  # as the sampling of frames: one at 0.3999999 answers the target 0.4
 _TOLERANCE_STEPS = 1e-6  # 10.0000001 grid steps are 10: durations are sums of binary fractions

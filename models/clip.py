@@ -12,12 +12,18 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from models.encoder import HEAD_FILES, TextFeatures, Towers, fingerprint_folder, weight_files
-from models.heads import HEAD_CONFIG, read_head_config
-from models.preprocess import Preprocessing, read_preprocessing
-from models.runtime import num_cores, pick_device, pick_dtype, use_one_thread
-from models.settings import ModelSettings
-from storage.errors import EncoderError
+from scanonce.models.encoder import (
+    HEAD_FILES,
+    TextFeatures,
+    Towers,
+    fingerprint_folder,
+    weight_files,
+)
+from scanonce.models.heads import HEAD_CONFIG, read_head_config
+from scanonce.models.preprocess import Preprocessing, read_preprocessing
+from scanonce.models.runtime import num_cores, pick_device, pick_dtype, use_one_thread
+from scanonce.models.settings import ModelSettings
+from scanonce.storage.errors import EncoderError
 
 # These were trained on texts padded to full length and read the last position: padding less changes the vector.
 _FULL_LENGTH_MODELS = {"siglip", "siglip2"}

@@ -62,7 +62,7 @@ def open_pooling(folder: Path, head: str | None) -> Pooling:
     """
     if head is None:
         return MeanPooling()
-    from models.heads import HeadPooling  # torch: slow to import
+    from scanonce.models.heads import HeadPooling  # torch: slow to import
 
     return HeadPooling(folder, head)
 

@@ -24,8 +24,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPConfig, CLIPModel
 
-from models.encoder import find_folder, weight_files
-from models.heads import (
+from scanonce.models.encoder import find_folder, weight_files
+from scanonce.models.heads import (
     HeadConfig,
     HeadKind,
     block_from_transformers,
@@ -35,7 +35,7 @@ from models.heads import (
     read_head_tensors,
     write_head_tensors,
 )
-from storage.errors import EncoderError, EncoderUnavailable
+from scanonce.storage.errors import EncoderError, EncoderUnavailable
 
 DEFAULT_TOKENIZER = "openai/clip-vit-base-patch32"
 """All of OpenAI's CLIPs have the same tokenizer."""

@@ -20,11 +20,13 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from models.settings import ModelSettings
-from storage.errors import EncoderError, EncoderUnavailable
+from scanonce.models.settings import ModelSettings
+from scanonce.storage.errors import EncoderError, EncoderUnavailable
 
 if TYPE_CHECKING:
-    from models.preprocess import Preprocessing  # torch: not for those who only read settings
+    from scanonce.models.preprocess import (
+        Preprocessing,  # torch: not for those who only read settings
+    )
 
 BUNDLED_NAME = "bundled"
 BUNDLED_FOLDER = Path(__file__).parent / "bundled" / "clip"
@@ -111,10 +113,10 @@ def load_encoder(
     settings = settings or ModelSettings()
     # torch and transformers take seconds to import
     if settings.backend == "openvino" and towers != "text":  # the text tower is torch's anyway
-        from models.openvino import OpenVinoEncoder
+        from scanonce.models.openvino import OpenVinoEncoder
 
         return OpenVinoEncoder(name, folder, settings, towers=towers)
-    from models.clip import TransformersEncoder
+    from scanonce.models.clip import TransformersEncoder
 
     return TransformersEncoder(name, folder, settings, towers=towers)
 

@@ -27,10 +27,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.clip4clip import as_float32, span_rows
-from models.encoder import HEAD_FILES, head_digest
-from models.runtime import use_one_thread
-from storage.errors import EncoderError
+from scanonce.models.clip4clip import as_float32, span_rows
+from scanonce.models.encoder import HEAD_FILES, head_digest
+from scanonce.models.runtime import use_one_thread
+from scanonce.storage.errors import EncoderError
 
 HeadKind = Literal["mean", "transformer", "lstm", "tight"]
 """How the frames of a clip become one vector, or with ``tight`` one score."""

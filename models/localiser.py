@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from models.encoder import TextFeatures
-from storage.errors import LocaliserError
+from scanonce.models.encoder import TextFeatures
+from scanonce.storage.errors import LocaliserError
 
 if TYPE_CHECKING:
-    from models.soonet import Soonet, SoonetConfig  # torch: not for those who only choose
+    from scanonce.models.soonet import Soonet, SoonetConfig  # torch: not for those who only choose
 
 BUNDLED_LOCALISER = "bundled"
 BUNDLED_LOCALISER_FOLDER = Path(__file__).parent / "bundled" / "soonet"
@@ -98,8 +98,8 @@ def load_localiser(name: str, *, device: str = "cpu") -> TrainedLocaliser:
     Raises:
         LocaliserError: there is no usable checkpoint.
     """
-    from models.runtime import pick_device  # torch takes seconds to import
-    from models.soonet import fingerprint, read_soonet
+    from scanonce.models.runtime import pick_device  # torch takes seconds to import
+    from scanonce.models.soonet import fingerprint, read_soonet
 
     path = BUNDLED_LOCALISER_FOLDER if name == BUNDLED_LOCALISER else Path(name).expanduser()
     model = read_soonet(path).to(pick_device(device))

@@ -20,12 +20,12 @@ import torch
 from numpy.typing import NDArray
 from transformers.utils import logging as transformers_logging
 
-from models.clip import TransformersEncoder
-from models.encoder import Towers
-from models.preprocess import Preprocessing
-from models.runtime import num_cores, pick_dtype
-from models.settings import ModelSettings
-from storage.errors import EncoderError
+from scanonce.models.clip import TransformersEncoder
+from scanonce.models.encoder import Towers
+from scanonce.models.preprocess import Preprocessing
+from scanonce.models.runtime import num_cores, pick_dtype
+from scanonce.models.settings import ModelSettings
+from scanonce.storage.errors import EncoderError
 
 _PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from storage.errors import EncoderError
+from scanonce.storage.errors import EncoderError
 
 Resample = Literal["bilinear", "bicubic"]
 _PIL_RESAMPLE: dict[int, Resample] = {2: "bilinear", 3: "bicubic"}

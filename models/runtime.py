@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from storage.errors import ConfigError
+from scanonce.storage.errors import ConfigError
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 

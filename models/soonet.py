@@ -23,10 +23,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.anchors import AnchorGrid
-from models.runtime import use_one_thread
-from models.soonet_parts import ContentEncoder, Place, Regressor, VideoEncoder
-from storage.errors import LocaliserError
+from scanonce.models.anchors import AnchorGrid
+from scanonce.models.runtime import use_one_thread
+from scanonce.models.soonet_parts import ContentEncoder, Place, Regressor, VideoEncoder
+from scanonce.storage.errors import LocaliserError
 
 _PROJECTION_FRAMES = (
     5120  # frames that content attention looks at together: 10 MB of each projection

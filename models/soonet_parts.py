@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.anchors import AnchorGrid
+from scanonce.models.anchors import AnchorGrid
 
 _FORBIDDEN = -100.0  # what the published code adds where attention is not allowed
 _FEW_ROWS = 32  # too few to pay for the change of layout

@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.dlpack import from_dlpack
 
-from models.runtime import use_one_thread
-from models.soonet import Soonet
+from scanonce.models.runtime import use_one_thread
+from scanonce.models.soonet import Soonet
 
 FrameReader = Callable[[int, int], NDArray[np.floating]]
 """Raw features ``[last - first, frame_dim]`` of a video's grid frames ``first`` to ``last - 1``; fewer at its end."""

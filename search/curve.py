@@ -27,7 +27,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from storage.records import Span
+from scanonce.storage.records import Span
 
 _LENGTH_STEP = 1.5
 """Ratio of two lengths that are tried. Coarse, because edges are then refined; on films of seed 7 as good as 1.01."""

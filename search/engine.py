@@ -19,13 +19,13 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from models.clip4clip import open_pooling, unit
-from models.encoder import ClipEncoder, TextFeatures, load_encoder
-from models.localiser import TrainedLocaliser, load_localiser
-from models.settings import ModelSettings
-from search.filters import FilterMasks, Within
-from search.frame_level import draw_means
-from search.localise import (
+from scanonce.models.clip4clip import open_pooling, unit
+from scanonce.models.encoder import ClipEncoder, TextFeatures, load_encoder
+from scanonce.models.localiser import TrainedLocaliser, load_localiser
+from scanonce.models.settings import ModelSettings
+from scanonce.search.filters import FilterMasks, Within
+from scanonce.search.frame_level import draw_means
+from scanonce.search.localise import (
     Candidate,
     Curve,
     FixedClips,
@@ -34,19 +34,19 @@ from search.localise import (
     StoredVideo,
     TrainingFree,
 )
-from search.rank import BACKGROUND_SENTENCES, background_level, margins
-from search.rerank import Scoring, num_located, open_scoring, rerank
-from search.retrieve import neighbourhoods
-from search.settings import SearchSettings
-from search.soonet import SoonetLocaliser
-from storage.anchors import AnchorArrays, AnchorStore
-from storage.catalog import Catalog
-from storage.entries import ChangeMark, VideoChanges
-from storage.errors import ConfigError, IndexDirectoryError, ManifestMismatch, QueryError
-from storage.features import FeatureStore, FrameFeatures
-from storage.generations import LibraryIndex, newest_number, open_library
-from storage.layout import IndexLayout, check_encoder, read_manifest
-from storage.records import ORDINAL_BITS, Moment, Span, Video, split_clip_id
+from scanonce.search.rank import BACKGROUND_SENTENCES, background_level, margins
+from scanonce.search.rerank import Scoring, num_located, open_scoring, rerank
+from scanonce.search.retrieve import neighbourhoods
+from scanonce.search.settings import SearchSettings
+from scanonce.search.soonet import SoonetLocaliser
+from scanonce.storage.anchors import AnchorArrays, AnchorStore
+from scanonce.storage.catalog import Catalog
+from scanonce.storage.entries import ChangeMark, VideoChanges
+from scanonce.storage.errors import ConfigError, IndexDirectoryError, ManifestMismatch, QueryError
+from scanonce.storage.features import FeatureStore, FrameFeatures
+from scanonce.storage.generations import LibraryIndex, newest_number, open_library
+from scanonce.storage.layout import IndexLayout, check_encoder, read_manifest
+from scanonce.storage.records import ORDINAL_BITS, Moment, Span, Video, split_clip_id
 
 _CLIPS_PER_MOMENT = 5
 

@@ -17,11 +17,11 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.catalog import Catalog, HalfOpen
-from storage.errors import QueryError
-from storage.labels import folded, normal_label
-from storage.library import LibraryIndex
-from storage.vectors import Mask
+from scanonce.storage.catalog import Catalog, HalfOpen
+from scanonce.storage.errors import QueryError
+from scanonce.storage.labels import folded, normal_label
+from scanonce.storage.library import LibraryIndex
+from scanonce.storage.vectors import Mask
 
 MOST_TERMS = 100
 """Folders of a filter, and labels: each is a term of the catalogue's query, which takes some hundreds."""

@@ -15,8 +15,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from models.clip4clip import Pooling, as_float32, cosines_with, pool_spans, unit
-from search.curve import (
+from scanonce.models.clip4clip import Pooling, as_float32, cosines_with, pool_spans, unit
+from scanonce.search.curve import (
     ScoredSpan,
     Stretch,
     change_points,
@@ -25,9 +25,9 @@ from search.curve import (
     suppress_overlaps,
     z_scores,
 )
-from storage.anchors import AnchorArrays
-from storage.features import FrameFeatures
-from storage.records import Span
+from scanonce.storage.anchors import AnchorArrays
+from scanonce.storage.features import FrameFeatures
+from scanonce.storage.records import Span
 
 _SPANS_PER_STRETCH = 8
 _FEWEST_POOLED, _POOLED_PER_MOMENT = 64, 4

@@ -22,8 +22,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from models.clip4clip import span_rows
-from search.localise import Proposal, StoredVideo
+from scanonce.models.clip4clip import span_rows
+from scanonce.search.localise import Proposal, StoredVideo
 
 _SCORED_PER_MOMENT = 4
 MOST_SCORED = 100
@@ -54,7 +54,7 @@ def open_scoring(folder: Path, digest: str) -> Scoring:
         folder: where the index keeps it.
         digest: of its files, as in the manifest.
     """
-    from models.heads import HeadScoring  # torch: slow to import
+    from scanonce.models.heads import HeadScoring  # torch: slow to import
 
     return HeadScoring(folder, digest)
 

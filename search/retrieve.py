@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from storage.records import Span, Video
+from scanonce.storage.records import Span, Video
 
 
 def neighbourhoods(

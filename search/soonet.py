@@ -11,16 +11,23 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from models.clip4clip import pool_spans, unit
-from models.encoder import TextFeatures
-from models.localiser import TrainedLocaliser
-from models.soonet_query import Chosen, refine, score_anchors, second_stage, sigmoid
-from search.curve import Stretch, change_points, find_spans_each, snap, suppress_overlaps, z_scores
-from search.localise import Candidate, Curve, Proposal, Query, StoredVideo, best_apart
-from search.retrieve import merge
-from storage.anchors import AnchorArrays
-from storage.features import FrameFeatures
-from storage.records import Span
+from scanonce.models.clip4clip import pool_spans, unit
+from scanonce.models.encoder import TextFeatures
+from scanonce.models.localiser import TrainedLocaliser
+from scanonce.models.soonet_query import Chosen, refine, score_anchors, second_stage, sigmoid
+from scanonce.search.curve import (
+    Stretch,
+    change_points,
+    find_spans_each,
+    snap,
+    suppress_overlaps,
+    z_scores,
+)
+from scanonce.search.localise import Candidate, Curve, Proposal, Query, StoredVideo, best_apart
+from scanonce.search.retrieve import merge
+from scanonce.storage.anchors import AnchorArrays
+from scanonce.storage.features import FrameFeatures
+from scanonce.storage.records import Span
 
 _SPARE = 2.0
 """Anchors that get boundaries, for each moment shown, where their frames may still change the order."""

@@ -1,6 +1,6 @@
 """What is on disk, and the types everyone shares."""
 
-from storage.errors import ScanonceError
-from storage.records import Moment, Span, Video
+from scanonce.storage.errors import ScanonceError
+from scanonce.storage.records import Moment, Span, Video
 
 __all__ = ["Moment", "ScanonceError", "Span", "Video"]

@@ -25,10 +25,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from storage.catalog import Catalog
-from storage.errors import IndexDirectoryError
-from storage.index_copy import CopyReport, IndexCopy, Observer, SourceSwitched
-from storage.layout import (
+from scanonce.storage.catalog import Catalog
+from scanonce.storage.errors import IndexDirectoryError
+from scanonce.storage.index_copy import CopyReport, IndexCopy, Observer, SourceSwitched
+from scanonce.storage.layout import (
     IndexLayout,
     Manifest,
     read_manifest,
@@ -38,7 +38,7 @@ from storage.layout import (
     write_manifest,
     write_whole,
 )
-from storage.writer import clear_leavings, content_stores, owner, writing
+from scanonce.storage.writer import clear_leavings, content_stores, owner, writing
 
 _BACKUP, _LOCK, _COPYING = "backup.json", "backup.lock", "copying.json"
 _OF_AN_INDEX = {_BACKUP, _LOCK, "current", "writer.lock", "writer.json"}

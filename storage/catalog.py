@@ -50,7 +50,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import InstrumentedAttribute
 
-from storage.entries import (
+from scanonce.storage.entries import (
     ChangeMark,
     Content,
     Failure,
@@ -65,11 +65,11 @@ from storage.entries import (
     Totals,
     VideoChanges,
 )
-from storage.errors import IndexDirectoryError
-from storage.labels import folded, normal_label
-from storage.layout import index_root
-from storage.records import Video, VideoInfo, VideoState
-from storage.tables import (
+from scanonce.storage.errors import IndexDirectoryError
+from scanonce.storage.labels import folded, normal_label
+from scanonce.storage.layout import index_root
+from scanonce.storage.records import Video, VideoInfo, VideoState
+from scanonce.storage.tables import (
     ChangeRow,
     FileRow,
     LabelRow,

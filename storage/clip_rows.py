@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.records import ORDINAL_BITS
+from scanonce.storage.records import ORDINAL_BITS
 
 Scores: TypeAlias = NDArray[np.float32]
 """``[num_queries, k]``, best first, ``-inf`` where there are fewer than k."""

@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.records import MAX_ORDINAL, Span
+from scanonce.storage.records import MAX_ORDINAL, Span
 
 
 @dataclass(frozen=True, slots=True)

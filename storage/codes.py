@@ -21,8 +21,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.clip_rows import ClipRows
-from storage.errors import IndexDirectoryError, ScanonceError
+from scanonce.storage.clip_rows import ClipRows
+from scanonce.storage.errors import IndexDirectoryError, ScanonceError
 
 CodedForm = Literal["ivfpq-fastscan", "ivfpq"]
 """4-bit codes that are scanned in registers, or 8-bit codes that are looked up in tables."""

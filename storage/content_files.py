@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from storage.errors import IndexDirectoryError
-from storage.layout import sync_directory, write_whole
-from storage.mapped import DamagedFile, map_tensors
+from scanonce.storage.errors import IndexDirectoryError
+from scanonce.storage.layout import sync_directory, write_whole
+from scanonce.storage.mapped import DamagedFile, map_tensors
 
 
 class ContentFiles:

@@ -5,7 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from storage.records import Video, VideoState
+from scanonce.storage.records import Video, VideoState
 
 RunKind = Literal["index", "update", "forget", "rebuild"]
 RunOutcome = Literal["done", "stopped", "failed"]

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.content_files import ContentFiles
-from storage.errors import IndexDirectoryError
-from storage.mapped import DamagedFile, map_tensors
+from scanonce.storage.content_files import ContentFiles
+from scanonce.storage.errors import IndexDirectoryError
+from scanonce.storage.mapped import DamagedFile, map_tensors
 
 
 @dataclass(frozen=True, slots=True)

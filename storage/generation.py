@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.clip_rows import ClipRows, Ids
-from storage.errors import IndexDirectoryError, ManifestMismatch
-from storage.generation_info import GenerationInfo, read_info
-from storage.gpu import NO_GPU, GpuUse
-from storage.list_fit import ADDED_PROBES
-from storage.segments import NOTHING_OPEN, Codes, OpenFiles, Segment
-from storage.vectors import FlatIndex, IvfPqIndex
+from scanonce.storage.clip_rows import ClipRows, Ids
+from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
+from scanonce.storage.generation_info import GenerationInfo, read_info
+from scanonce.storage.gpu import NO_GPU, GpuUse
+from scanonce.storage.list_fit import ADDED_PROBES
+from scanonce.storage.segments import NOTHING_OPEN, Codes, OpenFiles, Segment
+from scanonce.storage.vectors import FlatIndex, IvfPqIndex
 
 logger = logging.getLogger(__name__)
 

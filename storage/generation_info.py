@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from storage.list_fit import ListFit
-from storage.vectors import IndexKind
+from scanonce.storage.list_fit import ListFit
+from scanonce.storage.vectors import IndexKind
 
 
 class TunedSettings(BaseModel):

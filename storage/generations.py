@@ -29,8 +29,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.clip_rows import ClipRows, Ids
-from storage.codes import (
+from scanonce.storage.clip_rows import ClipRows, Ids
+from scanonce.storage.codes import (
     CodedForm,
     coded_form,
     default_nprobe,
@@ -40,8 +40,8 @@ from storage.codes import (
     read_codes,
     write_codes,
 )
-from storage.errors import IndexDirectoryError
-from storage.generation import (
+from scanonce.storage.errors import IndexDirectoryError
+from scanonce.storage.generation import (
     CODES,
     TUNING_QUERIES,
     Generation,
@@ -50,14 +50,14 @@ from storage.generation import (
     newest_number,
     numbered,
 )
-from storage.generation_info import GenerationInfo, TunedSettings
-from storage.gpu import NO_GPU, GpuUse, build_codes, searches_on_gpu
-from storage.layout import make_folder
-from storage.library import LibraryIndex
-from storage.list_fit import ListFit
-from storage.recall import num_affordable, tuned_settings
-from storage.records import MAX_ORDINAL
-from storage.segments import (
+from scanonce.storage.generation_info import GenerationInfo, TunedSettings
+from scanonce.storage.gpu import NO_GPU, GpuUse, build_codes, searches_on_gpu
+from scanonce.storage.layout import make_folder
+from scanonce.storage.library import LibraryIndex
+from scanonce.storage.list_fit import ListFit
+from scanonce.storage.recall import num_affordable, tuned_settings
+from scanonce.storage.records import MAX_ORDINAL
+from scanonce.storage.segments import (
     NOTHING_OPEN,
     Segment,
     link_file,
@@ -67,8 +67,8 @@ from storage.segments import (
     sync,
     write_rows,
 )
-from storage.settings import StorageSettings
-from storage.vectors import FlatIndex, IvfPqIndex
+from scanonce.storage.settings import StorageSettings
+from scanonce.storage.vectors import FlatIndex, IvfPqIndex
 
 __all__ = [
     "Generation",

@@ -23,8 +23,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.clip_rows import ClipRows
-from storage.codes import CodedForm, load_faiss, train_codes, training_rows, untrained_codes
+from scanonce.storage.clip_rows import ClipRows
+from scanonce.storage.codes import (
+    CodedForm,
+    load_faiss,
+    train_codes,
+    training_rows,
+    untrained_codes,
+)
 
 logger = logging.getLogger(__name__)
 

@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from storage.anchors import AnchorStore
-from storage.catalog import SEARCHABLE, Catalog
-from storage.content_files import ContentFiles
-from storage.errors import IndexDirectoryError, ManifestMismatch
-from storage.features import FeatureStore
-from storage.generations import Generation, newest_generation, newest_number
-from storage.layout import IndexLayout, Manifest, read_manifest, sync_directory
-from storage.mapped import DamagedFile, map_tensors
-from storage.thumbnails import ThumbnailStore
+from scanonce.storage.anchors import AnchorStore
+from scanonce.storage.catalog import SEARCHABLE, Catalog
+from scanonce.storage.content_files import ContentFiles
+from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
+from scanonce.storage.features import FeatureStore
+from scanonce.storage.generations import Generation, newest_generation, newest_number
+from scanonce.storage.layout import IndexLayout, Manifest, read_manifest, sync_directory
+from scanonce.storage.mapped import DamagedFile, map_tensors
+from scanonce.storage.thumbnails import ThumbnailStore
 
 SNAPSHOT = ".tmp-catalog"
 """The copied catalogue, before it takes its place."""

@@ -6,7 +6,7 @@
 
 import unicodedata
 
-from storage.errors import QueryError
+from scanonce.storage.errors import QueryError
 
 MAX_LABEL = 100
 """Characters of a label."""

@@ -23,8 +23,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Self
 
-from storage.clips import ClipGrid
-from storage.errors import IndexDirectoryError, ManifestMismatch
+from scanonce.storage.clips import ClipGrid
+from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
 
 SCHEMA_VERSION = 1
 

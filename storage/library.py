@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.segments import NOTHING_OPEN, OpenFiles
-from storage.vectors import (
+from scanonce.storage.segments import NOTHING_OPEN, OpenFiles
+from scanonce.storage.vectors import (
     BATCH_QUERIES,
     FlatIndex,
     Ids,

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from storage.clip_rows import ClipRows
-from storage.codes import held_out_rows, training_rows
+from scanonce.storage.clip_rows import ClipRows
+from scanonce.storage.codes import held_out_rows, training_rows
 
 MAX_GROWTH = 1.25
 """Lists are trained anew past so many times the clips they were trained on. Lists are so fine that

@@ -21,10 +21,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.clip_rows import ClipRows, Ids, Mask
-from storage.codes import one_thread
-from storage.generation_info import TunedSettings
-from storage.vectors import IvfPqIndex, search_exactly
+from scanonce.storage.clip_rows import ClipRows, Ids, Mask
+from scanonce.storage.codes import one_thread
+from scanonce.storage.generation_info import TunedSettings
+from scanonce.storage.vectors import IvfPqIndex, search_exactly
 
 RECALL_AT = 10
 """Of so many best clips the share that is found counts."""

@@ -19,10 +19,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from storage.clip_rows import ClipRows, Ids
-from storage.codes import read_codes
-from storage.gpu import GpuCodes, GpuUse, load_on_gpu
-from storage.vectors import FlatIndex
+from scanonce.storage.clip_rows import ClipRows, Ids
+from scanonce.storage.codes import read_codes
+from scanonce.storage.gpu import GpuCodes, GpuUse, load_on_gpu
+from scanonce.storage.vectors import FlatIndex
 
 FileIdentity: TypeAlias = tuple[int, int, int, int]
 """Device, inode, bytes and time of change: the same for all hard links of a file, and for no file

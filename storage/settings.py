@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from storage.codes import Kind
-from storage.gpu import GpuUse
+from scanonce.storage.codes import Kind
+from scanonce.storage.gpu import GpuUse
 
 
 class StorageSettings(BaseModel):

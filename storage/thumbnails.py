@@ -13,9 +13,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.content_files import ContentFiles
-from storage.errors import IndexDirectoryError
-from storage.mapped import DamagedFile, map_tensors
+from scanonce.storage.content_files import ContentFiles
+from scanonce.storage.errors import IndexDirectoryError
+from scanonce.storage.mapped import DamagedFile, map_tensors
 
 _JPEG_START = np.array([0xFF, 0xD8], np.uint8)
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.generation import Generation, newest_generation
-from storage.generation_info import TunedSettings
-from storage.generations import publish_tuned
-from storage.recall import Point, num_affordable, stand_in_queries, tuned_settings
-from storage.vectors import IvfPqIndex
+from scanonce.storage.generation import Generation, newest_generation
+from scanonce.storage.generation_info import TunedSettings
+from scanonce.storage.generations import publish_tuned
+from scanonce.storage.recall import Point, num_affordable, stand_in_queries, tuned_settings
+from scanonce.storage.vectors import IvfPqIndex
 
 LOWEST_TARGET, HIGHEST_TARGET = 0.5, 0.999
 """Bounds of the recall that can be asked for; exact search is what finds all."""

@@ -18,8 +18,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.clip_rows import ADD_ROWS, ClipRows, Ids, Mask, Scores
-from storage.codes import (
+from scanonce.storage.clip_rows import ADD_ROWS, ClipRows, Ids, Mask, Scores
+from scanonce.storage.codes import (
     TRAINING_ROWS_PER_CELL,
     default_nprobe,
     extend_codes,
@@ -32,7 +32,7 @@ from storage.codes import (
     training_rows,
     write_codes,
 )
-from storage.gpu import GpuCodes
+from scanonce.storage.gpu import GpuCodes
 
 __all__ = [
     "ADD_ROWS",

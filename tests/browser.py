@@ -87,7 +87,7 @@ class Server:
             config: configuration file. Default: the repository's.
         """
         self.log = home / "server.log"
-        command = [sys.executable, "-m", "ui.cli", "ui", "--no-browser", "--port", "0"]
+        command = [sys.executable, "-m", "scanonce.ui.cli", "ui", "--no-browser", "--port", "0"]
         command += ["--index", str(index_dir), *(["--config", str(config)] if config else [])]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(

@@ -8,8 +8,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from models.encoder import TextFeatures
-from models.preprocess import Preprocessing
+from scanonce.models.encoder import TextFeatures
+from scanonce.models.preprocess import Preprocessing
 
 COLOURS = {
     "red": (220, 30, 30),

@@ -55,27 +55,27 @@ from rich.console import Console
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine.default import DefaultDialect
 
-import indexer.pipeline
-import search.engine
-import storage.catalog
-import ui.indexing
-from indexer.library import fast_hash
-from indexer.pipeline import IndexReport, Progress, index_library
-from indexer.settings import IndexerSettings
-from indexer.workers import Event, Finished, Frames, NewThumbnails, Opened
-from models.encoder import ClipEncoder, TextFeatures
-from models.localiser import TrainedLocaliser
-from models.preprocess import Preprocessing
-from search.engine import SearchEngine
-from search.settings import SearchSettings
-from storage.anchors import AnchorStore
-from storage.catalog import BUSY_TIMEOUT_SECONDS, Catalog
-from storage.errors import IndexDirectoryError
-from storage.features import FeatureStore
-from storage.layout import IndexLayout, read_manifest
-from storage.records import VideoInfo
-from storage.settings import StorageSettings
-from storage.thumbnails import Thumbnails, ThumbnailStore
+import scanonce.indexer.pipeline
+import scanonce.search.engine
+import scanonce.storage.catalog
+import scanonce.ui.indexing
+from scanonce.indexer.library import fast_hash
+from scanonce.indexer.pipeline import IndexReport, Progress, index_library
+from scanonce.indexer.settings import IndexerSettings
+from scanonce.indexer.workers import Event, Finished, Frames, NewThumbnails, Opened
+from scanonce.models.encoder import ClipEncoder, TextFeatures
+from scanonce.models.localiser import TrainedLocaliser
+from scanonce.models.preprocess import Preprocessing
+from scanonce.search.engine import SearchEngine
+from scanonce.search.settings import SearchSettings
+from scanonce.storage.anchors import AnchorStore
+from scanonce.storage.catalog import BUSY_TIMEOUT_SECONDS, Catalog
+from scanonce.storage.errors import IndexDirectoryError
+from scanonce.storage.features import FeatureStore
+from scanonce.storage.layout import IndexLayout, read_manifest
+from scanonce.storage.records import VideoInfo
+from scanonce.storage.settings import StorageSettings
+from scanonce.storage.thumbnails import Thumbnails, ThumbnailStore
 
 Report = Callable[..., None]
 
@@ -307,7 +307,7 @@ def forget(case: Case, path: Path) -> None:
     with Catalog.open(IndexLayout.of(case.index).catalog) as catalog:
         known = catalog.files_under(path)
     if known:
-        ui.indexing.run_forget(path, case.index, STORAGE, Console(file=io.StringIO()))
+        scanonce.ui.indexing.run_forget(path, case.index, STORAGE, Console(file=io.StringIO()))
 
 
 def _ids(case: Case, numbers: Sequence[int]) -> list[int]:
@@ -778,7 +778,7 @@ def write(
         shutil.rmtree(folder.folder, ignore_errors=True)
         shutil.copytree(start, folder.folder)
     folder.index.parent.mkdir(parents=True, exist_ok=True)
-    storage.catalog.BUSY_TIMEOUT_SECONDS = patience
+    scanonce.storage.catalog.BUSY_TIMEOUT_SECONDS = patience
     faults = Faults(folder, **fault)
     with faults.installed():
         ended = _told(lambda: run_story(folder, report, first=first, last=last))
@@ -908,7 +908,7 @@ def write_at_another_time(report: Report, *, case: str) -> None:
     real = time.time
     jumps = iter(range(0, 1 << 30, 3600))
     time.time = lambda: real() - next(jumps)
-    storage.catalog._now = lambda: datetime.fromtimestamp(time.time(), UTC)
+    scanonce.storage.catalog._now = lambda: datetime.fromtimestamp(time.time(), UTC)
     report("ended", _told(lambda: run_story(folder, report)))
 
 
@@ -1219,10 +1219,10 @@ def _put(owner: Any, name: str, value: Any) -> None:
 
 def main(module_name: str, *lanes: str) -> None:
     """The process that forks: everything imported, the story run once so that nothing is left to load."""
-    _put(indexer.pipeline._Run, "decoders", lambda self: GeneratedDecoders())
-    _put(indexer.pipeline, "_TELL_SECONDS", 0.0)  # every video is reported
-    _put(search.engine, "load_localiser", lambda *_, **__: LOCALISER)
-    _put(ui.indexing, "load_localiser", lambda *_, **__: LOCALISER)
+    _put(scanonce.indexer.pipeline._Run, "decoders", lambda self: GeneratedDecoders())
+    _put(scanonce.indexer.pipeline, "_TELL_SECONDS", 0.0)  # every video is reported
+    _put(scanonce.search.engine, "load_localiser", lambda *_, **__: LOCALISER)
+    _put(scanonce.ui.indexing, "load_localiser", lambda *_, **__: LOCALISER)
     module = importlib.import_module(module_name)
     with tempfile.TemporaryDirectory() as folder:
         case = Case(Path(folder))

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.records import clip_id
-from storage.vectors import ClipRows, Ids, Scores, VectorIndex
+from scanonce.storage.records import clip_id
+from scanonce.storage.vectors import ClipRows, Ids, Scores, VectorIndex
 
 DIM = 16
 Clips = dict[int, NDArray[np.float32]]

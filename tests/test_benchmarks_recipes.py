@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.recipes import RECIPES, Asked, Film, Recipe, box_cox, peaks, rises
-from storage.records import Span
+from scanonce.storage.records import Span
 
 rng = np.random.default_rng(0)
 

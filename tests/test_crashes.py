@@ -17,7 +17,7 @@ from queue import SimpleQueue
 
 import pytest
 
-from storage.layout import IndexLayout
+from scanonce.storage.layout import IndexLayout
 from tests.faults import (
     NOTHING,
     STORY,

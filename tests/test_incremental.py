@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from indexer.pipeline import IndexReport, index_library
-from indexer.settings import IndexerSettings
-from indexer.workers import DecodePool, Failed
-from search.engine import SearchEngine
-from search.settings import SearchSettings
-from storage.catalog import Catalog
-from storage.errors import ConfigError
-from storage.layout import IndexLayout
-from storage.settings import StorageSettings
+from scanonce.indexer.pipeline import IndexReport, index_library
+from scanonce.indexer.settings import IndexerSettings
+from scanonce.indexer.workers import DecodePool, Failed
+from scanonce.search.engine import SearchEngine
+from scanonce.search.settings import SearchSettings
+from scanonce.storage.catalog import Catalog
+from scanonce.storage.errors import ConfigError
+from scanonce.storage.layout import IndexLayout
+from scanonce.storage.settings import StorageSettings
 from tests.colours import ColourEncoder, write_film
 from tests.videos import cut, write_video
 

@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from indexer.anchors import derive_anchors
-from indexer.pipeline import IndexReport, index_library
-from indexer.settings import IndexerSettings
-from models.localiser import TrainedLocaliser, load_localiser
-from models.soonet import Soonet, SoonetConfig, write_soonet
-from search.engine import SearchEngine
-from search.settings import SearchSettings
-from storage.anchors import AnchorStore
-from storage.catalog import Catalog
-from storage.errors import ConfigError, IndexDirectoryError, ManifestMismatch
-from storage.features import FeatureStore
-from storage.layout import IndexLayout, read_manifest
-from storage.settings import StorageSettings
+from scanonce.indexer.anchors import derive_anchors
+from scanonce.indexer.pipeline import IndexReport, index_library
+from scanonce.indexer.settings import IndexerSettings
+from scanonce.models.localiser import TrainedLocaliser, load_localiser
+from scanonce.models.soonet import Soonet, SoonetConfig, write_soonet
+from scanonce.search.engine import SearchEngine
+from scanonce.search.settings import SearchSettings
+from scanonce.storage.anchors import AnchorStore
+from scanonce.storage.catalog import Catalog
+from scanonce.storage.errors import ConfigError, IndexDirectoryError, ManifestMismatch
+from scanonce.storage.features import FeatureStore
+from scanonce.storage.layout import IndexLayout, read_manifest
+from scanonce.storage.settings import StorageSettings
 from tests.colours import ColourEncoder, write_film
 
 STORAGE = StorageSettings(anchor_index=True)
@@ -127,7 +127,7 @@ def test_deriving_decodes_nothing_and_does_nothing_twice(
     films: Path, layout: IndexLayout, first: TrainedLocaliser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build(films, layout, None)
-    monkeypatch.setattr("indexer.decode.open_video", None)
+    monkeypatch.setattr("scanonce.indexer.decode.open_video", None)
     for film in films.iterdir():
         film.unlink()
     assert derive_anchors(layout, first, storage=STORAGE).derived == 3

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from indexer.decode import (
+from scanonce.indexer.decode import (
     BACKENDS,
     FrameSource,
     SampledFrame,
@@ -23,8 +23,8 @@ from indexer.decode import (
     open_video,
     reduced_size,
 )
-from indexer.decoders import pyav
-from storage.errors import ConfigError, UnreadableVideo
+from scanonce.indexer.decoders import pyav
+from scanonce.storage.errors import ConfigError, UnreadableVideo
 from tests.videos import (
     TestVideo,
     cut,

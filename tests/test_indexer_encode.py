@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from indexer.encode import EncodedVideo, encode_videos
-from indexer.workers import Event, Failed, Finished, Frames, NewThumbnails, Opened
-from models.encoder import TextFeatures
-from models.preprocess import Preprocessing
-from storage.records import VideoInfo
-from storage.thumbnails import Thumbnails
+from scanonce.indexer.encode import EncodedVideo, encode_videos
+from scanonce.indexer.workers import Event, Failed, Finished, Frames, NewThumbnails, Opened
+from scanonce.models.encoder import TextFeatures
+from scanonce.models.preprocess import Preprocessing
+from scanonce.storage.records import VideoInfo
+from scanonce.storage.thumbnails import Thumbnails
 
 INFO = VideoInfo(10.0, 8, 8, 25.0, "h264")
 

@@ -21,10 +21,18 @@ import numpy as np
 import pytest
 
 from benchmarks import fuzz
-from indexer import child, workers
-from indexer.decode import Sampling
-from indexer.workers import DecodePool, DecodeRequest, Event, Failed, Finished, Frames, Opened
-from models.preprocess import Preprocessing
+from scanonce.indexer import child, workers
+from scanonce.indexer.decode import Sampling
+from scanonce.indexer.workers import (
+    DecodePool,
+    DecodeRequest,
+    Event,
+    Failed,
+    Finished,
+    Frames,
+    Opened,
+)
+from scanonce.models.preprocess import Preprocessing
 from tests.videos import cut, draw_number, read_number, write_video
 
 FPS = 10.0

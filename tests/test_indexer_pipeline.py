@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from indexer.pipeline import IndexReport, Progress, index_library
-from indexer.settings import IndexerSettings
-from indexer.workers import Event, Failed
-from search.engine import SearchEngine
-from search.settings import SearchSettings
-from storage.catalog import Catalog
-from storage.clips import ClipGrid
-from storage.errors import IndexDirectoryError, ManifestMismatch
-from storage.features import FeatureStore
-from storage.generations import newest_generation
-from storage.layout import IndexLayout
-from storage.records import Span
-from storage.settings import StorageSettings
-from storage.thumbnails import ThumbnailStore
+from scanonce.indexer.pipeline import IndexReport, Progress, index_library
+from scanonce.indexer.settings import IndexerSettings
+from scanonce.indexer.workers import Event, Failed
+from scanonce.search.engine import SearchEngine
+from scanonce.search.settings import SearchSettings
+from scanonce.storage.catalog import Catalog
+from scanonce.storage.clips import ClipGrid
+from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
+from scanonce.storage.features import FeatureStore
+from scanonce.storage.generations import newest_generation
+from scanonce.storage.layout import IndexLayout
+from scanonce.storage.records import Span
+from scanonce.storage.settings import StorageSettings
+from scanonce.storage.thumbnails import ThumbnailStore
 from tests.colours import ColourEncoder, write_film
 from tests.videos import cut, write_sound, write_video
 
@@ -128,7 +128,7 @@ def test_a_second_run_decodes_nothing(
 ) -> None:
     index()
     monkeypatch.setattr(
-        "indexer.pipeline.DecodePool.decode", lambda self, paths: iter(_none(paths))
+        "scanonce.indexer.pipeline.DecodePool.decode", lambda self, paths: iter(_none(paths))
     )
     report = index()
     assert (report.counts.indexed, report.counts.skipped) == (0, 2)
@@ -147,7 +147,7 @@ def test_a_moved_a_copied_and_a_renamed_file_cost_no_decoding(
     (films / "a.mp4").rename(films / "sub" / "moved.mp4")
     shutil.copy(films / "sub" / "b.mkv", films / "copy.mkv")
     monkeypatch.setattr(
-        "indexer.pipeline.DecodePool.decode", lambda self, paths: iter(_none(paths))
+        "scanonce.indexer.pipeline.DecodePool.decode", lambda self, paths: iter(_none(paths))
     )
     index()
     assert best(layout, "blue")[0] == "moved.mp4"
@@ -234,7 +234,7 @@ def test_what_was_searchable_stays_where_scanning_it_again_fails(
         list(events)
         yield Failed(0, "the decoder crashed", transient=True)
 
-    monkeypatch.setattr("indexer.pipeline.encode_videos", crash)
+    monkeypatch.setattr("scanonce.indexer.pipeline.encode_videos", crash)
     report = index(again=[video_id])
     assert report.counts.failed == 1
     assert "what was stored is kept: the decoder crashed" in report.problems[0].reason
@@ -295,7 +295,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_next_run_goes_on(
 ) -> None:
     for number in range(4):
         write_film(films / f"more{number}.mp4", [("red", 2 + number)])
-    monkeypatch.setattr("indexer.pipeline._TELL_SECONDS", 0.0)
+    monkeypatch.setattr("scanonce.indexer.pipeline._TELL_SECONDS", 0.0)
     stopped = index(observe=_StopsAfter(2))
     assert stopped.interrupted
     kept = searchable(layout)
@@ -316,7 +316,7 @@ def test_a_disk_that_is_full_stops_the_run_and_loses_nothing(
         raise IndexDirectoryError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("storage.features.FeatureStore.write", full)
+        patch.setattr("scanonce.storage.features.FeatureStore.write", full)
         with pytest.raises(IndexDirectoryError, match="disk full"):
             index()
     assert set(searchable(layout)) == {"a.mp4", "b.mkv"}
@@ -326,7 +326,7 @@ def test_a_disk_that_is_full_stops_the_run_and_loses_nothing(
 
 
 def test_progress_goes_up_to_the_whole(index: Indexer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("indexer.pipeline._TELL_SECONDS", 0.0)
+    monkeypatch.setattr("scanonce.indexer.pipeline._TELL_SECONDS", 0.0)
     told: list[Progress] = []
     index(observe=told.append)
     assert [p.videos_done for p in told] == sorted(p.videos_done for p in told)

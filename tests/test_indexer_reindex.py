@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import indexer.reindex
-import search.engine
-from indexer.pipeline import IndexReport, Progress, index_library
-from indexer.reindex import ReindexReport, reindex
-from indexer.settings import IndexerSettings
-from search.engine import SearchEngine
-from search.settings import SearchSettings
-from storage.catalog import Catalog
-from storage.errors import IndexDirectoryError, ManifestMismatch
-from storage.layout import IndexLayout, read_manifest
-from storage.settings import StorageSettings
-from storage.writer import writing
+import scanonce.indexer.reindex
+import scanonce.search.engine
+from scanonce.indexer.pipeline import IndexReport, Progress, index_library
+from scanonce.indexer.reindex import ReindexReport, reindex
+from scanonce.indexer.settings import IndexerSettings
+from scanonce.search.engine import SearchEngine
+from scanonce.search.settings import SearchSettings
+from scanonce.storage.catalog import Catalog
+from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
+from scanonce.storage.layout import IndexLayout, read_manifest
+from scanonce.storage.settings import StorageSettings
+from scanonce.storage.writer import writing
 from tests.colours import ColourEncoder, write_film
 
 SETTINGS = IndexerSettings(decode_workers=1)
@@ -115,7 +115,7 @@ def test_an_open_engine_follows_to_the_other_encoder(
         asked.append(name)
         return Brighter()
 
-    monkeypatch.setattr(search.engine, "load_encoder", load)
+    monkeypatch.setattr(scanonce.search.engine, "load_encoder", load)
     with open_engine(root, ColourEncoder()) as engine:
         assert engine.search("red").moments[0].path.name == "a.mp4"
         anew(root)
@@ -136,7 +136,7 @@ def stop_after(videos: int) -> Callable[[Progress], None]:
 def test_stopped_it_goes_on_where_it_was_and_searches_go_on_meanwhile(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("indexer.pipeline._TELL_SECONDS", 0.0)
+    monkeypatch.setattr("scanonce.indexer.pipeline._TELL_SECONDS", 0.0)
     whole = Brighter()
     assert anew(root, encoder=whole, observe=stop_after(1)).interrupted
     assert best(root, "blue", ColourEncoder()) == "c.mp4"
@@ -185,7 +185,7 @@ def test_what_changes_meanwhile_is_in_the_new_index(
                 catalog.add_labels([ids(root)["a.mp4"]], ["holiday"])
         return report
 
-    monkeypatch.setattr(indexer.reindex, "index_library", indexing)
+    monkeypatch.setattr(scanonce.indexer.reindex, "index_library", indexing)
     assert anew(root).switched
     assert sorted(ids(root)) == ["a.mp4", "b.mp4", "c.mp4", "late.mp4"]
     with Catalog.open(IndexLayout.of(root).catalog) as catalog:
@@ -195,7 +195,7 @@ def test_what_changes_meanwhile_is_in_the_new_index(
 def test_begun_with_other_settings_it_begins_anew(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("indexer.pipeline._TELL_SECONDS", 0.0)
+    monkeypatch.setattr("scanonce.indexer.pipeline._TELL_SECONDS", 0.0)
     assert anew(root, observe=stop_after(1)).interrupted
     dense = IndexerSettings(decode_workers=1, sample_fps=4.0)
     report = anew(root, settings=dense)
@@ -210,7 +210,7 @@ def test_a_switch_that_cannot_be_written_leaves_the_old_index(
     def full(_: IndexLayout) -> None:
         raise IndexDirectoryError("no space left")
 
-    monkeypatch.setattr(indexer.reindex, "switch", full)
+    monkeypatch.setattr(scanonce.indexer.reindex, "switch", full)
     with pytest.raises(IndexDirectoryError, match="no space left"):
         anew(root)
     assert best(root, "green", ColourEncoder()) == "b.mp4"

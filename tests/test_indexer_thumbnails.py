@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from indexer.thumbnails import ThumbnailRequest, make_thumbnail
+from scanonce.indexer.thumbnails import ThumbnailRequest, make_thumbnail
 from tests.videos import draw_number, read_number
 
 WANTED = ThumbnailRequest(1.0, 240)
@@ -64,7 +64,7 @@ def test_noise_stays_within_the_bound(width: int, kind: int) -> None:
 
 
 def test_what_cannot_be_small_enough_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("indexer.thumbnails._HEADER_BYTES", -100_000)
+    monkeypatch.setattr("scanonce.indexer.thumbnails._HEADER_BYTES", -100_000)
     assert make_thumbnail(draw_number(1), WANTED) is None
 
 

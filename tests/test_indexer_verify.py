@@ -14,28 +14,28 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from indexer.anchors import derive_anchors
-from indexer.pipeline import index_library
-from indexer.repair import RepairReport, repair
-from indexer.settings import IndexerSettings
-from indexer.vectors import bring_all_up_to_date
-from indexer.verify import Verification, verify
-from models.encoder import ClipEncoder
-from models.localiser import TrainedLocaliser, load_localiser
-from models.soonet import Soonet, SoonetConfig, write_soonet
-from search.engine import SearchEngine
-from search.settings import SearchSettings
-from storage.anchors import AnchorStore
-from storage.catalog import SEARCHABLE, Catalog
-from storage.content_files import ContentFiles
-from storage.errors import IndexDirectoryError, ManifestMismatch
-from storage.features import FeatureStore
-from storage.generations import newest_generation, publish
-from storage.layout import IndexLayout, read_manifest, switch
-from storage.records import Video
-from storage.settings import StorageSettings
-from storage.thumbnails import ThumbnailStore
-from storage.writer import writing
+from scanonce.indexer.anchors import derive_anchors
+from scanonce.indexer.pipeline import index_library
+from scanonce.indexer.repair import RepairReport, repair
+from scanonce.indexer.settings import IndexerSettings
+from scanonce.indexer.vectors import bring_all_up_to_date
+from scanonce.indexer.verify import Verification, verify
+from scanonce.models.encoder import ClipEncoder
+from scanonce.models.localiser import TrainedLocaliser, load_localiser
+from scanonce.models.soonet import Soonet, SoonetConfig, write_soonet
+from scanonce.search.engine import SearchEngine
+from scanonce.search.settings import SearchSettings
+from scanonce.storage.anchors import AnchorStore
+from scanonce.storage.catalog import SEARCHABLE, Catalog
+from scanonce.storage.content_files import ContentFiles
+from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
+from scanonce.storage.features import FeatureStore
+from scanonce.storage.generations import newest_generation, publish
+from scanonce.storage.layout import IndexLayout, read_manifest, switch
+from scanonce.storage.records import Video
+from scanonce.storage.settings import StorageSettings
+from scanonce.storage.thumbnails import ThumbnailStore
+from scanonce.storage.writer import writing
 from tests.colours import ColourEncoder, write_film
 
 SETTINGS = IndexerSettings(decode_workers=1)
@@ -576,7 +576,7 @@ def test_videos_that_were_never_published_are_named_and_added(
     """As after a run that was killed between its last commit and publishing."""
     write_film(library.films / "d.mp4", [("black", 4)])
     with monkeypatch.context() as patched:
-        patched.setattr("indexer.pipeline.publish_clips", lambda *_: None)
+        patched.setattr("scanonce.indexer.pipeline.publish_clips", lambda *_: None)
         library.index()
     video = library.video("d.mp4")
     assert named(library.verify()) == [("vectors lacking", video.path, "repair")]
@@ -605,7 +605,7 @@ def test_a_video_whose_features_are_lost_is_indexed_with_no_vectors(
     write_film(library.films / "d.mp4", [("black", 4)])
     write_film(library.films / "e.mp4", [("black", 5)])
     with monkeypatch.context() as patched:
-        patched.setattr("indexer.pipeline.publish_clips", lambda *_: None)
+        patched.setattr("scanonce.indexer.pipeline.publish_clips", lambda *_: None)
         library.index()
     library.features.delete(library.video("e.mp4").uid)
     bring_all_up_to_date(library.layout, STORAGE)
@@ -618,7 +618,7 @@ def test_a_video_whose_features_are_lost_is_indexed_with_no_vectors(
 def test_values_are_compared_of_a_sample_unless_all_are_asked_for(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("indexer.verify._SAMPLE", 1)
+    monkeypatch.setattr("scanonce.indexer.verify._SAMPLE", 1)
     for name in "abc":
         not_finite(library, library.video(f"{name}.mp4").uid)
     found = library.verify()

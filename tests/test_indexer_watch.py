@@ -10,11 +10,18 @@ from pathlib import Path
 
 import pytest
 
-import indexer.watch
-from indexer.library import ScanProblem
-from indexer.settings import IndexerSettings
-from indexer.watch import DELETION_PATIENCE_SECONDS, MOST_PATHS, Settling, Survey, collapse, watch
-from storage.errors import IndexDirectoryError
+import scanonce.indexer.watch
+from scanonce.indexer.library import ScanProblem
+from scanonce.indexer.settings import IndexerSettings
+from scanonce.indexer.watch import (
+    DELETION_PATIENCE_SECONDS,
+    MOST_PATHS,
+    Settling,
+    Survey,
+    collapse,
+    watch,
+)
+from scanonce.storage.errors import IndexDirectoryError
 
 
 @pytest.fixture
@@ -342,7 +349,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
         "_FIRST_PAUSE_SECONDS": 0.2,
         "_LONGEST_PAUSE_SECONDS": 0.4,
     }.items():
-        monkeypatch.setattr(indexer.watch, name, value)
+        monkeypatch.setattr(scanonce.indexer.watch, name, value)
 
 
 @contextmanager
@@ -415,8 +422,8 @@ def test_a_run_gets_only_the_new_file_however_large_the_library(films: Path) -> 
 
 @pytest.mark.usefixtures("hasty")
 def test_a_burst_is_indexed_by_its_folders(films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(indexer.watch, "MOST_PATHS", 10)
-    monkeypatch.setattr(indexer.watch, "_BURST", 20)  # and then everything is looked at
+    monkeypatch.setattr(scanonce.indexer.watch, "MOST_PATHS", 10)
+    monkeypatch.setattr(scanonce.indexer.watch, "_BURST", 20)  # and then everything is looked at
     work = FakeWork([films])
     with watching(work):
         wait_for(lambda: work.runs == [[]])
@@ -535,7 +542,7 @@ def test_everything_is_looked_at_now_and_then_although_nothing_was_told(
 
 @pytest.mark.usefixtures("hasty")
 def test_polling_sees_what_happens(films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(indexer.watch, "_POLL_MILLISECONDS", 100)
+    monkeypatch.setattr(scanonce.indexer.watch, "_POLL_MILLISECONDS", 100)
     work = FakeWork([films])
     with watching(work, force_polling=True):
         wait_for(lambda: work.runs == [[]])

@@ -16,10 +16,10 @@ import pytest
 import torch
 from PIL import Image
 
-from indexer import child, workers
-from indexer.decode import BACKENDS, SampledFrame, Sampling
-from indexer.thumbnails import ThumbnailRequest
-from indexer.workers import (
+from scanonce.indexer import child, workers
+from scanonce.indexer.decode import BACKENDS, SampledFrame, Sampling
+from scanonce.indexer.thumbnails import ThumbnailRequest
+from scanonce.indexer.workers import (
     DecodePool,
     DecodeRequest,
     Event,
@@ -29,9 +29,9 @@ from indexer.workers import (
     NewThumbnails,
     Opened,
 )
-from models.preprocess import Preprocessing
-from storage.records import VideoInfo
-from storage.thumbnails import Thumbnails
+from scanonce.models.preprocess import Preprocessing
+from scanonce.storage.records import VideoInfo
+from scanonce.storage.thumbnails import Thumbnails
 from tests.videos import cut, read_number, write_sound, write_video
 
 STEPS = Preprocessing(None, (32, 32), None, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

@@ -15,16 +15,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
 
-from models.clip4clip_checkpoint import (
+from scanonce.models.clip4clip_checkpoint import (
     convert_to_folder,
     convert_to_published,
     from_published,
     to_published,
 )
-from models.encoder import load_encoder
-from models.heads import build_head, read_head, write_head
-from models.settings import ModelSettings
-from storage.errors import EncoderError, EncoderUnavailable
+from scanonce.models.encoder import load_encoder
+from scanonce.models.heads import build_head, read_head, write_head
+from scanonce.models.settings import ModelSettings
+from scanonce.storage.errors import EncoderError, EncoderUnavailable
 from tests.checkpoints import make_siglip
 from tests.test_ui_cli import scanonce
 

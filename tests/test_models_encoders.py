@@ -17,11 +17,11 @@ from PIL import Image
 from pydantic import ValidationError
 from transformers import AutoModel, CLIPImageProcessorPil, CLIPModel, SiglipImageProcessorPil
 
-from models.clip4clip import unit
-from models.encoder import BUNDLED_FOLDER, ClipEncoder, find_folder, load_encoder
-from models.preprocess import Preprocessing, read_preprocessing
-from models.settings import ModelSettings
-from storage.errors import EncoderError, EncoderUnavailable
+from scanonce.models.clip4clip import unit
+from scanonce.models.encoder import BUNDLED_FOLDER, ClipEncoder, find_folder, load_encoder
+from scanonce.models.preprocess import Preprocessing, read_preprocessing
+from scanonce.models.settings import ModelSettings
+from scanonce.storage.errors import EncoderError, EncoderUnavailable
 from tests.checkpoints import make_clip, make_siglip
 
 FP32 = ModelSettings(dtype="float32", device="cpu")
@@ -320,7 +320,7 @@ def test_a_folder_that_does_not_exist_is_not_taken_for_a_hub_id(name: str) -> No
 
 
 def test_an_unreachable_hub_is_told_within_seconds_with_both_ways_out(tmp_path: Path) -> None:
-    code = "from models.encoder import find_folder; find_folder('openai/clip-vit-base-patch32')"
+    code = "from scanonce.models.encoder import find_folder; find_folder('openai/clip-vit-base-patch32')"
     started = time.monotonic()
     run = subprocess.run(
         [sys.executable, "-c", code],

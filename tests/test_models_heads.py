@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
-from indexer.pipeline import index_library
-from indexer.reindex import reindex
-from indexer.settings import IndexerSettings
-from indexer.vectors import bring_all_up_to_date, library_vectors, rebuild, rows_of
-from indexer.verify import Verification, verify
-from models import clip4clip
-from models.clip import TransformersEncoder
-from models.clip4clip import MeanPooling, open_pooling
-from models.encoder import HEAD_FILES, fingerprint_folder, head_digest, weight_files
-from models.heads import (
+from scanonce.indexer.pipeline import index_library
+from scanonce.indexer.reindex import reindex
+from scanonce.indexer.settings import IndexerSettings
+from scanonce.indexer.vectors import bring_all_up_to_date, library_vectors, rebuild, rows_of
+from scanonce.indexer.verify import Verification, verify
+from scanonce.models import clip4clip
+from scanonce.models.clip import TransformersEncoder
+from scanonce.models.clip4clip import MeanPooling, open_pooling
+from scanonce.models.encoder import HEAD_FILES, fingerprint_folder, head_digest, weight_files
+from scanonce.models.heads import (
     Head,
     HeadConfig,
     HeadKind,
@@ -35,18 +35,18 @@ from models.heads import (
     spread,
     write_head,
 )
-from models.settings import ModelSettings
-from search.engine import SearchEngine
-from search.localise import Proposal, Query, TrainingFree
-from search.settings import SearchSettings
-from storage.backup import backup, restore
-from storage.catalog import SEARCHABLE, Catalog
-from storage.errors import EncoderError, ManifestMismatch
-from storage.features import FeatureStore
-from storage.generations import newest_generation
-from storage.layout import IndexLayout, read_manifest
-from storage.records import Moment, Span
-from storage.settings import StorageSettings
+from scanonce.models.settings import ModelSettings
+from scanonce.search.engine import SearchEngine
+from scanonce.search.localise import Proposal, Query, TrainingFree
+from scanonce.search.settings import SearchSettings
+from scanonce.storage.backup import backup, restore
+from scanonce.storage.catalog import SEARCHABLE, Catalog
+from scanonce.storage.errors import EncoderError, ManifestMismatch
+from scanonce.storage.features import FeatureStore
+from scanonce.storage.generations import newest_generation
+from scanonce.storage.layout import IndexLayout, read_manifest
+from scanonce.storage.records import Moment, Span
+from scanonce.storage.settings import StorageSettings
 from tests.checkpoints import make_clip
 from tests.colours import ColourEncoder, write_film
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import typer
 
-import storage.errors
-from storage.errors import ScanonceError
-from ui.cli import app
+import scanonce.storage.errors
+from scanonce.storage.errors import ScanonceError
+from scanonce.ui.cli import app
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ["storage", "models", "indexer", "search", "training", "ui"]
@@ -25,23 +25,23 @@ PUBLIC = {
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_each_package_is_the_one_in_this_repository(package: str) -> None:
-    module = importlib.import_module(package)
-    assert Path(str(module.__file__)).parent == ROOT / package
+    module = importlib.import_module(f"scanonce.{package}")
+    assert Path(str(module.__file__)).parent.resolve() == ROOT / package
 
 
 @pytest.mark.parametrize("package", PUBLIC)
 def test_public_names_are_few_and_exist(package: str) -> None:
-    module = importlib.import_module(package)
+    module = importlib.import_module(f"scanonce.{package}")
     assert sorted(module.__all__) == PUBLIC[package]
     for name in module.__all__:
         assert inspect.getdoc(getattr(module, name)), f"{package}.{name} says nothing of itself"
 
 
 def test_every_error_is_drawn_in_the_tree() -> None:
-    drawing = str(storage.errors.__doc__)
+    drawing = str(scanonce.storage.errors.__doc__)
     errors = [
         value
-        for value in vars(storage.errors).values()
+        for value in vars(scanonce.storage.errors).values()
         if isinstance(value, type) and issubclass(value, ScanonceError)
     ]
     assert len(errors) > 5
@@ -64,7 +64,7 @@ def test_every_command_and_option_is_documented() -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from ui.cli import app\n"
+        "import sys; from scanonce.ui.cli import app\n"
         "try: app(['--help'])\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'transformers', 'numpy', 'faiss', 'av', 'sqlalchemy', 'pydantic', 'PIL'}\n"
@@ -80,14 +80,12 @@ def test_a_planted_back_import_fails_the_layers(tmp_path: Path) -> None:
     """The contract is worth something only if it can fail."""
     import shutil
 
-    for name in [*PACKAGES, "pyproject.toml"]:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(
-                source, tmp_path / name, ignore=shutil.ignore_patterns("bundled", "__pycache__")
-            )
-        else:
-            shutil.copy(source, tmp_path / name)
+    shutil.copytree(
+        ROOT / "scanonce",
+        tmp_path / "scanonce",
+        ignore=shutil.ignore_patterns("bundled", "__pycache__"),
+    )
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
     lint = Path(sys.executable).with_name("lint-imports")
 
     def check() -> subprocess.CompletedProcess[str]:
@@ -96,13 +94,11 @@ def test_a_planted_back_import_fails_the_layers(tmp_path: Path) -> None:
         )
 
     assert check().returncode == 0, check().stdout
-    with (tmp_path / "search/rank.py").open("a") as file:
-        file.write(
-            "\nimport indexer.clips_of_nowhere  # noqa\nfrom indexer import library  # noqa\n"
-        )
+    with (tmp_path / "scanonce/search/rank.py").open("a") as file:
+        file.write("\nfrom scanonce.indexer import library  # noqa\n")
     broken = check()
     assert broken.returncode != 0
-    assert "search.rank" in broken.stdout
+    assert "scanonce.search.rank" in broken.stdout
 
 
 def test_ci_runs_the_test_command_of_the_readme() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from search.curve import (
+from scanonce.search.curve import (
     ScoredSpan,
     Stretch,
     change_points,
@@ -17,8 +17,8 @@ from search.curve import (
     suppress_overlaps,
     z_scores,
 )
-from search.rank import background_level, margins
-from storage.records import Span
+from scanonce.search.rank import background_level, margins
+from scanonce.storage.records import Span
 
 curves = arrays(np.float64, st.integers(1, 60), elements=st.floats(-5, 5, width=16))
 

@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from indexer.pipeline import index_library, make_manifest, publish_clips
-from indexer.settings import IndexerSettings
-from models.encoder import TextFeatures
-from search.engine import SearchEngine
-from search.filters import Filter
-from search.settings import SearchSettings
-from storage.catalog import Catalog
-from storage.entries import ChangeMark, Content, FileStamp, VideoChanges
-from storage.errors import IndexDirectoryError, ManifestMismatch, QueryError
-from storage.features import FeatureStore, FrameFeatures
-from storage.generations import open_library
-from storage.layout import IndexLayout, create_or_check, read_manifest
-from storage.records import Span, VideoInfo
-from storage.settings import StorageSettings
+from scanonce.indexer.pipeline import index_library, make_manifest, publish_clips
+from scanonce.indexer.settings import IndexerSettings
+from scanonce.models.encoder import TextFeatures
+from scanonce.search.engine import SearchEngine
+from scanonce.search.filters import Filter
+from scanonce.search.settings import SearchSettings
+from scanonce.storage.catalog import Catalog
+from scanonce.storage.entries import ChangeMark, Content, FileStamp, VideoChanges
+from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch, QueryError
+from scanonce.storage.features import FeatureStore, FrameFeatures
+from scanonce.storage.generations import open_library
+from scanonce.storage.layout import IndexLayout, create_or_check, read_manifest
+from scanonce.storage.records import Span, VideoInfo
+from scanonce.storage.settings import StorageSettings
 from tests.colours import ColourEncoder, write_film
 from tests.test_indexer_anchors import checkpoint
 
@@ -149,7 +149,7 @@ def test_nothing_is_decoded_and_only_the_text_tower_runs(
             TextOnly.calls += 1
             return super().encode_text_features(texts)
 
-    monkeypatch.setattr("indexer.decode.open_video", None)
+    monkeypatch.setattr("scanonce.indexer.decode.open_video", None)
     with open_engine(layout, TextOnly()) as engine:
         opened = TextOnly.calls
         engine.search_many(["red", "white"])
@@ -267,14 +267,14 @@ def test_only_what_has_changed_is_read_again(
                 return load(video_id)
 
             monkeypatch.setattr(engine, "_load_clips", counted)
-            monkeypatch.setattr("search.engine.open_library", pytest.fail)
+            monkeypatch.setattr("scanonce.search.engine.open_library", pytest.fail)
             catalog.add_labels([2], ["keep"])
             assert engine.search("red", within=Filter(labels=frozenset({"keep"}))).num_videos == 1
             catalog.attach_file(3, FileStamp(Path("/films/moved/3.mp4"), 1, 1))
             assert (
                 engine.search("red", within=Filter(folders=(Path("/films/moved"),))).num_videos == 1
             )
-            monkeypatch.setattr("search.engine.open_library", open_library)
+            monkeypatch.setattr("scanonce.search.engine.open_library", open_library)
             drawn.record(catalog, "/films/5.mp4")
             engine.search("red")
     assert embedded == [6], "those that wait to be published are kept"
@@ -288,10 +288,10 @@ def test_changes_that_could_not_be_taken_in_are_taken_in_by_the_next_query(
 
     with Catalog.open(drawn.layout.catalog) as catalog, open_engine(drawn.layout) as engine:
         drawn.record(catalog, "/films/a.mp4")
-        monkeypatch.setattr("search.engine.open_library", broken)
+        monkeypatch.setattr("scanonce.search.engine.open_library", broken)
         with pytest.raises(IndexDirectoryError, match="disk"):
             engine.search("red")
-        monkeypatch.setattr("search.engine.open_library", open_library)
+        monkeypatch.setattr("scanonce.search.engine.open_library", open_library)
         assert engine.search("red").moments
 
 
@@ -345,7 +345,7 @@ def test_a_committed_video_is_found_before_it_is_published(
 ) -> None:
     write_film(tmp_path / "films" / "a.mp4", [("red", 5), ("green", 5)])
     layout = IndexLayout(tmp_path / "index")
-    monkeypatch.setattr("indexer.pipeline.publish", lambda *_, **__: None)
+    monkeypatch.setattr("scanonce.indexer.pipeline.publish", lambda *_, **__: None)
     build(tmp_path / "films", layout)
     assert not layout.vectors.exists()
     with open_engine(layout) as engine:

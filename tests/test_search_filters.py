@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import storage.catalog
-import storage.vectors
-from search.filters import Filter, FilterMasks, as_filter
-from storage.catalog import Catalog
-from storage.entries import Content, FileStamp
-from storage.errors import QueryError
-from storage.generations import open_library, publish
-from storage.library import LibraryIndex
-from storage.records import VideoInfo, split_clip_id
-from storage.settings import StorageSettings
+import scanonce.storage.catalog
+import scanonce.storage.vectors
+from scanonce.search.filters import Filter, FilterMasks, as_filter
+from scanonce.storage.catalog import Catalog
+from scanonce.storage.entries import Content, FileStamp
+from scanonce.storage.errors import QueryError
+from scanonce.storage.generations import open_library, publish
+from scanonce.storage.library import LibraryIndex
+from scanonce.storage.records import VideoInfo, split_clip_id
+from scanonce.storage.settings import StorageSettings
 from tests.oracle import one_training_thread
 
 INFO = VideoInfo(duration_seconds=9.0, width=64, height=48, fps=25.0, codec="h264")
@@ -74,7 +74,7 @@ def add_video(catalog: Catalog, number: int, rng: np.random.Generator) -> Drawn:
     seconds = float(rng.choice(LENGTHS))
     content, indexed_at = Content(f"{number}", f"{number}", 1), near_midnights(rng)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(storage.catalog, "_now", lambda: indexed_at.astimezone(UTC))
+        patch.setattr(scanonce.storage.catalog, "_now", lambda: indexed_at.astimezone(UTC))
         if state == "failed":
             video_id = catalog.record_failed(stamps, "garbage", content=content)
         else:
@@ -343,7 +343,7 @@ def test_nor_where_few_clips_pass_for_its_size_only(
 
     Measured .95 to 1; with the usual probes .80 where a hundredth passes, .91 where a tenth does.
     """
-    monkeypatch.setattr(storage.vectors, "EXACT_ROWS", NUM_VIDEOS * CLIPS_EACH // 100)
+    monkeypatch.setattr(scanonce.storage.vectors, "EXACT_ROWS", NUM_VIDEOS * CLIPS_EACH // 100)
     assert recall_at_10(library, name) >= 0.93
 
 

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.clip4clip import pool_spans, unit
-from models.encoder import TextFeatures
-from models.localiser import TrainedLocaliser
-from models.soonet import Soonet, SoonetConfig
-from search.localise import (
+from scanonce.models.clip4clip import pool_spans, unit
+from scanonce.models.encoder import TextFeatures
+from scanonce.models.localiser import TrainedLocaliser
+from scanonce.models.soonet import Soonet, SoonetConfig
+from scanonce.search.localise import (
     Candidate,
     FixedClips,
     Localiser,
@@ -22,11 +22,11 @@ from search.localise import (
     TrainingFree,
     best_apart,
 )
-from search.soonet import SoonetLocaliser
-from storage.anchors import AnchorArrays
-from storage.clips import ClipGrid
-from storage.features import FrameFeatures
-from storage.records import Span
+from scanonce.search.soonet import SoonetLocaliser
+from scanonce.storage.anchors import AnchorArrays
+from scanonce.storage.clips import ClipGrid
+from scanonce.storage.features import FrameFeatures
+from scanonce.storage.records import Span
 
 DIM, FPS = 8, 2.0
 OVERLAP = 0.3
@@ -268,7 +268,7 @@ def test_a_gap_in_a_video_is_filled_so_that_anchors_stay_where_they_are() -> Non
 
 
 def test_moments_of_zero_length_and_weaker_copies_are_dropped() -> None:
-    from search.localise import Proposal
+    from scanonce.search.localise import Proposal
 
     spans = [(Span(0, 10), 0.5), (Span(2, 6), 0.9), (Span(4, 4), 2.0), (Span(20, 30), 0.1)]
     proposals = [Proposal(0, span, score, score) for span, score in spans]

@@ -10,23 +10,23 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from indexer.pipeline import index_library
-from indexer.settings import IndexerSettings
-from indexer.vectors import bring_all_up_to_date
-from models.encoder import HEAD_FILES, head_digest
-from models.heads import TightHead, build_head, spread, write_head
-from search.engine import SearchEngine, SearchResult
-from search.localise import Proposal, StoredVideo
-from search.rerank import num_located, open_scoring, rerank
-from search.settings import SearchSettings
-from storage.anchors import AnchorArrays
-from storage.backup import backup, restore
-from storage.catalog import Catalog
-from storage.errors import EncoderError, ManifestMismatch
-from storage.features import FeatureStore, FrameFeatures
-from storage.layout import IndexLayout, create_or_check, read_manifest, write_manifest
-from storage.records import Moment, Span
-from storage.settings import StorageSettings
+from scanonce.indexer.pipeline import index_library
+from scanonce.indexer.settings import IndexerSettings
+from scanonce.indexer.vectors import bring_all_up_to_date
+from scanonce.models.encoder import HEAD_FILES, head_digest
+from scanonce.models.heads import TightHead, build_head, spread, write_head
+from scanonce.search.engine import SearchEngine, SearchResult
+from scanonce.search.localise import Proposal, StoredVideo
+from scanonce.search.rerank import num_located, open_scoring, rerank
+from scanonce.search.settings import SearchSettings
+from scanonce.storage.anchors import AnchorArrays
+from scanonce.storage.backup import backup, restore
+from scanonce.storage.catalog import Catalog
+from scanonce.storage.errors import EncoderError, ManifestMismatch
+from scanonce.storage.features import FeatureStore, FrameFeatures
+from scanonce.storage.layout import IndexLayout, create_or_check, read_manifest, write_manifest
+from scanonce.storage.records import Moment, Span
+from scanonce.storage.settings import StorageSettings
 from tests.colours import ColourEncoder, write_film
 
 MAX_FRAMES = 5

@@ -6,8 +6,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.retrieve import merge, neighbourhoods
-from storage.records import Span, Video
+from scanonce.search.retrieve import merge, neighbourhoods
+from scanonce.storage.records import Span, Video
 
 
 @given(st.lists(st.tuples(st.floats(0, 100), st.floats(0, 10)), max_size=20))

@@ -12,24 +12,24 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from indexer.anchors import derive_anchors
-from indexer.pipeline import index_library
-from indexer.settings import IndexerSettings
-from indexer.vectors import bring_all_up_to_date
-from indexer.verify import verify
-from search.engine import SearchEngine
-from search.settings import SearchSettings
-from storage.backup import backup, is_backup, restore
-from storage.catalog import Catalog
-from storage.errors import IndexDirectoryError
-from storage.features import FeatureStore
-from storage.generations import newest_generation
-from storage.index_copy import CopyProgress, CopyReport
-from storage.layout import IndexLayout, read_manifest, switch
-from storage.records import Video
-from storage.settings import StorageSettings
-from storage.thumbnails import ThumbnailStore
-from storage.writer import owner, writing
+from scanonce.indexer.anchors import derive_anchors
+from scanonce.indexer.pipeline import index_library
+from scanonce.indexer.settings import IndexerSettings
+from scanonce.indexer.vectors import bring_all_up_to_date
+from scanonce.indexer.verify import verify
+from scanonce.search.engine import SearchEngine
+from scanonce.search.settings import SearchSettings
+from scanonce.storage.backup import backup, is_backup, restore
+from scanonce.storage.catalog import Catalog
+from scanonce.storage.errors import IndexDirectoryError
+from scanonce.storage.features import FeatureStore
+from scanonce.storage.generations import newest_generation
+from scanonce.storage.index_copy import CopyProgress, CopyReport
+from scanonce.storage.layout import IndexLayout, read_manifest, switch
+from scanonce.storage.records import Video
+from scanonce.storage.settings import StorageSettings
+from scanonce.storage.thumbnails import ThumbnailStore
+from scanonce.storage.writer import owner, writing
 from tests.colours import ColourEncoder, write_film
 
 SETTINGS = IndexerSettings(decode_workers=1)
@@ -603,7 +603,7 @@ def test_a_fault_before_the_switch_leaves_the_old_index(
     def fail(_: IndexLayout) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("storage.backup.switch", fail)
+    monkeypatch.setattr("scanonce.storage.backup.switch", fail)
     with pytest.raises(IndexDirectoryError, match="make room"):
         place.restore()
     assert answers(place.index_dir) == before

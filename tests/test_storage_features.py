@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from storage.errors import IndexDirectoryError
-from storage.features import FeatureStore, FrameFeatures
+from scanonce.storage.errors import IndexDirectoryError
+from scanonce.storage.features import FeatureStore, FrameFeatures
 
 UID = "ab" * 20
 

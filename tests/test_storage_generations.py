@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from storage import generations, segments
-from storage.errors import IndexDirectoryError, ManifestMismatch
-from storage.generations import (
+from scanonce.storage import generations, segments
+from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
+from scanonce.storage.generations import (
     Generation,
     LibraryIndex,
     newest_generation,
@@ -22,9 +22,9 @@ from storage.generations import (
     open_library,
     publish,
 )
-from storage.records import clip_id
-from storage.settings import StorageSettings
-from storage.vectors import IvfPqIndex, write_codes
+from scanonce.storage.records import clip_id
+from scanonce.storage.settings import StorageSettings
+from scanonce.storage.vectors import IvfPqIndex, write_codes
 from tests.oracle import (
     DIM,
     Clips,

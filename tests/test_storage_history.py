@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from storage import generations, vectors
-from storage.codes import form_of, train_codes
-from storage.generations import newest_generation, open_library, publish
-from storage.library import LibraryIndex
-from storage.recall import recall
-from storage.settings import StorageSettings
-from storage.tuning import tune
-from storage.vectors import FlatIndex, IvfPqIndex
+from scanonce.storage import generations, vectors
+from scanonce.storage.codes import form_of, train_codes
+from scanonce.storage.generations import newest_generation, open_library, publish
+from scanonce.storage.library import LibraryIndex
+from scanonce.storage.recall import recall
+from scanonce.storage.settings import StorageSettings
+from scanonce.storage.tuning import tune
+from scanonce.storage.vectors import FlatIndex, IvfPqIndex
 from tests.oracle import Clips, one_training_thread, rows_of
 
 DIM = 16

@@ -7,8 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from storage.errors import IndexDirectoryError, ManifestMismatch
-from storage.layout import IndexLayout, Manifest, create_or_check, read_manifest, write_whole
+from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
+from scanonce.storage.layout import (
+    IndexLayout,
+    Manifest,
+    create_or_check,
+    read_manifest,
+    write_whole,
+)
 
 MADE_WITH = Manifest("bundled", "f" * 64, 128, "uniform", 2.0, (4.0, 8.0), 0.5)
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.clips import ClipGrid
-from storage.records import MAX_ORDINAL, Span, clip_id, split_clip_id
+from scanonce.storage.clips import ClipGrid
+from scanonce.storage.records import MAX_ORDINAL, Span, clip_id, split_clip_id
 
 durations = st.floats(0.01, 40_000, allow_nan=False)
 grids = st.builds(

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from storage.errors import IndexDirectoryError
-from storage.thumbnails import Thumbnails, ThumbnailStore
+from scanonce.storage.errors import IndexDirectoryError
+from scanonce.storage.thumbnails import Thumbnails, ThumbnailStore
 
 UID = "ab" * 20
 TIMES = [0.5, 1.5, 2.0]

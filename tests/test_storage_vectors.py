@@ -9,12 +9,12 @@ import pytest
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from storage.errors import IndexDirectoryError, ScanonceError
-from storage.library import LibraryIndex
-from storage.list_fit import NEW_VIDEO_SHARE, ListFit
-from storage.records import clip_id
-from storage.settings import StorageSettings
-from storage.vectors import (
+from scanonce.storage.errors import IndexDirectoryError, ScanonceError
+from scanonce.storage.library import LibraryIndex
+from scanonce.storage.list_fit import NEW_VIDEO_SHARE, ListFit
+from scanonce.storage.records import clip_id
+from scanonce.storage.settings import StorageSettings
+from scanonce.storage.vectors import (
     ClipRows,
     FlatIndex,
     Ids,

@@ -15,21 +15,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from storage.anchors import AnchorArrays, AnchorStore
-from storage.catalog import Catalog
-from storage.entries import Content, FileStamp
-from storage.errors import IndexDirectoryError
-from storage.features import FeatureStore, FrameFeatures
-from storage.layout import IndexLayout, switch
-from storage.records import VideoInfo
-from storage.thumbnails import Thumbnails, ThumbnailStore
-from storage.writer import Owner, owner, writing
+from scanonce.storage.anchors import AnchorArrays, AnchorStore
+from scanonce.storage.catalog import Catalog
+from scanonce.storage.entries import Content, FileStamp
+from scanonce.storage.errors import IndexDirectoryError
+from scanonce.storage.features import FeatureStore, FrameFeatures
+from scanonce.storage.layout import IndexLayout, switch
+from scanonce.storage.records import VideoInfo
+from scanonce.storage.thumbnails import Thumbnails, ThumbnailStore
+from scanonce.storage.writer import Owner, owner, writing
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from storage.layout import IndexLayout
-from storage.writer import writing
+from scanonce.storage.layout import IndexLayout
+from scanonce.storage.writer import writing
 with writing(IndexLayout.of(Path(sys.argv[1])), "scanonce index"):
     print("held", flush=True)
     time.sleep(600)
@@ -155,7 +155,9 @@ def test_a_writer_after_one_that_ended_well_looks_for_nothing(
 ) -> None:
     with writing(layout, "first"):
         pass
-    monkeypatch.setattr("storage.writer.clear_leavings", lambda layout: pytest.fail("cleared"))
+    monkeypatch.setattr(
+        "scanonce.storage.writer.clear_leavings", lambda layout: pytest.fail("cleared")
+    )
     with writing(layout, "second") as died:
         assert died is None
 
@@ -231,7 +233,7 @@ def test_the_same_index_by_another_name_is_held_too(layout: IndexLayout, tmp_pat
 
 
 def test_another_thread_is_refused(layout: IndexLayout, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("storage.writer._PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr("scanonce.storage.writer._PATIENCE_SECONDS", 0.05)
 
     def second() -> None:
         with writing(layout, "second"):

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from storage.errors import ConfigError
-from storage.records import Span
-from training.annotations import Annotation, as_queries, match_videos, read_annotations
-from training.metrics import Relevant
+from scanonce.storage.errors import ConfigError
+from scanonce.storage.records import Span
+from scanonce.training.annotations import Annotation, as_queries, match_videos, read_annotations
+from scanonce.training.metrics import Relevant
 
 PUBLISHED = Path(__file__).parents[2] / "shared/data/groundtruth"
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from storage.errors import ConfigError
-from storage.records import Span
-from training import annotations
-from training.annotations import Annotation
-from training.captions import CaptionedPart, MissingVideo, read_captions
+from scanonce.storage.errors import ConfigError
+from scanonce.storage.records import Span
+from scanonce.training import annotations
+from scanonce.training.annotations import Annotation
+from scanonce.training.captions import CaptionedPart, MissingVideo, read_captions
 
 
 @pytest.fixture

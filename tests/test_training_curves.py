@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from storage.errors import ConfigError
-from training.curves import CSV_NAME, TENSORBOARD_NAME, Curves
+from scanonce.storage.errors import ConfigError
+from scanonce.training.curves import CSV_NAME, TENSORBOARD_NAME, Curves
 
 
 def lines(folder: Path) -> list[str]:

@@ -9,14 +9,14 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from storage.errors import ConfigError
-from storage.records import Span
-from training.annotations import Query
-from training.evaluate import ALL, OWN_RULES, Evaluation, as_json, evaluate
-from training.metrics import Prediction, Relevant, both_directions
-from training.predictions import Answer, read_predictions, write_predictions
-from ui.cli import app
-from ui.evaluating import run_eval
+from scanonce.storage.errors import ConfigError
+from scanonce.storage.records import Span
+from scanonce.training.annotations import Query
+from scanonce.training.evaluate import ALL, OWN_RULES, Evaluation, as_json, evaluate
+from scanonce.training.metrics import Prediction, Relevant, both_directions
+from scanonce.training.predictions import Answer, read_predictions, write_predictions
+from scanonce.ui.cli import app
+from scanonce.ui.evaluating import run_eval
 
 QVHIGHLIGHTS = Path(__file__).parents[2] / "shared/data/groundtruth/qvhighlights"
 

@@ -19,11 +19,19 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from models.encoder import load_encoder
-from models.heads import read_head
-from models.settings import ModelSettings
-from storage.errors import ConfigError
-from storage.records import Span
+from scanonce.models.encoder import load_encoder
+from scanonce.models.heads import read_head
+from scanonce.models.settings import ModelSettings
+from scanonce.storage.errors import ConfigError
+from scanonce.storage.records import Span
+from scanonce.training.captions import CaptionedPart, CaptionedVideos
+from scanonce.training.contrast import Embedded, add_gradients, info_nce, right_pairs
+from scanonce.training.finetune_batches import Batches, augmented, hold_out
+from scanonce.training.finetune_clip import Observer, train
+from scanonce.training.finetune_recipe import MAX_LOG_SCALE, HeadName
+from scanonce.training.finetune_run import Run, score_all
+from scanonce.training.processes import OneProcess, SeveralProcesses
+from scanonce.ui.cli import app
 from tests.checkpoints import make_clip, make_siglip
 from tests.toy_clips import (
     CPU,
@@ -39,14 +47,6 @@ from tests.toy_clips import (
     toy_clips,
     without_dropout,
 )
-from training.captions import CaptionedPart, CaptionedVideos
-from training.contrast import Embedded, add_gradients, info_nce, right_pairs
-from training.finetune_batches import Batches, augmented, hold_out
-from training.finetune_clip import Observer, train
-from training.finetune_recipe import MAX_LOG_SCALE, HeadName
-from training.finetune_run import Run, score_all
-from training.processes import OneProcess, SeveralProcesses
-from ui.cli import app
 
 ROOT = Path(__file__).parents[1]
 

@@ -17,27 +17,27 @@ import pytest
 import torch
 from rich.console import Console
 
-from models.anchors import AnchorGrid
-from models.encoder import BUNDLED_NAME, TextFeatures, load_encoder
-from models.localiser import choose_localiser, load_localiser
-from models.settings import ModelSettings
-from models.soonet import Soonet, SoonetConfig
-from storage.catalog import Catalog
-from storage.entries import Content, FileStamp
-from storage.errors import ConfigError, LocaliserError
-from storage.features import FeatureStore, FrameFeatures
-from storage.layout import IndexLayout, Manifest, write_manifest
-from storage.records import Span, Video, VideoInfo
-from training.annotations import Annotation
-from training.curves import CSV_NAME
-from training.finetune_soonet import (
+from scanonce.models.anchors import AnchorGrid
+from scanonce.models.encoder import BUNDLED_NAME, TextFeatures, load_encoder
+from scanonce.models.localiser import choose_localiser, load_localiser
+from scanonce.models.settings import ModelSettings
+from scanonce.models.soonet import Soonet, SoonetConfig
+from scanonce.storage.catalog import Catalog
+from scanonce.storage.entries import Content, FileStamp
+from scanonce.storage.errors import ConfigError, LocaliserError
+from scanonce.storage.features import FeatureStore, FrameFeatures
+from scanonce.storage.layout import IndexLayout, Manifest, write_manifest
+from scanonce.storage.records import Span, Video, VideoInfo
+from scanonce.training.annotations import Annotation
+from scanonce.training.curves import CSV_NAME
+from scanonce.training.finetune_soonet import (
     PICTURE_NAME,
     STATE_NAME,
     Choices,
     network_for,
     train_on_index,
 )
-from training.index_moments import (
+from scanonce.training.index_moments import (
     AnnotatedVideos,
     Drawn,
     Sentence,
@@ -47,12 +47,18 @@ from training.index_moments import (
     packed,
     split_off,
 )
-from training.localiser_answers import answer
-from training.localiser_loss import Recipe, library_loss
-from training.localiser_run import Rotation, Run
-from training.moment_batches import FilmBatch, FilmFrames, MomentLibrary, Queries, labels_of
-from training.processes import OneProcess
-from ui.training_soonet import run_train_soonet
+from scanonce.training.localiser_answers import answer
+from scanonce.training.localiser_loss import Recipe, library_loss
+from scanonce.training.localiser_run import Rotation, Run
+from scanonce.training.moment_batches import (
+    FilmBatch,
+    FilmFrames,
+    MomentLibrary,
+    Queries,
+    labels_of,
+)
+from scanonce.training.processes import OneProcess
+from scanonce.ui.training_soonet import run_train_soonet
 
 FPS = 2.0
 GRID = AnchorGrid(FPS, 4, 4)
@@ -452,8 +458,8 @@ KILLED = """
 import os, signal, sys
 from math import inf
 from pathlib import Path
-from training.finetune_soonet import Choices, train_on_index
-from training.localiser_run import Run
+from scanonce.training.finetune_soonet import Choices, train_on_index
+from scanonce.training.localiser_run import Run
 
 step = Run.step
 

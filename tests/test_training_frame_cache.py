@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.preprocess import Preprocessing
-from storage.errors import ConfigError
-from storage.records import Span
+from scanonce.models.preprocess import Preprocessing
+from scanonce.storage.errors import ConfigError
+from scanonce.storage.records import Span
+from scanonce.training.frame_cache import CacheProblem, FrameCache, VideoPart, choose_frames
 from tests.videos import cut, read_number, write_video
-from training.frame_cache import CacheProblem, FrameCache, VideoPart, choose_frames
 
 STEPS = Preprocessing(
     short_side=None,

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage.records import Span
-from training.qvhighlights import TIOUS, qvhighlights_figures
+from scanonce.storage.records import Span
+from scanonce.training.qvhighlights import TIOUS, qvhighlights_figures
 
 OFFICIAL = Path(__file__).parents[2] / "shared/data/groundtruth/qvhighlights"
 

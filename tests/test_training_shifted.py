@@ -9,11 +9,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from models.encoder import BUNDLED_NAME, load_encoder
-from training import shifted
-from training.finetune_clip import PICTURE_NAME, Observer
-from training.shifted import RECIPE, TEST, Comparison, Hits, compare, rendered, tune
-from training.world import SHIFTED, FilmSpec, SceneSpec, ground_truth, render_film
+from scanonce.models.encoder import BUNDLED_NAME, load_encoder
+from scanonce.training import shifted
+from scanonce.training.finetune_clip import PICTURE_NAME, Observer
+from scanonce.training.shifted import RECIPE, TEST, Comparison, Hits, compare, rendered, tune
+from scanonce.training.world import SHIFTED, FilmSpec, SceneSpec, ground_truth, render_film
 
 
 def write_films(folder: Path) -> Path:

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 
-from training.clip_examples import Pool, fact_row, render_pools, squeeze
-from training.train_clip import (
+from scanonce.training.clip_examples import Pool, fact_row, render_pools, squeeze
+from scanonce.training.train_clip import (
     SPECIAL_TOKENS,
     Batches,
     Progressed,
@@ -26,7 +26,7 @@ from training.train_clip import (
     save_checkpoint,
     train,
 )
-from training.world import FACTS, draw_picture, is_held_out, random_scene
+from scanonce.training.world import FACTS, draw_picture, is_held_out, random_scene
 
 BUNDLED = Path(__file__).parents[1] / "models" / "bundled" / "clip"
 

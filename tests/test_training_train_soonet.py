@@ -11,16 +11,22 @@ import numpy as np
 import pytest
 import torch
 
-from indexer.decode import Sampling, open_video
-from models.anchors import AnchorGrid
-from models.encoder import BUNDLED_FOLDER, BUNDLED_NAME, fingerprint_folder, load_encoder
-from models.soonet import read_soonet
-from storage.errors import ConfigError
-from training.localiser_answers import CLIP_WEIGHTS, answer
-from training.localiser_loss import Recipe, draw_queries
-from training.localiser_run import Rotation, Run, save_checkpoint, train
-from training.moment_batches import FilmBatch, FilmFrames, MomentLibrary, Queries, labels_of
-from training.moment_examples import (
+from scanonce.indexer.decode import Sampling, open_video
+from scanonce.models.anchors import AnchorGrid
+from scanonce.models.encoder import BUNDLED_FOLDER, BUNDLED_NAME, fingerprint_folder, load_encoder
+from scanonce.models.soonet import read_soonet
+from scanonce.storage.errors import ConfigError
+from scanonce.training.localiser_answers import CLIP_WEIGHTS, answer
+from scanonce.training.localiser_loss import Recipe, draw_queries
+from scanonce.training.localiser_run import Rotation, Run, save_checkpoint, train
+from scanonce.training.moment_batches import (
+    FilmBatch,
+    FilmFrames,
+    MomentLibrary,
+    Queries,
+    labels_of,
+)
+from scanonce.training.moment_examples import (
     INDEX_FPS,
     MomentPlan,
     captions_of,
@@ -32,8 +38,14 @@ from training.moment_examples import (
     plan_films,
     read_library,
 )
-from training.train_soonet import CURVE_TIOU, bundled_network, write_card
-from training.world import FRAMES_PER_SECOND, FilmSpec, film_views, is_held_out, render_film
+from scanonce.training.train_soonet import CURVE_TIOU, bundled_network, write_card
+from scanonce.training.world import (
+    FRAMES_PER_SECOND,
+    FilmSpec,
+    film_views,
+    is_held_out,
+    render_film,
+)
 
 BUNDLED = Path(__file__).parents[1] / "models" / "bundled" / "soonet"
 
@@ -277,7 +289,7 @@ def test_the_checkpoint_has_a_card(tmp_path: Path) -> None:
     run = finished(TINY, tmp_path / "state.pt", [made_up(9)])
     model = save_checkpoint(run, tmp_path, curve_tiou=0.0)
     answers = answer(model, run.validation)[0.0]
-    write_card(run, PLAN, answers, tmp_path, "python -m training.train_soonet out")
+    write_card(run, PLAN, answers, tmp_path, "python -m scanonce.training.train_soonet out")
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert f"| need no time | {5} |" in card
     assert "held-out" in card

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.world import (
+from scanonce.training.world import (
     COLOURS,
     FACTS,
     FRAMES_PER_SECOND,
@@ -41,8 +41,8 @@ from training.world import (
     true_facts,
     view_at,
 )
-from training.world_drawing import Painter
-from training.world_things import draw_sprite
+from scanonce.training.world_drawing import Painter
+from scanonce.training.world_things import draw_sprite
 
 SMALL = (160, 90)
 
@@ -332,7 +332,7 @@ def test_a_library_is_films_and_their_ground_truth(
         asked.append(kwargs)
         return films
 
-    monkeypatch.setattr("training.world.random_library", two_films)
+    monkeypatch.setattr("scanonce.training.world.random_library", two_films)
     truth_path = render_library(tmp_path / "films", seed=0, num_films=2, shifted=True, workers=2)
     assert asked == [{"held_out": False, "world": SHIFTED}]
     lines = [json.loads(line) for line in truth_path.read_text(encoding="utf-8").splitlines()]

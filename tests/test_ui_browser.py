@@ -16,8 +16,7 @@ pytest.importorskip("playwright", reason="no browser test without `pip install p
 
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.browser import HOW_TO_INSTALL, ROOT, Server, Watched, find_chromium, open_browser
-from training.world import (
+from scanonce.training.world import (
     FRAMES_PER_SECOND,
     FilmSpec,
     TruthLine,
@@ -25,7 +24,8 @@ from training.world import (
     random_library,
     render_film,
 )
-from ui import jobs
+from scanonce.ui import jobs
+from tests.browser import HOW_TO_INSTALL, ROOT, Server, Watched, find_chromium, open_browser
 
 pytestmark = pytest.mark.skipif(find_chromium() is None, reason=HOW_TO_INSTALL)
 
@@ -61,7 +61,17 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
     truth = render_films(films)
     held_back = (films / LATER).rename(root / LATER)
     subprocess.run(
-        [sys.executable, "-m", "ui.cli", "index", films, "--index", index, "--encoder", "bundled"],
+        [
+            sys.executable,
+            "-m",
+            "scanonce.ui.cli",
+            "index",
+            films,
+            "--index",
+            index,
+            "--encoder",
+            "bundled",
+        ],
         cwd=ROOT,
         env={**os.environ, "HOME": str(home)},
         check=True,

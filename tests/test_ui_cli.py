@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from storage.catalog import Catalog
-from storage.errors import IndexDirectoryError
+from scanonce.storage.catalog import Catalog
+from scanonce.storage.errors import IndexDirectoryError
+from scanonce.ui.cli import main
 from tests.colours import write_film
-from ui.cli import main
 
 ROOT = Path(__file__).parents[1]
 
@@ -49,7 +49,7 @@ def scanonce(*arguments: object, stdin: str = "") -> Ran:
 def scanonce_process(*arguments: object) -> Ran:
     """Runs the command as a person does."""
     ran = subprocess.run(
-        [sys.executable, "-m", "ui.cli", *map(str, arguments)],
+        [sys.executable, "-m", "scanonce.ui.cli", *map(str, arguments)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -209,7 +209,17 @@ def test_ctrl_c_is_exit_code_130_and_the_next_run_goes_on(tmp_path: Path) -> Non
         write_film(films / f"{number}.mp4", [("red", 60 + number), ("blue", 60)], fps=2)
     config = tmp_path / "slow.toml"
     config.write_text("[indexer]\nbatch_frames = 1\n")
-    command = [sys.executable, "-m", "ui.cli", "index", films, "--index", index, "--config", config]
+    command = [
+        sys.executable,
+        "-m",
+        "scanonce.ui.cli",
+        "index",
+        films,
+        "--index",
+        index,
+        "--config",
+        config,
+    ]
     process = subprocess.Popen(
         [*map(str, command), "--encoder", "bundled"], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )

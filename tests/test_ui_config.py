@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from storage.errors import ConfigError
-from ui.config import Config, read_config
+from scanonce.storage.errors import ConfigError
+from scanonce.ui.config import Config, read_config
 
 ROOT = Path(__file__).parents[1]
 

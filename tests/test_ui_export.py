@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.records import Span
-from ui import export
-from ui.export import FrameRate, Pick, frame_rate, to_csv, to_edl, to_otio, to_srt
+from scanonce.storage.records import Span
+from scanonce.ui import export
+from scanonce.ui.export import FrameRate, Pick, frame_rate, to_csv, to_edl, to_otio, to_srt
 
 otio = pytest.importorskip("opentimelineio")
 

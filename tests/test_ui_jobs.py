@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from indexer.pipeline import IndexReport, Progress
-from storage.catalog import Catalog
-from storage.entries import RunCounts
-from storage.errors import ConfigError, IndexDirectoryError
+from scanonce.indexer.pipeline import IndexReport, Progress
+from scanonce.storage.catalog import Catalog
+from scanonce.storage.entries import RunCounts
+from scanonce.storage.errors import ConfigError, IndexDirectoryError
+from scanonce.ui import jobs
+from scanonce.ui.jobs import Job, read, recorded
 from tests.colours import write_film
-from ui import jobs
-from ui.jobs import Job, read, recorded
 
 WAIT_SECONDS = 90.0
 
@@ -152,7 +152,7 @@ def test_a_run_from_a_terminal_is_seen_and_refuses_a_second(
 _SECOND = """
 import sys
 from pathlib import Path
-from ui.jobs import recorded
+from scanonce.ui.jobs import recorded
 with recorded(Path(sys.argv[1]), []):
     print("1 worker")
 """
@@ -162,7 +162,7 @@ def test_progress_is_written_twice_a_second_at_most(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [100.0]
-    monkeypatch.setattr("ui.jobs.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("scanonce.ui.jobs.time.monotonic", lambda: clock[0])
     seen = []
     with recorded(tmp_path, [tmp_path]) as recorder:
         for tenth in range(101):

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from storage.catalog import Catalog
-from storage.errors import IndexDirectoryError, QueryError, ScanonceError
-from storage.layout import IndexLayout
-from storage.writer import writing
+from scanonce.storage.catalog import Catalog
+from scanonce.storage.errors import IndexDirectoryError, QueryError, ScanonceError
+from scanonce.storage.layout import IndexLayout
+from scanonce.storage.writer import writing
+from scanonce.ui.cli import app
+from scanonce.ui.labels import change_labels
 from tests.colours import ColourEncoder
 from tests.ui_library import NASTY, build_library
-from ui.cli import app
-from ui.labels import change_labels
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +31,9 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> IndexLayout:
 
 def build_library_again(root: Path) -> IndexLayout:
     """The scan that notices the new time; films are not written anew."""
-    from indexer.pipeline import index_library
-    from indexer.settings import IndexerSettings
-    from storage.settings import StorageSettings
+    from scanonce.indexer.pipeline import index_library
+    from scanonce.indexer.settings import IndexerSettings
+    from scanonce.storage.settings import StorageSettings
 
     layout = IndexLayout(root / "index")
     index_library(
@@ -48,7 +48,7 @@ def build_library_again(root: Path) -> IndexLayout:
 
 @pytest.fixture(autouse=True)
 def without_labels(layout: IndexLayout, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("search.engine.load_encoder", lambda *_, **__: ColourEncoder())
+    monkeypatch.setattr("scanonce.search.engine.load_encoder", lambda *_, **__: ColourEncoder())
     yield
     with Catalog.open(layout.catalog) as catalog:
         catalog.remove_labels(catalog.live_video_ids(), catalog.labels())

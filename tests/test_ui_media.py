@@ -21,15 +21,22 @@ from PIL import Image
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from storage.catalog import Catalog
-from storage.entries import Content, FileStamp
-from storage.errors import VideoError
-from storage.layout import IndexLayout
-from storage.records import VideoInfo
-from storage.thumbnails import Thumbnails, ThumbnailStore
+from scanonce.storage.catalog import Catalog
+from scanonce.storage.entries import Content, FileStamp
+from scanonce.storage.errors import VideoError
+from scanonce.storage.layout import IndexLayout
+from scanonce.storage.records import VideoInfo
+from scanonce.storage.thumbnails import Thumbnails, ThumbnailStore
+from scanonce.ui import media, transcode
+from scanonce.ui.media import (
+    Media,
+    ProxyCache,
+    content_disposition,
+    media_facts,
+    placeholder,
+    playback,
+)
 from tests.videos import TestVideo, read_number, write_video
-from ui import media, transcode
-from ui.media import Media, ProxyCache, content_disposition, media_facts, placeholder, playback
 
 INFO = VideoInfo(3.0, 128, 96, 30.0, "h264")
 JPEGS = [f"jpeg {number}".encode() for number in range(3)]

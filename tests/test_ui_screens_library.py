@@ -11,17 +11,17 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from indexer.library import outermost
-from indexer.settings import IndexerSettings
-from storage.catalog import Catalog
-from storage.entries import Content, FileStamp, RunCounts, Totals
-from storage.errors import ConfigError
-from storage.layout import IndexLayout, Manifest, write_manifest
-from storage.records import Video, VideoInfo
-from ui import jobs
-from ui.jobs import Job
-from ui.library_table import COLUMNS, Sorting, opening, table_row
-from ui.screens.library_page import (
+from scanonce.indexer.library import outermost
+from scanonce.indexer.settings import IndexerSettings
+from scanonce.storage.catalog import Catalog
+from scanonce.storage.entries import Content, FileStamp, RunCounts, Totals
+from scanonce.storage.errors import ConfigError
+from scanonce.storage.layout import IndexLayout, Manifest, write_manifest
+from scanonce.storage.records import Video, VideoInfo
+from scanonce.ui import jobs
+from scanonce.ui.jobs import Job
+from scanonce.ui.library_table import COLUMNS, Sorting, opening, table_row
+from scanonce.ui.screens.library_page import (
     advice,
     check_folder,
     name_order,
@@ -336,7 +336,7 @@ def test_a_retry_of_a_file_that_is_gone_says_what_to_do(library: Path, started: 
 
 def test_forgetting_asks_first(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     forgotten = []
-    monkeypatch.setattr("ui.indexing.run_forget", lambda path, *_: forgotten.append(path))
+    monkeypatch.setattr("scanonce.ui.indexing.run_forget", lambda path, *_: forgotten.append(path))
     page = run(forgetting=2)
     films = library.parent / "films"
     assert str(films / "b.mp4") in texts(page)
@@ -351,7 +351,7 @@ def test_forgetting_asks_first(library: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_nothing_is_forgotten_while_a_run_writes(
     library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ui.indexing.run_forget", lambda *_: pytest.fail("forgotten"))
+    monkeypatch.setattr("scanonce.ui.indexing.run_forget", lambda *_: pytest.fail("forgotten"))
     with jobs.recorded(library, [library]):
         page = click(run(forgetting=2), "Forget")
     assert "wait until that has ended" in page.error[0].value

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from search.engine import SearchEngine
-from storage.layout import IndexLayout
-from storage.records import Moment, Span
+from scanonce.search.engine import SearchEngine
+from scanonce.storage.layout import IndexLayout
+from scanonce.storage.records import Moment, Span
+from scanonce.ui import finding
+from scanonce.ui.components import cut_of, moment_card, moment_key
+from scanonce.ui.exports_bar import FORMATS, clip_url, export_file, pick_of
 from tests.ui_library import NASTY, build_library, open_page, shown_index
-from ui import finding
-from ui.components import cut_of, moment_card, moment_key
-from ui.exports_bar import FORMATS, clip_url, export_file, pick_of
 
 
 @pytest.fixture(scope="module")

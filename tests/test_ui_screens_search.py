@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from storage.catalog import Catalog
-from storage.errors import IndexDirectoryError
-from storage.layout import IndexLayout
+from scanonce.storage.catalog import Catalog
+from scanonce.storage.errors import IndexDirectoryError
+from scanonce.storage.layout import IndexLayout
+from scanonce.ui import finding
+from scanonce.ui.components import Picks
+from scanonce.ui.session import shared
 from tests.ui_library import NASTY, build_library, open_page, shown_index
-from ui import finding
-from ui.components import Picks
-from ui.session import shared
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def test_no_good_match_is_said_first_and_the_closest_are_dimmed() -> None:
 
 
 def test_turning_pages_asks_the_engine_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ui.views.num_pages", lambda items, size: -(-items // 2))
+    monkeypatch.setattr("scanonce.ui.views.num_pages", lambda items, size: -(-items // 2))
     app = open_page("search", q="red")
     pages_shown = app.get("pagination")
     if pages_shown:
@@ -160,7 +160,7 @@ def test_picked_moments_stay_and_can_be_exported() -> None:
     app = open_page("search", q="red")
     key = grid(app)["cards"][0]["key"]
     app.session_state["picked"] = {}
-    from ui.exports_bar import Picked  # what a click in the grid leads to
+    from scanonce.ui.exports_bar import Picked  # what a click in the grid leads to
 
     stamp = finding.index_stamp()
     moment = finding.search("red", None, 100, stamp).moments[0]
@@ -183,7 +183,7 @@ def test_an_error_is_a_sentence_with_its_next_step(monkeypatch: pytest.MonkeyPat
     def fail(*_: object, **__: object) -> None:
         raise IndexDirectoryError("the index is damaged: restore it, or index again")
 
-    monkeypatch.setattr("search.engine.SearchEngine.search", fail)
+    monkeypatch.setattr("scanonce.search.engine.SearchEngine.search", fail)
     app = open_page("search", q="red")
     assert "the index is damaged" in app.error[0].value
     assert "Traceback" not in app.error[0].value
@@ -199,7 +199,7 @@ def test_without_an_index_the_page_says_how_to_make_one(
 
 
 def test_only_what_was_shown_can_be_picked() -> None:
-    from ui import exports_bar
+    from scanonce.ui import exports_bar
 
     moment = finding.search("red", None, 100, finding.index_stamp()).moments[0]
     shown = exports_bar.shown_picks([moment], "red")

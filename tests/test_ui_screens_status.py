@@ -10,12 +10,19 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from indexer.settings import IndexerSettings
-from storage.catalog import Catalog
-from storage.entries import Run, RunCounts
-from storage.layout import IndexLayout, Manifest, write_manifest
-from ui.screens.status_page import facts, latency_text, percentiles, run_doctor, run_rows, sizes
-from ui.session import shared
+from scanonce.indexer.settings import IndexerSettings
+from scanonce.storage.catalog import Catalog
+from scanonce.storage.entries import Run, RunCounts
+from scanonce.storage.layout import IndexLayout, Manifest, write_manifest
+from scanonce.ui.screens.status_page import (
+    facts,
+    latency_text,
+    percentiles,
+    run_doctor,
+    run_rows,
+    sizes,
+)
+from scanonce.ui.session import shared
 
 PAGE = str(Path(__file__).parents[1] / "ui/screens/status_page.py")
 

@@ -16,12 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from indexer.decode import Sampling, open_video
-from storage.errors import DecoderCrashed, UnreadableVideo, VideoError
-from storage.records import Span
-from tests.videos import cut, has_encoder, read_number, write_sound, write_video
-from ui import transcode
-from ui.transcode import (
+from scanonce.indexer.decode import Sampling, open_video
+from scanonce.storage.errors import DecoderCrashed, UnreadableVideo, VideoError
+from scanonce.storage.records import Span
+from scanonce.ui import transcode
+from scanonce.ui.transcode import (
     Cancelled,
     MediaFacts,
     frame_jpeg,
@@ -30,6 +29,7 @@ from ui.transcode import (
     write_clip,
     write_proxy,
 )
+from tests.videos import cut, has_encoder, read_number, write_sound, write_video
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from search.engine import SearchResult
-from search.filters import Filter
-from search.localise import Curve
-from storage.records import Moment, Span, Video
-from ui.views import (
+from scanonce.search.engine import SearchResult
+from scanonce.search.filters import Filter
+from scanonce.search.localise import Curve
+from scanonce.storage.records import Moment, Span, Video
+from scanonce.ui.views import (
     ADDED,
     added_since,
     clock,

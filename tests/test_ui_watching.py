@@ -15,22 +15,22 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-import indexer.watch
-import ui.jobs
-import ui.watching
-from indexer.pipeline import IndexReport, index_library
-from indexer.settings import IndexerSettings
-from indexer.workers import DecodePool
-from storage.catalog import Catalog
-from storage.entries import RunCounts
-from storage.errors import ConfigError, EncoderError, IndexDirectoryError, ManifestMismatch
-from storage.layout import IndexLayout
-from storage.settings import StorageSettings
-from storage.writer import writing
+import scanonce.indexer.watch
+import scanonce.ui.jobs
+import scanonce.ui.watching
+from scanonce.indexer.pipeline import IndexReport, index_library
+from scanonce.indexer.settings import IndexerSettings
+from scanonce.indexer.workers import DecodePool
+from scanonce.storage.catalog import Catalog
+from scanonce.storage.entries import RunCounts
+from scanonce.storage.errors import ConfigError, EncoderError, IndexDirectoryError, ManifestMismatch
+from scanonce.storage.layout import IndexLayout
+from scanonce.storage.settings import StorageSettings
+from scanonce.storage.writer import writing
+from scanonce.ui.config import Config
+from scanonce.ui.indexing import LoadedModels
+from scanonce.ui.watching import run_watch
 from tests.colours import ColourEncoder, write_film
-from ui.config import Config
-from ui.indexing import LoadedModels
-from ui.watching import run_watch
 
 ROOT = Path(__file__).parents[1]
 CONFIG = Config(indexer=IndexerSettings(decode_workers=1, thumbnail_seconds=0.0))
@@ -51,10 +51,10 @@ def index_dir(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Colours instead of an encoder, and all that takes seconds takes less."""
-    monkeypatch.setattr(ui.watching, "load_models", lambda *_, **__: _colours())
+    monkeypatch.setattr(scanonce.ui.watching, "load_models", lambda *_, **__: _colours())
     for name in ("_TICK_SECONDS", "_CHECK_SECONDS", "_BUSY_SECONDS", "_FIRST_PAUSE_SECONDS"):
-        monkeypatch.setattr(indexer.watch, name, 0.1)
-    monkeypatch.setattr(indexer.watch, "_STEP_MILLISECONDS", 20)
+        monkeypatch.setattr(scanonce.indexer.watch, name, 0.1)
+    monkeypatch.setattr(scanonce.indexer.watch, "_STEP_MILLISECONDS", 20)
 
 
 def _colours() -> LoadedModels:
@@ -222,7 +222,7 @@ def test_runs_are_shown_by_the_library_page_with_the_folders_watched(
     with watching(index_dir, films) as printed:
         wait_for(lambda: known(index_dir) == {"a.mp4"}, printed)
         wait_for(lambda: "1 file indexed" in printed.getvalue(), printed)
-        job = ui.jobs.read(index_dir)
+        job = scanonce.ui.jobs.read(index_dir)
     assert job is not None
     assert (job.state, job.paths, job.pid) == ("done", (films,), os.getpid())
     assert job.counts is not None
@@ -247,7 +247,7 @@ def test_models_are_loaded_once_and_again_when_the_index_was_given_others(
         loaded.append(1)
         return _colours()
 
-    monkeypatch.setattr(ui.watching, "load_models", load)
+    monkeypatch.setattr(scanonce.ui.watching, "load_models", load)
     with watching(index_dir, films) as printed:
         wait_for(lambda: printed.getvalue().count("1 file indexed") == 1, printed)
         write_film(films / "b.mp4", [("blue", 4)])
@@ -286,7 +286,7 @@ def test_what_would_stop_every_run_is_an_error_at_once(
     def no_encoder(*_: object, **__: object) -> LoadedModels:
         raise EncoderError("no such encoder")
 
-    monkeypatch.setattr(ui.watching, "load_models", no_encoder)
+    monkeypatch.setattr(scanonce.ui.watching, "load_models", no_encoder)
     with pytest.raises(EncoderError):
         watch_films(films)
 
@@ -310,10 +310,10 @@ def test_the_pause_button_ends_it(
     def paused(*_: object, **__: object) -> IndexReport:
         return IndexReport(RunCounts(), (), interrupted=True)
 
-    monkeypatch.setattr(ui.watching, "index_library", paused)
+    monkeypatch.setattr(scanonce.ui.watching, "index_library", paused)
     console = Console(file=io.StringIO(), width=400)
     run_watch([films], index_dir, encoder=None, config=CONFIG, settle_seconds=0.1, console=console)
-    job = ui.jobs.read(index_dir)
+    job = scanonce.ui.jobs.read(index_dir)
     assert job is not None
     assert job.resumable
 
@@ -321,12 +321,12 @@ def test_the_pause_button_ends_it(
 SERVICE = """
 import sys
 from pathlib import Path
-import ui.watching
+import scanonce.ui.watching
 from tests.colours import ColourEncoder
-from ui.config import Config
-from ui.indexing import LoadedModels
-ui.watching.load_models = lambda *_, **__: LoadedModels(ColourEncoder(), None)
-ui.watching.run_watch(
+from scanonce.ui.config import Config
+from scanonce.ui.indexing import LoadedModels
+scanonce.ui.watching.load_models = lambda *_, **__: LoadedModels(ColourEncoder(), None)
+scanonce.ui.watching.run_watch(
     [Path(sys.argv[1])], Path(sys.argv[2]), encoder=None, config=Config(), settle_seconds=0.2
 )
 """

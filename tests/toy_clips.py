@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.finetune_batches import ClipSet
-from training.finetune_clip import Observer, train
-from training.finetune_model import TrainedClip, open_encoder
-from training.finetune_recipe import HeadName, Recipe
-from training.finetune_run import Run
-from training.processes import OneProcess, meet_processes
+from scanonce.training.finetune_batches import ClipSet
+from scanonce.training.finetune_clip import Observer, train
+from scanonce.training.finetune_model import TrainedClip, open_encoder
+from scanonce.training.finetune_recipe import HeadName, Recipe
+from scanonce.training.finetune_run import Run
+from scanonce.training.processes import OneProcess, meet_processes
 
 CPU = torch.device("cpu")
 SIDE = 64
@@ -97,7 +97,7 @@ def train_and_die(tiny: Path, state: Path) -> None:
 
 def train_among_several(*given: str) -> None:
     """Called by torchrun in each process: gradients of one step with two heads, then the command itself."""
-    from ui.cli import app
+    from scanonce.ui.cli import app
 
     torch.set_num_threads(1)
     gradients, tiny, *rest = given

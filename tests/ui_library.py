@@ -7,10 +7,10 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from indexer.pipeline import index_library
-from indexer.settings import IndexerSettings
-from storage.layout import IndexLayout
-from storage.settings import StorageSettings
+from scanonce.indexer.pipeline import index_library
+from scanonce.indexer.settings import IndexerSettings
+from scanonce.storage.layout import IndexLayout
+from scanonce.storage.settings import StorageSettings
 from tests.colours import ColourEncoder, write_film
 
 UI = Path(__file__).parents[1] / "ui"
@@ -37,7 +37,7 @@ def build_library(root: Path) -> IndexLayout:
 def shown_index(index_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The pages show this index, with an encoder that sees colours; nothing is kept before or after."""
     monkeypatch.setenv("SCANONCE_UI_INDEX", str(index_dir))
-    monkeypatch.setattr("search.engine.load_encoder", lambda *_, **__: ColourEncoder())
+    monkeypatch.setattr("scanonce.search.engine.load_encoder", lambda *_, **__: ColourEncoder())
     st.cache_resource.clear()
     yield
     st.cache_resource.clear()

@@ -30,11 +30,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from indexer.settings import IndexerSettings
-from storage.errors import ConfigError
-from storage.records import Span
-from training.metrics import Relevant
-from training.rows import (
+from scanonce.indexer.settings import IndexerSettings
+from scanonce.storage.errors import ConfigError
+from scanonce.storage.records import Span
+from scanonce.training.metrics import Relevant
+from scanonce.training.rows import (
     Row,
     csv_rows,
     json_object,

@@ -15,18 +15,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.clip4clip import open_pooling, unit
-from models.encoder import load_encoder
-from models.settings import ModelSettings
-from search.engine import SearchEngine
-from search.localise import Curve
-from search.settings import SearchSettings
-from storage.features import FeatureStore
-from storage.layout import IndexLayout, read_manifest
-from storage.records import Moment, Span, Video
-from training.annotations import Query, match_names
-from training.metrics import BothDirections, Prediction, both_directions
-from training.predictions import MOST_PREDICTIONS, Answer
+from scanonce.models.clip4clip import open_pooling, unit
+from scanonce.models.encoder import load_encoder
+from scanonce.models.settings import ModelSettings
+from scanonce.search.engine import SearchEngine
+from scanonce.search.localise import Curve
+from scanonce.search.settings import SearchSettings
+from scanonce.storage.features import FeatureStore
+from scanonce.storage.layout import IndexLayout, read_manifest
+from scanonce.storage.records import Moment, Span, Video
+from scanonce.training.annotations import Query, match_names
+from scanonce.training.metrics import BothDirections, Prediction, both_directions
+from scanonce.training.predictions import MOST_PREDICTIONS, Answer
 
 SALIENCY_SECONDS = 2.0
 """QVHighlights scores pieces of this length."""

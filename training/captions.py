@@ -16,11 +16,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage.errors import ConfigError
-from storage.records import Span
-from training import annotations as benchmarks
-from training.annotations import QUERY_NAMES, VIDEO_NAMES, match_names
-from training.rows import csv_rows, json_object, jsonl_rows, reading, span_of, text_of
+from scanonce.storage.errors import ConfigError
+from scanonce.storage.records import Span
+from scanonce.training import annotations as benchmarks
+from scanonce.training.annotations import QUERY_NAMES, VIDEO_NAMES, match_names
+from scanonce.training.rows import csv_rows, json_object, jsonl_rows, reading, span_of, text_of
 
 
 @dataclass(frozen=True, slots=True)

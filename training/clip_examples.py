@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from training.world_drawing import Painter
-from training.world_scene import Rng, SceneSpec, random_scene, view_at
-from training.world_words import FACTS, Caption, picture_caption, scene_caption, true_facts
+from scanonce.training.world_drawing import Painter
+from scanonce.training.world_scene import Rng, SceneSpec, random_scene, view_at
+from scanonce.training.world_words import FACTS, Caption, picture_caption, scene_caption, true_facts
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from training.processes import Processes
+from scanonce.training.processes import Processes
 
 Part = TypeVar("Part")
 

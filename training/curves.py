@@ -16,8 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from storage.errors import ConfigError, IndexDirectoryError
-from storage.layout import write_whole
+from scanonce.storage.errors import ConfigError, IndexDirectoryError
+from scanonce.storage.layout import write_whole
 
 CSV_NAME = "curves.csv"
 TENSORBOARD_NAME = "tensorboard"

@@ -20,10 +20,10 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from training.annotations import Query
-from training.answering import Speed
-from training.intervals import Figure
-from training.metrics import (
+from scanonce.training.annotations import Query
+from scanonce.training.answering import Speed
+from scanonce.training.intervals import Figure
+from scanonce.training.metrics import (
     BothDirections,
     LibraryFigures,
     LibraryRule,
@@ -33,9 +33,9 @@ from training.metrics import (
     retrieval_figures,
     score_query,
 )
-from training.predictions import Answer, windows_record
-from training.qvhighlights import qvhighlights_figures
-from training.rows import jsonl_rows
+from scanonce.training.predictions import Answer, windows_record
+from scanonce.training.qvhighlights import qvhighlights_figures
+from scanonce.training.rows import jsonl_rows
 
 ALL = "all"
 """Name of the kind that every query is of."""

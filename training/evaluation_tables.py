@@ -6,10 +6,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from training.answering import Speed
-from training.evaluate import ALL, Evaluation, Percentages
-from training.intervals import Figure
-from training.metrics import BothDirections
+from scanonce.training.answering import Speed
+from scanonce.training.evaluate import ALL, Evaluation, Percentages
+from scanonce.training.intervals import Figure
+from scanonce.training.metrics import BothDirections
 
 VIDEO_FIGURES = ("VR R@1", "VR R@5", "VR R@10", "VR R@100", "VR MRR")
 GIVEN_FIGURES = (

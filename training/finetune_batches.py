@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from storage.errors import ConfigError
-from training.captions import CaptionedPart, CaptionedVideos
-from training.contrast import right_pairs
+from scanonce.storage.errors import ConfigError
+from scanonce.training.captions import CaptionedPart, CaptionedVideos
+from scanonce.training.contrast import right_pairs
 
 _ORDER, _CAPTION, _AUGMENT, _HELD_OUT = 41, 42, 43, 44  # so that no two draws are of one generator
 

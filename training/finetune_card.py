@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from storage.layout import write_whole
-from training.finetune_run import Run, Validated
+from scanonce.storage.layout import write_whole
+from scanonce.training.finetune_run import Run, Validated
 
 _CARD = """\
 # {name}, fine-tuned

@@ -19,20 +19,20 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.encoder import find_folder
-from models.preprocess import Preprocessing
-from models.runtime import pick_device
-from storage.errors import ConfigError
-from storage.layout import make_folder
-from training.captions import CaptionedVideos
-from training.curves import CSV_NAME, Curves
-from training.finetune_batches import ClipSet, hold_out
-from training.finetune_card import write_card
-from training.finetune_model import TrainedClip, open_encoder, write_checkpoint
-from training.finetune_recipe import Recipe
-from training.finetune_run import Run, Validated
-from training.frame_cache import CacheProblem, FrameCache, VideoPart
-from training.processes import OneProcess, Processes
+from scanonce.models.encoder import find_folder
+from scanonce.models.preprocess import Preprocessing
+from scanonce.models.runtime import pick_device
+from scanonce.storage.errors import ConfigError
+from scanonce.storage.layout import make_folder
+from scanonce.training.captions import CaptionedVideos
+from scanonce.training.curves import CSV_NAME, Curves
+from scanonce.training.finetune_batches import ClipSet, hold_out
+from scanonce.training.finetune_card import write_card
+from scanonce.training.finetune_model import TrainedClip, open_encoder, write_checkpoint
+from scanonce.training.finetune_recipe import Recipe
+from scanonce.training.finetune_run import Run, Validated
+from scanonce.training.frame_cache import CacheProblem, FrameCache, VideoPart
+from scanonce.training.processes import OneProcess, Processes
 
 STATE_NAME, FRAMES_NAME = "state.pt", "frames"
 """In the folder of work."""

@@ -13,15 +13,15 @@ import torch
 import torch.nn.functional as F
 from transformers.utils import logging as transformers_logging
 
-from models.clip import TransformersEncoder
-from models.encoder import find_folder
-from models.heads import Head, TightHead, build_head, embed_frames, read_head, write_head
-from models.runtime import pick_dtype
-from models.settings import ModelSettings
-from storage.errors import ConfigError, EncoderError
-from training.contrast import Embedded
-from training.finetune_batches import Part
-from training.finetune_recipe import MAX_LOG_SCALE, Recipe
+from scanonce.models.clip import TransformersEncoder
+from scanonce.models.encoder import find_folder
+from scanonce.models.heads import Head, TightHead, build_head, embed_frames, read_head, write_head
+from scanonce.models.runtime import pick_dtype
+from scanonce.models.settings import ModelSettings
+from scanonce.storage.errors import ConfigError, EncoderError
+from scanonce.training.contrast import Embedded
+from scanonce.training.finetune_batches import Part
+from scanonce.training.finetune_recipe import MAX_LOG_SCALE, Recipe
 
 _PAIRS_AT_ONCE = 8192
 """Of texts with videos that a tight head scores together."""

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from storage.errors import ConfigError
+from scanonce.storage.errors import ConfigError
 
 HeadName = Literal["mean", "transformer", "lstm", "tight"]
 """CLIP4Clip's heads, see `models.heads`."""

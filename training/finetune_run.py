@@ -16,19 +16,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from storage.errors import ConfigError
-from storage.layout import write_whole
-from training.contrast import add_gradients
-from training.finetune_batches import Batches, ClipSet, Part, Share
-from training.finetune_model import TrainedClip
-from training.finetune_recipe import Recipe
-from training.metrics import (
+from scanonce.storage.errors import ConfigError
+from scanonce.storage.layout import write_whole
+from scanonce.training.contrast import add_gradients
+from scanonce.training.finetune_batches import Batches, ClipSet, Part, Share
+from scanonce.training.finetune_model import TrainedClip
+from scanonce.training.finetune_recipe import Recipe
+from scanonce.training.metrics import (
     RetrievalFigures,
     retrieval_figures,
     text_to_video_ranks,
     video_to_text_ranks,
 )
-from training.processes import Processes
+from scanonce.training.processes import Processes
 
 _TEXTS_AT_ONCE = 256
 

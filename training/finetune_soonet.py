@@ -23,17 +23,17 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from models.encoder import ClipEncoder, load_encoder
-from models.localiser import BUNDLED_LOCALISER, TrainedLocaliser, choose_localiser
-from models.settings import ModelSettings
-from models.soonet import Soonet, SoonetConfig, read_soonet, write_soonet
-from search.localise import Localiser, TrainingFree
-from search.settings import SearchSettings
-from search.soonet import SoonetLocaliser
-from storage.catalog import SEARCHABLE, Catalog
-from storage.errors import ConfigError, LocaliserError
-from storage.features import FeatureStore
-from storage.layout import (
+from scanonce.models.encoder import ClipEncoder, load_encoder
+from scanonce.models.localiser import BUNDLED_LOCALISER, TrainedLocaliser, choose_localiser
+from scanonce.models.settings import ModelSettings
+from scanonce.models.soonet import Soonet, SoonetConfig, read_soonet, write_soonet
+from scanonce.search.localise import Localiser, TrainingFree
+from scanonce.search.settings import SearchSettings
+from scanonce.search.soonet import SoonetLocaliser
+from scanonce.storage.catalog import SEARCHABLE, Catalog
+from scanonce.storage.errors import ConfigError, LocaliserError
+from scanonce.storage.features import FeatureStore
+from scanonce.storage.layout import (
     IndexLayout,
     Manifest,
     check_encoder,
@@ -41,10 +41,10 @@ from storage.layout import (
     read_manifest,
     write_whole,
 )
-from storage.records import Video
-from training.annotations import read_annotations
-from training.curves import Curves
-from training.index_moments import (
+from scanonce.storage.records import Video
+from scanonce.training.annotations import read_annotations
+from scanonce.training.curves import Curves
+from scanonce.training.index_moments import (
     AnnotatedVideos,
     Drawn,
     Fixed,
@@ -54,10 +54,10 @@ from training.index_moments import (
     encode_sentences,
     split_off,
 )
-from training.localiser_loss import Recipe
-from training.localiser_run import Run, save_checkpoint, train
-from training.localiser_table import Compared, compare
-from training.processes import OneProcess, Processes
+from scanonce.training.localiser_loss import Recipe
+from scanonce.training.localiser_run import Run, save_checkpoint, train
+from scanonce.training.localiser_table import Compared, compare
+from scanonce.training.processes import OneProcess, Processes
 
 STATE_NAME = "state.pt"
 PICTURE_NAME = "curves.png"

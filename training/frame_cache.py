@@ -25,15 +25,15 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from indexer.decode import Sampling
-from indexer.library import fast_hash
-from indexer.settings import IndexerSettings
-from indexer.workers import DecodePool, DecodeRequest, Failed, Finished, Frames
-from models.preprocess import Preprocessing
-from models.runtime import num_cores
-from storage.errors import ConfigError, IndexDirectoryError
-from storage.layout import make_folder, write_whole
-from storage.records import Span
+from scanonce.indexer.decode import Sampling
+from scanonce.indexer.library import fast_hash
+from scanonce.indexer.settings import IndexerSettings
+from scanonce.indexer.workers import DecodePool, DecodeRequest, Failed, Finished, Frames
+from scanonce.models.preprocess import Preprocessing
+from scanonce.models.runtime import num_cores
+from scanonce.storage.errors import ConfigError, IndexDirectoryError
+from scanonce.storage.layout import make_folder, write_whole
+from scanonce.storage.records import Span
 
 
 @dataclass(frozen=True, slots=True)

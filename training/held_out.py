@@ -1,8 +1,8 @@
 """The gate: held-out figures of the whole pipeline with the bundled checkpoints, against recorded ones.
 
-    python -m training.held_out            # what `make eval` runs
-    python -m training.held_out --small    # the eight films that CI looks at
-    python -m training.held_out --record   # take what both give from now on as recorded
+    python -m scanonce.training.held_out            # what `make eval` runs
+    python -m scanonce.training.held_out --small    # the eight films that CI looks at
+    python -m scanonce.training.held_out --record   # take what both give from now on as recorded
 
 renders films of things in colours that training never drew, indexes the mp4 files as a user would, asks every query
 of their ground truth, and prints retrieval, moments in the right film, and the library task by kind of query. Queries
@@ -29,22 +29,22 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from indexer.pipeline import index_library
-from indexer.settings import IndexerSettings
-from models.encoder import BUNDLED_FOLDER, BUNDLED_NAME, load_encoder
-from models.localiser import choose_localiser
-from models.runtime import num_cores
-from search.engine import SearchEngine
-from search.settings import SearchSettings
-from storage.layout import IndexLayout
-from storage.records import Span, Video
-from storage.settings import StorageSettings
-from training.annotations import Query
-from training.answering import ask_index, pooled_retrieval
-from training.evaluate import ALL, Evaluation, evaluate
-from training.evaluation_tables import library_tables, retrieval_table, speed_text
-from training.intervals import Figure, mean_figures
-from training.metrics import (
+from scanonce.indexer.pipeline import index_library
+from scanonce.indexer.settings import IndexerSettings
+from scanonce.models.encoder import BUNDLED_FOLDER, BUNDLED_NAME, load_encoder
+from scanonce.models.localiser import choose_localiser
+from scanonce.models.runtime import num_cores
+from scanonce.search.engine import SearchEngine
+from scanonce.search.settings import SearchSettings
+from scanonce.storage.layout import IndexLayout
+from scanonce.storage.records import Span, Video
+from scanonce.storage.settings import StorageSettings
+from scanonce.training.annotations import Query
+from scanonce.training.answering import ask_index, pooled_retrieval
+from scanonce.training.evaluate import ALL, Evaluation, evaluate
+from scanonce.training.evaluation_tables import library_tables, retrieval_table, speed_text
+from scanonce.training.intervals import Figure, mean_figures
+from scanonce.training.metrics import (
     BothDirections,
     LibraryFigures,
     LibraryRule,
@@ -53,15 +53,15 @@ from training.metrics import (
     library_figures,
     score_query,
 )
-from training.train_clip import held_out_top1
-from training.world import (
+from scanonce.training.train_clip import held_out_top1
+from scanonce.training.world import (
     FILM_SIZE,
     film_pictures,
     ground_truth,
     random_library,
     render_library,
 )
-from training.world_drawing import Painter
+from scanonce.training.world_drawing import Painter
 
 LOCALISERS: tuple[Literal["clips", "training-free", "auto"], ...] = (
     "clips",
@@ -220,7 +220,7 @@ GATED = (
 )  # fmt: skip
 """Figures of `training.evaluate` that are recorded, for each kind of query."""
 
-_COMMAND = "python -m training.held_out --record"
+_COMMAND = "python -m scanonce.training.held_out --record"
 _WILSON_Z = 1.96  # of a 95 % interval
 _PICTURES = 400  # for caption -> frame
 _TIMED = 200  # queries asked one by one

@@ -22,12 +22,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.anchors import AnchorGrid
-from models.encoder import ClipEncoder, TextFeatures
-from storage.features import FeatureStore
-from storage.records import Span, Video
-from training.annotations import Annotation, match_names
-from training.moment_batches import FilmFrames, MomentLibrary, Queries
+from scanonce.models.anchors import AnchorGrid
+from scanonce.models.encoder import ClipEncoder, TextFeatures
+from scanonce.storage.features import FeatureStore
+from scanonce.storage.records import Span, Video
+from scanonce.training.annotations import Annotation, match_names
+from scanonce.training.moment_batches import FilmFrames, MomentLibrary, Queries
 
 QUERIES_OF_A_FILM = 32
 """In one library; the paper's number."""

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from models.soonet import Soonet
-from training.moment_batches import FilmBatch, moved, pooled
+from scanonce.models.soonet import Soonet
+from scanonce.training.moment_batches import FilmBatch, moved, pooled
 
 CLIP_WEIGHTS = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0)
 """Tried on validation."""

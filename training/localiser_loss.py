@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from models.soonet import Soonet
-from training.losses import approx_ndcg_loss, choice_loss, iou_loss
-from training.moment_batches import FilmBatch, Queries, labels_of, moved, pooled
+from scanonce.models.soonet import Soonet
+from scanonce.training.losses import approx_ndcg_loss, choice_loss, iou_loss
+from scanonce.training.moment_batches import FilmBatch, Queries, labels_of, moved, pooled
 
 TERMS = ("context", "content", "sum", "choice", "context to query", "content to query", "edges")
 """Of the loss."""

@@ -22,14 +22,14 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from models.soonet import Soonet, SoonetConfig, read_soonet, write_soonet
-from storage.errors import ConfigError
-from storage.layout import write_whole
-from training.curves import Curves
-from training.localiser_answers import CLIP_WEIGHTS, Answers, answer, told
-from training.localiser_loss import TERMS, Recipe, library_loss
-from training.moment_batches import FilmBatch, MomentLibrary
-from training.processes import OneProcess, Processes
+from scanonce.models.soonet import Soonet, SoonetConfig, read_soonet, write_soonet
+from scanonce.storage.errors import ConfigError
+from scanonce.storage.layout import write_whole
+from scanonce.training.curves import Curves
+from scanonce.training.localiser_answers import CLIP_WEIGHTS, Answers, answer, told
+from scanonce.training.localiser_loss import TERMS, Recipe, library_loss
+from scanonce.training.moment_batches import FilmBatch, MomentLibrary
+from scanonce.training.processes import OneProcess, Processes
 
 _SECONDS_BETWEEN_SAVES = 120.0
 _LOGGED_EVERY = 10

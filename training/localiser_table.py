@@ -14,17 +14,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.clip4clip import pool_spans, unit
-from models.encoder import TextFeatures
-from search.localise import Candidate, Localiser, Proposal, Query
-from search.rank import background_level
-from storage.anchors import AnchorArrays
-from storage.clips import ClipGrid
-from storage.features import FeatureStore, FrameFeatures
-from storage.records import Video
-from training.index_moments import Chunk, SentenceFeatures, StoredMoments
-from training.intervals import Figure, mean_figures
-from training.metrics import LibraryRule, Located, QueryOutcome, score_query
+from scanonce.models.clip4clip import pool_spans, unit
+from scanonce.models.encoder import TextFeatures
+from scanonce.search.localise import Candidate, Localiser, Proposal, Query
+from scanonce.search.rank import background_level
+from scanonce.storage.anchors import AnchorArrays
+from scanonce.storage.clips import ClipGrid
+from scanonce.storage.features import FeatureStore, FrameFeatures
+from scanonce.storage.records import Video
+from scanonce.training.index_moments import Chunk, SentenceFeatures, StoredMoments
+from scanonce.training.intervals import Figure, mean_figures
+from scanonce.training.metrics import LibraryRule, Located, QueryOutcome, score_query
 
 TIOUS = (0.5, 0.7)
 _RULE = LibraryRule(cutoffs=(1,), depths=(1,), tious=TIOUS)

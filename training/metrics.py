@@ -20,8 +20,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.records import Span
-from training.intervals import Figure, mean_figures
+from scanonce.storage.records import Span
+from scanonce.training.intervals import Figure, mean_figures
 
 Ties: TypeAlias = Literal["pessimistic", "middle"]
 """What equal scores come to: "pessimistic" ranks all others with the same score before the right one, "middle" takes

@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from models.anchors import AnchorGrid
-from models.soonet import Soonet
-from training.losses import span_iou
+from scanonce.models.anchors import AnchorGrid
+from scanonce.models.soonet import Soonet
+from scanonce.training.losses import span_iou
 
 
 @dataclass(frozen=True)

@@ -36,18 +36,18 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from models.encoder import (
+from scanonce.models.encoder import (
     BUNDLED_FOLDER,
     BUNDLED_NAME,
     ClipEncoder,
     fingerprint_folder,
     load_encoder,
 )
-from training.clip_examples import example_painter, squeeze
-from training.moment_batches import FilmFrames, MomentLibrary, Queries
-from training.world import FRAMES_PER_SECOND, FilmSpec, film_pictures, random_library
-from training.world_scene import COLOURS, THINGS, Rng, SceneSpec, flies, is_held_out
-from training.world_words import Caption, picture_caption, scene_captions, true_facts
+from scanonce.training.clip_examples import example_painter, squeeze
+from scanonce.training.moment_batches import FilmFrames, MomentLibrary, Queries
+from scanonce.training.world import FRAMES_PER_SECOND, FilmSpec, film_pictures, random_library
+from scanonce.training.world_scene import COLOURS, THINGS, Rng, SceneSpec, flies, is_held_out
+from scanonce.training.world_words import Caption, picture_caption, scene_captions, true_facts
 
 INDEX_FPS = 2.0
 """Frames a second that an index keeps."""

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from storage.errors import ConfigError
-from storage.records import Span
-from training.annotations import Query
-from training.metrics import Prediction, in_order
-from training.rows import Row, jsonl_rows, reading, seconds_of
+from scanonce.storage.errors import ConfigError
+from scanonce.storage.records import Span
+from scanonce.training.annotations import Query
+from scanonce.training.metrics import Prediction, in_order
+from scanonce.training.rows import Row, jsonl_rows, reading, seconds_of
 
 MOST_PREDICTIONS = 100
 """So many of a query count, the first ones; TVR's limit, and the deepest rank that any benchmark looks at."""

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 import torch
 
-from models.runtime import pick_device
-from storage.errors import ConfigError
+from scanonce.models.runtime import pick_device
+from scanonce.storage.errors import ConfigError
 
 _PATIENCE = timedelta(hours=12)
 """How long a process waits for another one: the first run decodes all videos while the others wait."""

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from training.metrics import pairwise_tiou
+from scanonce.training.metrics import pairwise_tiou
 
 Record: TypeAlias = Mapping[str, Any]
 """A line of a jsonl file of the benchmark."""

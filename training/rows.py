@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from storage.errors import ConfigError
-from storage.records import Span
+from scanonce.storage.errors import ConfigError
+from scanonce.storage.records import Span
 
 Row: TypeAlias = Mapping[str, Any]
 """Values of a line by the names of their fields."""

@@ -1,6 +1,6 @@
 """Shows that fine-tuning teaches the bundled encoder a world it has never seen: other colours, other places.
 
-    python -m training.shifted --work bench/shifted --minutes-cap 15
+    python -m scanonce.training.shifted --work bench/shifted --minutes-cap 15
 
 renders a library of the shifted world to train on and another to test with, of (thing, colour) pairs that training
 never sees; asks the test library every query with the bundled encoder, fine-tunes it as `scanonce train clip` does,
@@ -24,17 +24,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from models.encoder import BUNDLED_NAME
-from models.runtime import num_cores
-from search.engine import SearchEngine
-from search.settings import SearchSettings
-from training.captions import read_captions
-from training.finetune_clip import PICTURE_NAME, STATE_NAME, Observer, finetune
-from training.finetune_recipe import Recipe
-from training.finetune_run import Run, Validated
-from training.held_out import Question, ask, index_films, read_questions
-from training.intervals import Figure, mean_figures, paired_difference
-from training.world import (
+from scanonce.models.encoder import BUNDLED_NAME
+from scanonce.models.runtime import num_cores
+from scanonce.search.engine import SearchEngine
+from scanonce.search.settings import SearchSettings
+from scanonce.training.captions import read_captions
+from scanonce.training.finetune_clip import PICTURE_NAME, STATE_NAME, Observer, finetune
+from scanonce.training.finetune_recipe import Recipe
+from scanonce.training.finetune_run import Run, Validated
+from scanonce.training.held_out import Question, ask, index_films, read_questions
+from scanonce.training.intervals import Figure, mean_figures, paired_difference
+from scanonce.training.world import (
     HOME,
     SHIFTED,
     FilmSpec,
@@ -207,7 +207,7 @@ def tune(
         work=work / "run",
         validation=None if validation is None else read_captions(validation, videos=None),
         minutes_cap=minutes_cap,
-        command="python -m training.shifted",
+        command="python -m scanonce.training.shifted",
         observer=observer,
     )
     return tuned

@@ -5,7 +5,7 @@ captions; phase two pairs whole scenes, pooled as CLIP4Clip's meanP, with captio
 happens, so that the words of time are known too. Nothing of a held-out (thing, colour) pair
 (`training.world.is_held_out`) is ever trained on.
 
-    python -m training.train_clip models/bundled/clip
+    python -m scanonce.training.train_clip models/bundled/clip
 """
 
 from __future__ import annotations
@@ -42,9 +42,15 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from training.clip_examples import ExamplePlan, Pool, example_painter, render_pools, squeeze
-from training.finetune_recipe import MAX_LOG_SCALE
-from training.world_scene import (
+from scanonce.training.clip_examples import (
+    ExamplePlan,
+    Pool,
+    example_painter,
+    render_pools,
+    squeeze,
+)
+from scanonce.training.finetune_recipe import MAX_LOG_SCALE
+from scanonce.training.world_scene import (
     FILM_SIZE,
     HAPPENINGS,
     SceneSpec,
@@ -52,7 +58,7 @@ from training.world_scene import (
     random_scene,
     view_at,
 )
-from training.world_words import FACTS, Caption, picture_caption, true_facts
+from scanonce.training.world_words import FACTS, Caption, picture_caption, true_facts
 
 PAD, BOS, UNK, EOS = "<pad>", "<bos>", "<unk>", "<eos>"
 # In this order EOS gets id 3: with id 2 CLIPTextModel would fall back to its oldest rule and pool

@@ -6,7 +6,7 @@ decide which weights are kept and how much the frames' own similarity counts (`c
 (`training.world.is_held_out`) are neither trained nor validated on. How a step goes is `training.localiser_run`, which
 `training.finetune_soonet` uses too, for libraries of one's own.
 
-    python -m training.train_soonet models/bundled/soonet
+    python -m scanonce.training.train_soonet models/bundled/soonet
 """
 
 from __future__ import annotations
@@ -21,13 +21,20 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from models.encoder import BUNDLED_FOLDER, fingerprint_folder
-from models.soonet import SoonetConfig
-from training.localiser_answers import CLIP_WEIGHTS, RERANKED, Answers, Figures, answer, told
-from training.localiser_loss import Recipe
-from training.localiser_run import Rotation, Run, save_checkpoint, train
-from training.moment_batches import MomentLibrary
-from training.moment_examples import INDEX_FPS, MomentPlan, make_libraries, read_library
+from scanonce.models.encoder import BUNDLED_FOLDER, fingerprint_folder
+from scanonce.models.soonet import SoonetConfig
+from scanonce.training.localiser_answers import (
+    CLIP_WEIGHTS,
+    RERANKED,
+    Answers,
+    Figures,
+    answer,
+    told,
+)
+from scanonce.training.localiser_loss import Recipe
+from scanonce.training.localiser_run import Rotation, Run, save_checkpoint, train
+from scanonce.training.moment_batches import MomentLibrary
+from scanonce.training.moment_examples import INDEX_FPS, MomentPlan, make_libraries, read_library
 
 NUM_LIBRARIES = 200
 CURVE_TIOU = 0.4
@@ -114,7 +121,8 @@ Nothing of a held-out pair (`training.world.is_held_out`) was trained or validat
 On {validation} libraries of {validation_films} films each, of 27 pairs of thing and colour that this network never
 met in training (the bundled CLIP did meet them). All anchors of a library are ranked, the edges of the best {reranked}
 moved, and these ranked anew, nearly as a search does. Recipe and weights were chosen by these figures, so they flatter
-a little; those of a search for held-out pairs come from `python -m training.held_out`. Printed by the command above:
+a little; those of a search for held-out pairs come from
+`python -m scanonce.training.held_out`. Printed by the command above:
 
 {by_need}
 
@@ -208,7 +216,7 @@ def main(
     for weight, answers in by_weight.items():
         console.print(f"clip_weight {weight:g}: {told(answers)}")
     chosen = by_weight[run.at.clip_weight]
-    write_card(run, plan, chosen, out, f"python -m training.train_soonet {out}")
+    write_card(run, plan, chosen, out, f"python -m scanonce.training.train_soonet {out}")
     console.print(_table(happening_rows(chosen)))
 
 

@@ -5,7 +5,7 @@ names one scene of the library, its span given to the frame. Scenes are in
 `training.world_scene`, their wording in `training.world_words`, their looks in
 `training.world_drawing`; here they become films and libraries.
 
-    python -m training.world --seed 1 --films 12 demo/films
+    python -m scanonce.training.world --seed 1 --films 12 demo/films
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from training.world_drawing import Painter, View
-from training.world_scene import (
+from scanonce.training.world_drawing import Painter, View
+from scanonce.training.world_scene import (
     COLOURS,
     FILM_SIZE,
     FRAMES_PER_SECOND,
@@ -51,7 +51,13 @@ from training.world_scene import (
     random_scene,
     view_at,
 )
-from training.world_words import FACTS, Caption, picture_caption, scene_captions, true_facts
+from scanonce.training.world_words import (
+    FACTS,
+    Caption,
+    picture_caption,
+    scene_captions,
+    true_facts,
+)
 
 __all__ = [
     "COLOURS",

@@ -17,10 +17,10 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from training.world_land import MARGIN
-from training.world_light import Size
-from training.world_places import Backdrop, draw_backdrop, draw_cloud
-from training.world_things import SPRITE_HEIGHT, THINGS, draw_sprite
+from scanonce.training.world_land import MARGIN
+from scanonce.training.world_light import Size
+from scanonce.training.world_places import Backdrop, draw_backdrop, draw_cloud
+from scanonce.training.world_things import SPRITE_HEIGHT, THINGS, draw_sprite
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw
 
-from training.world_land import Land, draw_ovals, draw_strokes
-from training.world_light import Rgb, between
+from scanonce.training.world_land import Land, draw_ovals, draw_strokes
+from scanonce.training.world_light import Rgb, between
 
 
 def _peaks(land: Land, foot: float, high: float, many: int, colour: Rgb) -> None:

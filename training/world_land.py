@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from training.world_light import Mood, Rgb, Size, between
+from scanonce.training.world_light import Mood, Rgb, Size, between
 
 MARGIN = 0.04
 """How much wider a layer is than the picture, as a fraction of the width: room to drift."""

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from training.world_far_places import FAR_PLACES
-from training.world_land import Land, draw_conifers, draw_ovals, draw_strokes, draw_towers
-from training.world_light import MOODS, Rgb, Size
+from scanonce.training.world_far_places import FAR_PLACES
+from scanonce.training.world_land import Land, draw_conifers, draw_ovals, draw_strokes, draw_towers
+from scanonce.training.world_light import MOODS, Rgb, Size
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from training import world_far_places, world_light, world_places, world_things
-from training.world_drawing import Actor, Painter, View
+from scanonce.training import world_far_places, world_light, world_places, world_things
+from scanonce.training.world_drawing import Actor, Painter, View
 
 Rng: TypeAlias = np.random.Generator
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from training.world_light import MOODS, Rgb, between, times
+from scanonce.training.world_light import MOODS, Rgb, between, times
 
 SPRITE_HEIGHT = 256
 """Pixels of a sprite's large original, which every shown size is scaled down from."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeVar
 
-from training.world_drawing import View
-from training.world_scene import (
+from scanonce.training.world_drawing import View
+from scanonce.training.world_scene import (
     COLOURS,
     HAPPENINGS,
     LIGHTS,

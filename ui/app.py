@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from ui.components import page_style
-from ui.session import shared
+from scanonce.ui.components import page_style
+from scanonce.ui.session import shared
 
 st.set_page_config(page_title="Scanonce", layout="wide")
 page_style()

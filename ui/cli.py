@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from storage.errors import ScanonceError
-from training.finetune_recipe import HeadName, Precision, Recipe
+from scanonce.storage.errors import ScanonceError
+from scanonce.training.finetune_recipe import HeadName, Precision, Recipe
 
 if TYPE_CHECKING:
-    from search.engine import SearchResult
-    from search.filters import Filter
-    from ui.config import Config
+    from scanonce.search.engine import SearchResult
+    from scanonce.search.filters import Filter
+    from scanonce.ui.config import Config
 
 app = typer.Typer(
     name="scanonce",
@@ -77,8 +77,8 @@ def index(
     config: ConfigOption = None,
 ) -> None:
     """Index videos: what is new or changed is scanned, what is gone is forgotten."""
-    from ui.config import read_config
-    from ui.indexing import run_index
+    from scanonce.ui.config import read_config
+    from scanonce.ui.indexing import run_index
 
     settings = read_config(config)
     report = run_index(
@@ -102,8 +102,8 @@ def watch(
     config: ConfigOption = None,
 ) -> None:
     """Keep the index in line with folders: a file is indexed once it has stopped growing. Ctrl-C ends it."""
-    from ui.config import read_config
-    from ui.watching import run_watch
+    from scanonce.ui.config import read_config
+    from scanonce.ui.watching import run_watch
 
     settings = read_config(config)
     run_watch(
@@ -136,8 +136,8 @@ def reindex(
     config: ConfigOption = None,
 ) -> None:
     """Scan everything anew, with another encoder or other settings; searches go on until it is done."""
-    from ui.config import read_config
-    from ui.indexing import run_reindex
+    from scanonce.ui.config import read_config
+    from scanonce.ui.indexing import run_reindex
 
     settings = read_config(config)
     report = run_reindex(
@@ -197,9 +197,9 @@ def search(
         raise typer.BadParameter("give either a sentence or --queries FILE")
     if queries is not None and not as_json:
         raise typer.BadParameter("--queries prints one JSON object a line: add --json")
-    from search.engine import SearchEngine
-    from search.filters import Filter
-    from ui.config import read_config
+    from scanonce.search.engine import SearchEngine
+    from scanonce.search.filters import Filter
+    from scanonce.ui.config import read_config
 
     settings = read_config(config)
     only = Filter(
@@ -230,7 +230,7 @@ def _absolute(paths: list[Path] | None) -> tuple[Path, ...]:
 
 
 def _read_queries(path: Path | None) -> list[str]:
-    from storage.errors import QueryError
+    from scanonce.storage.errors import QueryError
 
     try:
         content = sys.stdin.read() if str(path) == "-" else Path(str(path)).read_text("utf-8")
@@ -244,7 +244,7 @@ def _read_queries(path: Path | None) -> list[str]:
 def _show(result: "SearchResult", only: "Filter", *, as_json: bool) -> None:
     from rich.console import Console
 
-    from ui.views import moments_table, result_json, timings_text
+    from scanonce.ui.views import moments_table, result_json, timings_text
 
     if as_json:
         shown = None if only.passes_all else only
@@ -279,8 +279,8 @@ def label(
         raise typer.BadParameter(
             "name the videos, or folders of them, that --add or --remove is for"
         )
-    from ui.config import read_config
-    from ui.labels import run_label
+    from scanonce.ui.config import read_config
+    from scanonce.ui.labels import run_label
 
     run_label(
         _absolute(paths),
@@ -307,8 +307,8 @@ def localise(
     config: ConfigOption = None,
 ) -> None:
     """Give an index a trained localiser, or another one, from what is stored: no video is decoded."""
-    from ui.config import read_config
-    from ui.indexing import run_localise
+    from scanonce.ui.config import read_config
+    from scanonce.ui.indexing import run_localise
 
     settings = read_config(config)
     report = run_localise(
@@ -336,7 +336,7 @@ def convert(
     ] = 12,
 ) -> None:
     """Convert a published CLIP4Clip checkpoint into an encoder, or an encoder into one."""
-    from ui.converting import run_convert
+    from scanonce.ui.converting import run_convert
 
     run_convert(source, out, tokenizer=tokenizer, max_frames=max_frames)
 
@@ -360,8 +360,8 @@ def tune(
     """Measure a large index on its own clips, and take the cheapest settings that find enough."""
     from rich.console import Console
 
-    from ui.config import read_config
-    from ui.tuning import read_sentences, run_tune
+    from scanonce.ui.config import read_config
+    from scanonce.ui.tuning import read_sentences, run_tune
 
     settings = read_config(config)
     run_tune(
@@ -378,8 +378,8 @@ def status(
     index_dir: IndexOption = None, as_json: JsonOption = False, config: ConfigOption = None
 ) -> None:
     """What is indexed, with what, and what failed."""
-    from ui.config import read_config
-    from ui.status import read_status, show_status
+    from scanonce.ui.config import read_config
+    from scanonce.ui.status import read_status, show_status
 
     found = read_status(read_config(config).index_path(index_dir))
     if as_json:
@@ -395,8 +395,8 @@ def forget(
     config: ConfigOption = None,
 ) -> None:
     """Forget a folder or file: it is no longer found. The videos themselves are never touched."""
-    from ui.config import read_config
-    from ui.indexing import run_forget
+    from scanonce.ui.config import read_config
+    from scanonce.ui.indexing import run_forget
 
     settings = read_config(config)
     run_forget(path, settings.index_path(index_dir), settings.storage)
@@ -412,8 +412,8 @@ def verify(
     config: ConfigOption = None,
 ) -> None:
     """Compare files, catalogue, features and vectors, and name every difference."""
-    from ui.config import read_config
-    from ui.upkeep import run_verify
+    from scanonce.ui.config import read_config
+    from scanonce.ui.upkeep import run_verify
 
     settings = read_config(config)
     index = settings.index_path(index_dir)
@@ -432,8 +432,8 @@ def repair(
     config: ConfigOption = None,
 ) -> None:
     """Make again what can be derived: vectors, anchors, features. Nothing else is touched."""
-    from ui.config import read_config
-    from ui.upkeep import run_repair
+    from scanonce.ui.config import read_config
+    from scanonce.ui.upkeep import run_repair
 
     settings = read_config(config)
     index = settings.index_path(index_dir)
@@ -449,8 +449,8 @@ def backup(
     config: ConfigOption = None,
 ) -> None:
     """Copy the index to a folder, while it is searched and written."""
-    from ui.config import read_config
-    from ui.upkeep import run_backup
+    from scanonce.ui.config import read_config
+    from scanonce.ui.upkeep import run_backup
 
     settings = read_config(config)
     target = folder.expanduser().absolute()
@@ -469,8 +469,8 @@ def restore(
     config: ConfigOption = None,
 ) -> None:
     """Put a backup in the place of an index, in one step."""
-    from ui.config import read_config
-    from ui.upkeep import run_restore
+    from scanonce.ui.config import read_config
+    from scanonce.ui.upkeep import run_restore
 
     settings = read_config(config)
     source = backup_dir.expanduser().absolute()
@@ -493,8 +493,8 @@ def show_ui(
     config: ConfigOption = None,
 ) -> None:
     """Show the library in a browser: search, look, cut."""
-    from ui.config import read_config
-    from ui.server import serve
+    from scanonce.ui.config import read_config
+    from scanonce.ui.server import serve
 
     index = read_config(config).index_path(index_dir)
     serve(index, host=host, port=port, token=token, open_browser=browser, config=config)
@@ -588,8 +588,8 @@ def train_clip(
         seed=seed,
         validation_share=validation_share,
     )
-    from ui.config import read_config
-    from ui.training import run_train_clip
+    from scanonce.ui.config import read_config
+    from scanonce.ui.training import run_train_clip
 
     models = read_config(config).models
     run_train_clip(
@@ -657,9 +657,9 @@ def train_soonet(
     config: ConfigOption = None,
 ) -> None:
     """Train a localiser on an index and annotated moments, from what is stored: no video is decoded."""
-    from training.finetune_soonet import Choices
-    from ui.config import read_config
-    from ui.training_soonet import run_train_soonet
+    from scanonce.training.finetune_soonet import Choices
+    from scanonce.ui.config import read_config
+    from scanonce.ui.training_soonet import run_train_soonet
 
     settings = read_config(config)
     run_train_soonet(
@@ -687,8 +687,8 @@ def train_soonet(
 @app.command()
 def doctor(as_json: JsonOption = False, config: ConfigOption = None) -> None:
     """Check this installation: packages, devices, weights, decoders, and a small run of everything."""
-    from ui.config import read_config
-    from ui.doctor import examine, show_findings
+    from scanonce.ui.config import read_config
+    from scanonce.ui.doctor import examine, show_findings
 
     findings = examine(read_config(config))
     if as_json:
@@ -734,8 +734,8 @@ def evaluate(
         )
     if videos is not None and predictions is None:
         raise typer.BadParameter("--videos goes with --predictions: an index knows its videos")
-    from ui.config import read_config
-    from ui.evaluating import run_eval
+    from scanonce.ui.config import read_config
+    from scanonce.ui.evaluating import run_eval
 
     settings = read_config(config)
     run_eval(
@@ -757,7 +757,7 @@ def demo(
     films: Annotated[int, typer.Option(min=1, max=200, help="Films to render.")] = 12,
 ) -> None:
     """Render a few films, index them, and find moments by sentences."""
-    from ui.demo import run_demo
+    from scanonce.ui.demo import run_demo
 
     run_demo(folder, films)
 

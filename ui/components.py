@@ -12,10 +12,10 @@ from typing import Any
 
 import streamlit as st
 
-from search.localise import Curve
-from storage.records import Moment, Span, Video
-from ui.session import moment_url, thumb_url
-from ui.views import clock, curve_levels, picture_times, span_text, strength_word
+from scanonce.search.localise import Curve
+from scanonce.storage.records import Moment, Span, Video
+from scanonce.ui.session import moment_url, thumb_url
+from scanonce.ui.views import clock, curve_levels, picture_times, span_text, strength_word
 
 MAX_QUERY = 500
 """Letters of a sentence; encoders read far fewer."""

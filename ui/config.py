@@ -11,13 +11,13 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from indexer.settings import IndexerSettings, WatchSettings
-from models.settings import ModelSettings
-from search.settings import SearchSettings
-from storage.errors import ConfigError
-from storage.settings import StorageSettings
+from scanonce.indexer.settings import IndexerSettings, WatchSettings
+from scanonce.models.settings import ModelSettings
+from scanonce.search.settings import SearchSettings
+from scanonce.storage.errors import ConfigError
+from scanonce.storage.settings import StorageSettings
 
-_CHECKOUT_CONFIG = Path(__file__).parent.parent / "config.toml"
+_CHECKOUT_CONFIG = Path(__file__).parent.parent / "config.toml"  # scanonce/config.toml
 
 
 class Config(BaseSettings):

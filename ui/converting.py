@@ -5,9 +5,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from models.clip4clip_checkpoint import DEFAULT_TOKENIZER, convert_to_folder, convert_to_published
-from models.heads import SEQUENTIAL_KINDS, read_head_config
-from storage.errors import EncoderError
+from scanonce.models.clip4clip_checkpoint import (
+    DEFAULT_TOKENIZER,
+    convert_to_folder,
+    convert_to_published,
+)
+from scanonce.models.heads import SEQUENTIAL_KINDS, read_head_config
+from scanonce.storage.errors import EncoderError
 
 RE_RANKS = "which re-ranks what a search finds; clips are pooled by their mean"
 

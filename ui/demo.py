@@ -4,14 +4,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from models.encoder import BUNDLED_NAME
-from search.engine import SearchEngine
-from training.held_out import Question, read_questions
-from training.world import render_library
-from ui.config import Config
-from ui.indexing import run_index
-from ui.pictures import contact_sheet
-from ui.views import moments_table, timings_text
+from scanonce.models.encoder import BUNDLED_NAME
+from scanonce.search.engine import SearchEngine
+from scanonce.training.held_out import Question, read_questions
+from scanonce.training.world import render_library
+from scanonce.ui.config import Config
+from scanonce.ui.indexing import run_index
+from scanonce.ui.pictures import contact_sheet
+from scanonce.ui.views import moments_table, timings_text
 
 _SEED = 2026
 _NUM_QUERIES = 6

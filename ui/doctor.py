@@ -13,13 +13,13 @@ import numpy as np
 from rich.console import Console
 from rich.markup import escape
 
-from models.encoder import BUNDLED_NAME, find_folder, load_encoder
-from models.runtime import num_cores, pick_device, pick_dtype
-from storage.errors import ScanonceError
-from storage.generations import open_library, publish
-from storage.settings import StorageSettings
-from ui.config import Config
-from ui.views import size_text
+from scanonce.models.encoder import BUNDLED_NAME, find_folder, load_encoder
+from scanonce.models.runtime import num_cores, pick_device, pick_dtype
+from scanonce.storage.errors import ScanonceError
+from scanonce.storage.generations import open_library, publish
+from scanonce.storage.settings import StorageSettings
+from scanonce.ui.config import Config
+from scanonce.ui.views import size_text
 
 
 @dataclass(frozen=True, slots=True)

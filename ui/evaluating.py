@@ -5,20 +5,20 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from models.settings import ModelSettings
-from search.settings import SearchSettings
-from storage.errors import ConfigError
-from training.annotations import Query, as_queries, match_names, read_annotations
-from training.answering import ask_index
-from training.evaluate import Evaluation, evaluate, json_text
-from training.evaluation_tables import (
+from scanonce.models.settings import ModelSettings
+from scanonce.search.settings import SearchSettings
+from scanonce.storage.errors import ConfigError
+from scanonce.training.annotations import Query, as_queries, match_names, read_annotations
+from scanonce.training.answering import ask_index
+from scanonce.training.evaluate import Evaluation, evaluate, json_text
+from scanonce.training.evaluation_tables import (
     library_tables,
     own_tables,
     retrieval_table,
     speed_text,
 )
-from training.predictions import read_predictions, write_predictions, write_text
-from ui.views import count_text
+from scanonce.training.predictions import read_predictions, write_predictions, write_text
+from scanonce.ui.views import count_text
 
 _NAMES_SHOWN = 5
 

@@ -24,7 +24,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from storage.records import Span
+from scanonce.storage.records import Span
 
 RECORD_START_HOURS = 1
 """Where the timeline of an edit list begins, as is the custom."""

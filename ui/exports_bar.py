@@ -10,11 +10,11 @@ from typing import Literal
 
 import streamlit as st
 
-from storage.records import Moment, Span, Video
-from ui.components import Picks, moment_key, shown_name, span_millis
-from ui.export import Pick, to_csv, to_edl, to_otio, to_srt
-from ui.media import MAX_CLIP_SECONDS
-from ui.views import plain, span_text
+from scanonce.storage.records import Moment, Span, Video
+from scanonce.ui.components import Picks, moment_key, shown_name, span_millis
+from scanonce.ui.export import Pick, to_csv, to_edl, to_otio, to_srt
+from scanonce.ui.media import MAX_CLIP_SECONDS
+from scanonce.ui.views import plain, span_text
 
 Format = Literal["CSV", "SRT", "EDL", "OTIO"]
 FORMATS: Mapping[Format, str] = {

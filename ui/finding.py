@@ -7,13 +7,13 @@ from pathlib import Path
 
 import streamlit as st
 
-from search.engine import SearchResult
-from search.filters import Filter, Within
-from search.localise import Curve
-from storage.catalog import SEARCHABLE
-from storage.records import Span, Video
-from ui.session import shared
-from ui.views import filter_json, folder_names
+from scanonce.search.engine import SearchResult
+from scanonce.search.filters import Filter, Within
+from scanonce.search.localise import Curve
+from scanonce.storage.catalog import SEARCHABLE
+from scanonce.storage.records import Span, Video
+from scanonce.ui.session import shared
+from scanonce.ui.views import filter_json, folder_names
 
 Stamp = tuple[tuple[str, int, int], ...]
 """Another one where a writer has changed the index."""

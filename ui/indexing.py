@@ -18,22 +18,27 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from indexer.anchors import AnchorReport, derive_anchors, publish_anchors
-from indexer.pipeline import IndexReport, index_library, publish_clips
-from indexer.pipeline import Progress as IndexProgress
-from indexer.reindex import ReindexReport, reindex
-from models.encoder import ClipEncoder, load_encoder
-from models.localiser import NO_LOCALISER, TrainedLocaliser, choose_localiser, load_localiser
-from storage.anchors import AnchorStore
-from storage.catalog import Catalog
-from storage.errors import IndexDirectoryError
-from storage.features import FeatureStore
-from storage.layout import IndexLayout, read_manifest
-from storage.settings import StorageSettings
-from storage.writer import delete_stored, writing
-from ui.config import Config
-from ui.jobs import Recorder, recorded
-from ui.views import clock, count_text
+from scanonce.indexer.anchors import AnchorReport, derive_anchors, publish_anchors
+from scanonce.indexer.pipeline import IndexReport, index_library, publish_clips
+from scanonce.indexer.pipeline import Progress as IndexProgress
+from scanonce.indexer.reindex import ReindexReport, reindex
+from scanonce.models.encoder import ClipEncoder, load_encoder
+from scanonce.models.localiser import (
+    NO_LOCALISER,
+    TrainedLocaliser,
+    choose_localiser,
+    load_localiser,
+)
+from scanonce.storage.anchors import AnchorStore
+from scanonce.storage.catalog import Catalog
+from scanonce.storage.errors import IndexDirectoryError
+from scanonce.storage.features import FeatureStore
+from scanonce.storage.layout import IndexLayout, read_manifest
+from scanonce.storage.settings import StorageSettings
+from scanonce.storage.writer import delete_stored, writing
+from scanonce.ui.config import Config
+from scanonce.ui.jobs import Recorder, recorded
+from scanonce.ui.views import clock, count_text
 
 
 class _RateColumn(ProgressColumn):

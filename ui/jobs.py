@@ -32,13 +32,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from storage.entries import RunCounts
-from storage.errors import ConfigError, IndexDirectoryError, ScanonceError
-from storage.layout import IndexLayout, read_manifest
-from storage.writer import refuse_while_written, writing
+from scanonce.storage.entries import RunCounts
+from scanonce.storage.errors import ConfigError, IndexDirectoryError, ScanonceError
+from scanonce.storage.layout import IndexLayout, read_manifest
+from scanonce.storage.writer import refuse_while_written, writing
 
 if TYPE_CHECKING:  # it imports torch, which the pages' process need not
-    from indexer.pipeline import IndexReport, Progress
+    from scanonce.indexer.pipeline import IndexReport, Progress
 
 if sys.platform != "win32":
     import fcntl
@@ -145,7 +145,15 @@ def start(
     if not paths:
         raise ConfigError("there is no folder to index: add one first.")
     roots = tuple(Path(os.path.abspath(path)) for path in paths)
-    command = [sys.executable, "-m", "ui.cli", "index", *map(str, roots), "--index", str(index_dir)]
+    command = [
+        sys.executable,
+        "-m",
+        "scanonce.ui.cli",
+        "index",
+        *map(str, roots),
+        "--index",
+        str(index_dir),
+    ]
     if config is not None:
         command += ["--config", os.path.abspath(config)]
     if encoder is not None:

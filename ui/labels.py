@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from storage.catalog import Catalog
-from storage.errors import IndexDirectoryError
-from storage.layout import IndexLayout, read_manifest
-from storage.records import Video
-from ui.views import count_text
+from scanonce.storage.catalog import Catalog
+from scanonce.storage.errors import IndexDirectoryError
+from scanonce.storage.layout import IndexLayout, read_manifest
+from scanonce.storage.records import Video
+from scanonce.ui.views import count_text
 
 
 def run_label(

@@ -12,10 +12,10 @@ from typing import Any
 
 import streamlit as st
 
-from storage.records import Span, Video
-from ui.components import encodable
-from ui.session import moment_url, thumb_url
-from ui.views import clock
+from scanonce.storage.records import Span, Video
+from scanonce.ui.components import encodable
+from scanonce.ui.session import moment_url, thumb_url
+from scanonce.ui.views import clock
 
 COLUMNS = {
     "name": "Name",

@@ -35,12 +35,20 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from storage.catalog import Catalog
-from storage.errors import IndexDirectoryError, ScanonceError, VideoError
-from storage.layout import IndexLayout, write_whole
-from storage.records import Span, Video
-from storage.thumbnails import ThumbnailStore
-from ui.transcode import MediaFacts, Progress, frame_jpeg, playable, probe, write_clip, write_proxy
+from scanonce.storage.catalog import Catalog
+from scanonce.storage.errors import IndexDirectoryError, ScanonceError, VideoError
+from scanonce.storage.layout import IndexLayout, write_whole
+from scanonce.storage.records import Span, Video
+from scanonce.storage.thumbnails import ThumbnailStore
+from scanonce.ui.transcode import (
+    MediaFacts,
+    Progress,
+    frame_jpeg,
+    playable,
+    probe,
+    write_clip,
+    write_proxy,
+)
 
 MAX_CLIP_SECONDS = 600.0
 PROXY_HEIGHT = 480

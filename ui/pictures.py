@@ -6,10 +6,10 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from indexer.decode import Sampling, open_video
-from search.engine import SearchResult
-from storage.records import Moment
-from ui.views import span_text
+from scanonce.indexer.decode import Sampling, open_video
+from scanonce.search.engine import SearchResult
+from scanonce.storage.records import Moment
+from scanonce.ui.views import span_text
 
 _PICTURE = (256, 144)
 _MARGIN = 16

@@ -33,10 +33,10 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from storage.errors import ConfigError
-from storage.layout import IndexLayout
-from ui.config import read_config
-from ui.media import Media, ProxyCache
+from scanonce.storage.errors import ConfigError
+from scanonce.storage.layout import IndexLayout
+from scanonce.ui.config import read_config
+from scanonce.ui.media import Media, ProxyCache
 
 if TYPE_CHECKING:
     from streamlit.starlette import App

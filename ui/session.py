@@ -15,12 +15,12 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
-from search.engine import SearchEngine, SearchResult
-from storage.catalog import Catalog
-from storage.errors import ScanonceError
-from storage.layout import IndexLayout
-from storage.records import Span
-from ui.config import Config, read_config
+from scanonce.search.engine import SearchEngine, SearchResult
+from scanonce.storage.catalog import Catalog
+from scanonce.storage.errors import ScanonceError
+from scanonce.storage.layout import IndexLayout
+from scanonce.storage.records import Span
+from scanonce.ui.config import Config, read_config
 
 INDEX_VARIABLE, CONFIG_VARIABLE = "SCANONCE_UI_INDEX", "SCANONCE_CONFIG"
 _REMEMBERED_SEARCHES = 500

@@ -8,15 +8,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from models.localiser import NO_LOCALISER
-from storage.anchors import AnchorStore
-from storage.catalog import Catalog
-from storage.features import FeatureStore
-from storage.generations import newest_generation
-from storage.layout import IndexLayout, read_manifest
-from storage.thumbnails import ThumbnailStore
-from storage.writer import owner
-from ui.views import clock, count_text, size_text
+from scanonce.models.localiser import NO_LOCALISER
+from scanonce.storage.anchors import AnchorStore
+from scanonce.storage.catalog import Catalog
+from scanonce.storage.features import FeatureStore
+from scanonce.storage.generations import newest_generation
+from scanonce.storage.layout import IndexLayout, read_manifest
+from scanonce.storage.thumbnails import ThumbnailStore
+from scanonce.storage.writer import owner
+from scanonce.ui.views import clock, count_text, size_text
 
 
 def read_status(index_dir: Path) -> dict[str, Any]:

@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from training.captions import CaptionedVideos, read_captions
-from training.finetune_clip import Observer, finetune
-from training.finetune_recipe import Recipe
-from training.finetune_run import Run, Validated
-from training.frame_cache import CacheProblem
-from training.processes import meet_processes
+from scanonce.training.captions import CaptionedVideos, read_captions
+from scanonce.training.finetune_clip import Observer, finetune
+from scanonce.training.finetune_recipe import Recipe
+from scanonce.training.finetune_run import Run, Validated
+from scanonce.training.frame_cache import CacheProblem
+from scanonce.training.processes import meet_processes
 
 _FEW = 10  # names that are shown of many
 _SMOOTHED = 20  # steps behind a rate

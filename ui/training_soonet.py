@@ -7,10 +7,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from models.settings import ModelSettings
-from training.finetune_soonet import PICTURE_NAME, Choices, Trained, train_on_index
-from training.localiser_table import TIOUS, Compared
-from training.processes import meet_processes
+from scanonce.models.settings import ModelSettings
+from scanonce.training.finetune_soonet import PICTURE_NAME, Choices, Trained, train_on_index
+from scanonce.training.localiser_table import TIOUS, Compared
+from scanonce.training.processes import meet_processes
 
 
 def run_train_soonet(

@@ -47,7 +47,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from indexer.decoders.pyav import (
+from scanonce.indexer.decoders.pyav import (
     Geometry,
     _Clock,
     codec_name,
@@ -55,8 +55,8 @@ from indexer.decoders.pyav import (
     find_video_stream,
     open_container,
 )
-from storage.errors import DecoderCrashed, UnreadableVideo, VideoError
-from storage.records import Span
+from scanonce.storage.errors import DecoderCrashed, UnreadableVideo, VideoError
+from scanonce.storage.records import Span
 
 Progress = Callable[[float], object]
 """Is called now and then with the seconds of video that are done."""
@@ -300,7 +300,7 @@ def _child() -> Iterator[subprocess.Popen[bytes]]:
     environment["MALLOC_ARENA_MAX"] = "2"  # address space is limited, see `_limit_resources`
     process = subprocess.Popen(
         # -P: nothing is imported from the folder one happens to be in
-        [sys.executable, "-P", "-m", "ui.transcode"],
+        [sys.executable, "-P", "-m", "scanonce.ui.transcode"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -8,19 +8,19 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from indexer.vectors import Vectors, library_vectors
-from models.clip4clip import unit
-from models.encoder import load_encoder
-from models.localiser import load_localiser
-from models.settings import ModelSettings
-from storage.catalog import Catalog
-from storage.errors import IndexDirectoryError
-from storage.generation_info import TunedSettings
-from storage.generations import newest_generation
-from storage.layout import IndexLayout, Manifest, read_manifest
-from storage.recall import RECALL_AT, Point
-from storage.tuning import tune
-from storage.writer import writing
+from scanonce.indexer.vectors import Vectors, library_vectors
+from scanonce.models.clip4clip import unit
+from scanonce.models.encoder import load_encoder
+from scanonce.models.localiser import load_localiser
+from scanonce.models.settings import ModelSettings
+from scanonce.storage.catalog import Catalog
+from scanonce.storage.errors import IndexDirectoryError
+from scanonce.storage.generation_info import TunedSettings
+from scanonce.storage.generations import newest_generation
+from scanonce.storage.layout import IndexLayout, Manifest, read_manifest
+from scanonce.storage.recall import RECALL_AT, Point
+from scanonce.storage.tuning import tune
+from scanonce.storage.writer import writing
 
 _SUBJECTS = (
     "a dog", "two people talking", "a red car", "a child laughing", "a crowd", "a bird in flight", "a woman in a hat",

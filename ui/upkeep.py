@@ -28,15 +28,15 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from indexer.vectors import bring_all_up_to_date
-from indexer.verify import Difference, Remedy, Verification, verify
-from models.encoder import ClipEncoder, load_encoder
-from models.localiser import TrainedLocaliser, load_localiser
-from storage.backup import backup, restore
-from storage.index_copy import CopyProgress, CopyReport
-from storage.layout import IndexLayout, read_manifest
-from ui.config import Config
-from ui.views import count_text, size_text
+from scanonce.indexer.vectors import bring_all_up_to_date
+from scanonce.indexer.verify import Difference, Remedy, Verification, verify
+from scanonce.models.encoder import ClipEncoder, load_encoder
+from scanonce.models.localiser import TrainedLocaliser, load_localiser
+from scanonce.storage.backup import backup, restore
+from scanonce.storage.index_copy import CopyProgress, CopyReport
+from scanonce.storage.layout import IndexLayout, read_manifest
+from scanonce.ui.config import Config
+from scanonce.ui.views import count_text, size_text
 
 _SHOWN = 50  # differences on a terminal; --json names all
 
@@ -177,8 +177,8 @@ def run_repair(
         if todo:
             console.print(f"Nothing was changed; without --dry-run {_plan(todo)}.")
         return 1 if found.differences else 0
-    from indexer.repair import repair  # it imports what decodes and encodes
-    from ui.indexing import index_progress
+    from scanonce.indexer.repair import repair  # it imports what decodes and encodes
+    from scanonce.ui.indexing import index_progress
 
     console.print(f"{_plan(todo).capitalize()}.")
     layout = IndexLayout.of(index_dir)

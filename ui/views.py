@@ -13,10 +13,10 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from search.engine import SearchResult
-from search.filters import Filter
-from search.localise import Curve
-from storage.records import Moment, Span, Video
+from scanonce.search.engine import SearchResult
+from scanonce.search.filters import Filter
+from scanonce.search.localise import Curve
+from scanonce.storage.records import Moment, Span, Video
 
 Item = TypeVar("Item")
 

@@ -12,18 +12,18 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from indexer.library import differing, outermost, scan
-from indexer.pipeline import IndexReport, index_library, make_manifest
-from indexer.pipeline import Progress as IndexProgress
-from indexer.watch import RESCAN_MINUTES, SETTLE_SECONDS, Survey, watch
-from storage.catalog import Catalog
-from storage.errors import ConfigError, IndexDirectoryError
-from storage.layout import IndexLayout, Manifest, create_or_check, read_manifest
-from storage.writer import owner
-from ui.config import Config
-from ui.indexing import LoadedModels, index_progress, known_roots, load_models
-from ui.jobs import recorded
-from ui.views import clock, count_text
+from scanonce.indexer.library import differing, outermost, scan
+from scanonce.indexer.pipeline import IndexReport, index_library, make_manifest
+from scanonce.indexer.pipeline import Progress as IndexProgress
+from scanonce.indexer.watch import RESCAN_MINUTES, SETTLE_SECONDS, Survey, watch
+from scanonce.storage.catalog import Catalog
+from scanonce.storage.errors import ConfigError, IndexDirectoryError
+from scanonce.storage.layout import IndexLayout, Manifest, create_or_check, read_manifest
+from scanonce.storage.writer import owner
+from scanonce.ui.config import Config
+from scanonce.ui.indexing import LoadedModels, index_progress, known_roots, load_models
+from scanonce.ui.jobs import recorded
+from scanonce.ui.views import clock, count_text
 
 
 def run_watch(

@@ -20,8 +20,8 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from indexer.decode import SampledFrame, Sampler, Sampling
-from indexer.decoders.pyav import (
+from scanonce.indexer.decode import SampledFrame, Sampler, Sampling
+from scanonce.indexer.decoders.pyav import (
     Geometry,
     begins_group,
     codec_name,
@@ -33,8 +33,8 @@ from indexer.decoders.pyav import (
     packet_end_seconds,
     stated_end_seconds,
 )
-from storage.errors import ConfigError, UnreadableVideo
-from storage.records import VideoInfo
+from scanonce.storage.errors import ConfigError, UnreadableVideo
+from scanonce.storage.records import VideoInfo
 
 _USE_PYAV = 'set decoder = "pyav" for it'
 _DEMUXERS = (

@@ -25,9 +25,9 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from indexer.decode import SampledFrame, Sampler, Sampling, reduced_size
-from storage.errors import UnreadableVideo
-from storage.records import VideoInfo
+from scanonce.indexer.decode import SampledFrame, Sampler, Sampling, reduced_size
+from scanonce.storage.errors import UnreadableVideo
+from scanonce.storage.records import VideoInfo
 
 _DEMUXERS = (
     *(

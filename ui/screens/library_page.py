@@ -12,18 +12,18 @@ from typing import Any, Literal
 import streamlit as st
 from rich.console import Console
 
-from indexer.library import outermost
-from storage.entries import Failure, Library, RunCounts, Totals
-from storage.errors import ConfigError, IndexDirectoryError, ScanonceError
-from storage.records import Video
-from ui import jobs
-from ui.components import encodable
-from ui.finding import Stamp, index_stamp
-from ui.jobs import Job
-from ui.library_table import COLUMNS, Sorting, date_text, library_table, opening, table_row
-from ui.session import shared
-from ui.status import read_status
-from ui.views import clock, count_text, hours_text, num_pages, page_of, plain, size_text
+from scanonce.indexer.library import outermost
+from scanonce.storage.entries import Failure, Library, RunCounts, Totals
+from scanonce.storage.errors import ConfigError, IndexDirectoryError, ScanonceError
+from scanonce.storage.records import Video
+from scanonce.ui import jobs
+from scanonce.ui.components import encodable
+from scanonce.ui.finding import Stamp, index_stamp
+from scanonce.ui.jobs import Job
+from scanonce.ui.library_table import COLUMNS, Sorting, date_text, library_table, opening, table_row
+from scanonce.ui.session import shared
+from scanonce.ui.status import read_status
+from scanonce.ui.views import clock, count_text, hours_text, num_pages, page_of, plain, size_text
 
 ROWS, FAILURES = 50, 10
 """Videos and failures of a page."""
@@ -614,7 +614,7 @@ def forget_video(video: Video) -> None:
     Raises:
         IndexDirectoryError: a run goes on, which writes the index; or it cannot be written.
     """
-    from ui.indexing import run_forget
+    from scanonce.ui.indexing import run_forget
 
     index_dir = shared().layout.root
     job = jobs.read(index_dir)

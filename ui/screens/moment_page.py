@@ -5,12 +5,12 @@
 
 import streamlit as st
 
-from search.engine import SearchResult
-from storage.errors import ScanonceError
-from storage.records import Moment, Span, Video
-from ui import finding
-from ui.components import Source, encodable, moment_grid, player, query_box, shown_name
-from ui.exports_bar import (
+from scanonce.search.engine import SearchResult
+from scanonce.storage.errors import ScanonceError
+from scanonce.storage.records import Moment, Span, Video
+from scanonce.ui import finding
+from scanonce.ui.components import Source, encodable, moment_grid, player, query_box, shown_name
+from scanonce.ui.exports_bar import (
     clip_link,
     current_picks,
     export_buttons,
@@ -19,10 +19,10 @@ from ui.exports_bar import (
     shown_picks,
     take_picks,
 )
-from ui.media import playback
-from ui.server import current
-from ui.session import shared
-from ui.views import clock, parse_span, plain, span_text, strength_word
+from scanonce.ui.media import playback
+from scanonce.ui.server import current
+from scanonce.ui.session import shared
+from scanonce.ui.views import clock, parse_span, plain, span_text, strength_word
 
 MOMENTS_HERE, ALIKE, WIDER = 50, 8, 8
 FIRST_SECONDS = 10.0  # of the cut where an address names no moment

@@ -10,17 +10,17 @@ from typing import TypeVar
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from models.encoder import BUNDLED_NAME
-from search.engine import SearchResult
-from search.filters import EARLIEST, LATEST, Filter
-from storage.errors import ScanonceError
-from storage.layout import read_manifest
-from storage.records import Moment
-from ui import finding
-from ui.components import ask, moment_grid, query_box
-from ui.exports_bar import current_picks, picks_bar, shown_picks, take_picks
-from ui.session import shared
-from ui.views import (
+from scanonce.models.encoder import BUNDLED_NAME
+from scanonce.search.engine import SearchResult
+from scanonce.search.filters import EARLIEST, LATEST, Filter
+from scanonce.storage.errors import ScanonceError
+from scanonce.storage.layout import read_manifest
+from scanonce.storage.records import Moment
+from scanonce.ui import finding
+from scanonce.ui.components import ask, moment_grid, query_box
+from scanonce.ui.exports_bar import current_picks, picks_bar, shown_picks, take_picks
+from scanonce.ui.session import shared
+from scanonce.ui.views import (
     ADDED,
     LENGTHS,
     added_since,

@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from indexer.library import outermost
-from models.localiser import NO_LOCALISER
-from models.runtime import pick_device
-from storage.entries import Run
-from storage.errors import ScanonceError
-from storage.layout import read_manifest
-from ui.components import encodable
-from ui.jobs import read as read_job
-from ui.session import CONFIG_VARIABLE, Shared, shared
-from ui.status import read_status
-from ui.views import clock, count_text, hours_text, plain, size_text
+from scanonce.indexer.library import outermost
+from scanonce.models.localiser import NO_LOCALISER
+from scanonce.models.runtime import pick_device
+from scanonce.storage.entries import Run
+from scanonce.storage.errors import ScanonceError
+from scanonce.storage.layout import read_manifest
+from scanonce.ui.components import encodable
+from scanonce.ui.jobs import read as read_job
+from scanonce.ui.session import CONFIG_VARIABLE, Shared, shared
+from scanonce.ui.status import read_status
+from scanonce.ui.views import clock, count_text, hours_text, plain, size_text
 
 STAGES = ("text", "library", "moments", "total")
 DOCTOR_SECONDS = 180.0
@@ -152,7 +152,7 @@ def run_doctor(config: str | None = None, timeout_seconds: float = DOCTOR_SECOND
         config: configuration file. Default: as for the command line.
         timeout_seconds: after which it is given up.
     """
-    command = [sys.executable, "-m", "ui.cli", "doctor", "--json"]
+    command = [sys.executable, "-m", "scanonce.ui.cli", "doctor", "--json"]
     if config:
         command += ["--config", config]
     try:
