@@ -27,7 +27,7 @@ demo/index/manifest.json: | $(READY)
 	$(BIN)/scanonce demo
 
 # decord's native threads stay out of the process in which torch encodes from several threads, as in the indexer
-ALONE := tests/test_indexer_decoders.py
+ALONE := tests/test_media_decoders.py
 # what only computes; the others watch clocks, processes and browsers and are not to be disturbed
 SIDE_BY_SIDE := $(wildcard $(addprefix tests/test_,$(addsuffix _*.py,models search storage training benchmarks)))
 
@@ -37,7 +37,7 @@ test: $(READY)
 	$(BIN)/python -m pytest $(filter-out $(ALONE) $(SIDE_BY_SIDE),$(wildcard tests/test_*.py))
 
 eval: $(READY)
-	$(BIN)/python -m scanonce.training.held_out
+	$(BIN)/python -m scanonce.training.bundled.gate
 
 faults: $(READY)
 	# every fault at every step of writing; `make test` tries a part of them

@@ -15,15 +15,16 @@ from rich.progress import track
 from benchmarks.material import SAMPLE_FPS, console
 from scanonce.indexer.pipeline import make_manifest, publish_clips
 from scanonce.indexer.settings import IndexerSettings
-from scanonce.models.clip4clip import unit
-from scanonce.models.encoder import ClipEncoder, TextFeatures
-from scanonce.models.preprocess import Preprocessing
-from scanonce.storage.catalog import Catalog
-from scanonce.storage.entries import Content, FileStamp
-from scanonce.storage.features import FeatureStore, FrameFeatures
-from scanonce.storage.layout import IndexLayout, create_or_check, read_manifest
+from scanonce.models.encoders.preprocess import Preprocessing
+from scanonce.models.encoders.protocol import ClipEncoder, TextFeatures
+from scanonce.models.vectors import unit
+from scanonce.storage.catalog.catalog import Catalog
+from scanonce.storage.catalog.entries import Content, FileStamp
+from scanonce.storage.layout import IndexLayout
+from scanonce.storage.manifest import create_or_check, read_manifest
 from scanonce.storage.records import VideoInfo
 from scanonce.storage.settings import StorageSettings
+from scanonce.storage.stores.features import FeatureStore, FrameFeatures
 
 _DIM = 512
 _TOPICS = 400

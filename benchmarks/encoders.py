@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from benchmarks.material import BENCH, console, median, processor, vit_b_32
-from scanonce.models.clip4clip import unit
-from scanonce.models.encoder import ClipEncoder, load_encoder
+from scanonce.models.encoders.load import load_encoder
+from scanonce.models.encoders.protocol import ClipEncoder
 from scanonce.models.runtime import DtypeName, num_cores
 from scanonce.models.settings import ModelSettings
+from scanonce.models.vectors import unit
 
 _BATCH, _WARM = 32, 3
 

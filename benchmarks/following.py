@@ -25,17 +25,18 @@ from benchmarks.drawn import SeededEncoder
 from benchmarks.material import BENCH, console, percentile, processor
 from scanonce.indexer.pipeline import make_manifest
 from scanonce.indexer.settings import IndexerSettings
-from scanonce.models.clip4clip import unit
 from scanonce.models.runtime import num_cores
+from scanonce.models.vectors import unit
 from scanonce.search.engine import SearchEngine
 from scanonce.search.settings import SearchSettings
-from scanonce.storage.catalog import Catalog
-from scanonce.storage.entries import Content, FileStamp
-from scanonce.storage.features import FeatureStore, FrameFeatures
-from scanonce.storage.generations import publish
-from scanonce.storage.layout import IndexLayout, create_or_check
+from scanonce.storage.catalog.catalog import Catalog
+from scanonce.storage.catalog.entries import Content, FileStamp
+from scanonce.storage.layout import IndexLayout
+from scanonce.storage.manifest import create_or_check
 from scanonce.storage.records import VideoInfo
 from scanonce.storage.settings import StorageSettings
+from scanonce.storage.stores.features import FeatureStore, FrameFeatures
+from scanonce.storage.vectors.publish import publish
 
 _TIMES = 15
 _SECONDS = 8.0

@@ -24,10 +24,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from scanonce.indexer.decode import Sampling
-from scanonce.indexer.thumbnails import ThumbnailRequest
-from scanonce.indexer.workers import DecodePool, DecodeRequest, Event, Failed, Finished
-from scanonce.models.preprocess import Preprocessing
+from scanonce.media.answers import Event, Failed, Finished
+from scanonce.media.child import DecodeRequest
+from scanonce.media.sampling import Sampling
+from scanonce.media.thumbnails import ThumbnailRequest
+from scanonce.media.workers import DecodePool
+from scanonce.models.encoders.preprocess import Preprocessing
 from scanonce.models.runtime import num_cores
 
 _STEPS = Preprocessing(None, (64, 64), None, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -298,7 +300,7 @@ def run(
         num_files: how many.
         seed: of the damage.
         workers: child processes.
-        backend: one of `indexer.decode.BACKENDS`.
+        backend: one of `media.open.BACKENDS`.
         keep: a folder for the files that were not decoded and are not simply unreadable; None keeps none.
         tell: called with a line now and then.
     """

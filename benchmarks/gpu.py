@@ -38,20 +38,22 @@ from benchmarks.material import (
 )
 from benchmarks.vector_ours import rows_of_matrix
 from scanonce.indexer.settings import IndexerSettings
-from scanonce.models.encoder import ClipEncoder, load_encoder
+from scanonce.models.encoders.load import load_encoder
+from scanonce.models.encoders.protocol import ClipEncoder
 from scanonce.models.runtime import num_cores
 from scanonce.models.settings import ModelSettings
-from scanonce.storage.clip_rows import ClipRows, Ids
-from scanonce.storage.codes import (
+from scanonce.storage.settings import StorageSettings
+from scanonce.storage.vectors.codes import (
     default_nprobe,
     extend_codes,
     factory,
     training_rows,
     untrained_codes,
 )
-from scanonce.storage.gpu import GpuUse, load_on_gpu, num_gpus, train_on_gpu
-from scanonce.storage.settings import StorageSettings
-from scanonce.storage.vectors import IvfPqIndex, search_exactly
+from scanonce.storage.vectors.flat import search_exactly
+from scanonce.storage.vectors.gpu import GpuUse, load_on_gpu, num_gpus, train_on_gpu
+from scanonce.storage.vectors.ivfpq import IvfPqIndex
+from scanonce.storage.vectors.rows import ClipRows, Ids
 
 _BATCHES = (64, 256, 1024)
 _FRAMES_EACH = 16_384

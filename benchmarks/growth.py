@@ -34,12 +34,12 @@ from scanonce.indexer.settings import IndexerSettings
 from scanonce.models.runtime import num_cores
 from scanonce.search.engine import SearchEngine
 from scanonce.search.settings import SearchSettings
-from scanonce.storage.catalog import Catalog
-from scanonce.storage.features import FrameFeatures
+from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import VideoInfo
 from scanonce.storage.settings import StorageSettings
-from scanonce.storage.thumbnails import Thumbnails
+from scanonce.storage.stores.features import FrameFeatures
+from scanonce.storage.stores.thumbnails import Thumbnails
 
 AIM_GROWTH, AIM_RATE = 1.3, 0.95
 

@@ -6,7 +6,7 @@ it costs to let its anchors be the library's index.
 
 Features and anchors are drawn at the sizes of the published SOONet (5 frames/s, 512 dimensions, 4 scales), its
 weights are random: speed and recall of the index are measured here, not quality
-(`python -m scanonce.training.held_out`).
+(`python -m scanonce.training.bundled.gate`).
 """
 
 import shutil
@@ -23,17 +23,18 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.material import BENCH, SAMPLE_FPS, console, percentile, processor
-from scanonce.models.clip4clip import unit
-from scanonce.models.localiser import TrainedLocaliser
 from scanonce.models.runtime import num_cores
-from scanonce.models.soonet import Soonet, SoonetConfig
-from scanonce.search.localise import Candidate, Localiser, Query, TrainingFree
+from scanonce.models.soonet.network import Soonet, SoonetConfig
+from scanonce.models.soonet.trained import TrainedLocaliser
+from scanonce.models.vectors import unit
+from scanonce.search.localise import Candidate, Localiser, Query
 from scanonce.search.settings import SearchSettings
 from scanonce.search.soonet import SoonetLocaliser
-from scanonce.storage.anchors import AnchorArrays, AnchorStore
-from scanonce.storage.features import FeatureStore, FrameFeatures
-from scanonce.storage.generations import LoadClips, open_library, publish
+from scanonce.search.training_free import TrainingFree
 from scanonce.storage.settings import StorageSettings
+from scanonce.storage.stores.anchors import AnchorArrays, AnchorStore
+from scanonce.storage.stores.features import FeatureStore, FrameFeatures
+from scanonce.storage.vectors.publish import LoadClips, open_library, publish
 
 _DIM = 512
 _FILM_SECONDS = 7200.0

@@ -30,10 +30,9 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from benchmarks.material import BENCH, console, median, processor
-from scanonce.models.clip4clip import pool_spans, unit
 from scanonce.models.runtime import num_cores
-from scanonce.models.soonet import Soonet, SoonetConfig, read_soonet
-from scanonce.models.soonet_query import (
+from scanonce.models.soonet.network import Soonet, SoonetConfig, read_soonet
+from scanonce.models.soonet.query import (
     Chosen,
     gate,
     rank,
@@ -42,6 +41,7 @@ from scanonce.models.soonet_query import (
     second_stage,
     sigmoid,
 )
+from scanonce.models.vectors import pool_spans, unit
 from scanonce.storage.clips import ClipGrid
 
 Method = Literal[

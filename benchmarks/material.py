@@ -36,13 +36,13 @@ from rich.progress import (
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
-from scanonce.indexer.decode import Sampling
 from scanonce.indexer.pipeline import IndexReport, index_library
 from scanonce.indexer.pipeline import Progress as IndexProgress
 from scanonce.indexer.settings import IndexerSettings
-from scanonce.indexer.thumbnails import ThumbnailRequest
-from scanonce.indexer.workers import DecodeRequest
-from scanonce.models.encoder import ClipEncoder
+from scanonce.media.child import DecodeRequest
+from scanonce.media.sampling import Sampling
+from scanonce.media.thumbnails import ThumbnailRequest
+from scanonce.models.encoders.protocol import ClipEncoder
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.settings import StorageSettings
 

@@ -39,8 +39,10 @@ from benchmarks.material import (
     vit_b_32,
 )
 from scanonce.indexer.settings import IndexerSettings
-from scanonce.indexer.workers import DecodePool, Failed, Frames
-from scanonce.models.encoder import ClipEncoder, load_encoder
+from scanonce.media.answers import Failed, Frames
+from scanonce.media.workers import DecodePool
+from scanonce.models.encoders.load import load_encoder
+from scanonce.models.encoders.protocol import ClipEncoder
 from scanonce.models.runtime import num_cores
 
 AIM_SHARE, AIM_RATIO, AIM_KEYFRAMES = 0.85, 3.0, 3.0

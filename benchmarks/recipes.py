@@ -31,8 +31,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from scanonce.models.clip4clip import pool_spans, unit
-from scanonce.models.encoder import BUNDLED_NAME, load_encoder
+from scanonce.models.encoders.hub import BUNDLED_NAME
+from scanonce.models.encoders.load import load_encoder
+from scanonce.models.vectors import pool_spans, unit
 from scanonce.search.curve import (
     SNAP_REACH_SECONDS,
     change_points,
@@ -42,14 +43,14 @@ from scanonce.search.curve import (
     z_scores,
 )
 from scanonce.search.settings import SearchSettings
-from scanonce.storage.catalog import SEARCHABLE, Catalog
+from scanonce.storage.catalog.catalog import SEARCHABLE, Catalog
 from scanonce.storage.clips import ClipGrid
-from scanonce.storage.features import FeatureStore
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import Span
-from scanonce.training.held_out import Question, index_films, read_questions
-from scanonce.training.metrics import LibraryRule, Located, library_figures, score_query
-from scanonce.training.world import render_library
+from scanonce.storage.stores.features import FeatureStore
+from scanonce.training.bundled.gate import Question, index_films, read_questions
+from scanonce.training.evaluation.metrics import LibraryRule, Located, library_figures, score_query
+from scanonce.training.world.films import render_library
 
 Floats: TypeAlias = NDArray[np.float64]
 """A curve ``[num_frames]``, spans ``[num_spans, 2]`` in seconds, or points in seconds."""

@@ -30,17 +30,19 @@ from benchmarks.material import (
 )
 from scanonce.indexer.pipeline import index_library
 from scanonce.indexer.settings import IndexerSettings
-from scanonce.models.encoder import BUNDLED_NAME, ClipEncoder, load_encoder
+from scanonce.models.encoders.hub import BUNDLED_NAME
+from scanonce.models.encoders.load import load_encoder
+from scanonce.models.encoders.protocol import ClipEncoder
 from scanonce.models.runtime import num_cores
 from scanonce.search.engine import SearchEngine, SearchResult
 from scanonce.search.settings import SearchSettings
-from scanonce.storage.catalog import Catalog
-from scanonce.storage.features import FeatureStore
-from scanonce.storage.generations import newest_generation
+from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import VideoInfo
 from scanonce.storage.settings import StorageSettings
-from scanonce.training.world import render_library
+from scanonce.storage.stores.features import FeatureStore
+from scanonce.storage.vectors.generation import newest_generation
+from scanonce.training.world.films import render_library
 
 AIM_MOMENTS_MS = 15.0
 STAGES = ("text", "library", "moments", "total")

@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from scanonce.storage.generations import newest_number
 from scanonce.storage.layout import IndexLayout
+from scanonce.storage.vectors.generation import newest_number
 from tests.faults import Case, Lab, Outcome, Promises, ReaderCounts, leavings
 
 AIM_WAIT_SECONDS = 1.0

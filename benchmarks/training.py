@@ -23,12 +23,12 @@ import typer
 from rich.table import Table
 
 from benchmarks.material import console, vit_b_32
-from scanonce.models.encoder import BUNDLED_FOLDER
+from scanonce.models.encoders.hub import BUNDLED_FOLDER
 from scanonce.models.runtime import pick_device, pick_dtype
-from scanonce.training.finetune_batches import ClipSet
-from scanonce.training.finetune_model import TrainedClip, open_encoder
-from scanonce.training.finetune_recipe import Precision, Recipe
-from scanonce.training.finetune_run import Run
+from scanonce.training.clip.batches import ClipSet
+from scanonce.training.clip.model import TrainedClip, open_encoder
+from scanonce.training.clip.recipe import Precision, Recipe
+from scanonce.training.clip.run import Run
 from scanonce.training.processes import OneProcess
 
 _LONG_SECONDS = 30.0

@@ -38,13 +38,14 @@ from benchmarks.material import (
     processor,
 )
 from benchmarks.search import rendered_library
-from scanonce.models.clip4clip import unit
-from scanonce.models.encoder import BUNDLED_NAME, load_encoder
+from scanonce.models.encoders.hub import BUNDLED_NAME
+from scanonce.models.encoders.load import load_encoder
 from scanonce.models.runtime import num_cores
-from scanonce.storage.catalog import SEARCHABLE, Catalog
-from scanonce.storage.features import FeatureStore
+from scanonce.models.vectors import unit
+from scanonce.storage.catalog.catalog import SEARCHABLE, Catalog
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import VideoInfo
+from scanonce.storage.stores.features import FeatureStore
 from tests.browser import Server, open_browser
 
 AIM_PAGE_MS = 300.0

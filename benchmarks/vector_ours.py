@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from benchmarks.embeddings import CLIPS_PER_VIDEO
 from benchmarks.vector_worker import Method
-from scanonce.storage.clip_rows import ClipRows, Ids
-from scanonce.storage.codes import extend_codes
-from scanonce.storage.generations import LibraryIndex, LoadClips, open_library, publish
 from scanonce.storage.records import MAX_ORDINAL, ORDINAL_BITS
 from scanonce.storage.settings import StorageSettings
-from scanonce.storage.tuning import tune
-from scanonce.storage.vectors import FlatIndex
+from scanonce.storage.vectors.codes import extend_codes
+from scanonce.storage.vectors.flat import FlatIndex
+from scanonce.storage.vectors.library import LibraryIndex
+from scanonce.storage.vectors.publish import LoadClips, open_library, publish
+from scanonce.storage.vectors.rows import ClipRows, Ids
+from scanonce.storage.vectors.tuning import tune
 
 _BLOCK = 50_000
 TARGET_RECALL = 0.98
@@ -104,7 +105,7 @@ class Ours:
             extend_codes(index, rows)
             spent += time.process_time() - begin
 
-        with patch("scanonce.storage.codes.extend_codes", timed):
+        with patch("scanonce.storage.vectors.codes.extend_codes", timed):
             publish_first(folder, clips, len(clips) // CLIPS_PER_VIDEO)
         return {"add_cpu_seconds": spent}
 
@@ -121,7 +122,7 @@ class Ours:
 
 
 class OursTuned(Ours):
-    """The same library, told by other sentences how hard to search (`storage.tuning`)."""
+    """The same library, told by other sentences how hard to search (`storage.vectors.tuning`)."""
 
     name = "ours, tuned"
 

@@ -26,11 +26,13 @@ from benchmarks.vector_ours import (
     rows_of_matrix,
 )
 from benchmarks.vector_worker import Remote
-from scanonce.storage.clip_rows import Mask
-from scanonce.storage.codes import default_nprobe, extend_codes, train_codes
-from scanonce.storage.generations import LibraryIndex, newest_generation, newest_number
 from scanonce.storage.settings import StorageSettings
-from scanonce.storage.vectors import FlatIndex, IvfPqIndex, VectorIndex
+from scanonce.storage.vectors.codes import default_nprobe, extend_codes, train_codes
+from scanonce.storage.vectors.flat import FlatIndex, VectorIndex
+from scanonce.storage.vectors.generation import newest_generation, newest_number
+from scanonce.storage.vectors.ivfpq import IvfPqIndex
+from scanonce.storage.vectors.library import LibraryIndex
+from scanonce.storage.vectors.rows import Mask
 
 AIM_FILTERED = 0.95
 SHARES = (1.0, 0.5, 0.1, 0.03, 0.01, 0.001)

@@ -1,6 +1,7 @@
 """A folder becomes an index."""
 
-from scanonce.indexer.decode import SampledFrame, Sampling, open_video
 from scanonce.indexer.settings import IndexerSettings
+from scanonce.media.open import open_video
+from scanonce.media.sampling import SampledFrame, Sampling
 
 __all__ = ["IndexerSettings", "SampledFrame", "Sampling", "open_video"]

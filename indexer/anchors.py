@@ -12,14 +12,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from scanonce.models.localiser import TrainedLocaliser
-from scanonce.storage.anchors import AnchorArrays, AnchorStore
-from scanonce.storage.catalog import SEARCHABLE, Catalog
+from scanonce.models.soonet.trained import TrainedLocaliser
+from scanonce.storage.catalog.catalog import SEARCHABLE, Catalog
 from scanonce.storage.errors import ManifestMismatch
-from scanonce.storage.features import FeatureStore, FrameFeatures
-from scanonce.storage.generations import publish
-from scanonce.storage.layout import IndexLayout, Manifest, read_manifest, write_manifest
+from scanonce.storage.layout import IndexLayout
+from scanonce.storage.manifest import Manifest, read_manifest, write_manifest
 from scanonce.storage.settings import StorageSettings
+from scanonce.storage.stores.anchors import AnchorArrays, AnchorStore
+from scanonce.storage.stores.features import FeatureStore, FrameFeatures
+from scanonce.storage.vectors.publish import publish
 from scanonce.storage.writer import writing
 
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from scanonce.indexer.workers import Event, Failed, Finished, Frames, NewThumbnails, Opened
-from scanonce.models.encoder import ClipEncoder
-from scanonce.storage.features import FrameFeatures
+from scanonce.media.answers import Event, Failed, Finished, Frames, NewThumbnails, Opened
+from scanonce.models.encoders.protocol import ClipEncoder
 from scanonce.storage.records import VideoInfo
-from scanonce.storage.thumbnails import Thumbnails
+from scanonce.storage.stores.features import FrameFeatures
+from scanonce.storage.stores.thumbnails import Thumbnails
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,8 @@ from itertools import chain
 from pathlib import Path
 
 from scanonce.indexer.settings import IndexerSettings
-from scanonce.storage.catalog import Catalog
-from scanonce.storage.entries import Content, FileRecord, FileStamp, KnownContent
+from scanonce.storage.catalog.catalog import Catalog
+from scanonce.storage.catalog.entries import Content, FileRecord, FileStamp, KnownContent
 from scanonce.storage.errors import ConfigError
 
 VIDEO_EXTENSIONS = IndexerSettings().endings

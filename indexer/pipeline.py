@@ -1,6 +1,6 @@
 """A folder becomes an index: decode, encode, store, publish.
 
-Decoding runs in child processes (`indexer.workers`), encoding here, in batches that cross the borders of videos, so
+Decoding runs in child processes (`media.workers`), encoding here, in batches that cross the borders of videos, so
 that neither waits for the other. A video becomes searchable by one commit; the vector index follows from that. What
 is done is never done again: stop a run at any point and start it anew, it goes on with the next video.
 """
@@ -16,34 +16,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scanonce.indexer.anchors import anchor_store, publish_anchors, scan_anchors
-from scanonce.indexer.decode import Sampling
 from scanonce.indexer.encode import EncodedVideo, encode_videos
 from scanonce.indexer.library import NewContent, Plan, ScanProblem, plan, scan
 from scanonce.indexer.settings import IndexerSettings
-from scanonce.indexer.thumbnails import ThumbnailRequest
-from scanonce.indexer.workers import (
-    DecodePool,
-    DecodeRequest,
-    Event,
-    Failed,
-    Finished,
-    Frames,
-    Opened,
-)
-from scanonce.models.clip4clip import open_pooling
-from scanonce.models.encoder import ClipEncoder, head_digest
-from scanonce.models.localiser import TrainedLocaliser
+from scanonce.media.answers import Event, Failed, Finished, Frames, Opened
+from scanonce.media.child import DecodeRequest
+from scanonce.media.sampling import Sampling
+from scanonce.media.thumbnails import ThumbnailRequest
+from scanonce.media.workers import DecodePool
+from scanonce.models.clip4clip.pooling import open_pooling
+from scanonce.models.encoders.hub import head_digest
+from scanonce.models.encoders.protocol import ClipEncoder
 from scanonce.models.runtime import num_cores
-from scanonce.storage.anchors import AnchorStore
-from scanonce.storage.catalog import Catalog
+from scanonce.models.soonet.trained import TrainedLocaliser
+from scanonce.storage.catalog.catalog import Catalog
+from scanonce.storage.catalog.entries import RunCounts, RunOutcome
 from scanonce.storage.clips import ClipGrid
-from scanonce.storage.entries import RunCounts, RunOutcome
-from scanonce.storage.features import FeatureStore
-from scanonce.storage.generations import publish
-from scanonce.storage.layout import IndexLayout, Manifest, create_or_check, read_manifest
+from scanonce.storage.layout import IndexLayout
+from scanonce.storage.manifest import Manifest, create_or_check, read_manifest
 from scanonce.storage.records import VideoInfo
 from scanonce.storage.settings import StorageSettings
-from scanonce.storage.thumbnails import ThumbnailStore
+from scanonce.storage.stores.anchors import AnchorStore
+from scanonce.storage.stores.features import FeatureStore
+from scanonce.storage.stores.thumbnails import ThumbnailStore
+from scanonce.storage.vectors.publish import publish
 from scanonce.storage.writer import delete_stored, writing
 
 
@@ -133,7 +129,7 @@ def make_manifest(
     """What an index made with this encoder, these settings and this localiser says of itself."""
     digest, reranks = head_digest(encoder.head_files), False
     if digest is not None:
-        from scanonce.models.heads import only_reranks  # torch: slow to import
+        from scanonce.models.clip4clip.head_files import only_reranks
 
         reranks = only_reranks(encoder.head_files)
     return Manifest(

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from scanonce.indexer.pipeline import IndexReport, Observer, index_library, make_manifest
 from scanonce.indexer.settings import IndexerSettings
-from scanonce.models.encoder import ClipEncoder
-from scanonce.models.localiser import TrainedLocaliser
-from scanonce.storage.catalog import SEARCHABLE, Catalog, content_of
+from scanonce.models.encoders.protocol import ClipEncoder
+from scanonce.models.soonet.trained import TrainedLocaliser
+from scanonce.storage.catalog.catalog import SEARCHABLE, Catalog, content_of
 from scanonce.storage.errors import ManifestMismatch
-from scanonce.storage.layout import IndexLayout, Manifest, create_or_check, remove_contents, switch
+from scanonce.storage.layout import IndexLayout, remove_contents, switch
+from scanonce.storage.manifest import Manifest, create_or_check
 from scanonce.storage.records import Video
 from scanonce.storage.settings import StorageSettings
 from scanonce.storage.writer import delete_stored, writing

@@ -17,14 +17,15 @@ from scanonce.indexer.pipeline import Observer, index_library
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.indexer.vectors import Vectors, bring_up_to_date, library_vectors, rebuild
 from scanonce.indexer.verify import KINDS, Difference, Kind, Verification, is_unchanged, verify
-from scanonce.models.encoder import ClipEncoder
-from scanonce.models.localiser import TrainedLocaliser
-from scanonce.storage.anchors import AnchorStore
-from scanonce.storage.catalog import SEARCHABLE, Catalog
+from scanonce.models.encoders.protocol import ClipEncoder
+from scanonce.models.soonet.trained import TrainedLocaliser
+from scanonce.storage.catalog.catalog import SEARCHABLE, Catalog
 from scanonce.storage.errors import IndexDirectoryError, ScanonceError
-from scanonce.storage.features import FeatureStore
-from scanonce.storage.layout import IndexLayout, Manifest, read_manifest
+from scanonce.storage.layout import IndexLayout
+from scanonce.storage.manifest import Manifest, read_manifest
 from scanonce.storage.settings import StorageSettings
+from scanonce.storage.stores.anchors import AnchorStore
+from scanonce.storage.stores.features import FeatureStore
 from scanonce.storage.writer import clear_leavings, writing
 
 BY_DECODING: frozenset[Kind] = frozenset(

@@ -5,6 +5,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from scanonce.media import limits
+
 
 class IndexerSettings(BaseModel):
     """The ``[indexer]`` section of config.toml."""
@@ -80,12 +82,12 @@ class IndexerSettings(BaseModel):
         description="seconds without a new frame after which a file is given up, and its decoder replaced",
     )
     decode_memory_mb: int = Field(
-        default=4096,
+        default=limits.MEMORY_MB,
         ge=256,
         description="memory one decoding process may take for a file; one that asks for more fails",
     )
     decode_cpu_seconds: int = Field(
-        default=21_600,
+        default=limits.CPU_SECONDS,
         ge=1,
         description="processor seconds one file may take; one that takes more fails",
     )
@@ -95,7 +97,7 @@ class IndexerSettings(BaseModel):
         description="runs that try a file whose decoder crashed, hung or ran out of its limits, until it changes",
     )
     longest_video_hours: float = Field(
-        default=48.0,
+        default=limits.LONGEST_HOURS,
         gt=0,
         le=240,
         description="hours of a video that are indexed; the rest of a longer one is left out, and that is told",

@@ -19,15 +19,18 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from scanonce.models.clip4clip import open_pooling
-from scanonce.storage.anchors import AnchorStore
-from scanonce.storage.catalog import Catalog
+from scanonce.models.clip4clip.pooling import open_pooling
+from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
-from scanonce.storage.features import FeatureStore
-from scanonce.storage.generations import Generation, newest_generation, newest_number, publish
-from scanonce.storage.layout import IndexLayout, Manifest, read_manifest, sync_directory
+from scanonce.storage.files import sync_directory
+from scanonce.storage.layout import IndexLayout
+from scanonce.storage.manifest import Manifest, read_manifest
 from scanonce.storage.records import Video
 from scanonce.storage.settings import StorageSettings
+from scanonce.storage.stores.anchors import AnchorStore
+from scanonce.storage.stores.features import FeatureStore
+from scanonce.storage.vectors.generation import Generation, newest_generation, newest_number
+from scanonce.storage.vectors.publish import publish
 
 _ROUNDING = 1e-3  # two neighbours in float16 below 1 lie half of that apart
 
@@ -103,7 +106,8 @@ def rows_of(generation: Generation) -> dict[int, Callable[[], NDArray[np.float16
 
 
 def bring_all_up_to_date(layout: IndexLayout, settings: StorageSettings) -> None:
-    """Adds to all indexes the videos they lack, as after `storage.backup` has copied a library that was being indexed.
+    """Adds to all indexes the videos they lack, as after `storage.backup.backup` has copied a library that was being
+    indexed.
 
     Args:
         layout: an index nobody else writes.

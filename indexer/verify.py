@@ -20,17 +20,18 @@ import numpy as np
 
 from scanonce.indexer.library import fast_hash, full_hash
 from scanonce.indexer.vectors import Vectors, library_vectors, rows_of
-from scanonce.models.anchors import AnchorGrid
-from scanonce.models.localiser import TrainedLocaliser
-from scanonce.storage.anchors import AnchorStore
-from scanonce.storage.catalog import SEARCHABLE, Catalog
-from scanonce.storage.entries import Content, FileRecord
+from scanonce.models.soonet.grid import AnchorGrid
+from scanonce.models.soonet.trained import TrainedLocaliser
+from scanonce.storage.catalog.catalog import SEARCHABLE, Catalog
+from scanonce.storage.catalog.entries import Content, FileRecord
 from scanonce.storage.errors import IndexDirectoryError, LocaliserError, ManifestMismatch
-from scanonce.storage.features import FeatureStore
-from scanonce.storage.generations import Generation, newest_generation, newest_number
-from scanonce.storage.layout import IndexLayout, Manifest, read_manifest
+from scanonce.storage.layout import IndexLayout
+from scanonce.storage.manifest import Manifest, read_manifest
 from scanonce.storage.records import Video
-from scanonce.storage.thumbnails import ThumbnailStore
+from scanonce.storage.stores.anchors import AnchorStore
+from scanonce.storage.stores.features import FeatureStore
+from scanonce.storage.stores.thumbnails import ThumbnailStore
+from scanonce.storage.vectors.generation import Generation, newest_generation, newest_number
 from scanonce.storage.writer import content_stores, owner
 
 Kind = Literal[

@@ -19,34 +19,32 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from scanonce.models.clip4clip import open_pooling, unit
-from scanonce.models.encoder import ClipEncoder, TextFeatures, load_encoder
-from scanonce.models.localiser import TrainedLocaliser, load_localiser
+from scanonce.models.clip4clip.pooling import open_pooling
+from scanonce.models.encoders.load import load_encoder
+from scanonce.models.encoders.protocol import ClipEncoder, TextFeatures
 from scanonce.models.settings import ModelSettings
+from scanonce.models.soonet.trained import TrainedLocaliser, load_localiser
+from scanonce.models.vectors import unit
 from scanonce.search.filters import FilterMasks, Within
 from scanonce.search.frame_level import draw_means
-from scanonce.search.localise import (
-    Candidate,
-    Curve,
-    FixedClips,
-    Localiser,
-    Query,
-    StoredVideo,
-    TrainingFree,
-)
+from scanonce.search.localise import Candidate, Curve, FixedClips, Localiser, Query, StoredVideo
 from scanonce.search.rank import BACKGROUND_SENTENCES, background_level, margins
 from scanonce.search.rerank import Scoring, num_located, open_scoring, rerank
 from scanonce.search.retrieve import neighbourhoods
 from scanonce.search.settings import SearchSettings
 from scanonce.search.soonet import SoonetLocaliser
-from scanonce.storage.anchors import AnchorArrays, AnchorStore
-from scanonce.storage.catalog import Catalog
-from scanonce.storage.entries import ChangeMark, VideoChanges
+from scanonce.search.training_free import TrainingFree
+from scanonce.storage.catalog.catalog import Catalog
+from scanonce.storage.catalog.entries import ChangeMark, VideoChanges
 from scanonce.storage.errors import ConfigError, IndexDirectoryError, ManifestMismatch, QueryError
-from scanonce.storage.features import FeatureStore, FrameFeatures
-from scanonce.storage.generations import LibraryIndex, newest_number, open_library
-from scanonce.storage.layout import IndexLayout, check_encoder, read_manifest
+from scanonce.storage.layout import IndexLayout
+from scanonce.storage.manifest import check_encoder, read_manifest
 from scanonce.storage.records import ORDINAL_BITS, Moment, Span, Video, split_clip_id
+from scanonce.storage.stores.anchors import AnchorArrays, AnchorStore
+from scanonce.storage.stores.features import FeatureStore, FrameFeatures
+from scanonce.storage.vectors.generation import newest_number
+from scanonce.storage.vectors.library import LibraryIndex
+from scanonce.storage.vectors.publish import open_library
 
 _CLIPS_PER_MOMENT = 5
 

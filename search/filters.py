@@ -4,7 +4,7 @@
     engine.search("a red car", within=only)
 
 A mask goes into the search itself, where it decides what is looked at: few passing clips are all scored, more of them
-take more probes (`storage.vectors`). Filtering what an unfiltered search had found would lose the answer.
+take more probes (`storage.vectors.flat`). Filtering what an unfiltered search had found would lose the answer.
 """
 
 from collections.abc import Collection
@@ -17,11 +17,11 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from scanonce.storage.catalog import Catalog, HalfOpen
+from scanonce.storage.catalog.catalog import Catalog, HalfOpen
+from scanonce.storage.catalog.labels import folded, normal_label
 from scanonce.storage.errors import QueryError
-from scanonce.storage.labels import folded, normal_label
-from scanonce.storage.library import LibraryIndex
-from scanonce.storage.vectors import Mask
+from scanonce.storage.vectors.library import LibraryIndex
+from scanonce.storage.vectors.rows import Mask
 
 MOST_TERMS = 100
 """Folders of a filter, and labels: each is a term of the catalogue's query, which takes some hundreds."""
@@ -45,7 +45,7 @@ class Filter:
     folders: tuple[Path, ...] = ()
     """Absolute. A file of the video lies at or below one of them; anywhere where there is none."""
     labels: frozenset[str] = frozenset()
-    """It carries all of these. Upper and lower case are the same; see `storage.labels`."""
+    """It carries all of these. Upper and lower case are the same; see `storage.catalog.labels`."""
     without_labels: frozenset[str] = frozenset()
     """It carries none of these."""
     recorded_after: date | None = None

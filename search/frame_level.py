@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from scanonce.models.clip4clip import mean_pool
+from scanonce.models.vectors import mean_pool
 from scanonce.storage.clips import ClipGrid
 from scanonce.storage.errors import IndexDirectoryError
-from scanonce.storage.features import FeatureStore
 from scanonce.storage.records import Video
+from scanonce.storage.stores.features import FeatureStore
 
 _VIDEOS, _CLIPS_EACH = 256, 4
 

@@ -4,9 +4,9 @@
     proposals = localiser.locate(query, candidates, top=num_located(10))
     proposals = rerank(proposals, videos, query.features, scoring, top=10)
 
-CLIP4Clip's tight head (`models.heads.TightHead`) has no vector of a clip to be looked up, its score needs a pass for
-each pair of sentence and clip. So the library and the localiser find moments by the mean of their frames, and only the
-best of those are scored: four times as many as are shown, `MOST_SCORED` at most, all in one pass.
+CLIP4Clip's tight head (`models.clip4clip.heads.TightHead`) has no vector of a clip to be looked up, its score needs a
+pass for each pair of sentence and clip. So the library and the localiser find moments by the mean of their frames, and
+only the best of those are scored: four times as many as are shown, `MOST_SCORED` at most, all in one pass.
 
 Its scores decide the order and nothing else. They are no cosines, and those behind the ones scored have none; so every
 place keeps the score that the localiser gave it: the best score goes to the moment that is first now. Scores fall from
@@ -22,7 +22,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from scanonce.models.clip4clip import span_rows
+from scanonce.models.vectors import span_rows
 from scanonce.search.localise import Proposal, StoredVideo
 
 _SCORED_PER_MOMENT = 4
@@ -54,7 +54,7 @@ def open_scoring(folder: Path, digest: str) -> Scoring:
         folder: where the index keeps it.
         digest: of its files, as in the manifest.
     """
-    from scanonce.models.heads import HeadScoring  # torch: slow to import
+    from scanonce.models.clip4clip.apply import HeadScoring
 
     return HeadScoring(folder, digest)
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from scanonce.models.clip4clip import pool_spans, unit
-from scanonce.models.encoder import TextFeatures
-from scanonce.models.localiser import TrainedLocaliser
-from scanonce.models.soonet_query import Chosen, refine, score_anchors, second_stage, sigmoid
+from scanonce.models.encoders.protocol import TextFeatures
+from scanonce.models.soonet.query import Chosen, refine, score_anchors, second_stage, sigmoid
+from scanonce.models.soonet.trained import TrainedLocaliser
+from scanonce.models.vectors import pool_spans, unit
 from scanonce.search.curve import (
     Stretch,
     change_points,
@@ -25,9 +25,9 @@ from scanonce.search.curve import (
 )
 from scanonce.search.localise import Candidate, Curve, Proposal, Query, StoredVideo, best_apart
 from scanonce.search.retrieve import merge
-from scanonce.storage.anchors import AnchorArrays
-from scanonce.storage.features import FrameFeatures
 from scanonce.storage.records import Span
+from scanonce.storage.stores.anchors import AnchorArrays
+from scanonce.storage.stores.features import FrameFeatures
 
 _SPARE = 2.0
 """Anchors that get boundaries, for each moment shown, where their frames may still change the order."""
@@ -51,7 +51,7 @@ class _Anchors:
     spans: NDArray[np.float64]
     """``[num_anchors, 2]`` seconds in its video."""
     scores: NDArray[np.float32]
-    """``s1 + s2`` (`models.soonet_query`)."""
+    """``s1 + s2`` (`models.soonet.query`)."""
 
     def __getitem__(self, chosen: NDArray[np.int64]) -> "_Anchors":
         return _Anchors(
@@ -285,6 +285,6 @@ class _Frames:
         self.pts_seconds = np.concatenate([piece.pts_seconds for piece in self.pieces])
 
     def read(self, first: int, last: int) -> NDArray[np.float16]:
-        """A `models.soonet_query.FrameReader`."""
+        """A `models.soonet.query.FrameReader`."""
         rows = self._grid.frame_rows(self.pts_seconds, self._duration, first, last)
         return self.features[rows]

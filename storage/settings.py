@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from scanonce.storage.codes import Kind
-from scanonce.storage.gpu import GpuUse
+from scanonce.storage.vectors.codes import Kind
+from scanonce.storage.vectors.gpu import GpuUse
 
 
 class StorageSettings(BaseModel):

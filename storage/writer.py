@@ -26,14 +26,15 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from scanonce.storage.anchors import AnchorStore
-from scanonce.storage.catalog import Catalog
-from scanonce.storage.content_files import ContentFiles
+from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import IndexDirectoryError
-from scanonce.storage.features import FeatureStore
-from scanonce.storage.layout import IndexLayout, make_folder, remove_superseded, write_whole
+from scanonce.storage.files import make_folder, write_whole
+from scanonce.storage.layout import IndexLayout, remove_superseded
 from scanonce.storage.records import Video
-from scanonce.storage.thumbnails import ThumbnailStore
+from scanonce.storage.stores.anchors import AnchorStore
+from scanonce.storage.stores.content_files import ContentFiles
+from scanonce.storage.stores.features import FeatureStore
+from scanonce.storage.stores.thumbnails import ThumbnailStore
 
 _LOCK, _OWNER = "writer.lock", "writer.json"
 _PATIENCE_SECONDS = 1.0  # a look at the lock by `owner` holds it for a moment

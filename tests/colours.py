@@ -8,8 +8,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from scanonce.models.encoder import TextFeatures
-from scanonce.models.preprocess import Preprocessing
+from scanonce.models.encoders.preprocess import Preprocessing
+from scanonce.models.encoders.protocol import TextFeatures
 
 COLOURS = {
     "red": (220, 30, 30),

@@ -57,25 +57,26 @@ from sqlalchemy.engine.default import DefaultDialect
 
 import scanonce.indexer.pipeline
 import scanonce.search.engine
-import scanonce.storage.catalog
-import scanonce.ui.indexing
+import scanonce.storage.catalog.catalog
+import scanonce.ui.commands.index
 from scanonce.indexer.library import fast_hash
 from scanonce.indexer.pipeline import IndexReport, Progress, index_library
 from scanonce.indexer.settings import IndexerSettings
-from scanonce.indexer.workers import Event, Finished, Frames, NewThumbnails, Opened
-from scanonce.models.encoder import ClipEncoder, TextFeatures
-from scanonce.models.localiser import TrainedLocaliser
-from scanonce.models.preprocess import Preprocessing
+from scanonce.media.answers import Event, Finished, Frames, NewThumbnails, Opened
+from scanonce.models.encoders.preprocess import Preprocessing
+from scanonce.models.encoders.protocol import ClipEncoder, TextFeatures
+from scanonce.models.soonet.trained import TrainedLocaliser
 from scanonce.search.engine import SearchEngine
 from scanonce.search.settings import SearchSettings
-from scanonce.storage.anchors import AnchorStore
-from scanonce.storage.catalog import BUSY_TIMEOUT_SECONDS, Catalog
+from scanonce.storage.catalog.catalog import BUSY_TIMEOUT_SECONDS, Catalog
 from scanonce.storage.errors import IndexDirectoryError
-from scanonce.storage.features import FeatureStore
-from scanonce.storage.layout import IndexLayout, read_manifest
+from scanonce.storage.layout import IndexLayout
+from scanonce.storage.manifest import read_manifest
 from scanonce.storage.records import VideoInfo
 from scanonce.storage.settings import StorageSettings
-from scanonce.storage.thumbnails import Thumbnails, ThumbnailStore
+from scanonce.storage.stores.anchors import AnchorStore
+from scanonce.storage.stores.features import FeatureStore
+from scanonce.storage.stores.thumbnails import Thumbnails, ThumbnailStore
 
 Report = Callable[..., None]
 
@@ -307,7 +308,9 @@ def forget(case: Case, path: Path) -> None:
     with Catalog.open(IndexLayout.of(case.index).catalog) as catalog:
         known = catalog.files_under(path)
     if known:
-        scanonce.ui.indexing.run_forget(path, case.index, STORAGE, Console(file=io.StringIO()))
+        scanonce.ui.commands.index.run_forget(
+            path, case.index, STORAGE, Console(file=io.StringIO())
+        )
 
 
 def _ids(case: Case, numbers: Sequence[int]) -> list[int]:
@@ -778,7 +781,7 @@ def write(
         shutil.rmtree(folder.folder, ignore_errors=True)
         shutil.copytree(start, folder.folder)
     folder.index.parent.mkdir(parents=True, exist_ok=True)
-    scanonce.storage.catalog.BUSY_TIMEOUT_SECONDS = patience
+    scanonce.storage.catalog.catalog.BUSY_TIMEOUT_SECONDS = patience
     faults = Faults(folder, **fault)
     with faults.installed():
         ended = _told(lambda: run_story(folder, report, first=first, last=last))
@@ -908,7 +911,7 @@ def write_at_another_time(report: Report, *, case: str) -> None:
     real = time.time
     jumps = iter(range(0, 1 << 30, 3600))
     time.time = lambda: real() - next(jumps)
-    scanonce.storage.catalog._now = lambda: datetime.fromtimestamp(time.time(), UTC)
+    scanonce.storage.catalog.catalog._now = lambda: datetime.fromtimestamp(time.time(), UTC)
     report("ended", _told(lambda: run_story(folder, report)))
 
 
@@ -1222,7 +1225,7 @@ def main(module_name: str, *lanes: str) -> None:
     _put(scanonce.indexer.pipeline._Run, "decoders", lambda self: GeneratedDecoders())
     _put(scanonce.indexer.pipeline, "_TELL_SECONDS", 0.0)  # every video is reported
     _put(scanonce.search.engine, "load_localiser", lambda *_, **__: LOCALISER)
-    _put(scanonce.ui.indexing, "load_localiser", lambda *_, **__: LOCALISER)
+    _put(scanonce.ui.commands.index, "load_localiser", lambda *_, **__: LOCALISER)
     module = importlib.import_module(module_name)
     with tempfile.TemporaryDirectory() as folder:
         case = Case(Path(folder))

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scanonce.storage.records import clip_id
-from scanonce.storage.vectors import ClipRows, Ids, Scores, VectorIndex
+from scanonce.storage.vectors.flat import VectorIndex
+from scanonce.storage.vectors.rows import ClipRows, Ids, Scores
 
 DIM = 16
 Clips = dict[int, NDArray[np.float32]]

@@ -15,10 +15,11 @@ import pytest
 
 from scanonce.indexer.pipeline import IndexReport, index_library
 from scanonce.indexer.settings import IndexerSettings
-from scanonce.indexer.workers import DecodePool, Failed
+from scanonce.media.answers import Failed
+from scanonce.media.workers import DecodePool
 from scanonce.search.engine import SearchEngine
 from scanonce.search.settings import SearchSettings
-from scanonce.storage.catalog import Catalog
+from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import ConfigError
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.settings import StorageSettings

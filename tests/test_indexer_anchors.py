@@ -9,16 +9,17 @@ import torch
 from scanonce.indexer.anchors import derive_anchors
 from scanonce.indexer.pipeline import IndexReport, index_library
 from scanonce.indexer.settings import IndexerSettings
-from scanonce.models.localiser import TrainedLocaliser, load_localiser
-from scanonce.models.soonet import Soonet, SoonetConfig, write_soonet
+from scanonce.models.soonet.network import Soonet, SoonetConfig, write_soonet
+from scanonce.models.soonet.trained import TrainedLocaliser, load_localiser
 from scanonce.search.engine import SearchEngine
 from scanonce.search.settings import SearchSettings
-from scanonce.storage.anchors import AnchorStore
-from scanonce.storage.catalog import Catalog
+from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import ConfigError, IndexDirectoryError, ManifestMismatch
-from scanonce.storage.features import FeatureStore
-from scanonce.storage.layout import IndexLayout, read_manifest
+from scanonce.storage.layout import IndexLayout
+from scanonce.storage.manifest import read_manifest
 from scanonce.storage.settings import StorageSettings
+from scanonce.storage.stores.anchors import AnchorStore
+from scanonce.storage.stores.features import FeatureStore
 from tests.colours import ColourEncoder, write_film
 
 STORAGE = StorageSettings(anchor_index=True)
@@ -127,7 +128,7 @@ def test_deriving_decodes_nothing_and_does_nothing_twice(
     films: Path, layout: IndexLayout, first: TrainedLocaliser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build(films, layout, None)
-    monkeypatch.setattr("scanonce.indexer.decode.open_video", None)
+    monkeypatch.setattr("scanonce.media.open.open_video", None)
     for film in films.iterdir():
         film.unlink()
     assert derive_anchors(layout, first, storage=STORAGE).derived == 3

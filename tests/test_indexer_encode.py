@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from scanonce.indexer.encode import EncodedVideo, encode_videos
-from scanonce.indexer.workers import Event, Failed, Finished, Frames, NewThumbnails, Opened
-from scanonce.models.encoder import TextFeatures
-from scanonce.models.preprocess import Preprocessing
+from scanonce.media.answers import Event, Failed, Finished, Frames, NewThumbnails, Opened
+from scanonce.models.encoders.preprocess import Preprocessing
+from scanonce.models.encoders.protocol import TextFeatures
 from scanonce.storage.records import VideoInfo
-from scanonce.storage.thumbnails import Thumbnails
+from scanonce.storage.stores.thumbnails import Thumbnails
 
 INFO = VideoInfo(10.0, 8, 8, 25.0, "h264")
 

@@ -23,8 +23,8 @@ from scanonce.indexer.library import (
     plan,
     scan,
 )
-from scanonce.storage.catalog import Catalog
-from scanonce.storage.entries import FileStamp
+from scanonce.storage.catalog.catalog import Catalog
+from scanonce.storage.catalog.entries import FileStamp
 from scanonce.storage.errors import ConfigError
 from scanonce.storage.records import Video, VideoInfo
 

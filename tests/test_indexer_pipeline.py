@@ -12,18 +12,18 @@ from PIL import Image
 
 from scanonce.indexer.pipeline import IndexReport, Progress, index_library
 from scanonce.indexer.settings import IndexerSettings
-from scanonce.indexer.workers import Event, Failed
+from scanonce.media.answers import Event, Failed
 from scanonce.search.engine import SearchEngine
 from scanonce.search.settings import SearchSettings
-from scanonce.storage.catalog import Catalog
+from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.clips import ClipGrid
 from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
-from scanonce.storage.features import FeatureStore
-from scanonce.storage.generations import newest_generation
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import Span
 from scanonce.storage.settings import StorageSettings
-from scanonce.storage.thumbnails import ThumbnailStore
+from scanonce.storage.stores.features import FeatureStore
+from scanonce.storage.stores.thumbnails import ThumbnailStore
+from scanonce.storage.vectors.generation import newest_generation
 from tests.colours import ColourEncoder, write_film
 from tests.videos import cut, write_sound, write_video
 
@@ -316,7 +316,7 @@ def test_a_disk_that_is_full_stops_the_run_and_loses_nothing(
         raise IndexDirectoryError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("scanonce.storage.features.FeatureStore.write", full)
+        patch.setattr("scanonce.storage.stores.features.FeatureStore.write", full)
         with pytest.raises(IndexDirectoryError, match="disk full"):
             index()
     assert set(searchable(layout)) == {"a.mp4", "b.mkv"}

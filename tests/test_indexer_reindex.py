@@ -16,9 +16,10 @@ from scanonce.indexer.reindex import ReindexReport, reindex
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.search.engine import SearchEngine
 from scanonce.search.settings import SearchSettings
-from scanonce.storage.catalog import Catalog
+from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
-from scanonce.storage.layout import IndexLayout, read_manifest
+from scanonce.storage.layout import IndexLayout
+from scanonce.storage.manifest import read_manifest
 from scanonce.storage.settings import StorageSettings
 from scanonce.storage.writer import writing
 from tests.colours import ColourEncoder, write_film

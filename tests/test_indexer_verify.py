@@ -20,21 +20,23 @@ from scanonce.indexer.repair import RepairReport, repair
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.indexer.vectors import bring_all_up_to_date
 from scanonce.indexer.verify import Verification, verify
-from scanonce.models.encoder import ClipEncoder
-from scanonce.models.localiser import TrainedLocaliser, load_localiser
-from scanonce.models.soonet import Soonet, SoonetConfig, write_soonet
+from scanonce.models.encoders.protocol import ClipEncoder
+from scanonce.models.soonet.network import Soonet, SoonetConfig, write_soonet
+from scanonce.models.soonet.trained import TrainedLocaliser, load_localiser
 from scanonce.search.engine import SearchEngine
 from scanonce.search.settings import SearchSettings
-from scanonce.storage.anchors import AnchorStore
-from scanonce.storage.catalog import SEARCHABLE, Catalog
-from scanonce.storage.content_files import ContentFiles
+from scanonce.storage.catalog.catalog import SEARCHABLE, Catalog
 from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
-from scanonce.storage.features import FeatureStore
-from scanonce.storage.generations import newest_generation, publish
-from scanonce.storage.layout import IndexLayout, read_manifest, switch
+from scanonce.storage.layout import IndexLayout, switch
+from scanonce.storage.manifest import read_manifest
 from scanonce.storage.records import Video
 from scanonce.storage.settings import StorageSettings
-from scanonce.storage.thumbnails import ThumbnailStore
+from scanonce.storage.stores.anchors import AnchorStore
+from scanonce.storage.stores.content_files import ContentFiles
+from scanonce.storage.stores.features import FeatureStore
+from scanonce.storage.stores.thumbnails import ThumbnailStore
+from scanonce.storage.vectors.generation import newest_generation
+from scanonce.storage.vectors.publish import publish
 from scanonce.storage.writer import writing
 from tests.colours import ColourEncoder, write_film
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scanonce.models.anchors import AnchorGrid
+from scanonce.models.soonet.grid import AnchorGrid
 from scanonce.storage.records import Span
 
 PUBLISHED = AnchorGrid(fps=5.0, snippet_length=10, num_scales=4)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from scanonce.models.clip4clip import mean_pool, pool_spans, unit
+from scanonce.models.vectors import mean_pool, pool_spans, unit
 
 
 def test_every_frame_counts_alike_whatever_its_norm() -> None:

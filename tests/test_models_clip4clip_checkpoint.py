@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
 
-from scanonce.models.clip4clip_checkpoint import (
+from scanonce.models.clip4clip.convert import (
     convert_to_folder,
     convert_to_published,
     from_published,
     to_published,
 )
-from scanonce.models.encoder import load_encoder
-from scanonce.models.heads import build_head, read_head, write_head
+from scanonce.models.clip4clip.heads import build_head, read_head, write_head
+from scanonce.models.encoders.load import load_encoder
 from scanonce.models.settings import ModelSettings
 from scanonce.storage.errors import EncoderError, EncoderUnavailable
 from tests.checkpoints import make_siglip

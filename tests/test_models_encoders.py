@@ -17,10 +17,12 @@ from PIL import Image
 from pydantic import ValidationError
 from transformers import AutoModel, CLIPImageProcessorPil, CLIPModel, SiglipImageProcessorPil
 
-from scanonce.models.clip4clip import unit
-from scanonce.models.encoder import BUNDLED_FOLDER, ClipEncoder, find_folder, load_encoder
-from scanonce.models.preprocess import Preprocessing, read_preprocessing
+from scanonce.models.encoders.hub import BUNDLED_FOLDER, find_folder
+from scanonce.models.encoders.load import load_encoder
+from scanonce.models.encoders.preprocess import Preprocessing, read_preprocessing
+from scanonce.models.encoders.protocol import ClipEncoder
 from scanonce.models.settings import ModelSettings
+from scanonce.models.vectors import unit
 from scanonce.storage.errors import EncoderError, EncoderUnavailable
 from tests.checkpoints import make_clip, make_siglip
 
@@ -320,7 +322,7 @@ def test_a_folder_that_does_not_exist_is_not_taken_for_a_hub_id(name: str) -> No
 
 
 def test_an_unreachable_hub_is_told_within_seconds_with_both_ways_out(tmp_path: Path) -> None:
-    code = "from scanonce.models.encoder import find_folder; find_folder('openai/clip-vit-base-patch32')"
+    code = "from scanonce.models.encoders.load import find_folder; find_folder('openai/clip-vit-base-patch32')"
     started = time.monotonic()
     run = subprocess.run(
         [sys.executable, "-c", code],

@@ -17,36 +17,36 @@ from scanonce.indexer.reindex import reindex
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.indexer.vectors import bring_all_up_to_date, library_vectors, rebuild, rows_of
 from scanonce.indexer.verify import Verification, verify
-from scanonce.models import clip4clip
-from scanonce.models.clip import TransformersEncoder
-from scanonce.models.clip4clip import MeanPooling, open_pooling
-from scanonce.models.encoder import HEAD_FILES, fingerprint_folder, head_digest, weight_files
-from scanonce.models.heads import (
+from scanonce.models import vectors as arithmetic
+from scanonce.models.clip4clip.apply import spread
+from scanonce.models.clip4clip.head_files import HeadConfig, HeadKind, only_reranks
+from scanonce.models.clip4clip.heads import (
     Head,
-    HeadConfig,
-    HeadKind,
     SequentialHead,
     build_head,
     embed_frames,
     head_of,
     mean_pool,
-    only_reranks,
     read_head,
-    spread,
     write_head,
 )
+from scanonce.models.clip4clip.pooling import MeanPooling, open_pooling
+from scanonce.models.encoders.clip import TransformersEncoder
+from scanonce.models.encoders.hub import HEAD_FILES, fingerprint_folder, head_digest, weight_files
 from scanonce.models.settings import ModelSettings
 from scanonce.search.engine import SearchEngine
-from scanonce.search.localise import Proposal, Query, TrainingFree
+from scanonce.search.localise import Proposal, Query
 from scanonce.search.settings import SearchSettings
-from scanonce.storage.backup import backup, restore
-from scanonce.storage.catalog import SEARCHABLE, Catalog
+from scanonce.search.training_free import TrainingFree
+from scanonce.storage.backup.backup import backup, restore
+from scanonce.storage.catalog.catalog import SEARCHABLE, Catalog
 from scanonce.storage.errors import EncoderError, ManifestMismatch
-from scanonce.storage.features import FeatureStore
-from scanonce.storage.generations import newest_generation
-from scanonce.storage.layout import IndexLayout, read_manifest
+from scanonce.storage.layout import IndexLayout
+from scanonce.storage.manifest import read_manifest
 from scanonce.storage.records import Moment, Span
 from scanonce.storage.settings import StorageSettings
+from scanonce.storage.stores.features import FeatureStore
+from scanonce.storage.vectors.generation import newest_generation
 from tests.checkpoints import make_clip
 from tests.colours import ColourEncoder, write_film
 
@@ -183,7 +183,7 @@ def test_a_head_is_what_one_frame_after_another_gives(kind: HeadKind) -> None:
     for row, length in enumerate(lengths):
         expected = slow_head(head, list(frames[row, :length].double().numpy()))
         np.testing.assert_allclose(embeddings[row], expected, atol=2e-6)
-        without = clip4clip.mean_pool(frames[row, :length].numpy())
+        without = arithmetic.mean_pool(frames[row, :length].numpy())
         assert embeddings[row].numpy() @ without < 0.99, "it does something"
 
 
@@ -238,7 +238,7 @@ def test_a_clip_without_frames_is_zero_and_has_no_gradient(kind: HeadKind) -> No
 
 def test_mean_pooling_of_tensors_is_that_of_the_index() -> None:
     frames, mask = clips([7, 2, 0])
-    expected = clip4clip.mean_pool(frames.numpy(), mask.numpy())
+    expected = arithmetic.mean_pool(frames.numpy(), mask.numpy())
     np.testing.assert_allclose(mean_pool(frames, mask), expected, atol=1e-6)
 
 
@@ -468,7 +468,7 @@ def test_clips_of_an_index_are_pooled_by_its_own_head(place: Place) -> None:
         with torch.no_grad():
             expected = encoder.head(torch.from_numpy(frames)[None], torch.ones(1, len(frames)) > 0)
         np.testing.assert_allclose(vector, expected[0], atol=1e-5)
-        assert vector @ clip4clip.mean_pool(frames) < 0.98
+        assert vector @ arithmetic.mean_pool(frames) < 0.98
     all_sound(place.layout)
 
 
@@ -483,7 +483,7 @@ def test_moments_are_cut_by_frames_and_scored_by_the_head(place: Place) -> None:
     bounds = np.array([(moment.span.start_seconds, moment.span.end_seconds)])
     pooling = open_pooling(layout.head, read_manifest(layout).head)
     (pooled,) = pooling.embed_spans(stored.frames, stored.pts_seconds, bounds)
-    assert moment.score == pytest.approx(float(pooled @ clip4clip.unit(GREEN)), abs=1e-5)
+    assert moment.score == pytest.approx(float(pooled @ arithmetic.unit(GREEN)), abs=1e-5)
 
 
 def test_frames_are_judged_by_the_level_of_frames(
@@ -507,8 +507,8 @@ def test_frames_are_judged_by_the_level_of_frames(
     generation = newest_generation(place.layout.vectors, dim=4)
     assert generation is not None
     rows = [read() for read in rows_of(generation).values()]
-    of_frames = float((np.concatenate(means) @ clip4clip.unit(GREEN)).mean())
-    of_clips = float((np.concatenate(rows) @ clip4clip.unit(GREEN)).mean())
+    of_frames = float((np.concatenate(means) @ arithmetic.unit(GREEN)).mean())
+    of_clips = float((np.concatenate(rows) @ arithmetic.unit(GREEN)).mean())
     assert asked[0].mean == pytest.approx(of_frames, abs=0.08)
     assert abs(of_frames - of_clips) > 0.15
 

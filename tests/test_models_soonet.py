@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from scanonce.models.soonet import (
+from scanonce.models.soonet.network import (
     PUBLISHED,
     Soonet,
     SoonetConfig,
@@ -24,8 +24,8 @@ from scanonce.models.soonet import (
     read_soonet,
     write_soonet,
 )
-from scanonce.models.soonet_parts import legacy_labels
-from scanonce.models.soonet_query import (
+from scanonce.models.soonet.parts import legacy_labels
+from scanonce.models.soonet.query import (
     Chosen,
     clamp_spans,
     gate,
@@ -253,7 +253,7 @@ def test_scanning_in_pieces_gives_the_whole(num_frames: int, legacy: bool, windo
 def test_too_short_an_overlap_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     model = soonet()
     frames = frames_of(1000)
-    monkeypatch.setattr("scanonce.models.soonet._OVERLAP_WINDOWS", 1)
+    monkeypatch.setattr("scanonce.models.soonet.network._OVERLAP_WINDOWS", 1)
     scanned = model.scan(frames, dtype=np.float32, chunk_windows=1)
     whole = np.concatenate(contexts_of(model, frames))
     contexts = scanned.vectors[:, :16] * scanned.norms[:, None]
@@ -277,7 +277,7 @@ def test_contents_do_not_depend_on_how_many_frames_are_projected_at_once(
 ) -> None:
     frames = frames_of(53)
     whole = soonet().scan(frames, dtype=np.float32)
-    monkeypatch.setattr("scanonce.models.soonet._PROJECTION_FRAMES", 8)
+    monkeypatch.setattr("scanonce.models.soonet.network._PROJECTION_FRAMES", 8)
     np.testing.assert_allclose(
         soonet().scan(frames, dtype=np.float32).vectors, whole.vectors, atol=1e-6
     )

@@ -12,18 +12,19 @@ from numpy.typing import NDArray
 
 from scanonce.indexer.pipeline import index_library, make_manifest, publish_clips
 from scanonce.indexer.settings import IndexerSettings
-from scanonce.models.encoder import TextFeatures
+from scanonce.models.encoders.protocol import TextFeatures
 from scanonce.search.engine import SearchEngine
 from scanonce.search.filters import Filter
 from scanonce.search.settings import SearchSettings
-from scanonce.storage.catalog import Catalog
-from scanonce.storage.entries import ChangeMark, Content, FileStamp, VideoChanges
+from scanonce.storage.catalog.catalog import Catalog
+from scanonce.storage.catalog.entries import ChangeMark, Content, FileStamp, VideoChanges
 from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch, QueryError
-from scanonce.storage.features import FeatureStore, FrameFeatures
-from scanonce.storage.generations import open_library
-from scanonce.storage.layout import IndexLayout, create_or_check, read_manifest
+from scanonce.storage.layout import IndexLayout
+from scanonce.storage.manifest import create_or_check, read_manifest
 from scanonce.storage.records import Span, VideoInfo
 from scanonce.storage.settings import StorageSettings
+from scanonce.storage.stores.features import FeatureStore, FrameFeatures
+from scanonce.storage.vectors.publish import open_library
 from tests.colours import ColourEncoder, write_film
 from tests.test_indexer_anchors import checkpoint
 
@@ -149,7 +150,7 @@ def test_nothing_is_decoded_and_only_the_text_tower_runs(
             TextOnly.calls += 1
             return super().encode_text_features(texts)
 
-    monkeypatch.setattr("scanonce.indexer.decode.open_video", None)
+    monkeypatch.setattr("scanonce.media.open.open_video", None)
     with open_engine(layout, TextOnly()) as engine:
         opened = TextOnly.calls
         engine.search_many(["red", "white"])

@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import scanonce.storage.catalog
-import scanonce.storage.vectors
+import scanonce.storage.catalog.catalog
+import scanonce.storage.vectors.ivfpq
 from scanonce.search.filters import Filter, FilterMasks, as_filter
-from scanonce.storage.catalog import Catalog
-from scanonce.storage.entries import Content, FileStamp
+from scanonce.storage.catalog.catalog import Catalog
+from scanonce.storage.catalog.entries import Content, FileStamp
 from scanonce.storage.errors import QueryError
-from scanonce.storage.generations import open_library, publish
-from scanonce.storage.library import LibraryIndex
 from scanonce.storage.records import VideoInfo, split_clip_id
 from scanonce.storage.settings import StorageSettings
+from scanonce.storage.vectors.library import LibraryIndex
+from scanonce.storage.vectors.publish import open_library, publish
 from tests.oracle import one_training_thread
 
 INFO = VideoInfo(duration_seconds=9.0, width=64, height=48, fps=25.0, codec="h264")
@@ -74,7 +74,7 @@ def add_video(catalog: Catalog, number: int, rng: np.random.Generator) -> Drawn:
     seconds = float(rng.choice(LENGTHS))
     content, indexed_at = Content(f"{number}", f"{number}", 1), near_midnights(rng)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scanonce.storage.catalog, "_now", lambda: indexed_at.astimezone(UTC))
+        patch.setattr(scanonce.storage.catalog.catalog, "_now", lambda: indexed_at.astimezone(UTC))
         if state == "failed":
             video_id = catalog.record_failed(stamps, "garbage", content=content)
         else:
@@ -343,7 +343,9 @@ def test_nor_where_few_clips_pass_for_its_size_only(
 
     Measured .95 to 1; with the usual probes .80 where a hundredth passes, .91 where a tenth does.
     """
-    monkeypatch.setattr(scanonce.storage.vectors, "EXACT_ROWS", NUM_VIDEOS * CLIPS_EACH // 100)
+    monkeypatch.setattr(
+        scanonce.storage.vectors.ivfpq, "EXACT_ROWS", NUM_VIDEOS * CLIPS_EACH // 100
+    )
     assert recall_at_10(library, name) >= 0.93
 
 

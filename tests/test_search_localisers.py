@@ -10,23 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from scanonce.models.clip4clip import pool_spans, unit
-from scanonce.models.encoder import TextFeatures
-from scanonce.models.localiser import TrainedLocaliser
-from scanonce.models.soonet import Soonet, SoonetConfig
-from scanonce.search.localise import (
-    Candidate,
-    FixedClips,
-    Localiser,
-    Query,
-    TrainingFree,
-    best_apart,
-)
+from scanonce.models.encoders.protocol import TextFeatures
+from scanonce.models.soonet.network import Soonet, SoonetConfig
+from scanonce.models.soonet.trained import TrainedLocaliser
+from scanonce.models.vectors import pool_spans, unit
+from scanonce.search.localise import Candidate, FixedClips, Localiser, Query, best_apart
 from scanonce.search.soonet import SoonetLocaliser
-from scanonce.storage.anchors import AnchorArrays
+from scanonce.search.training_free import TrainingFree
 from scanonce.storage.clips import ClipGrid
-from scanonce.storage.features import FrameFeatures
 from scanonce.storage.records import Span
+from scanonce.storage.stores.anchors import AnchorArrays
+from scanonce.storage.stores.features import FrameFeatures
 
 DIM, FPS = 8, 2.0
 OVERLAP = 0.3

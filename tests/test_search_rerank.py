@@ -13,20 +13,22 @@ from numpy.typing import NDArray
 from scanonce.indexer.pipeline import index_library
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.indexer.vectors import bring_all_up_to_date
-from scanonce.models.encoder import HEAD_FILES, head_digest
-from scanonce.models.heads import TightHead, build_head, spread, write_head
+from scanonce.models.clip4clip.apply import spread
+from scanonce.models.clip4clip.heads import TightHead, build_head, write_head
+from scanonce.models.encoders.hub import HEAD_FILES, head_digest
 from scanonce.search.engine import SearchEngine, SearchResult
 from scanonce.search.localise import Proposal, StoredVideo
 from scanonce.search.rerank import num_located, open_scoring, rerank
 from scanonce.search.settings import SearchSettings
-from scanonce.storage.anchors import AnchorArrays
-from scanonce.storage.backup import backup, restore
-from scanonce.storage.catalog import Catalog
+from scanonce.storage.backup.backup import backup, restore
+from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import EncoderError, ManifestMismatch
-from scanonce.storage.features import FeatureStore, FrameFeatures
-from scanonce.storage.layout import IndexLayout, create_or_check, read_manifest, write_manifest
+from scanonce.storage.layout import IndexLayout
+from scanonce.storage.manifest import create_or_check, read_manifest, write_manifest
 from scanonce.storage.records import Moment, Span
 from scanonce.storage.settings import StorageSettings
+from scanonce.storage.stores.anchors import AnchorArrays
+from scanonce.storage.stores.features import FeatureStore, FrameFeatures
 from tests.colours import ColourEncoder, write_film
 
 MAX_FRAMES = 5

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scanonce.storage.anchors import AnchorArrays, AnchorStore
 from scanonce.storage.errors import IndexDirectoryError
+from scanonce.storage.stores.anchors import AnchorArrays, AnchorStore
 
 UID = "cd" * 20
 

@@ -19,16 +19,17 @@ from scanonce.indexer.vectors import bring_all_up_to_date
 from scanonce.indexer.verify import verify
 from scanonce.search.engine import SearchEngine
 from scanonce.search.settings import SearchSettings
-from scanonce.storage.backup import backup, is_backup, restore
-from scanonce.storage.catalog import Catalog
+from scanonce.storage.backup.backup import backup, is_backup, restore
+from scanonce.storage.backup.index_copy import CopyProgress, CopyReport
+from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import IndexDirectoryError
-from scanonce.storage.features import FeatureStore
-from scanonce.storage.generations import newest_generation
-from scanonce.storage.index_copy import CopyProgress, CopyReport
-from scanonce.storage.layout import IndexLayout, read_manifest, switch
+from scanonce.storage.layout import IndexLayout, switch
+from scanonce.storage.manifest import read_manifest
 from scanonce.storage.records import Video
 from scanonce.storage.settings import StorageSettings
-from scanonce.storage.thumbnails import ThumbnailStore
+from scanonce.storage.stores.features import FeatureStore
+from scanonce.storage.stores.thumbnails import ThumbnailStore
+from scanonce.storage.vectors.generation import newest_generation
 from scanonce.storage.writer import owner, writing
 from tests.colours import ColourEncoder, write_film
 
@@ -603,7 +604,7 @@ def test_a_fault_before_the_switch_leaves_the_old_index(
     def fail(_: IndexLayout) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("scanonce.storage.backup.switch", fail)
+    monkeypatch.setattr("scanonce.storage.backup.backup.switch", fail)
     with pytest.raises(IndexDirectoryError, match="make room"):
         place.restore()
     assert answers(place.index_dir) == before

@@ -18,12 +18,12 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-import scanonce.storage.catalog
-from scanonce.storage.catalog import SCHEMA_REVISION, SEARCHABLE, Catalog
-from scanonce.storage.entries import ChangeMark, Content, FileStamp, RunCounts
+import scanonce.storage.catalog.catalog
+from scanonce.storage.catalog.catalog import SCHEMA_REVISION, SEARCHABLE, Catalog
+from scanonce.storage.catalog.entries import ChangeMark, Content, FileStamp, RunCounts
+from scanonce.storage.catalog.tables import Base
 from scanonce.storage.errors import IndexDirectoryError
 from scanonce.storage.records import Video, VideoInfo
-from scanonce.storage.tables import Base
 
 LIBRARY = Path("/films")
 INFO = VideoInfo(duration_seconds=9.0, width=64, height=48, fps=25.0, codec="h264")
@@ -103,7 +103,7 @@ def test_opening_an_up_to_date_catalogue_runs_no_migration(
 ) -> None:
     Catalog.open(place).close()
     monkeypatch.setattr(
-        scanonce.storage.catalog, "_migrate", lambda connection: pytest.fail("migrated")
+        scanonce.storage.catalog.catalog, "_migrate", lambda connection: pytest.fail("migrated")
     )
     Catalog.open(place).close()
 
@@ -111,13 +111,13 @@ def test_opening_an_up_to_date_catalogue_runs_no_migration(
 def test_a_failed_migration_leaves_nothing_and_the_next_open_starts_over(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    migrate = scanonce.storage.catalog._migrate
+    migrate = scanonce.storage.catalog.catalog._migrate
 
     def stumble(connection: sqlalchemy.Connection) -> None:
         migrate(connection)
         raise RuntimeError("power cut")
 
-    monkeypatch.setattr(scanonce.storage.catalog, "_migrate", stumble)
+    monkeypatch.setattr(scanonce.storage.catalog.catalog, "_migrate", stumble)
     with pytest.raises(RuntimeError, match="power cut"):
         Catalog.open(place)
     with closing(sqlite3.connect(place)) as connection:
@@ -128,7 +128,7 @@ def test_a_failed_migration_leaves_nothing_and_the_next_open_starts_over(
 
 def test_migrations_make_the_tables_the_code_describes(catalog: Catalog) -> None:
     config = Config()
-    config.set_main_option("script_location", str(scanonce.storage.catalog._MIGRATIONS))
+    config.set_main_option("script_location", str(scanonce.storage.catalog.catalog._MIGRATIONS))
     assert ScriptDirectory.from_config(config).get_heads() == [SCHEMA_REVISION]
     with catalog._engine.connect() as connection:
         context = MigrationContext.configure(connection)
@@ -222,7 +222,7 @@ def test_a_second_writer_waits_then_is_told_to(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Catalog.open(place).close()
-    monkeypatch.setattr(scanonce.storage.catalog, "BUSY_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(scanonce.storage.catalog.catalog, "BUSY_TIMEOUT_SECONDS", 0.05)
     with closing(sqlite3.connect(place, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with (
@@ -302,7 +302,7 @@ def test_recording_is_all_or_nothing(catalog: Catalog, monkeypatch: pytest.Monke
     def stumble(*_: object) -> None:
         raise RuntimeError("power cut")
 
-    monkeypatch.setattr(scanonce.storage.catalog, "_put_files", stumble)
+    monkeypatch.setattr(scanonce.storage.catalog.catalog, "_put_files", stumble)
     with pytest.raises(RuntimeError, match="power cut"):
         record(catalog, "a", "a.mp4")
     assert catalog.videos_by_fast_hash("a") == []
@@ -444,7 +444,7 @@ def test_an_unreadable_file_does_not_keep_orphans_alive(catalog: Catalog) -> Non
 def test_videos_are_chosen_by_id_and_state(
     catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scanonce.storage.catalog, "_CHUNK", 2)
+    monkeypatch.setattr(scanonce.storage.catalog.catalog, "_CHUNK", 2)
     ids = [record(catalog, name, f"{name}.mp4") for name in "abcde"]
     failed = catalog.record_failed([stamp("f.mp4")], "bad", content=content("f"))
     wanted = np.array([ids[4], ids[0], ids[2], 999, ids[0]])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scanonce.storage.errors import IndexDirectoryError
-from scanonce.storage.features import FeatureStore, FrameFeatures
+from scanonce.storage.stores.features import FeatureStore, FrameFeatures
 
 UID = "ab" * 20
 

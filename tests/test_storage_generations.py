@@ -12,19 +12,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from scanonce.storage import generations, segments
 from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
-from scanonce.storage.generations import (
-    Generation,
-    LibraryIndex,
-    newest_generation,
-    newest_number,
-    open_library,
-    publish,
-)
 from scanonce.storage.records import clip_id
 from scanonce.storage.settings import StorageSettings
-from scanonce.storage.vectors import IvfPqIndex, write_codes
+from scanonce.storage.vectors import publish as generations
+from scanonce.storage.vectors import segments
+from scanonce.storage.vectors.codes import write_codes
+from scanonce.storage.vectors.generation import Generation, newest_generation, newest_number
+from scanonce.storage.vectors.ivfpq import IvfPqIndex
+from scanonce.storage.vectors.library import LibraryIndex
+from scanonce.storage.vectors.publish import open_library, publish
 from tests.oracle import (
     DIM,
     Clips,

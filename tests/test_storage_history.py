@@ -14,14 +14,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from scanonce.storage import generations, vectors
-from scanonce.storage.codes import form_of, train_codes
-from scanonce.storage.generations import newest_generation, open_library, publish
-from scanonce.storage.library import LibraryIndex
-from scanonce.storage.recall import recall
 from scanonce.storage.settings import StorageSettings
-from scanonce.storage.tuning import tune
-from scanonce.storage.vectors import FlatIndex, IvfPqIndex
+from scanonce.storage.vectors import ivfpq
+from scanonce.storage.vectors import publish as generations
+from scanonce.storage.vectors.codes import form_of, train_codes
+from scanonce.storage.vectors.flat import FlatIndex
+from scanonce.storage.vectors.generation import newest_generation
+from scanonce.storage.vectors.ivfpq import IvfPqIndex
+from scanonce.storage.vectors.library import LibraryIndex
+from scanonce.storage.vectors.publish import open_library, publish
+from scanonce.storage.vectors.recall import recall
+from scanonce.storage.vectors.tuning import tune
 from tests.oracle import Clips, one_training_thread, rows_of
 
 DIM = 16
@@ -138,7 +141,7 @@ class History:
         expected_scores, expected = FlatIndex(self.rows).search(queries, 10, allowed=passing)
         assert np.isin(ids[ids >= 0], self.rows.ids(np.flatnonzero(passing))).all()
         assert all(len(np.unique(row[row >= 0])) == (row >= 0).sum() for row in ids)
-        is_exact = self.index.kind == "flat" or np.count_nonzero(passing) <= vectors.EXACT_ROWS
+        is_exact = self.index.kind == "flat" or np.count_nonzero(passing) <= ivfpq.EXACT_ROWS
         if is_exact:
             np.testing.assert_array_equal(ids, expected)
             np.testing.assert_array_equal(scores, expected_scores)
@@ -206,7 +209,7 @@ def test_ten_thousand_random_operations_agree_with_exact_search(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     # Answers that are exact because few clips pass would hide what the codes do.
-    monkeypatch.setattr(vectors, "EXACT_ROWS", 60)
+    monkeypatch.setattr(ivfpq, "EXACT_ROWS", 60)
     monkeypatch.setattr(generations, "sync", lambda path: None)  # no power is lost here
     history = History(tmp_path, seed, monkeypatch)
     weights = np.array(list(OPERATIONS.values()))

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Connection
 
-import scanonce.storage.catalog
-from scanonce.storage.catalog import SCHEMA_REVISION, Catalog
-from scanonce.storage.entries import Content, FileStamp
+import scanonce.storage.catalog.catalog
+from scanonce.storage.catalog.catalog import SCHEMA_REVISION, Catalog
+from scanonce.storage.catalog.entries import Content, FileStamp
+from scanonce.storage.catalog.labels import folded, normal_label
 from scanonce.storage.errors import QueryError
-from scanonce.storage.labels import folded, normal_label
 from scanonce.storage.records import VideoInfo
 
 INFO = VideoInfo(duration_seconds=9.0, width=64, height=48, fps=25.0, codec="h264")
@@ -197,10 +197,10 @@ def test_a_catalogue_without_labels_gets_their_table_and_keeps_its_videos(
 
     def to_older(connection: Connection) -> None:
         config = Config(attributes={"connection": connection})
-        config.set_main_option("script_location", str(scanonce.storage.catalog._MIGRATIONS))
+        config.set_main_option("script_location", str(scanonce.storage.catalog.catalog._MIGRATIONS))
         command.upgrade(config, before)
 
-    monkeypatch.setattr(scanonce.storage.catalog, "_migrate", to_older)
+    monkeypatch.setattr(scanonce.storage.catalog.catalog, "_migrate", to_older)
     Catalog.open(place).close()
     monkeypatch.undo()
     with closing(sqlite3.connect(place)) as connection:

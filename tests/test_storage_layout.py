@@ -8,13 +8,9 @@ from pathlib import Path
 import pytest
 
 from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
-from scanonce.storage.layout import (
-    IndexLayout,
-    Manifest,
-    create_or_check,
-    read_manifest,
-    write_whole,
-)
+from scanonce.storage.files import write_whole
+from scanonce.storage.layout import IndexLayout
+from scanonce.storage.manifest import Manifest, create_or_check, read_manifest
 
 MADE_WITH = Manifest("bundled", "f" * 64, 128, "uniform", 2.0, (4.0, 8.0), 0.5)
 

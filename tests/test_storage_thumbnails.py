@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from scanonce.storage.errors import IndexDirectoryError
-from scanonce.storage.thumbnails import Thumbnails, ThumbnailStore
+from scanonce.storage.stores.thumbnails import Thumbnails, ThumbnailStore
 
 UID = "ab" * 20
 TIMES = [0.5, 1.5, 2.0]

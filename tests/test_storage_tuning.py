@@ -15,9 +15,15 @@ from rich.console import Console
 
 from scanonce.indexer.vectors import Vectors, rebuild
 from scanonce.models.runtime import use_one_thread
-from scanonce.storage import codes, generations
-from scanonce.storage.catalog import Catalog
-from scanonce.storage.codes import (
+from scanonce.storage.catalog.catalog import Catalog
+from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
+from scanonce.storage.layout import IndexLayout
+from scanonce.storage.manifest import Manifest, create_or_check
+from scanonce.storage.records import Video
+from scanonce.storage.settings import StorageSettings
+from scanonce.storage.vectors import codes
+from scanonce.storage.vectors import publish as generations
+from scanonce.storage.vectors.codes import (
     coded_form,
     factory,
     form_of,
@@ -27,10 +33,9 @@ from scanonce.storage.codes import (
     training_rows,
     write_codes,
 )
-from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
-from scanonce.storage.generation_info import TunedSettings
-from scanonce.storage.generations import Generation, newest_generation, open_library, publish
-from scanonce.storage.gpu import (
+from scanonce.storage.vectors.flat import FlatIndex, search_exactly
+from scanonce.storage.vectors.generation import Generation, TunedSettings, newest_generation
+from scanonce.storage.vectors.gpu import (
     NO_GPU,
     GpuUse,
     build_codes,
@@ -39,10 +44,11 @@ from scanonce.storage.gpu import (
     num_gpus,
     why_not,
 )
-from scanonce.storage.layout import IndexLayout, Manifest, create_or_check
-from scanonce.storage.library import LibraryIndex
-from scanonce.storage.list_fit import ADDED_PROBES, MIN_COSINE_SHARE, ListFit
-from scanonce.storage.recall import (
+from scanonce.storage.vectors.ivfpq import IvfPqIndex
+from scanonce.storage.vectors.library import LibraryIndex
+from scanonce.storage.vectors.list_fit import ADDED_PROBES, MIN_COSINE_SHARE, ListFit
+from scanonce.storage.vectors.publish import open_library, publish
+from scanonce.storage.vectors.recall import (
     RECALL_AT,
     Point,
     measure,
@@ -51,11 +57,9 @@ from scanonce.storage.recall import (
     stand_in_queries,
     sure_recall,
 )
-from scanonce.storage.records import Video
-from scanonce.storage.settings import StorageSettings
-from scanonce.storage.tuning import tune
-from scanonce.storage.vectors import ClipRows, FlatIndex, IvfPqIndex, search_exactly
-from scanonce.ui.tuning import everyday_sentences, read_sentences, run_tune
+from scanonce.storage.vectors.rows import ClipRows
+from scanonce.storage.vectors.tuning import tune
+from scanonce.ui.commands.tune import everyday_sentences, read_sentences, run_tune
 from tests.oracle import one_training_thread
 
 DIM = 32
@@ -215,7 +219,7 @@ def test_every_form_finds_nearly_all_extends_and_survives_its_file(
 
 _MEMORY_OF_OPENING = """
 import sys
-from scanonce.storage.codes import read_codes
+from scanonce.storage.vectors.codes import read_codes
 def resident():
     pages = open("/proc/self/statm").read().split()[1]
     return int(pages) * 4096
@@ -267,7 +271,7 @@ def test_many_queries_are_answered_as_one_by_one(
     many = np.concatenate([queries, queries[::-1] * np.float32(0.5), queries[:3]])
     allowed = np.random.default_rng(2).random(index.num_rows) < share if share < 1 else None
     with monkeypatch.context() as patch:
-        patch.setattr("scanonce.storage.vectors.num_threads", lambda: 4)
+        patch.setattr("scanonce.storage.vectors.flat.num_threads", lambda: 4)
         scores, ids = index.search(many, 20, allowed=allowed)
     single = [index.search(query[None], 20, allowed=allowed) for query in many]
     np.testing.assert_array_equal(ids, np.concatenate([each for _, each in single]))
@@ -285,7 +289,7 @@ def test_many_queries_use_all_cores_whatever_torch_was_told(
             used.append(max_workers)
             super().__init__(max_workers)
 
-    monkeypatch.setattr("scanonce.storage.vectors.ThreadPoolExecutor", Noted)
+    monkeypatch.setattr("scanonce.storage.vectors.flat.ThreadPoolExecutor", Noted)
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1, 2}, raising=False)
     for wanted in ("", "2", "8"):
         monkeypatch.setenv("OMP_NUM_THREADS", wanted)
@@ -391,7 +395,7 @@ def test_the_cheapest_point_that_finds_enough_is_chosen(
 def test_what_finds_most_is_chosen_where_nothing_finds_enough(
     rows: ClipRows, queries: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scanonce.storage.recall.DEPTHS", (12,))
+    monkeypatch.setattr("scanonce.storage.vectors.recall.DEPTHS", (12,))
     index = IvfPqIndex(rows, train_codes(rows, "ivfpq"), nprobe=1, rescore_depth=10)
     measured = measure(index, queries, target_recall=0.999)
     assert measured.chosen.recall == max(point.recall for point in measured.points) < 0.999
@@ -597,7 +601,9 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> IndexLayout:
     create_or_check(layout, manifest)
     Catalog.open(layout.catalog).close()
     monkeypatch.setattr(Catalog, "live_video_ids", lambda self: np.arange(200))
-    monkeypatch.setattr("scanonce.ui.tuning.load_encoder", lambda *args, **options: Sentences())
+    monkeypatch.setattr(
+        "scanonce.ui.commands.tune.load_encoder", lambda *args, **options: Sentences()
+    )
     return layout
 
 
@@ -620,7 +626,7 @@ def test_the_command_shows_what_was_measured_and_what_is_taken(index: IndexLayou
 def test_the_command_says_where_nothing_reaches_the_target(
     index: IndexLayout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scanonce.storage.recall.DEPTHS", (11,))
+    monkeypatch.setattr("scanonce.storage.vectors.recall.DEPTHS", (11,))
     bring_up(index.vectors, 200, SETTINGS.model_copy(update={"kind": "ivfpq"}))
     console = Console(record=True, width=120)
     run_tune(index.root, 0.999, console, sentences=["a cat", "two cats"])
@@ -671,8 +677,8 @@ def test_the_command_tunes_the_index_of_anchors_by_what_the_localiser_asks_of_it
         Vectors("clips", index.vectors, DIM, topic_clips_of),
         Vectors("anchors", vectors, DIM, topic_clips_of),
     ]
-    monkeypatch.setattr("scanonce.ui.tuning.library_vectors", lambda *_: both)
-    monkeypatch.setattr("scanonce.ui.tuning.load_localiser", lambda name: Doubled())
+    monkeypatch.setattr("scanonce.ui.commands.tune.library_vectors", lambda *_: both)
+    monkeypatch.setattr("scanonce.ui.commands.tune.load_localiser", lambda name: Doubled())
     monkeypatch.setattr(Sentences, "encode_text_features", Sentences.encode_texts, raising=False)
     console = Console(record=True, width=120)
     assert run_tune(index.root, 0.8, console) is None
@@ -706,7 +712,7 @@ def test_topics_never_seen_in_training_are_found_again_after_training_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = StorageSettings(ivf_threshold=11_000, fold_rows=3_000)
-    monkeypatch.setattr("scanonce.storage.codes.default_nprobe", lambda nlist: 4)
+    monkeypatch.setattr("scanonce.storage.vectors.codes.default_nprobe", lambda nlist: 4)
 
     def grow(last: int) -> Generation:
         made = publish(tmp_path, range(last), strange_clips, dim=DIM, settings=settings)

@@ -10,22 +10,14 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from scanonce.storage.errors import IndexDirectoryError, ScanonceError
-from scanonce.storage.library import LibraryIndex
-from scanonce.storage.list_fit import NEW_VIDEO_SHARE, ListFit
 from scanonce.storage.records import clip_id
 from scanonce.storage.settings import StorageSettings
-from scanonce.storage.vectors import (
-    ClipRows,
-    FlatIndex,
-    Ids,
-    IvfPqIndex,
-    Mask,
-    VectorIndex,
-    default_nprobe,
-    factory,
-    read_codes,
-    write_codes,
-)
+from scanonce.storage.vectors.codes import default_nprobe, factory, read_codes, write_codes
+from scanonce.storage.vectors.flat import FlatIndex, VectorIndex
+from scanonce.storage.vectors.ivfpq import IvfPqIndex
+from scanonce.storage.vectors.library import LibraryIndex
+from scanonce.storage.vectors.list_fit import NEW_VIDEO_SHARE, ListFit
+from scanonce.storage.vectors.rows import ClipRows, Ids, Mask
 from tests.oracle import (
     DIM,
     Clips,

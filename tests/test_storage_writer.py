@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scanonce.storage.anchors import AnchorArrays, AnchorStore
-from scanonce.storage.catalog import Catalog
-from scanonce.storage.entries import Content, FileStamp
+from scanonce.storage.catalog.catalog import Catalog
+from scanonce.storage.catalog.entries import Content, FileStamp
 from scanonce.storage.errors import IndexDirectoryError
-from scanonce.storage.features import FeatureStore, FrameFeatures
 from scanonce.storage.layout import IndexLayout, switch
 from scanonce.storage.records import VideoInfo
-from scanonce.storage.thumbnails import Thumbnails, ThumbnailStore
+from scanonce.storage.stores.anchors import AnchorArrays, AnchorStore
+from scanonce.storage.stores.features import FeatureStore, FrameFeatures
+from scanonce.storage.stores.thumbnails import Thumbnails, ThumbnailStore
 from scanonce.storage.writer import Owner, owner, writing
 
 HOLD = """

@@ -9,8 +9,13 @@ import pytest
 
 from scanonce.storage.errors import ConfigError
 from scanonce.storage.records import Span
-from scanonce.training.annotations import Annotation, as_queries, match_videos, read_annotations
-from scanonce.training.metrics import Relevant
+from scanonce.training.evaluation.annotations import (
+    Annotation,
+    as_queries,
+    match_videos,
+    read_annotations,
+)
+from scanonce.training.evaluation.metrics import Relevant
 
 PUBLISHED = Path(__file__).parents[2] / "shared/data/groundtruth"
 

@@ -7,9 +7,9 @@ import pytest
 
 from scanonce.storage.errors import ConfigError
 from scanonce.storage.records import Span
-from scanonce.training import annotations
-from scanonce.training.annotations import Annotation
-from scanonce.training.captions import CaptionedPart, MissingVideo, read_captions
+from scanonce.training.clip.captions import CaptionedPart, MissingVideo, read_captions
+from scanonce.training.evaluation import annotations
+from scanonce.training.evaluation.annotations import Annotation
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scanonce.training.cider import cider_d, words
+from scanonce.training.evaluation.cider import cider_d, words
 
 SAMPLE = Path(__file__).parents[2] / "shared/data/groundtruth/cider"
 

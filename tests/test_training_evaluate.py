@@ -11,12 +11,12 @@ from typer.testing import CliRunner
 
 from scanonce.storage.errors import ConfigError
 from scanonce.storage.records import Span
-from scanonce.training.annotations import Query
-from scanonce.training.evaluate import ALL, OWN_RULES, Evaluation, as_json, evaluate
-from scanonce.training.metrics import Prediction, Relevant, both_directions
-from scanonce.training.predictions import Answer, read_predictions, write_predictions
+from scanonce.training.evaluation.annotations import Query
+from scanonce.training.evaluation.evaluate import ALL, OWN_RULES, Evaluation, as_json, evaluate
+from scanonce.training.evaluation.metrics import Prediction, Relevant, both_directions
+from scanonce.training.evaluation.predictions import Answer, read_predictions, write_predictions
 from scanonce.ui.cli import app
-from scanonce.ui.evaluating import run_eval
+from scanonce.ui.commands.eval import run_eval
 
 QVHIGHLIGHTS = Path(__file__).parents[2] / "shared/data/groundtruth/qvhighlights"
 

@@ -19,17 +19,17 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from scanonce.models.encoder import load_encoder
-from scanonce.models.heads import read_head
+from scanonce.models.clip4clip.heads import read_head
+from scanonce.models.encoders.load import load_encoder
 from scanonce.models.settings import ModelSettings
 from scanonce.storage.errors import ConfigError
 from scanonce.storage.records import Span
-from scanonce.training.captions import CaptionedPart, CaptionedVideos
-from scanonce.training.contrast import Embedded, add_gradients, info_nce, right_pairs
-from scanonce.training.finetune_batches import Batches, augmented, hold_out
-from scanonce.training.finetune_clip import Observer, train
-from scanonce.training.finetune_recipe import MAX_LOG_SCALE, HeadName
-from scanonce.training.finetune_run import Run, score_all
+from scanonce.training.clip.batches import Batches, augmented, hold_out
+from scanonce.training.clip.captions import CaptionedPart, CaptionedVideos
+from scanonce.training.clip.contrast import Embedded, add_gradients, info_nce, right_pairs
+from scanonce.training.clip.finetune import Observer, train
+from scanonce.training.clip.recipe import MAX_LOG_SCALE, HeadName
+from scanonce.training.clip.run import Run, score_all
 from scanonce.training.processes import OneProcess, SeveralProcesses
 from scanonce.ui.cli import app
 from tests.checkpoints import make_clip, make_siglip

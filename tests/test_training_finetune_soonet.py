@@ -17,27 +17,31 @@ import pytest
 import torch
 from rich.console import Console
 
-from scanonce.models.anchors import AnchorGrid
-from scanonce.models.encoder import BUNDLED_NAME, TextFeatures, load_encoder
-from scanonce.models.localiser import choose_localiser, load_localiser
+from scanonce.models.encoders.hub import BUNDLED_NAME
+from scanonce.models.encoders.load import load_encoder
+from scanonce.models.encoders.protocol import TextFeatures
 from scanonce.models.settings import ModelSettings
-from scanonce.models.soonet import Soonet, SoonetConfig
-from scanonce.storage.catalog import Catalog
-from scanonce.storage.entries import Content, FileStamp
+from scanonce.models.soonet.grid import AnchorGrid
+from scanonce.models.soonet.network import Soonet, SoonetConfig
+from scanonce.models.soonet.trained import choose_localiser, load_localiser
+from scanonce.storage.catalog.catalog import Catalog
+from scanonce.storage.catalog.entries import Content, FileStamp
 from scanonce.storage.errors import ConfigError, LocaliserError
-from scanonce.storage.features import FeatureStore, FrameFeatures
-from scanonce.storage.layout import IndexLayout, Manifest, write_manifest
+from scanonce.storage.layout import IndexLayout
+from scanonce.storage.manifest import Manifest, write_manifest
 from scanonce.storage.records import Span, Video, VideoInfo
-from scanonce.training.annotations import Annotation
+from scanonce.storage.stores.features import FeatureStore, FrameFeatures
 from scanonce.training.curves import CSV_NAME
-from scanonce.training.finetune_soonet import (
-    PICTURE_NAME,
-    STATE_NAME,
-    Choices,
-    network_for,
-    train_on_index,
+from scanonce.training.evaluation.annotations import Annotation
+from scanonce.training.localiser.answers import answer
+from scanonce.training.localiser.batches import (
+    FilmBatch,
+    FilmFrames,
+    MomentLibrary,
+    Queries,
+    labels_of,
 )
-from scanonce.training.index_moments import (
+from scanonce.training.localiser.examples import (
     AnnotatedVideos,
     Drawn,
     Sentence,
@@ -47,18 +51,17 @@ from scanonce.training.index_moments import (
     packed,
     split_off,
 )
-from scanonce.training.localiser_answers import answer
-from scanonce.training.localiser_loss import Recipe, library_loss
-from scanonce.training.localiser_run import Rotation, Run
-from scanonce.training.moment_batches import (
-    FilmBatch,
-    FilmFrames,
-    MomentLibrary,
-    Queries,
-    labels_of,
+from scanonce.training.localiser.from_index import (
+    PICTURE_NAME,
+    STATE_NAME,
+    Choices,
+    network_for,
+    train_on_index,
 )
+from scanonce.training.localiser.loss import Recipe, library_loss
+from scanonce.training.localiser.run import Rotation, Run
 from scanonce.training.processes import OneProcess
-from scanonce.ui.training_soonet import run_train_soonet
+from scanonce.ui.commands.train_soonet import run_train_soonet
 
 FPS = 2.0
 GRID = AnchorGrid(FPS, 4, 4)
@@ -458,8 +461,8 @@ KILLED = """
 import os, signal, sys
 from math import inf
 from pathlib import Path
-from scanonce.training.finetune_soonet import Choices, train_on_index
-from scanonce.training.localiser_run import Run
+from scanonce.training.localiser.from_index import Choices, train_on_index
+from scanonce.training.localiser.run import Run
 
 step = Run.step
 

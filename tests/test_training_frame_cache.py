@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from scanonce.models.preprocess import Preprocessing
+from scanonce.models.encoders.preprocess import Preprocessing
 from scanonce.storage.errors import ConfigError
 from scanonce.storage.records import Span
-from scanonce.training.frame_cache import CacheProblem, FrameCache, VideoPart, choose_frames
+from scanonce.training.clip.frame_cache import CacheProblem, FrameCache, VideoPart, choose_frames
 from tests.videos import cut, read_number, write_video
 
 STEPS = Preprocessing(

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from scanonce.search.settings import SearchSettings
 from scanonce.storage.errors import ConfigError
-from scanonce.training.held_out import (
+from scanonce.training.bundled.gate import (
     ABSENT_QUERIES,
     FULL,
     SMALL,
@@ -30,10 +30,10 @@ from scanonce.training.held_out import (
     shortfalls,
     with_width,
 )
-from scanonce.training.intervals import Figure
-from scanonce.training.metrics import LibraryFigures
-from scanonce.training.world import render_library
-from scanonce.ui.evaluating import run_eval
+from scanonce.training.evaluation.intervals import Figure
+from scanonce.training.evaluation.metrics import LibraryFigures
+from scanonce.training.world.films import render_library
+from scanonce.ui.commands.eval import run_eval
 
 LocaliserName: TypeAlias = Literal["training-free", "clips"]
 Figures: TypeAlias = dict[Kind, LibraryFigures]
@@ -70,7 +70,7 @@ def figures_with(library: tuple[Path, list[Question]]) -> Callable[[LocaliserNam
 def test_no_figure_falls_below_the_recorded_one_by_more_than_its_interval(
     measured: Measured,
 ) -> None:
-    """Where a change is meant to cost something: `python -m scanonce.training.held_out --record`."""
+    """Where a change is meant to cost something: `python -m scanonce.training.bundled.gate --record`."""
     assert shortfalls(measured.figures, read_recorded(SMALL)) == []
 
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from scanonce.training.intervals import Figure, mean_figures, paired_difference
+from scanonce.training.evaluation.intervals import Figure, mean_figures, paired_difference
 
 
 def interval_of(hits: list[int]) -> Figure:
@@ -32,7 +32,7 @@ def test_every_figure_of_a_table_has_the_interval_it_has_alone(
     values = np.random.default_rng(0).random((50, 3))
     alone = [mean_figures(column[:, None])[0] for column in values.T]
     monkeypatch.setattr(
-        "scanonce.training.intervals._AT_ONCE", 777
+        "scanonce.training.evaluation.intervals._AT_ONCE", 777
     )  # drawn in parts: the same draws
     for one, other in zip(mean_figures(values), alone, strict=True):
         assert (one.value, one.low, one.high) == pytest.approx((other.value, other.low, other.high))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from scanonce.training.losses import approx_ndcg_loss, choice_loss, iou_loss, span_iou
+from scanonce.training.localiser.terms import approx_ndcg_loss, choice_loss, iou_loss, span_iou
 
 
 def reference(

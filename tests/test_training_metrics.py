@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from scanonce.storage.records import Span
-from scanonce.training.metrics import (
+from scanonce.training.evaluation.metrics import (
     LibraryRule,
     Located,
     Overlap,
@@ -99,7 +99,7 @@ def test_many_queries_are_ranked_in_parts(monkeypatch: pytest.MonkeyPatch) -> No
     similarity, right = rng.integers(0, 4, (23, 7)) / 4, np.eye(23, 7, dtype=np.bool_)
     right[7:, 3] = True
     whole = ranks(similarity, right)
-    monkeypatch.setattr("scanonce.training.metrics._AT_ONCE", 30)
+    monkeypatch.setattr("scanonce.training.evaluation.metrics._AT_ONCE", 30)
     assert (ranks(similarity, right) == whole).all()
     right[20] = False
     with pytest.raises(ValueError, match="query 20 has no right item"):

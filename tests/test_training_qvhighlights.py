@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scanonce.storage.records import Span
-from scanonce.training.qvhighlights import TIOUS, qvhighlights_figures
+from scanonce.training.evaluation.qvhighlights import TIOUS, qvhighlights_figures
 
 OFFICIAL = Path(__file__).parents[2] / "shared/data/groundtruth/qvhighlights"
 

@@ -9,11 +9,13 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from scanonce.models.encoder import BUNDLED_NAME, load_encoder
-from scanonce.training import shifted
-from scanonce.training.finetune_clip import PICTURE_NAME, Observer
-from scanonce.training.shifted import RECIPE, TEST, Comparison, Hits, compare, rendered, tune
-from scanonce.training.world import SHIFTED, FilmSpec, SceneSpec, ground_truth, render_film
+from benchmarks import shifted
+from benchmarks.shifted import RECIPE, TEST, Comparison, Hits, compare, rendered, tune
+from scanonce.models.encoders.hub import BUNDLED_NAME
+from scanonce.models.encoders.load import load_encoder
+from scanonce.training.clip.finetune import PICTURE_NAME, Observer
+from scanonce.training.world.films import FilmSpec, ground_truth, render_film
+from scanonce.training.world.scene import SHIFTED, SceneSpec
 
 
 def write_films(folder: Path) -> Path:

@@ -11,8 +11,7 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 
-from scanonce.training.clip_examples import Pool, fact_row, render_pools, squeeze
-from scanonce.training.train_clip import (
+from scanonce.training.bundled.clip import (
     SPECIAL_TOKENS,
     Batches,
     Progressed,
@@ -26,7 +25,9 @@ from scanonce.training.train_clip import (
     save_checkpoint,
     train,
 )
-from scanonce.training.world import FACTS, draw_picture, is_held_out, random_scene
+from scanonce.training.bundled.clip_examples import Pool, fact_row, render_pools, squeeze
+from scanonce.training.world.scene import draw_picture, is_held_out, random_scene
+from scanonce.training.world.words import FACTS
 
 BUNDLED = Path(__file__).parents[1] / "models" / "bundled" / "clip"
 

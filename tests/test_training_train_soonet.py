@@ -11,22 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from scanonce.indexer.decode import Sampling, open_video
-from scanonce.models.anchors import AnchorGrid
-from scanonce.models.encoder import BUNDLED_FOLDER, BUNDLED_NAME, fingerprint_folder, load_encoder
-from scanonce.models.soonet import read_soonet
+from scanonce.media.open import open_video
+from scanonce.media.sampling import Sampling
+from scanonce.models.encoders.hub import BUNDLED_FOLDER, BUNDLED_NAME, fingerprint_folder
+from scanonce.models.encoders.load import load_encoder
+from scanonce.models.soonet.grid import AnchorGrid
+from scanonce.models.soonet.network import read_soonet
 from scanonce.storage.errors import ConfigError
-from scanonce.training.localiser_answers import CLIP_WEIGHTS, answer
-from scanonce.training.localiser_loss import Recipe, draw_queries
-from scanonce.training.localiser_run import Rotation, Run, save_checkpoint, train
-from scanonce.training.moment_batches import (
-    FilmBatch,
-    FilmFrames,
-    MomentLibrary,
-    Queries,
-    labels_of,
-)
-from scanonce.training.moment_examples import (
+from scanonce.training.bundled.moment_examples import (
     INDEX_FPS,
     MomentPlan,
     captions_of,
@@ -38,14 +30,19 @@ from scanonce.training.moment_examples import (
     plan_films,
     read_library,
 )
-from scanonce.training.train_soonet import CURVE_TIOU, bundled_network, write_card
-from scanonce.training.world import (
-    FRAMES_PER_SECOND,
-    FilmSpec,
-    film_views,
-    is_held_out,
-    render_film,
+from scanonce.training.bundled.soonet import CURVE_TIOU, bundled_network, write_card
+from scanonce.training.localiser.answers import CLIP_WEIGHTS, answer
+from scanonce.training.localiser.batches import (
+    FilmBatch,
+    FilmFrames,
+    MomentLibrary,
+    Queries,
+    labels_of,
 )
+from scanonce.training.localiser.loss import Recipe, draw_queries
+from scanonce.training.localiser.run import Rotation, Run, save_checkpoint, train
+from scanonce.training.world.films import FilmSpec, film_views, render_film
+from scanonce.training.world.scene import FRAMES_PER_SECOND, is_held_out
 
 BUNDLED = Path(__file__).parents[1] / "models" / "bundled" / "soonet"
 
@@ -289,7 +286,7 @@ def test_the_checkpoint_has_a_card(tmp_path: Path) -> None:
     run = finished(TINY, tmp_path / "state.pt", [made_up(9)])
     model = save_checkpoint(run, tmp_path, curve_tiou=0.0)
     answers = answer(model, run.validation)[0.0]
-    write_card(run, PLAN, answers, tmp_path, "python -m scanonce.training.train_soonet out")
+    write_card(run, PLAN, answers, tmp_path, "python -m scanonce.training.bundled.soonet out")
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert f"| need no time | {5} |" in card
     assert "held-out" in card

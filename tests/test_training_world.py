@@ -13,9 +13,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scanonce.training.world import (
+from scanonce.training.world.drawing import Painter
+from scanonce.training.world.films import (
+    FilmSpec,
+    compose_sound,
+    film_pictures,
+    film_views,
+    ground_truth,
+    random_library,
+    render_film,
+    render_library,
+)
+from scanonce.training.world.scene import (
     COLOURS,
-    FACTS,
     FRAMES_PER_SECOND,
     HAPPENINGS,
     HOME,
@@ -23,26 +33,15 @@ from scanonce.training.world import (
     PLACES,
     SHIFTED,
     THINGS,
-    FilmSpec,
     SceneSpec,
     World,
-    compose_sound,
     draw_picture,
-    film_pictures,
-    film_views,
-    ground_truth,
     is_held_out,
-    picture_caption,
-    random_library,
     random_scene,
-    render_film,
-    render_library,
-    scene_captions,
-    true_facts,
     view_at,
 )
-from scanonce.training.world_drawing import Painter
-from scanonce.training.world_things import draw_sprite
+from scanonce.training.world.things import draw_sprite
+from scanonce.training.world.words import FACTS, picture_caption, scene_captions, true_facts
 
 SMALL = (160, 90)
 
@@ -332,7 +331,7 @@ def test_a_library_is_films_and_their_ground_truth(
         asked.append(kwargs)
         return films
 
-    monkeypatch.setattr("scanonce.training.world.random_library", two_films)
+    monkeypatch.setattr("scanonce.training.world.films.random_library", two_films)
     truth_path = render_library(tmp_path / "films", seed=0, num_films=2, shifted=True, workers=2)
     assert asked == [{"held_out": False, "world": SHIFTED}]
     lines = [json.loads(line) for line in truth_path.read_text(encoding="utf-8").splitlines()]

@@ -16,14 +16,14 @@ pytest.importorskip("playwright", reason="no browser test without `pip install p
 
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from scanonce.training.world import (
-    FRAMES_PER_SECOND,
+from scanonce.training.world.films import (
     FilmSpec,
     TruthLine,
     ground_truth,
     random_library,
     render_film,
 )
+from scanonce.training.world.scene import FRAMES_PER_SECOND
 from scanonce.ui import jobs
 from tests.browser import HOW_TO_INSTALL, ROOT, Server, Watched, find_chromium, open_browser
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from scanonce.storage.catalog import Catalog
+from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import IndexDirectoryError
 from scanonce.ui.cli import main
 from tests.colours import write_film

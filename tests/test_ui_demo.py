@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from scanonce.ui.demo import run_demo
+from scanonce.ui.commands.demo import run_demo
 
 
 def test_the_demo_finds_moments_draws_a_sheet_and_starts_at_once_the_next_time(
@@ -21,6 +21,6 @@ def test_the_demo_finds_moments_draws_a_sheet_and_starts_at_once_the_next_time(
         colours = sheet.convert("RGB").resize((64, 64)).getcolors(64 * 64)
         assert colours is not None
         assert len(colours) > 100
-    monkeypatch.setattr("scanonce.ui.demo.render_library", None)
+    monkeypatch.setattr("scanonce.ui.commands.demo.render_library", None)
     run_demo(tmp_path / "demo", 2)
     assert "2 there already" in capsys.readouterr().out

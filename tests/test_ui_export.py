@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scanonce.storage.records import Span
-from scanonce.ui import export
-from scanonce.ui.export import FrameRate, Pick, frame_rate, to_csv, to_edl, to_otio, to_srt
+from scanonce.ui.pages import export
+from scanonce.ui.pages.export import FrameRate, Pick, frame_rate, to_csv, to_edl, to_otio, to_srt
 
 otio = pytest.importorskip("opentimelineio")
 

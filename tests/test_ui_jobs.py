@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from scanonce.indexer.pipeline import IndexReport, Progress
-from scanonce.storage.catalog import Catalog
-from scanonce.storage.entries import RunCounts
+from scanonce.storage.catalog.catalog import Catalog
+from scanonce.storage.catalog.entries import RunCounts
 from scanonce.storage.errors import ConfigError, IndexDirectoryError
 from scanonce.ui import jobs
 from scanonce.ui.jobs import Job, read, recorded

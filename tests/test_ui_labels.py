@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from scanonce.storage.catalog import Catalog
+from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import IndexDirectoryError, QueryError, ScanonceError
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.writer import writing
 from scanonce.ui.cli import app
-from scanonce.ui.labels import change_labels
+from scanonce.ui.commands.label import change_labels
 from tests.colours import ColourEncoder
 from tests.ui_library import NASTY, build_library
 

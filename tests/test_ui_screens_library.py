@@ -13,15 +13,15 @@ from streamlit.testing.v1 import AppTest
 
 from scanonce.indexer.library import outermost
 from scanonce.indexer.settings import IndexerSettings
-from scanonce.storage.catalog import Catalog
-from scanonce.storage.entries import Content, FileStamp, RunCounts, Totals
+from scanonce.storage.catalog.catalog import Catalog
+from scanonce.storage.catalog.entries import Content, FileStamp, RunCounts, Totals
 from scanonce.storage.errors import ConfigError
-from scanonce.storage.layout import IndexLayout, Manifest, write_manifest
+from scanonce.storage.layout import IndexLayout
+from scanonce.storage.manifest import Manifest, write_manifest
 from scanonce.storage.records import Video, VideoInfo
 from scanonce.ui import jobs
 from scanonce.ui.jobs import Job
-from scanonce.ui.library_table import COLUMNS, Sorting, opening, table_row
-from scanonce.ui.screens.library_page import (
+from scanonce.ui.pages.library_page import (
     advice,
     check_folder,
     name_order,
@@ -31,8 +31,9 @@ from scanonce.ui.screens.library_page import (
     sorted_videos,
     totals_text,
 )
+from scanonce.ui.pages.library_table import COLUMNS, Sorting, opening, table_row
 
-PAGE = str(Path(__file__).parents[1] / "ui/screens/library_page.py")
+PAGE = str(Path(__file__).parents[1] / "ui/pages/library_page.py")
 NAME = "<img src=x onerror=alert(1)> **a** [b](http://c) :smile:.mp4".replace("/", "_")
 
 VIDEOS = [
@@ -336,7 +337,9 @@ def test_a_retry_of_a_file_that_is_gone_says_what_to_do(library: Path, started: 
 
 def test_forgetting_asks_first(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     forgotten = []
-    monkeypatch.setattr("scanonce.ui.indexing.run_forget", lambda path, *_: forgotten.append(path))
+    monkeypatch.setattr(
+        "scanonce.ui.commands.index.run_forget", lambda path, *_: forgotten.append(path)
+    )
     page = run(forgetting=2)
     films = library.parent / "films"
     assert str(films / "b.mp4") in texts(page)
@@ -351,7 +354,9 @@ def test_forgetting_asks_first(library: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_nothing_is_forgotten_while_a_run_writes(
     library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scanonce.ui.indexing.run_forget", lambda *_: pytest.fail("forgotten"))
+    monkeypatch.setattr(
+        "scanonce.ui.commands.index.run_forget", lambda *_: pytest.fail("forgotten")
+    )
     with jobs.recorded(library, [library]):
         page = click(run(forgetting=2), "Forget")
     assert "wait until that has ended" in page.error[0].value

@@ -10,9 +10,9 @@ from streamlit.testing.v1 import AppTest
 from scanonce.search.engine import SearchEngine
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import Moment, Span
-from scanonce.ui import finding
-from scanonce.ui.components import cut_of, moment_card, moment_key
-from scanonce.ui.exports_bar import FORMATS, clip_url, export_file, pick_of
+from scanonce.ui.pages import finding
+from scanonce.ui.pages.components import cut_of, moment_card, moment_key
+from scanonce.ui.pages.exports_bar import FORMATS, clip_url, export_file, pick_of
 from tests.ui_library import NASTY, build_library, open_page, shown_index
 
 

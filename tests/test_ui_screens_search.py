@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from scanonce.storage.catalog import Catalog
+from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import IndexDirectoryError
 from scanonce.storage.layout import IndexLayout
-from scanonce.ui import finding
-from scanonce.ui.components import Picks
-from scanonce.ui.session import shared
+from scanonce.ui.pages import finding
+from scanonce.ui.pages.components import Picks
+from scanonce.ui.pages.session import shared
 from tests.ui_library import NASTY, build_library, open_page, shown_index
 
 
@@ -160,7 +160,7 @@ def test_picked_moments_stay_and_can_be_exported() -> None:
     app = open_page("search", q="red")
     key = grid(app)["cards"][0]["key"]
     app.session_state["picked"] = {}
-    from scanonce.ui.exports_bar import Picked  # what a click in the grid leads to
+    from scanonce.ui.pages.exports_bar import Picked  # what a click in the grid leads to
 
     stamp = finding.index_stamp()
     moment = finding.search("red", None, 100, stamp).moments[0]
@@ -199,7 +199,7 @@ def test_without_an_index_the_page_says_how_to_make_one(
 
 
 def test_only_what_was_shown_can_be_picked() -> None:
-    from scanonce.ui import exports_bar
+    from scanonce.ui.pages import exports_bar
 
     moment = finding.search("red", None, 100, finding.index_stamp()).moments[0]
     shown = exports_bar.shown_picks([moment], "red")

@@ -11,10 +11,12 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from scanonce.indexer.settings import IndexerSettings
-from scanonce.storage.catalog import Catalog
-from scanonce.storage.entries import Run, RunCounts
-from scanonce.storage.layout import IndexLayout, Manifest, write_manifest
-from scanonce.ui.screens.status_page import (
+from scanonce.storage.catalog.catalog import Catalog
+from scanonce.storage.catalog.entries import Run, RunCounts
+from scanonce.storage.layout import IndexLayout
+from scanonce.storage.manifest import Manifest, write_manifest
+from scanonce.ui.pages.session import shared
+from scanonce.ui.pages.status_page import (
     facts,
     latency_text,
     percentiles,
@@ -22,9 +24,8 @@ from scanonce.ui.screens.status_page import (
     run_rows,
     sizes,
 )
-from scanonce.ui.session import shared
 
-PAGE = str(Path(__file__).parents[1] / "ui/screens/status_page.py")
+PAGE = str(Path(__file__).parents[1] / "ui/pages/status_page.py")
 
 STATUS: dict[str, Any] = {
     "index": "/index",
@@ -166,7 +167,7 @@ def texts(page: AppTest) -> list[str]:
 
 
 def test_without_an_index_the_page_says_so(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(st, "page_link", lambda *_, **__: None)  # its page is in `ui/app.py`
+    monkeypatch.setattr(st, "page_link", lambda *_, **__: None)  # its page is in `ui/pages/app.py`
     page = run()
     assert "There is no index yet." in texts(page)
     assert "Nobody has searched since this server was started." in texts(page)

@@ -20,8 +20,15 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from scanonce.storage.errors import ConfigError
-from scanonce.ui import server
-from scanonce.ui.server import AccessGuard, address, check_token, exposure, is_loopback, listen
+from scanonce.ui.server import server
+from scanonce.ui.server.server import (
+    AccessGuard,
+    address,
+    check_token,
+    exposure,
+    is_loopback,
+    listen,
+)
 
 TOKEN = "a-token-that-is-long"
 NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -272,7 +279,7 @@ def test_pages_know_what_is_served_without_a_server_too(
 
 
 def test_the_pages_read_the_variable_that_is_set() -> None:
-    from scanonce.ui.session import INDEX_VARIABLE
+    from scanonce.ui.pages.session import INDEX_VARIABLE
 
     assert server.INDEX_VARIABLE == INDEX_VARIABLE
 
@@ -288,7 +295,7 @@ def running(tmp_path: Path) -> Iterator[str]:
     """A server of an empty index directory in a process of its own; its address."""
     port = _free_port()
     code = (
-        "import sys; from pathlib import Path; from scanonce.ui.server import serve; "
+        "import sys; from pathlib import Path; from scanonce.ui.server.server import serve; "
         "serve(Path(sys.argv[1]), port=int(sys.argv[2]), token=sys.argv[3])"
     )
     root = Path(__file__).parents[1]

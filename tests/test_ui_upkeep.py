@@ -11,14 +11,14 @@ from rich.console import Console
 
 from scanonce.indexer.pipeline import index_library
 from scanonce.indexer.settings import IndexerSettings
-from scanonce.storage.catalog import Catalog
+from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import IndexDirectoryError
-from scanonce.storage.features import FeatureStore
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.settings import StorageSettings
+from scanonce.storage.stores.features import FeatureStore
 from scanonce.storage.writer import writing
+from scanonce.ui.commands.upkeep import run_backup, run_repair, run_restore, run_verify
 from scanonce.ui.config import Config
-from scanonce.ui.upkeep import run_backup, run_repair, run_restore, run_verify
 from tests.colours import ColourEncoder, write_film
 
 CONFIG = Config(indexer=IndexerSettings(decode_workers=1))
@@ -42,7 +42,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def work(template: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("scanonce.ui.upkeep.load_encoder", lambda *_, **__: ColourEncoder())
+    monkeypatch.setattr(
+        "scanonce.ui.commands.upkeep.load_encoder", lambda *_, **__: ColourEncoder()
+    )
     folder = template.with_name("work")
     shutil.rmtree(folder)
     shutil.copytree(template, folder)

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from scanonce.training.finetune_batches import ClipSet
-from scanonce.training.finetune_clip import Observer, train
-from scanonce.training.finetune_model import TrainedClip, open_encoder
-from scanonce.training.finetune_recipe import HeadName, Recipe
-from scanonce.training.finetune_run import Run
+from scanonce.training.clip.batches import ClipSet
+from scanonce.training.clip.finetune import Observer, train
+from scanonce.training.clip.model import TrainedClip, open_encoder
+from scanonce.training.clip.recipe import HeadName, Recipe
+from scanonce.training.clip.run import Run
 from scanonce.training.processes import OneProcess, meet_processes
 
 CPU = torch.device("cpu")

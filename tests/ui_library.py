@@ -45,10 +45,10 @@ def shown_index(index_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
 
 def open_page(name: str, **address: str) -> AppTest:
     """A page after its first run."""
-    app = AppTest.from_file(str(UI / "app.py"), default_timeout=60)
+    app = AppTest.from_file(str(UI / "pages/app.py"), default_timeout=60)
     if name != "search":  # that is where one begins
         app.run()  # pages have a name only after `st.navigation` has run
-        app.switch_page(f"screens/{name}_page.py")
+        app.switch_page(f"{name}_page.py")
     for key, value in address.items():
         app.query_params[key] = value
     app.run()

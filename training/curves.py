@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from scanonce.storage.errors import ConfigError, IndexDirectoryError
-from scanonce.storage.layout import write_whole
+from scanonce.storage.files import write_whole
 
 CSV_NAME = "curves.csv"
 TENSORBOARD_NAME = "tensorboard"

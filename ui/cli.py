@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scanonce.storage.errors import ScanonceError
-from scanonce.training.finetune_recipe import HeadName, Precision, Recipe
+from scanonce.training.clip.recipe import HeadName, Precision, Recipe
 
 if TYPE_CHECKING:
     from scanonce.search.engine import SearchResult
@@ -77,8 +77,8 @@ def index(
     config: ConfigOption = None,
 ) -> None:
     """Index videos: what is new or changed is scanned, what is gone is forgotten."""
+    from scanonce.ui.commands.index import run_index
     from scanonce.ui.config import read_config
-    from scanonce.ui.indexing import run_index
 
     settings = read_config(config)
     report = run_index(
@@ -102,8 +102,8 @@ def watch(
     config: ConfigOption = None,
 ) -> None:
     """Keep the index in line with folders: a file is indexed once it has stopped growing. Ctrl-C ends it."""
+    from scanonce.ui.commands.watch import run_watch
     from scanonce.ui.config import read_config
-    from scanonce.ui.watching import run_watch
 
     settings = read_config(config)
     run_watch(
@@ -136,8 +136,8 @@ def reindex(
     config: ConfigOption = None,
 ) -> None:
     """Scan everything anew, with another encoder or other settings; searches go on until it is done."""
+    from scanonce.ui.commands.index import run_reindex
     from scanonce.ui.config import read_config
-    from scanonce.ui.indexing import run_reindex
 
     settings = read_config(config)
     report = run_reindex(
@@ -279,8 +279,8 @@ def label(
         raise typer.BadParameter(
             "name the videos, or folders of them, that --add or --remove is for"
         )
+    from scanonce.ui.commands.label import run_label
     from scanonce.ui.config import read_config
-    from scanonce.ui.labels import run_label
 
     run_label(
         _absolute(paths),
@@ -307,8 +307,8 @@ def localise(
     config: ConfigOption = None,
 ) -> None:
     """Give an index a trained localiser, or another one, from what is stored: no video is decoded."""
+    from scanonce.ui.commands.index import run_localise
     from scanonce.ui.config import read_config
-    from scanonce.ui.indexing import run_localise
 
     settings = read_config(config)
     report = run_localise(
@@ -336,7 +336,7 @@ def convert(
     ] = 12,
 ) -> None:
     """Convert a published CLIP4Clip checkpoint into an encoder, or an encoder into one."""
-    from scanonce.ui.converting import run_convert
+    from scanonce.ui.commands.convert import run_convert
 
     run_convert(source, out, tokenizer=tokenizer, max_frames=max_frames)
 
@@ -360,8 +360,8 @@ def tune(
     """Measure a large index on its own clips, and take the cheapest settings that find enough."""
     from rich.console import Console
 
+    from scanonce.ui.commands.tune import read_sentences, run_tune
     from scanonce.ui.config import read_config
-    from scanonce.ui.tuning import read_sentences, run_tune
 
     settings = read_config(config)
     run_tune(
@@ -378,8 +378,8 @@ def status(
     index_dir: IndexOption = None, as_json: JsonOption = False, config: ConfigOption = None
 ) -> None:
     """What is indexed, with what, and what failed."""
+    from scanonce.ui.commands.status import read_status, show_status
     from scanonce.ui.config import read_config
-    from scanonce.ui.status import read_status, show_status
 
     found = read_status(read_config(config).index_path(index_dir))
     if as_json:
@@ -395,8 +395,8 @@ def forget(
     config: ConfigOption = None,
 ) -> None:
     """Forget a folder or file: it is no longer found. The videos themselves are never touched."""
+    from scanonce.ui.commands.index import run_forget
     from scanonce.ui.config import read_config
-    from scanonce.ui.indexing import run_forget
 
     settings = read_config(config)
     run_forget(path, settings.index_path(index_dir), settings.storage)
@@ -412,8 +412,8 @@ def verify(
     config: ConfigOption = None,
 ) -> None:
     """Compare files, catalogue, features and vectors, and name every difference."""
+    from scanonce.ui.commands.upkeep import run_verify
     from scanonce.ui.config import read_config
-    from scanonce.ui.upkeep import run_verify
 
     settings = read_config(config)
     index = settings.index_path(index_dir)
@@ -432,8 +432,8 @@ def repair(
     config: ConfigOption = None,
 ) -> None:
     """Make again what can be derived: vectors, anchors, features. Nothing else is touched."""
+    from scanonce.ui.commands.upkeep import run_repair
     from scanonce.ui.config import read_config
-    from scanonce.ui.upkeep import run_repair
 
     settings = read_config(config)
     index = settings.index_path(index_dir)
@@ -449,8 +449,8 @@ def backup(
     config: ConfigOption = None,
 ) -> None:
     """Copy the index to a folder, while it is searched and written."""
+    from scanonce.ui.commands.upkeep import run_backup
     from scanonce.ui.config import read_config
-    from scanonce.ui.upkeep import run_backup
 
     settings = read_config(config)
     target = folder.expanduser().absolute()
@@ -469,8 +469,8 @@ def restore(
     config: ConfigOption = None,
 ) -> None:
     """Put a backup in the place of an index, in one step."""
+    from scanonce.ui.commands.upkeep import run_restore
     from scanonce.ui.config import read_config
-    from scanonce.ui.upkeep import run_restore
 
     settings = read_config(config)
     source = backup_dir.expanduser().absolute()
@@ -494,7 +494,7 @@ def show_ui(
 ) -> None:
     """Show the library in a browser: search, look, cut."""
     from scanonce.ui.config import read_config
-    from scanonce.ui.server import serve
+    from scanonce.ui.server.server import serve
 
     index = read_config(config).index_path(index_dir)
     serve(index, host=host, port=port, token=token, open_browser=browser, config=config)
@@ -588,8 +588,8 @@ def train_clip(
         seed=seed,
         validation_share=validation_share,
     )
+    from scanonce.ui.commands.train_clip import run_train_clip
     from scanonce.ui.config import read_config
-    from scanonce.ui.training import run_train_clip
 
     models = read_config(config).models
     run_train_clip(
@@ -657,9 +657,9 @@ def train_soonet(
     config: ConfigOption = None,
 ) -> None:
     """Train a localiser on an index and annotated moments, from what is stored: no video is decoded."""
-    from scanonce.training.finetune_soonet import Choices
+    from scanonce.training.localiser.from_index import Choices
+    from scanonce.ui.commands.train_soonet import run_train_soonet
     from scanonce.ui.config import read_config
-    from scanonce.ui.training_soonet import run_train_soonet
 
     settings = read_config(config)
     run_train_soonet(
@@ -687,8 +687,8 @@ def train_soonet(
 @app.command()
 def doctor(as_json: JsonOption = False, config: ConfigOption = None) -> None:
     """Check this installation: packages, devices, weights, decoders, and a small run of everything."""
+    from scanonce.ui.commands.doctor import examine, show_findings
     from scanonce.ui.config import read_config
-    from scanonce.ui.doctor import examine, show_findings
 
     findings = examine(read_config(config))
     if as_json:
@@ -734,8 +734,8 @@ def evaluate(
         )
     if videos is not None and predictions is None:
         raise typer.BadParameter("--videos goes with --predictions: an index knows its videos")
+    from scanonce.ui.commands.eval import run_eval
     from scanonce.ui.config import read_config
-    from scanonce.ui.evaluating import run_eval
 
     settings = read_config(config)
     run_eval(
@@ -757,7 +757,7 @@ def demo(
     films: Annotated[int, typer.Option(min=1, max=200, help="Films to render.")] = 12,
 ) -> None:
     """Render a few films, index them, and find moments by sentences."""
-    from scanonce.ui.demo import run_demo
+    from scanonce.ui.commands.demo import run_demo
 
     run_demo(folder, films)
 

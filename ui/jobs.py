@@ -32,9 +32,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from scanonce.storage.entries import RunCounts
+from scanonce.storage.catalog.entries import RunCounts
 from scanonce.storage.errors import ConfigError, IndexDirectoryError, ScanonceError
-from scanonce.storage.layout import IndexLayout, read_manifest
+from scanonce.storage.layout import IndexLayout
+from scanonce.storage.manifest import read_manifest
 from scanonce.storage.writer import refuse_while_written, writing
 
 if TYPE_CHECKING:  # it imports torch, which the pages' process need not

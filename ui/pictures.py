@@ -6,7 +6,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from scanonce.indexer.decode import Sampling, open_video
+from scanonce.media.open import open_video
+from scanonce.media.sampling import Sampling
 from scanonce.search.engine import SearchResult
 from scanonce.storage.records import Moment
 from scanonce.ui.views import span_text

@@ -1,0 +1,1 @@
+"""Video files: decoding, seeking, cutting and encoding, all of it in guarded child processes."""

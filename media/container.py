@@ -1,0 +1,212 @@
+"""Opening a container with PyAV: which demuxers are allowed, which stream is the video, and how it is described."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from scanonce.media.sampling import reduced_size
+from scanonce.storage.errors import UnreadableVideo
+from scanonce.storage.records import VideoInfo
+
+_DEMUXERS = (
+    *(
+        "mov",
+        "matroska",
+        "avi",
+        "flv",
+        "mpegts",
+        "mpeg",
+        "asf",
+        "ogg",
+        "mxf",
+        "rm",
+        "nut",
+        "dv",
+        "ivf",
+    ),
+    *("wtv", "h264", "hevc", "obu", "m4v", "mpegvideo", "mjpeg", "yuv4mpegpipe", "gif", "apng"),
+    *("mp3", "wav", "flac", "aac"),  # opened in order to say that there is only sound
+)
+
+
+_OPEN_OPTIONS = {  # a playlist must not make us read another file or the network
+    "protocol_whitelist": "file",
+    "format_whitelist": ",".join(_DEMUXERS),
+}
+
+
+_WELL_FORMED = ("mov", "matroska")
+"""Demuxers that state the length rather than guess it, and whose packets are whole pictures."""
+
+
+_ENDS_EARLY_SECONDS = 1.0
+
+
+FALLBACK_FPS = 25.0
+
+
+MIN_FPS = 1e-3  # a header that says less, or less than nothing, is damaged
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """How a decoded picture becomes the one that is shown."""
+
+    width: int
+    """As shown: upright, square pixels."""
+    height: int
+    output_width: int
+    """Of the frames that are given: as shown, or reduced."""
+    output_height: int
+    transpose: bool
+    flip_x: bool
+    """Left and right change places, after transposing."""
+    flip_y: bool
+
+    @property
+    def is_mirrored(self) -> bool:
+        """Whether no rotation alone makes it upright."""
+        return self.transpose ^ self.flip_x ^ self.flip_y
+
+    @staticmethod
+    def of(frame: VideoFrame, stream: VideoStream, min_short_side: int | None) -> Geometry:
+        """From the first frame and what the container says."""
+        transpose, flip_x, flip_y = _orientation(frame)
+        width, height = frame.width, frame.height
+        ratio = float(stream.sample_aspect_ratio or 1)
+        if 0.1 < ratio < 10 and abs(ratio - 1) > 0.01:  # encoders write 224/225 to mean square
+            width = max(1, round(width * ratio))
+        if transpose:
+            width, height = height, width
+        return Geometry(
+            width, height, *reduced_size(width, height, min_short_side), transpose, flip_x, flip_y
+        )
+
+    def picture(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        """``[output_height, output_width, 3]`` RGB."""
+        width, height = self.output_width, self.output_height
+        if self.transpose:
+            width, height = height, width
+        is_reduced = self.output_height < self.height
+        # averaging: 43 dB from the exact path at 224 pixels, and twice as fast as bicubic
+        method = "AREA" if is_reduced else "BICUBIC"
+        rgb = frame.reformat(width, height, "rgb24", interpolation=method, threads=1).to_ndarray()
+        image = cast("NDArray[np.uint8]", rgb)
+        if self.transpose:
+            image = image.transpose(1, 0, 2)
+        if self.flip_x:
+            image = image[:, ::-1]
+        if self.flip_y:
+            image = image[::-1]
+        return np.ascontiguousarray(image)
+
+
+def open_container(path: Path) -> InputContainer:
+    """Opens a local media file of a known kind, without following it to other files.
+
+    Raises:
+        UnreadableVideo: it is none.
+        MemoryError: it makes the demuxer ask for more memory than it may have.
+    """
+    try:
+        # the prefix keeps a name like "concat:x" from being taken for an address
+        return av.open(
+            f"file:{path.absolute()}", "r", options=_OPEN_OPTIONS, metadata_errors="replace"
+        )
+    except MemoryError:
+        raise
+    except av.FFmpegError as error:
+        raise UnreadableVideo(
+            f"not a video, or damaged from its beginning ({error.strerror or type(error).__name__}): "
+            "copy or download it again"
+        ) from error
+
+
+def find_video_stream(container: InputContainer) -> VideoStream:
+    """The main video track, which is not a cover picture.
+
+    Raises:
+        UnreadableVideo: there is none.
+    """
+    tracks = [stream for stream in container.streams.video if not _is_cover(stream)]
+    if not tracks:
+        found = "only a cover picture" if container.streams.video else "no video track"
+        sound = " beside its sound" if container.streams.audio else ""
+        raise UnreadableVideo(f"it has {found}{sound}: leave it out of the library")
+    best = container.streams.best("video")
+    stream = best if isinstance(best, VideoStream) and not _is_cover(best) else tracks[0]
+    if stream.codec_context is None:
+        raise UnreadableVideo("no decoder knows its video format: transcode it to H.264")
+    return stream
+
+
+def codec_name(stream: VideoStream) -> str:
+    """FFmpeg's short name of the format, not of the decoder."""
+    return str(stream.codec_context.codec.canonical_name)
+
+
+def describe(container: InputContainer, stream: VideoStream, geometry: Geometry) -> VideoInfo:
+    """What is known of an open video."""
+    duration = 0.0
+    if stream.duration is not None and stream.time_base is not None:
+        duration = float(stream.duration * stream.time_base)
+    elif container.duration is not None:
+        duration = container.duration / av.time_base
+    return VideoInfo(
+        duration_seconds=max(0.0, duration),
+        width=geometry.width,
+        height=geometry.height,
+        fps=max(0.0, float(stream.average_rate or stream.guessed_rate or 0)),
+        codec=codec_name(stream),
+    )
+
+
+def stated_end_seconds(container: InputContainer) -> float:
+    """Where the last packet of the file should end; minus infinity where the file does not state it."""
+    if container.duration is None or not container.format.name.startswith(_WELL_FORMED):
+        return -math.inf
+    return float(((container.start_time or 0) + container.duration) / av.time_base)
+
+
+def packet_end_seconds(packet: Packet[Any]) -> float:
+    """Where what is in ``packet`` ends, on the clock of the container; minus infinity where unknown."""
+    if packet.pts is None:
+        return -math.inf
+    return float((packet.pts + (packet.duration or 0)) * packet.time_base)
+
+
+def describe_early_end(stated_seconds: float, read_seconds: float) -> str | None:
+    """What is wrong with a file whose packets end before they should, as those of an interrupted copy do."""
+    missing = stated_seconds - read_seconds
+    return f"the file ends {missing:.1f} s early" if missing > _ENDS_EARLY_SECONDS else None
+
+
+def _is_cover(stream: VideoStream) -> bool:
+    return bool(stream.disposition & Disposition.attached_pic)
+
+
+def _orientation(frame: VideoFrame) -> tuple[bool, bool, bool]:
+    """``(transpose, flip_x, flip_y)`` that make a picture upright, to a quarter turn.
+
+    The display matrix sends a point (x, y) to (a x + c y, b x + d y); its first entries are a, b, u, c, d.
+    """
+    side_data = cast(Any, frame.side_data)
+    matrix = side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return False, False, False
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
+    if abs(a) >= abs(b):
+        return False, a < 0, d < 0
+    return True, c < 0, b < 0

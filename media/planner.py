@@ -1,0 +1,208 @@
+"""Which packets need to be decoded for the frames that are wanted."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from scanonce.media.clock import _MAX_GAP_SECONDS, Clock
+from scanonce.media.container import _WELL_FORMED, codec_name
+from scanonce.media.sampling import Sampling
+
+INDEPENDENT_GROUPS = frozenset({"h264", "hevc", "vp9", "av1"})
+"""Codecs of which every packet shows one picture, and whose key pictures begin a group that can be decoded alone."""
+
+
+MAX_HELD_PACKETS = 1000
+
+
+MAX_HELD_BYTES = 64 << 20
+
+
+_IDR_SLICE = 5  # H.264 NAL unit types
+
+
+_OTHER_SLICE = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One packet to decode."""
+
+    packet: Packet[VideoStream]
+    wanted: bool = True
+    """Otherwise it may be skipped where no other picture refers to it."""
+    afresh: bool = False
+    """Whether packets before it were left out, so that the decoder has to forget."""
+
+
+class Planner:
+    """Decides, before decoding, which packets the sampling can do without.
+
+    A frame is the answer to a target if a target lies after the frame shown before it and not after itself. The
+    frame shown before it is looked for among the packets read so far: if it comes later in the file, an earlier one
+    stands in for it, and a packet too many is decoded, never one too few.
+    """
+
+    def __init__(
+        self, sampling: Sampling, container: InputContainer, stream: VideoStream, clock: Clock
+    ) -> None:
+        self._sampling = sampling
+        self._clock = clock
+        self._codec = codec_name(stream)
+        self._nal_length_bytes = count_nal_length_bytes(stream)
+        self._may_skip = (
+            container.format.name.startswith(_WELL_FORMED) and self._codec in INDEPENDENT_GROUPS
+        )
+        self._started = False
+        self._recent: deque[float] = deque(maxlen=64)  # times of the last packets
+        self._last_dts: int | None = None
+        self._group: list[Step] = []  # from a key picture on, or what follows on pending
+        self._pending: list[Step] = []  # read, not needed so far
+        self._held_bytes = 0
+        self._afresh = False
+
+    def start(self, first: VideoFrame) -> None:
+        """Skipping begins once the first frame is known. Fields of interlaced video may be packets of their own."""
+        self._started = True
+        self._may_skip = self._may_skip and not first.interlaced_frame
+
+    def stop_skipping(self) -> None:
+        """From now on everything is decoded: packets cannot be trusted."""
+        self._may_skip = False
+
+    def plan(self, packets: Iterator[Packet[VideoStream]]) -> Iterator[Step]:
+        """The packets to decode, in the order of the file."""
+        if self._sampling.mode == "keyframes":
+            return self._plan_key_pictures(packets)
+        return self._plan_uniform(packets)
+
+    def _plan_key_pictures(self, packets: Iterator[Packet[VideoStream]]) -> Iterator[Step]:
+        """Each key picture alone, so that nothing between them has to be consistent."""
+        last: float | None = None
+        for index, packet in enumerate(packets):
+            self._clock.number(packet, index)
+            if not self._started:
+                yield Step(packet)
+                continue
+            seconds = self._clock.packet_seconds(packet)
+            if not packet.is_keyframe:
+                self._clock.pass_by(packet)
+                continue
+            if last is None or seconds is None or self._sampling.has_target(last, seconds):
+                yield Step(packet, afresh=True)
+            else:
+                self._clock.pass_by(packet)
+            last = seconds
+
+    def _plan_uniform(self, packets: Iterator[Packet[VideoStream]]) -> Iterator[Step]:
+        for packet in packets:
+            wanted = self._is_wanted(packet)
+            if not self._started or not self._is_regular(packet):
+                yield from self._release_all()
+                yield Step(packet, afresh=self._take_afresh())
+                continue
+            if self._begins_group(packet):
+                yield from self._close_group()
+            self._group.append(Step(packet, wanted))
+            self._held_bytes += packet.size
+            if (
+                len(self._group) + len(self._pending) > MAX_HELD_PACKETS
+                or self._held_bytes > MAX_HELD_BYTES
+            ):
+                yield from self._release_all()
+        yield from self._close_group()
+        self._drop_pending()
+
+    def _is_wanted(self, packet: Packet[VideoStream]) -> bool:
+        """Whether the frame of ``packet`` may be the answer to a target."""
+        seconds = self._clock.packet_seconds(packet)
+        if seconds is None:
+            return True
+        if packet.is_discard:  # decoded for others, not shown
+            return False
+        before = max((other for other in self._recent if other < seconds), default=None)
+        self._recent.append(seconds)
+        return before is None or self._sampling.has_target(before, seconds)
+
+    def _is_regular(self, packet: Packet[VideoStream]) -> bool:
+        """Whether packets can still be told apart by their times; once they cannot, nothing is skipped any more."""
+        dts, last = packet.dts, self._last_dts
+        self._last_dts = dts
+        self._may_skip = (
+            self._may_skip
+            and self._clock.is_steady
+            and not packet.is_corrupt
+            and packet.pts is not None
+            and dts is not None
+            and (last is None or 0 < (dts - last) * packet.time_base < _MAX_GAP_SECONDS)
+        )
+        return self._may_skip
+
+    def _begins_group(self, packet: Packet[VideoStream]) -> bool:
+        return begins_group(packet, self._codec, self._nal_length_bytes)
+
+    def _close_group(self) -> Iterator[Step]:
+        """Now that the whole group is known: forgets what is pending before it, decodes what it needs."""
+        if self._group and self._begins_group(self._group[0].packet):
+            key_pts = self._group[0].packet.pts
+            assert key_pts is not None
+            if not any(step.wanted and (step.packet.pts or 0) < key_pts for step in self._group):
+                self._drop_pending()
+        self._pending += self._group
+        self._group = []
+        wanted = (index for index, step in enumerate(self._pending) if step.wanted)
+        yield from self._release(1 + max(wanted, default=-1))
+
+    def _release_all(self) -> Iterator[Step]:
+        yield from self._close_group()
+        yield from self._release(len(self._pending))
+
+    def _release(self, num_steps: int) -> Iterator[Step]:
+        steps, self._pending = self._pending[:num_steps], self._pending[num_steps:]
+        self._held_bytes = sum(step.packet.size for step in self._pending)
+        for step in steps:
+            if not step.wanted:
+                self._clock.pass_by(step.packet)
+            yield replace(step, afresh=self._take_afresh())
+
+    def _drop_pending(self) -> None:
+        for step in self._pending:
+            self._clock.pass_by(step.packet)
+            self._afresh = True
+        self._pending = []
+
+    def _take_afresh(self) -> bool:
+        afresh, self._afresh = self._afresh, False
+        return afresh
+
+
+def begins_group(packet: Packet[VideoStream], codec: str, nal_length_bytes: int) -> bool:
+    """Whether nothing from ``packet`` on, but perhaps frames shown before it, refers to what came earlier."""
+    if not packet.is_keyframe:
+        return False
+    # H.264 also marks points from which a picture gradually recovers
+    return codec != "h264" or _is_idr(bytes(packet), nal_length_bytes)
+
+
+def count_nal_length_bytes(stream: VideoStream) -> int:
+    """How many bytes tell the length of an H.264 NAL unit; 0 where start codes divide them."""
+    extradata = stream.codec_context.extradata or b""
+    return (extradata[4] & 3) + 1 if len(extradata) > 4 and extradata[0] == 1 else 0
+
+
+def _is_idr(data: bytes, length_bytes: int) -> bool:
+    """Whether an H.264 picture starts afresh; False also where that cannot be seen."""
+    position = 0
+    while length_bytes and position + length_bytes < len(data):
+        kind = data[position + length_bytes] & 31
+        if kind in (_IDR_SLICE, _OTHER_SLICE):
+            return kind == _IDR_SLICE
+        position += length_bytes + int.from_bytes(data[position : position + length_bytes], "big")
+    return False

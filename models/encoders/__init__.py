@@ -1,0 +1,1 @@
+"""Dual encoders: how they are found, loaded and run."""

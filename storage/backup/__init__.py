@@ -1,0 +1,1 @@
+"""Copies of a whole index, and putting one in place."""

@@ -1,0 +1,1 @@
+"""The catalogue: an SQLite database of files, videos, labels and runs."""

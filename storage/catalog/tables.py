@@ -1,0 +1,124 @@
+"""The tables of the catalogue, as the migrations make them; only `storage.catalog.catalog` looks at them."""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import BigInteger, DateTime, Dialect, ForeignKey, TypeDecorator
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A point in time: aware in Python, UTC without a zone in the database."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Aware to UTC without a zone."""
+        return value.astimezone(UTC).replace(tzinfo=None) if value else None
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Back to aware."""
+        return value.replace(tzinfo=UTC) if value else None
+
+
+class Base(DeclarativeBase):
+    """Every table, as the migrations make it. Ids are never used again (AUTOINCREMENT there)."""
+
+
+class LibraryRow(Base):
+    """Roots a person added."""
+
+    __tablename__ = "libraries"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    root_path: Mapped[str] = mapped_column(unique=True)
+    added_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class VideoRow(Base):
+    """Contents."""
+
+    __tablename__ = "videos"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    uid: Mapped[str] = mapped_column(unique=True)
+    fast_hash: Mapped[str] = mapped_column(index=True)
+    full_hash: Mapped[str | None]
+    state: Mapped[str]
+    reason: Mapped[str | None]
+    duration_seconds: Mapped[float]
+    num_frames: Mapped[int]
+    width: Mapped[int]
+    height: Mapped[int]
+    fps: Mapped[float]
+    codec: Mapped[str]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    indexed_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    detail: Mapped[str | None]
+    transient_failures: Mapped[int | None]
+
+
+class FileRow(Base):
+    """Places."""
+
+    __tablename__ = "files"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    library_id: Mapped[int] = mapped_column(ForeignKey("libraries.id"), index=True)
+    path: Mapped[str] = mapped_column(unique=True)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    mtime_ns: Mapped[int] = mapped_column(BigInteger)
+    video_id: Mapped[int | None] = mapped_column(ForeignKey("videos.id"), index=True)
+    problem: Mapped[str | None]
+
+
+class LabelRow(Base):
+    """What people call videos. ``folded`` is what labels are compared by, ``label`` what is shown."""
+
+    __tablename__ = "labels"
+
+    video_id: Mapped[int] = mapped_column(
+        ForeignKey("videos.id", ondelete="CASCADE"), primary_key=True
+    )
+    folded: Mapped[str] = mapped_column(primary_key=True, index=True)
+    label: Mapped[str]
+
+
+class ChangeRow(Base):
+    """The last change of each video and of its files, by triggers; the row stays when the video goes.
+
+    Nothing is known of videos that have not changed since the catalogue keeps this.
+    """
+
+    __tablename__ = "video_changes"
+
+    video_id: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(BigInteger, index=True)
+    """Rises with each change of any video."""
+
+
+class LineageRow(Base):
+    """One row where the catalogue has taken the place of another one: numbers of changes mean nothing across that."""
+
+    __tablename__ = "lineage"
+
+    stamp: Mapped[str] = mapped_column(primary_key=True)
+
+
+class RunRow(Base):
+    """Runs."""
+
+    __tablename__ = "runs"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    outcome: Mapped[str | None]
+    seen: Mapped[int]
+    indexed: Mapped[int]
+    partial: Mapped[int]
+    failed: Mapped[int]
+    skipped: Mapped[int]
+    forgotten: Mapped[int]
+    video_seconds: Mapped[float]

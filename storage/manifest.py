@@ -1,0 +1,158 @@
+"""The manifest: what an index was made with."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from scanonce.storage.clips import ClipGrid
+from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
+from scanonce.storage.files import write_whole
+from scanonce.storage.layout import IndexLayout
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What an index was made with."""
+
+    encoder: str
+    """Name by which the encoder was loaded."""
+    fingerprint: str
+    """Digest of its weights and configuration."""
+    dim: int
+    sampling: str
+    """``uniform`` or ``keyframes``."""
+    sample_fps: float
+    """Frames per second; in key-frame mode the most that are kept."""
+    clip_scales_seconds: tuple[float, ...]
+    clip_stride_ratio: float
+    localiser: str | None = None
+    """Name by which the trained localiser was loaded; None: moments are found without one."""
+    anchors: str | None = None
+    """Folder under ``anchors/`` with what it computed: its fingerprint, and a number that counts rebuilds."""
+    head: str | None = None
+    """Digest of the head that pools the frames of its clips; None: they are means."""
+    reranker: str | None = None
+    """Digest of the head that re-ranks the moments found; None: there is none. An index has one head at most."""
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def keeps_head(self) -> bool:
+        """Whether files belong into `IndexLayout.head`."""
+        return self.head is not None or self.reranker is not None
+
+    @property
+    def grid(self) -> ClipGrid:
+        """The windows of its clips."""
+        return ClipGrid(self.clip_scales_seconds, self.clip_stride_ratio)
+
+
+def read_manifest(layout: IndexLayout) -> Manifest:
+    """The manifest of an existing index.
+
+    Raises:
+        IndexDirectoryError: there is no index, or it cannot be read.
+        ManifestMismatch: it was written by a newer version.
+    """
+    try:
+        values = json.loads(layout.manifest.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise IndexDirectoryError(
+            f"there is no index at {layout.root}. Make one: scanonce index VIDEOS --index {layout.root}"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise IndexDirectoryError(
+            f"{layout.manifest} cannot be read ({error}). Restore the file from a backup, or index into another folder."
+        ) from error
+    version = values.get("schema_version") if isinstance(values, dict) else None
+    if version != SCHEMA_VERSION:
+        raise ManifestMismatch(
+            f"the index at {layout.root} has schema version {version}, this program reads {SCHEMA_VERSION}. "
+            "Use the program version that made it, or index into another folder with --index."
+        )
+    try:
+        return Manifest(**{**values, "clip_scales_seconds": tuple(values["clip_scales_seconds"])})
+    except (KeyError, TypeError) as error:
+        raise IndexDirectoryError(
+            f"{layout.manifest} is not a manifest of ours ({error}). "
+            "Restore it from a backup, or index into another folder."
+        ) from error
+
+
+def check_encoder(layout: IndexLayout, manifest: Manifest, name: str, fingerprint: str) -> None:
+    """Refuses an encoder that is not the one the index was made with.
+
+    Args:
+        layout: of the index, which is named.
+        manifest: of the index.
+        name: by which the encoder was loaded.
+        fingerprint: of what was loaded: under the same name there may be other weights by now.
+
+    Raises:
+        ManifestMismatch: the fingerprints differ.
+    """
+    if fingerprint != manifest.fingerprint:
+        raise ManifestMismatch(
+            f"the index at {layout.root} was made with encoder {manifest.encoder} "
+            f"({manifest.fingerprint[:12]}), loaded is {name} ({fingerprint[:12]}). "
+            "Put the same weights back, or run `scanonce reindex`."
+        )
+
+
+def create_or_check(layout: IndexLayout, wanted: Manifest, head_files: Sequence[Path] = ()) -> None:
+    """Writes the manifest of a new index, or checks that an existing one was made with the same settings.
+
+    The encoder is told by its fingerprint: the same weights in another folder are the same encoder. The localiser is
+    not compared: an index has the one it has until `scanonce localise` gives it another. One made before re-rankers
+    were kept takes that of its encoder: nothing stored depends on it.
+
+    Args:
+        layout: the index directory.
+        wanted: what it is to be made with.
+        head_files: of the encoder's head, whose digest ``wanted`` names. The index keeps a copy, which is made anew
+            where it is missing or damaged.
+
+    Raises:
+        ManifestMismatch: names every setting that differs, both its values and the way out.
+    """
+    if not layout.manifest.exists():
+        _keep_head(layout, head_files)  # first: the manifest names it
+        write_manifest(layout, wanted)
+        return
+    stored = asdict(read_manifest(layout))
+    asked = asdict(wanted)
+    gains_reranker = stored["reranker"] is None and wanted.reranker is not None
+    told_otherwise = {"encoder", "localiser", "anchors"}
+    if gains_reranker:
+        told_otherwise.add("reranker")
+    names = [name for name in asked if name not in told_otherwise and stored[name] != asked[name]]
+    if names:
+        if "fingerprint" in names:
+            names.insert(0, "encoder")
+        lines = [
+            f"  {name}: the index has {stored[name]}, asked for is {asked[name]}" for name in names
+        ]
+        raise ManifestMismatch(
+            "\n".join([f"the index at {layout.root} was made with other settings:", *lines])
+            + "\nEither set these back (config.toml, --encoder), or have everything scanned anew while searches go on: "
+            f"scanonce reindex --index {layout.root}"
+        )
+    _keep_head(layout, head_files)
+    if gains_reranker:
+        write_manifest(layout, replace(read_manifest(layout), reranker=wanted.reranker))
+
+
+def _keep_head(layout: IndexLayout, files: Sequence[Path]) -> None:
+    for path in files:
+        content = path.read_bytes()
+        kept = layout.head / path.name
+        if not kept.exists() or kept.read_bytes() != content:
+            write_whole(kept, lambda file, content=content: file.write(content))  # type: ignore[misc]
+
+
+def write_manifest(layout: IndexLayout, manifest: Manifest) -> None:
+    """Writes the manifest, in place of the one that may be there; a reader sees one of them whole."""
+    content = json.dumps(asdict(manifest), indent=2) + "\n"
+    write_whole(layout.manifest, lambda file: file.write(content.encode()))

@@ -1,0 +1,1 @@
+"""One file per video content: frame features, anchors, thumbnails."""

@@ -1,0 +1,130 @@
+"""Small pictures of each video, made when it is indexed: one safetensors file per content, memory-mapped when read.
+
+A page of results shows these and decodes nothing. Stored are the JPEG files one after another (``jpegs``), where each
+of them ends (``ends``) and when it is shown (``pts_seconds``): reading one touches its bytes, not its neighbours'.
+By default there is one for a second, in a box of 240 x 135, 13 kB at most: never more than 47 MB per hour of video,
+and about 14 MB for real ones; `scanonce status` shows what an index has.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scanonce.storage.errors import IndexDirectoryError
+from scanonce.storage.stores.content_files import ContentFiles
+from scanonce.storage.stores.mapped import DamagedFile, map_tensors
+
+_JPEG_START = np.array([0xFF, 0xD8], np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Thumbnails:
+    """Small pictures of one video, in order of time."""
+
+    pts_seconds: NDArray[np.float64]
+    """``[num_thumbnails]`` rising, seconds from the start of the video."""
+    jpegs: tuple[bytes, ...]
+    """A whole JPEG file each."""
+
+    def __post_init__(self) -> None:
+        if self.pts_seconds.shape != (len(self.jpegs),):
+            raise ValueError(
+                f"{len(self.jpegs)} jpegs need pts_seconds [{len(self.jpegs)}]; got {self.pts_seconds.shape}"
+            )
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """All of ``parts``, one after another; none of them for no parts."""
+        pts = np.concatenate([np.empty(0), *(part.pts_seconds for part in parts)])
+        return cls(pts, tuple(jpeg for part in parts for jpeg in part.jpegs))
+
+
+class ThumbnailStore(ContentFiles):
+    """The ``thumbnails/`` folder of an index. A video that was indexed without thumbnails has no file."""
+
+    def write(self, uid: str, thumbnails: Thumbnails) -> None:
+        """Stores the thumbnails of a video whole or not at all; of none nothing is kept.
+
+        Raises:
+            IndexDirectoryError: disk full, read-only and the like; nothing stored is lost.
+        """
+        if not thumbnails.jpegs:
+            self.delete(uid)
+            return
+        tensors: dict[str, NDArray[Any]] = {
+            "jpegs": np.frombuffer(b"".join(thumbnails.jpegs), np.uint8),
+            "ends": np.cumsum([len(jpeg) for jpeg in thumbnails.jpegs], dtype=np.int64),
+            "pts_seconds": thumbnails.pts_seconds,
+        }
+        self._write(uid, tensors)
+
+    def read(self, uid: str, seconds: float) -> bytes | None:
+        """The JPEG file shown at a time: the last one at or before it, the first one for what is earlier.
+
+        Returns:
+            None where the video has no thumbnails.
+
+        Raises:
+            IndexDirectoryError: they are damaged or cannot be read.
+        """
+        tensors = self._map(uid)
+        if tensors is None:
+            return None
+        jpegs, ends, pts = tensors["jpegs"], tensors["ends"], tensors["pts_seconds"]
+        index = max(0, int(np.searchsorted(pts, seconds, side="right")) - 1)
+        first, last = int(ends[index - 1]) if index else 0, int(ends[index])
+        if not 0 <= first < last <= len(jpegs):
+            raise self._damaged(uid, "its lengths do not add up")
+        return jpegs[first:last].tobytes()
+
+    def times(self, uid: str) -> NDArray[np.float64]:
+        """``[num_thumbnails]`` rising, seconds; empty where the video has none. Raises as `read` does."""
+        tensors = self._map(uid)
+        return np.empty(0) if tensors is None else tensors["pts_seconds"].copy()
+
+    def problem(self, uid: str, *, values: bool = False) -> str | None:
+        """What is wrong with the thumbnails of a video, in words; None where nothing is, or there are none.
+
+        Args:
+            uid: names the content.
+            values: read all of them, about 14 MB per hour of video; else only where they begin.
+        """
+        if not self.has(uid):
+            return None
+        try:
+            tensors = self._examine(uid, values=values)
+            jpegs, ends, pts = (tensors[name] for name in ("jpegs", "ends", "pts_seconds"))
+        except (OSError, DamagedFile, KeyError) as error:
+            return f"they cannot be read: {error}"
+        if jpegs.ndim != 1 or ends.ndim != 1 or pts.shape != ends.shape or not len(ends):
+            return "their parts do not belong together"
+        firsts = np.concatenate([np.zeros(1, np.int64), ends[:-1]])
+        if (firsts + len(_JPEG_START) > ends).any() or ends[-1] != len(jpegs):
+            return "their lengths do not add up"
+        if not (np.isfinite(pts).all() and (np.diff(pts) >= 0).all()):
+            return "their times do not rise"
+        if (jpegs[firsts[:, None] + np.arange(len(_JPEG_START))] != _JPEG_START).any():
+            return "they are no pictures"
+        return None
+
+    def _map(self, uid: str) -> dict[str, NDArray[Any]] | None:
+        """The tensors of a video, of which none is empty; None where there is no file."""
+        try:
+            tensors = map_tensors(self.path(uid))
+            jpegs, ends, pts = (tensors[name] for name in ("jpegs", "ends", "pts_seconds"))
+        except FileNotFoundError:
+            return None
+        except (OSError, DamagedFile, KeyError) as error:
+            raise self._damaged(uid, str(error)) from error
+        if jpegs.ndim != 1 or ends.ndim != 1 or pts.shape != ends.shape or not len(ends):
+            raise self._damaged(uid, "its parts do not belong together")
+        return tensors
+
+    def _damaged(self, uid: str, reason: str) -> IndexDirectoryError:
+        return IndexDirectoryError(
+            f"the stored thumbnails {self.path(uid)} are damaged or cannot be read ({reason}). "
+            "Run `scanonce repair`, or `scanonce forget` the video and index it again."
+        )

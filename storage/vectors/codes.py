@@ -1,0 +1,231 @@
+"""Codes of clips in inverted lists, made by FAISS: which kind, how they are trained, and their file.
+
+    form = coded_form("auto", num_rows=1_000_000)             # "ivfpq-fastscan"
+    codes = train_codes(rows, form)                           # a FAISS index: IVF4096,PQ256x4fs
+    write_codes(codes, "base.faiss")
+    codes = read_codes("base.faiss")                          # to be searched; mapped where that works
+
+Two forms, measured at a million clips of 512 dimensions (recall@10 of sentences, CPU time of one
+query, bytes of a clip):
+
+    ivfpq-fastscan   IVF4096,PQ256x4fs   .982   1.4 ms   151 B   read into memory
+    ivfpq            IVF4096,PQ64np      .966   2.6 ms    81 B   stays on disk, mapped
+"""
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scanonce.storage.errors import IndexDirectoryError, ScanonceError
+from scanonce.storage.vectors.rows import ClipRows
+
+CodedForm = Literal["ivfpq-fastscan", "ivfpq"]
+"""4-bit codes that are scanned in registers, or 8-bit codes that are looked up in tables."""
+Kind = Literal["auto", "flat", "ivfpq-fastscan", "ivfpq"]
+"""What an index is to be; ``auto`` decides by the number of clips."""
+
+MAPPED_ROWS = 4_000_000
+"""Clips from which ``auto`` leaves the codes on disk. FAISS copies 4-bit codes into every process
+that opens them: measured 30 ms and 151 MB a million, so 1.5 GB and .3 s at ten million. It maps
+8-bit codes: 3 ms and 1 MB a million, and a query reads only the lists it looks into. Below, the
+4-bit codes find more in half the time and fit into memory."""
+
+HNSW_CELLS = 16_384
+"""Cells from which the nearest are looked up in a graph of the centroids: comparing a query with
+all of them would cost 8 million products at 512 dimensions, more than scanning the lists."""
+
+TRAINING_ROWS_PER_CELL = 40
+"""FAISS asks for 39. At a million clips these were measured to take 77 CPU seconds of k-means."""
+
+HELD_OUT_SHARE, HELD_OUT_ROWS, FEWEST_HELD_OUT = 0.02, 4_096, 8
+"""Clips that are left out of training, and the fewest videos these may be. Lists fit the videos they are trained on:
+another clip of such a video is nearer to a centroid (cosine .92 at 60,000 clips) than a new video about the same
+things (.78), and a search that looks into few lists finds those left out a little less often."""
+
+_HNSW_LINKS, _HNSW_SEARCH = 32, 64  # FAISS's own 16 miss the nearest centroid of some clips
+
+# Numbers of sub-quantisers that FAISS has kernels for on a GPU.
+_PLAIN_M = (96, 64, 56, 48, 40, 32, 28, 24, 20, 16, 12, 8, 4, 3, 2, 1)
+
+
+def coded_form(kind: Kind, num_rows: int, *, gpu: bool = False) -> CodedForm:
+    """The form of codes for so many clips; ``flat`` has none, and is asked as ``auto``.
+
+    Args:
+        kind: what was configured.
+        num_rows: clips.
+        gpu: a GPU is to search them: it has no kernel for 4-bit codes.
+    """
+    if kind == "ivfpq-fastscan" or kind == "ivfpq":
+        return kind
+    return "ivfpq" if gpu or num_rows >= MAPPED_ROWS else "ivfpq-fastscan"
+
+
+def form_of(factory_name: str) -> CodedForm:
+    """The form of an index by FAISS's name of it."""
+    return "ivfpq-fastscan" if factory_name.endswith("x4fs") else "ivfpq"
+
+
+def factory(rows: ClipRows, form: CodedForm = "ivfpq-fastscan") -> str:
+    """FAISS's name of the index for these rows: ``IVF4096,PQ256x4fs`` at [1_000_000, 512].
+
+    Cells are 4 sqrt(N), as a power of two. Fastscan: a 4-bit code for every two dimensions, measured
+    at a million clips as good as 8-bit PQ128 in less than half its time. Plain: an 8-bit code for
+    every eight. ``np``: without polysemous training, which costs 105 CPU seconds and is not used.
+    """
+    nlist = 2 ** round(math.log2(4 * math.sqrt(len(rows))))
+    cells = f"IVF{nlist}_HNSW{_HNSW_LINKS}" if nlist >= HNSW_CELLS else f"IVF{nlist}"
+    if form == "ivfpq":
+        m = next(m for m in _PLAIN_M if m <= max(1, rows.dim // 8) and rows.dim % m == 0)
+        return f"{cells},PQ{m}np"
+    m = next(m for m in range(max(1, rows.dim // 2), 0, -1) if rows.dim % m == 0)
+    return f"{cells},PQ{m}x4fs"
+
+
+def default_nprobe(nlist: int) -> int:
+    """Lists to look into: measured recall@10 .995 with 64 of 1024, .98 with 128 of 4096."""
+    return min(nlist, max(64, nlist // 32))
+
+
+def training_rows(rows: ClipRows, nlist: int) -> NDArray[np.int64]:
+    """The rows that ``nlist`` lists are trained on, rising; the same at every call."""
+    trained = np.flatnonzero(np.repeat(~_is_held_out(rows), rows.counts))
+    wanted = min(len(trained), TRAINING_ROWS_PER_CELL * nlist)
+    chosen = np.random.default_rng(0).choice(len(trained), wanted, replace=False)
+    return trained[np.sort(chosen)]
+
+
+def held_out_rows(rows: ClipRows) -> NDArray[np.int64]:
+    """The rows of whole videos that lists are never trained on, rising: new videos lie to the lists as these do.
+
+    None where whole videos are too few to leave some out.
+    """
+    return np.flatnonzero(np.repeat(_is_held_out(rows), rows.counts))
+
+
+def _is_held_out(rows: ClipRows) -> NDArray[np.bool_]:
+    """``[num_videos]``; drawn videos, up to `HELD_OUT_SHARE` of the rows and `HELD_OUT_ROWS`."""
+    order = np.random.default_rng(1).permutation(len(rows.videos))
+    room = min(HELD_OUT_ROWS, HELD_OUT_SHARE * len(rows))
+    chosen = order[np.cumsum(rows.counts[order]) <= room]
+    held_out = np.zeros(len(order), np.bool_)
+    held_out[chosen] = len(chosen) >= FEWEST_HELD_OUT
+    return held_out
+
+
+def train_codes(rows: ClipRows, form: CodedForm = "ivfpq-fastscan") -> Any:
+    """A FAISS index over ``rows``; all cores are used.
+
+    Cost at a million clips: about 130 CPU seconds and 400 MB; at ten million, where the training
+    sample alone takes 1.3 GB, some ten times that.
+
+    Args:
+        rows: at least 16 (``ivfpq-fastscan``) or 256 (``ivfpq``).
+        form: of the codes.
+    """
+    index = untrained_codes(rows, form)
+    index.train(rows.gather(training_rows(rows, index.nlist)))
+    extend_codes(index, rows)
+    return index
+
+
+def untrained_codes(rows: ClipRows, form: CodedForm) -> Any:
+    """The FAISS index that is to hold these rows, empty."""
+    faiss = load_faiss()
+    index = faiss.index_factory(rows.dim, factory(rows, form), faiss.METRIC_INNER_PRODUCT)
+    quantizer = faiss.downcast_index(index.quantizer)
+    if isinstance(quantizer, faiss.IndexHNSW):
+        quantizer.hnsw.efSearch = _HNSW_SEARCH
+    index.cp.niter = 10  # k-means settles by then; FAISS's 25 cost 2.5 times as much
+    # A small library is no reason to print warnings.
+    index.cp.min_points_per_centroid = index.pq.cp.min_points_per_centroid = 1
+    return index
+
+
+def extend_codes(codes: Any, rows: ClipRows) -> None:
+    """Add rows behind those that ``codes`` holds, which must be in memory, not mapped.
+
+    Lists and codec stay as they were trained; `storage.vectors.list_fit` notices when that no longer does.
+    Cost for 20,000 clips into 4096 lists: about 1.5 CPU seconds, whatever the lists hold already.
+    """
+    for block in rows.blocks():
+        codes.add(block)
+
+
+def read_codes(path: str, *, mapped: bool = True) -> Any:
+    """Open a FAISS file.
+
+    Args:
+        path: of the file.
+        mapped: to be searched only. Plain codes then stay on disk: 3 milliseconds and 1 MB of memory
+            for a million clips. FAISS copies fastscan codes all the same: 30 milliseconds and 151 MB
+            at 512 dimensions, which is half the time of reading them.
+
+    Raises:
+        IndexDirectoryError: FAISS cannot read it.
+    """
+    faiss = load_faiss()
+    try:
+        return faiss.read_index(path, faiss.IO_FLAG_MMAP_IFC if mapped else 0)
+    except RuntimeError as error:
+        raise IndexDirectoryError(f"{path} is not a readable FAISS index: {error}") from error
+
+
+def write_codes(codes: Any, path: str) -> None:
+    """Write a FAISS index to a file.
+
+    Raises:
+        IndexDirectoryError: it cannot be written, for example because the disk is full.
+    """
+    try:
+        load_faiss().write_index(codes, path)
+    except RuntimeError as error:
+        raise IndexDirectoryError(
+            f"cannot write {path}: {error}; check free space and permissions, then run again"
+        ) from error
+
+
+def load_faiss() -> Any:
+    """The faiss package.
+
+    Raises:
+        ScanonceError: it is not installed; how to is said.
+    """
+    try:
+        import faiss
+    except ImportError as error:
+        raise ScanonceError(
+            "faiss is not installed: pip install faiss-cpu, or install scanonce with its extra "
+            "'cpu' or 'gpu' (one of them, never both)"
+        ) from error
+    return faiss
+
+
+def num_threads() -> int:
+    """Threads that many queries may use: the cores this process may use, fewer where OMP_NUM_THREADS says so.
+
+    OpenMP itself is not asked. Torch shares it, and in a thread that has told torch to compute on one
+    core (`models.runtime`) it names one, whatever it is asked for.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)  # not everywhere
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return min(cores, max(1, int(wanted))) if wanted.isdecimal() else cores
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One OpenMP thread for what this thread asks of FAISS: two were measured 60 times slower for
+    single queries on a busy machine."""
+    faiss = load_faiss()
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)

@@ -1,0 +1,284 @@
+"""One generation of the vector index, opened: what the newest whole directory holds.
+
+    generation = newest_generation(vectors_dir, dim=512)      # None: nothing was ever published
+    generation.info.kind, len(generation.base), len(generation.delta)
+
+How generations are written, and how a library is searched, is in ``storage.vectors.publish``.
+"""
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
+from scanonce.storage.vectors.flat import FlatIndex, IndexKind
+from scanonce.storage.vectors.gpu import NO_GPU, GpuUse
+from scanonce.storage.vectors.ivfpq import IvfPqIndex
+from scanonce.storage.vectors.list_fit import ADDED_PROBES, ListFit
+from scanonce.storage.vectors.rows import ClipRows, Ids
+from scanonce.storage.vectors.segments import NOTHING_OPEN, Codes, OpenFiles, Segment
+
+logger = logging.getLogger(__name__)
+
+CODES = "base.faiss"
+TUNING_QUERIES = "tuning_queries.npy"
+"""``[num_queries, dim]`` float16: what the search was tuned with, for the next time."""
+
+_NUMBER_DIGITS = 10
+
+
+class TunedSettings(BaseModel):
+    """How the inverted lists are searched, chosen by measuring on the library's own clips."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    nprobe: int
+    """Lists that a query looks into."""
+    rescore_depth: int
+    """Candidates that are scored exactly."""
+    target_recall: float
+    """Share of the ten best clips that was to be found."""
+    recall: float
+    """Share that was found; less than the target where no setting reaches it."""
+    sure_recall: float | None = None
+    """Share that other queries find at least, nineteen times in twenty; what the target was held against. ``None``
+    where an earlier version has tuned."""
+    cpu_ms: float
+    """Milliseconds of one processor that a query took."""
+    clips: int
+    """Clips in the lists then; measured again past twice as many."""
+    num_queries: int
+    """Queries that were asked."""
+    queries: Literal["text", "stand-in"]
+    """Embeddings of sentences, or `storage.vectors.recall.stand_in_queries`."""
+    measured: datetime
+
+
+class GenerationInfo(BaseModel):
+    """What ``generation.json`` says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[2] = 2
+    kind: IndexKind
+    dim: int
+    segments: dict[str, int]
+    """Clips of each segment by its name; the base first, then the oldest first."""
+    base_segments: int
+    """So many of them, from the first, are in ``base.faiss``; 0 where the index is flat."""
+    factory: str | None
+    """FAISS's name of the base, ``None`` where the index is flat."""
+    nprobe: int
+    rescore_depth: int
+    fit: ListFit | None
+    """How well the base's lists fit; ``None`` where flat, and where the first format left it out."""
+    tuned: TunedSettings | None = None
+    """Goes before ``nprobe`` and ``rescore_depth``; ``None`` where they were never tuned."""
+    created: datetime
+    files: dict[str, int]
+    """Size of every other file in bytes, to notice one that is cut off or missing."""
+
+
+class _FirstFormat(BaseModel):
+    """The first format: one file of clips for the base, exact or coded, and one for the delta."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1]
+    kind: IndexKind
+    dim: int
+    base_clips: int
+    delta_clips: int
+    factory: str | None
+    nprobe: int
+    rescore_depth: int
+    created: datetime
+    files: dict[str, int]
+
+    def info(self) -> GenerationInfo:
+        """The same in the present format."""
+        same = self.model_dump(exclude={"format", "base_clips", "delta_clips"})
+        return GenerationInfo(
+            segments={"base": self.base_clips, "delta": self.delta_clips},
+            base_segments=1 if self.kind == "ivfpq" else 0,
+            fit=None,
+            **same,
+        )
+
+
+_INFO: TypeAdapter[GenerationInfo | _FirstFormat] = TypeAdapter(
+    Annotated[GenerationInfo | _FirstFormat, Field(discriminator="format")]
+)
+
+
+def read_info(text: bytes) -> GenerationInfo:
+    """What ``generation.json`` says.
+
+    Raises:
+        ValueError: it is of neither format.
+    """
+    info = _INFO.validate_json(text)
+    return info.info() if isinstance(info, _FirstFormat) else info
+
+
+class _Damaged(Exception):
+    """This generation cannot be used; its text says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Generation:
+    """One published generation, its segments mapped."""
+
+    path: Path
+    number: int
+    info: GenerationInfo
+    open_files: OpenFiles
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """Its clips; the base first, then the oldest first."""
+        return self.open_files.segments
+
+    @property
+    def codes(self) -> Codes | None:
+        """Those of the base, ``None`` where the index is flat or they were not asked for."""
+        return self.open_files.codes
+
+    @property
+    def base_segments(self) -> tuple[Segment, ...]:
+        """Those that the codes cover."""
+        return self.segments[: self.info.base_segments]
+
+    @property
+    def delta_segments(self) -> tuple[Segment, ...]:
+        """Those that are searched exactly."""
+        return self.segments[self.info.base_segments :]
+
+    @cached_property
+    def base(self) -> ClipRows:
+        """The clips that the codes cover; none where the index is flat."""
+        return ClipRows.joined([segment.rows for segment in self.base_segments], self.info.dim)
+
+    @cached_property
+    def delta(self) -> ClipRows:
+        """The clips that are searched exactly; all of them where the index is flat."""
+        return ClipRows.joined([segment.rows for segment in self.delta_segments], self.info.dim)
+
+    @property
+    def videos(self) -> Ids:
+        """Ids of all videos it holds, dead ones included, in no order."""
+        return np.concatenate([self.base.videos, self.delta.videos])
+
+    def indexes(self, gpu: GpuUse = NO_GPU) -> list[FlatIndex | IvfPqIndex]:
+        """All it holds, ready to be searched, the base first; it must have been opened with codes."""
+        info = self.info
+        exact = [segment.index for segment in self.delta_segments]
+        if info.kind == "flat":
+            return [*exact]
+        assert self.codes is not None
+        how = info.tuned or info
+        is_extended = info.fit is not None and info.fit.added_clips > 0
+        base = IvfPqIndex(
+            self.base,
+            self.codes.faiss,
+            nprobe=how.nprobe * (ADDED_PROBES if is_extended else 1),
+            rescore_depth=how.rescore_depth,
+            gpu=self.codes.on_gpu(gpu),
+        )
+        return [base, *exact]
+
+    def tuning_queries(self) -> NDArray[np.float32] | None:
+        """``[num_queries, dim]``, what the search was tuned with; ``None`` where it was not."""
+        if self.info.tuned is None:
+            return None
+        queries: NDArray[np.float32] = np.load(self.path / TUNING_QUERIES).astype(np.float32)
+        return queries
+
+
+def newest_number(vectors_dir: Path) -> int:
+    """Number of the newest generation, 0 for none; a cheap way to notice a publish."""
+    return max(generation_numbers(vectors_dir), default=0)
+
+
+def newest_generation(
+    vectors_dir: Path,
+    *,
+    dim: int,
+    known: OpenFiles = NOTHING_OPEN,
+    with_codes: bool = True,
+) -> Generation | None:
+    """The newest generation that is whole; a warning names each one passed over.
+
+    Args:
+        vectors_dir: the directory of the generations.
+        dim: length of an embedding.
+        known: files that are open already and need not be opened again.
+        with_codes: open the codes, too, so that it can be searched, and codes that FAISS cannot
+            read count as damage. That takes as long as the codes are large (see `read_codes`).
+
+    Raises:
+        ManifestMismatch: it holds embeddings of another length than ``dim``.
+    """
+    numbers = generation_numbers(vectors_dir)
+    for number in reversed(numbers):
+        try:
+            return _open_generation(vectors_dir, number, dim, known, with_codes)
+        except _Damaged as error:
+            logger.warning("vector index generation %d is passed over: %s", number, error)
+    # Publishing twice while we looked sweeps what we saw: look again.
+    if generation_numbers(vectors_dir) == numbers:
+        return None
+    return newest_generation(vectors_dir, dim=dim, known=known, with_codes=with_codes)
+
+
+def generation_numbers(vectors_dir: Path) -> list[int]:
+    """Numbers of the generations that are there, whole or not, rising."""
+    try:
+        names = [path.name for path in vectors_dir.iterdir()]
+    except FileNotFoundError:
+        return []
+    return sorted(int(n) for n in names if n.isdecimal() and len(n) == _NUMBER_DIGITS)
+
+
+def numbered(number: int) -> str:
+    """Name of a generation's directory, and of the segment that was written with it."""
+    return f"{number:0{_NUMBER_DIGITS}d}"
+
+
+def _open_generation(
+    vectors_dir: Path, number: int, dim: int, known: OpenFiles, with_codes: bool
+) -> Generation:
+    path = vectors_dir / numbered(number)
+    try:
+        info = read_info((path / "generation.json").read_bytes())
+        for name, size in info.files.items():
+            if (path / name).stat().st_size != size:
+                raise _Damaged(f"{path / name} should have {size} bytes")
+        codes = path / CODES if info.kind == "ivfpq" and with_codes else None
+        files = known.open(path, info.segments, codes, info.dim)
+    except (FileNotFoundError, ValueError, EOFError, IndexDirectoryError) as error:
+        raise _Damaged(f"{path}: {error}") from error
+    generation = Generation(path, number, info, files)
+    _check_counts(generation)
+    if info.dim != dim:
+        raise ManifestMismatch(
+            f"the vector index in {vectors_dir} holds embeddings of {info.dim} dimensions, the "
+            f"encoder makes {dim}: use the encoder it was made with, or another index directory"
+        )
+    return generation
+
+
+def _check_counts(generation: Generation) -> None:
+    path, info, codes = generation.path, generation.info, generation.codes
+    clips = [len(segment.rows) for segment in generation.segments]
+    if clips != list(info.segments.values()):
+        raise _Damaged(f"{path} has segments of {clips} clips, not what it says")
+    if codes and (codes.faiss.d, codes.faiss.ntotal) != (info.dim, len(generation.base)):
+        raise _Damaged(f"{path / CODES} belongs to other clips")

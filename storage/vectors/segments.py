@@ -1,0 +1,174 @@
+"""Immutable files of clips, which generations of the vector index share by hard links.
+
+    0000000007.f16           [num_clips, dim] float16
+    0000000007_videos.npy    [num_videos, 2] int64: a video's id and how many clips it has
+
+A segment is named after the generation that wrote it. New clips come as a segment of their own; the
+newest segments that they outweigh are joined with them in the same file. So segments are few, and a
+clip is copied seldom: 50,000 clips that come 60 at a time lie in at most 7 segments, and each has
+been written 6 times.
+"""
+
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from scanonce.storage.vectors.codes import read_codes
+from scanonce.storage.vectors.flat import FlatIndex
+from scanonce.storage.vectors.gpu import GpuCodes, GpuUse, load_on_gpu
+from scanonce.storage.vectors.rows import ClipRows, Ids
+
+FileIdentity: TypeAlias = tuple[int, int, int, int]
+"""Device, inode, bytes and time of change: the same for all hard links of a file, and for no file
+that came after it."""
+
+JOIN_RATIO = 2
+"""A segment up to so many times as large as what comes after it is joined with that."""
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """The clips of some videos as they lie on disk, mapped."""
+
+    name: str
+    identity: FileIdentity
+    rows: ClipRows
+
+    @cached_property
+    def index(self) -> FlatIndex:
+        """Its exact index; made at the first use, which copies the rows to memory."""
+        return FlatIndex(self.rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Codes:
+    """A FAISS index of some segments' clips, to be searched."""
+
+    identity: FileIdentity
+    faiss: Any
+    _on_gpu: dict[GpuUse, GpuCodes | None] = field(default_factory=dict)
+
+    def on_gpu(self, use: GpuUse) -> GpuCodes | None:
+        """A copy on a GPU, made at the first call; ``None`` where they stay on the CPU."""
+        if use not in self._on_gpu:
+            self._on_gpu[use] = load_on_gpu(self.faiss, use)
+        return self._on_gpu[use]
+
+
+@dataclass(frozen=True, eq=False)
+class OpenFiles:
+    """The files of a generation that are open; the next generation shares most of them."""
+
+    segments: tuple[Segment, ...] = ()
+    codes: Codes | None = None
+
+    def open(self, folder: Path, names: Iterable[str], codes: Path | None, dim: int) -> "OpenFiles":
+        """The segments of these names and the codes; what is open here already is taken from here.
+
+        Raises:
+            OSError, EOFError, ValueError, IndexDirectoryError: a file is missing, or is not what
+                `write_rows` and `write_codes` wrote.
+        """
+        segments = tuple(self._segment(folder, name, dim) for name in names)
+        return OpenFiles(segments, None if codes is None else self._codes(codes))
+
+    def _segment(self, folder: Path, name: str, dim: int) -> Segment:
+        # A file that is open keeps its inode number, so none that came later can look like it.
+        identity = _identity(folder / f"{name}.f16")
+        for segment in self.segments:
+            if segment.identity == identity:
+                return segment
+        return Segment(name, identity, _map_rows(folder, name, dim))
+
+    def _codes(self, path: Path) -> Codes:
+        identity = _identity(path)
+        if self.codes and self.codes.identity == identity:
+            return self.codes
+        return Codes(identity, read_codes(str(path)))
+
+
+NOTHING_OPEN = OpenFiles()
+
+
+def write_rows(folder: Path, name: str, parts: Iterable[ClipRows], dim: int) -> ClipRows:
+    """Write the rows of all parts into one segment's files, and map what was written."""
+    tables = [np.empty((0, 2), np.int64)]
+    with open(folder / f"{name}.f16", "wb") as file:
+        for part in parts:
+            for piece in part.pieces:
+                file.write(np.ascontiguousarray(piece).data)
+            tables.append(np.stack([part.videos, part.counts], axis=1))
+    np.save(folder / f"{name}_videos.npy", np.concatenate(tables))
+    return _map_rows(folder, name, dim)
+
+
+def link_segment(source: Path, name: str, folder: Path) -> None:
+    """The files of a segment under the same names in another folder."""
+    link_file(source / f"{name}.f16", folder)
+    link_file(source / f"{name}_videos.npy", folder)
+
+
+def link_file(source: Path, folder: Path) -> None:
+    """A hard link under the same name, or a copy where the file system refuses links."""
+    try:
+        os.link(source, folder / source.name)
+    except OSError:
+        shutil.copyfile(source, folder / source.name)
+
+
+def live_rows(rows: ClipRows, live: Ids) -> ClipRows:
+    """The rows of the live videos, nothing copied; ``rows`` must be of one piece."""
+    alive = rows.alive(live)
+    if alive.all():
+        return rows
+    (matrix,) = rows.pieces
+    edges = np.flatnonzero(np.diff(alive, prepend=False, append=False))  # begin, end, begin, end
+    runs = rows.starts[edges].reshape(-1, 2).tolist()
+    pieces = tuple(matrix[begin:end] for begin, end in runs)
+    return ClipRows(pieces or (matrix[:0],), rows.videos[alive], rows.counts[alive])
+
+
+def num_kept(segments: Sequence[Segment], num_new: int) -> int:
+    """How many segments, from the first, stay as they are when ``num_new`` clips come.
+
+    The others are joined with them. A segment is then more than twice as large as the next, so they
+    are few; and a clip that is joined ends in a segment at least half as large again, so that does
+    not happen to it often.
+
+    Clips in the segments and new ones, and what stays: [900, 200] + 60 -> [900, 200];
+    [900, 100] + 60 -> [900]; [300, 100] + 60 -> [].
+    """
+    keep, total = len(segments), num_new
+    while keep and len(segments[keep - 1].rows) <= JOIN_RATIO * total:
+        keep -= 1
+        total += len(segments[keep].rows)
+    return keep
+
+
+def sync(path: Path) -> None:
+    """Flush a file or directory to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _identity(path: Path) -> FileIdentity:
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _map_rows(folder: Path, name: str, dim: int) -> ClipRows:
+    videos, counts = np.load(folder / f"{name}_videos.npy", allow_pickle=False).T.copy()
+    num_rows = int(counts.sum())
+    if not num_rows:  # an empty file cannot be mapped
+        return ClipRows((np.empty((0, dim), np.float16),), videos, counts)
+    matrix = np.memmap(folder / f"{name}.f16", np.float16, "r", shape=(num_rows, dim))
+    return ClipRows((np.asarray(matrix),), videos, counts)

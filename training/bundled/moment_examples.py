@@ -1,0 +1,336 @@
+"""What a localiser of our rendered world is trained on: small libraries of films, as an index holds them.
+
+No film is written: only the frames that an index keeps are drawn, coded with loss in every second film, and encoded by
+the bundled CLIP. A library is a batch, and no query of one of its scenes is answered by another. Its scenes are of few
+(thing, colour) pairs, so that to most queries the same thing comes in another light, at another place, and doing the
+opposite.
+
+    paths = make_libraries(MomentPlan(), "train", Path("bench/moments"), workers=2)
+    library = read_library(paths[0])        # library.films[0].frames: [L, 128]
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import multiprocessing
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from io import BytesIO
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from scanonce.models.encoders.hub import BUNDLED_FOLDER, BUNDLED_NAME, fingerprint_folder
+from scanonce.models.encoders.load import load_encoder
+from scanonce.models.encoders.protocol import ClipEncoder
+from scanonce.training.bundled.clip_examples import example_painter, squeeze
+from scanonce.training.localiser.batches import FilmFrames, MomentLibrary, Queries
+from scanonce.training.world.films import FilmSpec, film_pictures, random_library
+from scanonce.training.world.scene import (
+    COLOURS,
+    FRAMES_PER_SECOND,
+    THINGS,
+    Rng,
+    SceneSpec,
+    flies,
+    is_held_out,
+)
+from scanonce.training.world.words import Caption, picture_caption, scene_captions, true_facts
+
+INDEX_FPS = 2.0
+"""Frames a second that an index keeps."""
+
+Split: TypeAlias = Literal["train", "validation", "all"]
+"""``train`` and ``validation`` have no (thing, colour) pair in common, ``all`` has both; held-out pairs are in none."""
+
+Pair: TypeAlias = tuple[str, str]
+"""A thing and its colour."""
+
+
+@dataclass(frozen=True)
+class MomentPlan:
+    """How many libraries of what."""
+
+    seed: int = 0
+    num_libraries: int = 150
+    films_per_library: int = 10
+    pairs_per_library: int = 8
+    """Of (thing, colour); fewer make more scenes that are hard to tell apart."""
+    validation_libraries: int = 2
+    validation_films: int = 40
+    """In a library of validation, over all its pairs at once: as many as in the library of the test."""
+    wordings: int = 4
+    """Captions of each kind that a training scene has; scenes of validation have 2, as in the ground truth."""
+    draw_size: tuple[int, int] = (320, 180)
+    """(width, height) pictures are drawn at before they are squeezed."""
+
+
+def pairs_of(split: Split) -> list[Pair]:
+    """The (thing, colour) pairs of a split: 54 to train on, 27 to validate on, 81 in all."""
+    seen = [(thing, colour) for thing in THINGS for colour in COLOURS]
+    seen = [pair for pair in seen if not is_held_out(*pair)]
+    if split == "all":
+        return seen
+    return [pair for pair in seen if _is_validation(*pair) is (split == "validation")]
+
+
+def _is_validation(thing: str, colour: str) -> bool:
+    """A quarter of all pairs, along the diagonals next to those of `is_held_out`."""
+    return (THINGS.index(thing) + COLOURS.index(colour)) % 4 == 1
+
+
+def plan_films(plan: MomentPlan, split: Split, number: int) -> list[FilmSpec]:
+    """The films of a library by its number; the same for the same arguments."""
+    rng = np.random.default_rng(
+        (plan.seed, 41, ("train", "validation", "all").index(split), number)
+    )
+    seed, pairs = int(rng.integers(2**31)), pairs_of(split)
+    if split == "validation":
+        return random_library(seed, plan.validation_films, pairs=pairs)
+    chosen: list[Pair] = []
+    while sum(flies(thing) for thing, _ in chosen) < 3:  # what rises or falls must fly
+        order = rng.permutation(len(pairs))[: plan.pairs_per_library]
+        chosen = [pairs[n] for n in order]
+    return random_library(seed, plan.films_per_library, pairs=chosen)
+
+
+def kept_frames(film: FilmSpec) -> list[int]:
+    """Numbers of the frames an index keeps: the first at or after each k / `INDEX_FPS` seconds.
+
+    At 25 frames a second: 0, 13, 25, 38, ...
+    """
+    step = FRAMES_PER_SECOND / INDEX_FPS
+    last = film.first_frames[-1] - 1
+    return [math.ceil(k * step) for k in range(math.floor(last / step) + 1)]
+
+
+def encode_film(
+    film: FilmSpec, encoder: ClipEncoder, draw_size: tuple[int, int]
+) -> NDArray[np.float16]:
+    """The features an index would keep of a film, [L, dim]; takes about 5 ms of one core per frame."""
+    rng = np.random.default_rng((film.seed, 43))
+    quality = int(rng.integers(40, 92)) if rng.random() < 0.5 else None
+    side = encoder.preprocessing.output_size[0]
+    pictures = film_pictures(film, kept_frames(film), painter=example_painter(draw_size))
+    images = np.stack([squeeze(_coded(picture, quality), side) for picture in pictures])
+    starts = range(0, len(images), encoder.batch_frames)
+    parts = [encoder.encode_frames(images[start:][: encoder.batch_frames]) for start in starts]
+    return np.concatenate(parts).astype(np.float16)
+
+
+def _coded(picture: Image.Image, quality: int | None) -> Image.Image:
+    """The picture after JPEG, which stands in for H.264: both halve the resolution of colour and round cosines."""
+    if quality is None:
+        return picture
+    buffer = BytesIO()
+    picture.save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer).convert("RGB")
+
+
+# --- Queries ------------------------------------------------------------------------------------
+
+
+def may_answer(scene: SceneSpec, caption: Caption) -> bool:
+    """Whether a caption is true of a scene as a whole or of any picture of it."""
+    possible = {
+        "thing": {scene.thing},
+        "colour": {scene.colour},
+        "place": {scene.place},
+        "light": {*scene.lights},
+        "count": {str(count) for count in scene.counts},
+        "happening": {scene.happening},
+    }
+    return all(
+        name in possible[axis] for axis, _, name in (fact.partition(":") for fact in caption.facts)
+    )
+
+
+def captions_of(
+    scene: SceneSpec, others: list[SceneSpec], rng: Rng, *, wordings: int, partial: bool
+) -> list[Caption]:
+    """Queries that one scene of a library answers and no other.
+
+    Args:
+        scene: The one.
+        others: The rest of the library.
+        rng: Of the words.
+        wordings: Captions of each kind, fewer where two come out alike.
+        partial: Whether to add captions that leave out place or light, where they still say enough.
+    """
+    captions = scene_captions(scene, rng, variants=wordings)
+    if partial and any(not caption.needs_time for caption in captions):
+        facts = frozenset(f for f in true_facts(scene) if not f.startswith("happening:"))
+        shorter = [picture_caption(facts, rng) for _ in range(wordings)]
+        captions += [c for c in shorter if not any(may_answer(other, c) for other in others)]
+    return list({caption.text: caption for caption in captions}.values())
+
+
+def _queries_of(
+    films: list[FilmSpec], encoder: ClipEncoder, plan: MomentPlan, split: Split
+) -> Queries:
+    scenes = [scene for film in films for scene in film.scenes]
+    texts: list[str] = []
+    happenings: list[str] = []
+    answers: list[tuple[int, int, float, float]] = []
+    number = 0
+    for film_number, film in enumerate(films):
+        for scene, span in zip(film.scenes, pairwise(film.first_frames), strict=True):
+            rng = np.random.default_rng((film.seed, number, 47))
+            others = [other for other in scenes if other is not scene]
+            is_validation = split == "validation"
+            for caption in captions_of(
+                scene,
+                others,
+                rng,
+                wordings=2 if is_validation else plan.wordings,
+                partial=not is_validation,
+            ):
+                texts.append(caption.text)
+                happenings.append(scene.happening if caption.needs_time else "")
+                start, end = (frame / FRAMES_PER_SECOND for frame in span)
+                answers.append((film_number, number, start, end))
+            number += 1
+    features = encoder.encode_text_features(texts)
+    table = np.array(answers, np.float64)
+    return Queries(
+        texts=texts,
+        films=table[:, :1].astype(np.int64),
+        scenes=table[:, 1].astype(np.int64),
+        spans=table[:, None, 2:],
+        kinds=happenings,
+        joint=features.joint,
+        states=features.states,
+    )
+
+
+# --- Libraries on disk --------------------------------------------------------------------------
+
+
+def make_libraries(plan: MomentPlan, split: Split, folder: Path, *, workers: int) -> list[Path]:
+    """Draws and encodes the libraries of a split, less those that are there already.
+
+    Args:
+        plan: Decides what is in them.
+        split: Which (thing, colour) pairs.
+        folder: Kept between runs; another plan or encoder goes into files of other names.
+        workers: Processes; with 1 all is done in this one. The outcome does not depend on it.
+
+    Returns:
+        The files in order, for `read_library`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    num_libraries = plan.validation_libraries if split == "validation" else plan.num_libraries
+    paths = [folder / _file_name(plan, split, number) for number in range(num_libraries)]
+    missing = [number for number, path in enumerate(paths) if not path.exists()]
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, disable=not missing) as progress:
+        task = progress.add_task(f"encoding {split} libraries", total=len(missing), rate="")
+        started, frames = time.monotonic(), 0
+        for num_frames in _make_all(plan, split, folder, missing, workers):
+            frames += num_frames
+            rate = frames / (time.monotonic() - started)
+            progress.update(task, advance=1, rate=f"{rate:.0f} frames/s")
+    return paths
+
+
+def _make_all(
+    plan: MomentPlan, split: Split, folder: Path, numbers: list[int], workers: int
+) -> Iterator[int]:
+    if workers <= 1:
+        for number in numbers:
+            yield _make_library(plan, split, folder, number)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        running = [pool.submit(_make_library, plan, split, folder, number) for number in numbers]
+        for done in as_completed(running):
+            yield done.result()
+
+
+def _make_library(plan: MomentPlan, split: Split, folder: Path, number: int) -> int:
+    """Writes one library whole or not at all; returns its number of frames."""
+    encoder = _encoder()
+    films = plan_films(plan, split, number)
+    frames = [encode_film(film, encoder, plan.draw_size) for film in films]
+    queries = _queries_of(films, encoder, plan, split)
+    path = folder / _file_name(plan, split, number)
+    unfinished = path.with_name(f"{path.name}.part")
+    with unfinished.open("wb") as file:
+        np.savez(
+            file,
+            frames=np.concatenate(frames),
+            num_frames=np.array([len(rows) for rows in frames]),
+            durations=np.array([film.first_frames[-1] / FRAMES_PER_SECOND for film in films]),
+            texts=np.array(queries.texts),
+            happenings=np.array(queries.kinds),
+            films=queries.films[:, 0],  # each has one right answer
+            scenes=queries.scenes,
+            spans=queries.spans[:, 0],
+            joint=queries.joint,
+            states=queries.states,
+        )
+    unfinished.replace(path)
+    return sum(map(len, frames))
+
+
+@lru_cache(maxsize=1)
+def _encoder() -> ClipEncoder:
+    return load_encoder(BUNDLED_NAME)
+
+
+def _file_name(plan: MomentPlan, split: Split, number: int) -> str:
+    """Tells apart what differs: how many libraries there are does not, so more can be added."""
+    decides = replace(plan, num_libraries=0, validation_libraries=0)
+    digest = hashlib.sha256(f"{decides} {_fingerprint()}".encode()).hexdigest()[:12]
+    return f"{split}-{digest}-{number:04d}.npz"
+
+
+@lru_cache(maxsize=1)
+def _fingerprint() -> str:
+    return fingerprint_folder(BUNDLED_FOLDER)
+
+
+def read_library(path: Path) -> MomentLibrary:
+    """A library that `make_libraries` wrote."""
+    with np.load(path, allow_pickle=False) as stored:
+        ends = np.cumsum(stored["num_frames"])
+        films = [
+            FilmFrames(frames, float(duration))
+            for frames, duration in zip(
+                np.split(stored["frames"], ends[:-1]), stored["durations"], strict=True
+            )
+        ]
+        queries = Queries(
+            texts=stored["texts"].tolist(),
+            films=stored["films"][:, None],
+            scenes=stored["scenes"],
+            spans=stored["spans"][:, None],
+            kinds=stored["happenings"].tolist(),
+            joint=stored["joint"],
+            states=stored["states"],
+        )
+    return MomentLibrary(films, queries)

@@ -1,0 +1,1 @@
+"""Queries with known answers become figures with intervals."""

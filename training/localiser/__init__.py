@@ -1,0 +1,1 @@
+"""Training of a SOONet localiser from an index."""

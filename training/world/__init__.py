@@ -1,0 +1,1 @@
+"""The rendered world: short films with exact ground truth."""

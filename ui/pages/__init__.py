@@ -1,0 +1,1 @@
+"""The pages: what Streamlit runs, and what its scripts share."""

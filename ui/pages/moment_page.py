@@ -1,0 +1,192 @@
+"""The page of a moment: look, jump, move its in and out points, take it away, go on from it.
+
+/moment?v=7&a=61.5&b=70&q=a+red+car    video 7 from 61.5 to 70 s, found by "a red car"
+"""
+
+import streamlit as st
+
+from scanonce.search.engine import SearchResult
+from scanonce.storage.errors import ScanonceError
+from scanonce.storage.records import Moment, Span, Video
+from scanonce.ui.pages import finding
+from scanonce.ui.pages.components import (
+    Source,
+    encodable,
+    moment_grid,
+    player,
+    query_box,
+    shown_name,
+)
+from scanonce.ui.pages.exports_bar import (
+    clip_link,
+    current_picks,
+    export_buttons,
+    pick_of,
+    picks_bar,
+    shown_picks,
+    take_picks,
+)
+from scanonce.ui.pages.session import shared
+from scanonce.ui.server.routes import playback
+from scanonce.ui.server.server import current
+from scanonce.ui.views import clock, parse_span, plain, span_text, strength_word
+
+MOMENTS_HERE, ALIKE, WIDER = 50, 8, 8
+FIRST_SECONDS = 10.0  # of the cut where an address names no moment
+
+
+def page() -> None:
+    """The page, from top to bottom."""
+    try:
+        found = _asked_video()
+        if found is None:
+            _unknown()
+            return
+        video, stamp = found
+        query = _head(video)
+        cut, here = _player(video, query, stamp)
+        _exports(video, cut, query, here)
+        _go_on(video, cut, query, stamp)
+        picks_bar(finding.library_facts(stamp).videos)
+    except ScanonceError as error:
+        st.error(plain(str(error)))
+
+
+# ---------------------------------------------------------------- what was asked
+
+
+def _asked_video() -> tuple[Video, finding.Stamp] | None:
+    asked = st.query_params.get("v", "")
+    if not shared().exists or not (asked.isascii() and asked.isdecimal() and len(asked) <= 15):
+        return None
+    stamp = finding.index_stamp()
+    video = finding.library_facts(stamp).videos.get(int(asked))
+    return None if video is None else (video, stamp)
+
+
+def _asked_span(video: Video) -> Span:
+    length = video.duration_seconds
+    span = parse_span(st.query_params.get("a", ""), st.query_params.get("b", ""), length)
+    return span or Span(0.0, min(FIRST_SECONDS, length))
+
+
+def _opening() -> int:
+    """The number of what is open: another one when the address names another moment."""
+    asked = [st.query_params.get(name, "") for name in ("v", "a", "b")]
+    number, before = st.session_state.get("opening", (0, None))
+    if before != asked:
+        number += 1
+        st.session_state["opening"] = (number, asked)
+    return int(number)
+
+
+def _unknown() -> None:
+    st.write("There is no such video in this library. It may have been forgotten since.")
+    _back("Search")
+
+
+def _back(label: str) -> None:
+    address = st.session_state.get("results_address")
+    st.page_link(
+        "search_page.py",
+        label=label,
+        icon=":material/arrow_back:",
+        query_params=address or None,
+    )
+
+
+# ---------------------------------------------------------------- the parts
+
+
+def _head(video: Video) -> str:
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="head"):
+        _back("Results")
+        query = query_box("Search in this video", key="moment-query")
+        st.toggle("whole library", key="wide", bind="query-params")
+    info = video.info
+    facts = [clock(video.duration_seconds)]
+    if info is not None:
+        facts += [f"{info.width}x{info.height}", f"{info.fps:.4g} fps", info.codec]
+    st.markdown(f"**{plain(shown_name(video.path))}**  &ensp;{plain(' · '.join(facts))}")
+    return query
+
+
+def _player(video: Video, query: str, stamp: finding.Stamp) -> tuple[Span, tuple[Moment, ...]]:
+    """The player and what was cut; the moments of the query in this video."""
+    result = SearchResult("", (), False)
+    curve = None
+    if query:
+        result = finding.search(query, None, MOMENTS_HERE, stamp, video.video_id)
+        curve = finding.curve(query, video.video_id, stamp)
+    strongest = result.moments[:4] if result.no_good_match else _worth_a_link(result)
+    if query and result.no_good_match:
+        st.caption("No good match in this video; the closest are marked.")
+    cut = player(
+        video,
+        _asked_span(video),
+        _source(video),
+        opening=_opening(),
+        moments=sorted(strongest, key=lambda moment: moment.span),
+        curve=curve,
+        query=query,
+        key="player",
+    )
+    return cut, result.moments
+
+
+def _worth_a_link(result: SearchResult) -> tuple[Moment, ...]:
+    """The moments that are not weak, a few at least."""
+    good = [each for each in result.moments if strength_word(each.strength) != "weak"]
+    return tuple(good or result.moments[:4])
+
+
+def _source(video: Video) -> Source:
+    how = playback(video, current().cache)
+    return Source(how.url, how.offset_seconds, how.state_url, how.note)
+
+
+def _exports(video: Video, cut: Span, query: str, here: tuple[Moment, ...]) -> None:
+    overlapping = [moment for moment in here if moment.span.tiou(cut) > 0]
+    score = max((moment.score for moment in overlapping), default=0.0)
+    stem = f"{shown_name(video.path.with_suffix(''))} {span_text(cut).replace(':', '.')}"
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="exports"):
+        st.markdown(f"Export {plain(span_text(cut))}", width="content")
+        clip_link(video.video_id, cut, "Clip")
+        export_buttons([pick_of(video, cut, query or "moment", score)], stem, key="cut")
+    st.code(encodable(str(video.path)), language=None, wrap_lines=True)
+
+
+def _go_on(video: Video, cut: Span, query: str, stamp: finding.Stamp) -> None:
+    if query and st.session_state.get("wide"):
+        wider = finding.search(query, None, finding.FIRST, stamp)
+        st.markdown("#### In the whole library")
+        if wider.no_good_match:
+            st.caption("No good match; the closest, probably not what you mean:")
+        _grid(list(wider.moments[:WIDER]), query, key="wider", dim=wider.no_good_match)
+        st.page_link("search_page.py", label="All results", query_params={"q": query})
+    alike = finding.similar(video.video_id, _asked_span(video), ALIKE, stamp)
+    if alike.moments:
+        st.markdown("#### More like this")
+        _grid(list(alike.moments), query, key="alike", label=alike.query)
+
+
+def _grid(
+    moments: list[Moment], query: str, *, key: str, label: str | None = None, dim: bool = False
+) -> None:
+    opened = moment_grid(
+        moments,
+        query,
+        key=key,
+        picks=current_picks(),
+        on_picks=take_picks(shown_picks(moments, label or query)),
+        dim=dim,
+    )
+    if opened is not None:
+        span = opened.span
+        values = {"a": f"{span.start_seconds:.3f}", "b": f"{span.end_seconds:.3f}"}
+        st.switch_page(
+            "moment_page.py", query_params={"v": str(opened.video_id), **values, "q": query}
+        )
+
+
+page()

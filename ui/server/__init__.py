@@ -1,0 +1,1 @@
+"""The web server: pages, media and the guard before them."""
