@@ -32,80 +32,86 @@ class IndexerSettings(BaseModel):
             ),
             *("ogv", "ts", "vob", "webm", "wmv"),
         ),
-        description="file name endings that are videos, without the dot, in lower case",
+        description="File name extensions of videos, in lower case, without the dot.",
     )
     follow_symlinks: bool = Field(
-        default=True, description="also look behind symbolic links; loops are reported"
+        default=True, description="Follow symbolic links. Loops are reported."
     )
     sampling: Literal["uniform", "keyframes"] = Field(
         default="uniform",
-        description="uniform: sample_fps frames a second; keyframes: only the frames a codec stores whole, faster",
+        description='(index) Frames that are used: "uniform", sample_fps frames a second; "keyframes", only the frames '
+        "that the codec stores whole, which is faster and less precise.",
     )
     sample_fps: float = Field(
         default=2.0,
         gt=0,
         le=60,
-        description="frames per second of video that are encoded (keyframes: at most)",
+        description="(index) Frames per second of video that are encoded; with key frames, at most.",
     )
     decoder: Literal["pyav", "decord"] = Field(
-        default="pyav", description="which decoder reads the files"
+        default="pyav", description='Decoder of the video files: "pyav" or "decord".'
     )
     clip_scales_seconds: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         default=(4.0, 8.0, 16.0),
         min_length=1,
-        description="lengths of the clips that are searched, seconds, rising",
+        description="(index) Lengths of the clips that are searched, seconds, rising.",
     )
     clip_stride_ratio: float = Field(
-        default=0.5, gt=0, le=1, description="step between clips, as a share of their length"
+        default=0.5,
+        gt=0,
+        le=1,
+        description="(index) Step between clips, as a share of their length.",
     )
     thumbnail_seconds: float = Field(
         default=1.0,
         ge=0,
         le=3600,
-        description="seconds of video for which a small picture is stored; 0: none are",
+        description="Seconds of video between the thumbnails that are stored for the pages; 0: none are stored.",
     )
     thumbnail_width: int = Field(
         default=240,
         ge=32,
         le=640,
-        description="pixels, of the box of 16:9 that small pictures fit into",
+        description="Width in pixels of the 16:9 box into which thumbnails fit. 240 takes about 14 MB per hour of "
+        "video, at most 47 MB.",
     )
-    decode_workers: int = Field(default=0, ge=0, description="decoding processes; 0: one per core")
+    decode_workers: int = Field(default=0, ge=0, description="Decoding processes; 0: one per core.")
     batch_frames: int = Field(
         default=0,
         ge=0,
-        description="frames encoded at once, across videos; 0: 32 on a CPU, 256 on a GPU",
+        description="Frames encoded at once, across videos; 0: 32 on a CPU, 256 on a GPU.",
     )
     stall_seconds: float = Field(
         default=60.0,
         gt=0,
-        description="seconds without a new frame after which a file is given up, and its decoder replaced",
+        description="Seconds without a new frame after which a file has failed and its decoder is replaced.",
     )
     decode_memory_mb: int = Field(
         default=limits.MEMORY_MB,
         ge=256,
-        description="memory one decoding process may take for a file; one that asks for more fails",
+        description="Most memory of a decoding process for one file, MB. A file that needs more fails.",
     )
     decode_cpu_seconds: int = Field(
         default=limits.CPU_SECONDS,
         ge=1,
-        description="processor seconds one file may take; one that takes more fails",
+        description="Most processor time for one file, seconds. A file that needs more fails.",
     )
     decode_attempts: int = Field(
         default=3,
         ge=1,
-        description="runs that try a file whose decoder crashed, hung or ran out of its limits, until it changes",
+        description="Runs that try a file whose decoder crashed, hung or exceeded these limits, unless it changes; "
+        "after that only `scanonce index --retry` does.",
     )
     longest_video_hours: float = Field(
         default=limits.LONGEST_HOURS,
         gt=0,
         le=240,
-        description="hours of a video that are indexed; the rest of a longer one is left out, and that is told",
+        description="Hours of a video that are indexed. The rest of a longer video is left out, with a message.",
     )
     publish_seconds: float = Field(
         default=60.0,
         gt=0,
-        description="seconds after which a running index makes its new videos part of the vector index",
+        description="Seconds after which a run publishes its new videos in the vector index.",
     )
 
     @property
@@ -134,14 +140,16 @@ class WatchSettings(BaseModel):
         default=5.0,
         gt=0,
         le=3600,
-        description="seconds a file has to keep its size and time of change before it is indexed",
+        description="Seconds for which a file must keep its size and modification time before `scanonce watch` "
+        "indexes it.",
     )
     rescan_minutes: float = Field(
         default=60.0,
         gt=0,
-        description="minutes between two looks at everything: the system may drop events",
+        description="Minutes between two comparisons of all files with the index, since the system may drop events.",
     )
     force_polling: bool = Field(
         default=False,
-        description="look for changes every few seconds instead of being told; for network drives",
+        description="Look for changes every few seconds instead of waiting for the system's events: for network "
+        "drives.",
     )

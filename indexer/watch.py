@@ -21,13 +21,9 @@ import watchfiles
 from watchfiles import Change
 
 from scanonce.indexer.scan import ScanProblem, outermost, scan
-from scanonce.indexer.settings import IndexerSettings
+from scanonce.indexer.settings import IndexerSettings, WatchSettings
 from scanonce.storage.errors import ScanonceError
 
-SETTLE_SECONDS = 5.0
-"""How long a file has to keep its size and time of change before it is indexed."""
-RESCAN_MINUTES = 60.0
-"""Between two looks at everything: events can be lost, and some file systems send none."""
 DELETION_PATIENCE_SECONDS = 600.0
 """How long a deletion waits at most for what is being written: a camera never stops writing."""
 MOST_PATHS = 200
@@ -86,7 +82,7 @@ class Settling:
         roots: Sequence[Path],
         *,
         settings: IndexerSettings | None = None,
-        settle_seconds: float = SETTLE_SECONDS,
+        settle_seconds: float,
         ignored: Collection[Path] = (),
     ) -> None:
         """Nothing is told yet.
@@ -248,8 +244,8 @@ class Work(Protocol):
             KeyboardInterrupt: it was stopped; watching ends.
         """
 
-    def tell(self, text: str) -> None:
-        """Something a person should know."""
+    def report(self, text: str) -> None:
+        """Report something to a person."""
 
 
 def watch(
@@ -257,9 +253,7 @@ def watch(
     work: Work,
     *,
     settings: IndexerSettings | None = None,
-    settle_seconds: float = SETTLE_SECONDS,
-    rescan_minutes: float = RESCAN_MINUTES,
-    force_polling: bool = False,
+    timing: WatchSettings | None = None,
     ignored: Collection[Path] = (),
     stop: threading.Event | None = None,
 ) -> None:
@@ -269,26 +263,18 @@ def watch(
         roots: folders, or single files, absolute; one that is not there is waited for, also inside another.
         work: what looks, indexes and tells.
         settings: which files are videos.
-        settle_seconds: how long a path has to stay the same before it is indexed.
-        rescan_minutes: between two looks at everything.
-        force_polling: look for changes every few seconds instead of being told by the system, for network drives.
+        timing: when a path has settled, and how often everything is compared.
         ignored: folders below which nothing matters, such as the index directory.
         stop: ends it when set, between two runs. Default: only Ctrl-C does.
 
     Raises:
         KeyboardInterrupt: Ctrl-C.
     """
-    settling = Settling(roots, settings=settings, settle_seconds=settle_seconds, ignored=ignored)
-    watcher = _Watcher(
-        tuple(roots),
-        work,
-        settling,
-        settle_seconds=settle_seconds,
-        rescan_seconds=60 * rescan_minutes,
-        force_polling=force_polling,
-        stop=stop or threading.Event(),
+    timing = timing or WatchSettings()
+    settling = Settling(
+        roots, settings=settings, settle_seconds=timing.settle_seconds, ignored=ignored
     )
-    watcher.run()
+    _Watcher(tuple(roots), work, settling, timing, stop or threading.Event()).run()
 
 
 class _Watcher:
@@ -299,17 +285,14 @@ class _Watcher:
         roots: tuple[Path, ...],
         work: Work,
         settling: Settling,
-        *,
-        settle_seconds: float,
-        rescan_seconds: float,
-        force_polling: bool,
+        timing: WatchSettings,
         stop: threading.Event,
     ) -> None:
         self.roots = roots
         self.work = work
         self.settling = settling
-        self.rescan_seconds = rescan_seconds
-        self.force_polling = force_polling
+        self.rescan_seconds = 60 * timing.rescan_minutes
+        self.force_polling = timing.force_polling
         self.stop = stop
         self.present: dict[Path, tuple[int, int]] = {}
         self.backlog: set[Path] = set()
@@ -317,7 +300,7 @@ class _Watcher:
         self.problems: set[tuple[Path, str]] = set()
         self.next_look = self.next_check = self.try_at = 0.0
         self.pause_seconds = _FIRST_PAUSE_SECONDS
-        self.first_by: float | None = time.monotonic() + 2 * settle_seconds
+        self.first_by: float | None = time.monotonic() + 2 * timing.settle_seconds
         """There was no run yet; it comes by then, with nothing to do but finish what an earlier one left."""
 
     def run(self) -> None:
@@ -339,7 +322,7 @@ class _Watcher:
             if root not in self.present:
                 self.say(str(root), f"{root} is not there now: waiting for it, its videos are kept")
             elif self.said.pop(str(root), None):
-                self.work.tell(f"{root} is there again")
+                self.work.report(f"{root} is there again")
 
     def changes(self) -> Iterator[set[tuple[Change, str]]]:
         """What has changed, every second at least; ends where the folders can no longer be watched."""
@@ -422,7 +405,7 @@ class _Watcher:
         self.first_by = None
         self.pause_seconds = _FIRST_PAUSE_SECONDS
         if self.said.pop("error", None):
-            self.work.tell("it works again")
+            self.work.report("it works again")
 
     def few(self, paths: Iterable[Path], unsettled: Sequence[Path]) -> list[Path]:
         """Few paths that hold all of these and nothing that has not settled."""
@@ -433,7 +416,7 @@ class _Watcher:
         for problem in survey.problems:
             what = (problem.path, problem.reason)
             if what not in told and str(problem.path) not in self.said:  # a root that is away
-                self.work.tell(f"{problem.path}: {problem.reason}")
+                self.work.report(f"{problem.path}: {problem.reason}")
             self.problems.add(what)
 
     def longer_pause(self) -> float:
@@ -446,7 +429,7 @@ class _Watcher:
         """Tells something once, until it is something else or over."""
         if self.said.get(about) != text:
             self.said[about] = text
-            self.work.tell(text)
+            self.work.report(text)
 
 
 def _present(roots: Iterable[Path]) -> dict[Path, tuple[int, int]]:

@@ -12,7 +12,7 @@ import pytest
 
 import scanonce.indexer.watch
 from scanonce.indexer.scan import ScanProblem
-from scanonce.indexer.settings import IndexerSettings
+from scanonce.indexer.settings import IndexerSettings, WatchSettings
 from scanonce.indexer.watch import (
     DELETION_PATIENCE_SECONDS,
     MOST_PATHS,
@@ -310,7 +310,7 @@ class FakeWork:
         self.roots = roots
         self.known: set[Path] = set()
         self.runs: list[list[Path]] = []
-        self.told: list[str] = []
+        self.reported: list[str] = []
         self.other: str | None = None
         self.errors: list[Exception] = []
         self.problems: tuple[ScanProblem, ...] = ()
@@ -334,8 +334,8 @@ class FakeWork:
         differing = set(self.survey(paths).differing)
         self.known ^= differing
 
-    def tell(self, text: str) -> None:
-        self.told.append(text)
+    def report(self, text: str) -> None:
+        self.reported.append(text)
 
 
 @pytest.fixture
@@ -355,12 +355,13 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 @contextmanager
 def watching(work: FakeWork, **options: object) -> Iterator[None]:
     """Watches in a thread."""
+    timing = WatchSettings(settle_seconds=0.3, **options)  # type: ignore[arg-type]
     stop = threading.Event()
     failed: list[BaseException] = []
 
     def run() -> None:
         try:
-            watch(work.roots, work, settle_seconds=0.3, stop=stop, **options)  # type: ignore[arg-type]
+            watch(work.roots, work, timing=timing, stop=stop)
         except BaseException as error:
             failed.append(error)
 
@@ -440,8 +441,8 @@ def test_errors_are_told_once_and_tried_again(films: Path) -> None:
     film = write(films / "a.mp4")
     with watching(work):
         wait_for(lambda: work.known == {film})
-        wait_for(lambda: len(work.told) == 3)
-    assert [text.splitlines()[0] for text in work.told] == [
+        wait_for(lambda: len(work.reported) == 3)
+    assert [text.splitlines()[0] for text in work.reported] == [
         "the disk is full: make room",
         "RuntimeError: out of memory",
         "it works again",
@@ -458,7 +459,7 @@ def test_another_writer_is_waited_for_and_told_once(films: Path) -> None:
         assert work.runs == []
         work.other = None
         wait_for(lambda: work.known == {film})
-    assert work.told == [
+    assert work.reported == [
         "the index is being written by scanonce forget (process 5 on here): waiting for it"
     ]
 
@@ -468,13 +469,13 @@ def test_a_root_that_is_away_is_waited_for(films: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     work = FakeWork([films, disk])
     with watching(work):
-        wait_for(lambda: any("is not there now" in text for text in work.told))
+        wait_for(lambda: any("is not there now" in text for text in work.reported))
         here = write(films / "here.mp4")
         wait_for(lambda: work.known == {here})
         write(tmp_path / "ready" / "there.mp4")
         (tmp_path / "ready").rename(disk)
         wait_for(lambda: work.known == {here, disk / "there.mp4"})
-    assert work.told == [
+    assert work.reported == [
         f"{disk} is not there now: waiting for it, its videos are kept",
         f"{disk} is there again",
     ]
@@ -487,9 +488,9 @@ def test_a_root_that_goes_and_comes_back_is_watched_again(films: Path, tmp_path:
     with watching(work):
         wait_for(lambda: len(work.known) == 1)
         films.rename(tmp_path / "unplugged")
-        wait_for(lambda: len(work.told) == 1)
+        wait_for(lambda: len(work.reported) == 1)
         (tmp_path / "unplugged").rename(films)
-        wait_for(lambda: len(work.told) == 2)
+        wait_for(lambda: len(work.reported) == 2)
         write(films / "b.mp4")
         wait_for(lambda: films / "b.mp4" in work.known)
 
@@ -500,7 +501,7 @@ def test_a_name_that_is_no_utf8_does_not_end_the_watching(films: Path) -> None:
     with watching(work):
         wait_for(lambda: work.runs == [[]])
         Path(os.fsdecode(os.fsencode(films) + b"/caf\xe9.avi")).write_bytes(b"a")
-        wait_for(lambda: any("cannot be watched" in text for text in work.told))
+        wait_for(lambda: any("cannot be watched" in text for text in work.reported))
         film = write(films / "a.mp4")
         wait_for(lambda: work.known == {film})
 
@@ -519,8 +520,8 @@ def test_folders_that_cannot_be_watched_are_looked_at(
         wait_for(lambda: work.runs == [[]])
         film = write(films / "a.mp4")
         wait_for(lambda: work.known == {film})
-    assert len(work.told) == 1
-    assert "fs.inotify.max_user_watches" in work.told[0]
+    assert len(work.reported) == 1
+    assert "fs.inotify.max_user_watches" in work.reported[0]
 
 
 @pytest.mark.usefixtures("hasty")
@@ -561,8 +562,8 @@ def test_a_problem_is_told_once_until_it_is_over(films: Path) -> None:
 
     with watching(work, rescan_minutes=0.001):
         wait_for_looks(4)
-        assert work.told == [f"{films / 'locked'}: unreadable"]
+        assert work.reported == [f"{films / 'locked'}: unreadable"]
         work.problems = ()
         wait_for_looks(4)
         work.problems = problems
-        wait_for(lambda: len(work.told) == 2)
+        wait_for(lambda: len(work.reported) == 2)

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from dataclasses import replace
+from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 
 from scanonce.models.encoders.hub import BUNDLED_NAME
 from scanonce.models.encoders.load import load_encoder
 from scanonce.models.encoders.protocol import TextFeatures
-from scanonce.models.settings import ModelSettings
 from scanonce.models.soonet.grid import AnchorGrid
 from scanonce.models.soonet.network import Soonet, SoonetConfig
 from scanonce.models.soonet.trained import choose_localiser, load_localiser
@@ -33,6 +33,7 @@ from scanonce.storage.records import Span, Video, VideoInfo
 from scanonce.storage.stores.features import FeatureStore, FrameFeatures
 from scanonce.training.curves import CSV_NAME
 from scanonce.training.evaluation.annotations import Annotation
+from scanonce.training.localiser import from_index
 from scanonce.training.localiser.answers import answer
 from scanonce.training.localiser.batches import (
     FilmBatch,
@@ -61,7 +62,7 @@ from scanonce.training.localiser.from_index import (
 from scanonce.training.localiser.loss import Recipe, library_loss
 from scanonce.training.localiser.run import Rotation, Run
 from scanonce.training.processes import OneProcess
-from scanonce.ui.commands.train_soonet import run_train_soonet
+from scanonce.ui.commands.train_soonet import train_soonet
 
 FPS = 2.0
 GRID = AnchorGrid(FPS, 4, 4)
@@ -419,18 +420,21 @@ CHOICES = Choices(steps=9, validation_share=0.34, save_every=2)
 def whole(index: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was never stopped; ``out``, ``out.work`` and what was told lie in the folder."""
     folder = tmp_path_factory.mktemp("whole")
-    console = Console(width=200, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    config = folder / "config.toml"
+    config.write_text('[models]\ndevice = "cpu"\n')
     annotations = index.parent / "moments.jsonl"
-    run_train_soonet(
-        annotations,
-        folder / "out",
-        index,
-        CHOICES,
-        models=ModelSettings(device="cpu"),
-        console=console,
-    )
-    (folder / "told.txt").write_text(console.export_text(), encoding="utf-8")
-    console.file.close()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as told:
+        patch.setattr(from_index, "Choices", partial(Choices, save_every=CHOICES.save_every))
+        patch.setenv("COLUMNS", "200")
+        train_soonet(
+            annotations,
+            folder / "out",
+            index_dir=index,
+            steps=CHOICES.steps,
+            validation_share=CHOICES.validation_share,
+            config=config,
+        )
+    (folder / "told.txt").write_text(told.getvalue(), encoding="utf-8")
     return folder
 
 

@@ -1,4 +1,4 @@
-"""`scanonce watch` as a person runs it: real films, real events, a real index."""
+"""`scanonce watch` with real films, real events and a real index."""
 
 import io
 import os
@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,12 +30,11 @@ from scanonce.storage.errors import ConfigError, EncoderError, IndexDirectoryErr
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.settings import StorageSettings
 from scanonce.storage.writer import writing
-from scanonce.ui.commands.watch import run_watch
-from scanonce.ui.config import Config
+from scanonce.ui.commands.watch import watch
 from tests.colours import ColourEncoder, write_film
 
 ROOT = Path(__file__).parents[1]
-CONFIG = Config(indexer=IndexerSettings(decode_workers=1, thumbnail_seconds=0.0))
+SETTINGS = IndexerSettings(decode_workers=1, thumbnail_seconds=0.0)
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def index_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Colours instead of an encoder, and all that takes seconds takes less."""
+    """Use colours instead of an encoder, and wait for fractions of a second only."""
     monkeypatch.setattr(scanonce.library, "load_models", lambda *_, **__: _colours())
     for name in ("_TICK_SECONDS", "_CHECK_SECONDS", "_BUSY_SECONDS", "_FIRST_PAUSE_SECONDS"):
         monkeypatch.setattr(scanonce.indexer.watch, name, 0.1)
@@ -64,7 +64,7 @@ def _colours() -> LoadedModels:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files that were given to the decoder, in order."""
+    """Names of the decoded files, in order."""
     names: list[str] = []
     real = DecodePool.decode
 
@@ -76,40 +76,49 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
+def write_config(index_dir: Path, *, settle_seconds: float = 0.1) -> Path:
+    """Write a configuration with `SETTINGS`."""
+    path = index_dir.with_name("config.toml")
+    path.write_text(
+        f"[indexer]\ndecode_workers = {SETTINGS.decode_workers}\n"
+        f"thumbnail_seconds = {SETTINGS.thumbnail_seconds}\n"
+        f"[watch]\nsettle_seconds = {settle_seconds}\n"
+    )
+    return path
+
+
 @contextmanager
 def watching(index_dir: Path, *roots: Path, settle_seconds: float = 0.5) -> Iterator[io.StringIO]:
-    """Watches in a thread; what it prints."""
+    """Watch in a thread; yields the printed text."""
     stop = threading.Event()
     printed = io.StringIO()
     failed: list[BaseException] = []
+    config = write_config(index_dir, settle_seconds=settle_seconds)
 
     def run() -> None:
         try:
-            run_watch(
-                roots,
-                index_dir,
-                encoder=None,
-                config=CONFIG,
-                settle_seconds=settle_seconds,
-                console=Console(file=printed, width=400),
-                stop=stop,
-            )
+            watch(list(roots), index_dir, config=config)
         except BaseException as error:
             failed.append(error)
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield printed
-    finally:
-        stop.set()
-        thread.join(60)
+    with pytest.MonkeyPatch.context() as patch:
+        until_stopped = partial(scanonce.indexer.watch.watch, stop=stop)
+        patch.setattr(scanonce.indexer.watch, "watch", until_stopped)
+        console = partial(Console, file=printed, width=400)
+        patch.setattr(scanonce.ui.commands.watch, "Console", console)
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            yield printed
+        finally:
+            stop.set()
+            thread.join(60)
     assert not thread.is_alive()
     assert not failed, failed
 
 
 def known(index_dir: Path) -> set[str]:
-    """Names of the files a search can find something in."""
+    """Names of the searchable files."""
     layout = IndexLayout(index_dir)
     if not layout.catalog.exists():
         return set()
@@ -230,7 +239,7 @@ def test_runs_are_shown_by_the_library_page_with_the_folders_watched(
     assert job.counts.indexed == 1
 
 
-def test_broken_files_are_told_and_the_watching_goes_on(films: Path, index_dir: Path) -> None:
+def test_broken_files_are_reported_and_watching_goes_on(films: Path, index_dir: Path) -> None:
     (films / "garbage.mp4").write_bytes(b"no video" * 100)
     with watching(index_dir, films) as printed:
         wait_for(lambda: "1 file failed" in printed.getvalue(), printed)
@@ -239,7 +248,7 @@ def test_broken_files_are_told_and_the_watching_goes_on(films: Path, index_dir: 
     assert str(films / "garbage.mp4") in printed.getvalue()
 
 
-def test_models_are_loaded_once_and_again_when_the_index_was_given_others(
+def test_models_are_loaded_once_and_again_if_the_index_gets_others(
     films: Path, index_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded: list[int] = []
@@ -261,23 +270,19 @@ def test_models_are_loaded_once_and_again_when_the_index_was_given_others(
     assert len(loaded) == 2
 
 
-def test_what_would_stop_every_run_is_an_error_at_once(
+def test_an_error_that_would_stop_every_run_is_raised_at_once(
     films: Path, index_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def watch_films(*roots: Path, config: Config = CONFIG) -> None:
-        run_watch(
-            roots, index_dir, encoder=None, config=config, console=Console(file=io.StringIO())
-        )
-
+    config = write_config(index_dir)
     with pytest.raises(ConfigError, match="does not exist"):
-        watch_films(tmp_path / "typo")
+        watch([tmp_path / "typo"], index_dir, config=config)
     with pytest.raises(IndexDirectoryError, match="no index"):
-        watch_films()
+        watch([], index_dir, config=config)
     index_library(
         [films],
         layout=IndexLayout(index_dir),
         encoder=ColourEncoder(),
-        settings=CONFIG.indexer,
+        settings=SETTINGS,
         storage=StorageSettings(),
     )
 
@@ -286,7 +291,7 @@ def test_what_would_stop_every_run_is_an_error_at_once(
 
     monkeypatch.setattr(scanonce.library, "load_models", no_encoder)
     with pytest.raises(EncoderError):
-        watch_films(films)
+        watch([films], index_dir, config=config)
 
 
 @pytest.mark.parametrize("made_with", [{"sampling": "keyframes"}, {"sample_fps": 1.0}])
@@ -297,7 +302,7 @@ def test_an_index_keeps_its_own_sampling(
         [films],
         layout=IndexLayout(index_dir),
         encoder=ColourEncoder(),
-        settings=CONFIG.indexer.model_copy(update=made_with),
+        settings=SETTINGS.model_copy(update=made_with),
         storage=StorageSettings(),
     )
     write_film(films / "b.mp4", [("blue", 4)])
@@ -312,8 +317,7 @@ def test_the_pause_button_ends_it(
         return IndexReport(RunCounts(), (), interrupted=True)
 
     monkeypatch.setattr(scanonce.library, "index_library", paused)
-    console = Console(file=io.StringIO(), width=400)
-    run_watch([films], index_dir, encoder=None, config=CONFIG, settle_seconds=0.1, console=console)
+    watch([films], index_dir, config=write_config(index_dir))
     job = scanonce.ui.jobs.read(index_dir)
     assert job is not None
     assert job.resumable
@@ -323,21 +327,19 @@ SERVICE = """
 import sys
 from pathlib import Path
 import scanonce.library
-import scanonce.ui.commands.watch
+from scanonce.ui.commands.watch import watch
 from tests.colours import ColourEncoder
-from scanonce.ui.config import Config
 from scanonce.indexer.models import LoadedModels
 scanonce.library.load_models = lambda *_, **__: LoadedModels(ColourEncoder(), None)
-scanonce.ui.commands.watch.run_watch(
-    [Path(sys.argv[1])], Path(sys.argv[2]), encoder=None, config=Config(), settle_seconds=0.2
-)
+films, index, config = map(Path, sys.argv[1:])
+watch([films], index, config=config)
 """
 
 
 def test_a_service_manager_ends_it_cleanly(films: Path, index_dir: Path) -> None:
-    """While it waits; in the middle of a run it is the pipeline that keeps what is done."""
+    """This is while it waits; in the middle of a run, the pipeline keeps the finished videos."""
     process = subprocess.Popen(
-        [sys.executable, "-c", SERVICE, films, index_dir],
+        [sys.executable, "-c", SERVICE, films, index_dir, write_config(index_dir)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,

@@ -7,16 +7,17 @@ from dataclasses import fields
 from datetime import date, timedelta
 from math import inf
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from scanonce.search.engine import SearchResult
-from scanonce.search.filters import Filter
-from scanonce.search.localise import Curve
 from scanonce.storage.records import Moment, Span, Video
+
+if TYPE_CHECKING:  # torch and numpy, which `scanonce --help` must not wait for
+    from scanonce.search.engine import SearchResult
+    from scanonce.search.filters import Filter
+    from scanonce.search.localise import Curve
 
 Item = TypeVar("Item")
 
@@ -85,7 +86,7 @@ def moment_json(moment: Moment) -> dict[str, Any]:
     }
 
 
-def result_json(result: SearchResult, only: Filter | None = None) -> dict[str, Any]:
+def result_json(result: "SearchResult", only: "Filter | None" = None) -> dict[str, Any]:
     """A search result in the documented schema (docs/cli.md), with the filter where there was one."""
     filtered = {} if only is None else {"filter": filter_json(only), "videos": result.num_videos}
     return {
@@ -97,9 +98,10 @@ def result_json(result: SearchResult, only: Filter | None = None) -> dict[str, A
     }
 
 
-def filter_json(only: Filter) -> dict[str, Any]:
+def filter_json(only: "Filter") -> dict[str, Any]:
     """What a filter asks for, by the names of its fields; what it leaves open is left out.
 
+    >>> from scanonce.search.filters import Filter
     >>> filter_json(Filter(labels=frozenset({"b", "a"}), min_seconds=30.0))
     {'labels': ['a', 'b'], 'min_seconds': 30.0}
     """
@@ -133,7 +135,7 @@ def moments_table(moments: Sequence[Moment]) -> Table:
     return table
 
 
-def timings_text(result: SearchResult) -> str:
+def timings_text(result: "SearchResult") -> str:
     """One line: where the time went."""
     return stages_text(result.timings_ms)
 
@@ -220,9 +222,10 @@ def added_since(choice: str, today: date) -> date | None:
     return None if days is None else today - timedelta(days=days)
 
 
-def filter_text(only: Filter) -> str:
+def filter_text(only: "Filter") -> str:
     """What of a filter is out of sight in the row above the moments; empty where nothing is.
 
+    >>> from scanonce.search.filters import Filter
     >>> filter_text(Filter(labels=frozenset({"work"}), recorded_after=date(2024, 5, 1)))
     'labelled work, recorded from 2024-05-01'
     """
@@ -306,7 +309,7 @@ def parse_span(start: str, end: str, duration_seconds: float) -> Span | None:
     return Span(first, min(last, duration_seconds))
 
 
-def curve_levels(curve: Curve, duration_seconds: float, most: int = 20_000) -> list[int]:
+def curve_levels(curve: "Curve", duration_seconds: float, most: int = 20_000) -> list[int]:
     """A curve as levels 0 to 255, evenly over the video: the mean of what each piece of time holds.
 
     255 is the best piece; 0 is the median and below, so that what stands out is seen.
@@ -316,6 +319,8 @@ def curve_levels(curve: Curve, duration_seconds: float, most: int = 20_000) -> l
         duration_seconds: of the video.
         most: levels at most; a curve with fewer pieces gives about as many.
     """
+    import numpy as np
+
     count = min(most, len(curve.scores))
     if count == 0 or duration_seconds <= 0:
         return []

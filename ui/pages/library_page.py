@@ -1,6 +1,5 @@
 """The library page: what is indexed, what failed and why, and indexing itself, which goes on without the page."""
 
-import io
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,14 +9,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import streamlit as st
-from rich.console import Console
 
 from scanonce.indexer.scan import outermost
 from scanonce.storage.catalog.entries import Failure, Library, RunCounts, Totals
 from scanonce.storage.errors import ConfigError, IndexDirectoryError, ScanonceError
 from scanonce.storage.records import Video
 from scanonce.ui import jobs
-from scanonce.ui.commands.status import read_status
+from scanonce.ui.indexes import read_status
 from scanonce.ui.jobs import Job
 from scanonce.ui.pages.components import encodable
 from scanonce.ui.pages.finding import Stamp, index_stamp
@@ -621,16 +619,13 @@ def forget_video(video: Video) -> None:
     Raises:
         IndexDirectoryError: a run goes on, which writes the index; or it cannot be written.
     """
-    from scanonce.ui.commands.index import run_forget
-
     index_dir = shared().layout.root
     job = jobs.read(index_dir)
     if job is not None and job.alive:
         raise IndexDirectoryError(
             "the library is being indexed: wait until that has ended, or pause it."
         )
-    for path in video.paths:
-        run_forget(path, index_dir, shared().config.storage, Console(file=io.StringIO()))
+    shared().config.library(index_dir).forget(video.paths)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from scanonce.models.soonet.trained import NO_LOCALISER
 from scanonce.storage.catalog.entries import Run
 from scanonce.storage.errors import ScanonceError
 from scanonce.storage.manifest import read_manifest
-from scanonce.ui.commands.status import read_status
+from scanonce.ui.indexes import read_status
 from scanonce.ui.jobs import read as read_job
 from scanonce.ui.pages.components import encodable
 from scanonce.ui.pages.session import CONFIG_VARIABLE, Shared, shared
@@ -38,7 +38,7 @@ def facts(status: Mapping[str, Any], device: str) -> dict[str, str]:
     """What the index is, by title.
 
     Args:
-        status: of `ui.commands.status.read_status`.
+        status: of `ui.indexes.read_status`.
         device: where the encoder computes.
     """
     vectors, videos = status["vector_index"], status["videos"]
