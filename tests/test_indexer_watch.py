@@ -4,7 +4,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from scanonce.indexer.watch import (
     watch,
 )
 from scanonce.storage.errors import IndexDirectoryError
+from tests.background import in_background, wait_for
 
 
 @pytest.fixture
@@ -357,30 +358,8 @@ def watching(work: FakeWork, **options: object) -> Iterator[None]:
     """Watches in a thread."""
     timing = WatchSettings(settle_seconds=0.3, **options)  # type: ignore[arg-type]
     stop = threading.Event()
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            watch(work.roots, work, timing=timing, stop=stop)
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
+    with in_background(lambda: watch(work.roots, work, timing=timing, stop=stop), stop):
         yield
-    finally:
-        stop.set()
-        thread.join(30)
-    assert not thread.is_alive()
-    assert not failed, failed
-
-
-def wait_for(is_so: Callable[[], bool], seconds: float = 30) -> None:
-    until = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.02)
 
 
 @pytest.mark.usefixtures("hasty")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from scanonce.storage.layout import IndexLayout
 from scanonce.storage.settings import StorageSettings
 from scanonce.storage.writer import writing
 from scanonce.ui.commands.watch import watch
+from tests.background import in_background, wait_for
 from tests.colours import ColourEncoder, write_film
 
 ROOT = Path(__file__).parents[1]
@@ -92,29 +93,15 @@ def watching(index_dir: Path, *roots: Path, settle_seconds: float = 0.5) -> Iter
     """Watch in a thread; yields the printed text."""
     stop = threading.Event()
     printed = io.StringIO()
-    failed: list[BaseException] = []
     config = write_config(index_dir, settle_seconds=settle_seconds)
-
-    def run() -> None:
-        try:
-            watch(list(roots), index_dir, config=config)
-        except BaseException as error:
-            failed.append(error)
-
+    run = partial(watch, list(roots), index_dir, config=config)
     with pytest.MonkeyPatch.context() as patch:
         until_stopped = partial(scanonce.indexer.watch.watch, stop=stop)
         patch.setattr(scanonce.indexer.watch, "watch", until_stopped)
         console = partial(Console, file=printed, width=400)
         patch.setattr(scanonce.ui.commands.watch, "Console", console)
-        thread = threading.Thread(target=run)
-        thread.start()
-        try:
+        with in_background(run, stop):
             yield printed
-        finally:
-            stop.set()
-            thread.join(60)
-    assert not thread.is_alive()
-    assert not failed, failed
 
 
 def known(index_dir: Path) -> set[str]:
@@ -126,11 +113,13 @@ def known(index_dir: Path) -> set[str]:
         return {path.name for video in catalog.videos() for path in video.paths}
 
 
-def wait_for(is_so: Callable[[], bool], printed: io.StringIO | None = None) -> None:
-    until = time.monotonic() + 120
-    while not is_so():
-        assert time.monotonic() < until, printed.getvalue() if printed else "it did not happen"
-        time.sleep(0.05)
+def wait_until_known(index_dir: Path, *names: str, printed: io.StringIO) -> None:
+    """Wait until exactly these files are searchable."""
+    wait_for(lambda: known(index_dir) == set(names), state=printed.getvalue)
+
+
+def wait_until_printed(text: str, printed: io.StringIO) -> None:
+    wait_for(lambda: text in printed.getvalue(), state=printed.getvalue)
 
 
 def test_a_film_copied_in_slowly_is_decoded_once_and_whole(
@@ -138,13 +127,13 @@ def test_a_film_copied_in_slowly_is_decoded_once_and_whole(
 ) -> None:
     film = write_film(tmp_path / "b.mkv", [("blue", 6), ("green", 6)]).read_bytes()
     with watching(index_dir, films, settle_seconds=1.5) as printed:
-        wait_for(lambda: known(index_dir) == {"a.mp4"}, printed)
+        wait_until_known(index_dir, "a.mp4", printed=printed)
         with (films / "b.mkv").open("wb") as file:
             for start in range(0, len(film), len(film) // 12 + 1):
                 file.write(film[start : start + len(film) // 12 + 1])
                 file.flush()
                 time.sleep(0.2)  # 2.4 s together, more than it takes to settle
-        wait_for(lambda: known(index_dir) == {"a.mp4", "b.mkv"}, printed)
+        wait_until_known(index_dir, "a.mp4", "b.mkv", printed=printed)
     assert decoded == ["a.mp4", "b.mkv"]
     with Catalog.open(IndexLayout(index_dir).catalog) as catalog:
         assert [video.state for video in catalog.videos()] == ["indexed", "indexed"]
@@ -158,14 +147,14 @@ def test_renaming_moving_and_copying_cost_no_decoding_and_a_deletion_is_followed
 ) -> None:
     write_film(films / "sub" / "b.mp4", [("blue", 4)])
     with watching(index_dir, films) as printed:
-        wait_for(lambda: known(index_dir) == {"a.mp4", "b.mp4"}, printed)
+        wait_until_known(index_dir, "a.mp4", "b.mp4", printed=printed)
         (films / "a.mp4").rename(films / "sub" / "moved.mp4")
-        wait_for(lambda: known(index_dir) == {"moved.mp4", "b.mp4"}, printed)
+        wait_until_known(index_dir, "moved.mp4", "b.mp4", printed=printed)
         (films / "sub").rename(films / "renamed")
         shutil.copy(films / "renamed" / "b.mp4", films / "copy.mp4")
-        wait_for(lambda: known(index_dir) == {"moved.mp4", "b.mp4", "copy.mp4"}, printed)
+        wait_until_known(index_dir, "moved.mp4", "b.mp4", "copy.mp4", printed=printed)
         (films / "renamed" / "b.mp4").unlink()
-        wait_for(lambda: known(index_dir) == {"moved.mp4", "copy.mp4"}, printed)
+        wait_until_known(index_dir, "moved.mp4", "copy.mp4", printed=printed)
     assert sorted(decoded) == ["a.mp4", "b.mp4"]
     with Catalog.open(IndexLayout(index_dir).catalog) as catalog:
         paths = {path for video in catalog.videos() for path in video.paths}
@@ -176,11 +165,11 @@ def test_a_restart_picks_up_what_happened_meanwhile(
     films: Path, index_dir: Path, decoded: list[str]
 ) -> None:
     with watching(index_dir, films) as printed:
-        wait_for(lambda: known(index_dir) == {"a.mp4"}, printed)
+        wait_until_known(index_dir, "a.mp4", printed=printed)
     (films / "a.mp4").rename(films / "renamed.mp4")
     write_film(films / "b.mp4", [("blue", 4)])
     with watching(index_dir) as printed:  # no paths: all that the index knows
-        wait_for(lambda: known(index_dir) == {"renamed.mp4", "b.mp4"}, printed)
+        wait_until_known(index_dir, "renamed.mp4", "b.mp4", printed=printed)
     assert decoded == ["a.mp4", "b.mp4"]
     assert "1 file indexed (0:00:04), 1 file there already" in printed.getvalue()
 
@@ -189,12 +178,12 @@ def test_a_root_that_is_unplugged_keeps_its_videos(
     films: Path, index_dir: Path, tmp_path: Path, decoded: list[str]
 ) -> None:
     with watching(index_dir, films) as printed:
-        wait_for(lambda: known(index_dir) == {"a.mp4"}, printed)
+        wait_until_known(index_dir, "a.mp4", printed=printed)
         films.rename(tmp_path / "unplugged")
-        wait_for(lambda: "is not there now" in printed.getvalue(), printed)
+        wait_until_printed("is not there now", printed)
         write_film(tmp_path / "unplugged" / "b.mp4", [("blue", 4)])
         (tmp_path / "unplugged").rename(films)
-        wait_for(lambda: known(index_dir) == {"a.mp4", "b.mp4"}, printed)
+        wait_until_known(index_dir, "a.mp4", "b.mp4", printed=printed)
     assert decoded == ["a.mp4", "b.mp4"]
 
 
@@ -204,14 +193,14 @@ def test_a_disk_inside_a_library_that_comes_and_goes_is_followed(
     disk = films / "disk"
     write_film(disk / "b.mp4", [("blue", 4)])
     with watching(index_dir, disk) as printed:
-        wait_for(lambda: known(index_dir) == {"b.mp4"}, printed)
+        wait_until_known(index_dir, "b.mp4", printed=printed)
     with watching(index_dir, films) as printed:
-        wait_for(lambda: known(index_dir) == {"a.mp4", "b.mp4"}, printed)
+        wait_until_known(index_dir, "a.mp4", "b.mp4", printed=printed)
         disk.rename(tmp_path / "unplugged")
-        wait_for(lambda: f"{disk} is not there now" in printed.getvalue(), printed)
+        wait_until_printed(f"{disk} is not there now", printed)
         write_film(tmp_path / "unplugged" / "c.mp4", [("green", 4)])
         (tmp_path / "unplugged").rename(disk)
-        wait_for(lambda: known(index_dir) == {"a.mp4", "b.mp4", "c.mp4"}, printed)
+        wait_until_known(index_dir, "a.mp4", "b.mp4", "c.mp4", printed=printed)
     assert decoded == ["b.mp4", "a.mp4", "c.mp4"]
     assert printed.getvalue().count("is not there now") == 1
 
@@ -219,7 +208,7 @@ def test_a_disk_inside_a_library_that_comes_and_goes_is_followed(
 def test_another_writer_is_waited_for(films: Path, index_dir: Path) -> None:
     layout = IndexLayout(index_dir)
     with writing(layout, "scanonce forget"), watching(index_dir, films) as printed:
-        wait_for(lambda: "is being written by scanonce forget" in printed.getvalue(), printed)
+        wait_until_printed("is being written by scanonce forget", printed)
         assert known(index_dir) == set()
         # the lock is this thread's, and the watcher is waited for below
         threading.Event().wait(0.3)
@@ -230,8 +219,8 @@ def test_runs_are_shown_by_the_library_page_with_the_folders_watched(
     films: Path, index_dir: Path
 ) -> None:
     with watching(index_dir, films) as printed:
-        wait_for(lambda: known(index_dir) == {"a.mp4"}, printed)
-        wait_for(lambda: "1 file indexed" in printed.getvalue(), printed)
+        wait_until_known(index_dir, "a.mp4", printed=printed)
+        wait_until_printed("1 file indexed", printed)
         job = scanonce.ui.jobs.read(index_dir)
     assert job is not None
     assert (job.state, job.paths, job.pid) == ("done", (films,), os.getpid())
@@ -242,9 +231,9 @@ def test_runs_are_shown_by_the_library_page_with_the_folders_watched(
 def test_broken_files_are_reported_and_watching_goes_on(films: Path, index_dir: Path) -> None:
     (films / "garbage.mp4").write_bytes(b"no video" * 100)
     with watching(index_dir, films) as printed:
-        wait_for(lambda: "1 file failed" in printed.getvalue(), printed)
+        wait_until_printed("1 file failed", printed)
         write_film(films / "b.mp4", [("blue", 4)])
-        wait_for(lambda: "b.mp4" in known(index_dir), printed)
+        wait_for(lambda: "b.mp4" in known(index_dir), state=printed.getvalue)
     assert str(films / "garbage.mp4") in printed.getvalue()
 
 
@@ -259,14 +248,14 @@ def test_models_are_loaded_once_and_again_if_the_index_gets_others(
 
     monkeypatch.setattr(scanonce.library, "load_models", load)
     with watching(index_dir, films) as printed:
-        wait_for(lambda: printed.getvalue().count("1 file indexed") == 1, printed)
+        wait_for(lambda: printed.getvalue().count("1 file indexed") == 1, state=printed.getvalue)
         write_film(films / "b.mp4", [("blue", 4)])
-        wait_for(lambda: printed.getvalue().count("1 file indexed") == 2, printed)
+        wait_for(lambda: printed.getvalue().count("1 file indexed") == 2, state=printed.getvalue)
         assert len(loaded) == 1
         manifest = IndexLayout(index_dir).manifest
         manifest.write_text(manifest.read_text().replace('"colours"', '"colours-too"'))
         write_film(films / "c.mp4", [("green", 4)])
-        wait_for(lambda: printed.getvalue().count("1 file indexed") == 3, printed)
+        wait_for(lambda: printed.getvalue().count("1 file indexed") == 3, state=printed.getvalue)
     assert len(loaded) == 2
 
 
@@ -307,7 +296,7 @@ def test_an_index_keeps_its_own_sampling(
     )
     write_film(films / "b.mp4", [("blue", 4)])
     with watching(index_dir, films) as printed:
-        wait_for(lambda: known(index_dir) == {"a.mp4", "b.mp4"}, printed)
+        wait_until_known(index_dir, "a.mp4", "b.mp4", printed=printed)
 
 
 def test_the_pause_button_ends_it(
@@ -328,6 +317,7 @@ import sys
 from pathlib import Path
 import scanonce.library
 from scanonce.ui.commands.watch import watch
+from tests.background import in_background, wait_for
 from tests.colours import ColourEncoder
 from scanonce.indexer.models import LoadedModels
 scanonce.library.load_models = lambda *_, **__: LoadedModels(ColourEncoder(), None)

@@ -18,10 +18,10 @@ from scanonce.ui.commands.demo import demo
 from scanonce.ui.commands.doctor import doctor
 from scanonce.ui.commands.eval import evaluate
 from scanonce.ui.commands.forget import forget
-from scanonce.ui.commands.index import INTERRUPTED, index
+from scanonce.ui.commands.index import index
 from scanonce.ui.commands.label import label
 from scanonce.ui.commands.localise import localise
-from scanonce.ui.commands.options import renamed
+from scanonce.ui.commands.options import INTERRUPTED, renamed
 from scanonce.ui.commands.reindex import reindex
 from scanonce.ui.commands.repair import repair
 from scanonce.ui.commands.search import search

@@ -16,6 +16,7 @@ from scanonce.indexer.settings import IndexerSettings, WatchSettings
 from scanonce.models.settings import ModelSettings
 from scanonce.search.settings import SearchSettings
 from scanonce.storage.errors import ConfigError
+from scanonce.storage.layout import IndexLayout
 from scanonce.storage.settings import StorageSettings
 
 if TYPE_CHECKING:
@@ -51,6 +52,10 @@ class Config(BaseModel):
             storage=self.storage,
             search=self.search,
         )
+
+    def layout(self, option: Path | None) -> IndexLayout:
+        """The layout in use at the given index directory, or at that of the configuration."""
+        return IndexLayout.of(self.index_path(option))
 
     def index_path(self, option: Path | None) -> Path:
         """The given index directory, or that of the configuration, absolute."""

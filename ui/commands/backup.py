@@ -28,11 +28,10 @@ def backup(
 ) -> None:
     """Copy the index to a folder; it may be searched and written meanwhile."""
     from scanonce.storage.backup.backup import backup
-    from scanonce.storage.layout import IndexLayout
     from scanonce.ui.config import read_config
 
     settings = read_config(config)
-    layout, target = IndexLayout.of(settings.index_path(index_dir)), absolute(folder)
+    layout, target = settings.layout(index_dir), absolute(folder)
     console = Console()
     with _copying(console, "backing up") as on_progress:
         complete = _completion(settings.storage)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from scanonce.ui.commands.options import (
+    INTERRUPTED,
     ConfigOption,
     EncoderOption,
     IndexOption,
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from scanonce.indexer.pipeline import Progress as IndexProgress
     from scanonce.library import Library
     from scanonce.ui.config import Config
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as of a shell."""
 
 
 def index(

@@ -7,8 +7,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from scanonce.ui.commands.index import INTERRUPTED
-from scanonce.ui.commands.options import ConfigOption, IndexOption
+from scanonce.ui.commands.options import INTERRUPTED, ConfigOption, IndexOption
 from scanonce.ui.commands.progress import progress_bar, speed_text
 from scanonce.ui.views import count_text
 
@@ -30,12 +29,11 @@ def localise(
     """Change the localiser of an index, which finds the moments; no video is decoded."""
     from scanonce.indexer.anchors import derive_anchors
     from scanonce.models.soonet.trained import choose_localiser
-    from scanonce.storage.layout import IndexLayout
     from scanonce.storage.manifest import read_manifest
     from scanonce.ui.config import read_config
 
     settings = read_config(config)
-    layout = IndexLayout.of(settings.index_path(index_dir))
+    layout = settings.layout(index_dir)
     manifest = read_manifest(layout)
     chosen = choose_localiser(
         localiser or manifest.localiser or settings.models.localiser,

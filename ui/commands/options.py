@@ -12,6 +12,9 @@ from typing import Annotated, Any, get_type_hints
 import typer
 from typer.models import OptionInfo
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as of a shell."""
+
 IndexOption = Annotated[
     Path | None, typer.Option("--index", help="Index directory.", show_default="as in config.toml")
 ]

@@ -6,8 +6,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from scanonce.ui.commands.index import INTERRUPTED, show_report
+from scanonce.ui.commands.index import show_report
 from scanonce.ui.commands.options import (
+    INTERRUPTED,
     ConfigOption,
     IndexOption,
     KeyframesOption,
@@ -35,12 +36,11 @@ def reindex(
     """Scan all videos again with another encoder or other settings; searches use the old index meanwhile."""
     from scanonce.indexer.models import load_models
     from scanonce.indexer.reindex import reindex
-    from scanonce.storage.layout import IndexLayout
     from scanonce.storage.manifest import read_manifest
     from scanonce.ui.config import read_config
 
     settings = read_config(config)
-    layout = IndexLayout.of(settings.index_path(index_dir))
+    layout = settings.layout(index_dir)
     indexer = settings.indexer.model_copy(update=typed_settings(keyframes))
     console = Console()
     manifest = read_manifest(layout)

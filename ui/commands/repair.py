@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from scanonce.ui.commands.index import INTERRUPTED
-from scanonce.ui.commands.options import ConfigOption, FullOption, IndexOption
+from scanonce.ui.commands.options import INTERRUPTED, ConfigOption, FullOption, IndexOption
 from scanonce.ui.commands.progress import index_progress
 from scanonce.ui.commands.verify import (
     MOST_SHOWN,
@@ -34,12 +33,11 @@ def repair(
     """Derive missing or damaged vectors, anchors and features again. Nothing else is changed."""
     from scanonce.indexer.repair import repair
     from scanonce.models.encoders.load import load_encoder
-    from scanonce.storage.layout import IndexLayout
     from scanonce.storage.manifest import read_manifest
     from scanonce.ui.config import read_config
 
     settings = read_config(config)
-    layout = IndexLayout.of(settings.index_path(index_dir))
+    layout = settings.layout(index_dir)
     console = Console()
     found = find_differences(layout, settings, console, full=full)
     todo = [each for each in found.differences if each.remedy == "repair"]

@@ -47,7 +47,6 @@ def tune(
     from scanonce.models.encoders.load import load_encoder
     from scanonce.models.vectors import unit
     from scanonce.storage.index import Index
-    from scanonce.storage.layout import IndexLayout
     from scanonce.storage.manifest import read_manifest
     from scanonce.storage.vectors.generation import newest_generation
     from scanonce.storage.vectors.tuning import tune
@@ -55,7 +54,7 @@ def tune(
 
     settings = read_config(config)
     console = Console()
-    layout = IndexLayout.of(settings.index_path(index_dir))
+    layout = settings.layout(index_dir)
     manifest = read_manifest(layout)
     texts = read_queries(sentences) if sentences else everyday_queries()
     generation = newest_generation(layout.vectors, dim=manifest.dim, with_codes=False)

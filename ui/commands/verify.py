@@ -42,14 +42,13 @@ def verify(
     config: ConfigOption = None,
 ) -> None:
     """Compare files, catalogue, features and vectors, and name every difference."""
-    from scanonce.storage.layout import IndexLayout
     from scanonce.ui.config import read_config
 
     settings = read_config(config)
-    root = settings.index_path(index_dir)
-    found = find_differences(IndexLayout.of(root), settings, Console(stderr=as_json), full=full)
+    layout = settings.layout(index_dir)
+    found = find_differences(layout, settings, Console(stderr=as_json), full=full)
     if as_json:
-        print(json.dumps({"index": str(root), **_as_json(found)}, ensure_ascii=False))
+        print(json.dumps({"index": str(layout.root), **_as_json(found)}, ensure_ascii=False))
     else:
         show_differences(found, Console())
     if found.differences:
