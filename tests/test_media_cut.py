@@ -2,11 +2,11 @@
 
 import io
 import os
-import subprocess
+import sys
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scanonce.media import cut as transcode
+from scanonce.media import cut as cutting
+from scanonce.media import guard
 from scanonce.media.cut import Cancelled, frame_jpeg, probe, write_clip, write_proxy
+from scanonce.media.limits import Limits
 from scanonce.media.open import open_video
 from scanonce.media.playable import MediaFacts, playable
 from scanonce.media.sampling import Sampling
@@ -420,27 +422,39 @@ def test_a_playlist_is_not_followed(tmp_path: Path) -> None:
         frame_jpeg(tmp_path / "v.mp4", 0.0)
 
 
+_PRELUDE = """
+import json, os, sys, time
+from multiprocessing.connection import Connection
+
+connection = Connection(int(sys.argv[1]))
+
+
+def say(kind, **values):
+    connection.send_bytes(json.dumps({"kind": kind, "values": values}).encode())
+
+
+"""
+
+
 @pytest.fixture
-def child_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Lets a script of the test play the child."""
+def child_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Lets code of the test play the child; returns a file to give to it."""
 
     def play(code: str) -> Path:
-        (tmp_path / "child.py").write_text(code)
-        real: Any = subprocess.Popen
-
-        def popen(command: list[str], **values: Any) -> Any:
-            return real([command[0], str(tmp_path / "child.py")], **values)
-
-        monkeypatch.setattr(subprocess, "Popen", popen)
+        (tmp_path / "child.py").write_text(_PRELUDE + code)
+        command = [sys.executable, str(tmp_path / "child.py")]
+        monkeypatch.setattr(guard, "command", lambda _: command)
         (tmp_path / "v.mp4").write_bytes(b"x")
         return tmp_path / "v.mp4"
 
     return play
 
 
-def test_a_child_that_hangs_is_killed(child_code: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = child_code("import time\ntime.sleep(100)")
-    monkeypatch.setattr(transcode, "STALL_SECONDS", 0.5)
+def test_a_child_that_hangs_is_killed(
+    child_code: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = child_code("time.sleep(100)")
+    monkeypatch.setattr(cutting, "STALL_SECONDS", 0.5)
     started = time.monotonic()
     with pytest.raises(DecoderCrashed, match="stopped"):
         probe(source)
@@ -448,36 +462,97 @@ def test_a_child_that_hangs_is_killed(child_code: Any, monkeypatch: pytest.Monke
 
 
 def test_a_child_that_never_ends_is_killed(
-    child_code: Any, monkeypatch: pytest.MonkeyPatch
+    child_code: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = child_code(
-        "import time\nwhile True: print('{\"done\": 1}', flush=True); time.sleep(0.05)"
-    )
-    monkeypatch.setattr(transcode, "_PICTURE_LIMIT_SECONDS", 1.0)
+    source = child_code("while True: say('progress', done_seconds=1); time.sleep(0.05)")
+    monkeypatch.setattr(cutting, "_FRAME_LIMIT_SECONDS", 1.0)
     with pytest.raises(DecoderCrashed, match="stopped"):
         probe(source)
+
+
+FACTS = asdict(MP4)
 
 
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        ("import os; os.kill(os.getpid(), 11)", "SIGSEGV"),
+        ("os.kill(os.getpid(), 11)", "SIGSEGV"),
         ("raise SystemExit(3)", "exit code 3"),
-        ("print('nonsense', flush=True); input(); input()", "made no sense"),
-        ("print('[1]', flush=True); input(); input()", "made no sense"),
+        ("connection.send_bytes(b'nonsense'); time.sleep(9)", "made no sense"),
+        ("connection.send_bytes(b'[1]'); time.sleep(9)", "made no sense"),
+        ("say('dance'); time.sleep(9)", "made no sense"),
+        ("say('written'); time.sleep(9)", "made no sense"),
+        ("say('unreadable', reason=5); time.sleep(9)", "made no sense"),
+        ("say('progress', done_seconds='1'); time.sleep(9)", "made no sense"),
+        ("say('facts'); time.sleep(9)", "made no sense"),
+        (f"say('facts', **{FACTS | {'width': -1}}); time.sleep(9)", "made no sense"),
+        (f"say('facts', **{FACTS | {'fps': 'many'}}); time.sleep(9)", "made no sense"),
+        (f"say('facts', **{FACTS | {'video_codec': None}}); time.sleep(9)", "made no sense"),
+        (f"say('facts', **{FACTS | {'more': 1}}); time.sleep(9)", "made no sense"),
     ],
 )
-def test_a_child_that_dies_is_reported(child_code: Any, code: str, reason: str) -> None:
+def test_a_child_that_dies_or_lies_is_reported(
+    child_code: Callable[[str], Path], code: str, reason: str
+) -> None:
     with pytest.raises(DecoderCrashed, match=reason):
         probe(child_code(code))
 
 
-def test_a_child_ends_with_whoever_asked(tmp_path: Path) -> None:
-    with transcode._child() as process:
-        assert process.stdin is not None
-        process.stdin.write(b'{"kind": "probe", "source": "2f646576"}\n')
-        process.stdin.flush()
-        process.stdin.close()
+@pytest.mark.parametrize(
+    "code",
+    [
+        "connection.send_bytes(b'\\xff\\xd8' + bytes(33 << 20)); time.sleep(9)",
+        "connection.send_bytes(b'<svg/>'); time.sleep(9)",
+    ],
+)
+def test_an_image_that_is_too_large_or_no_jpeg_is_refused(
+    child_code: Callable[[str], Path], code: str
+) -> None:
+    with pytest.raises(DecoderCrashed, match="made no sense"):
+        frame_jpeg(child_code(f"say('jpeg'); {code}"), 0.0)
+
+
+def test_a_job_is_cancelled_in_the_middle_of_a_message(
+    child_code: Callable[[str], Path], tmp_path: Path
+) -> None:
+    source = child_code("os.write(connection.fileno(), b'\\0\\0\\1\\0half'); time.sleep(99)")
+    cancel = threading.Event()
+    threading.Timer(0.5, cancel.set).start()
+    with pytest.raises(Cancelled):
+        write_proxy(source, tmp_path / "proxy.mp4", cancel=cancel)
+
+
+@pytest.mark.parametrize(
+    ("work", "reason"),
+    [
+        ("while True: pass", "more than 1 s of processor time"),
+        ("kept = [bytes(1 << 20) for _ in iter(int, 1)]", "more than 100 MB of memory"),
+        ("while True: os.write(2, b'error while decoding' * 1000)", "printed 1 MB of messages"),
+    ],
+)
+def test_a_job_has_the_limits_of_every_guarded_child(
+    child_code: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, work: str, reason: str
+) -> None:
+    monkeypatch.setattr(guard, "MAX_PRINTED_BYTES", 1 << 20)
+    monkeypatch.setattr(cutting, "Limits", lambda *_: Limits(20.0, memory_mb=100, cpu_seconds=1))
+    source = child_code(
+        f"""
+from scanonce.media import guard
+from scanonce.media.limits import Limits
+
+with guard.serving(connection, Limits(**json.loads(sys.argv[2]))):
+    guard.allow_cpu(1)
+    {work}
+"""
+    )
+    with pytest.raises(DecoderCrashed, match=reason):
+        probe(source)
+
+
+def test_a_child_ends_with_the_parent(tmp_path: Path) -> None:
+    limits = Limits(20.0)
+    process, connection = guard.launch("scanonce.media.jobs", limits)
+    with guard.Child(process, connection, limits) as child:
+        child.send({"kind": "probe", "source": "2f646576"})
+        connection.close()
         assert process.wait(timeout=20) in (0, 1)
-        assert process.stdout is not None
-        process.stdout.close()

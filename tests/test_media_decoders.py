@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from scanonce.media import clock, container
+from scanonce.media import clock, container, stream
 from scanonce.media.decoders import pyav
 from scanonce.media.open import BACKENDS, open_video
 from scanonce.media.sampling import FrameSource, SampledFrame, Sampler, Sampling, reduced_size
@@ -403,7 +403,7 @@ def test_no_foreign_error_escapes_a_damaged_file(
 
 
 def test_endless_errors_are_given_up(make: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pyav, "_MAX_ERRORS_IN_A_ROW", 5)
+    monkeypatch.setattr(stream, "MAX_ERRORS_IN_A_ROW", 5)
     video = make("only_key.mp4")
     with pyav.PyAVSource(video.path, Sampling("uniform", 1000.0), 1, None) as source:
         failing = iter(range(1000))
@@ -417,9 +417,9 @@ def test_endless_errors_are_given_up(make: Maker, monkeypatch: pytest.MonkeyPatc
             flush_buffers = staticmethod(lambda: None)
 
         class BrokenStream:
-            index, codec_context = source._stream.index, Broken()
+            index, codec_context = source._decoder.stream.index, Broken()
 
-        monkeypatch.setattr(source, "_stream", BrokenStream())
+        monkeypatch.setattr(source._decoder, "stream", BrokenStream())
         list(source.frames())
         assert source.problem
         assert "too many errors" in source.problem
@@ -438,12 +438,12 @@ def test_a_track_that_begins_late_does_not_cost_the_video(
         def __getattr__(self, name: str) -> Any:
             return getattr(self._container, name)
 
-        def demux(self) -> Any:
+        def demux(self, *_: object) -> Any:
             yield from self._container.demux()
             raise IndexError("list index out of range")
 
     original = container.open_container
-    monkeypatch.setattr(pyav, "open_container", lambda path: Late(original(path)))
+    monkeypatch.setattr(stream, "open_container", lambda path: Late(original(path)))
     check_answers(make("program.mpg"), 5.0)
 
 
@@ -459,16 +459,16 @@ def test_a_packet_too_large_for_any_memory_is_damage_while_there_is_some(
         def __getattr__(self, name: str) -> Any:
             return getattr(self._container, name)
 
-        def demux(self) -> Any:
+        def demux(self, *_: object) -> Any:
             self._num_asked += 1
             if self._num_asked == 1:
                 raise av.error.MemoryError(12, "Cannot allocate memory")
             yield from self._container.demux()
 
     original = container.open_container
-    monkeypatch.setattr(pyav, "open_container", lambda path: Greedy(original(path)))
+    monkeypatch.setattr(stream, "open_container", lambda path: Greedy(original(path)))
     if not has_room:
-        monkeypatch.setattr(pyav, "_SENSIBLE_PACKET_BYTES", 1 << 60)
+        monkeypatch.setattr(stream, "_SENSIBLE_PACKET_BYTES", 1 << 60)
         with pytest.raises(MemoryError):
             sample(make("plain.mp4").path)
         return
@@ -484,7 +484,7 @@ def test_want_of_memory_is_not_taken_for_damage(
         raise av.error.MemoryError(12, "Cannot allocate memory")
 
     with pyav.PyAVSource(make("plain.mp4").path, Sampling("uniform", 5.0), 1, None) as source:
-        monkeypatch.setattr(container.Geometry, "picture", refuse)
+        monkeypatch.setattr(container.Geometry, "image", refuse)
         with pytest.raises(MemoryError):
             list(source.frames())
     monkeypatch.setattr(av, "open", refuse)
@@ -516,7 +516,7 @@ def make_nothing(kind: str, path: Path) -> str:
         path.symlink_to(path.parent / "missing.mp4")
         return "no such file"
     write_sound(path, cover=kind == "cover")
-    return "cover picture" if kind == "cover" else "no video track"
+    return "cover image" if kind == "cover" else "no video track"
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from benchmarks import fuzz
-from scanonce.media import child, workers
+from scanonce.media import child, guard
 from scanonce.media.answers import Event, Failed, Finished, Frames, Opened
 from scanonce.media.child import DecodeRequest
 from scanonce.media.sampling import Sampling
@@ -262,7 +262,7 @@ def test_samples_in_another_file_are_left_there(plain: Path, tmp_path: Path) -> 
     with av.open(str(path), options=options) as container:
         assert sum(1 for _ in container.decode(video=0)) == 60
     (events,) = decode(path)
-    check_refused(events, "no picture of it can be decoded")
+    check_refused(events, "no frame of it can be decoded")
 
 
 def test_samples_at_an_address_are_not_asked_for(
@@ -318,7 +318,7 @@ def test_a_huge_picture_needs_the_memory_it_may_have(tmp_path: Path) -> None:
     (denied, other) = decode(huge, small, workers=1, memory_mb=256)
     (failure,) = denied
     assert isinstance(failure, Failed)
-    assert failure.reason == "its frames need more than 256 MB"
+    assert failure.reason == "its frames need more than 256 MB of memory"
     assert failure.transient
     assert isinstance(other[-1], Finished)
     (allowed,) = decode(huge)
@@ -334,7 +334,7 @@ def test_a_picture_that_says_it_is_huge_is_refused(tmp_path: Path) -> None:
         paths.append(tmp_path / f"{side}.mkv")
         paths[-1].write_bytes(data[:size] + struct.pack(">HH", side, side) + data[size + 4 :])
     for events in decode(*paths):
-        check_refused(events, "no picture of it can be decoded")
+        check_refused(events, "no frame of it can be decoded")
 
 
 def test_an_index_of_a_hundred_million_frames_costs_its_file(plain: Path, tmp_path: Path) -> None:
@@ -425,7 +425,7 @@ def test_a_video_track_without_a_frame_is_refused(tmp_path: Path) -> None:
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         output.start_encoding()
     (events,) = decode(path)
-    check_refused(events, "no picture of it can be decoded")
+    check_refused(events, "no frame of it can be decoded")
 
 
 def test_of_ten_video_tracks_one_is_decoded(tmp_path: Path) -> None:
@@ -488,7 +488,7 @@ def test_what_may_not_be_read_says_so(
         decode_one(*arguments)
 
     monkeypatch.setattr(child, "_decode_one", as_nobody)
-    monkeypatch.setattr(workers, "_process_context", lambda: multiprocessing.get_context("fork"))
+    monkeypatch.setattr(guard, "process_context", lambda _: multiprocessing.get_context("fork"))
     ((failure,),) = decode(path)
     assert isinstance(failure, Failed)
     assert failure.reason == "the file cannot be opened (Permission denied): check its permissions"

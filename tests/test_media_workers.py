@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from scanonce.media import answers, child, workers
+from scanonce.media import answers, child, guard
 from scanonce.media.answers import Event, Failed, Finished, Frames, NewThumbnails, Opened
 from scanonce.media.child import DecodeRequest
 from scanonce.media.open import BACKENDS
@@ -342,7 +342,7 @@ def misbehave_on(
 
     # a forked child inherits the patch; the usual children start from a clean server
     monkeypatch.setattr(child, "_decode_one", hostile)
-    monkeypatch.setattr(workers, "_process_context", lambda: multiprocessing.get_context("fork"))
+    monkeypatch.setattr(guard, "process_context", lambda _: multiprocessing.get_context("fork"))
 
 
 @pytest.mark.parametrize(
@@ -372,9 +372,8 @@ def test_a_child_that_misbehaves_costs_its_file_and_is_replaced(
     video: Path, monkeypatch: pytest.MonkeyPatch, misbehave: Callable[..., None], reason: str
 ) -> None:
     misbehave_on(monkeypatch, {"bad.mp4": misbehave})
-    monkeypatch.setattr(workers, "_MESSAGE_SECONDS", 0.5)
-    for module in (child, workers):
-        monkeypatch.setattr(module, "MAX_PRINTED_BYTES", 1 << 20)
+    monkeypatch.setattr(guard, "_MESSAGE_SECONDS", 0.5)
+    monkeypatch.setattr(guard, "MAX_PRINTED_BYTES", 1 << 20)
     bad = video.with_name("bad.mp4")
     stall_seconds = 1.0 if misbehave is _hangs else 30.0
     limits = request(stall_seconds, memory_mb=300, cpu_seconds=1)
@@ -517,7 +516,7 @@ def test_a_slow_decoder_shows_that_it_goes_on(video: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(child, "_SEND_SECONDS", 0.5)
     monkeypatch.setattr(child, "open_video", lambda *_, **__: contextlib.nullcontext(Slow()))
-    monkeypatch.setattr(workers, "_process_context", lambda: multiprocessing.get_context("fork"))
+    monkeypatch.setattr(guard, "process_context", lambda _: multiprocessing.get_context("fork"))
     with DecodePool(request(stall_seconds=1.5), workers=1) as pool:
         events = list(pool.decode([video]))
     assert isinstance(events[-1], Finished)
