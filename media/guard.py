@@ -315,7 +315,7 @@ class _Printed:
 
     def tail(self) -> str:
         """The last 2,000 characters, printable."""
-        if sys.platform == "win32":  # where the child prints to the parent's console
+        if sys.platform == "win32":  # the child prints to the console of the parent
             return ""
         length = 8 * _MAX_TAIL_CHARS
         # pread leaves the shared position alone
