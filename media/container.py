@@ -56,7 +56,7 @@ class Geometry:
 
     @property
     def is_mirrored(self) -> bool:
-        """Whether a rotation alone does not make it upright."""
+        """Whether no rotation makes it upright without mirroring."""
         return self.transpose ^ self.flip_x ^ self.flip_y
 
     @staticmethod

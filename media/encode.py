@@ -28,9 +28,7 @@ from scanonce.media.stream import StreamDecoder
 
 _TICKS = 90_000  # per second, in the output
 _AAC_RATES = (48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000)
-_AUDIO_JITTER_SECONDS = (
-    0.02  # rounded time stamps (Matroska: milliseconds) are no gaps
-)
+_AUDIO_JITTER_SECONDS = 0.02  # time stamps are rounded, in Matroska to milliseconds
 
 
 def _upright(frame: VideoFrame, geometry: Geometry, width: int, height: int) -> VideoFrame:

@@ -65,7 +65,8 @@ def misbehave_on(monkeypatch: pytest.MonkeyPatch, misbehaviours: dict[str, Misbe
     decode_one = child._decode_one
 
     def hostile(connection: Any, request: DecodeRequest, path: Path, threads: int) -> None:
-        misbehaviours.get(path.name, decode_one)(connection, request, path, threads)
+        act: Misbehaviour = misbehaviours.get(path.name, decode_one)
+        act(connection, request, path, threads)
 
     monkeypatch.setattr(child, "_decode_one", hostile)
     fork_children(monkeypatch)
