@@ -34,7 +34,6 @@ from multiprocessing.reduction import recv_handle, send_handle
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-import scanonce
 from scanonce.media.limits import Limits
 from scanonce.media.messages import ParentGone, printable
 from scanonce.storage.errors import DecoderCrashed
@@ -104,7 +103,7 @@ def launch(module: str, limits: Limits) -> tuple[Any, Connection]:
     """
     ours, theirs = multiprocessing.Pipe()
     environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-    environment["PYTHONPATH"] = str(Path(str(scanonce.__file__)).parents[1])
+    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
     options: dict[str, Any]
     if sys.platform == "win32":
         os.set_handle_inheritable(theirs.fileno(), True)
