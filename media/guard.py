@@ -321,8 +321,9 @@ class _Printed:
         data = os.pread(self.fileno(), length, max(0, self.size() - length))
         text = data.decode("utf-8", "replace")
         text = re.sub(r" @ 0x[0-9a-f]+", "", text)  # FFmpeg prints addresses of its contexts
-        # the last line of Python's crash report, nearly as long as the rest of it
+        # parts of Python's crash report that show nothing: a long last line, and the thread of `_end_with_parent`
         text = re.sub(r"(?m)^Extension modules: .*$", "", text)
+        text = re.sub(r"(?m)^Thread .*\n  File .* in _end_with_parent\n(  File .*\n)*\n?", "", text)
         return printable(text.strip()[-_MAX_TAIL_CHARS:], lines=True)
 
     def close(self) -> None:

@@ -389,6 +389,7 @@ def test_a_real_child_that_crashes_costs_its_file(tmp_path: Path) -> None:
     assert failure.reason == "the decoder crashed on it (SIGSEGV)"
     assert failure.transient
     assert "Segmentation fault" in failure.detail, "and its position"
+    assert "_end_with_parent" not in failure.detail, "which is no part of decoding"
     assert isinstance(rest[-1], Finished)
     assert rest[-1].job == 1
 
