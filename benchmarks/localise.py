@@ -31,10 +31,11 @@ from torch import Tensor, nn
 
 from benchmarks.material import BENCH, console, median, processor
 from scanonce.models.runtime import num_cores
-from scanonce.models.soonet.network import Soonet, SoonetConfig, read_soonet
+from scanonce.models.soonet.checkpoint import read_soonet
+from scanonce.models.soonet.network import Soonet, SoonetConfig
 from scanonce.models.soonet.query import (
-    Chosen,
-    gate,
+    SelectedAnchors,
+    preselect,
     rank,
     refine,
     score_anchors,
@@ -218,7 +219,7 @@ def max_method(frames: NDArray[np.float16]) -> Ask:
     def ask(text: NDArray[np.float32]) -> Answer:
         query = model.query_vector(text)
         first = score_anchors(query, scanned.vectors)
-        rows = gate(first, counts, _PER_SCALE)
+        rows = preselect(first, counts, _PER_SCALE)
         scores = first[rows] + second_stage(
             model, query, rows, lambda first, last: frames[first:last], duration
         )
@@ -240,7 +241,7 @@ def _answer(
     norms: NDArray[np.float32],
 ) -> Answer:
     duration = len(frames) / _FPS
-    chosen = Chosen(
+    chosen = SelectedAnchors(
         rows, vectors[rows], norms[rows], lambda first, last: frames[first:last], duration
     )
     (spans,) = refine(model, text, [chosen], raw=True)

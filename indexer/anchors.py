@@ -69,7 +69,7 @@ def publish_anchors(
     catalog: Catalog, store: AnchorStore, localiser: TrainedLocaliser, settings: StorageSettings
 ) -> None:
     """Brings the library-wide index of anchors in line with the catalogue, where one is kept."""
-    if not settings.anchor_index or not localiser.collapses:
+    if not settings.anchor_index or not localiser.ranks_by_vectors:
         return
 
     def load_anchors(video_id: int) -> NDArray[np.float32]:

@@ -555,10 +555,10 @@ class SearchEngine:
                 f"the index at {self._layout.root} is searched by {self._localiser.name}. "
                 'Set it to "clips", or give the index a localiser: scanonce localise --localiser FOLDER'
             )
-        if not trained.collapses or not store.vectors.exists():
+        if not trained.ranks_by_vectors or not store.vectors.exists():
             why = (
                 f"{trained.name} pools its second stage by its maximum, which is no inner product"
-                if not trained.collapses
+                if not trained.ranks_by_vectors
                 else "they were not made; set storage.anchor_index to true and run `scanonce localise`"
             )
             raise ConfigError(

@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
 
+from scanonce.models.clip4clip.build import build_head
 from scanonce.models.clip4clip.convert import (
     convert_to_folder,
     convert_to_published,
     from_published,
     to_published,
 )
-from scanonce.models.clip4clip.heads import build_head, read_head, write_head
+from scanonce.models.clip4clip.head_files import read_head, write_head
 from scanonce.models.encoders.load import load_encoder
 from scanonce.models.settings import ModelSettings
 from scanonce.storage.errors import EncoderError, EncoderUnavailable
@@ -303,7 +304,7 @@ def test_without_its_tokenizer_a_checkpoint_is_no_encoder(tmp_path: Path) -> Non
     with pytest.raises(EncoderError, match=r"has 30 tokens .* knows 12"):
         convert_to_folder(source, tmp_path / "out", tokenizer=str(other))
     (tmp_path / "out").mkdir()
-    with pytest.raises(EncoderError, match="is there already"):
+    with pytest.raises(EncoderError, match="exists already"):
         convert_to_folder(source, tmp_path / "out", tokenizer=str(other))
 
 
@@ -351,7 +352,7 @@ def test_a_head_or_a_model_of_another_kind_is_refused(own: Path, tmp_path: Path)
         to_published(own)
     with pytest.raises(EncoderError, match='holds a "siglip"'):
         to_published(make_siglip(tmp_path / "siglip"))
-    with pytest.raises(EncoderError, match="is there already"):
+    with pytest.raises(EncoderError, match="exists already"):
         convert_to_published(own, own / "config.json")
 
 

@@ -18,17 +18,16 @@ from scanonce.indexer.settings import IndexerSettings
 from scanonce.indexer.vectors import bring_all_up_to_date, library_vectors, rebuild, rows_of
 from scanonce.indexer.verify import Verification, verify
 from scanonce.models import vectors as arithmetic
-from scanonce.models.clip4clip.apply import spread
-from scanonce.models.clip4clip.head_files import HeadConfig, HeadKind, only_reranks
+from scanonce.models.clip4clip.apply import spread_evenly
+from scanonce.models.clip4clip.build import build_head
+from scanonce.models.clip4clip.head_files import head_of, only_reranks, read_head, write_head
 from scanonce.models.clip4clip.heads import (
     Head,
+    HeadConfig,
+    HeadKind,
     SequentialHead,
-    build_head,
     embed_frames,
-    head_of,
-    mean_pool,
-    read_head,
-    write_head,
+    mean_pool_tensors,
 )
 from scanonce.models.clip4clip.pooling import MeanPooling, open_pooling
 from scanonce.models.encoders.clip import TransformersEncoder
@@ -239,7 +238,7 @@ def test_a_clip_without_frames_is_zero_and_has_no_gradient(kind: HeadKind) -> No
 def test_mean_pooling_of_tensors_is_that_of_the_index() -> None:
     frames, mask = clips([7, 2, 0])
     expected = arithmetic.mean_pool(frames.numpy(), mask.numpy())
-    np.testing.assert_allclose(mean_pool(frames, mask), expected, atol=1e-6)
+    np.testing.assert_allclose(mean_pool_tensors(frames, mask), expected, atol=1e-6)
 
 
 # ---------------------------------------------------------------- how a head begins
@@ -345,7 +344,7 @@ def test_an_encoder_with_another_head_is_another_encoder(tmp_path: Path) -> None
     write_head(make_head("tight", dim=24), folder)
     assert only_reranks(TransformersEncoder("t", folder, ModelSettings(device="cpu")).head_files)
     write_head(make_head("lstm", dim=25), folder)
-    with pytest.raises(EncoderError, match="for frames of 25 dimensions, its pictures have 24"):
+    with pytest.raises(EncoderError, match="for frames of 25 dimensions, its encoder has 24"):
         TransformersEncoder("wide", folder, ModelSettings(device="cpu"))
     write_head(None, folder)
     assert fingerprint_folder(folder) == plain
@@ -355,8 +354,8 @@ def test_an_encoder_with_another_head_is_another_encoder(tmp_path: Path) -> None
 
 
 def test_of_a_long_clip_frames_are_taken_evenly() -> None:
-    assert spread(10, 17, 7).tolist() == list(range(10, 17))
-    assert spread(0, 100, 4).tolist() == [0, 33, 66, 99]
+    assert spread_evenly(10, 17, 7).tolist() == list(range(10, 17))
+    assert spread_evenly(0, 100, 4).tolist() == [0, 33, 66, 99]
 
 
 @pytest.mark.parametrize("kind", SEQUENTIAL)
@@ -376,7 +375,7 @@ def test_many_spans_at_once_are_pooled_as_each_alone(kind: HeadKind, tmp_path: P
         inside = np.flatnonzero((pts >= spans[place, 0]) & (pts < spans[place, 1]))
         if not len(inside):
             inside = np.array([np.flatnonzero(pts <= spans[place, 0])[-1]])
-        rows = inside[spread(0, len(inside), 7)]
+        rows = inside[spread_evenly(0, len(inside), 7)]
         alone = torch.from_numpy(frames[rows].astype(np.float32))[None]
         with torch.no_grad():
             expected = head(alone, torch.ones(1, len(rows), dtype=torch.bool))[0]
@@ -464,7 +463,7 @@ def test_clips_of_an_index_are_pooled_by_its_own_head(place: Place) -> None:
     for span, vector in zip(manifest.grid.spans(video.duration_seconds), derived, strict=True):
         inside = (stored.pts_seconds >= span[0]) & (stored.pts_seconds < span[1])
         frames = stored.frames[inside].astype(np.float32)
-        frames = frames[spread(0, len(frames), 7)]
+        frames = frames[spread_evenly(0, len(frames), 7)]
         with torch.no_grad():
             expected = encoder.head(torch.from_numpy(frames)[None], torch.ones(1, len(frames)) > 0)
         np.testing.assert_allclose(vector, expected[0], atol=1e-5)
