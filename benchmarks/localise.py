@@ -557,8 +557,9 @@ def aims(figures: Sequence[Figures]) -> Iterator[str]:
                 found = compare_answers(theirs.answers, ours.answers)
                 text = (
                     f"{method}, {minutes} min: order of the first {_TOP} equals the official one in "
-                    f"{found.same_order} of {found.queries} queries, scores differ by at most "
-                    f"{found.worst_score:.1e} (aim {score_aim:.0e}), boundaries by {found.worst_span_seconds:.1e} s (aim {span_aim:.0e})"
+                    f"{found.same_order} of {found.queries} queries, "
+                    f"scores differ by at most {found.worst_score:.1e} (aim {score_aim:.0e}), "
+                    f"boundaries by {found.worst_span_seconds:.1e} s (aim {span_aim:.0e})"
                 )
                 met = found.worst_score <= score_aim and found.worst_span_seconds <= span_aim
                 yield verdict(text, met and found.same_order == found.queries)

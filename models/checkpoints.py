@@ -1,7 +1,9 @@
 """Checkpoints of our own networks (CLIP4Clip heads, SOONet): a file of tensors with a JSON configuration.
 
-write_checkpoint(folder / "model.safetensors", model.state_dict(), folder / "config.json", asdict(config))
-find_differences(model.state_dict(), tensors)      # ["missing: fc.bias", "fc.weight: shape [3], should be [4]"]
+    write_checkpoint(folder / "model.safetensors", model.state_dict(), folder / "config.json", asdict(config))
+    find_differences(model.state_dict(), tensors)      # ["missing: fc.bias", "fc.weight: shape [3], should be [4]"]
+
+Each network names the differences in an error of its own.
 """
 
 import json

@@ -1,8 +1,10 @@
 """Heads applied to stored frames: pooling of clips and re-ranking of moments.
 
-pooling = HeadPooling(layout.head, digest)
-embeddings = pooling.embed_spans(frames, pts_seconds, spans)        # [num_spans, dim], to be indexed
-scores = HeadScoring(layout.head, digest).scores(text, runs)        # one score per run of frames
+    pooling = HeadPooling(layout.head, digest)
+    embeddings = pooling.embed_spans(frames, pts_seconds, spans)        # [num_spans, dim], to be indexed
+    scores = HeadScoring(layout.head, digest).scores(text, runs)        # one score per run of frames
+
+Both compute on the CPU in float32 and read the head when it is first used.
 """
 
 from collections.abc import Sequence
@@ -69,11 +71,10 @@ class _StoredHead(Generic[HeadType]):
 
 
 class HeadPooling:
-    """`models.clip4clip.pooling.Pooling` by a sequential head, on the CPU in float32.
+    """`models.clip4clip.pooling.Pooling` by a sequential head.
 
-    Its files are read when it is first used. Cost of a transformer at CLIP's width of 512: 25 MFLOP per frame of a
-    clip, 0.3 GFLOP for 12 frames, next to 8.8 per frame in ViT-B/32. Except for rounding in the last bits, results do
-    not depend on the other spans of a call.
+    Cost of a transformer at CLIP's width of 512: 25 MFLOP per frame of a clip, 0.3 GFLOP for 12 frames, next to 8.8 per
+    frame in ViT-B/32. Except for rounding in the last bits, results do not depend on the other spans of a call.
     """
 
     def __init__(self, folder: Path, digest: str) -> None:
@@ -110,10 +111,9 @@ class HeadPooling:
 
 
 class HeadScoring:
-    """`search.rerank.Scoring` by a tight head, on the CPU in float32.
+    """`search.rerank.Scoring` by a tight head.
 
-    Its files are read when it is first used. Cost at CLIP's width of 512: 25 MFLOP for the query and each frame, so
-    13 GFLOP for 40 runs of 12 frames.
+    Cost at CLIP's width of 512: 25 MFLOP for the query and each frame, so 13 GFLOP for 40 runs of 12 frames.
     """
 
     def __init__(self, folder: Path, digest: str) -> None:

@@ -1,6 +1,8 @@
 """New CLIP4Clip heads, initialised from the text tower of an encoder, and the two namings of a transformer block.
 
-head = build_head("transformer", dim=512, max_frames=12, text_model=clip.text_model)
+    head = build_head("transformer", dim=512, max_frames=12, text_model=clip.text_model)
+
+As in upstream, the text tower gives a head its positions and first blocks.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,9 @@
 """Heads on disk: ``head.json`` and ``head.safetensors`` in the folder of an encoder or of an index.
 
-write_head(head, folder)
-head = read_head(folder)          # None if the folder has no head: mean pooling
+    write_head(head, folder)
+    head = read_head(folder)          # None if the folder has no head: mean pooling
+
+The manifest of an index has a digest of both files (`models.encoders.hub.head_digest`).
 """
 
 import json

@@ -78,6 +78,13 @@ class Head(nn.Module):
 class SequentialHead(Head):
     """A head that embeds a video by its frames alone."""
 
+    frame_position_embeddings: nn.Embedding
+
+    @property
+    def position_vectors(self) -> Tensor:
+        """[positions, dim]."""
+        return self.frame_position_embeddings.weight
+
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Embed clips.
 
@@ -105,11 +112,6 @@ class TransformerHead(SequentialHead):
         nn.init.normal_(self.frame_position_embeddings.weight, std=_POSITION_STD)
 
     @property
-    def position_vectors(self) -> Tensor:
-        """[positions, dim]."""
-        return self.frame_position_embeddings.weight
-
-    @property
     def blocks(self) -> nn.ModuleList:
         """Transformer blocks, first to last."""
         return self.transformerClip.resblocks
@@ -131,11 +133,6 @@ class LstmHead(SequentialHead):
         self.frame_position_embeddings.weight.requires_grad_(False)
         self.lstm_visual = nn.LSTM(config.dim, config.dim, batch_first=True)
         nn.init.normal_(self.frame_position_embeddings.weight, std=_POSITION_STD)
-
-    @property
-    def position_vectors(self) -> Tensor:
-        """[positions, dim]."""
-        return self.frame_position_embeddings.weight
 
     def contextualise(self, frames: Tensor, mask: Tensor) -> Tensor:
         """[B, T, dim]; frames that do not count stay as they are."""

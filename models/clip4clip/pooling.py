@@ -1,7 +1,9 @@
 """Pooling of the frames of a clip to its embedding: CLIP4Clip's mean (arXiv 2104.08860), or a head.
 
-pooling = open_pooling(layout.head, manifest.head)
-embeddings = pooling.embed_spans(frames, pts_seconds, spans)        # [num_spans, dim]
+    pooling = open_pooling(layout.head, manifest.head)
+    embeddings = pooling.embed_spans(frames, pts_seconds, spans)        # [num_spans, dim]
+
+All embeddings of an index come from one pooling.
 """
 
 from pathlib import Path

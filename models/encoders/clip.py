@@ -1,7 +1,9 @@
 """Encoders in the `transformers` format (CLIP, SigLIP, SigLIP 2, MetaCLIP 2 ...), from a local folder, on torch.
 
-encoder = TransformersEncoder("bundled", find_folder("bundled"), ModelSettings())
-encoder.encode_texts(["a red car at night"]).shape          # (1, 128)
+    encoder = TransformersEncoder("bundled", find_folder("bundled"), ModelSettings())
+    encoder.encode_texts(["a red car at night"]).shape          # (1, 128)
+
+Both towers return *raw* projected features; see `scanonce.models.encoders.load`.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,9 @@
 """Files of a checkpoint: finding them (bundled, a folder, the hub or its cache) and their digests.
 
-folder = find_folder("openai/clip-vit-base-patch32")       # downloaded on first use
-fingerprint_folder(folder)                                 # 64 hex digits
+    folder = find_folder("openai/clip-vit-base-patch32")       # downloaded on first use
+    fingerprint_folder(folder)                                 # 64 hex digits
+
+The manifest of an index has the fingerprint of its encoder: encoders with other fingerprints cannot extend it.
 """
 
 import hashlib

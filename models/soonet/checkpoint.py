@@ -1,7 +1,9 @@
 """SOONet checkpoints: a folder with ``config.json`` and ``model.safetensors``, or the published ``.pth`` file.
 
-model = read_soonet(Path("SOONet_MAD_VIT-B-32_4Scale_10C.pth"))
-write_soonet(model, Path("my-localiser"))
+    model = read_soonet(Path("SOONet_MAD_VIT-B-32_4Scale_10C.pth"))
+    write_soonet(model, Path("my-localiser"))
+
+The published file contains no configuration; `PUBLISHED` is the one of its authors' code.
 """
 
 import hashlib
