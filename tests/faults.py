@@ -122,7 +122,7 @@ class NumberLocaliser:
     name = "numbers"
     fingerprint = "a" * 64
     folder = fingerprint[:12]
-    collapses = True
+    ranks_by_vectors = True
     width = 8
 
     def scan(

@@ -34,7 +34,7 @@ def build_head(
 ) -> Head | None:
     """Build a head to be trained, float32 on the CPU; None for ``mean``, which has nothing to train.
 
-    As in upstream, positions and first blocks are copied from the text tower, which knows of order. Blocks and
+    As in upstream, positions and first blocks are copied from the text tower, which has learnt order. Blocks and
     positions that the tower does not have are drawn at random; a tower of another width is not used.
 
     Args:

@@ -227,7 +227,8 @@ class Soonet(nn.Module):
         """Compute all that a query needs of a video.
 
         A long video is scanned in pieces, with the same result: attention in windows does not reach beyond the overlap
-        of the pieces. At the published size 8 windows are 2.3 hours; shorter videos are scanned whole.
+        of the pieces. A video that fits into one piece with its overlaps is scanned whole. At the published size 8
+        windows are 2.3 hours.
 
         Args:
             frames: ``[L, frame_dim]`` raw features on the grid of the config, any float type; may be memory-mapped.
