@@ -15,7 +15,6 @@ from transformers import CLIPConfig, CLIPModel
 from scanonce.indexer.pipeline import index_library
 from scanonce.indexer.reindex import reindex
 from scanonce.indexer.settings import IndexerSettings
-from scanonce.indexer.vectors import bring_all_up_to_date, library_vectors, rebuild, rows_of
 from scanonce.indexer.verify import Verification, verify
 from scanonce.models import vectors as arithmetic
 from scanonce.models.clip4clip.apply import spread_evenly
@@ -39,7 +38,9 @@ from scanonce.search.settings import SearchSettings
 from scanonce.search.training_free import TrainingFree
 from scanonce.storage.backup.backup import backup, restore
 from scanonce.storage.catalog.catalog import SEARCHABLE, Catalog
+from scanonce.storage.derived import published_rows
 from scanonce.storage.errors import EncoderError, ManifestMismatch
+from scanonce.storage.index import Index
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.manifest import read_manifest
 from scanonce.storage.records import Moment, Span
@@ -48,6 +49,7 @@ from scanonce.storage.stores.features import FeatureStore
 from scanonce.storage.vectors.generation import newest_generation
 from tests.checkpoints import make_clip
 from tests.colours import ColourEncoder, write_film
+from tests.indexes import publish_all
 
 Floats = NDArray[np.float64]
 
@@ -455,12 +457,11 @@ def test_the_head_of_an_index_pools_its_clips(headed: HeadedIndex) -> None:
     assert assert_sound(headed.layout).compared == 2
     generation = newest_generation(headed.layout.vectors, dim=4)
     assert generation is not None
-    (vectors,) = library_vectors(headed.layout, manifest)
-    with Catalog.open(headed.layout.catalog) as catalog:
-        rebuild(vectors, catalog, StorageSettings())
-        video = catalog.videos(states=SEARCHABLE)[0]
-    stored = FeatureStore(headed.layout.features).read(video.uid)
-    derived = vectors.derive(video)
+    with Index.open(headed.layout, open_pooling) as index:
+        index.clips.rebuild(index.catalog, StorageSettings())
+        video = index.catalog.videos(states=SEARCHABLE)[0]
+        stored = index.features.read(video.uid)
+        derived = index.embed_clips(video)
     for span, vector in zip(manifest.grid.spans(video.duration_seconds), derived, strict=True):
         inside = (stored.pts_seconds >= span[0]) & (stored.pts_seconds < span[1])
         frames = stored.frames[inside].astype(np.float32)
@@ -506,7 +507,7 @@ def test_scores_of_frames_are_normalised_by_the_statistics_of_frames(
             means.append(MeanPooling().embed_spans(stored.frames, stored.pts_seconds, spans))
     generation = newest_generation(headed.layout.vectors, dim=4)
     assert generation is not None
-    rows = [read() for read in rows_of(generation).values()]
+    rows = [read() for read in published_rows(generation).values()]
     of_frames = float((np.concatenate(means) @ arithmetic.unit(GREEN)).mean())
     of_clips = float((np.concatenate(rows) @ arithmetic.unit(GREEN)).mean())
     assert asked[0].mean == pytest.approx(of_frames, abs=0.08)
@@ -521,7 +522,7 @@ def test_another_head_is_refused_like_another_encoder(headed: HeadedIndex) -> No
 
 def test_backup_and_restore_carry_the_head(headed: HeadedIndex, tmp_path: Path) -> None:
     def complete(layout: IndexLayout) -> None:
-        bring_all_up_to_date(layout, StorageSettings())
+        publish_all(layout, StorageSettings())
 
     target, again = tmp_path / "backup", tmp_path / "again"
     backup(headed.layout, target, complete=complete)
@@ -530,7 +531,7 @@ def test_backup_and_restore_carry_the_head(headed: HeadedIndex, tmp_path: Path) 
     report = restore(target, again, complete=complete)
     assert not report.damaged
     shutil.rmtree(report.layout.vectors)
-    bring_all_up_to_date(report.layout, StorageSettings())  # needs the head
+    publish_all(report.layout, StorageSettings())  # needs the head
     assert_sound(IndexLayout.of(again))
 
 

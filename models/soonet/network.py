@@ -203,18 +203,13 @@ class Soonet(nn.Module):
         offsets: Tensor = self.regressor(self.input_text(texts), contexts, contents)
         return offsets
 
+    @torch.inference_mode()
     def query_vector(self, text: ArrayLike) -> NDArray[np.float32]:
         """`query_vectors` of one text feature ``[text_dim]``: ``[2 * hidden_dim]`` float32."""
-        vector: NDArray[np.float32] = self.query_vectors_of(np.asarray(text)[None])[0]
-        return vector
-
-    @torch.inference_mode()
-    def query_vectors_of(self, texts: ArrayLike) -> NDArray[np.float32]:
-        """`query_vectors` of text features ``[M, text_dim]``: ``[M, 2 * hidden_dim]`` float32."""
         use_one_thread()
-        tensor = torch.as_tensor(np.asarray(texts, np.float32), device=self.device)
-        vectors: NDArray[np.float32] = self.query_vectors(tensor).cpu().numpy()
-        return vectors
+        texts = torch.as_tensor(np.asarray(text, np.float32)[None], device=self.device)
+        vector: NDArray[np.float32] = self.query_vectors(texts)[0].cpu().numpy()
+        return vector
 
     @torch.inference_mode()
     def scan(

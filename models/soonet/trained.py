@@ -83,10 +83,6 @@ class TrainedLocaliser:
             )
         return texts
 
-    def query_vectors(self, features: TextFeatures) -> NDArray[np.float32]:
-        """Vectors ``[M, width]`` to be multiplied with stored vectors; only if `ranks_by_vectors`."""
-        return self.model.query_vectors_of(self.texts(features))
-
 
 def load_localiser(name: str, *, device: str = "cpu") -> TrainedLocaliser:
     """Load a trained localiser by name.
