@@ -220,6 +220,32 @@ def test_doctor_names_what_needs_a_look(tmp_path: Path) -> None:
     assert scanonce("doctor", "--config", config).returncode == 1
 
 
+@pytest.mark.parametrize(
+    ("package", "arguments", "advice"),
+    [
+        ("decord", ["doctor"], 'pip install "scanonce[decord]"'),
+        ("starlette", ["ui", "--no-browser"], 'pip install "scanonce[ui]"'),
+    ],
+)
+def test_a_package_of_an_extra_that_is_missing_is_named_with_the_command(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    package: str,
+    arguments: list[str],
+    advice: str,
+) -> None:
+    for name in list(sys.modules):
+        if name.startswith((f"{package}.", "scanonce.ui.server")):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    config = tmp_path / "config.toml"
+    config.write_text('[models]\nencoder = "bundled"\n[indexer]\ndecoder = "decord"\n')
+    run = scanonce(*arguments, "--config", config)
+    assert run.returncode == 1
+    assert advice in run.stdout + run.stderr
+    assert package in run.stdout + run.stderr
+
+
 def test_ctrl_c_is_exit_code_130_and_the_next_run_goes_on(tmp_path: Path) -> None:
     films, index = tmp_path / "films", tmp_path / "index"
     for number in range(12):

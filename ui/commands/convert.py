@@ -51,7 +51,8 @@ def convert(
 
 def _usage(out: Path) -> str:
     """The kind of a result and its next step."""
-    from scanonce.models.clip4clip.head_files import SEQUENTIAL_KINDS, read_head_config
+    from scanonce.models.clip4clip.head_files import read_head_config
+    from scanonce.models.clip4clip.heads import SEQUENTIAL_KINDS
 
     if out.is_file():
         return "a checkpoint for CLIP4Clip's own code"

@@ -51,7 +51,7 @@ def examine(config: "Config") -> list[Finding]:
         ("packages", _packages),
         ("faiss", _faiss),
         ("device", lambda: _device(config)),
-        ("decoders", _decoders),
+        ("decoders", lambda: _decoders(config)),
         ("encoder", lambda: _encoder(config)),
         ("index folder", lambda: _index_folder(config)),
         ("self-check", _self_check),
@@ -74,7 +74,7 @@ def _run(name: str, check: Callable[[], str]) -> Finding:
 
 
 def _packages() -> str:
-    names = ("torch", "transformers", "sqlalchemy", "av", "decord2", "numpy")
+    names = ("torch", "transformers", "sqlalchemy", "av", "numpy")
     found = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
     return f"Python {platform.python_version()}, {found}"
 
@@ -93,7 +93,7 @@ def _faiss() -> str:
         )
     if not installed:
         raise ImportError(
-            'neither is installed: pip install -e ".[cpu]" (or ".[gpu]" with an NVIDIA GPU)'
+            'neither is installed: pip install "scanonce[cpu]" (or "scanonce[gpu]" with an NVIDIA GPU)'
         )
     return ", ".join(f"{name} {version}" for name, version in installed.items())
 
@@ -106,9 +106,8 @@ def _device(config: "Config") -> str:
     return f"{device}, weights in {dtype}, {num_cores()} cores"
 
 
-def _decoders() -> str:
+def _decoders(config: "Config") -> str:
     import av
-    import decord
 
     wanted = ("h264", "hevc", "vp9", "av1", "mpeg4", "vp8", "prores", "mpeg2video")
     missing = [name for name in wanted if name not in av.codecs_available]
@@ -116,7 +115,13 @@ def _decoders() -> str:
         raise ImportError(
             f"PyAV cannot decode {', '.join(missing)}: reinstall it with pip install --force-reinstall av"
         )
-    return f"PyAV {av.__version__} and decord {decord.__version__}; {', '.join(wanted)}"
+    try:
+        import decord
+    except ImportError as error:
+        if config.indexer.decoder == "decord":
+            raise ImportError('decord is missing: pip install "scanonce[decord]"') from error
+        return f"PyAV {av.__version__}: {', '.join(wanted)}"
+    return f"PyAV {av.__version__} and decord {decord.__version__}: {', '.join(wanted)}"
 
 
 def _encoder(config: "Config") -> str:

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from scanonce.storage.errors import ConfigError
 from scanonce.ui.commands.options import ConfigOption, IndexOption
 
 _PORT = 8501
@@ -29,7 +30,13 @@ def show_ui(
 ) -> None:
     """Show the library in a browser: search it, watch videos, cut clips."""
     from scanonce.ui.config import read_config
-    from scanonce.ui.server.server import serve
+
+    try:
+        from scanonce.ui.server.server import serve
+    except ModuleNotFoundError as error:  # the extra is not installed
+        raise ConfigError(
+            f'the pages need the package {error.name}: pip install "scanonce[ui]"'
+        ) from error
 
     index = read_config(config).index_path(index_dir)
     serve(index, host=host, port=port, token=token, open_browser=browser, config=config)
