@@ -97,6 +97,7 @@ def renamed(names: Mapping[str, str]) -> dict[str, Any]:
         names: new option by old option, without the dashes in front.
     """
 
+    # click asks it for the name of each option it meets, declared or given, without the dashes
     def normalise(name: str) -> str:
         if name in names:
             new = names[name]
@@ -126,6 +127,7 @@ def recipe_options(recipe: type, options: Mapping[str, OptionInfo]) -> Callable[
 
     def decorate(command: Command) -> Command:
         hints = get_type_hints(command, include_extras=True)
+        # keyword-only, since an argument without a default may follow an option with one
         parameters = [
             each.replace(kind=Parameter.KEYWORD_ONLY, annotation=hints[name])
             for name, each in inspect.signature(command).parameters.items()
