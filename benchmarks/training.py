@@ -28,7 +28,7 @@ from scanonce.models.runtime import pick_device, pick_dtype
 from scanonce.training.clip.batches import ClipSet
 from scanonce.training.clip.model import TrainedClip, open_encoder
 from scanonce.training.clip.recipe import Precision, Recipe
-from scanonce.training.clip.run import Run
+from scanonce.training.clip.run import ClipRun
 from scanonce.training.processes import OneProcess
 
 _LONG_SECONDS = 30.0
@@ -98,7 +98,7 @@ def measure(way: Way, *, batch: int, frames: int, steps: int) -> Cost:
         0, 256, (batch, frames, height, width, 3), np.uint8
     )
     clips = ClipSet([(f"caption {number}",) for number in range(batch)], lambda n: pictures[n])
-    run = Run(TrainedClip(encoder, recipe), recipe, clips, None, OneProcess(device))
+    run = ClipRun(TrainedClip(encoder, recipe), recipe, clips, None, OneProcess(device))
     loaded = _peak_bytes(device)
     taken = [_timed(run)]
     if taken[0][0] < _LONG_SECONDS:  # of a long step, what is done only once is a small part
@@ -107,7 +107,7 @@ def measure(way: Way, *, batch: int, frames: int, steps: int) -> Cost:
     return Cost(min(walls), min(cpus), loaded, _peak_bytes(device))
 
 
-def _timed(run: Run) -> tuple[float, float]:
+def _timed(run: ClipRun) -> tuple[float, float]:
     """Wall and CPU seconds of a step."""
     wall, cpu = time.perf_counter(), time.process_time()
     run.step()  # reads the loss, and so waits for a GPU

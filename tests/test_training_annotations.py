@@ -1,4 +1,4 @@
-"""Published annotations of videos, in small files of their forms, and the real ones where they are at hand."""
+"""Published annotations of videos: small files of each form, and the real files if they are on this machine."""
 
 import json
 import logging
@@ -12,7 +12,7 @@ from scanonce.storage.records import Span
 from scanonce.training.evaluation.annotations import (
     Annotation,
     as_queries,
-    match_videos,
+    match_names,
     read_annotations,
 )
 from scanonce.training.evaluation.metrics import Relevant
@@ -147,7 +147,7 @@ def test_each_published_form_is_read(
     assert read_annotations(tmp_path / name, benchmark) == [expected]
 
 
-def test_what_a_benchmark_itself_leaves_out_is_left_out_and_told(
+def test_queries_that_a_benchmark_leaves_out_are_left_out_and_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "a.json"
@@ -155,7 +155,7 @@ def test_what_a_benchmark_itself_leaves_out_is_left_out_and_told(
     with caplog.at_level(logging.WARNING):
         read_annotations(path, "ego4d")
     assert "1 of 2 queries are left out" in caplog.text
-    assert "annotation u, query 0 has no sentence" in caplog.text
+    assert "annotation u, query 0 has no text" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_what_a_benchmark_itself_leaves_out_is_left_out_and_told(
         ("activitynet", "a.json", '{"v": {"duration": 1, "timestamps": [], "sentences": ["x"]}}', r"have 0, 1 entries"),
         ("didemo", "a.json", '{"a":\n1', r"line 2: no JSON"),
         ("scanonce", "a.jsonl", '{"video": "a", "text": "x", "end_seconds": 1}', r"line 1: .*come together or not"),
-        ("scanonce", "a.csv", "video,text,grade\na,x,0\n", r"line 2: a grade is a whole number from 1 on"),
+        ("scanonce", "a.csv", "video,text,grade\na,x,0\n", r"line 2: a grade is an integer from 1 on"),
         ("scanonce", "a.txt", "x", r"own annotations come as \.csv or \.jsonl"),
         ("tvr", "a.jsonl", "", r"has no annotations: is it a file of tvr\?"),
     ],
@@ -186,19 +186,19 @@ def test_a_bad_line_is_named_with_what_is_expected(
     assert str(tmp_path / name) in str(error.value)
 
 
-def test_two_queries_cannot_have_one_id(tmp_path: Path) -> None:
+def test_two_queries_cannot_have_the_same_id(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("qid,video,text\n1,a,x\n1,b,y\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="two queries have the id '1'"):
         read_annotations(path, "scanonce")
 
 
-def test_there_is_a_list_of_benchmarks_for_a_name_that_is_none(tmp_path: Path) -> None:
+def test_an_unknown_benchmark_is_refused_with_a_list_of_names(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no benchmark 'tacos'; there are msrvtt, "):
         read_annotations(tmp_path / "a.csv", "tacos")
 
 
-def test_rows_with_one_id_are_several_answers_to_one_query() -> None:
+def test_rows_with_the_same_id_are_several_answers_to_one_query() -> None:
     annotations = [
         Annotation("1", "a dog", "x", (Span(0, 2), Span(4, 6)), grade=2),
         Annotation("1", "a dog", "y"),
@@ -216,15 +216,14 @@ def test_rows_with_one_id_are_several_answers_to_one_query() -> None:
 
 def test_videos_are_found_by_name_and_those_missing_are_named(tmp_path: Path) -> None:
     names = ["a_1.0_2.0", "b", "a_1.0_2.0", "c"]
-    annotations = [Annotation(str(number), "x", name) for number, name in enumerate(names)]
     for name in ("deep/a_1.0_2.0.mkv", "c.txt", "other.mp4"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    found, missing = match_videos(annotations, tmp_path)
+    found, missing = match_names(names, tmp_path)
     assert found == {"a_1.0_2.0": tmp_path / "deep/a_1.0_2.0.mkv"}
     assert missing == ["b", "c"]
     with pytest.raises(ConfigError, match="both have the name of the annotated video b"):
-        match_videos(annotations, [Path("x/b.mp4"), Path("y/b.avi")])
+        match_names(names, [Path("x/b.mp4"), Path("y/b.avi")])
 
 
 @pytest.mark.parametrize(
@@ -241,7 +240,7 @@ def test_videos_are_found_by_name_and_those_missing_are_named(tmp_path: Path) ->
 def test_published_files_are_read_whole(
     benchmark: str, file: str, queries: int, videos: int, some: dict[str, Any]
 ) -> None:
-    """As many queries as the benchmarks say they have."""
+    """The number of queries is the one that the benchmark publishes."""
     if not (PUBLISHED / file).exists():
         pytest.skip("the published annotations are not on this machine")
     annotations = read_annotations(PUBLISHED / file, benchmark)

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from scanonce.models.encoders.hub import BUNDLED_NAME
 from scanonce.search.engine import SearchEngine
-from scanonce.training.bundled.gate import Question, read_questions
+from scanonce.training.bundled.questions import Question, read_questions
 from scanonce.training.world.films import render_library
 from scanonce.ui.commands.index import run_index
 from scanonce.ui.config import Config

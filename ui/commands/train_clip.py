@@ -13,10 +13,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from scanonce.training.clip.captions import CaptionedVideos, read_captions
-from scanonce.training.clip.finetune import Observer, finetune
+from scanonce.training.clip.finetune import FinetuneCallbacks, finetune
 from scanonce.training.clip.frame_cache import CacheProblem
 from scanonce.training.clip.recipe import Recipe
-from scanonce.training.clip.run import Run, Validated
+from scanonce.training.clip.run import ClipRun, Validated
 from scanonce.training.processes import meet_processes
 
 _FEW = 10  # names that are shown of many
@@ -37,7 +37,7 @@ def run_train_clip(
     minutes_cap: float | None,
     device: str,
     console: Console | None = None,
-) -> Run:
+) -> ClipRun:
     """Fine-tunes an encoder and tells how it goes; in several processes, only the first one tells.
 
     Args:
@@ -80,7 +80,7 @@ def run_train_clip(
                 resume=resume,
                 minutes_cap=minutes_cap or float("inf"),
                 command=shlex.join(["scanonce", *sys.argv[1:]]),
-                observer=screen,
+                callbacks=screen,
             )
     finally:
         processes.close()
@@ -101,7 +101,7 @@ def _tell_missing(read: Sequence[CaptionedVideos], console: Console) -> None:
     )
 
 
-def _tell_end(run: Run, out: Path, work: Path, console: Console) -> None:
+def _tell_end(run: ClipRun, out: Path, work: Path, console: Console) -> None:
     console.print(f"{run.at.step:,} steps in {run.at.elapsed_seconds / 60:.1f} min")
     if run.first is not None and run.kept is not None:
         console.print(f"before: {_told(run.first)}")
@@ -122,7 +122,7 @@ def _told(found: Validated) -> str:
     return f"{', '.join(figures)}, MdR {found.videos['MdR']:g} of {found.num_clips:,} clips"
 
 
-class _Screen(Observer):
+class _Screen(FinetuneCallbacks):
     """A bar for decoding, then one for the steps, and a line for each validation."""
 
     def __init__(self, console: Console) -> None:
@@ -177,21 +177,21 @@ class _Screen(Observer):
         if len(problems) > _FEW:
             self._console.print(f"[yellow]and {len(problems) - _FEW} more[/]")
 
-    def started(self, run: Run) -> None:
+    def started(self, run: ClipRun) -> None:
         held = len(run.validation) if run.validation is not None else 0
         begun = f", {run.at.step:,} of them done" if run.at.step else ""
         self._console.print(
-            f"{len(run.clips):,} clips to train on, {held:,} held out; {run.num_steps:,} steps of {run.batch} clips"
-            f"{begun}; {run.processes.count} x {run.processes.device.type}",
+            f"{len(run.clips):,} clips to train on, {held:,} held out; {run.schedule.num_steps:,} steps of "
+            f"{run.batch} clips{begun}; {run.processes.count} x {run.processes.device.type}",
             soft_wrap=True,
         )
         self._seconds = [run.at.elapsed_seconds]
         self._training = self._open("training", "{task.fields[note]}")
-        self._training.add_task("", total=run.num_steps, completed=run.at.step, note="")
+        self._training.add_task("", total=run.schedule.num_steps, completed=run.at.step, note="")
 
-    def stepped(self, run: Run) -> None:
+    def stepped(self, run: ClipRun) -> None:
         assert self._training is not None
-        self._losses = [*self._losses[1 - _SMOOTHED :], run.at.loss]
+        self._losses = [*self._losses[1 - _SMOOTHED :], run.at.losses["train"]]
         self._seconds = [*self._seconds[-_SMOOTHED:], run.at.elapsed_seconds]
         steps = len(self._seconds) - 1
         rate = run.batch * steps / max(self._seconds[-1] - self._seconds[0], 1e-9)
@@ -199,5 +199,5 @@ class _Screen(Observer):
         note = f"loss {loss:.3f}, {rate:.1f} clips/s"
         self._training.update(self._training.task_ids[0], completed=run.at.step, note=note)
 
-    def validated(self, found: Validated) -> None:
+    def validated(self, run: ClipRun, found: Validated) -> None:
         self._console.print(f"step {found.step:,}: {_told(found)}")

@@ -8,8 +8,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from scanonce.models.settings import ModelSettings
+from scanonce.training.curves import PLOT_NAME
 from scanonce.training.localiser.compare import TIOUS, Compared
-from scanonce.training.localiser.from_index import PICTURE_NAME, Choices, Trained, train_on_index
+from scanonce.training.localiser.from_index import Choices, Trained, train_on_index
 from scanonce.training.processes import meet_processes
 
 
@@ -68,7 +69,7 @@ def _tell_end(trained: Trained, out: Path, work: Path, index_dir: Path, console:
         soft_wrap=True,
     )
     console.print(
-        f"[dim]Curves: {escape(str(work / PICTURE_NAME))}; the folder may be deleted.[/]",
+        f"[dim]Curves: {escape(str(work / PLOT_NAME))}; the folder may be deleted.[/]",
         soft_wrap=True,
     )
 
