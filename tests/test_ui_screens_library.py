@@ -11,7 +11,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from scanonce.indexer.library import outermost
+from scanonce.indexer.scan import outermost
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.catalog.entries import Content, FileStamp, RunCounts, Totals

@@ -85,7 +85,8 @@ def index(
         paths or [],
         settings.index_path(index_dir),
         encoder=encoder,
-        config=_sampled(settings, keyframes),
+        config=settings,
+        typed={"sampling": "keyframes"} if keyframes else {},
         retry_failed=retry,
     )
     if report.interrupted:

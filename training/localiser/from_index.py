@@ -24,7 +24,8 @@ from rich.console import Console
 from scanonce.models.encoders.load import load_encoder
 from scanonce.models.encoders.protocol import ClipEncoder
 from scanonce.models.settings import ModelSettings
-from scanonce.models.soonet.network import Soonet, SoonetConfig, write_soonet
+from scanonce.models.soonet.checkpoint import write_soonet
+from scanonce.models.soonet.network import Soonet, SoonetConfig
 from scanonce.models.soonet.trained import BUNDLED_LOCALISER, TrainedLocaliser, choose_localiser
 from scanonce.search.settings import SearchSettings
 from scanonce.search.soonet import SoonetLocaliser

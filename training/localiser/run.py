@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from scanonce.models.soonet.network import Soonet, SoonetConfig, read_soonet, write_soonet
+from scanonce.models.soonet.checkpoint import read_soonet, write_soonet
+from scanonce.models.soonet.network import Soonet, SoonetConfig
 from scanonce.storage.errors import ConfigError
 from scanonce.training.bars import Report, progress_bar
 from scanonce.training.curves import Curves

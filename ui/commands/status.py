@@ -9,14 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from scanonce.models.soonet.trained import NO_LOCALISER
-from scanonce.storage.catalog.catalog import Catalog
-from scanonce.storage.layout import IndexLayout
-from scanonce.storage.manifest import read_manifest
-from scanonce.storage.stores.anchors import AnchorStore
-from scanonce.storage.stores.features import FeatureStore
-from scanonce.storage.stores.thumbnails import ThumbnailStore
-from scanonce.storage.vectors.generation import newest_generation
-from scanonce.storage.writer import owner
+from scanonce.storage.index import Index
 from scanonce.ui.views import clock, count_text, size_text
 
 
@@ -26,21 +19,9 @@ def read_status(index_dir: Path) -> dict[str, Any]:
     Raises:
         IndexDirectoryError: there is no usable index.
     """
-    layout = IndexLayout.of(index_dir)
-    manifest = read_manifest(layout)
-    with Catalog.open(layout.catalog, read_only=True) as catalog:
-        totals = catalog.totals()
-        roots = [str(library.root) for library in catalog.libraries()]
-        failures = [
-            {"path": str(each.path), "reason": each.reason, "detail": each.detail}
-            for each in catalog.failures()
-        ]
-        partial = [
-            {"path": str(video.path), "reason": video.reason}
-            for video in catalog.videos(states=["partial"])
-        ]
-    anchors = AnchorStore(layout.anchors / manifest.anchors) if manifest.anchors else None
-    generation = newest_generation(layout.vectors, dim=manifest.dim, with_codes=False)
+    with Index.open(index_dir, read_only=True) as index:
+        status = index.status()
+    manifest, totals, vectors = status.manifest, status.totals, status.vectors
     return {
         "index": str(index_dir),
         "encoder": manifest.encoder,
@@ -49,23 +30,26 @@ def read_status(index_dir: Path) -> dict[str, Any]:
         "sampling": manifest.sampling,
         "sample_fps": manifest.sample_fps,
         "localiser": manifest.localiser or NO_LOCALISER,
-        "libraries": roots,
+        "libraries": [str(root) for root in status.libraries],
         "videos": {"indexed": totals.indexed, "partial": totals.partial, "failed": totals.failed},
         "files": totals.num_files,
         "searchable_seconds": totals.searchable_seconds,
         "video_bytes": totals.size_bytes,
-        "feature_bytes": FeatureStore(layout.features).size_bytes(),
-        "anchor_bytes": anchors.size_bytes() if anchors else 0,
-        "thumbnail_bytes": ThumbnailStore(layout.thumbnails).size_bytes(),
+        "feature_bytes": status.feature_bytes,
+        "anchor_bytes": status.anchor_bytes,
+        "thumbnail_bytes": status.thumbnail_bytes,
         "vector_index": {
-            "kind": generation.info.kind if generation else "none",
-            "generation": generation.number if generation else 0,
-            "factory": generation.info.factory if generation else None,
-            "clips": (len(generation.base) + len(generation.delta)) if generation else 0,
+            "kind": vectors.kind if vectors else "none",
+            "generation": status.generation,
+            "factory": vectors.factory if vectors else None,
+            "clips": status.num_clips,
         },
-        "partial": partial,
-        "failures": failures,
-        "writer": asdict(writer) if (writer := owner(layout)) else None,
+        "partial": [{"path": str(video.path), "reason": video.reason} for video in status.partial],
+        "failures": [
+            {"path": str(each.path), "reason": each.reason, "detail": each.detail}
+            for each in status.failures
+        ],
+        "writer": asdict(status.writer) if status.writer else None,
     }
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import streamlit as st
 from rich.console import Console
 
-from scanonce.indexer.library import outermost
+from scanonce.indexer.scan import outermost
 from scanonce.storage.catalog.entries import Failure, Library, RunCounts, Totals
 from scanonce.storage.errors import ConfigError, IndexDirectoryError, ScanonceError
 from scanonce.storage.records import Video

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from scanonce.indexer.library import outermost
+from scanonce.indexer.scan import outermost
 from scanonce.models.runtime import pick_device
 from scanonce.models.soonet.trained import NO_LOCALISER
 from scanonce.storage.catalog.entries import Run
