@@ -56,8 +56,8 @@ FACT_AXES: dict[str, list[int]] = {
 
 def mean_pool(frames: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """CLIP4Clip's meanP of unit frames: the masked mean of [B, T, D] by mask [B, T], of length 1, [B, D]."""
-    # `models.clip4clip.heads.mean_pool` would normalise the frames a second time: other last bits than those that
-    # the recorded recipe was trained with
+    # `models.clip4clip.heads.mean_pool_tensors` would normalise the frames a second time, which changes last bits, and
+    # so the result of the recorded recipe
     weights = mask.to(frames.dtype)[..., None]  # [B, T, 1]
     mean = (frames * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
     return F.normalize(mean, dim=-1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
 from tokenizers import (
     Tokenizer,
     decoders,
@@ -30,6 +28,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from scanonce.models.encoders.preprocess import Preprocessing, write_preprocessing
 from scanonce.training.bundled.clip_examples import ExamplePlan, squeeze
 from scanonce.training.world.drawing import Painter
 from scanonce.training.world.scene import (
@@ -176,23 +175,15 @@ def save_checkpoint(model: CLIPModel, tokenizer: PreTrainedTokenizerBase, folder
     halved.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     side = model.config.vision_config.image_size
-    # unlike CLIP's own, whole frames without a crop: see `squeeze`
-    preprocessing = {
-        "image_processor_type": "CLIPImageProcessor",
-        "do_convert_rgb": True,
-        "do_resize": True,
-        "size": {"height": side, "width": side},
-        "resample": int(Image.Resampling.BICUBIC),
-        "do_center_crop": False,
-        "crop_size": {"height": side, "width": side},
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": [PIXEL_MEAN] * 3,
-        "image_std": [PIXEL_STD] * 3,
-    }
-    text = json.dumps(preprocessing, indent=2)
-    (folder / "preprocessor_config.json").write_text(f"{text}\n", encoding="utf-8")
+    steps = Preprocessing(
+        short_side=None,
+        exact_size=(side, side),  # unlike CLIP's own, whole frames without a crop: see `squeeze`
+        crop=None,
+        resample="bicubic",
+        mean=(PIXEL_MEAN,) * 3,
+        std=(PIXEL_STD,) * 3,
+    )
+    write_preprocessing(steps, folder)
 
 
 def embed_frames(model: CLIPModel, pixels: torch.Tensor) -> torch.Tensor:

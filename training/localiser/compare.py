@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from scanonce.indexer.anchors import scan_anchors
 from scanonce.models.encoders.protocol import TextFeatures
 from scanonce.models.soonet.trained import TrainedLocaliser
 from scanonce.models.vectors import pool_spans, unit
@@ -179,8 +180,6 @@ class _ScannedVideo:
 def _candidate(video: Video, store: FeatureStore, trained: TrainedLocaliser | None) -> Candidate:
     anchors = None
     if trained is not None:
-        stored = store.read(video.uid)
-        scanned = trained.scan(stored.frames, stored.pts_seconds, video.duration_seconds)
-        anchors = AnchorArrays(*scanned)
-    scanned_video = _ScannedVideo(video, store, anchors)
-    return Candidate(scanned_video, ((0.0, video.duration_seconds),))
+        anchors = scan_anchors(trained, store.read(video.uid), video.duration_seconds)
+    scanned = _ScannedVideo(video, store, anchors)
+    return Candidate(scanned, ((0.0, video.duration_seconds),))

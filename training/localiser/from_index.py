@@ -30,13 +30,12 @@ from scanonce.models.soonet.trained import BUNDLED_LOCALISER, TrainedLocaliser, 
 from scanonce.search.settings import SearchSettings
 from scanonce.search.soonet import SoonetLocaliser
 from scanonce.search.training_free import TrainingFree
-from scanonce.storage.catalog.catalog import SEARCHABLE, Catalog
+from scanonce.storage.catalog.catalog import SEARCHABLE
 from scanonce.storage.errors import ConfigError, LocaliserError
 from scanonce.storage.files import make_folder, write_whole
-from scanonce.storage.layout import IndexLayout
-from scanonce.storage.manifest import Manifest, check_encoder, read_manifest
+from scanonce.storage.index import Index
+from scanonce.storage.manifest import Manifest, check_encoder
 from scanonce.storage.records import Video
-from scanonce.storage.stores.features import FeatureStore
 from scanonce.training.bars import progress_bar
 from scanonce.training.curves import PLOT_NAME, Curves
 from scanonce.training.evaluation.annotations import read_annotations
@@ -145,14 +144,14 @@ def train_on_index(
     """
     processes = processes or OneProcess(torch.device("cpu"))
     console = console or Console(quiet=True)
-    index = _open_index(index_dir)
-    to_train, held_out = _read_queries(index.videos, annotations, choices, work, console)
+    index, videos = _open_index(index_dir)
+    to_train, held_out = _read_queries(videos, annotations, choices, work, console)
     words = [each.text for part in (to_train, held_out) for each in part.queries]
     with progress_bar("reading queries", console=console, is_transient=True) as report:
         texts = encode_texts(_open_encoder(index, models), words, report)
     initial = _initial_network(choices.begin_with, index.manifest)
     config = initial.config if initial else network_for(index.manifest, to_train, texts)
-    store = FeatureStore(index.layout.features)
+    store = index.features
     examples = RandomLibraries(
         StoredMoments(to_train, texts, store, config.grid), seed=choices.seed
     )
@@ -209,24 +208,17 @@ def _train(run: LocaliserRun, work: Path, console: Console) -> None:
 # --- Data ---
 
 
-@dataclass(frozen=True, slots=True)
-class _Index:
-    layout: IndexLayout
-    manifest: Manifest
-    videos: list[Video]
-
-
-def _open_index(index_dir: Path) -> _Index:
-    layout = IndexLayout.of(index_dir.expanduser().absolute())
-    manifest = read_manifest(layout)
-    if manifest.sampling != "uniform":
+def _open_index(index_dir: Path) -> tuple[Index, list[Video]]:
+    """Return an index, whose catalogue is closed, and its videos."""
+    with Index.open(index_dir.expanduser().absolute(), read_only=True) as index:
+        videos = [video for video in index.catalog.videos(states=SEARCHABLE) if video.num_frames]
+    sampling = index.manifest.sampling
+    if sampling != "uniform":
         raise LocaliserError(
-            f"a trained localiser needs evenly sampled frames; the index at {index_dir} has {manifest.sampling}. "
+            f"a trained localiser needs evenly sampled frames; the index at {index_dir} has {sampling}. "
             "Index without --keyframes into another folder, and train on that index"
         )
-    with Catalog.open(layout.catalog, read_only=True) as catalog:
-        videos = [video for video in catalog.videos(states=SEARCHABLE) if video.num_frames]
-    return _Index(layout, manifest, videos)
+    return index, videos
 
 
 def _read_queries(
@@ -251,7 +243,7 @@ def _read_queries(
     return found, held_out
 
 
-def _open_encoder(index: _Index, models: ModelSettings | None) -> ClipEncoder:
+def _open_encoder(index: Index, models: ModelSettings | None) -> ClipEncoder:
     encoder = load_encoder(index.manifest.encoder, models, towers="text")
     check_encoder(index.layout, index.manifest, encoder.name, encoder.fingerprint)
     return encoder
