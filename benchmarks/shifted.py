@@ -27,16 +27,16 @@ from scanonce.models.encoders.hub import BUNDLED_NAME
 from scanonce.models.runtime import num_cores
 from scanonce.search.engine import SearchEngine
 from scanonce.search.settings import SearchSettings
-from scanonce.training.bars import Report, progress_bar
+from scanonce.training.bars import progress_bar
 from scanonce.training.bundled.gate import SMALL
 from scanonce.training.bundled.questions import Question, ask, index_films, read_questions
 from scanonce.training.clip.captions import read_captions
 from scanonce.training.clip.finetune import STATE_NAME, FinetuneCallbacks, finetune
 from scanonce.training.clip.recipe import Recipe
-from scanonce.training.clip.run import ClipRun, Validated
 from scanonce.training.curves import PLOT_NAME
 from scanonce.training.evaluation.intervals import Figure, mean_figures, paired_difference
 from scanonce.training.evaluation.tables import figure_text
+from scanonce.training.loop import ConsoleCallbacks
 from scanonce.training.world.films import Library, ensure_rendered, ground_truth
 
 LEAST_LIFT = 0.10
@@ -172,20 +172,11 @@ def tune(
     return tuned
 
 
-class _ConsoleCallbacks(FinetuneCallbacks):
-    """Moves the bar, and prints a line for each validation."""
-
-    def __init__(self, console: Console, report: Report) -> None:
-        self._console, self._report = console, report
+class _ConsoleCallbacks(ConsoleCallbacks, FinetuneCallbacks):
+    """Moves the bar while films are decoded too."""
 
     def decoding(self, done: int, total: int) -> None:
         self._report(done, total, "films decoded")
-
-    def stepped(self, run: ClipRun) -> None:
-        self._report(run.at.step, run.schedule.num_steps, "steps")
-
-    def validated(self, run: ClipRun, found: Validated) -> None:
-        self._console.print(f"step {found.step}: {found.as_curves()}")
 
 
 def main(

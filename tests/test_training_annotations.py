@@ -16,127 +16,58 @@ from scanonce.training.evaluation.annotations import (
     read_annotations,
 )
 from scanonce.training.evaluation.metrics import Relevant
+from tests.training_kit import published
 
-PUBLISHED = Path(__file__).parents[2] / "shared/data/groundtruth"
-
-NLQ = {
-    "videos": [
-        {
-            "clips": [
-                {
-                    "clip_uid": "c1",
-                    "video_start_sec": 10.0,
-                    "video_end_sec": 490.0,
-                    "annotations": [
-                        {
-                            "annotation_uid": "u",
-                            "language_queries": [
-                                {"query": None, "clip_start_sec": 1.0, "clip_end_sec": 2.0},
-                                {
-                                    "query": "Where was the saw?",
-                                    "template": "Objects",
-                                    "clip_start_sec": 28.5,
-                                    "clip_end_sec": 29.0,
-                                },
-                            ],
-                        }
-                    ],
-                }
-            ]
-        }
-    ]
-}
+QUERIES_NLQ = [
+    {"query": None, "clip_start_sec": 1.0, "clip_end_sec": 2.0},
+    {"query": "Where was the saw?", "template": "Objects", "clip_start_sec": 28.5, "clip_end_sec": 29.0},
+]  # fmt: skip
+CLIP_NLQ = {
+    "clip_uid": "c1", "video_start_sec": 10.0, "video_end_sec": 490.0,
+    "annotations": [{"annotation_uid": "u", "language_queries": QUERIES_NLQ}],
+}  # fmt: skip
+NLQ = {"videos": [{"clips": [CLIP_NLQ]}]}
 NLQ_BY_CLIP = {
     "c1": {
-        "fps": 2.0,
-        "num_frames": 960,
-        "sentences": ["Where was the saw?"],
-        "exact_times": [[28.5, 29.0]],
-        "annotation_uids": ["u"],
-        "query_idx": [1],
+        "fps": 2.0, "num_frames": 960, "sentences": ["Where was the saw?"], "exact_times": [[28.5, 29.0]],
+        "annotation_uids": ["u"], "query_idx": [1],
     }
-}
+}  # fmt: skip
 MAD_ENTRY = {"movie": "m", "movie_duration": 100.0, "timestamps": [4, 5], "sentence": "He runs."}
 FORMS: list[tuple[str, str, str, Annotation]] = [
-    (
-        "msrvtt",
-        "a.csv",
-        'key,vid_key,video_id,sentence\nret0,msr7,video7,"a dog, a cat"\n',
-        Annotation("ret0", "a dog, a cat", "video7"),
-    ),
-    (
-        "qvhighlights",
-        "a.jsonl",
-        '{"qid": 9, "query": "a dog", "vid": "x_60.0_210.0", "duration": 150, "relevant_windows": [[2, 4], [8, 20]]}',
-        Annotation("9", "a dog", "x_60.0_210.0", (Span(2, 4), Span(8, 20)), 150),
-    ),
-    (
-        "charades",
-        "a.txt",
-        "3MSZA 24.3 30.4##person turns a light on.\n",
-        Annotation("1", "person turns a light on.", "3MSZA", (Span(24.3, 30.4),)),
-    ),
-    (
-        "charades",
-        "a.jsonl",
-        '{"qid": 4, "query": "a light", "vid": "3MSZA", "duration": 30.9, "relevant_windows": [[24.3, 30.4]]}',
-        Annotation("4", "a light", "3MSZA", (Span(24.3, 30.4),), 30.9),
-    ),
-    (
-        "tvr",
-        "a.jsonl",
-        '{"vid_name": "s1", "duration": 61.5, "ts": [0, 2.29], "desc": "Ross talks.", "type": "vt", "desc_id": 90}',
-        Annotation("90", "Ross talks.", "s1", (Span(0, 2.29),), 61.5, "vt"),
-    ),
-    (
-        "mad",
-        "a.json",
-        json.dumps({"17": {**MAD_ENTRY, "ext_timestamps": [3.5, 101.0]}}),
-        Annotation("17", "He runs.", "m", (Span(3.5, 100.0),), 100.0),
-    ),
-    (
-        "mad",
-        "a.txt",
-        "17 | m | 100.0 | 3.5 | 6.0 | He runs | and falls.\n",
-        Annotation("17", "He runs | and falls.", "m", (Span(3.5, 6.0),), 100.0),
-    ),
-    (
-        "ego4d",
-        "a.json",
-        json.dumps(NLQ),
-        Annotation("u_1", "Where was the saw?", "c1", (Span(28.5, 29.0),), 480.0, "Objects"),
-    ),
-    (
-        "ego4d",
-        "a.json",
-        json.dumps(NLQ_BY_CLIP),
-        Annotation("u_1", "Where was the saw?", "c1", (Span(28.5, 29.0),), 480.0),
-    ),
-    (
-        "activitynet",
-        "a.json",
-        '{"v_x": {"duration": 60.0, "timestamps": [[9, 8], [50, 70]], "sentences": ["a", "A dog."]}}',
-        Annotation("v_x_1", "A dog.", "v_x", (Span(50, 60),), 60.0),
-    ),
-    (
-        "didemo",
-        "a.json",
-        '[{"annotation_id": 3, "description": "a dog", "video": "5@N00_274c.7.avi", "times": [[0, 0], [1, 2]]}]',
-        Annotation("3", "a dog", "5@N00_274c.7", (Span(0, 5), Span(5, 15))),
-    ),
-    (
-        "scanonce",
-        "a.csv",
-        "\ufeffpath,caption,start_seconds,end_seconds\nfilms/x.MP4,a dog,,\n",
-        Annotation("2", "a dog", "x"),
-    ),
-    (
-        "scanonce",
-        "a.jsonl",
-        '{"path": "x.mp4", "query": "it rains", "start_seconds": 0.0, "end_seconds": 5.2, "needs_time": true}',
-        Annotation("1", "it rains", "x", (Span(0, 5.2),), kind="time"),
-    ),
-]
+    ("msrvtt", "a.csv", 'key,vid_key,video_id,sentence\nret0,msr7,video7,"a dog, a cat"\n',
+     Annotation("ret0", "a dog, a cat", "video7")),
+    ("qvhighlights", "a.jsonl",
+     '{"qid": 9, "query": "a dog", "vid": "x_60.0_210.0", "duration": 150, "relevant_windows": [[2, 4], [8, 20]]}',
+     Annotation("9", "a dog", "x_60.0_210.0", (Span(2, 4), Span(8, 20)), 150)),
+    ("charades", "a.txt", "3MSZA 24.3 30.4##person turns a light on.\n",
+     Annotation("1", "person turns a light on.", "3MSZA", (Span(24.3, 30.4),))),
+    ("charades", "a.jsonl",
+     '{"qid": 4, "query": "a light", "vid": "3MSZA", "duration": 30.9, "relevant_windows": [[24.3, 30.4]]}',
+     Annotation("4", "a light", "3MSZA", (Span(24.3, 30.4),), 30.9)),
+    ("tvr", "a.jsonl",
+     '{"vid_name": "s1", "duration": 61.5, "ts": [0, 2.29], "desc": "Ross talks.", "type": "vt", "desc_id": 90}',
+     Annotation("90", "Ross talks.", "s1", (Span(0, 2.29),), 61.5, "vt")),
+    ("mad", "a.json", json.dumps({"17": {**MAD_ENTRY, "ext_timestamps": [3.5, 101.0]}}),
+     Annotation("17", "He runs.", "m", (Span(3.5, 100.0),), 100.0)),
+    ("mad", "a.txt", "17 | m | 100.0 | 3.5 | 6.0 | He runs | and falls.\n",
+     Annotation("17", "He runs | and falls.", "m", (Span(3.5, 6.0),), 100.0)),
+    ("ego4d", "a.json", json.dumps(NLQ),
+     Annotation("u_1", "Where was the saw?", "c1", (Span(28.5, 29.0),), 480.0, "Objects")),
+    ("ego4d", "a.json", json.dumps(NLQ_BY_CLIP),
+     Annotation("u_1", "Where was the saw?", "c1", (Span(28.5, 29.0),), 480.0)),
+    ("activitynet", "a.json",
+     '{"v_x": {"duration": 60.0, "timestamps": [[9, 8], [50, 70]], "sentences": ["a", "A dog."]}}',
+     Annotation("v_x_1", "A dog.", "v_x", (Span(50, 60),), 60.0)),
+    ("didemo", "a.json",
+     '[{"annotation_id": 3, "description": "a dog", "video": "5@N00_274c.7.avi", "times": [[0, 0], [1, 2]]}]',
+     Annotation("3", "a dog", "5@N00_274c.7", (Span(0, 5), Span(5, 15)))),
+    ("scanonce", "a.csv", "\ufeffpath,caption,start_seconds,end_seconds\nfilms/x.MP4,a dog,,\n",
+     Annotation("2", "a dog", "x")),
+    ("scanonce", "a.jsonl",
+     '{"path": "x.mp4", "query": "it rains", "start_seconds": 0.0, "end_seconds": 5.2, "needs_time": true}',
+     Annotation("1", "it rains", "x", (Span(0, 5.2),), kind="time")),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("benchmark", "name", "content", "expected"), FORMS)
@@ -241,9 +172,7 @@ def test_published_files_are_read_whole(
     benchmark: str, file: str, queries: int, videos: int, some: dict[str, Any]
 ) -> None:
     """The number of queries is the one that the benchmark publishes."""
-    if not (PUBLISHED / file).exists():
-        pytest.skip("the published annotations are not on this machine")
-    annotations = read_annotations(PUBLISHED / file, benchmark)
+    annotations = read_annotations(published(file), benchmark)
     assert len(annotations) == queries
     assert len({annotation.video for annotation in annotations}) == videos
     assert {name: getattr(annotations[0], name) for name in some} == some

@@ -1,19 +1,16 @@
 """CIDEr-D compared with a value published with its sample, and by hand."""
 
 import math
-from pathlib import Path
 
 import pytest
 
 from scanonce.training.evaluation.cider import cider_d, words
+from tests.training_kit import published
 
-SAMPLE = Path(__file__).parents[2] / "shared/data/groundtruth/cider"
 
-
-@pytest.mark.skipif(not SAMPLE.is_dir(), reason="the captioning sample is not on this machine")
 def test_the_sample_has_the_published_score() -> None:
     captions, *references = (
-        (SAMPLE / name).read_text(encoding="utf-8").splitlines()
+        (published("cider") / name).read_text(encoding="utf-8").splitlines()
         for name in ("hyp.txt", "ref1.txt", "ref2.txt")
     )
     scores = cider_d(captions, list(zip(*references, strict=True)))

@@ -17,8 +17,7 @@ from scanonce.training.evaluation.metrics import Prediction, Relevant, both_dire
 from scanonce.training.evaluation.predictions import Answer, read_predictions, write_predictions
 from scanonce.ui.cli import app
 from scanonce.ui.commands.eval import run_eval
-
-QVHIGHLIGHTS = Path(__file__).parents[2] / "shared/data/groundtruth/qvhighlights"
+from tests.training_kit import published
 
 QUERIES = [
     Query("1", "a dog", (Relevant("x", Span(0, 10)),), ("v",)),
@@ -192,16 +191,15 @@ def test_each_rule_names_its_source() -> None:
 
 
 def test_the_official_predictions_of_qvhighlights_have_the_official_figures(tmp_path: Path) -> None:
-    if not QVHIGHLIGHTS.is_dir():
-        pytest.skip("the published annotations are not on this machine")
+    folder = published("qvhighlights")
     run_eval(
         "qvhighlights",
-        QVHIGHLIGHTS / "highlight_val_release.jsonl",
-        predictions=QVHIGHLIGHTS / "sample_val_preds.jsonl",
+        folder / "highlight_val_release.jsonl",
+        predictions=folder / "sample_val_preds.jsonl",
         json_out=tmp_path / "out.json",
         console=Console(quiet=True),
     )
-    expected = json.loads((QVHIGHLIGHTS / "sample_val_preds_metrics_raw.json").read_text())
+    expected = json.loads((folder / "sample_val_preds_metrics_raw.json").read_text())
     assert json.loads((tmp_path / "out.json").read_text())["official"] == expected
 
 

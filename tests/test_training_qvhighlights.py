@@ -1,7 +1,6 @@
 """QVHighlights' figures: the official file to every digit, and plain loops compared with vectorised code."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,7 @@ from hypothesis import strategies as st
 
 from scanonce.storage.records import Span
 from scanonce.training.evaluation.qvhighlights import TIOUS, qvhighlights_figures
-
-OFFICIAL = Path(__file__).parents[2] / "shared/data/groundtruth/qvhighlights"
+from tests.training_kit import published
 
 ANNOTATION: dict[str, Any] = {
     "qid": 1,
@@ -31,16 +29,14 @@ spans = st.tuples(st.integers(0, 5), st.integers(1, 25)).map(lambda row: [row[0]
 scores = st.sampled_from([0.0, 0.5, 1.0])
 
 
-@pytest.mark.skipif(
-    not OFFICIAL.is_dir(), reason="the official annotations are not on this machine"
-)
 def test_the_sample_predictions_have_the_official_figures() -> None:
+    official = published("qvhighlights")
     predictions, annotations = (
-        [json.loads(line) for line in (OFFICIAL / name).read_text("utf-8").splitlines()]
+        [json.loads(line) for line in (official / name).read_text("utf-8").splitlines()]
         for name in ("sample_val_preds.jsonl", "highlight_val_release.jsonl")
     )
     figures = qvhighlights_figures(predictions[::-1], annotations)  # in any order
-    expected = json.loads((OFFICIAL / "sample_val_preds_metrics_raw.json").read_text("utf-8"))
+    expected = json.loads((official / "sample_val_preds_metrics_raw.json").read_text("utf-8"))
     assert figures == expected
     assert json.dumps(figures) == json.dumps(expected)  # the order of the fields as well
 

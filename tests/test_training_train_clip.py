@@ -14,7 +14,6 @@ from scanonce.models.encoders.hub import BUNDLED_FOLDER
 from scanonce.training.bundled.clip import (
     BundledClipRun,
     PoolBatches,
-    Top1,
     contrastive_loss,
     facts_loss,
     mean_pool,
@@ -30,31 +29,17 @@ from scanonce.training.bundled.clip_model import (
     held_out_top1,
     save_checkpoint,
 )
-from scanonce.training.loop import Callbacks, train
+from scanonce.training.loop import Callbacks, Validation, train
 from scanonce.training.world.scene import draw_image, is_held_out, random_scene
 from scanonce.training.world.words import FACTS
 from tests.training_kit import assert_equal
 from tests.training_kit import one_thread as one_thread
 
 TINY = BundledClipRecipe(
-    image_size=32,
-    embed_dim=32,
-    vision_width=32,
-    vision_layers=1,
-    text_width=32,
-    text_layers=1,
-    vocab_size=400,
-    max_tokens=32,
-    num_images=48,
-    num_scenes=12,
-    frames_per_scene=3,
-    batch_images=24,
-    batch_scenes=6,
-    image_steps=20,
-    scene_steps=4,
-    warm_up_steps=4,
-    learning_rate=3e-3,
-)
+    image_size=32, embed_dim=32, vision_width=32, vision_layers=1, text_width=32, text_layers=1, vocab_size=400,
+    max_tokens=32, num_images=48, num_scenes=12, frames_per_scene=3, batch_images=24, batch_scenes=6, image_steps=20,
+    scene_steps=4, warm_up_steps=4, learning_rate=3e-3,
+)  # fmt: skip
 
 
 class Recorder(Callbacks):
@@ -69,7 +54,7 @@ class Recorder(Callbacks):
         self.steps.append(run.at.step)
         self.losses.append(run.at.losses["train"])
 
-    def validated(self, run: BundledClipRun, found: Top1) -> None:
+    def validated(self, run: BundledClipRun, found: Validation) -> None:
         assert 0 <= found.selection_metric <= 1
         self.validated_steps.append(found.step)
 

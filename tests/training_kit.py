@@ -14,6 +14,14 @@ import torch
 ROOT = Path(__file__).parents[1]
 
 
+def published(name: str) -> Path:
+    """Return a published file of a benchmark, or skip the test if it is not on this machine."""
+    path = ROOT.parent / "shared" / "data" / "groundtruth" / name
+    if not path.exists():
+        pytest.skip(f"{name} is not on this machine")
+    return path
+
+
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
     """Use one torch thread: several only wait for each other with models this small."""

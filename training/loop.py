@@ -17,12 +17,14 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
+from rich.console import Console
 
 from scanonce.storage.errors import ConfigError
 from scanonce.storage.files import write_whole
+from scanonce.training.bars import Report
 from scanonce.training.curves import Curves
 from scanonce.training.processes import Processes
 
@@ -80,19 +82,18 @@ class Progress:
     """Losses by name, at the last step or as running means."""
 
 
-class Validation(Protocol):
-    """Figures of one validation: a dataclass of numbers, texts and containers of these, since states hold it."""
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """Figures of one validation; subclasses add further numbers, texts, and containers of these."""
 
-    @property
-    def step(self) -> int:
-        """Steps done before it; 0: before training."""
-
-    @property
-    def selection_metric(self) -> float:
-        """Figure that the best weights are chosen by; higher is better."""
-
-    def as_curves(self) -> dict[str, float]:
-        """Return figures by their names in `Curves`."""
+    step: int
+    """Steps done before it; 0: before training."""
+    selection_metric: float
+    """Figure that the best weights are chosen by; higher is better."""
+    curves: dict[str, float]
+    """Figures by their names in `Curves`."""
+    summary: str
+    """Figures in one line."""
 
 
 V = TypeVar("V", bound=Validation)
@@ -150,8 +151,13 @@ class Run(Generic[V]):
         """Add the gradients of a step, call `_update_weights`, and return the losses by name."""
         raise NotImplementedError
 
+    @property
+    def has_validation(self) -> bool:
+        """Whether there is something to validate on."""
+        raise NotImplementedError
+
     def _compute_validation(self) -> V | None:
-        """Return the figures of the present weights; None: no validation set, or another process has them."""
+        """Return the figures of the present weights; None in processes that do not have them."""
         raise NotImplementedError
 
     def _update_weights(self, *sums: torch.Tensor) -> None:
@@ -213,7 +219,7 @@ class Run(Generic[V]):
     def validate(self) -> V | None:
         """Compute the figures of the present weights, and keep these if they are the best so far."""
         started = time.monotonic()
-        found = self._compute_validation()
+        found = self._compute_validation() if self.has_validation else None
         if found is not None:
             is_initial = self.at.step == 0
             if is_initial:
@@ -245,8 +251,7 @@ class Run(Generic[V]):
         state = {
             "identity": self.identity,
             "at": asdict(self.at),
-            # mypy knows no protocol of dataclasses
-            "validated": [each and asdict(each) for each in (self.first, self.last, self.best)],  # type: ignore[call-overload]
+            "validated": [each and asdict(each) for each in (self.first, self.last, self.best)],
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "best": self._best_weights,
@@ -297,6 +302,31 @@ class Callbacks:
         """Called with the figures of each validation."""
 
 
+class ConsoleCallbacks(Callbacks):
+    """Moves a bar, and prints a line for each validation."""
+
+    def __init__(self, console: Console, report: Report) -> None:
+        self._console, self._report = console, report
+
+    def stepped(self, run: Run[Any]) -> None:
+        """Move the bar."""
+        step, num_steps = run.at.step, run.schedule.num_steps
+        # with a cap the share of the time may be larger than that of the steps
+        done = round(num_steps * min(run.share_done, 1.0))
+        seconds = run.at.elapsed_seconds / step
+        self._report(done, num_steps, f"step {step} of {num_steps}, {seconds:.2f} s each")
+        if run.is_validation_due and not run.has_validation:
+            self._print(run, "not validated")
+
+    def validated(self, run: Run[Any], found: Validation) -> None:
+        """Print the figures."""
+        self._print(run, found.summary)
+
+    def _print(self, run: Run[Any], figures: str) -> None:
+        losses = ", ".join(f"{name} {loss:.3f}" for name, loss in run.at.losses.items())
+        self._console.print(f"step {run.at.step}: {figures}; {losses}")
+
+
 def train(
     run: Run[Any],
     state: Path | None = None,
@@ -319,7 +349,7 @@ def train(
         if found is not None:
             callbacks.validated(run, found)
             if curves is not None:
-                curves.log(run.at.step, found.as_curves())
+                curves.log(run.at.step, found.curves)
 
     callbacks.started(run)
     if schedule.validate_first and run.at.step == 0:

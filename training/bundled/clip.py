@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from transformers import CLIPModel, PreTrainedTokenizerBase
 
-from scanonce.training.bars import Report, progress_bar
+from scanonce.training.bars import progress_bar
 from scanonce.training.bundled.clip_examples import Pool, render_pools
 from scanonce.training.bundled.clip_model import (
     HELD_OUT_IMAGES,
@@ -40,7 +40,15 @@ from scanonce.training.bundled.clip_model import (
 )
 from scanonce.training.clip.contrast import info_nce
 from scanonce.training.clip.recipe import MAX_LOG_SCALE
-from scanonce.training.loop import Callbacks, Progress, Run, Schedule, adamw, train
+from scanonce.training.loop import (
+    ConsoleCallbacks,
+    Progress,
+    Run,
+    Schedule,
+    Validation,
+    adamw,
+    train,
+)
 from scanonce.training.processes import OneProcess
 from scanonce.training.world.words import FACTS
 
@@ -173,19 +181,7 @@ class PoolBatches:
         return pixels.permute(0, 1, 4, 2, 3)
 
 
-@dataclass(frozen=True, slots=True)
-class Top1:
-    """Caption-to-image top-1 of held-out images during training."""
-
-    step: int
-    selection_metric: float
-
-    def as_curves(self) -> dict[str, float]:
-        """Return the figure by its name."""
-        return {"validation/top-1": self.selection_metric}
-
-
-class BundledClipRun(Run[Top1]):
+class BundledClipRun(Run[Validation]):
     """Training through both phases; scenes are added for the last `scene_steps`."""
 
     model: CLIPModel
@@ -229,7 +225,7 @@ class BundledClipRun(Run[Top1]):
                 validate_every=250,
             ),
             OneProcess(torch.device("cpu")),
-            validation_type=Top1,
+            validation_type=Validation,
             keep_best=False,
         )
         self._recipe, self._tokenizer, self._held_out = recipe, tokenizer, held_out
@@ -275,27 +271,16 @@ class BundledClipRun(Run[Top1]):
         read_texts = facts_loss(self._head(texts * grow), batch.named)
         return contrast + self._recipe.facts_weight * (read_videos + read_texts)
 
-    def _compute_validation(self) -> Top1 | None:
-        if self._held_out is None:
-            return None
-        return Top1(self.at.step, self._held_out.top1(self.model.eval(), self._tokenizer))
+    @property
+    def has_validation(self) -> bool:
+        """Whether there are held-out images."""
+        return self._held_out is not None
 
-
-class _ConsoleCallbacks(Callbacks):
-    """Moves the bar, and prints a line for each validation."""
-
-    def __init__(self, console: Console, report: Report) -> None:
-        self._console, self._report = console, report
-
-    def stepped(self, run: BundledClipRun) -> None:
-        note = f"loss {run.at.losses['train']:.3f}"
-        self._report(run.at.step, run.schedule.num_steps, note)
-
-    def validated(self, run: BundledClipRun, found: Top1) -> None:
-        self._console.print(
-            f"step {found.step} of {run.schedule.num_steps}: loss {run.at.losses['train']:.3f}, "
-            f"held-out top-1 {found.selection_metric:.3f}, {run.at.elapsed_seconds:.0f} s"
-        )
+    def _compute_validation(self) -> Validation | None:
+        assert self._held_out is not None
+        top1 = self._held_out.top1(self.model.eval(), self._tokenizer)
+        summary = f"held-out top-1 {top1:.3f}, {self.at.elapsed_seconds:.0f} s"
+        return Validation(self.at.step, top1, {"validation/top-1": top1}, summary)
 
 
 def main(
@@ -340,7 +325,7 @@ def main(
     cap_seconds = 60 * minutes_cap - (time.monotonic() - started)
     run = BundledClipRun(recipe, *pools, tokenizer, cap_seconds=cap_seconds, held_out=held_out)
     with progress_bar("training", console=console) as report:
-        train(run, callbacks=_ConsoleCallbacks(console, report))
+        train(run, callbacks=ConsoleCallbacks(console, report))
     save_checkpoint(run.model.eval(), tokenizer, out)
     minutes = (time.monotonic() - started) / 60
     console.print(f"trained {run.at.step} steps and saved after {minutes:.1f} min")

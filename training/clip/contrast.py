@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -100,14 +101,18 @@ def add_gradients(
         seed: seed of the generators, different for each step.
         texts_at_once: number of texts of this process that are scored together; if not all, they are scored twice.
     """
-    seeds = (*seed, processes.index)
-    device = processes.device
+    seeds, device = (*seed, processes.index), processes.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        batch = _Batch(parts, embed, seeds)
-        videos = processes.gather(batch.videos).requires_grad_()  # of all processes
-        mask = None if batch.mask is None else processes.gather(batch.mask)
-        rows = _Rows(batch.texts, videos, mask, score, seeds, texts_at_once)
-        scores = processes.gather(rows.scores).requires_grad_()  # [N, N]
+        batch = _InParts([partial(_embed, embed, part) for part in parts], (*seeds, 0))
+        texts, own_videos, *own_mask = batch.joined
+        texts.requires_grad_()
+        videos = processes.gather(own_videos).requires_grad_()  # of all processes
+        mask = processes.gather(own_mask[0]) if own_mask else None
+        chunks = torch.split(texts, texts_at_once or len(texts))
+        rows = _InParts(
+            [partial(_score, score, each, videos, mask) for each in chunks], (*seeds, 1)
+        )
+        scores = processes.gather(rows.joined[0]).requires_grad_()  # [N, N]
 
         scaled = scores if log_scale is None else log_scale.exp() * scores
         loss = info_nce(scaled, right.to(device))
@@ -115,81 +120,57 @@ def add_gradients(
         if log_scale is not None and log_scale.grad is not None:
             log_scale.grad /= processes.count  # each process has the whole gradient
 
-        first = processes.index * len(batch.texts)
-        own = slice(first, first + len(batch.texts))
+        first = processes.index * len(texts)
+        own = slice(first, first + len(texts))
         rows.backward(_gradient(scores)[own])
         processes.add_up([_gradient(videos)])  # a video is scored with the texts of all processes
-        batch.backward(_gradient(batch.texts), _gradient(videos)[own])
+        batch.backward(_gradient(texts), _gradient(videos)[own])
     return loss.item()
 
 
-class _Batch:
-    """This process's examples, embedded; with a graph if they are one part."""
+def _embed(embed: Embed[Part], part: Part) -> list[torch.Tensor]:
+    embedded = embed(part)
+    tensors = (embedded.texts, embedded.videos, embedded.mask)
+    return [each for each in tensors if each is not None]
 
-    def __init__(self, parts: Sequence[Part], embed: Embed[Part], seeds: tuple[int, ...]) -> None:
-        self._parts, self._embed, self._seeds = parts, embed, seeds
+
+def _score(
+    score: Score, texts: torch.Tensor, videos: torch.Tensor, mask: torch.Tensor | None
+) -> list[torch.Tensor]:
+    return [score(texts, videos, mask)]
+
+
+class _InParts:
+    """Tensors computed in parts: with a graph if there is one part, else computed again for the backward pass."""
+
+    def __init__(
+        self, parts: Sequence[Callable[[], list[torch.Tensor]]], seeds: tuple[int, ...]
+    ) -> None:
+        self._parts, self._seeds = parts, seeds
         with torch.set_grad_enabled(len(parts) == 1):
-            self._embedded = [self._embed_part(number) for number in range(len(parts))]
-        self.texts = torch.cat([each.texts for each in self._embedded]).detach().requires_grad_()
-        self.videos = torch.cat([each.videos for each in self._embedded]).detach()
-        masks = [each.mask for each in self._embedded if each.mask is not None]
-        self.mask = torch.cat(masks) if masks else None
+            self._computed = [self._compute(number) for number in range(len(parts))]
+        self.joined = [torch.cat(each).detach() for each in zip(*self._computed, strict=True)]
+        """The tensors of all parts along the first axis, without a graph."""
 
-    def _embed_part(self, number: int) -> Embedded:
-        _set_generators(self._seeds, 2 * number)
-        return self._embed(self._parts[number])
+    def _compute(self, number: int) -> list[torch.Tensor]:
+        # the same random numbers in both passes
+        *seeds, kind = self._seeds
+        sequence = np.random.SeedSequence((*seeds, 2 * number + kind))
+        torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
+        return self._parts[number]()
 
-    def backward(self, of_texts: torch.Tensor, of_videos: torch.Tensor) -> None:
-        """Propagate the gradients of texts and videos to the parameters."""
-        sizes = [len(each.texts) for each in self._embedded]
-        shares = zip(torch.split(of_texts, sizes), torch.split(of_videos, sizes), strict=True)
-        for number, gradients in enumerate(shares):
-            each = self._embedded[0] if len(sizes) == 1 else self._embed_part(number)
-            pairs = zip((each.texts, each.videos), gradients, strict=True)
+    def backward(self, *gradients: torch.Tensor) -> None:
+        """Propagate the gradients of the first joined tensors to everything that they depend on."""
+        sizes = [len(computed[0]) for computed in self._computed]
+        shares = zip(*(torch.split(each, sizes) for each in gradients), strict=True)
+        for number, share in enumerate(shares):
+            computed = self._computed[0] if len(sizes) == 1 else self._compute(number)
+            pairs = zip(computed, share, strict=False)
             # a frozen tower has no graph
             trained = [pair for pair in pairs if pair[0].requires_grad]
             if trained:
-                torch.autograd.backward(
-                    [pair[0] for pair in trained], [pair[1] for pair in trained]
-                )
-
-
-class _Rows:
-    """Scores of this process's texts with all videos; with a graph if they are computed at once."""
-
-    def __init__(
-        self,
-        texts: torch.Tensor,
-        videos: torch.Tensor,
-        mask: torch.Tensor | None,
-        score: Score,
-        seeds: tuple[int, ...],
-        texts_at_once: int | None,
-    ) -> None:
-        self._score, self._videos, self._mask, self._seeds = score, videos, mask, seeds
-        self._texts = torch.split(texts, texts_at_once or len(texts))
-        with torch.set_grad_enabled(len(self._texts) == 1):
-            self._scored = [self._score_rows(number) for number in range(len(self._texts))]
-        self.scores = torch.cat(self._scored).detach()
-
-    def _score_rows(self, number: int) -> torch.Tensor:
-        _set_generators(self._seeds, 2 * number + 1)
-        return self._score(self._texts[number], self._videos, self._mask)
-
-    def backward(self, of_scores: torch.Tensor) -> None:
-        """Propagate the gradient of the scores to texts, videos and the parameters between them."""
-        whole = len(self._texts) == 1
-        for number, gradient in enumerate(
-            torch.split(of_scores, [len(rows) for rows in self._texts])
-        ):
-            scores = self._scored[0] if whole else self._score_rows(number)
-            torch.autograd.backward(scores, gradient)
-
-
-def _set_generators(seeds: tuple[int, ...], position: int) -> None:
-    """Seed torch's generators equally for both passes over the same part."""
-    seed = np.random.SeedSequence((*seeds, position)).generate_state(1, np.uint64)
-    torch.manual_seed(int(seed[0]))
+                tensors, incoming = zip(*trained, strict=True)
+                torch.autograd.backward(tensors, incoming)
 
 
 def _gradient(tensor: torch.Tensor) -> torch.Tensor:

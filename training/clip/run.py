@@ -25,7 +25,7 @@ from scanonce.training.evaluation.metrics import (
     text_to_video_ranks,
     video_to_text_ranks,
 )
-from scanonce.training.loop import Run, Schedule
+from scanonce.training.loop import Run, Schedule, Validation
 from scanonce.training.processes import Processes
 
 _TEXTS_AT_ONCE = 256
@@ -37,27 +37,18 @@ the first two, times the number of processes, does count."""
 
 
 @dataclass(frozen=True, slots=True)
-class Validated:
-    """Retrieval among the held-out clips: R@1, R@5, R@10, MRR in [0, 1], MdR and MnR, by name."""
+class Validated(Validation):
+    """Retrieval among the held-out clips: R@1, R@5, R@10, MRR in [0, 1], MdR and MnR, by name.
 
-    step: int
-    """Steps before it; 0: before training."""
+    The selection metric is the MRR of text to video, which has finer steps than R@1.
+    """
+
     videos: dict[str, float]
     """Figures with captions as queries for their clips."""
     texts: dict[str, float]
     """Figures with clips as queries for their best captions."""
     num_clips: int
     num_captions: int
-
-    @property
-    def selection_metric(self) -> float:
-        """MRR of text to video, which has finer steps than R@1."""
-        return self.videos["MRR"]
-
-    def as_curves(self) -> dict[str, float]:
-        """Return figures by their names in `training.curves.Curves`."""
-        shares = {f"validation/{name}": self.videos[name] for name in ("R@1", "R@5", "R@10")}
-        return shares | {"validation/R@1 of captions": self.texts["R@1"]}
 
 
 class ClipRun(Run[Validated]):
@@ -175,18 +166,30 @@ class ClipRun(Run[Validated]):
         self._next = None if is_last else (step + 1, self._loader.submit(load, step + 1))
         return share
 
+    @property
+    def has_validation(self) -> bool:
+        """Whether clips are held out."""
+        return self.validation is not None
+
     def _compute_validation(self) -> Validated | None:
-        if self.validation is None:
-            return None
-        scores = score_all(self.model, self.validation, self.processes, self.recipe.batch)
+        assert self.validation is not None
+        clips = self.validation
+        scores = score_all(self.model, clips, self.processes, self.recipe.batch)
         if scores is None:
             return None
-        clips = self.validation
         video_of_text = np.repeat(np.arange(len(clips)), [len(each) for each in clips.captions])
+        videos = _by_name(retrieval_figures(text_to_video_ranks(scores, video_of_text)))
+        texts = _by_name(retrieval_figures(video_to_text_ranks(scores, video_of_text)))
+        recalls = {name: videos[name] for name in ("R@1", "R@5", "R@10")}
+        curves = {f"validation/{name}": share for name, share in recalls.items()}
+        summary = ", ".join(f"{name} {share:.3f}" for name, share in recalls.items())
         return Validated(
             self.at.step,
-            _by_name(retrieval_figures(text_to_video_ranks(scores, video_of_text))),
-            _by_name(retrieval_figures(video_to_text_ranks(scores, video_of_text))),
+            videos["MRR"],
+            curves | {"validation/R@1 of captions": texts["R@1"]},
+            f"{summary}, MdR {videos['MdR']:g} of {len(clips):,} clips",
+            videos,
+            texts,
             len(clips),
             len(scores),
         )

@@ -20,13 +20,13 @@ from rich.console import Console
 from scanonce.models.soonet.checkpoint import read_soonet, write_soonet
 from scanonce.models.soonet.network import Soonet, SoonetConfig
 from scanonce.storage.errors import ConfigError
-from scanonce.training.bars import Report, progress_bar
+from scanonce.training.bars import progress_bar
 from scanonce.training.curves import Curves
 from scanonce.training.localiser.answers import CLIP_WEIGHTS, answer
 from scanonce.training.localiser.batches import FilmBatch, MomentLibrary
 from scanonce.training.localiser.loss import TERMS, library_loss
 from scanonce.training.localiser.recipe import LocaliserRecipe
-from scanonce.training.loop import Callbacks, Run, Schedule, adamw, train
+from scanonce.training.loop import ConsoleCallbacks, Run, Schedule, Validation, adamw, train
 from scanonce.training.processes import OneProcess, Processes
 
 _SECONDS_BETWEEN_SAVES = 120.0
@@ -54,21 +54,11 @@ class Rotation:
 
 
 @dataclass(frozen=True, slots=True)
-class Validated:
-    """Figures of a validation with its best `clip_weight`."""
+class Validated(Validation):
+    """Figures of the answers with their best `clip_weight`, by kind of query."""
 
-    step: int
-    selection_metric: float
     clip_weight: float
     """Weight of the frames' own similarity that answers best."""
-    shares: dict[str, float]
-    """Shares of all queries, by name."""
-    summary: str
-    """Figures by kind of query, in one line."""
-
-    def as_curves(self) -> dict[str, float]:
-        """Return figures by their names in `training.curves.Curves`."""
-        return {f"validation/{name}": share for name, share in self.shares.items()}
 
 
 class LocaliserRun(Run[Validated]):
@@ -188,37 +178,14 @@ class LocaliserRun(Run[Validated]):
         return stacked.detach()
 
     def _compute_validation(self) -> Validated | None:
-        if not self.has_validation:
-            return None
         by_weight = answer(self.model, self.validation, clip_weights=CLIP_WEIGHTS)
         weight = max(by_weight, key=lambda weight: by_weight[weight].selection_metric)
         answers = by_weight[weight]
         every = answers.figures(np.ones(len(answers.tiou), bool))
         shares = {"film R@1": every.film_r1, "R@1 .5": every.r1_half, "R@1 .7": every.r1_most}
-        return Validated(self.at.step, answers.selection_metric, weight, shares, answers.summary())
-
-
-class _ConsoleCallbacks(Callbacks):
-    """Moves the bar, and prints a line for each validation."""
-
-    def __init__(self, console: Console, report: Report) -> None:
-        self._console, self._report = console, report
-
-    def stepped(self, run: LocaliserRun) -> None:
-        step, num_steps = run.at.step, run.recipe.steps
-        # with a cap the share of the time may be larger than that of the steps
-        done = round(num_steps * min(run.share_done, 1.0))
-        seconds = run.at.elapsed_seconds / step
-        self._report(done, num_steps, f"step {step} of {num_steps}, {seconds:.2f} s each")
-        if run.is_validation_due and not run.has_validation:
-            self._print(run, "not validated")
-
-    def validated(self, run: LocaliserRun, found: Validated) -> None:
-        self._print(run, found.summary)
-
-    def _print(self, run: LocaliserRun, figures: str) -> None:
-        losses = ", ".join(f"{name} {loss:.3f}" for name, loss in run.at.losses.items())
-        self._console.print(f"step {run.at.step}: {figures}; {losses}")
+        curves = {f"validation/{name}": share for name, share in shares.items()}
+        step, metric = self.at.step, answers.selection_metric
+        return Validated(step, metric, curves, answers.summary(), weight)
 
 
 def train_localiser(
@@ -229,7 +196,7 @@ def train_localiser(
         train(run, state, curves)
         return
     with progress_bar("training", console=console) as report:
-        train(run, state, curves, _ConsoleCallbacks(console, report))
+        train(run, state, curves, ConsoleCallbacks(console, report))
 
 
 def save_checkpoint(run: LocaliserRun, folder: Path, *, curve_tiou: float) -> Soonet:

@@ -104,8 +104,8 @@ def _tell_missing(read: Sequence[CaptionedVideos], console: Console) -> None:
 def _tell_end(run: ClipRun, out: Path, work: Path, console: Console) -> None:
     console.print(f"{run.at.step:,} steps in {run.at.elapsed_seconds / 60:.1f} min")
     if run.first is not None and run.kept is not None:
-        console.print(f"before: {_told(run.first)}")
-        console.print(f"kept, of step {run.kept.step:,}: {_told(run.kept)}")
+        console.print(f"before: {run.first.summary}")
+        console.print(f"kept, of step {run.kept.step:,}: {run.kept.summary}")
     console.print(
         f"{escape(str(out))} is an encoder as any other: "
         f"scanonce index VIDEOS --encoder {escape(shlex.quote(str(out)))}",
@@ -115,11 +115,6 @@ def _tell_end(run: ClipRun, out: Path, work: Path, console: Console) -> None:
         f"[dim]Frames for further runs are in {escape(str(work))}; it may be deleted.[/]",
         soft_wrap=True,
     )
-
-
-def _told(found: Validated) -> str:
-    figures = [f"{name} {found.videos[name]:.3f}" for name in ("R@1", "R@5", "R@10")]
-    return f"{', '.join(figures)}, MdR {found.videos['MdR']:g} of {found.num_clips:,} clips"
 
 
 class _Screen(FinetuneCallbacks):
@@ -200,4 +195,4 @@ class _Screen(FinetuneCallbacks):
         self._training.update(self._training.task_ids[0], completed=run.at.step, note=note)
 
     def validated(self, run: ClipRun, found: Validated) -> None:
-        self._console.print(f"step {found.step:,}: {_told(found)}")
+        self._console.print(f"step {found.step:,}: {found.summary}")
