@@ -65,12 +65,10 @@ def bundled_network(library: MomentLibrary) -> SoonetConfig:
 # --- Card ---
 
 
-def figures_by_happening(answers: Answers) -> list[tuple[str, Figures]]:
-    """Return figures by the happening that a query names; "nothing" stands for queries that need no time."""
-    happenings = np.array(answers.kinds)
-    return [
-        (name or "nothing", answers.figures(happenings == name)) for name in sorted({*happenings})
-    ]
+def figures_by_event(answers: Answers) -> list[tuple[str, Figures]]:
+    """Return figures by the event that a query names; "nothing" stands for queries that need no time."""
+    events = np.array(answers.kinds)
+    return [(name or "nothing", answers.figures(events == name)) for name in sorted({*events})]
 
 
 def figures_table(rows: Sequence[tuple[str, Figures]]) -> str:
@@ -86,10 +84,10 @@ def figures_table(rows: Sequence[tuple[str, Figures]]) -> str:
 CARD = """\
 # The bundled localiser
 
-A small SOONet (arXiv 2303.08345), trained from scratch on the world that `training/world` renders, on frame features of
-the bundled CLIP (`models/bundled/clip`) at {fps:g} frames a second. It finds moments by happenings: rain that starts or
-stops, things that come closer or go away, rise or fall, move left or right, night and day. **It understands that
-cartoon world only**, and fits no encoder but the bundled one.
+A small SOONet (arXiv 2303.08345), trained from scratch on the world that `training/world/` renders, over frame features
+of the bundled CLIP (`models/bundled/clip`) at {fps:g} frames per second. It finds moments by their events: rain that
+starts or stops, things that come closer or go away, rise or fall, move left or right, night and day. **It understands
+only that cartoon world**, and only the bundled encoder fits it.
 
 | | |
 |---|---|
@@ -97,46 +95,49 @@ cartoon world only**, and fits no encoder but the bundled one.
 | parameters | {parameters:.1f} million |
 | anchors | {anchors} s, {scales} scales |
 | network | width {width}, {heads} heads, windows of {window} tokens, corrected mask |
-| second stage | pooled by the mean: the ranking is one inner product per anchor |
+| second stage | mean pooling: the ranking is one inner product per anchor |
 | reads | the {texts} of the bundled text tower |
 | `clip_weight` | {clip_weight:g}, chosen on validation |
-| `curve_tiou` | {curve_tiou:g}, chosen on films of seed 7 (held-out pairs, not those of the figures in docs/) |
+| `curve_tiou` | {curve_tiou:g}, chosen on films of seed 7 (held-out pairs, other films than in docs/) |
 
-## How it was trained
+## Training
 
     {command}
 
-On {libraries} libraries of {films} films of the (thing, colour) pairs of training, {pairs} pairs per library, so that
-the same thing also does the opposite there. A batch is a whole library: every query ranks the anchors of all its films.
-{steps} steps, {minutes:.0f} minutes of one core of a busy machine; drawing and encoding the films took 5 minutes of
-two. The run is ended by its cap (`--minutes-cap`), so another machine gets other weights. In addition to the paper's
-recipe: the ranking by s1 + s2 is trained too, by its NDCG and by a cross-entropy over all anchors (in one pair of short
-runs that raised the selection metric from .795 to .818 after 1,000 steps); warm-up and cosine; noise on the features;
-queries that need time have a weight of {kind_weight:g}; pairs of query and anchor with an IoU over {regress_iou:g}, not
-over 0, train the edges.
+The training data are {libraries} libraries of {films} films of the (thing, colour) pairs of training, {pairs} pairs to
+a library, so that the same thing also does the opposite in its library. A batch is a whole library: every query ranks
+the anchors of all its films. The run made {steps} steps in {minutes:.0f} minutes on one core of a busy machine;
+rendering and encoding the films took 5 minutes on two. Its cap (`--minutes-cap`) ends the run, so another machine
+arrives at other weights. Additions to the paper's recipe:
 
-No held-out pair (`training.world.scene.is_held_out`) was trained or validated on; weights (step {best_step}) and
+- The ranking by s1 + s2 is trained too, by its NDCG and by a cross-entropy over all anchors. In one pair of short runs
+  that raised the selection metric from .795 to .818 after 1,000 steps.
+- The learning rate has a warm-up and a cosine decay, and the features have noise.
+- Queries that need time count {kind_weight:g}-fold.
+- Pairs of query and anchor with an IoU over {regress_iou:g}, not over 0, train the boundaries.
+
+No held-out pair (`training.world.scene.is_held_out`) was used in training or validation; weights (step {best_step}) and
 `clip_weight` were chosen on validation alone.
 
 ## Figures
 
-On {validation} libraries of {validation_films} films each, of 27 pairs of thing and colour that this network was not
-trained on (the bundled CLIP was). All anchors of a library are ranked, the edges of the best {reranked} are moved, and
-these are ranked again, nearly as in a search. Recipe and weights were chosen by these figures, so they are slightly
-optimistic; those of a search for held-out pairs are printed by `python -m scanonce.training.bundled.gate`. Printed by
-the command above:
+These figures are from {validation} libraries of {validation_films} films each, of 27 pairs of thing and colour that are
+not in the training of this network (but in that of the bundled CLIP). All anchors of a library are ranked, the
+boundaries of the best {reranked} regressed, and these ranked again, nearly as in a search. The recipe and the weights
+were chosen by these figures, so they are slightly optimistic; `python -m scanonce.training.bundled.gate` measures
+searches for held-out pairs. The command above prints:
 
 {by_need}
 
-By happening:
+By event:
 
-{by_happening}
+{by_event}
 
 ## Limits
 
-- Moments of 2 to 16 s; happenings took 5 to 10 s in training.
-- The order in time is visible in changes of light, size and position, which the bundled CLIP sees coarsely.
-- The bundled text tower reads the words: other wordings than those of the captions may be misunderstood.
+- Moments have 2 to 16 s; events take 5 to 10 s in training.
+- It sees the order in time by changes of light, size and position of things, which the bundled CLIP sees coarsely.
+- The bundled text tower reads the queries: it may misread wordings that the captions of training do not have.
 """
 
 
@@ -146,7 +147,7 @@ def write_card(
     """Write the README.md of the checkpoint: abilities, training, figures and limits."""
     config = run.config
     needs = answers.by_need()
-    happenings = [row for row in figures_by_happening(answers) if row[0] != "nothing"]
+    events = [row for row in figures_by_event(answers) if row[0] != "nothing"]
     text = CARD.format(
         fps=config.fps,
         megabytes=(folder / "model.safetensors").stat().st_size / 1e6,
@@ -172,7 +173,7 @@ def write_card(
         validation_films=plan.validation_films,
         reranked=RERANKED,
         by_need=figures_table([("need no time", needs[False]), ("need time", needs[True])]),
-        by_happening=figures_table(happenings),
+        by_event=figures_table(events),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
 
@@ -223,7 +224,7 @@ def main(
         console.print(f"clip_weight {weight:g}: {answers.summary()}")
     chosen = by_weight[run.clip_weight]
     write_card(run, plan, chosen, out, f"python -m scanonce.training.bundled.soonet {out}")
-    console.print(figures_table(figures_by_happening(chosen)))
+    console.print(figures_table(figures_by_event(chosen)))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ The engine's cut-off is switched off, since this measures finding, not refusing.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -165,12 +165,18 @@ def pooled_retrieval(
 
 
 def _ask_library(
-    engine: SearchEngine, queries: Sequence[Query], videos: Mapping[str, Video]
+    engine: SearchEngine,
+    queries: Sequence[Query],
+    videos: Mapping[str, Video],
+    within: frozenset[int] | None = None,
 ) -> dict[str, tuple[Prediction, ...]]:
+    """Ask all queries in the library, or only in the videos of these ids."""
     named = _Names(videos)
     answers = {}
-    for some in _groups(queries):
-        results = engine.search_many([query.text for query in some], top=MOST_PREDICTIONS)
+    for first in range(0, len(queries), _BATCH):
+        some = queries[first : first + _BATCH]
+        texts = [query.text for query in some]
+        results = engine.search_many(texts, top=MOST_PREDICTIONS, within=within)
         for query, result in zip(some, results, strict=True):
             answers[query.id] = named.predictions(result.moments, query)
     return answers
@@ -180,19 +186,14 @@ def _ask_in_video(
     engine: SearchEngine, queries: Sequence[Query], videos: Mapping[str, Video]
 ) -> dict[str, tuple[Prediction, ...]]:
     """Ask each query about parts of videos in its right videos only."""
-    named = _Names(videos)
     by_videos: dict[frozenset[int], list[Query]] = {}
     for query in queries:
         if query.has_spans:
             ids = frozenset(videos[name].video_id for name in query.videos if name in videos)
             by_videos.setdefault(ids, []).append(query)
-    answers = {}
+    answers: dict[str, tuple[Prediction, ...]] = {}
     for ids, of_these in by_videos.items():
-        for some in _groups(of_these):
-            texts = [query.text for query in some]
-            results = engine.search_many(texts, top=MOST_PREDICTIONS, within=ids)
-            for query, result in zip(some, results, strict=True):
-                answers[query.id] = named.predictions(result.moments, query)
+        answers |= _ask_library(engine, of_these, videos, ids)
     return answers
 
 
@@ -235,11 +236,6 @@ class _Names:
         # a benchmark may have the same content under two names: the name in the query is meant
         names = self._names.get(moment.video_id, [moment.path.stem])
         return next((name for name in names if name in query.videos), names[0])
-
-
-def _groups(queries: Sequence[Query]) -> Iterator[Sequence[Query]]:
-    for first in range(0, len(queries), _BATCH):
-        yield queries[first : first + _BATCH]
 
 
 # ---------------------------------------------------------------- figures of an index
