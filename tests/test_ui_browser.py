@@ -155,6 +155,14 @@ def test_the_first_address_a_server_is_asked_for_may_be_any(shown: Shown, page: 
     expect(page.get_by_text("Page not found")).to_have_count(0)
 
 
+def test_the_theme_and_the_options_of_the_pages_are_in_effect(shown: Shown, page: Page) -> None:
+    page.goto(f"{shown.url}library")
+    expect(page.get_by_role("button", name="Index now")).to_have_css(
+        "background-color", "rgb(11, 114, 133)"
+    )
+    expect(page.locator(".stMarkdown").first).to_contain_text("5 videos")
+
+
 def test_a_sentence_opens_its_moment_and_a_click_on_the_strip_jumps(
     shown: Shown, page: Page
 ) -> None:

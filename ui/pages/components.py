@@ -43,7 +43,7 @@ _PAGE_STYLE = """<style>
 .stMainBlockContainer > [data-testid="stVerticalBlock"] { gap: 0.75rem; }
 [data-testid="stLayoutWrapper"]:has(> .st-key-picks-bar) {
   position: sticky; bottom: 0; z-index: 5; padding: 0.5rem 0;
-  background: light-dark(#ffffff, #14181b); /* as in ui/.streamlit/config.toml */
+  background: light-dark(#ffffff, #14181b); /* as in .streamlit/config.toml */
 }
 @media (max-width: 640px) { .stMainBlockContainer { padding: 4rem 1rem 3rem; } }
 </style>"""
