@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import opentimelineio as otio  # type: ignore[import-untyped]
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,8 +16,6 @@ from hypothesis import strategies as st
 from scanonce.storage.records import Span
 from scanonce.ui.pages import export
 from scanonce.ui.pages.export import FrameRate, Pick, frame_rate, to_csv, to_edl, to_otio, to_srt
-
-otio = pytest.importorskip("opentimelineio")
 
 RATES = {
     23.976: (Fraction(24000, 1001), 24, False),
@@ -115,7 +114,8 @@ def test_known_timecodes(rate: float, frame: int, expected: str) -> None:
 @given(frame=st.integers(0, 5_000_000))
 def test_timecodes_agree_with_opentimelineio(fps: float, drop: bool, frame: int) -> None:
     rate = frame_rate(fps, drop=drop)
-    frame %= rate.first_frame_of_hour(24)
+    # theirs starts 29.97 without drop frame again 86 s before the day is over
+    frame %= rate.first_frame_of_hour(24 if rate.drop else 23)
     time = otio.opentime.RationalTime(frame, float(rate.fps))
     theirs = otio.opentime.to_timecode(time, float(rate.fps), rate.drop)
     assert rate.timecode(frame) == theirs
@@ -137,6 +137,15 @@ def test_the_time_of_a_frame_finds_that_frame(fps: float, frame: int) -> None:
 def test_drop_frame_drifts_from_the_clock_by_less_than_a_tenth_of_a_second_in_a_day() -> None:
     rate = frame_rate(29.97)
     assert rate.timecode(rate.frames(23 * 3600.0)) == "23:00:00;02"
+
+
+@pytest.mark.parametrize("fps", [23.976, 24, 25, 29.97, 30, 50, 59.94, 60])
+@pytest.mark.parametrize("drop", [False, True])
+def test_a_day_of_timecode_ends_with_its_last_frame(fps: float, drop: bool) -> None:
+    rate = frame_rate(fps, drop=drop)
+    last = rate.timecode(rate.first_frame_of_hour(24) - 1).replace(";", ":")
+    assert last == f"23:59:59:{rate.timebase - 1:02}"
+    assert rate.timecode(rate.first_frame_of_hour(24)).replace(";", ":") == "00:00:00:00"
 
 
 def test_drop_frame_is_refused_where_there_is_none() -> None:

@@ -131,7 +131,7 @@ def test_a_run_from_a_terminal_is_seen_and_refuses_a_second(
 ) -> None:
     index = tmp_path / "index"
     with recorded(index, [tmp_path]) as recorder:
-        recorder.say("loading")
+        recorder.report("loading")
         job = read(index)
         assert job is not None
         assert (job.state, job.doing, job.pid) == ("running", "loading", os.getpid())
@@ -167,7 +167,7 @@ def test_progress_is_written_twice_a_second_at_most(
     with recorded(tmp_path, [tmp_path]) as recorder:
         for tenth in range(101):
             clock[0] = 101.0 + tenth / 10
-            recorder.observe(
+            recorder.on_progress(
                 Progress(tenth // 20, 10, 20.0 * tenth, 4000, 3.0 * tenth, Path("/a \udcff.mp4"))
             )
             job = read(tmp_path)
@@ -188,7 +188,7 @@ def test_a_run_whose_interrupt_was_lost_stops_at_its_next_progress(tmp_path: Pat
         job = read(tmp_path)
         assert job is not None
         jobs._write_json(tmp_path / "run.pause", {"pid": job.pid, "pid_started": job.pid_started})
-        recorder.observe(Progress(0, 1, 0.0, 1, 0.0, None))
+        recorder.on_progress(Progress(0, 1, 0.0, 1, 0.0, None))
     job = read(tmp_path)
     assert job is not None
     assert job.state == "paused"

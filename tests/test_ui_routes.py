@@ -31,7 +31,8 @@ from scanonce.storage.stores.thumbnails import Thumbnails, ThumbnailStore
 from scanonce.ui.server import cache as caching
 from scanonce.ui.server import routes as media
 from scanonce.ui.server.cache import ProxyCache
-from scanonce.ui.server.routes import Media, content_disposition, media_facts, placeholder, playback
+from scanonce.ui.server.playback import media_facts, playback
+from scanonce.ui.server.routes import Media, content_disposition, placeholder
 from tests.videos import TestVideo, read_number, write_video
 
 INFO = VideoInfo(3.0, 128, 96, 30.0, "h264")
@@ -482,14 +483,13 @@ def test_playback_is_direct_where_browsers_can_and_by_proxy_where_not(
 ) -> None:
     videos = site.videos()
     direct = playback(videos["night.mp4"], site.cache)
-    assert (direct.url, direct.is_proxy, direct.note) == ("/media/videos/1", False, None)
+    assert (direct.url, direct.state_url, direct.note) == ("/media/videos/1", None, None)
     proxy = playback(videos["old.avi"], site.cache)
     assert (proxy.url, proxy.state_url) == ("/media/proxies/2", "/media/proxies/2/state")
-    assert proxy.is_proxy
     assert "mpeg4" in str(proxy.note)
     with pytest.raises(VideoError, match="offline"):
         playback(videos["gone.mp4"], site.cache)
-    monkeypatch.setattr(media, "probe", None)  # it is remembered
+    monkeypatch.setattr("scanonce.ui.server.playback.probe", None)  # it is remembered
     assert playback(videos["old.avi"], site.cache) == proxy
     remembered = site.cache.folder / "facts-aa02.json"
     assert json.loads(remembered.read_text())["container"] == "avi"
@@ -531,8 +531,8 @@ def test_what_was_used_longest_ago_goes_first(store: ProxyCache) -> None:
     for age, key in enumerate(("a", "b", "c")):
         store.wait(key, _writer(300))
         os.utime(store.path(key), (1000 + age, 1000 + age))
-    assert store.borrow("a") is not None  # used just now
-    store.give_back("a")
+    assert store.acquire("a") is not None  # used just now
+    store.release("a")
     store.wait("d", _writer(300))
     assert store.size_bytes() <= 1000
     assert [store.state(key).state for key in "abcd"] == ["ready", "absent", "ready", "ready"]
@@ -540,12 +540,12 @@ def test_what_was_used_longest_ago_goes_first(store: ProxyCache) -> None:
 
 def test_a_file_that_is_lent_out_stays(store: ProxyCache) -> None:
     store.wait("a", _writer(600))
-    path = store.borrow("a")
+    path = store.acquire("a")
     assert path is not None
     os.utime(path, (1, 1))
     store.wait("b", _writer(600))
     assert path.exists()
-    store.give_back("a")
+    store.release("a")
     store.wait("c", _writer(300))
     assert not path.exists()
     assert store.size_bytes() == 900

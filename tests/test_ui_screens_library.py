@@ -21,17 +21,22 @@ from scanonce.storage.manifest import Manifest, write_manifest
 from scanonce.storage.records import Video, VideoInfo
 from scanonce.ui import jobs
 from scanonce.ui.jobs import Job
-from scanonce.ui.pages.library_page import (
+from scanonce.ui.pages.finding import name_order
+from scanonce.ui.pages.library_table import (
+    COLUMNS,
+    Sorting,
+    named,
+    opening,
+    sorted_videos,
+    table_row,
+)
+from scanonce.ui.pages.library_text import (
     advice,
     check_folder,
-    name_order,
-    named,
     outcome_text,
     progress_text,
-    sorted_videos,
     totals_text,
 )
-from scanonce.ui.pages.library_table import COLUMNS, Sorting, opening, table_row
 
 PAGE = str(Path(__file__).parents[1] / "ui/pages/library_page.py")
 NAME = "<img src=x onerror=alert(1)> **a** [b](http://c) :smile:.mp4".replace("/", "_")
@@ -82,7 +87,7 @@ def test_a_row_is_data_and_says_what_can_be_done() -> None:
     assert row["name"] == NAME
     assert (row["length"], row["state"], row["actions"]) == ("0:00:30", "indexed", ["forget"])
     assert row["href"] == "moment?v=3&a=0.000&b=10.000"
-    assert row["picture"] == "/media/thumbs/3/15000.jpg"
+    assert row["thumbnail"] == "/media/thumbs/3/15000.jpg"
     failed = table_row(VIDEOS[1], offline=False, busy=False)
     assert (failed["actions"], failed["href"], failed["note"]) == (
         ["retry", "forget"],
@@ -109,8 +114,8 @@ def test_only_the_outermost_folders_are_indexed() -> None:
         ("/nowhere/at/all", "does not exist"),
         ("{index}", "inside the index"),
         ("{index}/cache", "inside the index"),
-        ("/\0", "does not exist|looked at"),
-        ("/" + 300 * "x", "looked at"),
+        ("/\0", "does not exist|examined"),
+        ("/" + 300 * "x", "examined"),
     ],
 )
 def test_a_folder_that_cannot_be_indexed_is_refused_with_the_next_step(
@@ -131,19 +136,17 @@ def test_a_folder_may_be_typed_with_a_tilde_or_dots(tmp_path: Path) -> None:
 def test_what_a_run_did_and_how_far_it_is() -> None:
     counts = RunCounts(9, 1, 1, 2, 3, 4, 60.0)
     assert outcome_text(counts, 5) == (
-        "2 videos indexed (0:01:00), 1 of them in part, 3 there already, 4 no longer there, 2 failed, "
-        "5 cannot be seen now and stay"
+        "2 videos indexed (0:01:00), 1 of them in part, 3 already indexed, 4 no longer there, 2 failed, "
+        "5 offline and kept"
     )
-    assert outcome_text(RunCounts(skipped=2)) == "nothing new indexed, 2 there already"
+    assert outcome_text(RunCounts(skipped=2)) == "nothing new indexed, 2 already indexed"
     now = datetime.now(UTC)
     job = Job(1, "", (), "running", now, now)
     assert progress_text(job) is None
     job = replace(job, videos_done=3, videos_total=1200, bytes_done=25.0, bytes_total=100)
     assert progress_text(job) == "3 of 1,200 videos · 25%"
     job = replace(job, rate=81.2, seconds_left=3700.0)
-    assert progress_text(job) == (
-        "3 of 1,200 videos · 25% · 81 video-seconds per second · 1:01:40 left"
-    )
+    assert progress_text(job) == ("3 of 1,200 videos · 25% · 81x real time · 1:01:40 left")
 
 
 def test_totals_say_what_an_hour_takes() -> None:
@@ -337,9 +340,7 @@ def test_a_retry_of_a_file_that_is_gone_says_what_to_do(library: Path, started: 
 
 def test_forgetting_asks_first(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     forgotten = []
-    monkeypatch.setattr(
-        "scanonce.ui.commands.index.run_forget", lambda path, *_: forgotten.append(path)
-    )
+    monkeypatch.setattr("scanonce.ui.indexes.forget", lambda path, *_: forgotten.append(path))
     page = run(forgetting=2)
     films = library.parent / "films"
     assert str(films / "b.mp4") in texts(page)
@@ -354,9 +355,7 @@ def test_forgetting_asks_first(library: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_nothing_is_forgotten_while_a_run_writes(
     library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "scanonce.ui.commands.index.run_forget", lambda *_: pytest.fail("forgotten")
-    )
+    monkeypatch.setattr("scanonce.ui.indexes.forget", lambda *_: pytest.fail("forgotten"))
     with jobs.recorded(library, [library]):
         page = click(run(forgetting=2), "Forget")
     assert "wait until that has ended" in page.error[0].value
@@ -366,7 +365,7 @@ def test_a_run_is_shown_and_can_be_paused(library: Path, monkeypatch: pytest.Mon
     asked: list[Path] = []
     monkeypatch.setattr(jobs, "pause", asked.append)
     with jobs.recorded(library, [library]) as recorder:
-        recorder.say("loading the encoder **x**")
+        recorder.report("loading the encoder **x**")
         page = run()
         assert any(each.value == "loading the encoder **x**" for each in page.text)
         assert button(page, "Index now").disabled  # type: ignore[attr-defined]

@@ -57,8 +57,10 @@ def test_a_query_in_the_address_is_searched_and_its_moments_are_shown() -> None:
     assert first["word"] in ("strong", "fair")
     assert first["href"].startswith("moment?v=")
     assert "q=red" in first["href"]
-    assert len(first["pictures"]) == 3
-    assert all(picture["alt"].startswith("two-reds.mp4 at 0:00:") for picture in first["pictures"])
+    assert len(first["thumbnails"]) == 3
+    assert all(
+        thumbnail["alt"].startswith("two-reds.mp4 at 0:00:") for thumbnail in first["thumbnails"]
+    )
     assert "4 videos, 3 min | " in app.caption[0].value
     assert "page" in app.caption[0].value
     assert len(shared().timings) == 1

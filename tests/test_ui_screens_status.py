@@ -17,12 +17,12 @@ from scanonce.storage.layout import IndexLayout
 from scanonce.storage.manifest import Manifest, write_manifest
 from scanonce.ui.pages.session import shared
 from scanonce.ui.pages.status_page import (
-    facts,
+    index_facts,
     latency_text,
     percentiles,
     run_doctor,
     run_rows,
-    sizes,
+    size_rows,
 )
 
 PAGE = str(Path(__file__).parents[1] / "ui/pages/status_page.py")
@@ -48,28 +48,28 @@ STATUS: dict[str, Any] = {
 
 
 def test_facts_name_encoder_localiser_and_index() -> None:
-    shown = facts(STATUS, "cpu")
+    shown = index_facts(STATUS, "cpu")
     assert shown["Encoder"] == "openai/clip, 512 dimensions, fingerprint abcdefabcdef, on cpu"
     assert shown["Localiser"] == "bundled, fingerprint 0123456789ab, on cpu"
     assert shown["Vector index"] == "exact (flat), 1,655 clips, generation 4"
     assert shown["Videos"] == "6 videos, 2.0 h, 1 in part; 2 failed"
     assert shown["Folders"] == "/films, /more"
-    assert facts({**STATUS, "localiser": "training-free"}, "cpu")["Localiser"].startswith(
+    assert index_facts({**STATUS, "localiser": "training-free"}, "cpu")["Localiser"].startswith(
         "training-free"
     )
 
 
 def test_sizes_are_given_per_hour_of_video() -> None:
-    rows = {row["Kind"]: row["Per hour of video"] for row in sizes(STATUS)}
+    rows = {row["Kind"]: row["Per hour of video"] for row in size_rows(STATUS)}
     assert rows == {
         "features": "2.0 MB",
         "thumbnails": "14.0 MB",
         "all of these": "16.0 MB",
         "the videos themselves": "2.0 GB",
     }
-    assert {row["Per hour of video"] for row in sizes({**STATUS, "searchable_seconds": 0.0})} == {
-        ""
-    }
+    assert {
+        row["Per hour of video"] for row in size_rows({**STATUS, "searchable_seconds": 0.0})
+    } == {""}
 
 
 def test_runs_are_rows() -> None:
@@ -98,8 +98,8 @@ def test_percentiles_are_by_stage_in_order() -> None:
     ("stdout", "stderr", "said"),
     [
         ("", "scanonce: config.toml: no such key", "config.toml: no such key; run `scanonce"),
-        ("nonsense", "", "it said nothing"),
-        ("[1]", "", "it said nothing"),
+        ("nonsense", "", "it printed nothing"),
+        ("[1]", "", "it printed nothing"),
     ],
 )
 def test_a_doctor_that_cannot_answer_is_a_finding(
@@ -210,7 +210,7 @@ def test_the_doctor_is_asked_by_a_button_and_its_findings_are_kept(
     page.button[0].click().run()
     page.run()
     assert len(asked) == 1, "kept"
-    assert "1 finding of 2 to look at." in texts(page)
+    assert "1 of 2 checks failed." in texts(page)
     assert "**not** here: fetch it" in [element.value for element in page.text]
     page.button[0].click().run()
     assert len(asked) == 2, "asked anew"

@@ -20,15 +20,9 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from scanonce.storage.errors import ConfigError
-from scanonce.ui.server import server
-from scanonce.ui.server.server import (
-    AccessGuard,
-    address,
-    check_token,
-    exposure,
-    is_loopback,
-    listen,
-)
+from scanonce.ui.server import INDEX_VARIABLE, server
+from scanonce.ui.server.guard import AccessGuard
+from scanonce.ui.server.server import address, check_token, exposure, is_loopback, listen
 
 TOKEN = "a-token-that-is-long"
 NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -271,17 +265,11 @@ def test_an_address_that_is_not_ours_is_refused_in_a_sentence(host: str, port: i
 def test_pages_know_what_is_served_without_a_server_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(server.INDEX_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(INDEX_VARIABLE, str(tmp_path))
     served = server.current()
     assert served.layout.root == tmp_path
     assert server.current() is served
     served.cache.close()
-
-
-def test_the_pages_read_the_variable_that_is_set() -> None:
-    from scanonce.ui.pages.session import INDEX_VARIABLE
-
-    assert server.INDEX_VARIABLE == INDEX_VARIABLE
 
 
 def _free_port() -> int:

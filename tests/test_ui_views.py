@@ -27,13 +27,13 @@ from scanonce.ui.views import (
     one_per_video,
     page_of,
     parse_span,
-    picture_times,
     plain,
     result_json,
     search_line,
     size_text,
     span_text,
     strength_word,
+    times_across,
     timings_text,
 )
 
@@ -200,7 +200,7 @@ def test_pages_count_from_one_and_the_last_may_be_short() -> None:
 
 
 def test_the_middle_picture_is_the_middle_of_the_moment() -> None:
-    times = picture_times(Span(10.0, 20.0), 5)
+    times = times_across(Span(10.0, 20.0), 5)
     assert times == (11.0, 13.0, 15.0, 17.0, 19.0)
 
 

@@ -18,8 +18,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from scanonce.indexer.anchors import AnchorReport, derive_anchors, publish_anchors
-from scanonce.indexer.pipeline import IndexReport, index_library, publish_clips
+from scanonce.indexer.anchors import AnchorReport, derive_anchors
+from scanonce.indexer.pipeline import IndexReport, index_library
 from scanonce.indexer.pipeline import Progress as IndexProgress
 from scanonce.indexer.reindex import ReindexReport, reindex
 from scanonce.models.encoders.load import load_encoder
@@ -28,17 +28,14 @@ from scanonce.models.soonet.trained import (
     NO_LOCALISER,
     TrainedLocaliser,
     choose_localiser,
-    load_localiser,
 )
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import IndexDirectoryError
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.manifest import read_manifest
 from scanonce.storage.settings import StorageSettings
-from scanonce.storage.stores.anchors import AnchorStore
-from scanonce.storage.stores.features import FeatureStore
-from scanonce.storage.writer import delete_stored, writing
 from scanonce.ui.config import Config
+from scanonce.ui.indexes import forget
 from scanonce.ui.jobs import Recorder, recorded
 from scanonce.ui.views import clock, count_text
 
@@ -85,14 +82,14 @@ def _index(
     recorder: Recorder,
 ) -> IndexReport:
     layout = IndexLayout.of(index_dir)
-    recorder.say("loading the encoder")
+    recorder.report("loading the encoder")
     loaded = load_models(layout, config, encoder=encoder, console=console)
-    recorder.say("looking for new videos")
+    recorder.report("looking for new videos")
     with index_progress(console) as show:
 
         def observe(progress: IndexProgress) -> None:
             show(progress)
-            recorder.observe(progress)
+            recorder.on_progress(progress)
 
         return index_library(
             paths,
@@ -299,22 +296,8 @@ def run_forget(
     Raises:
         IndexDirectoryError: nothing at that path is known.
     """
-    layout = IndexLayout.of(index_dir)
-    manifest = read_manifest(layout)
-    root = path.expanduser().absolute()
-    with writing(layout, "scanonce forget"), Catalog.open(layout.catalog) as catalog:
-        known = catalog.files_under(root)
-        if not known:
-            raise IndexDirectoryError(
-                f"nothing at {root} is in the index {index_dir}; `scanonce status` lists its folders."
-            )
-        delete_stored(layout, catalog.forget_library(root))
-        features = FeatureStore(layout.features)
-        publish_clips(catalog, features, layout, manifest.grid, manifest.dim, storage)
-        anchors = AnchorStore(layout.anchors / str(manifest.anchors))
-        if manifest.localiser and anchors.vectors.exists():
-            publish_anchors(catalog, anchors, load_localiser(manifest.localiser), storage)
-    (console or Console()).print(f"Forgot {count_text(len(known), 'file')}.")
+    count = forget(path, index_dir, storage)
+    (console or Console()).print(f"Forgot {count_text(count, 'file')}.")
 
 
 def run_localise(

@@ -188,7 +188,7 @@ class _Indexing:
 
                 def observe(progress: IndexProgress) -> None:
                     show(progress)
-                    recorder.observe(progress)
+                    recorder.on_progress(progress)
 
                 report = index_library(
                     paths,
