@@ -21,12 +21,12 @@ from scanonce.storage.manifest import Manifest, write_manifest
 from scanonce.storage.records import Video, VideoInfo
 from scanonce.ui import jobs
 from scanonce.ui.jobs import Job
+from scanonce.ui.pages.addresses import opening
 from scanonce.ui.pages.finding import name_order
 from scanonce.ui.pages.library_table import (
     COLUMNS,
     Sorting,
     named,
-    opening,
     sorted_videos,
     table_row,
 )

@@ -206,5 +206,5 @@ def test_only_what_was_shown_can_be_picked() -> None:
     moment = finding.search("red", None, 100, finding.index_stamp()).moments[0]
     shown = exports_bar.shown_picks([moment], "red")
     (key,) = shown
-    exports_bar.take_picks(shown)(Picks(1, (key, "999-0-1")))
+    exports_bar.take_picks(shown, Picks(1, (key, "999-0-1")))
     assert list(exports_bar.picked()) == [key]

@@ -4,8 +4,16 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
-from scanonce.storage.records import Moment, Span
+from scanonce.storage.records import Moment, Span, Video
 from scanonce.ui.safe_text import encodable
+
+OPEN_SECONDS = 10.0
+"""Length of the moment at which a video is opened, from its beginning."""
+
+
+def opening(video: Video) -> Span:
+    """Return the moment at which a video is opened if no other is named."""
+    return Span(0.0, min(OPEN_SECONDS, video.duration_seconds))
 
 
 def moment_parameters(video_id: int, span: Span, query: str = "") -> dict[str, str]:

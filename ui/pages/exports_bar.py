@@ -2,7 +2,7 @@
 
 import io
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,8 +11,8 @@ from typing import Literal
 import streamlit as st
 
 from scanonce.storage.records import Moment, Span, Video
-from scanonce.ui.pages.addresses import clip_url, moment_key
-from scanonce.ui.pages.components import Picks
+from scanonce.ui.pages.addresses import clip_url, moment_key, open_moment
+from scanonce.ui.pages.components import Picks, moment_grid
 from scanonce.ui.pages.export import Pick, to_csv, to_edl, to_otio, to_srt
 from scanonce.ui.safe_text import shown_name
 from scanonce.ui.server.routes import MAX_CLIP_SECONDS
@@ -100,25 +100,40 @@ def picked() -> dict[str, Picked]:
     return found
 
 
-def current_picks() -> Picks:
-    """Return the picked moments for the grid."""
-    return Picks(st.session_state.get("picks_version", 0), tuple(picked()))
+def picking_grid(
+    moments: Sequence[Moment], query: str, *, key: str, label: str | None = None, dim: bool = False
+) -> None:
+    """Show moments as cards that can be picked; a click on a card opens the page of its moment.
 
-
-def take_picks(shown: Mapping[str, Picked]) -> Callable[[Picks], None]:
-    """Return the callback for picks. Only moments that were shown, or picked before, can be picked."""
-
-    def take(picks: Picks) -> None:
-        known = {**shown, **picked()}
-        st.session_state["picked"] = {key: known[key] for key in picks.keys if key in known}
-        st.session_state["picks_version"] = picks.version
-
-    return take
+    Args:
+        moments: the moments of this page, in order.
+        query: for the addresses of the cards.
+        key: key of this grid among those of the page.
+        label: label of picked moments in exports. Default: the query.
+        dim: show the cards as poor matches.
+    """
+    opened = moment_grid(
+        moments,
+        query,
+        key=key,
+        picks=Picks(st.session_state.get("picks_version", 0), tuple(picked())),
+        on_picks=partial(take_picks, shown_picks(moments, label or query)),
+        dim=dim,
+    )
+    if opened is not None:
+        open_moment(opened.video_id, opened.span, query)
 
 
 def shown_picks(moments: Sequence[Moment], query: str) -> dict[str, Picked]:
     """Return the moments of a page, as `take_picks` needs them."""
     return {moment_key(moment): Picked(moment, query) for moment in moments}
+
+
+def take_picks(shown: Mapping[str, Picked], picks: Picks) -> None:
+    """Take over the picks of the browser: only moments that were shown, or picked before, can be picked."""
+    known = {**shown, **picked()}
+    st.session_state["picked"] = {key: known[key] for key in picks.keys if key in known}
+    st.session_state["picks_version"] = picks.version
 
 
 def clear_picks() -> None:

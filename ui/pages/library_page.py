@@ -14,7 +14,7 @@ from scanonce.storage.errors import ConfigError, IndexDirectoryError, ScanonceEr
 from scanonce.storage.records import Video
 from scanonce.ui import indexes, jobs
 from scanonce.ui.jobs import Job
-from scanonce.ui.pages.addresses import open_moment
+from scanonce.ui.pages.addresses import open_moment, opening
 from scanonce.ui.pages.finding import (
     CatalogContents,
     Stamp,
@@ -29,7 +29,6 @@ from scanonce.ui.pages.library_table import (
     is_offline,
     library_table,
     named,
-    opening,
     sorted_videos,
     table_row,
 )

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import streamlit as st
 
-from scanonce.storage.records import Span, Video
-from scanonce.ui.pages.addresses import moment_url, thumb_url
+from scanonce.storage.records import Video
+from scanonce.ui.pages.addresses import moment_url, opening, thumb_url
 from scanonce.ui.pages.components import no_callback, read_asset
 from scanonce.ui.safe_text import encodable
 from scanonce.ui.views import clock, date_text
@@ -27,8 +27,6 @@ COLUMNS = {
     "state": "State",
     "added": "Added",
 }
-OPEN_SECONDS = 10.0
-"""Length of the moment at which a video is opened, from its beginning."""
 
 _component = st.components.v2.component(
     "scanonce_library",
@@ -80,11 +78,6 @@ def is_offline(video: Video) -> bool:
 
 
 # ---------------------------------------------------------------- the table
-
-
-def opening(video: Video) -> Span:
-    """Return the moment at which a video is opened."""
-    return Span(0.0, min(OPEN_SECONDS, video.duration_seconds))
 
 
 def table_row(video: Video, *, offline: bool, busy: bool) -> dict[str, Any]:

@@ -9,16 +9,14 @@ from scanonce.search.engine import SearchResult
 from scanonce.storage.errors import ScanonceError
 from scanonce.storage.records import Moment, Span, Video
 from scanonce.ui.pages import finding
-from scanonce.ui.pages.addresses import open_moment
-from scanonce.ui.pages.components import moment_grid, player, query_box
+from scanonce.ui.pages.addresses import opening
+from scanonce.ui.pages.components import player, query_box
 from scanonce.ui.pages.exports_bar import (
     clip_link,
-    current_picks,
     export_buttons,
     pick_of,
+    picking_grid,
     picks_bar,
-    shown_picks,
-    take_picks,
 )
 from scanonce.ui.pages.session import shared
 from scanonce.ui.safe_text import encodable, shown_name
@@ -27,7 +25,6 @@ from scanonce.ui.server.server import current
 from scanonce.ui.views import clock, parse_span, plain, span_text, strength_word
 
 MOMENTS_HERE, ALIKE, WIDER = 50, 8, 8
-FIRST_SECONDS = 10.0  # length of the cut if the address names no moment
 
 
 def page() -> None:
@@ -41,7 +38,7 @@ def page() -> None:
         query = _head(video)
         cut, here = _player(video, query, stamp)
         _exports(video, cut, query, here)
-        _go_on(video, cut, query, stamp)
+        _go_on(video, query, stamp)
         picks_bar(finding.searchable_library(stamp).videos)
     except ScanonceError as error:
         st.error(plain(str(error)))
@@ -60,9 +57,8 @@ def _asked_video() -> tuple[Video, finding.Stamp] | None:
 
 
 def _asked_span(video: Video) -> Span:
-    length = video.duration_seconds
-    span = parse_span(st.query_params.get("a", ""), st.query_params.get("b", ""), length)
-    return span or Span(0.0, min(FIRST_SECONDS, length))
+    start, end = st.query_params.get("a", ""), st.query_params.get("b", "")
+    return parse_span(start, end, video.duration_seconds) or opening(video)
 
 
 def _opening() -> int:
@@ -146,33 +142,18 @@ def _exports(video: Video, cut: Span, query: str, here: tuple[Moment, ...]) -> N
     st.code(encodable(str(video.path)), language=None, wrap_lines=True)
 
 
-def _go_on(video: Video, cut: Span, query: str, stamp: finding.Stamp) -> None:
+def _go_on(video: Video, query: str, stamp: finding.Stamp) -> None:
     if query and st.session_state.get("wide"):
         wider = finding.search(query, None, finding.FIRST, stamp)
         st.markdown("#### In the whole library")
         if wider.no_good_match:
             st.caption("No good match; the closest, probably not what you mean:")
-        _grid(list(wider.moments[:WIDER]), query, key="wider", dim=wider.no_good_match)
+        picking_grid(wider.moments[:WIDER], query, key="wider", dim=wider.no_good_match)
         st.page_link("search_page.py", label="All results", query_params={"q": query})
     alike = finding.similar(video.video_id, _asked_span(video), ALIKE, stamp)
     if alike.moments:
         st.markdown("#### More like this")
-        _grid(list(alike.moments), query, key="alike", label=alike.query)
-
-
-def _grid(
-    moments: list[Moment], query: str, *, key: str, label: str | None = None, dim: bool = False
-) -> None:
-    opened = moment_grid(
-        moments,
-        query,
-        key=key,
-        picks=current_picks(),
-        on_picks=take_picks(shown_picks(moments, label or query)),
-        dim=dim,
-    )
-    if opened is not None:
-        open_moment(opened.video_id, opened.span, query)
+        picking_grid(alike.moments, query, key="alike", label=alike.query)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,8 @@ from scanonce.storage.errors import ScanonceError
 from scanonce.storage.manifest import read_manifest
 from scanonce.storage.records import Moment
 from scanonce.ui.pages import finding
-from scanonce.ui.pages.addresses import open_moment
-from scanonce.ui.pages.components import ask, moment_grid, query_box
-from scanonce.ui.pages.exports_bar import current_picks, picks_bar, shown_picks, take_picks
+from scanonce.ui.pages.components import ask, query_box
+from scanonce.ui.pages.exports_bar import picking_grid, picks_bar
 from scanonce.ui.pages.session import shared
 from scanonce.ui.views import (
     ADDED,
@@ -82,7 +81,7 @@ def page() -> None:
         notes.markdown(f"No good match for “{plain(result.query)}” in these videos.")
         notes.caption("Closest, probably not what you mean:")
         with grid:
-            _grid(list(result.moments[:CLOSEST]), result.query, dim=True)
+            _grid(result.moments[:CLOSEST], result.query, dim=True)
     else:
         _moments(grid, result, show, one, more=len(result.moments) >= wanted == finding.FIRST)
     picks_bar(library.videos)
@@ -212,7 +211,7 @@ def _no_index() -> None:
 def _moments(
     grid: DeltaGenerator, result: SearchResult, show: int, one: bool, *, more: bool
 ) -> None:
-    moments = one_per_video(result.moments) if one else list(result.moments)
+    moments = one_per_video(result.moments) if one else result.moments
     # one page more than there are moments: turning to it searches for more
     pages = num_pages(len(moments), show) + (1 if more else 0)
     if _asked_page() > pages:
@@ -222,22 +221,13 @@ def _moments(
         with st.container(horizontal=True, horizontal_alignment="center", key="paging"):
             number = st.pagination(pages, key="page", bind="query-params")
     with grid:
-        _grid(list(page_of(moments, number, show)), result.query)
+        _grid(page_of(moments, number, show), result.query)
 
 
-def _grid(moments: list[Moment], query: str, *, dim: bool = False) -> None:
-    opened = moment_grid(
-        moments,
-        query,
-        key="grid",
-        picks=current_picks(),
-        on_picks=take_picks(shown_picks(moments, query)),
-        dim=dim,
-    )
+def _grid(moments: Sequence[Moment], query: str, *, dim: bool = False) -> None:
     names = st.query_params.keys()
     st.session_state["results_address"] = {name: st.query_params.get_all(name) for name in names}
-    if opened is not None:
-        open_moment(opened.video_id, opened.span, query)
+    picking_grid(moments, query, key="grid", dim=dim)
 
 
 def _nothing_found(result: SearchResult) -> str:

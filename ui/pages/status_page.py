@@ -251,35 +251,19 @@ def _latency(timings: Sequence[Mapping[str, float]]) -> None:
         return
     rows = percentiles(timings)
     text = latency_text(rows, len(timings))
-    bars = [
-        {"stage": row["stage"], "of searches": part, "ms": row[part]}
-        for row in rows
-        for part in ("p50", "p95")
-    ]
-    stages = {"field": "stage", "type": "nominal"}
-    part = {"field": "of searches", "type": "nominal"}
-    spec = {
-        "data": {"values": bars},
-        "mark": "bar",
-        "encoding": {
-            "y": {**stages, "title": None, "sort": [row["stage"] for row in rows]},
-            "yOffset": part,
-            "x": {
-                "field": "ms",
-                "type": "quantitative",
-                "title": "milliseconds",
-                "axis": {"tickCount": 6},
-            },
-            "color": {
-                **part,
-                "title": None,
-                "scale": {"range": ["#0b7285", "#8cc4cf"]},
-                "legend": {"orient": "top"},
-            },
-            "tooltip": [stages, part, {"field": "ms", "type": "quantitative"}],
-        },
-    }
-    st.vega_lite_chart(spec, width="stretch", height=40 * len(rows) + 90, alt=text)
+    st.bar_chart(
+        rows,
+        x="stage",
+        y=["p50", "p95"],
+        x_label="milliseconds",
+        y_label="",
+        color=["#0b7285", "#8cc4cf"],
+        horizontal=True,
+        sort=False,
+        stack=False,
+        height=40 * len(rows) + 90,
+        alt=text,
+    )
     st.caption(text)
 
 

@@ -15,7 +15,6 @@ runs in threads, decoding in a guarded child process (`media.cut`).
 import asyncio
 import os
 import re
-import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,8 @@ from dataclasses import asdict
 from functools import cache, partial, wraps
 from io import BytesIO
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from threading import Event, Lock
+from typing import ParamSpec, TypeVar
 from urllib.parse import quote
 
 from starlette.requests import Request
@@ -131,7 +131,7 @@ class Media:
         self._cache = cache
         self._thumbnails = ThumbnailStore(layout.thumbnails)
         self._catalog: Catalog | None = None
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._frames: OrderedDict[tuple[str, int], bytes] = OrderedDict()
         # three pools: neither slow decoding nor waiting for a clip holds up a catalogue look-up
         self._threads = ThreadPoolExecutor(8, thread_name_prefix="media")
@@ -216,7 +216,7 @@ class Media:
         """Send the exact cut as a download."""
         video = await self._in_thread(self._find, request)
         start, end, key = _clip_of(request, video)
-        make = partial(self._make_clip, video, start, end)
+        make = partial(self._make_clip, video, Span(start / 1000, end / 1000))
         state = await self._in_thread(self._cache.start, key, make, queue="clip")
         if state.state == "making":
             state = await self._in_pool(self._waiters, self._cache.wait, key, make)
@@ -314,9 +314,7 @@ class Media:
                 self._frames.popitem(last=False)
         return jpeg
 
-    def _make_proxy(
-        self, video: Video, out: Path, progress: Progress, cancel: threading.Event
-    ) -> None:
+    def _make_proxy(self, video: Video, out: Path, progress: Progress, cancel: Event) -> None:
         length = max(video.duration_seconds, 0.001)
         write_proxy(
             find_file(video),
@@ -328,14 +326,13 @@ class Media:
         )
 
     def _make_clip(
-        self, video: Video, start: int, end: int, out: Path, progress: Progress, cancel: Any
+        self, video: Video, span: Span, out: Path, progress: Progress, cancel: Event
     ) -> None:
-        length = (end - start) / 1000
         write_clip(
             find_file(video),
-            Span(start / 1000, end / 1000),
+            span,
             out,
-            progress=lambda seconds: progress(seconds / length),
+            progress=lambda seconds: progress(seconds / span.duration_seconds),
             cancel=cancel,
             max_bytes=self._cache.max_bytes,
         )
