@@ -1,4 +1,4 @@
-"""Edit lists have the right timecodes, and nothing that a file or a person is called can break out."""
+"""Edit lists have the right timecodes, and no name or label can break a format."""
 
 import csv
 import doctest
@@ -43,7 +43,7 @@ def _pick(path: str = "/v/a.mp4", start: float = 0.0, end: float = 1.0, **values
 
 
 texts = st.text(max_size=40)
-# of the surrogates a file name can only have those that stand for bytes which are no UTF-8
+# the only surrogates in a file name stand for bytes that are not UTF-8
 in_names = st.characters(exclude_categories=["Cs"], exclude_characters="/\0") | st.characters(
     min_codepoint=0xDC80, max_codepoint=0xDCFF
 )
@@ -123,7 +123,7 @@ def test_timecodes_agree_with_opentimelineio(fps: float, drop: bool, frame: int)
 
 @pytest.mark.parametrize("fps", [23.976, 24, 25, 29.97, 30, 50, 59.94, 60])
 @pytest.mark.parametrize("hour", [0, 1, 10, 23])
-def test_a_whole_hour_begins_where_it_says(fps: float, hour: int) -> None:
+def test_a_whole_hour_begins_at_its_timecode(fps: float, hour: int) -> None:
     rate = frame_rate(fps)
     assert rate.timecode(rate.first_frame_of_hour(hour)).replace(";", ":") == f"{hour:02}:00:00:00"
 
@@ -148,7 +148,7 @@ def test_a_day_of_timecode_ends_with_its_last_frame(fps: float, drop: bool) -> N
     assert rate.timecode(rate.first_frame_of_hour(24)).replace(";", ":") == "00:00:00:00"
 
 
-def test_drop_frame_is_refused_where_there_is_none() -> None:
+def test_drop_frame_is_refused_for_other_rates() -> None:
     with pytest.raises(ValueError, match=r"29\.97"):
         FrameRate(Fraction(25), 25, drop=True)
 
@@ -200,7 +200,7 @@ def test_an_edit_list_at_29_97_drops_frames_and_says_so() -> None:
 
 
 @given(st.lists(picks(), max_size=8))
-def test_an_edit_list_is_whole_whatever_things_are_called(many: list[Pick]) -> None:
+def test_an_edit_list_is_valid_for_any_names(many: list[Pick]) -> None:
     edl = to_edl(many)
     edl.encode("utf-8")
     events = _events(edl)
@@ -217,7 +217,7 @@ def test_an_edit_list_is_whole_whatever_things_are_called(many: list[Pick]) -> N
 
 
 @given(st.lists(picks(), max_size=8))
-def test_a_table_has_no_formulas_and_loses_nothing(many: list[Pick]) -> None:
+def test_a_table_has_no_formulas_and_all_values(many: list[Pick]) -> None:
     text = to_csv(many)
     text.encode("utf-8")
     rows = list(csv.DictReader(io.StringIO(text, newline="")))
@@ -231,7 +231,7 @@ def test_a_table_has_no_formulas_and_loses_nothing(many: list[Pick]) -> None:
 
 
 @pytest.mark.parametrize("label", ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1", " =1", "＝1"])
-def test_what_looks_like_a_formula_becomes_text(label: str) -> None:
+def test_a_formula_becomes_text(label: str) -> None:
     row = next(csv.DictReader(io.StringIO(to_csv([_pick(label=label)]), newline="")))
     assert row["label"] == f"'{label}"
 
@@ -302,7 +302,7 @@ def test_a_timeline_names_clips_and_markers() -> None:
     assert clip.source_range.duration.value == 50
 
 
-def test_nothing_picked_is_no_error() -> None:
+def test_no_picks_are_no_error() -> None:
     assert to_csv([]).count("\r\n") == 1
     assert to_srt([]) == {}
     assert "FCM" in to_edl([])

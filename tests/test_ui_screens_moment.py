@@ -34,7 +34,7 @@ def ids(pages: None) -> dict[str, int]:
 
 
 def component(app: AppTest, key: str) -> dict[str, Any]:
-    """What a component was sent."""
+    """Return the data sent to a component."""
     (found,) = [each for each in app.get("bidi_component") if each.key == key]
     data: dict[str, Any] = json.loads(found.proto.json)
     return data
@@ -83,7 +83,7 @@ def test_a_new_query_searches_this_video_and_leaves_the_player_where_it_is(
     assert component(app, "wider")["cards"]
 
 
-def test_another_moment_in_the_address_is_another_opening(ids: dict[str, int]) -> None:
+def test_a_new_moment_in_the_address_is_a_new_opening(ids: dict[str, int]) -> None:
     app = open_page("moment", v=str(ids["two-reds.mp4"]), a="8", b="14")
     before = component(app, "player")["opening"]
     app.query_params["a"] = "9"
@@ -113,7 +113,7 @@ def test_a_name_that_is_markup_is_shown_as_text(ids: dict[str, int]) -> None:
     assert "\\*\\*b\\*\\*" in shown
 
 
-# ---------------------------------------------------------------- what needs no page
+# ---------------------------------------------------------------- without a page
 
 
 def test_a_cut_is_taken_only_from_the_player_of_this_moment() -> None:

@@ -255,8 +255,8 @@ def _latency(timings: Sequence[Mapping[str, float]]) -> None:
         rows,
         x="stage",
         y=["p50", "p95"],
-        x_label="milliseconds",
-        y_label="",
+        x_label="",  # of the stages: the chart is turned, its labels are not
+        y_label="milliseconds",
         color=["#0b7285", "#8cc4cf"],
         horizontal=True,
         sort=False,
