@@ -37,7 +37,6 @@ import av
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 
-import scanonce
 from scanonce.media.container import (
     Geometry,
     describe,
@@ -233,7 +232,7 @@ def _child() -> Iterator[subprocess.Popen[bytes]]:
     """A child waiting for its job; killed at the end, whatever it does then."""
     kept = ("PATH", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
     environment = {name: os.environ[name] for name in kept if name in os.environ}
-    environment["PYTHONPATH"] = str(Path(str(scanonce.__file__)).parents[1])
+    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
     environment["MALLOC_ARENA_MAX"] = "2"  # address space is limited, see `_limit_resources`
     process = subprocess.Popen(
         # -P: nothing is imported from the folder one happens to be in

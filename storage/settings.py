@@ -54,10 +54,6 @@ class StorageSettings(BaseModel):
             "the CPU."
         ),
     )
-    anchor_index: bool = Field(
-        default=False,
-        description="Also keep the trained localiser's anchors as a library-wide index, which search.retriever needs.",
-    )
 
     @property
     def gpu_use(self) -> GpuUse:

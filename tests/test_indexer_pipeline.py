@@ -295,8 +295,8 @@ def test_ctrl_c_keeps_what_is_done_and_the_next_run_goes_on(
 ) -> None:
     for number in range(4):
         write_film(films / f"more{number}.mp4", [("red", 2 + number)])
-    monkeypatch.setattr("scanonce.indexer.pipeline._TELL_SECONDS", 0.0)
-    stopped = index(observe=_StopsAfter(2))
+    monkeypatch.setattr("scanonce.indexer.pipeline._REPORT_SECONDS", 0.0)
+    stopped = index(on_progress=_StopsAfter(2))
     assert stopped.interrupted
     kept = searchable(layout)
     assert 2 <= len(kept) < 6
@@ -326,9 +326,9 @@ def test_a_disk_that_is_full_stops_the_run_and_loses_nothing(
 
 
 def test_progress_goes_up_to_the_whole(index: Indexer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scanonce.indexer.pipeline._TELL_SECONDS", 0.0)
+    monkeypatch.setattr("scanonce.indexer.pipeline._REPORT_SECONDS", 0.0)
     told: list[Progress] = []
-    index(observe=told.append)
+    index(on_progress=told.append)
     assert [p.videos_done for p in told] == sorted(p.videos_done for p in told)
     assert all(0 <= p.bytes_done <= p.bytes_total for p in told)
     assert told[-1].videos_done == told[-1].videos_total == 2

@@ -15,7 +15,6 @@ from transformers import CLIPConfig, CLIPModel
 from scanonce.indexer.pipeline import index_library
 from scanonce.indexer.reindex import reindex
 from scanonce.indexer.settings import IndexerSettings
-from scanonce.indexer.vectors import bring_all_up_to_date, library_vectors, rebuild, rows_of
 from scanonce.indexer.verify import Verification, verify
 from scanonce.models import vectors as arithmetic
 from scanonce.models.clip4clip.apply import spread
@@ -40,7 +39,9 @@ from scanonce.search.settings import SearchSettings
 from scanonce.search.training_free import TrainingFree
 from scanonce.storage.backup.backup import backup, restore
 from scanonce.storage.catalog.catalog import SEARCHABLE, Catalog
+from scanonce.storage.derived import published_rows
 from scanonce.storage.errors import EncoderError, ManifestMismatch
+from scanonce.storage.index import Index
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.manifest import read_manifest
 from scanonce.storage.records import Moment, Span
@@ -49,6 +50,7 @@ from scanonce.storage.stores.features import FeatureStore
 from scanonce.storage.vectors.generation import newest_generation
 from tests.checkpoints import make_clip
 from tests.colours import ColourEncoder, write_film
+from tests.indexes import publish_all
 
 Floats = NDArray[np.float64]
 
@@ -455,12 +457,11 @@ def test_clips_of_an_index_are_pooled_by_its_own_head(place: Place) -> None:
     assert all_sound(place.layout).compared == 2
     generation = newest_generation(place.layout.vectors, dim=4)
     assert generation is not None
-    (vectors,) = library_vectors(place.layout, manifest)
-    with Catalog.open(place.layout.catalog) as catalog:
-        rebuild(vectors, catalog, StorageSettings())
-        video = catalog.videos(states=SEARCHABLE)[0]
-    stored = FeatureStore(place.layout.features).read(video.uid)
-    derived = vectors.derive(video)
+    with Index.open(place.layout, open_pooling) as index:
+        index.clips.rebuild(index.catalog, StorageSettings())
+        video = index.catalog.videos(states=SEARCHABLE)[0]
+        stored = index.features.read(video.uid)
+        derived = index.embed_clips(video)
     for span, vector in zip(manifest.grid.spans(video.duration_seconds), derived, strict=True):
         inside = (stored.pts_seconds >= span[0]) & (stored.pts_seconds < span[1])
         frames = stored.frames[inside].astype(np.float32)
@@ -506,7 +507,7 @@ def test_frames_are_judged_by_the_level_of_frames(
             means.append(MeanPooling().embed_spans(stored.frames, stored.pts_seconds, spans))
     generation = newest_generation(place.layout.vectors, dim=4)
     assert generation is not None
-    rows = [read() for read in rows_of(generation).values()]
+    rows = [read() for read in published_rows(generation).values()]
     of_frames = float((np.concatenate(means) @ arithmetic.unit(GREEN)).mean())
     of_clips = float((np.concatenate(rows) @ arithmetic.unit(GREEN)).mean())
     assert asked[0].mean == pytest.approx(of_frames, abs=0.08)
@@ -521,7 +522,7 @@ def test_another_head_is_refused_like_another_encoder(place: Place) -> None:
 
 def test_backup_and_restore_carry_the_head(place: Place, tmp_path: Path) -> None:
     def complete(layout: IndexLayout) -> None:
-        bring_all_up_to_date(layout, StorageSettings())
+        publish_all(layout, StorageSettings())
 
     target, again = tmp_path / "backup", tmp_path / "again"
     backup(place.layout, target, complete=complete)
@@ -530,7 +531,7 @@ def test_backup_and_restore_carry_the_head(place: Place, tmp_path: Path) -> None
     report = restore(target, again, complete=complete)
     assert not report.damaged
     shutil.rmtree(report.layout.vectors)
-    bring_all_up_to_date(report.layout, StorageSettings())  # needs the head
+    publish_all(report.layout, StorageSettings())  # needs the head
     all_sound(IndexLayout.of(again))
 
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from scanonce.indexer.pipeline import index_library
 from scanonce.indexer.settings import IndexerSettings
-from scanonce.indexer.vectors import bring_all_up_to_date
 from scanonce.models.clip4clip.apply import spread
 from scanonce.models.clip4clip.heads import TightHead, build_head, write_head
 from scanonce.models.encoders.hub import HEAD_FILES, head_digest
@@ -30,6 +29,7 @@ from scanonce.storage.settings import StorageSettings
 from scanonce.storage.stores.anchors import AnchorArrays
 from scanonce.storage.stores.features import FeatureStore, FrameFeatures
 from tests.colours import ColourEncoder, write_film
+from tests.indexes import publish_all
 
 MAX_FRAMES = 5
 ASKED = "a green wall"
@@ -260,7 +260,7 @@ def test_backup_and_restore_carry_the_reranker(
     layout: IndexLayout, encoder: Ranked, tmp_path: Path
 ) -> None:
     def complete(layout: IndexLayout) -> None:
-        bring_all_up_to_date(layout, StorageSettings())
+        publish_all(layout, StorageSettings())
 
     expected = ask(layout, encoder).moments
     backup(layout, tmp_path / "backup", complete=complete)

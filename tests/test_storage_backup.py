@@ -15,7 +15,6 @@ import pytest
 from scanonce.indexer.anchors import derive_anchors
 from scanonce.indexer.pipeline import index_library
 from scanonce.indexer.settings import IndexerSettings
-from scanonce.indexer.vectors import bring_all_up_to_date
 from scanonce.indexer.verify import verify
 from scanonce.search.engine import SearchEngine
 from scanonce.search.settings import SearchSettings
@@ -32,6 +31,7 @@ from scanonce.storage.stores.thumbnails import ThumbnailStore
 from scanonce.storage.vectors.generation import newest_generation
 from scanonce.storage.writer import owner, writing
 from tests.colours import ColourEncoder, write_film
+from tests.indexes import publish_all
 
 SETTINGS = IndexerSettings(decode_workers=1)
 STORAGE = StorageSettings()
@@ -77,11 +77,11 @@ class Place:
         self.index()
 
     def backup(self, observe: Callable[[CopyProgress], None] = lambda _: None) -> CopyReport:
-        complete = partial(bring_all_up_to_date, settings=STORAGE)
+        complete = partial(publish_all, settings=STORAGE)
         return backup(self.layout, self.target, complete=complete, observe=observe)
 
     def restore(self, *, replace: bool = True) -> CopyReport:
-        complete = partial(bring_all_up_to_date, settings=STORAGE)
+        complete = partial(publish_all, settings=STORAGE)
         return restore(self.target, self.index_dir, replace=replace, complete=complete)
 
 
@@ -427,7 +427,7 @@ def test_another_localiser_links_the_features_that_are_there(
     report = place.backup()
     assert content_files(place.target) == before
     assert read_manifest(report.layout).anchors == "abc-0"
-    derive_anchors(place.layout, None, storage=STORAGE)
+    derive_anchors(place.layout, None)
 
     def refuse(*_: object) -> None:
         raise PermissionError("no links here")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from scanonce.indexer.library import outermost
+from scanonce.indexer.scan import outermost
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.catalog.entries import Content, FileStamp, RunCounts, Totals
 from scanonce.storage.errors import ConfigError
@@ -311,7 +311,7 @@ def test_a_retry_of_a_file_that_is_gone_says_what_to_do(library: Path, started: 
 
 def test_forgetting_asks_first(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     forgotten = []
-    monkeypatch.setattr("scanonce.ui.indexes.forget", lambda path, *_: forgotten.append(path))
+    monkeypatch.setattr("scanonce.library.Library.forget", lambda _, paths: forgotten.extend(paths))
     page = run(forgetting=2)
     films = library.parent / "films"
     assert str(films / "b.mp4") in text(page)
@@ -326,7 +326,7 @@ def test_forgetting_asks_first(library: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_nothing_is_forgotten_while_a_run_writes(
     library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scanonce.ui.indexes.forget", lambda *_: pytest.fail("forgotten"))
+    monkeypatch.setattr("scanonce.library.Library.forget", lambda *_: pytest.fail("forgotten"))
     with jobs.recorded(library, [library]):
         page = click(run(forgetting=2), "Forget")
     assert "wait until that has ended" in page.error[0].value

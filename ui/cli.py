@@ -86,7 +86,8 @@ def index(
         paths or [],
         settings.index_path(index_dir),
         encoder=encoder,
-        config=_sampled(settings, keyframes),
+        config=settings,
+        typed={"sampling": "keyframes"} if keyframes else {},
         retry_failed=retry,
     )
     if report.interrupted:
@@ -381,9 +382,11 @@ def status(
     """What is indexed, with what, and what failed."""
     from scanonce.ui.commands.status import show_status
     from scanonce.ui.config import read_config
-    from scanonce.ui.indexes import read_status
+    from scanonce.ui.views import status_json
 
-    found = read_status(read_config(config).index_path(index_dir))
+    settings = read_config(config)
+    library = settings.library(settings.index_path(index_dir))
+    found = status_json(library.root, library.status())
     if as_json:
         print(json.dumps(found, ensure_ascii=False))
     else:

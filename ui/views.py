@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from datetime import date, datetime, timedelta
 from math import inf
 from pathlib import Path
@@ -13,9 +13,11 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
+from scanonce.models.soonet.trained import NO_LOCALISER
 from scanonce.search.engine import SearchResult
 from scanonce.search.filters import Filter
 from scanonce.search.localise import Curve
+from scanonce.storage.index import IndexStatus
 from scanonce.storage.records import Moment, Span, Video
 
 Item = TypeVar("Item")
@@ -118,6 +120,40 @@ def _plain_value(value: Any) -> Any:
     if isinstance(value, tuple | frozenset):
         return sorted(_plain_value(each) for each in value)
     return str(value) if isinstance(value, date | Path) else value
+
+
+def status_json(root: Path, status: IndexStatus) -> dict[str, Any]:
+    """Return the state of the index at ``root`` in the documented schema (docs/cli.md)."""
+    manifest, totals, vectors = status.manifest, status.totals, status.vectors
+    return {
+        "index": str(root),
+        "encoder": manifest.encoder,
+        "fingerprint": manifest.fingerprint,
+        "dim": manifest.dim,
+        "sampling": manifest.sampling,
+        "sample_fps": manifest.sample_fps,
+        "localiser": manifest.localiser or NO_LOCALISER,
+        "libraries": [str(root) for root in status.libraries],
+        "videos": {"indexed": totals.indexed, "partial": totals.partial, "failed": totals.failed},
+        "files": totals.num_files,
+        "searchable_seconds": totals.searchable_seconds,
+        "video_bytes": totals.size_bytes,
+        "feature_bytes": status.feature_bytes,
+        "anchor_bytes": status.anchor_bytes,
+        "thumbnail_bytes": status.thumbnail_bytes,
+        "vector_index": {
+            "kind": vectors.kind if vectors else "none",
+            "generation": status.generation,
+            "factory": vectors.factory if vectors else None,
+            "clips": status.num_clips,
+        },
+        "partial": [{"path": str(video.path), "reason": video.reason} for video in status.partial],
+        "failures": [
+            {"path": str(each.path), "reason": each.reason, "detail": each.detail}
+            for each in status.failures
+        ],
+        "writer": asdict(status.writer) if status.writer else None,
+    }
 
 
 def moments_table(moments: Sequence[Moment]) -> Table:

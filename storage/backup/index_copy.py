@@ -222,16 +222,13 @@ class IndexCopy:
         self._note(goal)
 
     def stage_vectors(self) -> "list[StagedVectors]":
-        """Copies of the newest generations, of the clips and of the anchors, where nobody looks at them yet.
+        """Copies of the newest generation, where nobody looks at it yet.
 
         Call it before `contents`, and place them after the catalogue: a generation may lag behind its catalogue, which
         is made up for, but must never be ahead of it. The ids it held would be given to other videos.
         """
-        folders = [(self.source.vectors, self.manifest.dim)]
-        if self.manifest.anchors is not None:
-            store = AnchorStore(self.source.anchors / self.manifest.anchors)
-            folders.append((store.vectors, store.width() or 0))
-        return [self._stage(folder, self._goal(folder), dim) for folder, dim in folders]
+        vectors = self.source.vectors
+        return [self._stage(vectors, self._goal(vectors), self.manifest.dim)]
 
     def _stage(self, source: Path, target: Path, dim: int) -> "StagedVectors":
         while True:

@@ -2,14 +2,12 @@
 
     anchors/3f9c0a51d2e7-0/        of one localiser; the manifest names the folder in use
         ab/<uid>.safetensors       vectors [num_anchors, width] fp16, norms [num_anchors] fp32
-        vectors/<generation>/      the same vectors as a library-wide index, where storage.anchor_index is set
 
 Derived from the stored frame features, so it can be made again at any time without decoding a video. At the
 published sizes (5 frames/s, 4 scales, 512 dimensions) an hour of video takes 6.9 MB.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,11 +35,6 @@ class AnchorArrays:
 
 class AnchorStore(ContentFiles):
     """One localiser's folder of an index."""
-
-    @property
-    def vectors(self) -> Path:
-        """The generations of its library-wide index."""
-        return self._root / "vectors"
 
     def write(self, uid: str, arrays: AnchorArrays) -> None:
         """Stores the anchors of a video whole or not at all; raises IndexDirectoryError where that fails."""
@@ -72,15 +65,6 @@ class AnchorStore(ContentFiles):
                 f"{path} has {len(norms)} anchors, not as many as its video. {_NEXT_STEP}"
             )
         return AnchorArrays(vectors[rows], norms[rows])
-
-    def width(self) -> int | None:
-        """Length of a stored vector; None where no whole file is there."""
-        for path in self.files():
-            try:
-                return int(map_tensors(path)["vectors"].shape[1])
-            except (OSError, DamagedFile, KeyError, IndexError):
-                continue
-        return None
 
     def problem(
         self, uid: str, *, num_anchors: int | None, width: int | None, values: bool = False

@@ -14,9 +14,8 @@ from scanonce.search.localise import Curve
 from scanonce.storage.catalog.catalog import SEARCHABLE
 from scanonce.storage.catalog.entries import Failure, Library, Totals
 from scanonce.storage.records import Span, Video
-from scanonce.ui.indexes import read_status
 from scanonce.ui.pages.session import shared
-from scanonce.ui.views import filter_json, folder_names
+from scanonce.ui.views import filter_json, folder_names, status_json
 
 Stamp = tuple[tuple[str, int, int], ...]
 """Differs after every change of the index."""
@@ -108,12 +107,12 @@ def name_order(video: Video) -> tuple[str, str]:
 
 @st.cache_data(max_entries=2, ttl=30, show_spinner=False)
 def index_status(index_dir: Path) -> dict[str, Any]:
-    """Return `read_status`, kept for 30 s: it reads the size of every file of the index.
+    """Return `ui.views.status_json`, kept for 30 s: it takes the size of every file of the index.
 
     Raises:
         ScanonceError: there is no usable index.
     """
-    return read_status(index_dir)
+    return status_json(index_dir, shared().config.library(index_dir).status())
 
 
 # ---------------------------------------------------------------- searches

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import streamlit as st
 
-from scanonce.indexer.library import outermost
+from scanonce.indexer.scan import outermost
 from scanonce.storage.catalog.entries import Failure
 from scanonce.storage.errors import ConfigError, IndexDirectoryError, ScanonceError
 from scanonce.storage.records import Video
-from scanonce.ui import indexes, jobs
+from scanonce.ui import jobs
 from scanonce.ui.jobs import Job
 from scanonce.ui.pages.addresses import open_moment, opening
 from scanonce.ui.pages.finding import (
@@ -294,8 +294,7 @@ def forget_video(video: Video) -> None:
         raise IndexDirectoryError(
             "the library is being indexed: wait until that has ended, or pause it."
         )
-    for path in video.paths:
-        indexes.forget(path, index_dir, shared().config.storage)
+    shared().config.library(index_dir).forget(video.paths)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from scanonce.indexer.library import outermost
+from scanonce.indexer.scan import outermost
 from scanonce.models.runtime import pick_device
 from scanonce.models.soonet.trained import NO_LOCALISER
 from scanonce.storage.catalog.entries import Run
@@ -38,7 +38,7 @@ def index_facts(status: Mapping[str, Any], device: str) -> dict[str, str]:
     """Return the facts about an index, by title.
 
     Args:
-        status: from `ui.indexes.read_status`, with ``anchors`` of the manifest.
+        status: from `ui.views.status_json`, with ``anchors`` of the manifest.
         device: the device of encoder and localiser.
     """
     vectors, videos = status["vector_index"], status["videos"]
