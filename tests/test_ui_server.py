@@ -16,9 +16,11 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from scanonce.storage.errors import ConfigError
-from scanonce.ui.server import INDEX_VARIABLE, server
+from scanonce.ui.pages.session import shared
+from scanonce.ui.server.cache import proxy_cache
 from scanonce.ui.server.guard import AccessGuard
 from scanonce.ui.server.server import address, check_token, exposure, is_loopback, listen
+from tests.ui_library import shown_index
 from tests.ui_server import Server
 
 TOKEN = "a-token-that-is-long"
@@ -262,11 +264,11 @@ def test_an_address_of_another_machine_is_refused_with_a_message(host: str, port
 def test_pages_know_the_index_without_a_server_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(INDEX_VARIABLE, str(tmp_path))
-    served = server.current()
-    assert served.layout.root == tmp_path
-    assert server.current() is served
-    served.cache.close()
+    for _ in shown_index(tmp_path, monkeypatch):
+        assert shared().layout.root == tmp_path
+        cache = proxy_cache(shared().index_dir)
+        assert proxy_cache(tmp_path) is cache
+        cache.close()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from scanonce.indexer.settings import IndexerSettings
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.manifest import Manifest, write_manifest
 from scanonce.storage.settings import StorageSettings
+from scanonce.ui.server import INDEX_VARIABLE
 from tests.colours import ColourEncoder, write_film
 
 PAGES = Path(__file__).parents[1] / "ui/pages"
@@ -56,7 +57,7 @@ def empty_index(root: Path, encoder: str) -> IndexLayout:
 
 def shown_index(index_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Have the pages show this index, with an encoder for colours and empty caches."""
-    monkeypatch.setenv("SCANONCE_UI_INDEX", str(index_dir))
+    monkeypatch.setenv(INDEX_VARIABLE, str(index_dir))
     monkeypatch.setattr("scanonce.search.engine.load_encoder", lambda *_, **__: ColourEncoder())
     for cache in (st.cache_resource, st.cache_data):
         cache.clear()

@@ -38,7 +38,6 @@ from filelock import FileLock
 from scanonce.storage.catalog.entries import RunCounts
 from scanonce.storage.errors import ConfigError, IndexDirectoryError, ScanonceError
 from scanonce.storage.layout import IndexLayout
-from scanonce.storage.manifest import read_manifest
 from scanonce.storage.writer import refuse_while_written, writing
 
 if TYPE_CHECKING:  # it imports torch, which starting and watching a run does without
@@ -159,8 +158,6 @@ def start(
         command += ["--config", os.path.abspath(config)]
     if encoder is not None:
         command += ["--encoder", encoder]
-    if _sampling(index_dir) == "keyframes":
-        command.append("--keyframes")
     if retry:
         command.append("--retry")
     with _starting(index_dir):
@@ -416,12 +413,6 @@ def _new_job(
         encoder=encoder,
         has_log=has_log,
     )
-
-
-def _sampling(index_dir: Path) -> str | None:
-    """Return the sampling of an existing index, which a run has to keep."""
-    layout = IndexLayout.of(index_dir)
-    return read_manifest(layout).sampling if layout.manifest.exists() else None
 
 
 def _write(index_dir: Path, job: Job) -> None:

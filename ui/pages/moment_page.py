@@ -20,8 +20,8 @@ from scanonce.ui.pages.exports_bar import (
 )
 from scanonce.ui.pages.session import shared
 from scanonce.ui.safe_text import encodable, shown_name
+from scanonce.ui.server.cache import proxy_cache
 from scanonce.ui.server.playback import playback
-from scanonce.ui.server.server import current
 from scanonce.ui.views import clock, parse_span, plain, span_text, strength_word
 
 MOMENTS_HERE, ALIKE, WIDER = 50, 8, 8
@@ -115,7 +115,7 @@ def _player(video: Video, query: str, stamp: finding.Stamp) -> tuple[Span, tuple
     cut = player(
         video,
         _asked_span(video),
-        playback(video, current().cache),
+        playback(video, proxy_cache(shared().index_dir)),
         opening=_opening(),
         moments=sorted(strongest, key=lambda moment: moment.span),
         curve=curve,

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +17,9 @@ from scanonce.storage.errors import VideoError
 
 Make = Callable[[Path, Progress, threading.Event], None]
 """Writes a file; reports its progress from 0 to 1; stops when the event is set."""
+
+CACHE_BYTES = 4 << 30
+"""Maximum size of a cache."""
 
 Queue = Literal["proxy", "clip"]
 
@@ -51,7 +55,7 @@ class ProxyCache:
     Thread-safe. A file is made once, however many ask for it, and not deleted while it is in use.
     """
 
-    def __init__(self, folder: Path, max_bytes: int = 4 << 30) -> None:
+    def __init__(self, folder: Path, max_bytes: int = CACHE_BYTES) -> None:
         """The folder is made with its first file. Unfinished files of a crash are deleted."""
         self.folder = folder
         self.max_bytes = max_bytes
@@ -192,3 +196,9 @@ class ProxyCache:
             with contextlib.suppress(OSError):
                 status = path.stat()
                 yield status.st_mtime_ns, status.st_size, path
+
+
+@cache
+def proxy_cache(index_root: Path) -> ProxyCache:
+    """Return the cache of an index directory, in ``cache/``: one for the server and its pages in this process."""
+    return ProxyCache(index_root / "cache")

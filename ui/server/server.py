@@ -19,8 +19,6 @@ import threading
 import time
 import webbrowser
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -30,9 +28,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from scanonce.storage.errors import ConfigError
 from scanonce.storage.layout import IndexLayout
-from scanonce.ui.config import read_config
 from scanonce.ui.server import DEFAULT_PORT, INDEX_VARIABLE
-from scanonce.ui.server.cache import ProxyCache
+from scanonce.ui.server.cache import proxy_cache
 from scanonce.ui.server.guard import AccessGuard
 from scanonce.ui.server.routes import Media
 
@@ -40,8 +37,6 @@ if TYPE_CHECKING:
     from streamlit.starlette import App
 
 SCRIPT = Path(__file__).parents[1] / "pages" / "app.py"
-CACHE_BYTES = 4 << 30
-"""Room for proxies and clips in the index directory, under ``cache/``."""
 
 _MIN_TOKEN = 12
 _PORTS_TRIED = 50
@@ -64,38 +59,6 @@ _STREAMLIT_OPTIONS: Mapping[str, Any] = {
     "server.runOnSave": False,
     "server.showEmailPrompt": False,
 }
-
-
-# ---------------------------------------------------------------- for the pages
-
-
-@dataclass(frozen=True, slots=True)
-class ServedIndex:
-    """The index that this process serves."""
-
-    layout: IndexLayout
-    cache: ProxyCache
-    """Of proxies and clips."""
-
-
-_served: ServedIndex | None = None
-
-
-def current() -> ServedIndex:
-    """Return the served index; without a server (tests, ``streamlit run``) the one that the environment names."""
-    if _served is not None:
-        return _served
-    given = os.environ.get(INDEX_VARIABLE)
-    return _without_server(read_config().index_path(Path(given) if given else None))
-
-
-@cache
-def _without_server(index_dir: Path) -> ServedIndex:
-    layout = IndexLayout.of(index_dir)
-    return ServedIndex(layout, ProxyCache(layout.root / "cache", CACHE_BYTES))
-
-
-# ---------------------------------------------------------------- serving
 
 
 def serve(
@@ -168,14 +131,12 @@ def build_app(
     script: Path = SCRIPT,
 ) -> AccessGuard:
     """Return the whole application: pages and media behind the guard. Streamlit allows one for each process."""
-    global _served
     from streamlit.starlette import App
     from streamlit.web import bootstrap
 
     os.environ[INDEX_VARIABLE] = str(index_dir.resolve())
     layout = IndexLayout.of(index_dir.resolve())
-    cache = ProxyCache(layout.root / "cache", CACHE_BYTES)
-    _served = ServedIndex(layout, cache)
+    cache = proxy_cache(layout.root)
     media = Media(layout, cache)
 
     @contextlib.asynccontextmanager
