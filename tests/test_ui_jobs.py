@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from scanonce.indexer.pipeline import IndexReport, Progress
@@ -212,6 +213,16 @@ def test_another_process_with_the_same_id_is_not_the_run(tmp_path: Path) -> None
         jobs._write(tmp_path, replace(job, pid_started="some other time"))
         dead = job_of(tmp_path)
         assert dead.state == "died"
+
+
+def test_a_process_that_has_ended_is_not_alive_before_anybody_waits_for_it() -> None:
+    assert jobs._process_started(os.getpid()) == jobs._process_started(os.getpid()) is not None
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        deadline = time.monotonic() + WAIT_SECONDS
+        while jobs._process_started(child.pid) is not None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert psutil.Process(child.pid).status() == psutil.STATUS_ZOMBIE
+    assert jobs._process_started(child.pid) is None
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"paths": 3}', "{\x00", json.dumps({"pid": 1})])

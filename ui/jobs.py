@@ -308,9 +308,8 @@ class Recorder:
         self._save()
 
     def _save(self) -> None:
-        with contextlib.suppress(
-            OSError
-        ):  # on a full disk the run itself fails, with its own error
+        # on a full disk the run itself fails, with its own error
+        with contextlib.suppress(OSError):
             _write(self._index_dir, replace(self._job, updated_at=datetime.now(UTC)))
 
 
@@ -340,28 +339,22 @@ def recorded(
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.nice(_NICENESS)
     with writing(IndexLayout.of(index_dir), doing):
-        yield from _recorded(index_dir, paths, encoder, retry, detached)
-
-
-def _recorded(
-    index_dir: Path, paths: Sequence[Path], encoder: str | None, retry: bool, detached: bool
-) -> Iterator[Recorder]:
-    with _starting(index_dir, own_pid=os.getpid()):
-        roots = tuple(Path(os.path.abspath(path)) for path in paths)
-        job = _new_job(os.getpid(), roots, encoder=encoder, retry=retry, has_log=detached)
-        _write(index_dir, job)
-    recorder = Recorder(index_dir, job)
-    try:
-        yield recorder
-    except KeyboardInterrupt:
-        recorder._end(recorder._interrupted())
-        raise
-    except ScanonceError as error:
-        recorder._end("failed", str(error))
-        raise
-    except BaseException as error:
-        recorder._end("failed", f"{type(error).__name__}: {error}. {_BROKEN}")
-        raise
+        with _starting(index_dir, own_pid=os.getpid()):
+            roots = tuple(Path(os.path.abspath(path)) for path in paths)
+            job = _new_job(os.getpid(), roots, encoder=encoder, retry=retry, has_log=detached)
+            _write(index_dir, job)
+        recorder = Recorder(index_dir, job)
+        try:
+            yield recorder
+        except KeyboardInterrupt:
+            recorder._end(recorder._interrupted())
+            raise
+        except ScanonceError as error:
+            recorder._end("failed", str(error))
+            raise
+        except BaseException as error:
+            recorder._end("failed", f"{type(error).__name__}: {error}. {_BROKEN}")
+            raise
 
 
 # ---------------------------------------------------------------- files
