@@ -90,7 +90,7 @@ class NumberEncoder:
     dim = 64
     head_files = ()
     batch_frames = 4
-    lanes = 1
+    max_concurrency = 1
     preprocessing = Preprocessing(None, (2, 2), None, "bicubic", (0.5,) * 3, (0.5,) * 3)
 
     def encode_frames(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -121,7 +121,6 @@ class NumberLocaliser:
     name = "numbers"
     fingerprint = "a" * 64
     folder = fingerprint[:12]
-    collapses = True
     width = 8
 
     def scan(

@@ -75,7 +75,7 @@ def _add(catalog: Catalog, uid: str, path: Path, *, seconds: float = 3.0) -> int
 def site(tmp_path: Path) -> Iterator[Site]:
     films = tmp_path / "films"
     films.mkdir()
-    video = write_video(films / "night.mp4", num_frames=90, with_sound=True)
+    video = write_video(films / "night.mp4", num_frames=90, with_audio=True)
     write_video(films / "old.avi", num_frames=90, codec="mpeg4")
     (films / "broken.mp4").write_bytes(b"no video" * 500)
     layout = IndexLayout(tmp_path / "index")
