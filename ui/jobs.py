@@ -2,7 +2,7 @@
 
     start(index_dir, [Path("/films")])       # returns at once
     read(index_dir).state                    # "running", finally "done"
-    pause(index_dir); resume(index_dir)      # what is indexed by then is kept
+    pause(index_dir); resume(index_dir)      # videos indexed by then are kept
 
 Every `scanonce index`, also one from a terminal, writes its progress into the index directory (:func:`recorded`):
 
@@ -55,10 +55,12 @@ _ERROR_PREFIX = "scanonce: "  # `ui.cli.main` prints it before an error
 _NICENESS = 5  # searches get the processor first
 
 _KILLED = (
-    "The run ended without finishing: it was killed, ran out of memory, or the machine went down. What was indexed is "
+    "The run ended without finishing: it was killed, ran out of memory, or the machine went down. All videos indexed so far are "
     "kept: resume goes on from there."
 )
-_BROKEN = "This should not happen: please report it with the log. What was indexed is kept."
+_BROKEN = (
+    "This should not happen: please report it with the log. All videos indexed so far are kept."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +198,7 @@ def read(index_dir: Path) -> Job | None:
 
 
 def pause(index_dir: Path) -> Job:
-    """Ask the run to stop cleanly. What is indexed is kept, and :func:`resume` goes on from there.
+    """Ask the run to stop cleanly. Videos indexed so far are kept, and :func:`resume` goes on from there.
 
     Raises:
         IndexDirectoryError: no run is at work there.
@@ -214,7 +216,7 @@ def pause(index_dir: Path) -> Job:
 
 
 def resume(index_dir: Path, *, config: Path | None = None) -> Job:
-    """Start the last run again, with the same paths; what is indexed is not decoded again.
+    """Start the last run again, with the same paths; indexed videos are not decoded again.
 
     Raises:
         IndexDirectoryError: a run is at work there already, or there was none.

@@ -70,7 +70,7 @@ class FrameRate:
     """A frame rate, and how timecodes count its frames."""
 
     fps: Fraction
-    """Exact: 30000/1001 for what is called 29.97."""
+    """Exact: 30000/1001 for "29.97"."""
     timebase: int
     """Number of frames in a second of timecode: 30 for 29.97."""
     drop: bool = False

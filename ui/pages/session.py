@@ -39,7 +39,7 @@ class Shared:
 
     @property
     def layout(self) -> IndexLayout:
-        """The paths of the index now: a reindex or a restore may switch to another one."""
+        """The paths of the index now: a reindex or a restore may switch to a new one."""
         return IndexLayout.of(self.index_dir)
 
     @property

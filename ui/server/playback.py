@@ -17,7 +17,7 @@ from scanonce.ui.server.cache import ProxyCache
 
 @dataclass(frozen=True, slots=True)
 class Playback:
-    """What a player loads."""
+    """The address a player loads, and how."""
 
     url: str
     offset_seconds: float = 0.0

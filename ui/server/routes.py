@@ -8,7 +8,7 @@
     GET /media/clips/7/61533-70000.mp4     [61.533, 70) as a download; answered when it is cut
     GET /media/clips/7/61533-70000.mp4/state
 
-An id that is not in the catalogue, or whose file is offline, is a 404 with a sentence that says why. Blocking work
+An id that is not in the catalogue, or whose file is offline, is a 404 with the reason. Blocking work
 runs in threads, decoding in a guarded child process (`media.cut`).
 """
 
