@@ -55,8 +55,8 @@ _ERROR_PREFIX = "scanonce: "  # `ui.cli.main` prints it before an error
 _NICENESS = 5  # searches get the processor first
 
 _KILLED = (
-    "The run ended without finishing: it was killed, ran out of memory, or the machine went down. All videos indexed so far are "
-    "kept: resume goes on from there."
+    "The run ended without finishing: it was killed, ran out of memory, or the machine went down. All videos indexed "
+    "so far are kept: resume goes on from there."
 )
 _BROKEN = (
     "This should not happen: please report it with the log. All videos indexed so far are kept."
