@@ -25,7 +25,7 @@ from scanonce.storage.stores.features import FeatureStore
 from scanonce.storage.stores.thumbnails import ThumbnailStore
 from scanonce.storage.vectors.generation import newest_generation
 from tests.colours import ColourEncoder, write_film
-from tests.videos import cut, write_sound, write_video
+from tests.videos import cut, write_audio, write_video
 
 SETTINGS = IndexerSettings(decode_workers=1)
 Indexer = Callable[..., IndexReport]
@@ -186,7 +186,7 @@ def test_broken_files_are_reported_and_the_run_goes_on(
 ) -> None:
     (films / "garbage.mp4").write_bytes(os.urandom(4000))
     (films / "empty.avi").touch()
-    write_sound(films / "sound.mp4")
+    write_audio(films / "sound.mp4")
     long = write_video(films.parent / "long.mkv", num_frames=300, fps=30)
     cut(long.path, films / "cut.mkv", 0.6)
     report = index()

@@ -67,7 +67,7 @@ def run_index(
 
         def on_progress(progress: IndexProgress) -> None:
             show(progress)
-            recorder.observe(progress)
+            recorder.on_progress(progress)
 
         report = library.index(
             paths,
@@ -75,7 +75,7 @@ def run_index(
             typed=typed,
             retry_failed=retry_failed,
             on_progress=on_progress,
-            on_stage=recorder.say,
+            on_stage=recorder.report,
         )
         recorder.finish(report)
     summarise(report, index_dir, console)

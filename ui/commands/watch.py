@@ -177,7 +177,7 @@ class _Indexing:
 
                 def on_progress(progress: IndexProgress) -> None:
                     show(progress)
-                    recorder.observe(progress)
+                    recorder.on_progress(progress)
 
                 report = self.library.index(paths, encoder=self.encoder, on_progress=on_progress)
             recorder.finish(report)
