@@ -230,7 +230,7 @@ class StoredMoments:
     def library(self, videos: Sequence[int], queries: Sequence[int]) -> MomentLibrary:
         """Make a library of videos and some of the queries about them, both by number.
 
-        If a query has the same text as another one about these videos, it has the answers of both.
+        Queries with the same text about these videos have the answers of all of them.
 
         Raises:
             IndexDirectoryError: the stored features of a video are missing or damaged.

@@ -88,7 +88,7 @@ class LocaliserRun(Run[Validated]):
             cap_seconds: end the run earlier, see `training.loop.Schedule`.
             processes: processes that share the libraries of each step; None: this one alone, on the CPU.
             weights: initial weights, float32; None: random ones.
-            data: digest of the data; states with another one are refused.
+            data: digest of the data; states of other data are refused.
 
         Raises:
             ConfigError: the libraries of a step cannot be shared evenly.
