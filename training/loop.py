@@ -324,7 +324,7 @@ class ConsoleCallbacks(Callbacks):
 
     def _print(self, run: Run[Any], figures: str) -> None:
         losses = ", ".join(f"{name} {loss:.3f}" for name, loss in run.at.losses.items())
-        self._console.print(f"step {run.at.step}: {figures}; {losses}")
+        self._console.print(f"step {run.at.step}: {figures}; losses: {losses}")
 
 
 def train(
