@@ -605,7 +605,7 @@ def test_a_fault_before_the_switch_leaves_the_old_index(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("scanonce.storage.backup.backup.switch", fail)
-    with pytest.raises(IndexDirectoryError, match="make room"):
+    with pytest.raises(IndexDirectoryError, match="Make room"):
         place.restore()
     assert answers(place.index_dir) == before
     monkeypatch.undo()

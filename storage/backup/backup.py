@@ -14,7 +14,6 @@ found by the next run. Plain copies, never links to the index: a fault of its di
     data-<n>/copying.json   a copy that has not come to its end: which encoder and settings its contents are of
 """
 
-import errno
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +26,7 @@ from filelock import FileLock, Timeout
 
 from scanonce.storage.backup.index_copy import CopyReport, IndexCopy, Observer, SourceSwitched
 from scanonce.storage.catalog.catalog import Catalog
-from scanonce.storage.errors import IndexDirectoryError
+from scanonce.storage.errors import IndexDirectoryError, reported
 from scanonce.storage.files import sync_directory, write_whole
 from scanonce.storage.layout import IndexLayout, remove_contents, switch
 from scanonce.storage.manifest import Manifest, read_manifest, write_manifest
@@ -65,7 +64,7 @@ def backup(
             backup, there is no room, or it cannot be written. An earlier backup is as it was.
     """
     _check_apart(layout.root, target)
-    with _mapped_errors(target), _backup_folder(target):
+    with reported(target, "written"), _backup_folder(target):
         return _repeated(lambda source: _back_up(source, target, complete, observe), layout.root)
 
 
@@ -97,7 +96,7 @@ def restore(
     _check_apart(source_dir, index_dir, "the backup")
     read_manifest(IndexLayout.of(source_dir))
     _check_restorable(index_dir, replace)
-    with _mapped_errors(index_dir):
+    with reported(index_dir, "written"):
         _make_lockable(index_dir)
         layout = IndexLayout.of(index_dir)
         with writing(layout, "scanonce restore"):
@@ -351,17 +350,3 @@ def _make_lockable(index_dir: Path) -> None:
         layout = IndexLayout.of(index_dir)
     if owner(layout) is None:
         (index_dir / "writer.json").unlink(missing_ok=True)
-
-
-@contextmanager
-def _mapped_errors(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        advice = "check its permissions and its disk"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            advice = "make room there"
-        raise IndexDirectoryError(
-            f"copying to {target} failed ({error.strerror or error}): {advice}, then run the same command again; "
-            "what was copied is kept."
-        ) from error
