@@ -76,9 +76,10 @@ def reported(path: Path, doing: str, *also: type[Exception]) -> Iterator[None]:
     Raises:
         IndexDirectoryError: the block raised an OSError, or one of ``also``.
     """
+    mapped: tuple[type[Exception], ...] = (OSError, *also)
     try:
         yield
-    except (OSError, *also) as error:
+    except mapped as error:
         reason = (isinstance(error, OSError) and error.strerror) or error
         raise IndexDirectoryError(
             f"{path} cannot be {doing} ({reason}). Make room or check the folder's permissions, "

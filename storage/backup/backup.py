@@ -285,13 +285,13 @@ def _check_same_index(source: IndexLayout, held: IndexLayout) -> None:
     """Two indexes must not take turns in one folder: each would remove the other's backup."""
     try:
         with Catalog.open(held.catalog) as catalog:
-            theirs = catalog.began_at()
+            theirs = catalog.runs.began_at()
     except IndexDirectoryError as error:
         raise IndexDirectoryError(
             f"the backup {held.root} is damaged ({error}). Name another folder, or remove that one first."
         ) from error
     with Catalog(source.catalog, read_only=True) as catalog:
-        ours = catalog.began_at()
+        ours = catalog.runs.began_at()
     if ours != theirs:
         raise IndexDirectoryError(
             f"{held.root} holds the backup of another index, begun {theirs:%Y-%m-%d}: name a folder for each index."

@@ -48,10 +48,10 @@ def run_label(
     layout = _layout(index_dir)
     with Catalog.open(layout.catalog, read_only=True) as catalog:
         if not paths:
-            _show_counts(catalog.labels(), console, as_json=as_json)
+            _show_counts(catalog.labels.counts(), console, as_json=as_json)
             return
         videos = catalog.videos(_videos_at(catalog, paths, index_dir))
-        labels = catalog.labels_of(video.video_id for video in videos)
+        labels = catalog.labels.of(video.video_id for video in videos)
     _show_videos(videos, labels, console, as_json=as_json)
 
 
@@ -72,7 +72,7 @@ def change_labels(
         layout = _layout(index_dir)
         with Catalog.open(layout.catalog) as catalog:
             ids = _videos_at(catalog, paths, index_dir)
-            changed = catalog.add_labels(ids, add), catalog.remove_labels(ids, remove)
+            changed = catalog.labels.add(ids, add), catalog.labels.remove(ids, remove)
         if layout == IndexLayout.of(index_dir):
             return changed
         # another index took its place meanwhile: there too
