@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
 from scanonce.storage.records import clip_id
 from scanonce.storage.settings import StorageSettings
+from scanonce.storage.vectors import build, segments
 from scanonce.storage.vectors import publish as generations
-from scanonce.storage.vectors import segments
-from scanonce.storage.vectors.codes import write_codes
+from scanonce.storage.vectors.codes import train_codes, write_codes
 from scanonce.storage.vectors.generation import Generation, newest_generation, newest_number
-from scanonce.storage.vectors.ivfpq import IvfPqIndex
 from scanonce.storage.vectors.library import LibraryIndex
 from scanonce.storage.vectors.publish import open_library, publish
 from tests.oracle import (
@@ -273,7 +272,7 @@ def test_a_new_video_is_published_without_reading_the_codes(
     bring_up(tmp_path, MANY)
     with monkeypatch.context() as patch:
         patch.setattr(segments, "read_codes", refuse)
-        patch.setattr(generations, "read_codes", refuse)
+        patch.setattr(build, "read_codes", refuse)
         bring_up(tmp_path, MANY | {250})
     assert_searches_like(reopen(tmp_path, MANY | {250}), truth(MANY | {250}))
 
@@ -384,7 +383,7 @@ def test_the_base_is_trained_anew_when_its_lists_no_longer_fit(
     clips = 1_000 + 4 * num_new
     assert len(generation.base) == clips
     assert generation.info.fit.trained_clips == (clips if reason else 1_000)
-    assert ("trained anew" in caplog.text) == (reason is not None)
+    assert ("trained again" in caplog.text) == (reason is not None)
     assert reason is None or reason in caplog.text
 
 
@@ -432,7 +431,7 @@ def write_first_format(vectors: Path, base: Clips, delta: Clips, *, factory: str
         np.concatenate(list(clips.values())).astype(np.float16).tofile(folder / f"{name}.f16")
         np.save(folder / f"{name}_videos.npy", [(v, len(rows)) for v, rows in clips.items()])
     if factory:
-        write_codes(IvfPqIndex.train(rows_of(base)), str(folder / "base.faiss"))
+        write_codes(train_codes(rows_of(base)), str(folder / "base.faiss"))
     info = {
         "format": 1,
         "kind": "ivfpq" if factory else "flat",
@@ -542,7 +541,7 @@ def test_a_damaged_generation_is_passed_over_and_replaced(
     damage(tmp_path / "0000000002" / name)
     with caplog.at_level(logging.WARNING):
         index = reopen(tmp_path, live)
-    assert "generation 2 is passed over" in caplog.text
+    assert "generation 2 is skipped" in caplog.text
     assert index.generation == 1
     assert_searches_like(index, truth(live))
     assert bring_up(tmp_path, live).number == 3

@@ -54,8 +54,8 @@ from scanonce.storage.vectors.recall import (
     measure,
     num_affordable,
     recall,
-    stand_in_queries,
-    sure_recall,
+    recall_lower_bound,
+    synthetic_queries,
 )
 from scanonce.storage.vectors.rows import ClipRows
 from scanonce.storage.vectors.tuning import tune
@@ -377,10 +377,10 @@ def test_the_cheapest_point_that_finds_enough_is_chosen(
 ) -> None:
     index = IvfPqIndex(rows, train_codes(rows), nprobe=1, rescore_depth=10)
     seen: list[Point] = []
-    measured = measure(index, queries, target_recall=0.9, observe=seen.append)
+    measured = measure(index, queries, target_recall=0.9, on_progress=seen.append)
     assert list(measured.points) == seen
     assert [point.nprobe for point in seen] == sorted({point.nprobe for point in seen})
-    enough = [point for point in seen if point.sure_recall >= 0.9]
+    enough = [point for point in seen if point.recall_lower_bound >= 0.9]
     assert measured.chosen == min(enough, key=lambda point: point.cpu_ms)
     assert all(point.cpu_ms > 0 for point in seen)
     tuned = IvfPqIndex(
@@ -423,13 +423,13 @@ def test_what_is_sure_is_below_what_was_found_and_nearer_the_more_were_asked() -
     bounds = {}
     for count in (32, 128, 512):
         draws = [rng.choice(everybody, count) for _ in range(400)]
-        sure = np.array([sure_recall(draw) for draw in draws])
+        sure = np.array([recall_lower_bound(draw) for draw in draws])
         assert (sure < [draw.mean() for draw in draws]).all()
         assert (sure <= everybody.mean()).mean() > 0.93
         bounds[count] = sure.mean()
     assert bounds[32] < bounds[128] < bounds[512] < everybody.mean()
-    assert sure_recall(np.ones(32)) < sure_recall(np.ones(512)) < 0.999
-    assert sure_recall(np.zeros(3)) == 0
+    assert recall_lower_bound(np.ones(32)) < recall_lower_bound(np.ones(512)) < 0.999
+    assert recall_lower_bound(np.zeros(3)) == 0
 
 
 @pytest.mark.parametrize(
@@ -439,16 +439,16 @@ def test_fewer_queries_are_asked_of_more_clips(num_rows: int, num: int) -> None:
     assert num_affordable(512, num_rows) == num
 
 
-def test_stand_ins_are_unit_far_from_the_clips_and_nearest_to_different_ones(
+def test_synthetic_are_unit_far_from_the_clips_and_nearest_to_different_ones(
     rows: ClipRows,
 ) -> None:
-    stand_ins = stand_in_queries(rows, 64)
-    np.testing.assert_allclose(np.linalg.norm(stand_ins, axis=1), 1, rtol=1e-5)
-    assert stand_ins.dtype == np.float32
-    scores, ids = FlatIndex(rows).search(stand_ins, 1)
+    synthetic = synthetic_queries(rows, 64)
+    np.testing.assert_allclose(np.linalg.norm(synthetic, axis=1), 1, rtol=1e-5)
+    assert synthetic.dtype == np.float32
+    scores, ids = FlatIndex(rows).search(synthetic, 1)
     assert scores.max() < 0.8
     assert len(np.unique(ids >> 20)) > 20
-    np.testing.assert_array_equal(stand_ins, stand_in_queries(rows, 64))
+    np.testing.assert_array_equal(synthetic, synthetic_queries(rows, 64))
 
 
 # Tuning what is on disk
@@ -474,7 +474,7 @@ def test_what_was_chosen_is_published_and_used_and_kept(
     before = bring_up(tmp_path, 200)
     points: list[Point] = []
     tuned = tune(
-        tmp_path, DIM, range(200), target_recall=0.9, queries=queries, observe=points.append
+        tmp_path, DIM, range(200), target_recall=0.9, queries=queries, on_progress=points.append
     )
     assert tuned is not None
     assert (tuned.clips, tuned.num_queries, tuned.queries) == (12_000, 96, "text")
@@ -497,7 +497,7 @@ def test_what_was_chosen_is_published_and_used_and_kept(
         assert (base.nprobe, base.rescore_depth) == (probes * tuned.nprobe, tuned.rescore_depth)
 
 
-def test_without_sentences_stand_ins_are_asked_and_dead_clips_do_not_count(tmp_path: Path) -> None:
+def test_without_sentences_synthetic_are_asked_and_dead_clips_do_not_count(tmp_path: Path) -> None:
     bring_up(tmp_path, 200)
     tuned = tune(tmp_path, DIM, range(10, 200), target_recall=0.8)
     assert tuned is not None
@@ -756,4 +756,4 @@ def test_a_late_burst_of_strange_clips_is_not_lost_in_the_mean(rows: ClipRows) -
     fit = fit.extended(made, burst)
     assert fit.added_cosine > MIN_COSINE_SHARE * fit.trained_cosine  # the mean of 3,120 clips
     assert fit.strange_clips == 720
-    assert "came in folds" in (fit.misfit() or "")
+    assert "came in merges" in (fit.misfit() or "")

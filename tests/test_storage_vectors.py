@@ -12,7 +12,14 @@ from pydantic import ValidationError
 from scanonce.storage.errors import IndexDirectoryError, ScanonceError
 from scanonce.storage.records import clip_id
 from scanonce.storage.settings import StorageSettings
-from scanonce.storage.vectors.codes import default_nprobe, factory, read_codes, write_codes
+from scanonce.storage.vectors.codes import (
+    default_nprobe,
+    extend_codes,
+    factory,
+    read_codes,
+    train_codes,
+    write_codes,
+)
 from scanonce.storage.vectors.flat import FlatIndex, VectorIndex
 from scanonce.storage.vectors.ivfpq import IvfPqIndex
 from scanonce.storage.vectors.library import LibraryIndex
@@ -31,7 +38,7 @@ from tests.oracle import (
 
 
 def make_ivfpq(rows: ClipRows) -> IvfPqIndex:
-    codes = IvfPqIndex.train(rows)
+    codes = train_codes(rows)
     return IvfPqIndex(rows, codes, nprobe=default_nprobe(codes.nlist), rescore_depth=100)
 
 
@@ -247,7 +254,7 @@ def test_nprobe_follows_nlist(nlist: int, nprobe: int) -> None:
 
 
 def test_codes_of_other_rows_are_refused(clips: Clips) -> None:
-    codes = IvfPqIndex.train(rows_of(clips))
+    codes = train_codes(rows_of(clips))
     with pytest.raises(ValueError, match="do not fit"):
         IvfPqIndex(rows_of({1: np.ones((20, DIM), np.float32)}), codes, nprobe=1, rescore_depth=10)
 
@@ -299,7 +306,7 @@ def test_mapped_codes_search_like_those_in_memory_even_after_they_are_unlinked(
 def test_codes_that_cannot_be_written_are_an_error_of_ours(
     tmp_path: Path, crowd_ivfpq: IvfPqIndex
 ) -> None:
-    with pytest.raises(IndexDirectoryError, match="cannot write"):
+    with pytest.raises(IndexDirectoryError, match="cannot be written"):
         write_codes(crowd_ivfpq.codes, str(tmp_path / "missing" / "base.faiss"))
 
 
@@ -324,23 +331,22 @@ def test_extended_lists_find_as_much_as_newly_trained_ones(
     crowd: tuple[ClipRows, NDArray[np.float32]],
 ) -> None:
     first, second = halves(crowd[0])
-    codes = IvfPqIndex.train(first)
-    IvfPqIndex.extend(codes, second)
+    codes = train_codes(first)
+    extend_codes(codes, second)
     both = ClipRows.joined([first, second], first.dim)
     # Few probes and few scored again, so that good lists and good codes matter: about .9 here.
     extended, trained = (
-        IvfPqIndex(both, each, nprobe=4, rescore_depth=20)
-        for each in (codes, IvfPqIndex.train(both))
+        IvfPqIndex(both, each, nprobe=4, rescore_depth=20) for each in (codes, train_codes(both))
     )
     assert recall(extended, crowd[1]) >= recall(trained, crowd[1]) - 0.02
 
 
 def test_codes_read_into_memory_can_be_extended(tmp_path: Path, clips: Clips) -> None:
     rows = rows_of(clips)
-    write_codes(IvfPqIndex.train(rows), str(tmp_path / "base.faiss"))
+    write_codes(train_codes(rows), str(tmp_path / "base.faiss"))
     codes = read_codes(str(tmp_path / "base.faiss"), mapped=False)
     more = rows_of({41: lattice(np.random.default_rng(6), (30, DIM))})
-    IvfPqIndex.extend(codes, more)
+    extend_codes(codes, more)
     assert codes.ntotal == len(rows) + 30
 
 
@@ -361,7 +367,7 @@ def fit(**changes: float) -> ListFit:
         ({"added_cosine": 0.85}, "0.850"),
         ({"added_cosine": 0.2, "added_clips": 499}, None),
         ({"strange_clips": 499}, None),
-        ({"strange_clips": 500}, "500 of 2000 new clips came in folds"),
+        ({"strange_clips": 500}, "500 of 2000 new clips came in merges"),
         ({"imbalance": 3.1}, None),
         ({"imbalance": 3.3}, "from 1.60 to 3.30"),
         ({"imbalance": 2.9, "trained_imbalance": 1.0}, None),
@@ -380,7 +386,7 @@ def test_the_fit_is_measured_over_all_that_was_added(
     crowd: tuple[ClipRows, NDArray[np.float32]],
 ) -> None:
     first, second = halves(crowd[0])
-    codes = IvfPqIndex.train(first)
+    codes = train_codes(first)
     new = ListFit.measured(codes, first)
     same = new.extended(codes, second).extended(codes, second)
     strange = rows_of({1: np.random.default_rng(0).standard_normal((20_000, 64), np.float32)})
