@@ -20,7 +20,7 @@ from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.manifest import Manifest, create_or_check
 from scanonce.storage.records import Video
-from scanonce.storage.settings import StorageSettings
+from scanonce.storage.settings import GpuUse, Kind, StorageSettings
 from scanonce.storage.vectors import codes
 from scanonce.storage.vectors import publish as generations
 from scanonce.storage.vectors.codes import (
@@ -37,7 +37,6 @@ from scanonce.storage.vectors.flat import FlatIndex, search_exactly
 from scanonce.storage.vectors.generation import Generation, TunedSettings, newest_generation
 from scanonce.storage.vectors.gpu import (
     NO_GPU,
-    GpuUse,
     build_codes,
     codes_bytes,
     load_on_gpu,
@@ -150,7 +149,7 @@ def test_the_factory_follows_rows_dim_and_form(
     ],
 )
 def test_auto_goes_by_size_and_gpu(
-    kind: codes.Kind, num_rows: int, gpu: bool, form: codes.CodedForm
+    kind: Kind, num_rows: int, gpu: bool, form: codes.CodedForm
 ) -> None:
     assert coded_form(kind, num_rows, gpu=gpu) == form
 

@@ -23,12 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scanonce.storage.errors import IndexDirectoryError, ScanonceError, reported
+from scanonce.storage.settings import Kind
 from scanonce.storage.vectors.rows import ClipRows
 
 CodedForm = Literal["ivfpq-fastscan", "ivfpq"]
 """4-bit codes that are scanned in registers, or 8-bit codes that are looked up in tables."""
-Kind = Literal["auto", "flat", "ivfpq-fastscan", "ivfpq"]
-"""The configured kind of an index; ``auto`` decides by the number of clips."""
 
 MAPPED_ROWS = 4_000_000
 """Number of clips from which ``auto`` leaves the codes on disk. FAISS copies 4-bit codes into every process that opens

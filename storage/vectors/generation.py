@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
+from scanonce.storage.settings import GpuUse
 from scanonce.storage.vectors.flat import FlatIndex, IndexKind
-from scanonce.storage.vectors.gpu import NO_GPU, GpuUse
+from scanonce.storage.vectors.gpu import NO_GPU
 from scanonce.storage.vectors.ivfpq import IvfPqIndex
 from scanonce.storage.vectors.list_fit import ADDED_PROBES, ListFit
 from scanonce.storage.vectors.rows import ClipRows, Ids

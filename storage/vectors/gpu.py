@@ -16,12 +16,12 @@ whether codes go to a GPU (`codes_bytes`, `why_not`) is pure arithmetic and is t
 
 import logging
 import threading
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from scanonce.storage.settings import GpuUse
 from scanonce.storage.vectors.codes import (
     CodedForm,
     load_faiss,
@@ -39,15 +39,6 @@ MOST_CANDIDATES = 2_048
 _BATCH = 1_024  # queries at once: bounds the tables of a search
 _SCRATCH_BYTES = 512 << 20  # memory that FAISS reserves for its own work
 _SHARE_OF_FREE = 0.8  # of the free memory, if no limit is configured
-
-
-@dataclass(frozen=True)
-class GpuUse:
-    """Whether a GPU may be used, and how much of its memory."""
-
-    enabled: bool
-    memory_mb: int = 0
-    """Limit for the codes with FAISS's scratch memory; 0: four fifths of the free memory."""
 
 
 NO_GPU = GpuUse(enabled=False)

@@ -57,8 +57,8 @@ class ListFit(BaseModel):
     trained_clips: int
     """Clips they held right after training."""
     trained_cosine: float
-    """Mean cosine of held-out videos with their centroids: new videos about the same things have the same. If there are
-    too few videos to hold some out, it is estimated by `NEW_VIDEO_SHARE`."""
+    """Mean cosine of held-out videos with their centroids; new videos about the same things have about the same. It is
+    estimated by `NEW_VIDEO_SHARE` if there are too few videos to hold some out."""
     trained_imbalance: float
     """FAISS's imbalance factor then: 1 if all lists are equally long."""
     added_clips: int = 0
@@ -66,8 +66,8 @@ class ListFit(BaseModel):
     added_cosine: float = 0.0
     """Mean cosine of the added clips with the centroid of their list."""
     strange_clips: int = 0
-    """Number of clips added in merges whose own mean cosine was below `MIN_COSINE_SHARE`: a late burst must not vanish in
-    the mean of all earlier clips."""
+    """Number of clips added in merges whose own mean cosine was below `MIN_COSINE_SHARE`: a late burst must not vanish
+    in the mean of all earlier clips."""
     imbalance: float
     """FAISS's imbalance factor now."""
 

@@ -8,7 +8,7 @@
         generation.json                             kind, dim, counts, sizes: the last file written
 
 Clips after the base, the delta, are searched exactly; a small library is nothing else. The catalogue is the truth and
-this is derived from it: `publish` updates it, `open_library` adds in memory what is not published yet, and a damaged
+this is derived from it: `publish` updates it, `open_library` loads unpublished videos into memory, and a damaged
 generation is skipped. The newest complete directory is current; a reader keeps the files it has mapped, even after a
 later publish has removed them. One writer at a time. Generations share files by hard links, so a new video costs the
 same whatever the size of the library. Which files the next generation gets is decided in `storage.vectors.build`.
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from scanonce.storage.errors import IndexDirectoryError, reported
 from scanonce.storage.files import make_folder
 from scanonce.storage.records import MAX_ORDINAL
-from scanonce.storage.settings import StorageSettings
+from scanonce.storage.settings import GpuUse, StorageSettings
 from scanonce.storage.vectors.build import NextGeneration, due_step
 from scanonce.storage.vectors.flat import FlatIndex
 from scanonce.storage.vectors.generation import (
@@ -42,7 +42,7 @@ from scanonce.storage.vectors.generation import (
     newest_number,
     numbered,
 )
-from scanonce.storage.vectors.gpu import NO_GPU, GpuUse
+from scanonce.storage.vectors.gpu import NO_GPU
 from scanonce.storage.vectors.library import LibraryIndex
 from scanonce.storage.vectors.rows import ClipRows, Ids
 from scanonce.storage.vectors.segments import (

@@ -18,9 +18,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from scanonce.storage.settings import GpuUse
 from scanonce.storage.vectors.codes import read_codes
 from scanonce.storage.vectors.flat import FlatIndex
-from scanonce.storage.vectors.gpu import GpuCodes, GpuUse, load_on_gpu
+from scanonce.storage.vectors.gpu import GpuCodes, load_on_gpu
 from scanonce.storage.vectors.rows import ClipRows, Ids
 
 FileIdentity: TypeAlias = tuple[int, int, int, int]
