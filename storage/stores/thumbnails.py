@@ -107,7 +107,7 @@ class ThumbnailStore(ContentFiles):
         if not (np.isfinite(pts).all() and (np.diff(pts) >= 0).all()):
             return "their times do not rise"
         if (jpegs[firsts[:, None] + np.arange(len(_JPEG_START))] != _JPEG_START).any():
-            return "they are no JPEG files"
+            return "they are no images"
         return None
 
     def _map(self, uid: str) -> dict[str, NDArray[Any]] | None:
