@@ -53,13 +53,11 @@ def catalog(catalog_path: Path) -> "Iterator[Catalog]":
 
 @pytest.fixture(scope="module")
 def one_faiss_thread() -> Iterator[None]:
-    """Tiny k-means runs wait for each other's threads: 200 times slower if cores are busy."""
-    import faiss
+    """See `tests.oracle.one_training_thread`."""
+    from tests.oracle import one_training_thread
 
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    yield
-    faiss.omp_set_num_threads(before)
+    with one_training_thread():
+        yield
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -6,7 +6,7 @@ masks and without; a writer publishes, folds, trains anew, changes the kind of c
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from scanonce.storage.vectors.library import LibraryIndex
 from scanonce.storage.vectors.publish import open_library, publish
 from scanonce.storage.vectors.recall import recall
 from scanonce.storage.vectors.tuning import tune
-from tests.oracle import Clips, one_training_thread, rows_of
+from tests.oracle import Clips, rows_of
 
 DIM = 16
 NUM_OPERATIONS = 2_500
@@ -37,10 +37,7 @@ SETTINGS = StorageSettings(ivf_threshold=1_000, fold_rows=80)
 SETTINGS_AND_TOLERANCE = {(16, 60): 0.03, (64, 500): 0.01}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    with one_training_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("one_faiss_thread")
 
 
 @cache

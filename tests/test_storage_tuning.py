@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -59,17 +59,13 @@ from scanonce.storage.vectors.recall import (
 from scanonce.storage.vectors.rows import ClipRows
 from scanonce.storage.vectors.tuning import tune
 from scanonce.ui.commands.tune import everyday_sentences, read_sentences, run_tune
-from tests.oracle import one_training_thread
 
 DIM = 32
 CLIPS_A_VIDEO = 60
 SETTINGS = StorageSettings(ivf_threshold=11_000, fold_rows=600)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    with one_training_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("one_faiss_thread")
 
 
 def topic_clips(video: int, first_topic: int = 0) -> NDArray[np.float32]:

@@ -31,7 +31,6 @@ from tests.oracle import (
     assert_searches_like,
     clips_of,
     lattice,
-    one_training_thread,
     oracle,
     rows_of,
 )
@@ -74,10 +73,7 @@ MAKERS: dict[str, Callable[[ClipRows], FlatIndex | IvfPqIndex | LibraryIndex]] =
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    with one_training_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("one_faiss_thread")
 
 
 @pytest.fixture(params=MAKERS)
