@@ -149,7 +149,7 @@ def _back_up(
             raise SourceSwitched
         copy.put_in_place()
         complete(held)
-    return copy.report()
+    return copy.report
 
 
 def _build(
@@ -171,7 +171,7 @@ def _build(
     with writing(layout, "scanonce backup"):  # within `restore` it is held already
         switch(staging)
     (staging.folder / _COPYING).unlink()
-    return copy.report()
+    return copy.report
 
 
 def _claim_staging(layout: IndexLayout, manifest: Manifest) -> IndexLayout:

@@ -51,21 +51,21 @@ class CopyProgress:
 OnProgress = Callable[[CopyProgress], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CopyReport:
     """The result of a backup or of a restored index."""
 
     layout: IndexLayout
     """The copy."""
-    videos: int
+    videos: int = 0
     """Number of searchable videos."""
-    files_copied: int
-    bytes_copied: int
-    files_kept: int
+    files_copied: int = 0
+    bytes_copied: int = 0
+    files_kept: int = 0
     """Number of files, besides vectors, that were there already."""
-    damaged: tuple[Path, ...]
+    damaged: tuple[Path, ...] = ()
     """Files of the source that were not copied; the copy keeps its earlier file if it has one."""
-    missing: tuple[Path, ...]
+    missing: tuple[Path, ...] = ()
     """Videos in it without frame features, because the source has no whole ones."""
 
 
@@ -108,11 +108,9 @@ class IndexCopy:
         self._reuse, self._on_progress = reuse, on_progress
         self._snapshot = target.folder / ".tmp-catalog"
         self._vectors: list[_StagedVectors] = []
-        self._num_videos = self._num_files = self._bytes_done = self._bytes_total = 0
         self._copied: set[Path] = set()
-        self._kept: set[Path] = set()
-        self._damaged: set[Path] = set()
-        self._missing: set[Path] = set()
+        self._bytes_total = 0
+        self.report = CopyReport(target)
 
     def run(self) -> None:
         """Copy all files; nothing names the copies yet.
@@ -138,7 +136,8 @@ class IndexCopy:
             # a file that two successive catalogues name was not deleted in between: it is missing in the source
             if missing <= given_up:
                 break
-        self._missing = {path for uid in missing if (path := uids.get(uid)) is not None}
+        paths = {path for uid in missing if (path := uids.get(uid)) is not None}
+        self.report.missing = tuple(sorted(paths))
         for folder in {path.parent for path in self._copied}:
             sync_directory(folder)
 
@@ -156,18 +155,6 @@ class IndexCopy:
                 staged.rename(goal)
                 sync_directory(folder)
         clear_leavings(self.target)
-
-    def report(self) -> CopyReport:
-        """Return the result."""
-        return CopyReport(
-            layout=self.target,
-            videos=self._num_videos,
-            files_copied=self._num_files,
-            bytes_copied=self._bytes_done,
-            files_kept=len(self._kept),
-            damaged=tuple(sorted(self._damaged)),
-            missing=tuple(sorted(self._missing)),
-        )
 
     # ------------------------------------------------ contents
 
@@ -188,7 +175,7 @@ class IndexCopy:
             ) from error
         with Catalog.open(self._snapshot) as copy:  # updates the tables of an earlier version
             searchable = {video.uid: video.path for video in copy.videos(states=SEARCHABLE)}
-            self._num_videos = len(searchable)
+            self.report.videos = len(searchable)
             return {uid: searchable.get(uid) for uid in copy.uids()}
 
     def _copy_files_of(self, uids: Mapping[str, Path | None]) -> set[str]:
@@ -201,7 +188,7 @@ class IndexCopy:
                 todo.append(path)
             elif self._is_needed(path) and uids[path.stem] is not None:
                 missing.add(path.stem)
-        self._kept = kept - self._copied
+        self.report.files_kept = len(kept - self._copied)
         self._expect({path: self._earlier(path) for path in todo})
         for path in todo:
             try:
@@ -210,7 +197,7 @@ class IndexCopy:
             except FileNotFoundError:
                 missing.add(path.stem)
             except DamagedFile:
-                self._damaged.add(path)
+                self._note_damage(path)
                 if self._is_needed(path):
                     missing.add(path.stem)
         return missing
@@ -231,7 +218,7 @@ class IndexCopy:
             return []
         paths = sorted(self.source.head.glob("[!.]*"))
         if not paths:
-            self._damaged.add(self.source.head)
+            self._note_damage(self.source.head)
         return paths
 
     # ------------------------------------------------ vectors
@@ -306,7 +293,7 @@ class IndexCopy:
     def _expect(self, earlier: Mapping[Path, Path | None]) -> None:
         """Count files to be copied, given with their earlier copies, and check that there is room for them."""
         sizes = {path: path.stat().st_size for path in earlier if path.exists()}
-        self._bytes_total = self._bytes_done + sum(sizes.values())
+        self._bytes_total = self.report.bytes_copied + sum(sizes.values())
         needed = sum(
             size
             for path, size in sizes.items()
@@ -320,9 +307,12 @@ class IndexCopy:
             )
 
     def _count(self, goal: Path) -> None:
-        self._num_files += 1
-        self._bytes_done += goal.stat().st_size
-        self._on_progress(CopyProgress(self._bytes_done, self._bytes_total))
+        self.report.files_copied += 1
+        self.report.bytes_copied += goal.stat().st_size
+        self._on_progress(CopyProgress(self.report.bytes_copied, self._bytes_total))
+
+    def _note_damage(self, path: Path) -> None:
+        self.report.damaged = tuple(sorted({*self.report.damaged, path}))
 
 
 def _is_same(path: Path, copy: Path | None, slack_ns: int) -> bool:

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from scanonce.storage.errors import IndexDirectoryError
 from scanonce.storage.stores.content_files import ContentFiles
 from scanonce.storage.stores.mapped import DamagedFile, map_tensors
 
@@ -38,6 +37,13 @@ class AnchorArrays:
 class AnchorStore(ContentFiles):
     """The folder of one localiser in an index."""
 
+    what = "anchors"
+    names = ("vectors", "norms")
+    next_step = (
+        "Run `scanonce repair`: it derives them again, without decoding; "
+        "`scanonce localise --rebuild` does that for all videos."
+    )
+
     @property
     def vectors(self) -> Path:
         """Folder of the generations of its library-wide index."""
@@ -57,20 +63,12 @@ class AnchorStore(ContentFiles):
         Raises:
             IndexDirectoryError: the file is missing or damaged, or has no such row.
         """
-        path = self.path(uid)
-        try:
-            tensors = map_tensors(path)
-            vectors, norms = tensors["vectors"], tensors["norms"]
-        except (OSError, DamagedFile, KeyError) as error:
-            raise IndexDirectoryError(
-                f"the stored anchors {path} are missing or damaged ({error}). {_NEXT_STEP}"
-            ) from error
+        vectors, norms = self._tensors(uid)
         if rows is None:
             return AnchorArrays(vectors.copy(), norms.copy())
         if len(rows) and not 0 <= rows[0] <= rows[-1] < len(norms):
-            raise IndexDirectoryError(
-                f"{path} has {len(norms)} anchors, its video has another number. {_NEXT_STEP}"
-            )
+            reason = f"there are {len(norms)} anchors, its video has another number"
+            raise self._damaged(uid, reason)
         return AnchorArrays(vectors[rows], norms[rows])
 
     def width(self) -> int | None:
@@ -94,9 +92,8 @@ class AnchorStore(ContentFiles):
             values: read all of them, 6.9 MB per hour of video at the published sizes.
         """
         try:
-            tensors = self._examine(uid, values=values)
-            vectors, norms = tensors["vectors"], tensors["norms"]
-        except (OSError, DamagedFile, KeyError) as error:
+            vectors, norms = self._examine(uid, values=values)
+        except DamagedFile as error:
             return f"they cannot be read: {error}"
         if vectors.ndim != 2 or norms.shape != vectors.shape[:1]:
             return f"vectors {vectors.shape} and norms {norms.shape} do not belong together"
@@ -107,9 +104,3 @@ class AnchorStore(ContentFiles):
         if values and not (np.isfinite(vectors).all() and np.isfinite(norms).all()):
             return "they hold values that are not finite"
         return None
-
-
-_NEXT_STEP = (
-    "Run `scanonce repair`: it derives them again, without decoding; "
-    "`scanonce localise --rebuild` does that for all videos."
-)

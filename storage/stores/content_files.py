@@ -2,19 +2,27 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from scanonce.storage.errors import reported
+from scanonce.storage.errors import IndexDirectoryError, reported
 from scanonce.storage.files import sync_directory, write_whole
 from scanonce.storage.stores.mapped import DamagedFile, map_tensors
 
 
 class ContentFiles:
     """Files by the uid of a content, in folders named by its first two letters; each is there whole or not at all."""
+
+    what: ClassVar[str]
+    """The stored things, for messages."""
+    names: ClassVar[tuple[str, ...]]
+    """Names of the tensors in a file."""
+    next_step: ClassVar[str] = (
+        "Run `scanonce repair`, or `scanonce forget` the video and index it again."
+    )
 
     def __init__(self, root: Path) -> None:
         """Use the folder ``root``, which need not exist yet."""
@@ -53,7 +61,23 @@ class ContentFiles:
         unfinished = list(self._root.glob("??/.tmp-*"))
         return unfinished + [path for path in self.files() if path.stem not in known]
 
-    def _examine(self, uid: str, *, values: bool) -> Mapping[str, NDArray[Any]]:
+    def _tensors(self, uid: str) -> list[NDArray[Any]]:
+        """Map the tensors of a content.
+
+        Raises:
+            IndexDirectoryError: the file is missing or damaged.
+        """
+        try:
+            tensors = map_tensors(self.path(uid))
+            return [tensors[name] for name in self.names]
+        except (OSError, DamagedFile, KeyError) as error:
+            raise self._damaged(uid, str(error)) from error
+
+    def _damaged(self, uid: str, reason: str) -> IndexDirectoryError:
+        stored = f"the stored {self.what} {self.path(uid)} are missing or damaged ({reason})"
+        return IndexDirectoryError(f"{stored}. {self.next_step}")
+
+    def _examine(self, uid: str, *, values: bool) -> list[NDArray[Any]]:
         """Return the tensors of a content, to be checked.
 
         Args:
@@ -62,16 +86,14 @@ class ContentFiles:
                 mapping it would kill the process. Default: map the file.
 
         Raises:
-            OSError: the file is missing or cannot be read.
-            DamagedFile: it is not a whole file of tensors.
+            DamagedFile: the file is missing, cannot be read, or is not a whole file of these tensors.
         """
-        if not values:
-            return map_tensors(self.path(uid))
+        path = self.path(uid)
         try:
-            tensors: dict[str, NDArray[Any]] = load(self.path(uid).read_bytes())
-        except (SafetensorError, KeyError) as error:
+            tensors = load(path.read_bytes()) if values else map_tensors(path)
+            return [tensors[name] for name in self.names]
+        except (OSError, SafetensorError, KeyError) as error:
             raise DamagedFile(str(error)) from error
-        return tensors
 
     def _write(self, uid: str, tensors: Mapping[str, NDArray[Any]]) -> None:
         content = save(dict(tensors))

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scanonce.storage.errors import IndexDirectoryError
 from scanonce.storage.stores.content_files import ContentFiles
-from scanonce.storage.stores.mapped import DamagedFile, map_tensors
+from scanonce.storage.stores.mapped import DamagedFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +32,9 @@ class FrameFeatures:
 class FeatureStore(ContentFiles):
     """The ``features/`` folder of an index."""
 
+    what = "features"
+    names = ("frames", "pts_seconds")
+
     def write(self, uid: str, features: FrameFeatures) -> None:
         """Store the features of a video whole or not at all.
 
@@ -47,15 +49,7 @@ class FeatureStore(ContentFiles):
 
     def read_between(self, uid: str, spans: list[tuple[float, float]]) -> list[FrameFeatures]:
         """Return the frames inside each half-open span of seconds; only their bytes are read."""
-        path = self.path(uid)
-        try:
-            tensors = map_tensors(path)
-            pts, frames = tensors["pts_seconds"], tensors["frames"]
-        except (OSError, DamagedFile, KeyError) as error:
-            raise IndexDirectoryError(
-                f"the stored features {path} are missing or damaged ({error}). "
-                "Run `scanonce repair`, or `scanonce forget` the video and index it again."
-            ) from error
+        frames, pts = self._tensors(uid)
         bounds = [np.searchsorted(pts, span, side="left") for span in spans]
         return [FrameFeatures(frames[a:b].copy(), pts[a:b].copy()) for a, b in bounds]
 
@@ -70,9 +64,8 @@ class FeatureStore(ContentFiles):
                 the times only, 58 kB.
         """
         try:
-            tensors = self._examine(uid, values=values)
-            frames, pts = tensors["frames"], tensors["pts_seconds"]
-        except (OSError, DamagedFile, KeyError) as error:
+            frames, pts = self._examine(uid, values=values)
+        except DamagedFile as error:
             return f"they cannot be read: {error}"
         if frames.ndim != 2 or pts.shape != frames.shape[:1]:
             return f"frames {frames.shape} and times {pts.shape} do not belong together"

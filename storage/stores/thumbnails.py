@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from scanonce.storage.errors import IndexDirectoryError
 from scanonce.storage.stores.content_files import ContentFiles
-from scanonce.storage.stores.mapped import DamagedFile, map_tensors
+from scanonce.storage.stores.mapped import DamagedFile
 
 _JPEG_START = np.array([0xFF, 0xD8], np.uint8)
 
@@ -45,6 +45,9 @@ class Thumbnails:
 class ThumbnailStore(ContentFiles):
     """The ``thumbnails/`` folder of an index. A video that was indexed without thumbnails has no file."""
 
+    what = "thumbnails"
+    names = ("jpegs", "ends", "pts_seconds")
+
     def write(self, uid: str, thumbnails: Thumbnails) -> None:
         """Store the thumbnails of a video whole or not at all; no thumbnails are no file.
 
@@ -73,7 +76,7 @@ class ThumbnailStore(ContentFiles):
         tensors = self._map(uid)
         if tensors is None:
             return None
-        jpegs, ends, pts = tensors["jpegs"], tensors["ends"], tensors["pts_seconds"]
+        jpegs, ends, pts = tensors
         index = max(0, int(np.searchsorted(pts, seconds, side="right")) - 1)
         first, last = int(ends[index - 1]) if index else 0, int(ends[index])
         if not 0 <= first < last <= len(jpegs):
@@ -83,7 +86,7 @@ class ThumbnailStore(ContentFiles):
     def times(self, uid: str) -> NDArray[np.float64]:
         """Return the times ``[num_thumbnails]``, seconds, rising; empty if there are none. Raises as `read` does."""
         tensors = self._map(uid)
-        return np.empty(0) if tensors is None else tensors["pts_seconds"].copy()
+        return np.empty(0) if tensors is None else tensors[-1].copy()
 
     def problem(self, uid: str, *, values: bool = False) -> str | None:
         """Describe the fault of the thumbnails of a video; None if there is no fault, or no thumbnails.
@@ -95,9 +98,8 @@ class ThumbnailStore(ContentFiles):
         if not self.has(uid):
             return None
         try:
-            tensors = self._examine(uid, values=values)
-            jpegs, ends, pts = (tensors[name] for name in ("jpegs", "ends", "pts_seconds"))
-        except (OSError, DamagedFile, KeyError) as error:
+            jpegs, ends, pts = self._examine(uid, values=values)
+        except DamagedFile as error:
             return f"they cannot be read: {error}"
         if jpegs.ndim != 1 or ends.ndim != 1 or pts.shape != ends.shape or not len(ends):
             return "their parts do not belong together"
@@ -110,21 +112,14 @@ class ThumbnailStore(ContentFiles):
             return "they are no images"
         return None
 
-    def _map(self, uid: str) -> dict[str, NDArray[Any]] | None:
+    def _map(self, uid: str) -> list[NDArray[Any]] | None:
         """Map the tensors of a video, none of them empty; None if there is no file."""
         try:
-            tensors = map_tensors(self.path(uid))
-            jpegs, ends, pts = (tensors[name] for name in ("jpegs", "ends", "pts_seconds"))
-        except FileNotFoundError:
-            return None
-        except (OSError, DamagedFile, KeyError) as error:
-            raise self._damaged(uid, str(error)) from error
+            jpegs, ends, pts = self._tensors(uid)
+        except IndexDirectoryError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return None
+            raise
         if jpegs.ndim != 1 or ends.ndim != 1 or pts.shape != ends.shape or not len(ends):
             raise self._damaged(uid, "its parts do not belong together")
-        return tensors
-
-    def _damaged(self, uid: str, reason: str) -> IndexDirectoryError:
-        return IndexDirectoryError(
-            f"the stored thumbnails {self.path(uid)} are damaged or cannot be read ({reason}). "
-            "Run `scanonce repair`, or `scanonce forget` the video and index it again."
-        )
+        return [jpegs, ends, pts]

@@ -76,17 +76,10 @@ class VectorIndex(Protocol):
         """Return the embeddings of rows as stored (float16 precision), ``[num_rows_asked, dim]``."""
 
 
-class FlatIndex:
-    """Exact search: at 512 dimensions .4 ms a query over 10,000 clips, 5 ms over 50,000.
+class RowsIndex:
+    """The part of an index that depends on its rows only."""
 
-    FAISS's float16 kernel needs a copy in memory, 1 KB a clip: measured 6 times faster than numpy on the mapped file.
-    """
-
-    kind: IndexKind = "flat"
-
-    def __init__(self, rows: ClipRows) -> None:
-        self.rows = rows
-        self._index = _fp16_index(rows.pieces, rows.dim)
+    rows: ClipRows
 
     @property
     def dim(self) -> int:
@@ -101,22 +94,35 @@ class FlatIndex:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the embeddings of rows, ``[len(rows), dim]``."""
+        return self.rows.gather(rows)
+
+
+class FlatIndex(RowsIndex):
+    """Exact search: at 512 dimensions .4 ms a query over 10,000 clips, 5 ms over 50,000.
+
+    FAISS's float16 kernel needs a copy in memory, 1 KB a clip: measured 6 times faster than numpy on the mapped file.
+    """
+
+    kind: IndexKind = "flat"
+
+    def __init__(self, rows: ClipRows) -> None:
+        self.rows = rows
+        self._index = _fp16_index(rows.pieces, rows.dim)
+
     def search(
         self, queries: NDArray[np.float32], k: int, *, allowed: Mask | None = None
     ) -> tuple[Scores, Ids]:
         """Return the k best clips of each query, exactly; see `VectorIndex.search`."""
         check_search(self, queries, k, allowed)
-        selector = None if allowed is None else _Selector(allowed)
+        selector = None if allowed is None else Selector(allowed)
 
         def answer(part: slice) -> tuple[Scores, Ids]:
             scores, rows = _exact(self._index, queries[part], k, selector)
             return best(scores, self.rows.ids(rows), k)
 
-        return _in_blocks(answer, len(queries), k)
-
-    def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the embeddings of rows, ``[len(rows), dim]``."""
-        return self.rows.gather(rows)
+        return in_blocks(answer, len(queries), k)
 
 
 def search_exactly(
@@ -130,19 +136,19 @@ def search_exactly(
     for start in range(0, len(rows), _EXACT_BLOCK):
         some = np.arange(start, min(start + _EXACT_BLOCK, len(rows)))
         some = some if allowed is None else some[allowed[some]]
-        found = [_merged([*found, _exactly_among(rows, some, queries, k)], k)]
+        found = [_merged([*found, exactly_among(rows, some, queries, k)], k)]
     return _merged(found, k)
 
 
-def _exactly_among(
+def exactly_among(
     rows: ClipRows, some: NDArray[np.int64], queries: NDArray[np.float32], k: int
 ) -> tuple[Scores, Ids]:
     """Return the k best of some rows, whose numbers rise."""
     found = [_nothing(queries)]
     step = _SMALL_BLOCK if len(queries) < BATCH_QUERIES else _EXACT_BLOCK
     for start in range(0, len(some), step):
-        score = _scorer(rows, some[start : start + step], k)
-        found.append(_in_blocks(_answering(score, queries), len(queries), k))
+        score = scorer(rows, some[start : start + step], k)
+        found.append(in_blocks(_answering(score, queries), len(queries), k))
     return _merged(found, k)
 
 
@@ -192,7 +198,7 @@ def check_search(
         raise ValueError(f"the mask must be [{index.num_rows}]; got {list(allowed.shape)}")
 
 
-def _in_blocks(
+def in_blocks(
     answer: Callable[[slice], tuple[Scores, Ids]], num_queries: int, k: int
 ) -> tuple[Scores, Ids]:
     """Answer all queries, some at a time, on all cores if there are many."""
@@ -200,14 +206,14 @@ def _in_blocks(
     blocks = [slice(start, min(start + _BLOCK_QUERIES, num_queries)) for start in starts]
     threads = min(num_threads(), len(blocks))
     if threads < 2 or num_queries < BATCH_QUERIES:
-        return _joined([answer(block) for block in blocks], k)
+        return joined([answer(block) for block in blocks], k)
     # Our threads, not OpenMP's: FAISS releases the interpreter lock while it works, and each query takes the same
     # steps as one that is asked alone.
     with ThreadPoolExecutor(threads) as pool:
-        return _joined(list(pool.map(answer, blocks)), k)
+        return joined(list(pool.map(answer, blocks)), k)
 
 
-def _scorer(
+def scorer(
     rows: ClipRows, some: NDArray[np.int64], k: int
 ) -> Callable[[NDArray[np.float32]], tuple[Scores, Ids]]:
     """Return a function that scores queries against some of the rows, exactly."""
@@ -220,13 +226,13 @@ def _scorer(
     return score
 
 
-def _joined(answers: list[tuple[Scores, Ids]], k: int) -> tuple[Scores, Ids]:
+def joined(answers: list[tuple[Scores, Ids]], k: int) -> tuple[Scores, Ids]:
     none = np.empty((0, k), np.float32), np.empty((0, k), np.int64)
     scores, ids = zip(*answers, strict=True) if answers else ([none[0]], [none[1]])
     return np.concatenate(scores), np.concatenate(ids)
 
 
-class _Selector:
+class Selector:
     """A FAISS selector with the bits it points to, which FAISS does not keep alive."""
 
     def __init__(self, allowed: Mask) -> None:
@@ -247,7 +253,7 @@ def _fp16_index(pieces: Iterable[NDArray[np.float16]], dim: int) -> Any:
 
 
 def _exact(
-    index: Any, queries: NDArray[np.float32], k: int, selector: _Selector | None
+    index: Any, queries: NDArray[np.float32], k: int, selector: Selector | None
 ) -> tuple[Scores, NDArray[np.int64]]:
     """Return scores and rows ``[num_queries, n]`` that contain the k best, and all that tie with the k-th."""
     faiss = load_faiss()

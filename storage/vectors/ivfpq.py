@@ -10,12 +10,13 @@ from scanonce.storage.vectors.codes import load_faiss, one_thread
 from scanonce.storage.vectors.flat import (
     BATCH_QUERIES,
     IndexKind,
-    _exactly_among,
-    _in_blocks,
-    _joined,
-    _scorer,
-    _Selector,
+    RowsIndex,
+    Selector,
     check_search,
+    exactly_among,
+    in_blocks,
+    joined,
+    scorer,
 )
 from scanonce.storage.vectors.gpu import GpuCodes
 from scanonce.storage.vectors.rows import ClipRows, Ids, Mask, Scores
@@ -28,7 +29,7 @@ faster and find half of the answer."""
 _GPU_SHARE = 0.9  # share of clips that must be allowed for a search on a GPU
 
 
-class IvfPqIndex:
+class IvfPqIndex(RowsIndex):
     """Candidates from codes in inverted lists, then exact scores of the best of them.
 
     Measured at a million clips of 512 dimensions with 4-bit codes: 1.4 ms a query at recall@10 .98,
@@ -71,22 +72,9 @@ class IvfPqIndex:
             )
 
     @property
-    def dim(self) -> int:
-        """Length of an embedding."""
-        return self.rows.dim
-
-    @property
     def nlist(self) -> int:
         """Number of inverted lists."""
         return int(self.codes.nlist)
-
-    @property
-    def num_rows(self) -> int:
-        """Number of rows that a mask covers."""
-        return len(self.rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
     def search(
         self, queries: NDArray[np.float32], k: int, *, allowed: Mask | None = None
@@ -96,17 +84,17 @@ class IvfPqIndex:
         passing = len(self) if allowed is None else int(np.count_nonzero(allowed))
         if passing <= max(EXACT_ROWS, EXACT_SHARE * len(self), k):
             rows = np.arange(len(self)) if allowed is None else np.flatnonzero(allowed)
-            return _exactly_among(self.rows, rows, queries, k)
+            return exactly_among(self.rows, rows, queries, k)
         look_up = self._look_up(queries, max(self.rescore_depth, k), allowed, passing)
 
         def answer(part: slice) -> tuple[Scores, Ids]:
             # One at a time: FAISS looks up several together twice as fast, but visits its lists in another order, which
             # decides between candidates whose codes tie at the end.
             numbers = range(*part.indices(len(queries)))
-            each = [_scorer(self.rows, look_up(n), k)(queries[n : n + 1]) for n in numbers]
-            return _joined(each, k)
+            each = [scorer(self.rows, look_up(n), k)(queries[n : n + 1]) for n in numbers]
+            return joined(each, k)
 
-        return _in_blocks(answer, len(queries), k)
+        return in_blocks(answer, len(queries), k)
 
     def candidates(
         self, queries: NDArray[np.float32], *, nprobe: int, depth: int, allowed: Mask | None = None
@@ -115,10 +103,6 @@ class IvfPqIndex:
         look_up = _LookUp(self.codes, min(nprobe, self.nlist), depth, allowed)
         rows = [look_up(query[None], ranked=True) for query in queries]
         return self.rows.ids(np.stack(rows)) if rows else np.empty((0, depth), np.int64)
-
-    def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the embeddings of rows, ``[len(rows), dim]``."""
-        return self.rows.gather(rows)
 
     def _nprobe(self, passing: int) -> int:
         """Return the number of lists to search if ``passing`` rows pass the filter."""
@@ -150,7 +134,7 @@ class _LookUp:
     def __init__(self, codes: Any, nprobe: int, depth: int, allowed: Mask | None) -> None:
         self._codes, self._depth = codes, depth
         options: dict[str, Any] = {"nprobe": nprobe}
-        self._selector = None if allowed is None else _Selector(allowed)
+        self._selector = None if allowed is None else Selector(allowed)
         if self._selector is not None:
             options["sel"] = self._selector.faiss
         self._params = load_faiss().SearchParametersIVF(**options)
