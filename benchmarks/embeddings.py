@@ -6,12 +6,12 @@
     ((12000, 512), dtype('float16'), (2000, 512))
 
 A clip is ``x = unit(.66 m_img + .75 u)``: all images share one direction, the gap between images and texts. ``u`` is
-the unit vector of its content: one of 200 super-topics, one of 20,000 topics (frequent and rare ones, Zipf .7), the video,
-the shot (AR(1) from shot to shot, 6 clips each, 60 clips a video) and the clip itself; each is normal with a power-law
-spectrum (variance of the k-th axis k^-.9 for super-topics to k^-.5 for clips) in a random rotation. A text is
-``q = unit(.25 m_img + .29 w + .91 (.8 m_txt + .6 isotropic))``, where ``w`` is the content of one shot and 60 % of that
-of a second shot, and ``m_txt`` is orthogonal to ``m_img``: far from all images, and partly in directions that no image
-has. An image as a query is a clip of a video that is not in the library.
+the unit vector of its content: one of 200 super-topics, one of 20,000 topics (frequent and rare ones, Zipf .7), the
+video, the shot (AR(1) from shot to shot, 6 clips each, 60 clips a video) and the clip itself; each is normal with a
+power-law spectrum (variance of the k-th axis k^-.9 for super-topics to k^-.5 for clips) in a random rotation. A text
+is ``q = unit(.25 m_img + .29 w + .91 (.8 m_txt + .6 isotropic))``, where ``w`` is the content of one shot and 60 % of
+that of a second shot, and ``m_txt`` is orthogonal to ``m_img``: far from all images, and partly in directions that no
+image has. An image as a query is a clip of a video that is not in the library.
 """
 
 from dataclasses import dataclass
