@@ -1,6 +1,8 @@
 # make demo   renders a few films, indexes them and finds moments by sentences
 # make ui     shows the demo library in a browser
 # make test   runs the tests
+# make format formats, and repairs what ruff can repair
+# make cov    the tests with coverage
 # make check  formatting, lint, types, layers, tests: what CI runs
 # make eval   measures the bundled checkpoints on held-out films and fails where a figure fell behind the recorded one
 # make faults breaks every step of writing in every way
@@ -15,7 +17,7 @@ READY  := $(VENV)/.ready
 # the gpu extra where an NVIDIA driver answers, else cpu; `make demo FAISS=cpu` decides by hand
 FAISS  ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 
-.PHONY: demo ui test eval faults check lint bench bench-vectors clean
+.PHONY: demo ui test eval faults format cov check lint bench bench-vectors clean
 
 demo: $(READY)
 	$(BIN)/scanonce demo
@@ -48,6 +50,14 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+cov: $(READY)
+	$(BIN)/python -m pytest --cov=scanonce --cov-report=html --cov-report=term:skip-covered
 
 check: lint test
 

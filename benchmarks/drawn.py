@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from benchmarks.material import SAMPLE_FPS, console
-from scanonce.indexer.pipeline import make_manifest, publish_clips
+from scanonce.indexer.models import make_manifest
 from scanonce.indexer.settings import IndexerSettings
+from scanonce.models.clip4clip.pooling import open_pooling
 from scanonce.models.encoders.preprocess import Preprocessing
 from scanonce.models.encoders.protocol import ClipEncoder, TextFeatures
 from scanonce.models.vectors import unit
-from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.catalog.entries import Content, FileStamp
+from scanonce.storage.index import Index
 from scanonce.storage.layout import IndexLayout
-from scanonce.storage.manifest import create_or_check, read_manifest
 from scanonce.storage.records import VideoInfo
 from scanonce.storage.settings import StorageSettings
-from scanonce.storage.stores.features import FeatureStore, FrameFeatures
+from scanonce.storage.stores.features import FrameFeatures
 
 _DIM = 512
 _TOPICS = 400
@@ -51,7 +51,7 @@ class SeededEncoder:
     dim = _DIM
     head_files = ()
     batch_frames = 32
-    lanes = 1
+    max_concurrency = 1
     preprocessing = Preprocessing(
         short_side=224,
         exact_size=None,
@@ -111,14 +111,14 @@ def write_drawn_index(
         encoder: whose features these might be.
     """
     if root.exists():
-        Catalog.open(IndexLayout(root).catalog).close()  # brings an earlier one up to date
+        Index.open(IndexLayout(root)).close()  # brings an earlier one up to date
         return IndexLayout(root)
     unfinished = root.with_suffix(".part")
     shutil.rmtree(unfinished, ignore_errors=True)
     layout = IndexLayout(unfinished)
-    create_or_check(layout, make_manifest(encoder, IndexerSettings()))
-    store = FeatureStore(layout.features)
-    with Catalog.open(layout.catalog) as catalog:
+    wanted = make_manifest(encoder, IndexerSettings())
+    with Index.create(layout, wanted, (), open_pooling, writing="benchmark") as index:
+        catalog, store = index.catalog, index.features
         label = f"drawing {count:,} videos"
         for number, video in enumerate(track(videos, label, total=count, console=console)):
             if number == 0:
@@ -135,7 +135,6 @@ def write_drawn_index(
                 info=video.info,
             )
         with console.status("publishing"):
-            grid = read_manifest(layout).grid
-            publish_clips(catalog, store, layout, grid, encoder.dim, StorageSettings())
+            index.publish(StorageSettings())
     unfinished.rename(root)
     return IndexLayout(root)

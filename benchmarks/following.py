@@ -23,7 +23,7 @@ from rich.table import Table
 
 from benchmarks.drawn import SeededEncoder
 from benchmarks.material import BENCH, console, percentile, processor
-from scanonce.indexer.pipeline import make_manifest
+from scanonce.indexer.models import make_manifest
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.models.runtime import num_cores
 from scanonce.models.vectors import unit
@@ -139,7 +139,7 @@ def measure(layout: IndexLayout, encoder: SeededEncoder) -> list[str]:
             for turn in range(_TIMES):
                 change(turn)
                 begin = time.thread_time()
-                engine._follow_changes()
+                engine.follow()
                 times.append(1e3 * (time.thread_time() - begin))
             figures.append(f"{percentile(times, 50):.1f} / {max(times):.1f}")
     return figures

@@ -1,10 +1,10 @@
-"""What thousands of damaged files do to guarded decoding.
+"""Guarded decoding of thousands of damaged files.
 
     python -m benchmarks.fuzz --files 5000
 
-A few small videos of different containers and codecs are changed at random (`MUTATIONS`) and decoded under tight
-limits. Each file has to come to an end of its own: decoded, decoded in part, or failed with a reason. An exception that
-escapes, or a file that is never heard of again, makes the command fail. The same seed gives the same files.
+Small videos of many containers and codecs are mutated at random (`MUTATIONS`) and decoded under tight limits. Each
+file must end in one of three ways: decoded, decoded in part, or failed with a reason. The command fails if an exception
+escapes or a file never ends. The same seed makes the same files.
 """
 
 import random
@@ -43,7 +43,7 @@ LIMITS = DecodeRequest(
     cpu_seconds=20,
     longest_seconds=3600.0,
 )
-"""Tight: every file is two seconds of 160 x 120."""
+"""Limits for sources of two seconds of 160 x 120."""
 _SOURCES: dict[str, tuple[str, dict[str, str]]] = {
     "h264.mp4": ("libx264", {}),
     "h264_index_first.mp4": ("libx264", {"movflags": "faststart"}),
@@ -89,33 +89,33 @@ Mutation = Callable[[bytearray, random.Random], None]
 
 @dataclass(slots=True)
 class Report:
-    """What came of a run."""
+    """Outcomes and costs of a run."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
-    """Files by kind, see `KINDS`."""
+    """Number of files of each of `KINDS`."""
     examples: dict[str, str] = field(default_factory=dict)
-    """A reason of each kind, with the name of its file."""
+    """For each kind of failure, one file and its reason."""
     escaped: list[str] = field(default_factory=list)
-    """Exceptions that came out of the pool, and files that were never heard of again."""
+    """Exceptions that left the pool, and files that never ended."""
     num_replaced: int = 0
-    """Child processes."""
+    """Child processes that were replaced."""
     rss_mb: list[float] = field(default_factory=list)
-    """Resident memory of this process, at the start and after each tenth."""
+    """Resident memory of this process, at the start and after each tenth of the files."""
     longest_silence_seconds: float = 0.0
-    """Between two events."""
+    """Longest time between two events."""
     seconds: float = 0.0
 
     @property
     def num_files(self) -> int:
-        """That came to an end."""
+        """Number of files that ended."""
         return sum(self.outcomes.values())
 
 
-# ---------------------------------------------------------------- material
+# ---------------------------------------------------------------- sources
 
 
 def write_sources(folder: Path) -> list[Path]:
-    """Small videos of all kinds that this build of FFmpeg can write."""
+    """Write small videos of all kinds that this build of FFmpeg can encode."""
     paths = []
     for name, (codec, options) in _SOURCES.items():
         try:
@@ -128,7 +128,7 @@ def write_sources(folder: Path) -> list[Path]:
 
 
 def _write(path: Path, codec: str, options: dict[str, str]) -> None:
-    """Two seconds of moving gradients."""
+    """Write two seconds of moving gradients."""
     rows, columns = np.mgrid[:120, :160]
     with av.open(str(path), "w", options=options) as output:
         stream: Any = output.add_stream(codec, rate=25, options=_CODEC_OPTIONS.get(codec, {}))
@@ -148,7 +148,7 @@ def _write(path: Path, codec: str, options: dict[str, str]) -> None:
 
 
 def _position(data: bytearray, chance: random.Random) -> int:
-    """Half of the time where headers and indices are."""
+    """A random position, half of the time in the headers or the index."""
     size = len(data)
     where = chance.choice(["anywhere", "anywhere", "begin", "end"])
     if where == "begin":
@@ -164,43 +164,43 @@ def _block(data: bytearray, chance: random.Random) -> slice:
 
 
 def flip_bits(data: bytearray, chance: random.Random) -> None:
-    """1 to 300 single bits."""
+    """Flip 1 to 300 single bits."""
     for _ in range(chance.choice([1, 3, 10, 50, 300])):
         data[_position(data, chance)] ^= 1 << chance.randrange(8)
 
 
 def zero_block(data: bytearray, chance: random.Random) -> None:
-    """What a disk gives for sectors it has lost."""
+    """Zero a block, as a disk does with lost sectors."""
     block = _block(data, chance)
     data[block] = bytes(len(data[block]))
 
 
 def randomise_block(data: bytearray, chance: random.Random) -> None:
-    """Noise."""
+    """Replace a block by noise."""
     block = _block(data, chance)
     data[block] = chance.randbytes(len(data[block]))
 
 
 def truncate(data: bytearray, chance: random.Random) -> None:
-    """An interrupted copy."""
+    """Drop the end, as an interrupted copy does."""
     del data[max(1, chance.randrange(len(data))) :]
 
 
 def cut_out(data: bytearray, chance: random.Random) -> None:
-    """What comes after it moves forward."""
+    """Remove a block; the rest moves forward."""
     del data[_block(data, chance)]
     if not data:
         data += b"\0"
 
 
 def duplicate_block(data: bytearray, chance: random.Random) -> None:
-    """What comes after it moves back."""
+    """Repeat a block; the rest moves back."""
     block = _block(data, chance)
     data[block.start : block.start] = data[block] * chance.choice([1, 2, 50])
 
 
 def swap_blocks(data: bytearray, chance: random.Random) -> None:
-    """Two pieces of the same length change places."""
+    """Exchange two blocks of the same length."""
     length = chance.choice([4, 64, 1024])
     if len(data) > 2 * length:
         a, b = (chance.randrange(len(data) - length) for _ in range(2))
@@ -211,7 +211,7 @@ def swap_blocks(data: bytearray, chance: random.Random) -> None:
 
 
 def edit_number(data: bytearray, chance: random.Random) -> None:
-    """A field of 1, 2, 4 or 8 bytes becomes an extreme."""
+    """Set a field of 1, 2, 4 or 8 bytes to an extreme."""
     size = chance.choice([1, 2, 4, 4, 4, 8])
     ones = (1 << 8 * size) - 1
     value = chance.choice([0, 1, ones, ones >> 1, (ones >> 1) + 1, ones - 7, len(data) & ones])
@@ -220,7 +220,7 @@ def edit_number(data: bytearray, chance: random.Random) -> None:
 
 
 def edit_box_size(data: bytearray, chance: random.Random) -> None:
-    """The length of a piece that has a name, as in MP4, AVI and QuickTime; the name is four letters."""
+    """Change the size before a name of four letters, as MP4, QuickTime and AVI have it."""
     names = [
         start
         for start in range(4, min(len(data), 20_000) - 4)
@@ -247,7 +247,7 @@ MUTATIONS: tuple[Mutation, ...] = (
 
 
 def mutate(sources: Sequence[bytes], chance: random.Random) -> bytes:
-    """One of the files after one to four changes, now and then with the second half of another."""
+    """Return one of the files after one to four mutations, sometimes spliced with the end of another."""
     data = bytearray(chance.choice(sources))
     if chance.random() < 0.08:
         other = chance.choice(sources)
@@ -260,7 +260,7 @@ def mutate(sources: Sequence[bytes], chance: random.Random) -> bytes:
 def _write_chunks(
     sources: Sequence[Path], folder: Path, num_files: int, seed: int
 ) -> Iterator[list[Path]]:
-    """Damaged files, a chunk at a time; each is removed before the next."""
+    """Write damaged files, a chunk at a time; each chunk is removed before the next."""
     contents = [source.read_bytes() for source in sources]
     for begin in range(0, num_files, _CHUNK_FILES):
         paths = []
@@ -276,7 +276,7 @@ def _write_chunks(
 
 
 def classify(event: Finished | Failed) -> str:
-    """One of `KINDS`."""
+    """Return one of `KINDS`."""
     if isinstance(event, Finished):
         return "partial" if event.problem else "whole"
     return next(
@@ -292,17 +292,17 @@ def run(
     workers: int = 2,
     backend: str = "pyav",
     keep: Path | None = None,
-    tell: Callable[[str], None] = lambda _: None,
+    on_progress: Callable[[str], None] = lambda _: None,
 ) -> Report:
-    """Damages and decodes files.
+    """Damage and decode files.
 
     Args:
-        num_files: how many.
-        seed: of the damage.
-        workers: child processes.
+        num_files: number of damaged files.
+        seed: seed of the damage.
+        workers: number of child processes.
         backend: one of `media.open.BACKENDS`.
-        keep: a folder for the files that were not decoded and are not simply unreadable; None keeps none.
-        tell: called with a line now and then.
+        keep: a folder for files that failed in any way but as unreadable; None keeps none.
+        on_progress: called with a line of text now and then.
     """
     report = Report()
     with tempfile.TemporaryDirectory() as temporary:
@@ -314,7 +314,7 @@ def run(
             _decode(paths, replace(LIMITS, backend=backend), workers, report, keep)
             if report.num_files + len(report.escaped) >= len(report.rss_mb) * num_files / 10:
                 report.rss_mb.append(_rss_mb())
-                tell(f"{report.num_files} files, {report.rss_mb[-1]:.0f} MB")
+                on_progress(f"{report.num_files} files, {report.rss_mb[-1]:.0f} MB")
         report.seconds = time.monotonic() - begin
     return report
 
@@ -329,7 +329,7 @@ def _decode(
                 if isinstance(event, Finished | Failed):
                     missing.remove(event.job)
                     _count(event, paths[event.job], report, keep)
-        except Exception as error:  # what this command is there to find
+        except Exception as error:  # this command exists to find them
             report.escaped.append(f"{type(error).__name__}: {error}")
         report.num_replaced += max(0, pool.num_started - workers)
     report.escaped += [f"no end of {paths[job].name}" for job in missing]
@@ -359,7 +359,7 @@ def _rss_mb() -> float:
 
 
 def table(report: Report) -> Table:
-    """All figures."""
+    """All figures of a run."""
     out = Table(title="damaged files", box=None, show_header=False)
     out.add_row("files", str(report.num_files))
     for kind in KINDS:
@@ -373,15 +373,15 @@ def table(report: Report) -> Table:
 
 
 def main(
-    files: Annotated[int, typer.Option(min=1, help="How many damaged files.")] = 5000,
-    seed: Annotated[int, typer.Option(help="Of the damage.")] = 0,
+    files: Annotated[int, typer.Option(min=1, help="Number of damaged files.")] = 5000,
+    seed: Annotated[int, typer.Option(help="Seed of the damage.")] = 0,
     workers: Annotated[int, typer.Option(min=0, help="Child processes; 0: one per core.")] = 0,
     decoder: Annotated[str, typer.Option(help="pyav or decord.")] = "pyav",
     keep: Annotated[
         Path | None, typer.Option(help="Folder for files that crash, hang or need too much.")
     ] = None,
 ) -> None:
-    """Decode damaged files and print what came of them; exit code 1 where anything escaped."""
+    """Decode damaged files and print their outcomes; exit code 1 if anything escaped."""
     console = Console()
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
@@ -391,7 +391,7 @@ def main(
         workers=workers or num_cores(),
         backend=decoder,
         keep=keep,
-        tell=console.print,
+        on_progress=console.print,
     )
     console.print(table(report))
     for kind, example in report.examples.items():

@@ -28,7 +28,8 @@ from rich.table import Table
 from benchmarks.drawn import Drawn, SeededEncoder, write_drawn_index
 from benchmarks.material import BENCH, SAMPLE_FPS, Meter, console, median, processor
 from scanonce.indexer.encode import EncodedVideo
-from scanonce.indexer.pipeline import _Run, index_library, make_manifest
+from scanonce.indexer.models import make_manifest
+from scanonce.indexer.pipeline import _Run, index_library
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.models.runtime import num_cores
 from scanonce.search.engine import SearchEngine

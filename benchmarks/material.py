@@ -431,7 +431,7 @@ def run_index(
                 encoder=encoder,
                 settings=settings,
                 storage=StorageSettings(),
-                observe=observe,
+                on_progress=observe,
             )
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

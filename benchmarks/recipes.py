@@ -1,19 +1,19 @@
-"""Published training-free localisers and ours, each on the right film of a query: which finds its span best?
+"""Published training-free localisers and ours: which finds the span of a query best in the right film?
 
     python -m benchmarks.recipes --seed 1 --keep /tmp/films1
 
 Films are rendered, or taken from a kept folder, and indexed with the bundled encoder. The film is given, so that
-localisation is measured apart from retrieval. Recipes are re-told in own words and short form, without the parts that
-ask a language model, and all put an edge halfway between two frames. Their thresholds belong to the encoders of their
-papers; here each curve is first stretched to [0, 1] within its video, and what then had to be chosen was chosen on
-films of seed 7 (see `RECIPES`): report another seed.
+localisation is measured apart from retrieval. Recipes are short implementations of our own, without the parts that
+need a language model, and all put an edge halfway between two frames. Published thresholds suit the encoders of their
+papers; here each curve is first stretched to [0, 1] within its video, and thresholds were chosen on films of seed 7
+(see `RECIPES`): report results of another seed.
 
 - **P2S** spans (arXiv 2512.10363): grow each prominent peak.
 - **TFVTG** (ECCV 2024): windows by inside minus outside, plus the rise before their start.
-- **TAG** (BMVC 2025): pairs of change points of the pictures, on Box-Cox-transformed scores.
+- **TAG** (BMVC 2025): pairs of change points of the frames, on Box-Cox-transformed scores.
 - **Shots, merged** (Diwan et al., arXiv 2211.02178): shots that score well, with their neighbours. Our change points
-  stand in for PySceneDetect, which needs the pictures.
-- **Clips**: the best of fixed windows of 4, 8 and 16 s, what the index alone would answer.
+  replace PySceneDetect, which needs the frames.
+- **Clips**: the best of fixed windows of 4, 8 and 16 s, the answer of the index alone.
 """
 
 import tempfile
@@ -60,7 +60,7 @@ _RULE = LibraryRule(cutoffs=(1, 5), depths=(5,), tious=(0.3, 0.5, 0.7))
 
 @dataclass(frozen=True, slots=True)
 class Film:
-    """What the index keeps of one film."""
+    """Stored features of one film."""
 
     units: NDArray[np.float32]
     """``[num_frames, dim]`` unit vectors."""
@@ -69,14 +69,14 @@ class Film:
 
     @property
     def edges(self) -> Floats:
-        """``[num_frames + 1]`` where frames take over from each other, and the film's end."""
+        """``[num_frames + 1]``: the beginning, the middles between frames, and the end of the film."""
         between = (self.pts_seconds[:-1] + self.pts_seconds[1:]) / 2
         return np.concatenate([self.pts_seconds[:1], between, [self.end_seconds]])
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A query put to a film."""
+    """A query and the film that it asks for."""
 
     film: Film
     query: NDArray[np.float32]
@@ -92,36 +92,36 @@ Locate: TypeAlias = Callable[[Asked, Floats], Floats]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A way from curve to spans, best first."""
+    """A method from curve to spans, best first."""
 
     name: str
     locate: Locate
     prepare: Prepare = lambda film: np.empty(0)
-    """What needs the pictures but no query: change points in seconds."""
+    """The part that needs the frames but no query: change points in seconds."""
 
 
 def stretched(curve: Floats) -> Floats:
-    """The curve from 0 to 1 within its video."""
+    """Stretch a curve to [0, 1] within its video."""
     result: Floats = (curve - curve.min()) / max(float(np.ptp(curve)), 1e-6)
     return result
 
 
 def smoothed(curve: Floats, width: int) -> Floats:
-    """Moving average along the first axis, the ends held."""
+    """Return the moving average along the first axis; the ends are repeated."""
     pads = [((width - 1) // 2, width // 2)] + [(0, 0)] * (curve.ndim - 1)
     result: Floats = sliding_window_view(np.pad(curve, pads, mode="edge"), width, axis=0).mean(-1)
     return result
 
 
 def prefix_sums(curve: Floats) -> Floats:
-    """``[num_frames + 1]``: sums of all frames before each position."""
+    """Return ``[num_frames + 1]``: sums of all frames before each index."""
     return np.concatenate([[0.0], np.cumsum(curve)])
 
 
 def inside_minus_outside(
     curve: Floats, first: NDArray[np.int64], last: NDArray[np.int64]
 ) -> Floats:
-    """Mean of each window less the mean of all the rest of the film."""
+    """Return the mean of each window minus the mean of the rest of the film."""
     sums = prefix_sums(curve)
     inside = sums[last] - sums[first]
     outside = (sums[-1] - inside) / np.maximum(len(curve) - (last - first), 1)
@@ -130,7 +130,7 @@ def inside_minus_outside(
 
 
 def ranked(spans: Floats, scores: Floats, overlap: float = 0.3, top: int = 5) -> Floats:
-    """The best spans, without their duplicates."""
+    """Return the best spans, without overlapping ones."""
     return spans[suppress_overlaps(spans, scores, overlap, top)]
 
 
@@ -138,7 +138,7 @@ def ranked(spans: Floats, scores: Floats, overlap: float = 0.3, top: int = 5) ->
 
 
 def p2s(asked: Asked, points: Floats, *, prominence: float) -> Floats:
-    """Peaks by prominence, grown while above a share of the peak that rises with the curve's spread."""
+    """Grow prominent peaks while above a share of the peak, which rises with the deviation of the curve."""
     curve = stretched(asked.curve)
     fps = 1 / float(np.median(np.diff(asked.film.pts_seconds)))
     share = 0.5 + 0.5 / (1 + np.exp(-curve.std()))
@@ -150,7 +150,7 @@ def p2s(asked: Asked, points: Floats, *, prominence: float) -> Floats:
 
 
 def peaks(curve: Floats, prominence: float, distance: int) -> list[int]:
-    """Frames that stand out from the higher of the two valleys beside them; the best frame always does."""
+    """Return frames that stand out from the higher of the two valleys next to them, and always the best frame."""
     found: list[int] = []
     for k in np.argsort(-curve, kind="stable").tolist():
         higher = np.flatnonzero(curve > curve[k])
@@ -164,7 +164,7 @@ def peaks(curve: Floats, prominence: float, distance: int) -> list[int]:
 
 
 def grown(curve: Floats, peak: int, share: float) -> tuple[int, int]:
-    """The frames around a peak that are above a share of it, half-open."""
+    """Return the frames around a peak that are above a share of it, half-open."""
     below = np.flatnonzero(curve <= share * curve[peak])
     return int(below[below < peak].max(initial=-1)) + 1, int(
         below[below > peak].min(initial=len(curve))
@@ -175,7 +175,7 @@ def grown(curve: Floats, peak: int, share: float) -> tuple[int, int]:
 
 
 def tfvtg(asked: Asked, points: Floats, *, masked: float, stride: int, slope: float) -> Floats:
-    """Windows of multiples of a stride: inside minus outside, plus the rise before, which moves the start back."""
+    """Score windows of multiples of a stride: inside minus outside, plus the rise, which moves the start back."""
     curve = stretched(asked.curve)
     rise, begin = rises(curve, slope)
     curve = np.where(curve < masked, 0.0, curve)
@@ -188,9 +188,9 @@ def tfvtg(asked: Asked, points: Floats, *, masked: float, stride: int, slope: fl
 
 
 def rises(curve: Floats, slope: float) -> tuple[Floats, NDArray[np.int64]]:
-    """How much the smoothed curve climbs without a break right before each frame, and where it began to.
+    """Return the rise of the smoothed curve right before each frame, and the frame where each rise begins.
 
-    Of a climb the last three differences count, of a shorter one more than once: 3, or 2 + 1, or 1 + 1 + 1.
+    The last three differences of a rise count, those of a shorter one more than once: 3, or 2 + 1, or 1 + 1 + 1.
     """
     kernel = np.exp(-0.5 * np.arange(-2, 3) ** 2)
     smooth = np.convolve(np.pad(curve, 2, mode="edge"), kernel / kernel.sum(), mode="valid")
@@ -211,7 +211,7 @@ def rises(curve: Floats, slope: float) -> tuple[Floats, NDArray[np.int64]]:
 
 
 def tag(asked: Asked, points: Floats) -> Floats:
-    """All pairs of change points up to half of the film: inside minus outside of scores made near normal."""
+    """Score pairs of change points up to half of the film: inside minus outside of nearly normal scores."""
     bounds = np.unique(np.searchsorted(asked.film.pts_seconds, points))
     bounds = np.unique([0, *bounds.tolist(), len(asked.curve)])
     first, last = (bounds[side] for side in np.triu_indices(len(bounds), 1))
@@ -223,7 +223,7 @@ def tag(asked: Asked, points: Floats) -> Floats:
 
 
 def box_cox(values: Floats) -> Floats:
-    """Box and Cox's transform (1964) of positive values, its exponent by maximum likelihood on a grid in [-2, 2]."""
+    """Return Box and Cox's transform (1964) of positive values; maximum likelihood picks an exponent in [-2, 2]."""
     exponents = np.linspace(-2, 2, 41)[:, None]
     logs = np.log(values)
     small = np.abs(exponents) < 1e-9
@@ -235,7 +235,10 @@ def box_cox(values: Floats) -> Floats:
 
 
 def cluster_changes(film: Film, *, width: int, clusters: int = 9, reach: int = 3) -> Floats:
-    """Where k-means over smoothed features and time, its costs averaged over neighbours, changes its mind."""
+    """Return the times at which k-means changes its label, over smoothed features and time.
+
+    Its costs are averaged over neighbours.
+    """
     num_frames = len(film.units)
     times = np.arange(num_frames) / num_frames
     points = smoothed(np.column_stack([film.units, times]).astype(np.float64), width)
@@ -261,12 +264,12 @@ def cluster_changes(film: Film, *, width: int, clusters: int = 9, reach: int = 3
 
 
 def shots(film: Film) -> Floats:
-    """Change points of the pictures."""
+    """Return change points of the frames."""
     return change_points(film.units, film.pts_seconds)
 
 
 def merged_shots(asked: Asked, points: Floats, *, share: float) -> Floats:
-    """Each shot with the neighbours that score above a share of it; the score is that of the pooled span."""
+    """Merge each shot with neighbours that score above a share of it; the score is that of the pooled span."""
     bounds = np.array([asked.film.pts_seconds[0], *points.tolist(), asked.film.end_seconds])
     pooled = pooled_scores(asked, np.stack([bounds[:-1], bounds[1:]], axis=1))
     levels = stretched(pooled)
@@ -275,13 +278,13 @@ def merged_shots(asked: Asked, points: Floats, *, share: float) -> Floats:
 
 
 def clips(asked: Asked, points: Floats) -> Floats:
-    """Fixed windows by pooled score."""
+    """Rank fixed windows by pooled score."""
     spans = ClipGrid().spans(asked.film.end_seconds)
     return ranked(spans, pooled_scores(asked, spans))
 
 
 def pooled_scores(asked: Asked, spans: Floats) -> Floats:
-    """Cosine of the query and the mean-pooled span, what the engine sorts by."""
+    """Return cosines of the query and the mean-pooled spans, by which the engine sorts."""
     embeddings = pool_spans(asked.film.units, asked.film.pts_seconds, spans)
     return (embeddings @ asked.query).astype(np.float64)
 
@@ -290,7 +293,7 @@ def pooled_scores(asked: Asked, spans: Floats) -> Floats:
 
 
 def ours(asked: Asked, points: Floats) -> Floats:
-    """`find_spans` with the settings of the engine, by contrast."""
+    """Find spans with the settings of the engine, sorted by contrast."""
     settings = SearchSettings()
     found = find_spans(
         z_scores(asked.curve.astype(np.float32), *asked.background),
@@ -304,18 +307,18 @@ def ours(asked: Asked, points: Floats) -> Floats:
 
 
 def ours_pooled(asked: Asked, points: Floats) -> Floats:
-    """Ours in the order of the engine: by the score of the pooled span."""
+    """Sort ours as the engine does: by the score of the pooled span."""
     spans = ours(asked, points)
     return spans[np.argsort(-pooled_scores(asked, spans), kind="stable")]
 
 
 def ours_snapped(asked: Asked, points: Floats) -> Floats:
-    """Ours with edges at change points where there is one near."""
+    """Move the edges of ours to change points that are near."""
     return snap(ours_pooled(asked, points), points, SNAP_REACH_SECONDS)
 
 
 def ours_risen(asked: Asked, points: Floats, *, slope: float, reach_seconds: float) -> Floats:
-    """Ours with the start moved back to where the curve began to rise, if that is near."""
+    """Move the start of ours back to the beginning of the rise of the curve, if it is near."""
     spans = ours_pooled(asked, points)
     _, begin = rises(stretched(asked.curve), slope)
     first = np.searchsorted(asked.film.pts_seconds, spans[:, 0])
@@ -343,23 +346,23 @@ RECIPES = (
     Recipe("ours, risen start", partial(ours_risen, slope=5e-4, reach_seconds=1.0)),
     Recipe("ours, snapped", ours_snapped, shots),
 )
-"""All that are compared; the numbers that were tried on films of seed 7 stand above each."""
+"""The recipes compared; the comments list the values tried on films of seed 7."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one recipe came to."""
+    """Results of one recipe."""
 
     spans: list[list[Located]]
-    """Of each question."""
+    """Spans found for each question, best first."""
     prepare_ms: float
-    """An hour of video, once."""
+    """Time for an hour of video, once."""
     locate_ms: float
-    """An hour of video, each query."""
+    """Time for an hour of video, each query."""
 
 
 def read_films(index_dir: Path) -> dict[str, Film]:
-    """All films of an index by file name."""
+    """Read all films of an index, by file name."""
     layout = IndexLayout(index_dir)
     store = FeatureStore(layout.features)
     films = {}
@@ -372,8 +375,8 @@ def read_films(index_dir: Path) -> dict[str, Film]:
     return films
 
 
-def put(films: dict[str, Film], questions: Sequence[Question]) -> list[Asked]:
-    """Every question to its own film."""
+def pair_with_films(films: dict[str, Film], questions: Sequence[Question]) -> list[Asked]:
+    """Pair every question with its own film."""
     encoder = load_encoder(BUNDLED_NAME, towers="text")
     queries = unit(encoder.encode_texts([question.text for question in questions]))
     every = np.concatenate(
@@ -394,7 +397,7 @@ def put(films: dict[str, Film], questions: Sequence[Question]) -> list[Asked]:
 def try_out(
     recipe: Recipe, films: dict[str, Film], questions: Sequence[Question], asked: Sequence[Asked]
 ) -> Outcome:
-    """Runs a recipe over all questions, timed."""
+    """Run a recipe over all questions and measure the time."""
     begin = time.perf_counter()
     points = {name: recipe.prepare(film) for name, film in films.items()}
     prepared = time.perf_counter()
@@ -417,7 +420,7 @@ def try_out(
 def results_table(
     title: str, outcomes: dict[str, Outcome], questions: Sequence[Question], needs_time: bool
 ) -> Table:
-    """Figures of the questions of one kind."""
+    """A table of the figures for one kind of questions."""
     rows = [k for k, question in enumerate(questions) if question.needs_time == needs_time]
     table = Table(title=f"{title}, n = {len(rows)}", box=None)
     table.add_column("recipe")
@@ -439,11 +442,11 @@ def results_table(
 
 
 def main(
-    seed: Annotated[int, typer.Option(help="Of the films.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the films.")] = 1,
     films: Annotated[int, typer.Option(min=1, help="Held-out films to render.")] = 40,
     keep: Annotated[Path | None, typer.Option(help="Folder for films and index; reused.")] = None,
 ) -> None:
-    """Print how well each recipe finds the spans of rendered films."""
+    """Print how well each recipe finds spans in rendered films."""
     console = Console()
     with tempfile.TemporaryDirectory() as scratch:
         folder = keep or Path(scratch)
@@ -453,7 +456,7 @@ def main(
         index_films(folder / "films", folder / "index-uniform")
         read = read_films(folder / "index-uniform")
         questions = read_questions(truth)
-    asked = put(read, questions)
+    asked = pair_with_films(read, questions)
     outcomes = {recipe.name: try_out(recipe, read, questions, asked) for recipe in RECIPES}
     for needs_time, title in ((False, "need no time"), (True, "need time")):
         console.print(results_table(title, outcomes, questions, needs_time))

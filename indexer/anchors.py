@@ -1,4 +1,4 @@
-"""The trained localiser's share of an index: derived from stored frame features, without decoding a single video.
+"""The trained localiser's share of an index: derived from stored frame features, without decoding a video.
 
 New videos get their anchors as they are indexed; an index that was made without the localiser, or with another one,
 gets them here. The new anchors grow in a folder of their own, video by video, while searches go on with the old ones;
@@ -7,128 +7,102 @@ writing its name into the manifest is the switch. Stop it at any point: the next
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
+from scanonce.models.clip4clip.pooling import open_pooling
 from scanonce.models.soonet.trained import TrainedLocaliser
-from scanonce.storage.catalog.catalog import SEARCHABLE, Catalog
+from scanonce.storage.catalog.catalog import SEARCHABLE
 from scanonce.storage.errors import ManifestMismatch
+from scanonce.storage.index import Index
 from scanonce.storage.layout import IndexLayout
-from scanonce.storage.manifest import Manifest, read_manifest, write_manifest
-from scanonce.storage.settings import StorageSettings
+from scanonce.storage.manifest import Manifest
 from scanonce.storage.stores.anchors import AnchorArrays, AnchorStore
-from scanonce.storage.stores.features import FeatureStore, FrameFeatures
-from scanonce.storage.vectors.publish import publish
-from scanonce.storage.writer import writing
+from scanonce.storage.stores.features import FrameFeatures
 
 
 @dataclass(frozen=True, slots=True)
 class AnchorReport:
-    """What deriving the anchors of an index came to."""
+    """What deriving the anchors of an index did."""
 
     videos: int
     """Searchable videos of the index."""
     derived: int
-    """Of them, those whose anchors were not there yet."""
+    """Those whose anchors were missing before."""
     interrupted: bool = False
 
 
-AnchorObserver = Callable[[int, int, float], None]
-"""Told (videos done, videos in all, seconds of video done) after each video."""
+OnVideo = Callable[[int, int, float], None]
+"""Called after each video with the videos done, all videos, and the seconds of video done."""
 
 
 def scan_anchors(
     localiser: TrainedLocaliser, features: FrameFeatures, duration_seconds: float
 ) -> AnchorArrays:
-    """The video side of the localiser for one video."""
+    """Run the video side of the localiser on one video."""
     return AnchorArrays(*localiser.scan(features.frames, features.pts_seconds, duration_seconds))
 
 
-def anchor_store(
-    layout: IndexLayout, manifest: Manifest, localiser: TrainedLocaliser | None
-) -> AnchorStore | None:
-    """Where the localiser of an index keeps its anchors; None where it has none.
+def check_localiser(index: Index, localiser: TrainedLocaliser | None) -> None:
+    """Refuse a localiser that is not the one of the index.
 
     Raises:
-        ManifestMismatch: the index has another localiser.
+        ManifestMismatch: the index has another localiser, or has one and none was given.
     """
+    manifest = index.manifest
     if localiser is not None and (manifest.anchors or "").startswith(localiser.folder):
-        return AnchorStore(layout.anchors / str(manifest.anchors))
-    if localiser is None and manifest.anchors is None:
-        return None
-    raise ManifestMismatch(
-        f"the index at {layout.root} finds moments by {manifest.localiser or 'the training-free localiser'} "
-        f"({manifest.anchors or 'no anchors'}), asked for is {localiser.name if localiser else 'training-free'}"
-        f"{f' ({localiser.folder})' if localiser else ''}. To change it: scanonce localise --localiser NAME"
-    )
-
-
-def publish_anchors(
-    catalog: Catalog, store: AnchorStore, localiser: TrainedLocaliser, settings: StorageSettings
-) -> None:
-    """Brings the library-wide index of anchors in line with the catalogue, where one is kept."""
-    if not settings.anchor_index or not localiser.collapses:
         return
-
-    def load_anchors(video_id: int) -> NDArray[np.float32]:
-        (video,) = catalog.videos([video_id])
-        return store.read(video.uid).vectors.astype(np.float32)
-
-    live = catalog.live_video_ids()
-    publish(store.vectors, live, load_anchors, dim=localiser.width, settings=settings)
+    if localiser is None and manifest.anchors is None:
+        return
+    asked = f"{localiser.name} ({localiser.folder})" if localiser else "training-free"
+    raise ManifestMismatch(
+        f"the index at {index.layout.root} finds moments by {manifest.localiser or 'the training-free localiser'} "
+        f"({manifest.anchors or 'no anchors'}), asked for is {asked}. To change it: scanonce localise --localiser NAME"
+    )
 
 
 def derive_anchors(
     layout: IndexLayout,
     localiser: TrainedLocaliser | None,
     *,
-    storage: StorageSettings,
     rebuild: bool = False,
-    observe: AnchorObserver = lambda *_: None,
+    on_video: OnVideo = lambda *_: None,
 ) -> AnchorReport:
-    """Gives an index this localiser: what is missing of its anchors is derived, then searches use it.
+    """Give an index this localiser: derive the anchors that are missing, then let searches use it.
 
     Args:
         layout: the index.
-        localiser: the trained localiser it shall have, which must fit it; None for training-free.
-        storage: whether a library-wide index of the anchors is kept.
-        rebuild: derive all anchors anew, those that are there too.
-        observe: told after each video.
+        localiser: the trained localiser, which must fit the index; None for the training-free one.
+        rebuild: derive all anchors again, not only missing ones.
+        on_video: see `OnVideo`.
 
     Raises:
-        IndexDirectoryError: the index cannot be read or written, or somebody else writes it now; the old anchors are
+        IndexDirectoryError: the index cannot be read or written, or another process writes it; the old anchors are
             still in use.
     """
-    with writing(layout, "scanonce localise"), Catalog.open(layout.catalog) as catalog:
-        manifest = read_manifest(layout)
-        videos = catalog.videos(states=SEARCHABLE)
+    with Index.open(layout, open_pooling, writing="scanonce localise") as index:
+        videos = index.catalog.videos(states=SEARCHABLE)
         if localiser is None:
-            _switch(layout, manifest, None, None)
+            _switch(index, None, None)
             return AnchorReport(len(videos), 0)
-        folder = _folder(manifest, localiser, rebuild)
-        store, features = AnchorStore(layout.anchors / folder), FeatureStore(layout.features)
+        folder = _folder(index.manifest, localiser, rebuild)
+        store = AnchorStore(layout.anchors / folder)
         derived, seconds = 0, 0.0
         try:
             for done, video in enumerate(videos, start=1):
                 if not store.has(video.uid):
-                    arrays = scan_anchors(
-                        localiser, features.read(video.uid), video.duration_seconds
-                    )
-                    store.write(video.uid, arrays)
+                    stored = index.features.read(video.uid)
+                    store.write(video.uid, scan_anchors(localiser, stored, video.duration_seconds))
                     derived += 1
                 seconds += video.duration_seconds
-                observe(done, len(videos), seconds)
+                on_video(done, len(videos), seconds)
         except KeyboardInterrupt:
             return AnchorReport(len(videos), derived, interrupted=True)
-        publish_anchors(catalog, store, localiser, storage)
-        _switch(layout, manifest, localiser.name, folder)
+        _switch(index, localiser.name, folder)
     return AnchorReport(len(videos), derived)
 
 
 def _folder(manifest: Manifest, localiser: TrainedLocaliser, rebuild: bool) -> str:
-    """The folder to fill: the one in use, or one beside it that an interrupted run may have begun."""
+    """The folder to fill: the one in use, or a new one that an interrupted run may have begun."""
     current = manifest.anchors or ""
     if not current.startswith(localiser.folder):
         return f"{localiser.folder}-0"
@@ -137,12 +111,11 @@ def _folder(manifest: Manifest, localiser: TrainedLocaliser, rebuild: bool) -> s
     return f"{localiser.folder}-{int(current.rpartition('-')[2]) + 1}"
 
 
-def _switch(
-    layout: IndexLayout, manifest: Manifest, localiser: str | None, folder: str | None
-) -> None:
-    """From here on searches use this localiser; what others computed is removed."""
-    if (manifest.localiser, manifest.anchors) != (localiser, folder):
-        write_manifest(layout, replace(manifest, localiser=localiser, anchors=folder))
-    others = [path for path in layout.anchors.glob("*-*") if path.name != folder]
-    for path in others:
-        shutil.rmtree(path, ignore_errors=True)  # a reader may still be in it; swept the next time
+def _switch(index: Index, localiser: str | None, folder: str | None) -> None:
+    """Let searches use this localiser, and remove the anchors of all others."""
+    index.use_localiser(localiser, folder)
+    for path in index.layout.anchors.glob("*-*"):
+        if path.name != folder:
+            shutil.rmtree(
+                path, ignore_errors=True
+            )  # a reader may still be in it; swept the next time

@@ -12,12 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-import numpy as np
-from numpy.typing import NDArray
-
-from scanonce.indexer.anchors import anchor_store, publish_anchors, scan_anchors
+from scanonce.indexer.anchors import check_localiser, scan_anchors
 from scanonce.indexer.encode import EncodedVideo, encode_videos
-from scanonce.indexer.library import NewContent, Plan, ScanProblem, plan, scan
+from scanonce.indexer.models import make_manifest
+from scanonce.indexer.plan import NewContent, Plan, plan
+from scanonce.indexer.scan import ScanProblem, scan
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.media.answers import Event, Failed, Finished, Frames, Opened
 from scanonce.media.child import DecodeRequest
@@ -25,22 +24,14 @@ from scanonce.media.sampling import Sampling
 from scanonce.media.thumbnails import ThumbnailRequest
 from scanonce.media.workers import DecodePool
 from scanonce.models.clip4clip.pooling import open_pooling
-from scanonce.models.encoders.hub import head_digest
 from scanonce.models.encoders.protocol import ClipEncoder
 from scanonce.models.runtime import num_cores
 from scanonce.models.soonet.trained import TrainedLocaliser
-from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.catalog.entries import RunCounts, RunOutcome
-from scanonce.storage.clips import ClipGrid
+from scanonce.storage.index import Index
 from scanonce.storage.layout import IndexLayout
-from scanonce.storage.manifest import Manifest, create_or_check, read_manifest
 from scanonce.storage.records import VideoInfo
 from scanonce.storage.settings import StorageSettings
-from scanonce.storage.stores.anchors import AnchorStore
-from scanonce.storage.stores.features import FeatureStore
-from scanonce.storage.stores.thumbnails import ThumbnailStore
-from scanonce.storage.vectors.publish import publish
-from scanonce.storage.writer import delete_stored, writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +67,9 @@ class IndexReport:
         return counts.indexed + counts.partial + counts.skipped == 0
 
 
-Observer = Callable[[Progress], None]
+OnProgress = Callable[[Progress], None]
 
-_TELL_SECONDS = 0.1  # between two calls of the observer
+_REPORT_SECONDS = 0.1  # between two calls of ``on_progress``
 
 
 def index_library(
@@ -89,7 +80,7 @@ def index_library(
     settings: IndexerSettings,
     storage: StorageSettings,
     localiser: TrainedLocaliser | None = None,
-    observe: Observer = lambda _: None,
+    on_progress: OnProgress = lambda _: None,
     retry_failed: bool = False,
     again: Collection[int] = (),
 ) -> IndexReport:
@@ -103,7 +94,7 @@ def index_library(
         settings: sampling, clips, decoding.
         storage: the vector index.
         localiser: the trained localiser of the index, whose video side runs here; None where it has none.
-        observe: told how far the run is.
+        on_progress: called with the state of the run, several times a second at most.
         retry_failed: decode again what failed before, or was partial, and has not changed.
         again: ids of videos to decode again, whatever became of them before.
 
@@ -114,37 +105,13 @@ def index_library(
         ManifestMismatch: the index was made with other settings; nothing was changed.
         IndexDirectoryError: the index cannot be written, or somebody else writes it now.
     """
-    with writing(layout, "scanonce index"):
-        manifest = make_manifest(encoder, settings, localiser)
-        create_or_check(layout, manifest, encoder.head_files)
-        anchors = anchor_store(layout, read_manifest(layout), localiser)
-        with Catalog.open(layout.catalog) as catalog:
-            run = _Run(catalog, layout, encoder, localiser, anchors, settings, storage, observe)
-            return run.index(roots, retry_failed=retry_failed, again=again)
-
-
-def make_manifest(
-    encoder: ClipEncoder, settings: IndexerSettings, localiser: TrainedLocaliser | None = None
-) -> Manifest:
-    """What an index made with this encoder, these settings and this localiser says of itself."""
-    digest, reranks = head_digest(encoder.head_files), False
-    if digest is not None:
-        from scanonce.models.clip4clip.head_files import only_reranks
-
-        reranks = only_reranks(encoder.head_files)
-    return Manifest(
-        encoder=encoder.name,
-        fingerprint=encoder.fingerprint,
-        dim=encoder.dim,
-        sampling=settings.sampling,
-        sample_fps=settings.sample_fps,
-        clip_scales_seconds=settings.clip_scales_seconds,
-        clip_stride_ratio=settings.clip_stride_ratio,
-        localiser=localiser.name if localiser else None,
-        anchors=f"{localiser.folder}-0" if localiser else None,
-        head=None if reranks else digest,
-        reranker=digest if reranks else None,
-    )
+    wanted = make_manifest(encoder, settings, localiser)
+    with Index.create(
+        layout, wanted, encoder.head_files, open_pooling, writing="scanonce index"
+    ) as index:
+        check_localiser(index, localiser)
+        run = _Run(index, encoder, localiser, settings, storage, on_progress)
+        return run.index(roots, retry_failed=retry_failed, again=again)
 
 
 class _Run:
@@ -152,26 +119,20 @@ class _Run:
 
     def __init__(
         self,
-        catalog: Catalog,
-        layout: IndexLayout,
+        index: Index,
         encoder: ClipEncoder,
         localiser: TrainedLocaliser | None,
-        anchors: AnchorStore | None,
         settings: IndexerSettings,
         storage: StorageSettings,
-        observe: Observer,
+        on_progress: OnProgress,
     ) -> None:
-        self.catalog = catalog
-        self.layout = layout
+        self.target = index
+        self.catalog = index.catalog
         self.encoder = encoder
         self.localiser = localiser
-        self.anchors = anchors
         self.settings = settings
         self.storage = storage
-        self.observe = observe
-        self.features = FeatureStore(layout.features)
-        self.thumbnails = ThumbnailStore(layout.thumbnails)
-        self.grid = make_manifest(encoder, settings).grid
+        self.on_progress = on_progress
         self.counts = RunCounts()
         self.problems: list[ScanProblem] = []
         self.num_offline = 0
@@ -184,7 +145,7 @@ class _Run:
         outcome: RunOutcome = "failed"
         try:
             todo = self.look(roots, retry_failed, again)
-            tracker = _Tracker(todo, self.observe)
+            tracker = _Tracker(todo, self.on_progress)
             batch_frames = self.settings.batch_frames or self.encoder.batch_frames
             with _Publisher(self.publish, self.settings) as publisher, self.decoders() as pool:
                 events = tracker.follow(pool.decode([new.files[0].path for new in todo.to_index]))
@@ -259,11 +220,12 @@ class _Run:
             self.store_failure(video, new)
             return
         before = self.catalog.videos([new.replaces]) if new.replaces else []
-        self.features.write(new.content.uid, video.features)
-        self.thumbnails.write(new.content.uid, video.thumbnails)
-        if self.localiser is not None and self.anchors is not None:
+        self.target.features.write(new.content.uid, video.features)
+        self.target.thumbnails.write(new.content.uid, video.thumbnails)
+        anchors = self.target.anchors
+        if self.localiser is not None and anchors is not None:
             arrays = scan_anchors(self.localiser, video.features, video.duration_seconds)
-            self.anchors.write(new.content.uid, arrays)
+            anchors.write(new.content.uid, arrays)
         self.catalog.record_indexed(
             new.content,
             new.files,
@@ -275,7 +237,7 @@ class _Run:
             replaces=new.replaces,
         )
         if before:
-            delete_stored(self.layout, before)
+            self.target.delete_stored(before)
         if video.problem:
             self.problems.append(ScanProblem(new.files[0].path, f"partial: {video.problem}"))
         self.count(
@@ -304,41 +266,17 @@ class _Run:
         """Notes copies and moves, then forgets what is gone, its features and thumbnails included."""
         for each in todo.to_attach:
             self.catalog.attach_file(each.video_id, each.file, full_hash=each.full_hash)
-        delete_stored(self.layout, self.catalog.forget_files(todo.to_forget))
+        self.target.delete_stored(self.catalog.forget_files(todo.to_forget))
         self.count(forgotten=len(todo.to_forget))
 
     def publish(self) -> None:
         """Makes the vector index agree with the catalogue."""
-        publish_clips(
-            self.catalog, self.features, self.layout, self.grid, self.encoder.dim, self.storage
-        )
-        if self.localiser is not None and self.anchors is not None:
-            publish_anchors(self.catalog, self.anchors, self.localiser, self.storage)
+        self.target.publish(self.storage)
 
     def count(self, **more: float) -> None:
         """Adds to the counts of the run."""
         sums = {name: getattr(self.counts, name) + value for name, value in more.items()}
         self.counts = replace(self.counts, **sums)
-
-
-def publish_clips(
-    catalog: Catalog,
-    features: FeatureStore,
-    layout: IndexLayout,
-    grid: ClipGrid,
-    dim: int,
-    settings: StorageSettings,
-) -> None:
-    """Brings the vector index in line with the searchable videos of the catalogue; no video is decoded."""
-    pooling = open_pooling(layout.head, read_manifest(layout).head)
-
-    def load_clips(video_id: int) -> NDArray[np.float32]:
-        (video,) = catalog.videos([video_id])
-        stored = features.read(video.uid)
-        spans = grid.spans(video.duration_seconds)
-        return pooling.embed_spans(stored.frames, stored.pts_seconds, spans)
-
-    publish(layout.vectors, catalog.live_video_ids(), load_clips, dim=dim, settings=settings)
 
 
 class _Publisher:
@@ -375,16 +313,16 @@ class _Publisher:
 class _Tracker:
     """Turns events into progress, told ten times a second at most."""
 
-    def __init__(self, todo: Plan, observe: Observer) -> None:
+    def __init__(self, todo: Plan, on_progress: OnProgress) -> None:
         self._files = [new.files[0] for new in todo.to_index]
         self._bytes_total = sum(file.size_bytes for file in self._files)
         # of finished files as sums, of those in work one by one: telling costs the same in a library of any size
         self._num_done, self._bytes_done, self._seconds_done = 0, 0, 0.0
-        self._observe = observe
+        self._on_progress = on_progress
         self._shares: dict[int, float] = {}
         self._infos: dict[int, VideoInfo] = {}
         self._seconds: dict[int, float] = {}
-        self._told_at = 0.0
+        self._reported_at = 0.0
 
     def follow(self, events: Iterator[Event]) -> Iterator[Event]:
         """Passes events on."""
@@ -399,7 +337,7 @@ class _Tracker:
                 )
             elif isinstance(event, Finished):
                 self._seconds[event.job] = event.end_seconds
-            self._tell(event.job)
+            self._report(event.job)
             yield event
 
     def finish(self, job: int) -> None:
@@ -409,13 +347,13 @@ class _Tracker:
         self._seconds_done += self._seconds.pop(job, 0.0)
         self._shares.pop(job, None)
         self._infos.pop(job, None)
-        self._tell(job, now=self._num_done == len(self._files))
+        self._report(job, now=self._num_done == len(self._files))
 
-    def _tell(self, job: int, *, now: bool = False) -> None:
-        if not now and time.monotonic() - self._told_at < _TELL_SECONDS:
+    def _report(self, job: int, *, now: bool = False) -> None:
+        if not now and time.monotonic() - self._reported_at < _REPORT_SECONDS:
             return
-        self._told_at = time.monotonic()
-        self._observe(
+        self._reported_at = time.monotonic()
+        self._on_progress(
             Progress(
                 videos_done=self._num_done,
                 videos_total=len(self._files),

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scanonce.indexer.pipeline import IndexReport, Observer, index_library, make_manifest
+from scanonce.indexer.models import make_manifest
+from scanonce.indexer.pipeline import IndexReport, OnProgress, index_library
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.models.encoders.protocol import ClipEncoder
 from scanonce.models.soonet.trained import TrainedLocaliser
@@ -47,8 +48,8 @@ def reindex(
     settings: IndexerSettings,
     storage: StorageSettings,
     localiser: TrainedLocaliser | None = None,
-    observe: Observer = lambda _: None,
-    anyway: bool = False,
+    on_progress: OnProgress = lambda _: None,
+    force: bool = False,
 ) -> ReindexReport:
     """Scans the libraries of an index anew with this encoder and these settings, then takes its place.
 
@@ -58,8 +59,8 @@ def reindex(
         settings: sampling, clips, decoding.
         storage: the vector index.
         localiser: of the new index; None where it has none.
-        observe: told how far it is.
-        anyway: switch also where videos would no longer be found.
+        on_progress: called with the state of the run.
+        force: switch even if videos would no longer be found.
 
     Raises:
         IndexDirectoryError: the index cannot be read or written, or is being scanned anew already.
@@ -76,7 +77,7 @@ def reindex(
                 settings=settings,
                 storage=storage,
                 localiser=localiser,
-                observe=observe,
+                on_progress=on_progress,
             )
 
         runs = [run()]
@@ -85,7 +86,7 @@ def reindex(
         with writing(layout, "scanonce reindex"):
             runs.append(run())  # what came while the first one went on
             lost = _lost(layout, beside)
-            done = not runs[-1].interrupted and (anyway or not lost)
+            done = not runs[-1].interrupted and (force or not lost)
             if done:
                 _take_over_labels(layout, beside)
                 switch(beside)

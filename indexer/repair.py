@@ -13,19 +13,19 @@ from functools import cache, partial
 from pathlib import Path
 
 from scanonce.indexer.anchors import scan_anchors
-from scanonce.indexer.pipeline import Observer, index_library
+from scanonce.indexer.pipeline import OnProgress, index_library
+from scanonce.indexer.plan import is_unchanged
 from scanonce.indexer.settings import IndexerSettings
-from scanonce.indexer.vectors import Vectors, bring_up_to_date, library_vectors, rebuild
-from scanonce.indexer.verify import KINDS, Difference, Kind, Verification, is_unchanged, verify
+from scanonce.indexer.verify import Difference, Kind, OnChecked, Verification, verify
+from scanonce.models.clip4clip.pooling import open_pooling
 from scanonce.models.encoders.protocol import ClipEncoder
 from scanonce.models.soonet.trained import TrainedLocaliser
 from scanonce.storage.catalog.catalog import SEARCHABLE, Catalog
 from scanonce.storage.errors import IndexDirectoryError, ScanonceError
+from scanonce.storage.index import Index
 from scanonce.storage.layout import IndexLayout
-from scanonce.storage.manifest import Manifest, read_manifest
+from scanonce.storage.manifest import read_manifest
 from scanonce.storage.settings import StorageSettings
-from scanonce.storage.stores.anchors import AnchorStore
-from scanonce.storage.stores.features import FeatureStore
 from scanonce.storage.writer import clear_leavings, writing
 
 BY_DECODING: frozenset[Kind] = frozenset(
@@ -54,8 +54,8 @@ def repair(
     load_localiser: Callable[[], TrainedLocaliser],
     found: Verification | None = None,
     full: bool = False,
-    observe: Observer = lambda _: None,
-    observe_verify: Callable[[int, int], None] = lambda *_: None,
+    on_progress: OnProgress = lambda _: None,
+    on_checked: OnChecked = lambda *_: None,
 ) -> RepairReport:
     """Mends the differences whose remedy is ``repair``, then looks at the whole index again.
 
@@ -70,8 +70,8 @@ def repair(
         load_localiser: loads its localiser, where it has one.
         found: what `verify` found just now; None: look first.
         full: look, before and after, as `verify` does with ``full``.
-        observe: told how far decoding is.
-        observe_verify: told how far looking is.
+        on_progress: called with the state of decoding.
+        on_checked: called with the state of verifying.
 
     Raises:
         IndexDirectoryError: there is no usable index, somebody else writes it, or it cannot be written.
@@ -82,15 +82,15 @@ def repair(
         layout,
         full=full,
         load_localiser=load_localiser,
-        observe=observe_verify,
+        on_checked=on_checked,
         alone=True,
     )
     with writing(layout, "scanonce repair"):
         found = found or look()
         todo = [each for each in found.differences if each.remedy == "repair"]
-        run = _Repair(layout, settings, storage, load_encoder, load_localiser, observe)
+        run = _Repair(layout, settings, storage, load_encoder, load_localiser, on_progress)
         if todo:
-            run.mend(todo)
+            run.repair(todo)
         after = look()
     remaining = {(each.kind, each.subject) for each in after.differences}
     return RepairReport(
@@ -110,23 +110,22 @@ class _Repair:
         storage: StorageSettings,
         load_encoder: Callable[[], ClipEncoder],
         load_localiser: Callable[[], TrainedLocaliser],
-        observe: Observer,
+        on_progress: OnProgress,
     ) -> None:
-        self.layout, self.storage, self.observe = layout, storage, observe
+        self.layout, self.storage, self.on_progress = layout, storage, on_progress
         self.manifest = read_manifest(layout)
-        self.settings = _as_indexed(settings, self.manifest)
+        self.settings = self.manifest.settle(settings)
         self.load_encoder, self.load_localiser = load_encoder, load_localiser
         self.reasons: dict[tuple[Kind, Path], str] = {}
         self.interrupted = False
 
-    def mend(self, todo: Sequence[Difference]) -> None:
+    def repair(self, todo: Sequence[Difference]) -> None:
         """What nobody needs goes first; vectors come last, they follow from all else."""
         self.attempt(_of_kinds(todo, "stray"), lambda _: clear_leavings(self.layout))
         self.attempt([each for each in todo if each.kind in BY_DECODING], self.decode_again)
         self.attempt(_of_kinds(todo, "anchors missing", "anchors damaged"), self.scan_again)
-        for vectors in library_vectors(self.layout, self.manifest):
-            mine = _of_kinds(todo, *KINDS[vectors.of])
-            self.attempt(mine, partial(self.index_again, vectors))
+        vectors = _of_kinds(todo, "vectors damaged", "vectors lacking", "vectors differ")
+        self.attempt(vectors, self.publish_again)
 
     def attempt(
         self, todo: Sequence[Difference], mend: Callable[[Sequence[Difference]], object]
@@ -146,7 +145,7 @@ class _Repair:
         with Catalog.open(self.layout.catalog) as catalog:
             paths = [path for video in catalog.videos(ids) for path in video.paths]
             records = [record for path in paths for record in catalog.files_under(path)]
-        roots = [record.stamp.path for record in records if is_unchanged(record)]
+        roots = [record.stamp.path for record in records if is_unchanged(record.stamp)]
         if not roots:
             raise IndexDirectoryError("its file is not there, or has changed: run `scanonce index`")
         encoder = self.load_encoder()
@@ -157,7 +156,7 @@ class _Repair:
             settings=self.settings,
             storage=self.storage,
             localiser=self.load_localiser() if self.manifest.anchors else None,
-            observe=self.observe,
+            on_progress=self.on_progress,
             again=ids,
         )
         self.interrupted = report.interrupted
@@ -168,28 +167,26 @@ class _Repair:
 
     def scan_again(self, todo: Sequence[Difference]) -> None:
         """Derives anchors of some videos from their features."""
-        store = AnchorStore(self.layout.anchors / str(self.manifest.anchors))
-        features = FeatureStore(self.layout.features)
         localiser = self.load_localiser()
         ids = [each.video_id for each in todo if each.video_id is not None]
-        with Catalog.open(self.layout.catalog) as catalog:
-            videos = catalog.videos(ids, states=SEARCHABLE)
         kinds = {each.video_id: each.kind for each in todo}
-        for video in videos:
-            try:
-                stored = features.read(video.uid)
-                store.write(video.uid, scan_anchors(localiser, stored, video.duration_seconds))
-            except IndexDirectoryError as error:
-                self.reasons[kinds[video.video_id], video.path] = str(error)
+        with Index.open(self.layout) as index:
+            store = index.anchors
+            assert store is not None, "anchors were found missing or damaged"
+            for video in index.catalog.videos(ids, states=SEARCHABLE):
+                try:
+                    stored = index.features.read(video.uid)
+                    store.write(video.uid, scan_anchors(localiser, stored, video.duration_seconds))
+                except IndexDirectoryError as error:
+                    self.reasons[kinds[video.video_id], video.path] = str(error)
 
-    def index_again(self, vectors: Vectors, todo: Sequence[Difference]) -> None:
-        """Adds what an index lacks; one that is damaged or wrong is made anew from what is stored."""
-        kinds = KINDS[vectors.of]
-        with Catalog.open(self.layout.catalog) as catalog:
-            if _of_kinds(todo, kinds.damaged, kinds.differ):
-                rebuild(vectors, catalog, self.storage)
+    def publish_again(self, todo: Sequence[Difference]) -> None:
+        """Add the vectors that are missing; an index that is damaged or wrong is derived again from the stores."""
+        with Index.open(self.layout, open_pooling) as index:
+            if _of_kinds(todo, "vectors damaged", "vectors differ"):
+                index.clips.rebuild(index.catalog, self.storage)
             else:
-                bring_up_to_date(vectors, catalog, self.storage)
+                index.publish(self.storage)
 
     def why_left(self, each: Difference) -> str:
         """Why a difference is still there, or what helps."""
@@ -206,14 +203,3 @@ class _Repair:
 
 def _of_kinds(todo: Iterable[Difference], *kinds: Kind) -> list[Difference]:
     return [each for each in todo if each.kind in kinds]
-
-
-def _as_indexed(settings: IndexerSettings, manifest: Manifest) -> IndexerSettings:
-    """The settings with everything that an index is tied to as it has it, whatever the configuration says today."""
-    of_index = {
-        "sampling": manifest.sampling,
-        "sample_fps": manifest.sample_fps,
-        "clip_scales_seconds": manifest.clip_scales_seconds,
-        "clip_stride_ratio": manifest.clip_stride_ratio,
-    }
-    return settings.model_copy(update=of_index)

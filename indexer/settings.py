@@ -110,7 +110,7 @@ class IndexerSettings(BaseModel):
 
     @property
     def endings(self) -> frozenset[str]:
-        """``extensions`` with their dots, as `indexer.library.scan` takes them."""
+        """``extensions`` with their dots, as `indexer.plan.scan` takes them."""
         return frozenset(f".{extension}" for extension in self.extensions)
 
     @model_validator(mode="after")

@@ -9,28 +9,28 @@ then, so what was indexed or deleted meanwhile is no difference. What a writer a
 gone or changed, videos not published yet, files of contents not recorded yet) is counted, not named.
 """
 
-import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
-from scanonce.indexer.library import fast_hash, full_hash
-from scanonce.indexer.vectors import Vectors, library_vectors, rows_of
+from scanonce.indexer.plan import fast_hash, full_hash, is_unchanged
+from scanonce.indexer.scan import is_away
+from scanonce.models.clip4clip.pooling import open_pooling
 from scanonce.models.soonet.grid import AnchorGrid
 from scanonce.models.soonet.trained import TrainedLocaliser
 from scanonce.storage.catalog.catalog import SEARCHABLE, Catalog
 from scanonce.storage.catalog.entries import Content, FileRecord
+from scanonce.storage.derived import DerivedVectors, published_rows
 from scanonce.storage.errors import IndexDirectoryError, LocaliserError, ManifestMismatch
+from scanonce.storage.index import Index
 from scanonce.storage.layout import IndexLayout
-from scanonce.storage.manifest import Manifest, read_manifest
+from scanonce.storage.manifest import read_manifest
 from scanonce.storage.records import Video
 from scanonce.storage.stores.anchors import AnchorStore
-from scanonce.storage.stores.features import FeatureStore
-from scanonce.storage.stores.thumbnails import ThumbnailStore
 from scanonce.storage.vectors.generation import Generation, newest_generation, newest_number
 from scanonce.storage.writer import content_stores, owner
 
@@ -51,29 +51,12 @@ Kind = Literal[
     "vectors damaged",
     "vectors lacking",
     "vectors differ",
-    "anchor index damaged",
-    "anchor index lacking",
-    "anchor index differs",
     "stray",
 ]
 Remedy = Literal["index", "repair", "localise", "restore", "none"]
 """The command that helps: ``index`` brings the index in line with the disk, ``repair`` makes again what is derived,
 ``restore`` takes a backup; ``none``: nothing is to be done but what the detail says."""
 
-
-class KindsOfIndex(NamedTuple):
-    """What can be wrong with a library-wide index."""
-
-    damaged: Kind
-    lacking: Kind
-    differ: Kind
-
-
-KINDS = {
-    "clips": KindsOfIndex("vectors damaged", "vectors lacking", "vectors differ"),
-    "anchors": KindsOfIndex("anchor index damaged", "anchor index lacking", "anchor index differs"),
-}
-"""By what an index is of."""
 
 _SAMPLE = 200  # videos whose values are compared where not all are
 
@@ -108,8 +91,8 @@ class Verification:
     """Differences left to the writer that is at work."""
 
 
-Observer = Callable[[int, int], None]
-"""Told (looked at, to be looked at in all); files and videos count one each."""
+OnChecked = Callable[[int, int], None]
+"""Called with the number of files and videos checked, and the number of all."""
 
 
 def verify(
@@ -117,7 +100,7 @@ def verify(
     *,
     full: bool = False,
     load_localiser: Callable[[], TrainedLocaliser] | None = None,
-    observe: Observer = lambda *_: None,
+    on_checked: OnChecked = lambda *_: None,
     alone: bool = False,
 ) -> Verification:
     """Looks at everything in an index, and at the files it was made from.
@@ -132,7 +115,7 @@ def verify(
         full: look at all values, and into the video files.
         load_localiser: loads the localiser of the index, called only where it has one; None: how many anchors a
             video should have is not checked.
-        observe: told how far it is.
+        on_checked: see `OnChecked`.
         alone: the caller holds the index for writing, so nobody else is at work.
 
     Raises:
@@ -140,7 +123,7 @@ def verify(
         ManifestMismatch: it is of a newer version.
     """
     while True:
-        found = _verify(layout, full, load_localiser, observe, alone)
+        found = _verify(layout, full, load_localiser, on_checked, alone)
         now = IndexLayout.of(layout.root)
         if now == layout:
             return found
@@ -151,7 +134,7 @@ def _verify(
     layout: IndexLayout,
     full: bool,
     load_localiser: Callable[[], TrainedLocaliser] | None,
-    observe: Observer,
+    on_checked: OnChecked,
     alone: bool,
 ) -> Verification:
     broken = []
@@ -171,12 +154,12 @@ def _verify(
         return Verification(tuple(broken))
     with (
         TemporaryDirectory(prefix="scanonce-") as folder,
-        Catalog.open(layout.catalog, read_only=True) as live,
+        Index.open(layout, open_pooling, read_only=True) as index,
     ):
         snapshot = Path(folder, "catalog.sqlite")
-        live.copy_to(snapshot)
+        index.catalog.copy_to(snapshot)
         with Catalog.open(snapshot, read_only=True) as catalog:
-            look = _Look(layout, manifest, catalog, live, full, load_localiser, observe, alone)
+            look = _Look(index, catalog, full, load_localiser, on_checked, alone)
             return look.at_everything()
 
 
@@ -197,21 +180,19 @@ class _Look:
 
     def __init__(
         self,
-        layout: IndexLayout,
-        manifest: Manifest,
+        index: Index,
         catalog: Catalog,
-        live: Catalog,
         full: bool,
         load_localiser: Callable[[], TrainedLocaliser] | None,
-        observe: Observer,
+        on_checked: OnChecked,
         alone: bool,
     ) -> None:
-        self.layout, self.manifest, self.catalog, self.live = layout, manifest, catalog, live
+        self.index, self.catalog, self.live = index, catalog, index.catalog
+        self.layout, self.manifest = index.layout, index.manifest
         self.full, self.load_localiser, self.alone = full, load_localiser, alone
-        self.observe = observe
-        self.features = FeatureStore(layout.features)
-        self.thumbnails = ThumbnailStore(layout.thumbnails)
-        self.anchors = AnchorStore(layout.anchors / manifest.anchors) if manifest.anchors else None
+        self.on_checked = on_checked
+        self.features, self.thumbnails = index.features, index.thumbnails
+        self.anchors = index.anchors
         self.anchor_grid: AnchorGrid | None = None
         self.anchor_width: int | None = None
         self.found: list[Difference] = []
@@ -228,8 +209,7 @@ class _Look:
         chosen = {video.video_id for video in (videos if self.full else _sample(videos))}
         sound = self.at_videos(videos, _by_video(files), chosen)
         compared = [video for video in sound if video.video_id in chosen]
-        for vectors in library_vectors(self.layout, self.manifest):
-            self.at_vectors(vectors, compared)
+        self.at_vectors(self.index.clips, compared)
         self.at_leavings()
         return Verification(
             tuple(self.found),
@@ -339,12 +319,12 @@ class _Look:
 
     # ------------------------------------------------ vectors
 
-    def at_vectors(self, vectors: Vectors, compared: Sequence[Video]) -> None:
+    def at_vectors(self, vectors: DerivedVectors, compared: Sequence[Video]) -> None:
         """A library-wide index: is it whole, does it hold every live video, are these its embeddings?"""
         generation = self.at_generation(vectors)
         if generation is None:
             return
-        rows = rows_of(generation)
+        rows = published_rows(generation)
         for video in compared:
             if video.video_id not in rows:
                 continue
@@ -354,9 +334,9 @@ class _Look:
                 continue
             # a video keeps its vectors as long as it keeps its id: to look again is to see that it is still there
             if reason and self.live.videos([video.video_id], states=SEARCHABLE):
-                self.found.append(_of(video, KINDS[vectors.of].differ, reason))
+                self.found.append(_of(video, "vectors differ", reason))
 
-    def at_generation(self, vectors: Vectors) -> Generation | None:
+    def at_generation(self, vectors: DerivedVectors) -> Generation | None:
         """The newest generation, if it is whole; what it lacks is named where no writer is about to add it."""
         for _ in range(10):
             token, writer = self.live.change_token(), self.writer_at_work()
@@ -366,7 +346,7 @@ class _Look:
                 generation = newest_generation(vectors.folder, dim=vectors.dim)
             except ManifestMismatch as error:
                 self.found.append(
-                    Difference(KINDS[vectors.of].damaged, vectors.folder, str(error), "repair")
+                    Difference("vectors damaged", vectors.folder, str(error), "repair")
                 )
                 return None
             writer = writer or self.writer_at_work()
@@ -377,17 +357,13 @@ class _Look:
         if not whole and (newest or len(live)) and not writer:
             used = f"generation {generation.number} is used" if generation else "there is no other"
             detail = f"generation {newest} cannot be used, {used}" if newest else "it is missing"
-            self.found.append(
-                Difference(KINDS[vectors.of].damaged, vectors.folder, detail, "repair")
-            )
+            self.found.append(Difference("vectors damaged", vectors.folder, detail, "repair"))
         if generation is None or not whole:
             self.pending += writer
             return None
         if generation.videos.max(initial=0) > self.live.last_video_id():
             detail = "it holds videos the catalogue never had, whose numbers others will get"
-            self.found.append(
-                Difference(KINDS[vectors.of].damaged, vectors.folder, detail, "repair")
-            )
+            self.found.append(Difference("vectors damaged", vectors.folder, detail, "repair"))
             return None
         lacking = np.setdiff1d(live, generation.videos)
         if writer:
@@ -395,7 +371,7 @@ class _Look:
         else:
             detail = "searches load it each time: it is in no generation of the index"
             for video in self.live.videos(lacking.tolist()):
-                self.found.append(_of(video, KINDS[vectors.of].lacking, detail))
+                self.found.append(_of(video, "vectors lacking", detail))
         return generation
 
     # ------------------------------------------------ what belongs to nothing
@@ -429,7 +405,7 @@ class _Look:
     def step(self) -> None:
         """Tells that one more was looked at."""
         self.done += 1
-        self.observe(self.done, self.total)
+        self.on_checked(self.done, self.total)
 
 
 # ---------------------------------------------------------------- files
@@ -488,28 +464,11 @@ def _file_difference(
 
 def _is_offline(path: Path, libraries: Sequence[Path]) -> bool:
     """Whether the library that holds a file is away, as that of a disk that is not plugged in is."""
-    roots = [root for root in libraries if root in path.parents]
-    for root in roots:
-        try:
-            with os.scandir(root) as entries:
-                if next(entries, None) is None:
-                    return True
-        except OSError:
-            return True
-    return False
-
-
-def is_unchanged(record: FileRecord) -> bool:
-    """Whether a file is there as it was recorded."""
-    try:
-        status = record.stamp.path.stat()
-    except OSError:
-        return False
-    return (status.st_size, status.st_mtime_ns) == (record.stamp.size_bytes, record.stamp.mtime_ns)
+    return any(is_away(root) for root in libraries if root in path.parents)
 
 
 def _remedy_by_decoding(files: Iterable[FileRecord]) -> Remedy:
-    return "repair" if any(is_unchanged(record) for record in files) else "restore"
+    return "repair" if any(is_unchanged(record.stamp) for record in files) else "restore"
 
 
 # ---------------------------------------------------------------- the rest
@@ -531,5 +490,5 @@ def _strays(layout: IndexLayout, known: set[str]) -> list[Path]:
     """What `storage.writer.clear_leavings` would remove."""
     files = [path for path in layout.folder.glob(".tmp-*") if path.is_file()]
     files += [path for store in content_stores(layout) for path in store.strays(known)]
-    folders = [*layout.vectors.glob("staging-*"), *layout.anchors.glob("*/vectors/staging-*")]
+    folders = [*layout.vectors.glob("staging-*"), *layout.anchors.glob("*/vectors")]
     return [*files, *folders]

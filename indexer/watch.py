@@ -20,7 +20,7 @@ from typing import Protocol
 import watchfiles
 from watchfiles import Change
 
-from scanonce.indexer.library import ScanProblem, outermost, scan
+from scanonce.indexer.scan import ScanProblem, outermost, scan
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.storage.errors import ScanonceError
 

@@ -1,4 +1,4 @@
-"""Presentation times that only grow, whatever the timestamps of a file do."""
+"""Presentation times that only rise, whatever the time stamps of a file do."""
 
 from __future__ import annotations
 
@@ -10,17 +10,14 @@ from av.video.stream import VideoStream
 
 from scanonce.media.container import FALLBACK_FPS, MIN_FPS
 
-_MAX_GAP_SECONDS = 86_400.0  # a longer one is a damaged timestamp
-
+MAX_GAP_SECONDS = 86_400.0  # a longer one is a damaged time stamp
 
 _MAX_DISORDER_SECONDS = 1.0  # going back further is a new beginning of the clock
-
-
 _MIN_STEP_SECONDS = 1e-3
 
 
 class Clock:
-    """Turns time stamps into seconds from the first frame, whatever is wrong with them."""
+    """Turns time stamps into seconds from the first frame, however damaged they are."""
 
     def __init__(self, stream: VideoStream, by_dts: bool) -> None:
         self._time_base = stream.time_base or Fraction(1, 1000)
@@ -32,10 +29,10 @@ class Clock:
         self._last = -self._default_step
         self.end_seconds = 0.0
         self.is_steady = False
-        """Whether times are exactly ``pts - first pts`` so far, so that they can be told from packets."""
+        """Whether times are exactly ``pts - first pts`` so far, so that packets have them too."""
 
     def frame_seconds(self, frame: VideoFrame) -> float:
-        """Time of the next decoded frame: rises from frame to frame, 0 for the first."""
+        """Return the time of the next decoded frame: 0 for the first, rising from frame to frame."""
         stamp = frame.dts if self._by_dts or frame.pts is None else frame.pts
         if stamp is None:
             self.is_steady = False
@@ -45,30 +42,30 @@ class Clock:
                 self._origin = stamp
                 self._shift = self._last + self._default_step
                 self.is_steady = stamp == frame.pts and self._shift == 0.0
-            seconds = self._mend(self._since_origin(stamp) + self._shift)
+            seconds = self._repair(self._since_origin(stamp) + self._shift)
         self._last = seconds
         self._show(seconds, frame.duration)
         return seconds
 
     def packet_seconds(self, packet: Packet[VideoStream]) -> float | None:
-        """Time of the frame in ``packet``; None where it cannot be told before decoding."""
+        """Return the time of the frame in ``packet``; None if it is unknown before decoding."""
         if not self.is_steady or packet.pts is None:
             return None
         return self._since_origin(packet.pts)
 
     def pass_by(self, packet: Packet[VideoStream]) -> None:
-        """Counts a packet that is not decoded towards the end of the video."""
+        """Count a packet that is not decoded towards the end of the video."""
         seconds = self.packet_seconds(packet)
         if seconds is not None and not packet.is_discard:
             self._show(seconds, packet.duration or 0)
 
     def number(self, packet: Packet[VideoStream], index: int) -> None:
-        """Gives a packet without any time stamp the one of the ``index``-th frame at the usual rate."""
+        """Set the time stamp of a packet that has none to that of the ``index``-th frame at the usual rate."""
         if packet.pts is None and packet.dts is None:
             packet.pts = round(index * self._default_step / self._time_base)
 
     def _show(self, seconds: float, duration: int) -> None:
-        """Counts a frame towards the end of the video."""
+        """Count a frame towards the end of the video."""
         length = float(duration * self._time_base) if duration > 0 else self._default_step
         self.end_seconds = max(self.end_seconds, seconds + length)
 
@@ -76,14 +73,14 @@ class Clock:
         assert self._origin is not None
         return float((stamp - self._origin) * self._time_base)
 
-    def _mend(self, seconds: float) -> float:
-        """A clock that starts anew goes on where it was; one that steps back a little stands still."""
-        if -_MAX_DISORDER_SECONDS <= seconds - self._last <= _MAX_GAP_SECONDS:
+    def _repair(self, seconds: float) -> float:
+        """Continue a clock that starts again at 0; hold one that steps back a little."""
+        if -_MAX_DISORDER_SECONDS <= seconds - self._last <= MAX_GAP_SECONDS:
             if seconds > self._last:
                 return seconds
             self.is_steady = False
             return self._last + _MIN_STEP_SECONDS
         self.is_steady = False
-        mended = self._last + self._default_step
-        self._shift += mended - seconds
-        return mended
+        repaired = self._last + self._default_step
+        self._shift += repaired - seconds
+        return repaired

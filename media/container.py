@@ -1,4 +1,4 @@
-"""Opening a container with PyAV: which demuxers are allowed, which stream is the video, and how it is described."""
+"""Opening a container with PyAV: the allowed demuxers, the main video stream and its description."""
 
 from __future__ import annotations
 
@@ -21,68 +21,47 @@ from scanonce.storage.errors import UnreadableVideo
 from scanonce.storage.records import VideoInfo
 
 _DEMUXERS = (
-    *(
-        "mov",
-        "matroska",
-        "avi",
-        "flv",
-        "mpegts",
-        "mpeg",
-        "asf",
-        "ogg",
-        "mxf",
-        "rm",
-        "nut",
-        "dv",
-        "ivf",
-    ),
-    *("wtv", "h264", "hevc", "obu", "m4v", "mpegvideo", "mjpeg", "yuv4mpegpipe", "gif", "apng"),
-    *("mp3", "wav", "flac", "aac"),  # opened in order to say that there is only sound
+    *("mov", "matroska", "avi", "flv", "mpegts", "mpeg", "asf", "ogg", "mxf", "rm", "nut", "dv"),
+    *("ivf", "wtv", "h264", "hevc", "obu", "m4v", "mpegvideo", "mjpeg", "yuv4mpegpipe", "gif"),
+    "apng",
+    *("mp3", "wav", "flac", "aac"),  # opened to report that there is only audio
 )
-
-
-_OPEN_OPTIONS = {  # a playlist must not make us read another file or the network
+_OPEN_OPTIONS = {  # a playlist must not lead to another file or the network
     "protocol_whitelist": "file",
     "format_whitelist": ",".join(_DEMUXERS),
 }
 
-
-_WELL_FORMED = ("mov", "matroska")
-"""Demuxers that state the length rather than guess it, and whose packets are whole pictures."""
-
+WELL_FORMED = ("mov", "matroska")
+"""Demuxers that state the length rather than guess it, and whose packets are whole frames."""
+FALLBACK_FPS = 25.0
+MIN_FPS = 1e-3  # a header with less, or with a negative rate, is damaged
 
 _ENDS_EARLY_SECONDS = 1.0
 
 
-FALLBACK_FPS = 25.0
-
-
-MIN_FPS = 1e-3  # a header that says less, or less than nothing, is damaged
-
-
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """How a decoded picture becomes the one that is shown."""
+    """How a decoded frame becomes the image that is shown."""
 
     width: int
     """As shown: upright, square pixels."""
     height: int
     output_width: int
-    """Of the frames that are given: as shown, or reduced."""
+    """Width of the output: as shown, or reduced."""
     output_height: int
     transpose: bool
     flip_x: bool
-    """Left and right change places, after transposing."""
+    """Whether left and right are exchanged, after transposing."""
     flip_y: bool
 
     @property
     def is_mirrored(self) -> bool:
-        """Whether no rotation alone makes it upright."""
+        """Whether no rotation makes it upright without mirroring."""
         return self.transpose ^ self.flip_x ^ self.flip_y
 
     @staticmethod
     def of(frame: VideoFrame, stream: VideoStream, min_short_side: int | None) -> Geometry:
-        """From the first frame and what the container says."""
+        """Geometry from the first frame and the header of the container."""
         transpose, flip_x, flip_y = _orientation(frame)
         width, height = frame.width, frame.height
         ratio = float(stream.sample_aspect_ratio or 1)
@@ -94,8 +73,8 @@ class Geometry:
             width, height, *reduced_size(width, height, min_short_side), transpose, flip_x, flip_y
         )
 
-    def picture(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        """``[output_height, output_width, 3]`` RGB."""
+    def image(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        """Return ``[output_height, output_width, 3]`` RGB."""
         width, height = self.output_width, self.output_height
         if self.transpose:
             width, height = height, width
@@ -114,14 +93,14 @@ class Geometry:
 
 
 def open_container(path: Path) -> InputContainer:
-    """Opens a local media file of a known kind, without following it to other files.
+    """Open a local media file of a known kind, without following it to other files.
 
     Raises:
-        UnreadableVideo: it is none.
-        MemoryError: it makes the demuxer ask for more memory than it may have.
+        UnreadableVideo: it is no media file, or damaged at its beginning.
+        MemoryError: the demuxer needs more memory than it may have.
     """
     try:
-        # the prefix keeps a name like "concat:x" from being taken for an address
+        # the prefix keeps FFmpeg from taking a name like "concat:x" for a protocol
         return av.open(
             f"file:{path.absolute()}", "r", options=_OPEN_OPTIONS, metadata_errors="replace"
         )
@@ -129,22 +108,22 @@ def open_container(path: Path) -> InputContainer:
         raise
     except av.FFmpegError as error:
         raise UnreadableVideo(
-            f"not a video, or damaged from its beginning ({error.strerror or type(error).__name__}): "
+            f"not a video, or damaged at its beginning ({error.strerror or type(error).__name__}): "
             "copy or download it again"
         ) from error
 
 
 def find_video_stream(container: InputContainer) -> VideoStream:
-    """The main video track, which is not a cover picture.
+    """Return the main video track; a cover image is none.
 
     Raises:
         UnreadableVideo: there is none.
     """
     tracks = [stream for stream in container.streams.video if not _is_cover(stream)]
     if not tracks:
-        found = "only a cover picture" if container.streams.video else "no video track"
-        sound = " beside its sound" if container.streams.audio else ""
-        raise UnreadableVideo(f"it has {found}{sound}: leave it out of the library")
+        found = "only a cover image" if container.streams.video else "no video track"
+        audio = " and audio" if container.streams.audio else ""
+        raise UnreadableVideo(f"it has {found}{audio}: leave it out of the library")
     best = container.streams.best("video")
     stream = best if isinstance(best, VideoStream) and not _is_cover(best) else tracks[0]
     if stream.codec_context is None:
@@ -158,7 +137,7 @@ def codec_name(stream: VideoStream) -> str:
 
 
 def describe(container: InputContainer, stream: VideoStream, geometry: Geometry) -> VideoInfo:
-    """What is known of an open video."""
+    """Return what the container states about an open video."""
     duration = 0.0
     if stream.duration is not None and stream.time_base is not None:
         duration = float(stream.duration * stream.time_base)
@@ -174,21 +153,21 @@ def describe(container: InputContainer, stream: VideoStream, geometry: Geometry)
 
 
 def stated_end_seconds(container: InputContainer) -> float:
-    """Where the last packet of the file should end; minus infinity where the file does not state it."""
-    if container.duration is None or not container.format.name.startswith(_WELL_FORMED):
+    """Stated end of the last packet of the file; minus infinity if the file does not state it."""
+    if container.duration is None or not container.format.name.startswith(WELL_FORMED):
         return -math.inf
     return float(((container.start_time or 0) + container.duration) / av.time_base)
 
 
 def packet_end_seconds(packet: Packet[Any]) -> float:
-    """Where what is in ``packet`` ends, on the clock of the container; minus infinity where unknown."""
+    """End of ``packet`` on the clock of the container; minus infinity if unknown."""
     if packet.pts is None:
         return -math.inf
     return float((packet.pts + (packet.duration or 0)) * packet.time_base)
 
 
 def describe_early_end(stated_seconds: float, read_seconds: float) -> str | None:
-    """What is wrong with a file whose packets end before they should, as those of an interrupted copy do."""
+    """Problem of a file whose packets end before the stated end, as after an interrupted copy; None if they do not."""
     missing = stated_seconds - read_seconds
     return f"the file ends {missing:.1f} s early" if missing > _ENDS_EARLY_SECONDS else None
 
@@ -198,7 +177,7 @@ def _is_cover(stream: VideoStream) -> bool:
 
 
 def _orientation(frame: VideoFrame) -> tuple[bool, bool, bool]:
-    """``(transpose, flip_x, flip_y)`` that make a picture upright, to a quarter turn.
+    """``(transpose, flip_x, flip_y)`` that make a frame upright, to a quarter turn.
 
     The display matrix sends a point (x, y) to (a x + c y, b x + d y); its first entries are a, b, u, c, d.
     """

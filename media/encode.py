@@ -23,22 +23,16 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from scanonce.media.container import Geometry, open_container
-from scanonce.media.seek import MAX_ERRORS_IN_A_ROW, SEEKABLE, Reader, Shown, Ticker, cut, thin
+from scanonce.media.seek import SEEKABLE, Reader, Shown, Ticker, cut, thin
+from scanonce.media.stream import StreamDecoder
 
-_TICKS = 90_000  # per second, in what is written
-
-
+_TICKS = 90_000  # per second, in the output
 _AAC_RATES = (48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000)
-
-
-_SOUND_JITTER_SECONDS = 0.02
-
-
-_PROXY_MAX_FPS = 30.0
+_AUDIO_JITTER_SECONDS = 0.02  # time stamps are rounded, in Matroska to milliseconds
 
 
 def _upright(frame: VideoFrame, geometry: Geometry, width: int, height: int) -> VideoFrame:
-    """The frame as it is shown, ``height x width`` and 8 bit; its colours keep their matrix."""
+    """Return the frame as it is shown, ``height x width`` and 8 bit; its colours keep their matrix."""
     stored = (height, width) if geometry.transpose else (width, height)
     is_yuv = frame.format.name.startswith(("yuv", "nv", "p0", "p2", "p4"))
     limited = frame.reformat(
@@ -70,7 +64,8 @@ def _turn(plane: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
     return plane[::-1] if geometry.flip_y else plane
 
 
-def find_sound(container: InputContainer) -> AudioStream | None:
+def find_audio(container: InputContainer) -> AudioStream | None:
+    """Return the main audio track; None if there is none that can be decoded."""
     best = container.streams.best("audio")
     if isinstance(best, AudioStream) and best.codec_context is not None:
         usable = best.codec_context.sample_rate and best.codec_context.layout.nb_channels
@@ -78,17 +73,18 @@ def find_sound(container: InputContainer) -> AudioStream | None:
     return None
 
 
-class _Sound:
-    """The sound of a cut as samples without gaps: where the file has none there is silence."""
+class _Audio:
+    """The audio of a cut as samples without gaps: silence fills the gaps of the file."""
 
     def __init__(self, path: Path, tick: Ticker, start_seconds: float, end_seconds: float) -> None:
-        """Times are those of the container; a file of its own, so that pictures need not wait."""
+        """Open the file a second time, so that frames need not wait. Times are those of the container."""
         self._tick = tick
         self._start = start_seconds
         self._container = open_container(path)
-        self.stream = find_sound(self._container)
+        self.stream = find_audio(self._container)
         self.rate, self.layout, self.num_channels = 48_000, "stereo", 2
-        self.num_given = 0
+        self.num_yielded = 0
+        """Samples so far, of each channel."""
         if self.stream is None:
             return
         context = self.stream.codec_context
@@ -103,40 +99,44 @@ class _Sound:
                 self._container.seek(round((start_seconds - 1.0) * av.time_base))
 
     def close(self) -> None:
+        """Close the file."""
         self._container.close()
 
     def chunks(self) -> Iterator[NDArray[np.float32]]:
-        """``[num_channels, num_samples]``, one after another."""
+        """Yield ``[num_channels, num_samples]``, one after another."""
         for seconds, samples in self._resampled():
-            index = self.num_given
+            index = self.num_yielded
             if seconds is not None:
                 index = round((seconds - self._start) * self.rate)
-            late = index - self.num_given
-            if self.num_given and abs(late) <= _SOUND_JITTER_SECONDS * self.rate:
+            late = index - self.num_yielded
+            if self.num_yielded and abs(late) <= _AUDIO_JITTER_SECONDS * self.rate:
                 late = 0
             if late > 0:
                 yield from self._silence(late)
             kept = samples[:, max(0, -late) :]
-            kept = kept[:, : int(min(kept.shape[1], self._num_wanted - self.num_given))]
+            kept = kept[:, : int(min(kept.shape[1], self._num_wanted - self.num_yielded))]
             if kept.shape[1]:
-                self.num_given += kept.shape[1]
+                self.num_yielded += kept.shape[1]
                 yield kept
-            if self.num_given >= self._num_wanted:
+            if self.num_yielded >= self._num_wanted:
                 return
 
     def _silence(self, count: int) -> Iterator[NDArray[np.float32]]:
-        count = int(min(count, self._num_wanted - self.num_given))
+        count = int(min(count, self._num_wanted - self.num_yielded))
         while count > 0:
             part = min(count, self.rate)
-            self.num_given += part
+            self.num_yielded += part
             count -= part
             yield np.zeros((self.num_channels, part), np.float32)
 
     def _resampled(self) -> Iterator[tuple[float | None, NDArray[np.float32]]]:
+        """``(seconds, samples)`` at our rate; the format of the file may change in the middle."""
         resampler: AudioResampler | None = None
         form: tuple[Any, ...] = ()
-        for frame in itertools.chain(self._decoded(), [None]):
+        decoder = StreamDecoder(self._container, self.stream)
+        for frame in itertools.chain(decoder.frames(), [None]):  # None flushes the resampler
             if frame is not None:
+                self._tick()
                 now = (frame.format.name, frame.layout.name, frame.sample_rate)
                 if resampler is None or now != form:
                     form = now
@@ -154,75 +154,55 @@ class _Sound:
                     seconds = float(part.pts * part.time_base)
                 yield seconds, cast("NDArray[np.float32]", part.to_ndarray())
 
-    def _decoded(self) -> Iterator[AudioFrame]:
-        assert self.stream is not None
-        num_errors = 0
-        while num_errors < MAX_ERRORS_IN_A_ROW:
-            try:
-                for packet in self._container.demux(self.stream):
-                    try:
-                        frames = self.stream.codec_context.decode(packet if packet.size else None)
-                    except av.FFmpegError:
-                        num_errors += 1
-                        continue
-                    for frame in frames:
-                        num_errors = 0
-                        self._tick()
-                        yield frame
-                return
-            except av.FFmpegError:
-                num_errors += 1
-
 
 @dataclass(frozen=True, slots=True)
-class _Quality:
-    """How an mp4 is written."""
+class Quality:
+    """Quality of an mp4."""
 
     crf: int
     preset: str
-    sound_bits: int
+    audio_bits: int
+    """Bits per second of stereo; mono has half of them."""
     max_short_side: int | None = None
     max_fps: float | None = None
 
 
-CLIP = _Quality(crf=18, preset="veryfast", sound_bits=160_000)
-
-
-PROXY = _Quality(crf=27, preset="superfast", sound_bits=96_000, max_fps=_PROXY_MAX_FPS)
+CLIP = Quality(crf=18, preset="veryfast", audio_bits=160_000)
+PROXY = Quality(crf=27, preset="superfast", audio_bits=96_000, max_fps=30.0)
 
 
 def encode(
-    source: Path, out: Path, quality: _Quality, start: float, end: float, tick: Ticker
+    source: Path, out: Path, quality: Quality, start: float, end: float, tick: Ticker
 ) -> None:
-    """Writes ``[start, end)``: pictures in order, and after each the sound up to it."""
+    """Write ``[start, end)`` in seconds: frames in order, and after each the audio up to it."""
     reader = Reader(source, tick)
     frames = reader.frames(start)
     if quality.max_fps is not None:
         frames = thin(frames, quality.max_fps)
-    pictures = cut(frames, start, end, reader.step_seconds)
-    picture = next(pictures)
+    shown_frames = cut(frames, start, end, reader.step_seconds)
+    first = next(shown_frames)
     zero = reader.origin_seconds
-    sound = _Sound(source, tick, zero + start, zero + end)
-    writer = _Writer(out, picture.frame, reader, sound, quality)
-    chunks = sound.chunks() if sound.stream is not None else iter(())
-    for shown in itertools.chain([picture], pictures):
-        writer.add_picture(shown)
+    audio = _Audio(source, tick, zero + start, zero + end)
+    writer = _Writer(out, first.frame, reader, audio, quality)
+    chunks = audio.chunks() if audio.stream is not None else iter(())
+    for shown in itertools.chain([first], shown_frames):
+        writer.add_frame(shown)
         tick.done_seconds = shown.end_seconds
-        while sound.num_given < shown.end_seconds * sound.rate:
+        while audio.num_yielded < shown.end_seconds * audio.rate:
             chunk = next(chunks, None)
             if chunk is None:
                 break
-            writer.add_sound(chunk)
+            writer.add_audio(chunk)
     writer.close()
-    sound.close()
+    audio.close()
     reader.close()
 
 
 class _Writer:
-    """An mp4 in the making."""
+    """An mp4 that is being written."""
 
     def __init__(
-        self, out: Path, first: VideoFrame, reader: Reader, sound: _Sound, quality: _Quality
+        self, out: Path, first: VideoFrame, reader: Reader, audio: _Audio, quality: Quality
     ) -> None:
         self._geometry = Geometry.of(first, reader.stream, None)
         width, height = self._geometry.width, self._geometry.height
@@ -248,52 +228,52 @@ class _Writer:
         self._pending: list[NDArray[np.float32]] = []
         self._num_pending = 0
         self._num_written = 0
-        self._sound_rate, self._sound_layout = sound.rate, sound.layout
-        if sound.stream is not None:
-            self._audio = self._output.add_stream("aac", rate=sound.rate, layout=sound.layout)
-            self._audio.codec_context.bit_rate = quality.sound_bits * sound.num_channels // 2
+        self._rate, self._layout = audio.rate, audio.layout
+        if audio.stream is not None:
+            self._audio = self._output.add_stream("aac", rate=audio.rate, layout=audio.layout)
+            self._audio.codec_context.bit_rate = quality.audio_bits * audio.num_channels // 2
 
-    def add_picture(self, shown: Shown) -> None:
-        """The next frame."""
+    def add_frame(self, shown: Shown) -> None:
+        """Write the next frame."""
         frame = _upright(shown.frame, self._geometry, *self._size)
         frame.pts = max(self._last_pts + 1, round(shown.start_seconds * _TICKS))
         frame.time_base = Fraction(1, _TICKS)
         self._last_pts = frame.pts
         self._durations[frame.pts] = max(1, round(shown.end_seconds * _TICKS) - frame.pts)
-        self._mux_pictures(self._video.encode(frame))
+        self._mux_frames(self._video.encode(frame))
 
-    def add_sound(self, samples: NDArray[np.float32]) -> None:
-        """The next samples, ``[num_channels, num_samples]``; AAC takes 1024 at a time."""
+    def add_audio(self, samples: NDArray[np.float32]) -> None:
+        """Write the next samples, ``[num_channels, num_samples]``; AAC takes 1024 at a time."""
         self._pending.append(samples)
         self._num_pending += samples.shape[1]
         if self._num_pending >= 1024:
             joined = np.concatenate(self._pending, axis=1)
             whole = self._num_pending // 1024 * 1024
             for start in range(0, whole, 1024):
-                self._encode_sound(joined[:, start : start + 1024])
+                self._encode_audio(joined[:, start : start + 1024])
             self._pending = [joined[:, whole:]]
             self._num_pending -= whole
 
     def close(self) -> None:
-        """Writes what is left, and the index before everything."""
-        self._mux_pictures(self._video.encode())
+        """Write the rest, and move the index to the beginning."""
+        self._mux_frames(self._video.encode())
         if self._audio is not None:
             if self._num_pending:
-                self._encode_sound(np.concatenate(self._pending, axis=1))
+                self._encode_audio(np.concatenate(self._pending, axis=1))
             self._output.mux(self._audio.encode())
         self._output.close()
 
-    def _mux_pictures(self, packets: Iterable[Packet[VideoStream]]) -> None:
+    def _mux_frames(self, packets: Iterable[Packet[VideoStream]]) -> None:
         for packet in packets:
             packet.duration = self._durations.pop(cast(int, packet.pts), packet.duration)
             self._output.mux(packet)
 
-    def _encode_sound(self, samples: NDArray[np.float32]) -> None:
+    def _encode_audio(self, samples: NDArray[np.float32]) -> None:
         frame = AudioFrame.from_ndarray(
-            np.ascontiguousarray(samples), format="fltp", layout=self._sound_layout
+            np.ascontiguousarray(samples), format="fltp", layout=self._layout
         )
-        frame.sample_rate = self._sound_rate
-        frame.pts, frame.time_base = self._num_written, Fraction(1, self._sound_rate)
+        frame.sample_rate = self._rate
+        frame.pts, frame.time_base = self._num_written, Fraction(1, self._rate)
         self._num_written += samples.shape[1]
         self._output.mux(self._audio.encode(frame))
 

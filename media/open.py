@@ -1,4 +1,4 @@
-"""Pictures of a video file at given times, by one of two back ends.
+"""Frames of a video file at given times, by one of two back ends.
 
     with open_video(path, sampling=Sampling("uniform", fps=2.0)) as source:
         for frame in source.frames():
@@ -17,7 +17,7 @@ from scanonce.media.sampling import FrameSource, Sampling
 from scanonce.storage.errors import ConfigError, UnreadableVideo
 
 BACKENDS = ("pyav", "decord")
-"""Names that `open_video` knows, the default first."""
+"""Names of the back ends, the default first."""
 
 
 def open_video(
@@ -28,19 +28,19 @@ def open_video(
     threads: int = 0,
     min_short_side: int | None = None,
 ) -> FrameSource:
-    """Opens a local video file and decodes its first frame.
+    """Open a local video file and decode its first frame.
 
     Args:
         path: a regular file, or a link to one.
-        sampling: which frames are wanted.
+        sampling: the frames to decode.
         backend: one of `BACKENDS`. ``decord`` does not read MPEG-TS.
-        threads: decoder threads, 0 for the decoder's own choice.
-        min_short_side: frames may come reduced as long as their short side keeps this many pixels, which saves
-            memory and time where they are made smaller afterwards; None gives full size.
+        threads: number of decoder threads; 0 lets the decoder choose.
+        min_short_side: frames may be reduced as long as their short side keeps this many pixels, which saves memory
+            and time if they are made smaller afterwards; None keeps the full size.
 
     Raises:
-        UnreadableVideo: there is no video in the file that can be decoded; the message says what was found.
-        MemoryError: the decoder came to a limit of memory, or a file made it ask for too much.
+        UnreadableVideo: the file has no video that can be decoded; the message says what it has.
+        MemoryError: the decoder reached a memory limit, or the file made it request too much.
         ConfigError: the back end is unknown or not installed.
     """
     _check_regular_file(path)
@@ -56,7 +56,7 @@ def open_video(
 
 
 def _check_regular_file(path: Path) -> None:
-    """Pipes and devices could block for ever, and an empty file needs no decoder to say so."""
+    """Refuse pipes and devices, which could block for ever, and empty files, without starting a decoder."""
     try:
         status = os.stat(path)
         if stat.S_ISREG(status.st_mode):

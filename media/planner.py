@@ -1,4 +1,4 @@
-"""Which packets need to be decoded for the frames that are wanted."""
+"""The packets that have to be decoded for the sampled frames."""
 
 from __future__ import annotations
 
@@ -11,23 +11,15 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from scanonce.media.clock import _MAX_GAP_SECONDS, Clock
-from scanonce.media.container import _WELL_FORMED, codec_name
+from scanonce.media.clock import MAX_GAP_SECONDS, Clock
+from scanonce.media.container import WELL_FORMED, codec_name
 from scanonce.media.sampling import Sampling
 
-INDEPENDENT_GROUPS = frozenset({"h264", "hevc", "vp9", "av1"})
-"""Codecs of which every packet shows one picture, and whose key pictures begin a group that can be decoded alone."""
-
-
-MAX_HELD_PACKETS = 1000
-
-
-MAX_HELD_BYTES = 64 << 20
-
-
+_INDEPENDENT_GROUPS = frozenset({"h264", "hevc", "vp9", "av1"})
+"""Codecs whose packets show one frame each, and whose key frames begin a group that can be decoded alone."""
+_MAX_HELD_PACKETS = 1000
+_MAX_HELD_BYTES = 64 << 20
 _IDR_SLICE = 5  # H.264 NAL unit types
-
-
 _OTHER_SLICE = 1
 
 
@@ -37,17 +29,17 @@ class Step:
 
     packet: Packet[VideoStream]
     wanted: bool = True
-    """Otherwise it may be skipped where no other picture refers to it."""
-    afresh: bool = False
-    """Whether packets before it were left out, so that the decoder has to forget."""
+    """If not, it may be skipped unless other frames refer to it."""
+    after_gap: bool = False
+    """Whether packets before it were left out, so that the decoder has to be flushed."""
 
 
 class Planner:
     """Decides, before decoding, which packets the sampling can do without.
 
-    A frame is the answer to a target if a target lies after the frame shown before it and not after itself. The
-    frame shown before it is looked for among the packets read so far: if it comes later in the file, an earlier one
-    stands in for it, and a packet too many is decoded, never one too few.
+    A frame answers a target if the target is after the previous frame shown and not after the frame itself. The
+    previous frame is searched among the packets read so far. If it comes later in the file, an earlier frame stands in
+    for it: then a packet too many is decoded, never one too few.
     """
 
     def __init__(
@@ -58,33 +50,33 @@ class Planner:
         self._codec = codec_name(stream)
         self._nal_length_bytes = count_nal_length_bytes(stream)
         self._may_skip = (
-            container.format.name.startswith(_WELL_FORMED) and self._codec in INDEPENDENT_GROUPS
+            container.format.name.startswith(WELL_FORMED) and self._codec in _INDEPENDENT_GROUPS
         )
         self._started = False
         self._recent: deque[float] = deque(maxlen=64)  # times of the last packets
         self._last_dts: int | None = None
-        self._group: list[Step] = []  # from a key picture on, or what follows on pending
+        self._group: list[Step] = []  # from a key frame on, or the continuation of pending
         self._pending: list[Step] = []  # read, not needed so far
         self._held_bytes = 0
-        self._afresh = False
+        self._after_gap = False
 
     def start(self, first: VideoFrame) -> None:
-        """Skipping begins once the first frame is known. Fields of interlaced video may be packets of their own."""
+        """Begin to skip, now that the first frame is known. Fields of interlaced video may be separate packets."""
         self._started = True
         self._may_skip = self._may_skip and not first.interlaced_frame
 
     def stop_skipping(self) -> None:
-        """From now on everything is decoded: packets cannot be trusted."""
+        """Decode everything from now on: packets cannot be trusted."""
         self._may_skip = False
 
     def plan(self, packets: Iterator[Packet[VideoStream]]) -> Iterator[Step]:
-        """The packets to decode, in the order of the file."""
+        """Yield the packets to decode, in the order of the file."""
         if self._sampling.mode == "keyframes":
-            return self._plan_key_pictures(packets)
+            return self._plan_key_frames(packets)
         return self._plan_uniform(packets)
 
-    def _plan_key_pictures(self, packets: Iterator[Packet[VideoStream]]) -> Iterator[Step]:
-        """Each key picture alone, so that nothing between them has to be consistent."""
+    def _plan_key_frames(self, packets: Iterator[Packet[VideoStream]]) -> Iterator[Step]:
+        """Decode each key frame alone, so that nothing between them has to be consistent."""
         last: float | None = None
         for index, packet in enumerate(packets):
             self._clock.number(packet, index)
@@ -96,7 +88,7 @@ class Planner:
                 self._clock.pass_by(packet)
                 continue
             if last is None or seconds is None or self._sampling.has_target(last, seconds):
-                yield Step(packet, afresh=True)
+                yield Step(packet, after_gap=True)
             else:
                 self._clock.pass_by(packet)
             last = seconds
@@ -106,15 +98,15 @@ class Planner:
             wanted = self._is_wanted(packet)
             if not self._started or not self._is_regular(packet):
                 yield from self._release_all()
-                yield Step(packet, afresh=self._take_afresh())
+                yield Step(packet, after_gap=self._take_gap())
                 continue
             if self._begins_group(packet):
                 yield from self._close_group()
             self._group.append(Step(packet, wanted))
             self._held_bytes += packet.size
             if (
-                len(self._group) + len(self._pending) > MAX_HELD_PACKETS
-                or self._held_bytes > MAX_HELD_BYTES
+                len(self._group) + len(self._pending) > _MAX_HELD_PACKETS
+                or self._held_bytes > _MAX_HELD_BYTES
             ):
                 yield from self._release_all()
         yield from self._close_group()
@@ -125,14 +117,14 @@ class Planner:
         seconds = self._clock.packet_seconds(packet)
         if seconds is None:
             return True
-        if packet.is_discard:  # decoded for others, not shown
+        if packet.is_discard:  # decoded for other frames, not shown
             return False
         before = max((other for other in self._recent if other < seconds), default=None)
         self._recent.append(seconds)
         return before is None or self._sampling.has_target(before, seconds)
 
     def _is_regular(self, packet: Packet[VideoStream]) -> bool:
-        """Whether packets can still be told apart by their times; once they cannot, nothing is skipped any more."""
+        """Whether times of packets can still be trusted; once they cannot, nothing is skipped any more."""
         dts, last = packet.dts, self._last_dts
         self._last_dts = dts
         self._may_skip = (
@@ -141,7 +133,7 @@ class Planner:
             and not packet.is_corrupt
             and packet.pts is not None
             and dts is not None
-            and (last is None or 0 < (dts - last) * packet.time_base < _MAX_GAP_SECONDS)
+            and (last is None or 0 < (dts - last) * packet.time_base < MAX_GAP_SECONDS)
         )
         return self._may_skip
 
@@ -149,7 +141,7 @@ class Planner:
         return begins_group(packet, self._codec, self._nal_length_bytes)
 
     def _close_group(self) -> Iterator[Step]:
-        """Now that the whole group is known: forgets what is pending before it, decodes what it needs."""
+        """Drop pending packets that the group does not need, and release those that it needs."""
         if self._group and self._begins_group(self._group[0].packet):
             key_pts = self._group[0].packet.pts
             assert key_pts is not None
@@ -170,35 +162,35 @@ class Planner:
         for step in steps:
             if not step.wanted:
                 self._clock.pass_by(step.packet)
-            yield replace(step, afresh=self._take_afresh())
+            yield replace(step, after_gap=self._take_gap())
 
     def _drop_pending(self) -> None:
         for step in self._pending:
             self._clock.pass_by(step.packet)
-            self._afresh = True
+            self._after_gap = True
         self._pending = []
 
-    def _take_afresh(self) -> bool:
-        afresh, self._afresh = self._afresh, False
-        return afresh
+    def _take_gap(self) -> bool:
+        after_gap, self._after_gap = self._after_gap, False
+        return after_gap
 
 
 def begins_group(packet: Packet[VideoStream], codec: str, nal_length_bytes: int) -> bool:
-    """Whether nothing from ``packet`` on, but perhaps frames shown before it, refers to what came earlier."""
+    """Whether no frame from ``packet`` on refers to earlier packets; frames shown before it may."""
     if not packet.is_keyframe:
         return False
-    # H.264 also marks points from which a picture gradually recovers
+    # H.264 also marks points from which the image recovers gradually
     return codec != "h264" or _is_idr(bytes(packet), nal_length_bytes)
 
 
 def count_nal_length_bytes(stream: VideoStream) -> int:
-    """How many bytes tell the length of an H.264 NAL unit; 0 where start codes divide them."""
+    """Number of bytes of the length of an H.264 NAL unit; 0 if start codes separate them."""
     extradata = stream.codec_context.extradata or b""
     return (extradata[4] & 3) + 1 if len(extradata) > 4 and extradata[0] == 1 else 0
 
 
 def _is_idr(data: bytes, length_bytes: int) -> bool:
-    """Whether an H.264 picture starts afresh; False also where that cannot be seen."""
+    """Whether an H.264 frame needs none before it; False also if its kind is not found."""
     position = 0
     while length_bytes and position + length_bytes < len(data):
         kind = data[position + length_bytes] & 31

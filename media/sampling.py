@@ -1,9 +1,8 @@
-"""Which frames of a video are wanted, and which of those that come are taken."""
+"""Sampling of frames by time, and the protocol of decoders."""
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Literal, Protocol, Self
 
 import numpy as np
@@ -12,20 +11,18 @@ from numpy.typing import NDArray
 from scanonce.storage.errors import ConfigError
 from scanonce.storage.records import VideoInfo
 
-_TOLERANCE_SECONDS = (
-    5e-7  # a frame at 0.4999999 answers the target 0.5: binary fractions are not exact
-)
+_TOLERANCE_SECONDS = 5e-7  # a frame at 0.4999999 answers the target 0.5: floats are not exact
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Which frames of a video are wanted."""
+    """Which frames of a video are sampled."""
 
     mode: Literal["uniform", "keyframes"]
-    """``uniform``: the first frame at or after each target ``k / fps``; ``keyframes``: the same among the frames that
-    the codec stores whole, several times faster and as dense as the file happens to have them."""
+    """``uniform``: the first frame at or after each target ``k / fps``; ``keyframes``: the same among the key
+    frames, several times faster and as dense as they happen to be in the file."""
     fps: float
-    """Targets per second, more than 0. At most one frame is given for each."""
+    """Targets per second, more than 0. Each is answered by one frame at most."""
 
     def __post_init__(self) -> None:
         if self.mode not in ("uniform", "keyframes"):
@@ -34,19 +31,19 @@ class Sampling:
             raise ConfigError(f"frames per second must be more than 0 and finite; got {self.fps}")
 
     def next_target(self, seconds: float) -> float:
-        """The first target that is later than a frame at ``seconds``, and so is not answered by it."""
+        """Return the first target that is later than a frame at ``seconds`` and so not answered by it."""
         index = math.floor((seconds + _TOLERANCE_SECONDS) * self.fps) + 1
         while index / self.fps <= seconds + _TOLERANCE_SECONDS:  # rounding of the product above
             index += 1
         return index / self.fps
 
     def has_target(self, after_seconds: float, upto_seconds: float) -> bool:
-        """Whether a frame at ``upto_seconds`` is an answer when the frame before it is at ``after_seconds``."""
+        """Whether a frame at ``upto_seconds`` is an answer if the frame before it is at ``after_seconds``."""
         return self.next_target(after_seconds) <= upto_seconds + _TOLERANCE_SECONDS
 
 
 class Sampler:
-    """Picks the answers out of frames that come in order of time.
+    """Selects the answers from frames in order of time.
 
     At 2 targets a second, of frames at 0, 0.4, 0.8, 1.2, 1.6, 3.1 it wants 0, 0.8, 1.2, 1.6 and 3.1.
     """
@@ -65,10 +62,10 @@ class Sampler:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SampledFrame:
-    """One picture of a video."""
+    """One frame of a video."""
 
     pts_seconds: float
-    """When it is shown, seconds from the first frame."""
+    """Time at which it is shown, seconds from the first frame."""
     image: NDArray[np.uint8]
     """``[height, width, 3]`` RGB, upright, with square pixels, C-contiguous."""
 
@@ -78,39 +75,34 @@ class FrameSource(Protocol):
 
     @property
     def info(self) -> VideoInfo:
-        """What is known before decoding. A frame is ``height x width``, or less with ``min_short_side``."""
+        """Description of the video before decoding. A frame is ``height x width``, or less with ``min_short_side``."""
 
     @property
     def problem(self) -> str | None:
-        """After iterating: why not all of the file could be decoded, a short phrase; None where all is well."""
+        """After iterating: why not all of the file could be decoded, a short phrase; None if all of it was."""
 
     @property
     def end_seconds(self) -> float:
-        """After iterating: the end of the last frame, seconds from the first one."""
+        """After iterating: the end of the last frame, in seconds from the first one."""
 
     def frames(self) -> Iterator[SampledFrame]:
-        """The sampled frames in order of time, all of one size, at least one. Call once.
+        """Yield the sampled frames in order of time, all of one size, at least one. Call once.
 
-        Damage does not raise: the frames around it are given and `problem` says what happened.
+        Damage does not raise: the frames around it are yielded, and `problem` describes it.
         """
 
     def close(self) -> None:
-        """Frees the decoder; may be called twice."""
+        """Free the decoder; may be called twice."""
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
 
 def reduced_size(width: int, height: int, min_short_side: int | None) -> tuple[int, int]:
-    """``(width, height)`` of a frame with the short side reduced to ``min_short_side``.
+    """Return ``(width, height)`` of a frame with the short side reduced to ``min_short_side``.
 
-    Unchanged where that is less than half: up to there, converting at full size is faster (measured at 720p).
+    Unchanged if the short side is not at least twice that: then converting at full size is faster (measured at 720p).
     """
     short = min(width, height)
     if min_short_side is None or short < 2 * min_short_side:

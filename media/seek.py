@@ -1,4 +1,4 @@
-"""The frames of a video from a time on, and those of a cut."""
+"""Frames of a video from a given time on, and of a cut."""
 
 from __future__ import annotations
 
@@ -10,75 +10,79 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Self
 
 import av
-from av.packet import Packet
 from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 
 from scanonce.media.clock import Clock
-from scanonce.media.container import codec_name, find_video_stream, open_container
+from scanonce.media.stream import StreamDecoder
 from scanonce.storage.errors import UnreadableVideo
 
 SNAP_SECONDS = 0.0006
 """A frame this near to an end of a cut is at it: addresses carry whole milliseconds."""
-
-
 SEEKABLE = ("mov", "matroska", "avi", "flv", "asf")
 """Demuxers whose time stamps mean the same after a seek."""
 
-
-_SEEK_BACK_SECONDS = (0.0, 5.0, 60.0)
-
-
-MAX_ERRORS_IN_A_ROW = 200
+_SEEK_BACK_SECONDS = (0.0, 5.0, 60.0)  # a seek may end after its target: then from further back
+_TICK_SECONDS = 0.2
 
 
 class Ticker:
-    """Tells the parent, a few times a second, how far we are."""
+    """Reports progress a few times a second."""
 
-    def __init__(self, say: Callable[[float], object]) -> None:
-        self._say = say
-        self._said_at = -math.inf
+    def __init__(self, report: Callable[[float], object]) -> None:
+        """``report`` is called with `done_seconds`."""
+        self._report = report
+        self._reported_at = -math.inf
         self.done_seconds = 0.0
 
     def __call__(self) -> None:
-        """Something was decoded."""
+        """Note that something was decoded."""
         now = time.monotonic()
-        if now - self._said_at > 0.2:
-            self._said_at = now
-            self._say(round(self.done_seconds, 3))
+        if now - self._reported_at > _TICK_SECONDS:
+            self._reported_at = now
+            self._report(round(self.done_seconds, 3))
 
 
 class Reader:
-    """The frames of a video and when they are shown."""
+    """The frames of a video and the times at which they are shown."""
 
     def __init__(self, path: Path, tick: Ticker) -> None:
+        """Open a file and decode its first frame.
+
+        Raises:
+            UnreadableVideo: there is none.
+        """
         self.path = path
         self.tick = tick
-        self.container = open_container(path)
-        self.stream = find_video_stream(self.container)
-        self.stream.thread_type = "AUTO"
-        self._by_dts = self.container.format.name == "avi"
+        self._decoder = StreamDecoder.of_video(path)
+        self.container, self.stream = self._decoder.container, self._decoder.stream
+        self._by_dts = self._decoder.orders_by_dts
         self._time_base = self.stream.time_base or Fraction(1, 1000)
-        self._num_errors = 0
         self._clock = Clock(self.stream, self._by_dts)
         self._decoded = self._decode()
-        self.first = next(self._decoded, None)
-        if self.first is None:
-            raise UnreadableVideo(
-                f"no picture of its {codec_name(self.stream)} track can be decoded: "
-                "copy or download it again"
-            )
-        self._origin = self._stamp(self.first)
+        first = next(self._decoded, None)
+        if first is None:
+            self.close()
+            raise self._decoder.describe_no_frame()
+        self.first: VideoFrame = first
+        self._origin = self._stamp(first)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
-        self.container.close()
+        """Close the file."""
+        self._decoder.close()
 
     @property
     def origin_seconds(self) -> float:
-        """The time of the first frame on the clock of the container."""
-        return float((self.first.pts or 0) * self._time_base) if self.first else 0.0
+        """Time of the first frame on the clock of the container."""
+        return float((self.first.pts or 0) * self._time_base)
 
     @property
     def step_seconds(self) -> float:
@@ -86,8 +90,7 @@ class Reader:
         return 1.0 / float(self.stream.average_rate or self.stream.guessed_rate or 25)
 
     def frames(self, start_seconds: float = 0.0) -> Iterator[tuple[float, VideoFrame]]:
-        """``(seconds, frame)`` in order of time, at the latest from the one shown at ``start_seconds`` on."""
-        assert self.first is not None
+        """``(seconds, frame)`` in order of time, from the frame shown at ``start_seconds`` on or an earlier one."""
         moved = False
         if self._origin is not None and self.container.format.name.startswith(SEEKABLE):
             for back in _SEEK_BACK_SECONDS:
@@ -100,12 +103,9 @@ class Reader:
                     yield first
                     yield from found
                     return
-        if moved:
-            afresh = Reader(self.path, self.tick)
-            try:
-                yield from afresh.frames()
-            finally:
-                afresh.close()
+        if moved:  # no seek arrived before the start: read the file from its beginning
+            with Reader(self.path, self.tick) as again:
+                yield from again.frames()
             return
         clock = copy.copy(self._clock)
         for frame in itertools.chain([self.first], self._decoded):
@@ -131,37 +131,15 @@ class Reader:
         return frame.dts if self._by_dts or frame.pts is None else frame.pts
 
     def _decode(self) -> Iterator[VideoFrame]:
-        self._num_errors = 0
-        for packet in self._packets():
-            yield from self._decode_packet(packet if packet.size else None)
-
-    def _decode_packet(self, packet: Packet[VideoStream] | None) -> Iterator[VideoFrame]:
-        try:
-            frames = self.stream.codec_context.decode(packet)
-        except av.FFmpegError:
-            self._num_errors += 1
-            return
-        for frame in frames:
-            self._num_errors = 0
+        self._decoder.restart()
+        for frame in self._decoder.frames():
             self.tick()
             yield frame
-
-    def _packets(self) -> Iterator[Packet[VideoStream]]:
-        """Also the empty one that marks the end."""
-        while self._num_errors < MAX_ERRORS_IN_A_ROW:
-            try:
-                for packet in self.container.demux(self.stream):
-                    yield packet
-                    if self._num_errors >= MAX_ERRORS_IN_A_ROW:
-                        return
-                return
-            except av.FFmpegError:  # the next packet may be readable again
-                self._num_errors += 1
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A frame and when it is shown, from the beginning of a cut."""
+    """A frame and the time at which it is shown, in seconds from the beginning of a cut."""
 
     start_seconds: float
     end_seconds: float
@@ -171,7 +149,17 @@ class Shown:
 def cut(
     frames: Iterable[tuple[float, VideoFrame]], start: float, end: float, step: float
 ) -> Iterator[Shown]:
-    """What is shown in ``[start, end)``: of frames at 0, 0.4 and 0.8, [0.5, 0.9) is 0-0.3 and 0.3-0.4."""
+    """Yield the frames shown in ``[start, end)``: of frames at 0, 0.4 and 0.8, [0.5, 0.9) has 0-0.3 and 0.3-0.4.
+
+    Args:
+        frames: ``(seconds, frame)`` in order of time.
+        start: seconds.
+        end: seconds.
+        step: seconds for which the last frame of the file is shown if it does not state a duration.
+
+    Raises:
+        UnreadableVideo: there is no frame in the span.
+    """
     zero: float | None = None
     held: tuple[float, VideoFrame] | None = None
     stop: float | None = None
@@ -195,7 +183,7 @@ def cut(
 
 
 def _zero(first_seconds: float, start: float) -> float:
-    """Where a cut begins: with its first frame, or inside of it."""
+    """The beginning of a cut: its first frame, or ``start`` if that frame began before it."""
     return first_seconds if first_seconds >= start - SNAP_SECONDS else start
 
 
@@ -207,7 +195,7 @@ def _duration(frame: VideoFrame, step: float) -> float:
 def thin(
     frames: Iterable[tuple[float, VideoFrame]], fps: float
 ) -> Iterator[tuple[float, VideoFrame]]:
-    """Leaves out frames so that no more than ``fps`` a second are left."""
+    """Drop frames so that at most ``fps`` a second are left."""
     due = 0.0
     for seconds, frame in frames:
         if seconds >= due - 1e-3:

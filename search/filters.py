@@ -140,9 +140,7 @@ class Passing:
     ids: NDArray[np.int64]
     """Of the videos, rising."""
     clips: Mask
-    """Over the rows of the index of clips."""
-    anchors: Mask | None
-    """Over those of the index of anchors, where there is one."""
+    """Over the rows of the vector index."""
 
 
 class FilterMasks:
@@ -153,14 +151,12 @@ class FilterMasks:
         catalog: Catalog,
         live_videos: Collection[int] | NDArray[np.int64],
         clips: LibraryIndex,
-        anchors: LibraryIndex | None = None,
     ) -> None:
         """For a library that was opened for these videos; what was committed since does not pass."""
         self._catalog = catalog
         array = isinstance(live_videos, np.ndarray)
         self._live = np.asarray(live_videos if array else list(live_videos), np.int64)
         self._clips = clips
-        self._anchors = anchors
         self._kept = lru_cache(maxsize=_KEPT)(self._resolve)
 
     def passing(self, within: Within) -> Passing | None:
@@ -178,8 +174,7 @@ class FilterMasks:
         else:
             ids = only.matching(self._catalog)
         ids = ids[np.isin(ids, self._live)]
-        anchors = None if self._anchors is None else self._anchors.mask(ids)
-        return Passing(ids, self._clips.mask(ids), anchors)
+        return Passing(ids, self._clips.mask(ids))
 
 
 # ---------------------------------------------------------------- days and lengths

@@ -11,11 +11,6 @@ class SearchSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     top: int = Field(default=10, ge=1, le=1000, description="moments shown for a query")
-    retriever: Literal["clips", "anchors"] = Field(
-        default="clips",
-        description="what is looked up in the whole library: clips, near which the localiser then looks, or the "
-        "trained localiser's own anchors (needs storage.anchor_index)",
-    )
     localiser: Literal["auto", "training-free", "clips"] = Field(
         default="auto",
         description="what finds the moments: auto is the trained localiser of the index, else training-free; clips "
@@ -25,7 +20,7 @@ class SearchSettings(BaseModel):
         default=64,
         ge=1,
         le=10_000,
-        description="clips (or anchors) taken from the vector index at least, near which moments are looked for",
+        description="clips taken from the vector index at least, near which moments are looked for",
     )
     context_seconds: float = Field(
         default=30.0,

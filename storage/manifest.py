@@ -1,9 +1,13 @@
 """The manifest: what an index was made with."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import TypeVar
+
+from pydantic import BaseModel
 
 from scanonce.storage.clips import ClipGrid
 from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
@@ -11,6 +15,11 @@ from scanonce.storage.files import write_whole
 from scanonce.storage.layout import IndexLayout
 
 SCHEMA_VERSION = 1
+
+_SETTINGS = ("sampling", "sample_fps", "clip_scales_seconds", "clip_stride_ratio")
+"""Settings of the indexer that an index is tied to."""
+
+Settings = TypeVar("Settings", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +51,27 @@ class Manifest:
     def keeps_head(self) -> bool:
         """Whether files belong into `IndexLayout.head`."""
         return self.head is not None or self.reranker is not None
+
+    def settle(
+        self, asked: Settings, typed: Mapping[str, object] = MappingProxyType({})
+    ) -> Settings:
+        """Return the settings of the indexer with everything this index is tied to as the index has it.
+
+        An index names its own sampling and clips, as it names its encoder: a configuration that says otherwise is of
+        the next index.
+
+        Args:
+            asked: the settings of the configuration.
+            typed: the settings somebody has asked for explicitly, this time, by name.
+
+        Raises:
+            ManifestMismatch: one of ``typed`` differs from that of the index.
+        """
+        own = {name: getattr(self, name) for name in _SETTINGS}
+        different = [name for name, value in typed.items() if name in own and own[name] != value]
+        if different:
+            raise ManifestMismatch(f"the index {_differences(different, own, typed)}")
+        return asked.model_copy(update=own)
 
     @property
     def grid(self) -> ClipGrid:
@@ -131,17 +161,23 @@ def create_or_check(layout: IndexLayout, wanted: Manifest, head_files: Sequence[
     if names:
         if "fingerprint" in names:
             names.insert(0, "encoder")
-        lines = [
-            f"  {name}: the index has {stored[name]}, asked for is {asked[name]}" for name in names
-        ]
         raise ManifestMismatch(
-            "\n".join([f"the index at {layout.root} was made with other settings:", *lines])
-            + "\nEither set these back (config.toml, --encoder), or have everything scanned anew while searches go on: "
-            f"scanonce reindex --index {layout.root}"
+            f"the index at {layout.root} {_differences(names, stored, asked)} --index {layout.root}"
         )
     _keep_head(layout, head_files)
     if gains_reranker:
         write_manifest(layout, replace(read_manifest(layout), reranker=wanted.reranker))
+
+
+def _differences(
+    names: Sequence[str], stored: Mapping[str, object], asked: Mapping[str, object]
+) -> str:
+    """The settings that differ, with both values and the way out."""
+    lines = [
+        f"  {name}: the index has {stored[name]}, asked for is {asked[name]}" for name in names
+    ]
+    next_step = "Leave them as the index has them, or scan everything again while searches go on: scanonce reindex"
+    return "\n".join(["was made with other settings:", *lines, next_step])
 
 
 def _keep_head(layout: IndexLayout, files: Sequence[Path]) -> None:

@@ -71,13 +71,6 @@ class StorageSettings(BaseModel):
             "fit, they stay on the CPU."
         ),
     )
-    anchor_index: bool = Field(
-        default=False,
-        description=(
-            "Whether the trained localiser's anchors are also kept as a library-wide index, which "
-            'search.retriever = "anchors" needs. It takes about as much disk space again as the anchors.'
-        ),
-    )
 
     @property
     def gpu_use(self) -> GpuUse:

@@ -150,10 +150,11 @@ def clear_leavings(layout: IndexLayout) -> list[Path]:
         path.unlink(missing_ok=True)
     remove_superseded(layout)
     unfinished: list[Path] = []
-    for vectors in (layout.vectors, *layout.anchors.glob("*/vectors")):
-        unfinished += vectors.glob("staging-*")
-        # a writer that died while it swept may leave one half; of those that are whole two are kept
-        unfinished += sorted(vectors.glob("[0-9]*"))[:-2]
+    unfinished += layout.vectors.glob("staging-*")
+    # a writer that died while it swept may leave one half; of those that are whole two are kept
+    unfinished += sorted(layout.vectors.glob("[0-9]*"))[:-2]
+    # earlier versions could keep the anchors as a library-wide index too
+    unfinished += layout.anchors.glob("*/vectors")
     for path in unfinished:
         shutil.rmtree(path, ignore_errors=True)
     return [*removed, *unfinished]

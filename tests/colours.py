@@ -1,15 +1,14 @@
-"""A world simple enough to have exact answers: films of flat colours, and an encoder that sees only colour."""
+"""Films of flat colours and an encoder that sees only colour, so that the right answers are known exactly."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
 from scanonce.models.encoders.preprocess import Preprocessing
 from scanonce.models.encoders.protocol import TextFeatures
+from tests.videos import write_images
 
 COLOURS = {
     "red": (220, 30, 30),
@@ -21,14 +20,14 @@ COLOURS = {
 
 
 class ColourEncoder:
-    """Embeds a picture as its mean colour, a sentence as the colour it names; others as a vector of their own."""
+    """Embeds a frame as its mean colour, and a text as the colour that it names or, without one, as a vector apart."""
 
     name = "colours"
     fingerprint = "c" * 64
     dim = 4
     head_files = ()
     batch_frames = 8
-    lanes = 2
+    max_concurrency = 2
     preprocessing = Preprocessing(None, (16, 16), None, "bicubic", (0.5,) * 3, (0.5,) * 3)
 
     def encode_frames(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -48,14 +47,11 @@ class ColourEncoder:
 
 
 def write_film(path: Path, scenes: Sequence[tuple[str, float]], *, fps: int = 10) -> Path:
-    """A film of flat colours: (colour, seconds) one after another."""
+    """Write a film of flat colours: (colour, seconds) one after another."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as output:
-        stream: Any = output.add_stream("libx264", rate=fps, options={"preset": "ultrafast"})
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for colour, seconds in scenes:
-            picture = np.full((48, 64, 3), COLOURS[colour], np.uint8)
-            for _ in range(round(seconds * fps)):
-                output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        output.mux(stream.encode())
-    return path
+    images = (
+        np.full((48, 64, 3), COLOURS[colour], np.uint8)
+        for colour, seconds in scenes
+        for _ in range(round(seconds * fps))
+    )
+    return write_images(path, images, fps=fps, options={"preset": "ultrafast"})

@@ -51,17 +51,16 @@ from typing import Any, Literal, NoReturn, Self, cast
 import faiss
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine.default import DefaultDialect
 
 import scanonce.indexer.pipeline
-import scanonce.search.engine
+import scanonce.search.snapshot
 import scanonce.storage.catalog.database
-import scanonce.ui.commands.index
-from scanonce.indexer.library import fast_hash
 from scanonce.indexer.pipeline import IndexReport, Progress, index_library
+from scanonce.indexer.plan import fast_hash
 from scanonce.indexer.settings import IndexerSettings
+from scanonce.library import Library
 from scanonce.media.answers import Event, Finished, Frames, NewThumbnails, Opened
 from scanonce.models.encoders.preprocess import Preprocessing
 from scanonce.models.encoders.protocol import ClipEncoder, TextFeatures
@@ -92,7 +91,7 @@ class NumberEncoder:
     dim = 64
     head_files = ()
     batch_frames = 4
-    lanes = 1
+    max_concurrency = 1
     preprocessing = Preprocessing(None, (2, 2), None, "bicubic", (0.5,) * 3, (0.5,) * 3)
 
     def encode_frames(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -123,7 +122,6 @@ class NumberLocaliser:
     name = "numbers"
     fingerprint = "a" * 64
     folder = fingerprint[:12]
-    collapses = True
     width = 8
 
     def scan(
@@ -299,7 +297,7 @@ def index(case: Case, report: Report, *, again: Sequence[int] = ()) -> IndexRepo
         settings=SETTINGS,
         storage=STORAGE,
         localiser=LOCALISER,
-        observe=observe,
+        on_progress=observe,
         again=again,
     )
 
@@ -309,9 +307,7 @@ def forget(case: Case, path: Path) -> None:
     with Catalog.open(IndexLayout.of(case.index).catalog) as catalog:
         known = catalog.files_under(path)
     if known:
-        scanonce.ui.commands.index.run_forget(
-            path, case.index, STORAGE, Console(file=io.StringIO())
-        )
+        Library(case.index, storage=STORAGE).forget([path])
 
 
 def _ids(case: Case, numbers: Sequence[int]) -> list[int]:
@@ -1003,7 +999,7 @@ def read_on(report: Report, *, case: str, log: str, stop: str, seed: int) -> Non
                 old = chance.sample(sorted(promises.gone), min(1, len(promises.gone)))
                 for number in (*newest, *some, *old):
                     _ask(engine, number, promises, waiting, counts)
-                generations.add(engine._library.generation)
+                generations.add(engine.follow().clips.generation)
     counts.generations = len(generations)
     report("counts", vars(counts))
 
@@ -1224,9 +1220,8 @@ def _put(owner: Any, name: str, value: Any) -> None:
 def main(module_name: str, *lanes: str) -> None:
     """The process that forks: everything imported, the story run once so that nothing is left to load."""
     _put(scanonce.indexer.pipeline._Run, "decoders", lambda self: GeneratedDecoders())
-    _put(scanonce.indexer.pipeline, "_TELL_SECONDS", 0.0)  # every video is reported
-    _put(scanonce.search.engine, "load_localiser", lambda *_, **__: LOCALISER)
-    _put(scanonce.ui.commands.index, "load_localiser", lambda *_, **__: LOCALISER)
+    _put(scanonce.indexer.pipeline, "_REPORT_SECONDS", 0.0)  # every video is reported
+    _put(scanonce.search.snapshot, "load_localiser", lambda *_, **__: LOCALISER)
     module = importlib.import_module(module_name)
     with tempfile.TemporaryDirectory() as folder:
         case = Case(Path(folder))

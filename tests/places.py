@@ -11,7 +11,6 @@ import pytest
 
 from scanonce.indexer.pipeline import index_library
 from scanonce.indexer.settings import IndexerSettings
-from scanonce.indexer.vectors import bring_all_up_to_date
 from scanonce.indexer.verify import verify
 from scanonce.search.engine import SearchEngine
 from scanonce.search.settings import SearchSettings
@@ -23,6 +22,7 @@ from scanonce.storage.records import Video
 from scanonce.storage.settings import StorageSettings
 from scanonce.storage.stores.features import FeatureStore
 from tests.colours import ColourEncoder, write_film
+from tests.indexes import publish_all
 
 SETTINGS = IndexerSettings(decode_workers=1)
 STORAGE = StorageSettings()
@@ -60,11 +60,11 @@ class Place:
         return FeatureStore(self.layout.features).path(video(self.index_dir, name).uid)
 
     def backup(self, on_progress: OnProgress = lambda _: None) -> CopyReport:
-        complete = partial(bring_all_up_to_date, settings=STORAGE)
+        complete = partial(publish_all, settings=STORAGE)
         return backup(self.layout, self.target, complete=complete, on_progress=on_progress)
 
     def restore(self, *, replace: bool = True) -> CopyReport:
-        complete = partial(bring_all_up_to_date, settings=STORAGE)
+        complete = partial(publish_all, settings=STORAGE)
         return restore(self.target, self.index_dir, replace=replace, complete=complete)
 
 

@@ -9,12 +9,13 @@ import torch
 from scanonce.indexer.anchors import derive_anchors
 from scanonce.indexer.pipeline import IndexReport, index_library
 from scanonce.indexer.settings import IndexerSettings
-from scanonce.models.soonet.network import Soonet, SoonetConfig, write_soonet
+from scanonce.models.soonet.checkpoint import write_soonet
+from scanonce.models.soonet.network import Soonet, SoonetConfig
 from scanonce.models.soonet.trained import TrainedLocaliser, load_localiser
 from scanonce.search.engine import SearchEngine
 from scanonce.search.settings import SearchSettings
 from scanonce.storage.catalog.catalog import Catalog
-from scanonce.storage.errors import ConfigError, IndexDirectoryError, ManifestMismatch
+from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.manifest import read_manifest
 from scanonce.storage.settings import StorageSettings
@@ -22,7 +23,7 @@ from scanonce.storage.stores.anchors import AnchorStore
 from scanonce.storage.stores.features import FeatureStore
 from tests.colours import ColourEncoder, write_film
 
-STORAGE = StorageSettings(anchor_index=True)
+STORAGE = StorageSettings()
 
 
 def checkpoint(folder: Path, seed: int) -> TrainedLocaliser:
@@ -116,7 +117,7 @@ def test_giving_an_index_a_localiser_later_is_the_same_as_from_the_start(
     build(films, later, None)
     with open_engine(later) as engine:
         assert engine.localiser.name == "training-free"
-        report = derive_anchors(later, first, storage=STORAGE)
+        report = derive_anchors(later, first)
         assert (report.videos, report.derived) == (3, 3)
         after = answers(engine)  # a running engine follows
         assert engine.localiser.name == f"SOONet ({first.name})"
@@ -131,8 +132,8 @@ def test_deriving_decodes_nothing_and_does_nothing_twice(
     monkeypatch.setattr("scanonce.media.open.open_video", None)
     for film in films.iterdir():
         film.unlink()
-    assert derive_anchors(layout, first, storage=STORAGE).derived == 3
-    assert derive_anchors(layout, first, storage=STORAGE).derived == 0
+    assert derive_anchors(layout, first).derived == 3
+    assert derive_anchors(layout, first).derived == 0
 
 
 def test_an_interrupted_change_leaves_the_old_localiser_and_goes_on_where_it_was(
@@ -147,10 +148,10 @@ def test_an_interrupted_change_leaves_the_old_localiser_and_goes_on_where_it_was
             if done == 2:
                 raise KeyboardInterrupt
 
-        report = derive_anchors(layout, second, storage=STORAGE, observe=stop)
+        report = derive_anchors(layout, second, on_video=stop)
         assert (report.interrupted, report.derived) == (True, 2)
         assert answers(engine) == before
-        report = derive_anchors(layout, second, storage=STORAGE)
+        report = derive_anchors(layout, second)
         assert (report.interrupted, report.derived) == (False, 1)
         assert answers(engine) != before
     assert [path.name for path in layout.anchors.iterdir()] == [f"{second.folder}-0"]
@@ -166,8 +167,8 @@ def test_a_rebuild_mends_damaged_anchors(
             path.write_bytes(b"rotten")
         with pytest.raises(IndexDirectoryError, match="localise --rebuild"):
             engine.search("red")
-        assert derive_anchors(layout, first, storage=STORAGE).derived == 0
-        assert derive_anchors(layout, first, storage=STORAGE, rebuild=True).derived == 3
+        assert derive_anchors(layout, first).derived == 0
+        assert derive_anchors(layout, first, rebuild=True).derived == 3
         assert answers(engine) == before
     assert read_manifest(layout).anchors == f"{first.folder}-1"
 
@@ -176,7 +177,7 @@ def test_going_back_to_training_free_frees_the_space(
     films: Path, layout: IndexLayout, first: TrainedLocaliser
 ) -> None:
     build(films, layout, first)
-    derive_anchors(layout, None, storage=STORAGE)
+    derive_anchors(layout, None)
     assert read_manifest(layout).localiser is None
     assert list(layout.anchors.iterdir()) == []
     with open_engine(layout) as engine:
@@ -199,42 +200,3 @@ def test_forgotten_videos_leave_no_anchors(
     (films / "b.mp4").unlink()
     build(films, layout, first)
     assert len(list(layout.anchors.glob("*/??/*.safetensors"))) == 2
-
-
-# ------------------------------------------------ retriever = "anchors"
-
-
-def test_retrieving_by_anchors_ranks_as_the_localiser_does(
-    films: Path, layout: IndexLayout, first: TrainedLocaliser
-) -> None:
-    build(films, layout, first)
-    with open_engine(layout) as engine:
-        by_clips = answers(engine)  # so small a library is looked at whole
-    with open_engine(layout, retriever="anchors") as engine:
-        by_anchors = answers(engine)
-    assert by_anchors[:3] == by_clips[:3]
-
-
-def test_a_new_video_is_found_by_its_anchors_at_once(
-    films: Path, layout: IndexLayout, first: TrainedLocaliser
-) -> None:
-    build(films, layout, first)
-    with open_engine(layout, retriever="anchors") as engine:
-        write_film(films / "d.mp4", [("black", 5), ("red", 9)])
-        build(films, layout, first)
-        assert "d.mp4" in {name for name, *_ in answers(engine)}
-
-
-def test_anchors_can_only_be_searched_where_they_are_kept(
-    films: Path, layout: IndexLayout, tmp_path: Path, first: TrainedLocaliser
-) -> None:
-    build(films, layout, None)
-    with pytest.raises(ConfigError, match="needs a trained localiser"):
-        open_engine(layout, retriever="anchors")
-    derive_anchors(layout, first, storage=StorageSettings())
-    with pytest.raises(ConfigError, match=r"storage\.anchor_index"):
-        open_engine(layout, retriever="anchors")
-    derive_anchors(layout, first, storage=STORAGE)
-    open_engine(layout, retriever="anchors").close()
-    with pytest.raises(ConfigError, match="searched by training-free"):
-        open_engine(layout, retriever="anchors", localiser="training-free")

@@ -25,7 +25,7 @@ from scanonce.storage.stores.features import FeatureStore
 from scanonce.storage.stores.thumbnails import ThumbnailStore
 from scanonce.storage.vectors.generation import newest_generation
 from tests.colours import ColourEncoder, write_film
-from tests.videos import cut, write_sound, write_video
+from tests.videos import cut, write_audio, write_video
 
 SETTINGS = IndexerSettings(decode_workers=1)
 Indexer = Callable[..., IndexReport]
@@ -186,7 +186,7 @@ def test_broken_files_are_reported_and_the_run_goes_on(
 ) -> None:
     (films / "garbage.mp4").write_bytes(os.urandom(4000))
     (films / "empty.avi").touch()
-    write_sound(films / "sound.mp4")
+    write_audio(films / "sound.mp4")
     long = write_video(films.parent / "long.mkv", num_frames=300, fps=30)
     cut(long.path, films / "cut.mkv", 0.6)
     report = index()
@@ -295,8 +295,8 @@ def test_ctrl_c_keeps_what_is_done_and_the_next_run_goes_on(
 ) -> None:
     for number in range(4):
         write_film(films / f"more{number}.mp4", [("red", 2 + number)])
-    monkeypatch.setattr("scanonce.indexer.pipeline._TELL_SECONDS", 0.0)
-    stopped = index(observe=_StopsAfter(2))
+    monkeypatch.setattr("scanonce.indexer.pipeline._REPORT_SECONDS", 0.0)
+    stopped = index(on_progress=_StopsAfter(2))
     assert stopped.interrupted
     kept = searchable(layout)
     assert 2 <= len(kept) < 6
@@ -326,9 +326,9 @@ def test_a_disk_that_is_full_stops_the_run_and_loses_nothing(
 
 
 def test_progress_goes_up_to_the_whole(index: Indexer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scanonce.indexer.pipeline._TELL_SECONDS", 0.0)
+    monkeypatch.setattr("scanonce.indexer.pipeline._REPORT_SECONDS", 0.0)
     told: list[Progress] = []
-    index(observe=told.append)
+    index(on_progress=told.append)
     assert [p.videos_done for p in told] == sorted(p.videos_done for p in told)
     assert all(0 <= p.bytes_done <= p.bytes_total for p in told)
     assert told[-1].videos_done == told[-1].videos_total == 2

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 import scanonce.indexer.reindex
-import scanonce.search.engine
+import scanonce.search.snapshot
 from scanonce.indexer.pipeline import IndexReport, Progress, index_library
 from scanonce.indexer.reindex import ReindexReport, reindex
 from scanonce.indexer.settings import IndexerSettings
@@ -116,7 +116,7 @@ def test_an_open_engine_follows_to_the_other_encoder(
         asked.append(name)
         return Brighter()
 
-    monkeypatch.setattr(scanonce.search.engine, "load_encoder", load)
+    monkeypatch.setattr(scanonce.search.snapshot, "load_encoder", load)
     with open_engine(root, ColourEncoder()) as engine:
         assert engine.search("red").moments[0].path.name == "a.mp4"
         anew(root)
@@ -137,9 +137,9 @@ def stop_after(videos: int) -> Callable[[Progress], None]:
 def test_stopped_it_goes_on_where_it_was_and_searches_go_on_meanwhile(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scanonce.indexer.pipeline._TELL_SECONDS", 0.0)
+    monkeypatch.setattr("scanonce.indexer.pipeline._REPORT_SECONDS", 0.0)
     whole = Brighter()
-    assert anew(root, encoder=whole, observe=stop_after(1)).interrupted
+    assert anew(root, encoder=whole, on_progress=stop_after(1)).interrupted
     assert best(root, "blue", ColourEncoder()) == "c.mp4"
     rest = Brighter()
     report = anew(root, encoder=rest)
@@ -159,7 +159,7 @@ def test_a_video_that_cannot_be_scanned_keeps_the_old_index_in_use(
     assert not report.switched
     assert [video.path.name for video in report.lost] == ["d.mp4"]
     assert read_manifest(IndexLayout.of(root)).encoder == "colours"
-    assert anew(root, anyway=True).switched
+    assert anew(root, force=True).switched
     assert sorted(ids(root)) == ["a.mp4", "b.mp4", "c.mp4"]
     (tmp_path / "unplugged").rename(away)
     index(root, films, away, encoder=Brighter())
@@ -196,8 +196,8 @@ def test_what_changes_meanwhile_is_in_the_new_index(
 def test_begun_with_other_settings_it_begins_anew(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scanonce.indexer.pipeline._TELL_SECONDS", 0.0)
-    assert anew(root, observe=stop_after(1)).interrupted
+    monkeypatch.setattr("scanonce.indexer.pipeline._REPORT_SECONDS", 0.0)
+    assert anew(root, on_progress=stop_after(1)).interrupted
     dense = IndexerSettings(decode_workers=1, sample_fps=4.0)
     report = anew(root, settings=dense)
     assert report.switched

@@ -18,15 +18,16 @@ from scanonce.indexer.anchors import derive_anchors
 from scanonce.indexer.pipeline import index_library
 from scanonce.indexer.repair import RepairReport, repair
 from scanonce.indexer.settings import IndexerSettings
-from scanonce.indexer.vectors import bring_all_up_to_date
 from scanonce.indexer.verify import Verification, verify
 from scanonce.models.encoders.protocol import ClipEncoder
-from scanonce.models.soonet.network import Soonet, SoonetConfig, write_soonet
+from scanonce.models.soonet.checkpoint import write_soonet
+from scanonce.models.soonet.network import Soonet, SoonetConfig
 from scanonce.models.soonet.trained import TrainedLocaliser, load_localiser
 from scanonce.search.engine import SearchEngine
 from scanonce.search.settings import SearchSettings
 from scanonce.storage.catalog.catalog import SEARCHABLE, Catalog
 from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
+from scanonce.storage.index import Index
 from scanonce.storage.layout import IndexLayout, switch
 from scanonce.storage.manifest import read_manifest
 from scanonce.storage.records import Video
@@ -39,9 +40,10 @@ from scanonce.storage.vectors.generation import newest_generation
 from scanonce.storage.vectors.publish import publish
 from scanonce.storage.writer import writing
 from tests.colours import ColourEncoder, write_film
+from tests.indexes import publish_all
 
 SETTINGS = IndexerSettings(decode_workers=1)
-STORAGE = StorageSettings(anchor_index=True)
+STORAGE = StorageSettings()
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ def test_a_healthy_index_has_no_difference(library: Library, full: bool) -> None
 
 def test_progress_counts_files_and_videos(library: Library) -> None:
     told: list[tuple[int, int]] = []
-    verify(library.layout, observe=lambda done, total: told.append((done, total)))
+    verify(library.layout, on_checked=lambda done, total: told.append((done, total)))
     assert told == [(done, 6) for done in range(1, 7)]
 
 
@@ -388,7 +390,10 @@ def test_another_localiser_in_the_place_of_ours_is_named(library: Library) -> No
     assert [each.remedy for each in library.verify().differences] == ["localise"]
     shutil.rmtree(library.root / "localiser")
     (difference,) = library.verify().differences
-    assert (difference.kind, difference.subject) == ("localiser", library.anchors.vectors.parent)
+    assert (difference.kind, difference.subject) == (
+        "localiser",
+        library.anchors.path("0").parents[1],
+    )
 
 
 # ------------------------------------------------ files
@@ -489,15 +494,13 @@ def test_a_video_without_a_file_goes_with_the_next_run(library: Library) -> None
 # ------------------------------------------------ vectors
 
 
-@pytest.mark.parametrize("which", ["clips", "anchors"])
-def test_a_damaged_generation_is_named_and_made_again(library: Library, which: str) -> None:
-    vectors = library.layout.vectors if which == "clips" else library.anchors.vectors
-    kind = "vectors damaged" if which == "clips" else "anchor index damaged"
+def test_a_damaged_generation_is_named_and_made_again(library: Library) -> None:
+    vectors = library.layout.vectors
     before, answers = library.stamps(), library.answers()
     for folder in vectors.iterdir():
         for path in folder.glob("*.f16"):
             cut_off(path)
-    assert named(library.verify()) == [(kind, vectors, "repair")]
+    assert named(library.verify()) == [("vectors damaged", vectors, "repair")]
     report = library.repair(load_encoder=never)
     assert report.left == ()
     assert library.verify(full=True).differences == ()
@@ -515,14 +518,9 @@ def test_a_missing_vector_index_is_made_again(library: Library) -> None:
     assert library.repair(load_encoder=never).left == ()
 
 
-@pytest.mark.parametrize("which", ["clips", "anchors"])
-def test_vectors_that_are_not_those_of_the_features_are_made_again(
-    library: Library, which: str
-) -> None:
+def test_vectors_that_are_not_those_of_the_features_are_made_again(library: Library) -> None:
     video, answers = library.video(), library.answers()
-    manifest = read_manifest(library.layout)
-    vectors = library.layout.vectors if which == "clips" else library.anchors.vectors
-    dim = manifest.dim if which == "clips" else library.localiser().width
+    vectors, dim = library.layout.vectors, read_manifest(library.layout).dim
     generation = newest_generation(vectors, dim=dim)
     assert generation is not None
     rows = generation.delta
@@ -536,9 +534,8 @@ def test_vectors_that_are_not_those_of_the_features_are_made_again(
     shutil.rmtree(vectors)
     publish(vectors, counts, all_rows.__getitem__, dim=dim, settings=STORAGE)
     before = library.stamps()
-    kind = "vectors differ" if which == "clips" else "anchor index differs"
     found = library.verify()
-    assert named(found) == [(kind, video.path, "repair")]
+    assert named(found) == [("vectors differ", video.path, "repair")]
     assert f"1 of its {counts[video.video_id]} vectors" in found.differences[0].detail
     assert position >= 0
     report = library.repair(load_encoder=never)
@@ -578,7 +575,7 @@ def test_videos_that_were_never_published_are_named_and_added(
     """As after a run that was killed between its last commit and publishing."""
     write_film(library.films / "d.mp4", [("black", 4)])
     with monkeypatch.context() as patched:
-        patched.setattr("scanonce.indexer.pipeline.publish_clips", lambda *_: None)
+        patched.setattr(Index, "publish", lambda *_: None)
         library.index()
     video = library.video("d.mp4")
     assert named(library.verify()) == [("vectors lacking", video.path, "repair")]
@@ -607,10 +604,10 @@ def test_a_video_whose_features_are_lost_is_indexed_with_no_vectors(
     write_film(library.films / "d.mp4", [("black", 4)])
     write_film(library.films / "e.mp4", [("black", 5)])
     with monkeypatch.context() as patched:
-        patched.setattr("scanonce.indexer.pipeline.publish_clips", lambda *_: None)
+        patched.setattr(Index, "publish", lambda *_: None)
         library.index()
     library.features.delete(library.video("e.mp4").uid)
-    bring_all_up_to_date(library.layout, STORAGE)
+    publish_all(library.layout, STORAGE)
     kinds = [(each.kind, each.subject.name) for each in library.verify().differences]
     assert kinds == [("features missing", "e.mp4")]
     assert {name for name, *_ in library.answers()} >= {"a.mp4", "d.mp4"}
@@ -685,8 +682,8 @@ def test_everything_at_once_is_mended_and_what_is_whole_is_not_touched(library: 
     touched = changes(before, library.stamps()) & before.keys()
     may = {library.layout.catalog, stray, library.anchors.path(a.uid)}
     may |= {store.path(b.uid) for store in (library.features, library.thumbnails, library.anchors)}
-    derived = {library.layout.vectors, library.anchors.vectors}
-    assert {path for path in touched - may if derived.isdisjoint(path.parents)} == set()
+    vectors = library.layout.vectors
+    assert {path for path in touched - may if vectors not in path.parents} == set()
 
 
 def test_a_healthy_index_is_left_alone(library: Library) -> None:
@@ -737,7 +734,7 @@ def test_an_index_that_was_switched_meanwhile_is_looked_at_anew(library: Library
         return verify(layout, load_localiser=library.localiser)
 
     assert look(IndexLayout.of(before.root)).differences == ()
-    derive_anchors(library.layout, None, storage=STORAGE)
+    derive_anchors(library.layout, None)
     with Catalog.open(library.layout.catalog, read_only=True) as catalog:
         assert len(catalog.videos(states=SEARCHABLE)) == 3
     assert look(library.layout).differences == ()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import scanonce.indexer.watch
-from scanonce.indexer.library import ScanProblem
+from scanonce.indexer.scan import ScanProblem
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.indexer.watch import (
     DELETION_PATIENCE_SECONDS,

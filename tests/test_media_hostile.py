@@ -1,13 +1,11 @@
-"""Hostile and broken files through guarded decoding, each with what has to come of it.
+"""Hostile and broken files through guarded decoding, each with its required outcome.
 
-Elsewhere, and not written twice: children that crash, hang, hoard, spin, print or answer nonsense are in
-test_indexer_workers.py. Empty files, garbage, folders, pipes, broken links, sound alone, cover pictures, playlists
-beside a local target, single frames, flipped bytes and damage in the middle are in test_indexer_decoders.py, over both
-back ends.
+Other tests cover the rest: children that crash, hang, exceed their limits or answer nonsense are in
+test_media_workers.py. Empty files, garbage, folders, pipes, broken links, audio alone, cover images, playlists with a
+local target, single frames, flipped bytes and damage in the middle are in test_media_decoders.py, over both back ends.
 """
 
 import contextlib
-import multiprocessing
 import os
 import shutil
 import socket
@@ -21,36 +19,10 @@ import numpy as np
 import pytest
 
 from benchmarks import fuzz
-from scanonce.media import child, workers
+from scanonce.media import child
 from scanonce.media.answers import Event, Failed, Finished, Frames, Opened
-from scanonce.media.child import DecodeRequest
-from scanonce.media.sampling import Sampling
-from scanonce.media.workers import DecodePool
-from scanonce.models.encoders.preprocess import Preprocessing
-from tests.videos import cut, draw_number, read_number, write_video
-
-FPS = 10.0
-STEPS = Preprocessing(None, (48, 64), None, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-
-
-def decode(*paths: Path, workers: int = 2, **limits: Any) -> list[list[Event]]:
-    """Events of each file."""
-    request = DecodeRequest(Sampling("uniform", FPS), "pyav", STEPS, 20.0, **limits)
-    files: list[list[Event]] = [[] for _ in paths]
-    with DecodePool(request, workers=workers) as pool:
-        for event in pool.decode(paths):
-            files[event.job].append(event)
-    return files
-
-
-def numbers_in(events: list[Event]) -> list[int]:
-    """Of the frames that came out."""
-    images = [image for each in events if isinstance(each, Frames) for image in each.images]
-    return [read_number(image) for image in images]
-
-
-def times_in(events: list[Event]) -> list[float]:
-    return [float(pts) for each in events if isinstance(each, Frames) for pts in each.pts_seconds]
+from tests.decoding import decode, make_request, misbehave_on, numbers_in, times_in
+from tests.videos import cut, draw_number, write_video
 
 
 def check_whole(events: list[Event], numbers: list[int]) -> None:
@@ -73,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("whole")
 
 
-KINDS = {
+KINDS: dict[str, Any] = {
     "index first.mp4": {"container_options": {"movflags": "faststart"}},
     "index last.mp4": {},
     "fragments.mp4": {"container_options": {"movflags": "frag_keyframe+empty_moov"}},
@@ -83,7 +55,7 @@ KINDS = {
     "transport.ts": {"codec": "mpeg2video"},
     "flash.flv": {},
 }
-BY_THREES = list(range(0, 60, 3))  # 30 frames a second, 10 wanted
+BY_THREES = list(range(0, 60, 3))  # 30 frames a second, 10 sampled
 
 
 @pytest.fixture(params=KINDS)
@@ -91,7 +63,7 @@ def whole(request: pytest.FixtureRequest, folder: Path) -> Path:
     """A file of each kind: 60 frames, 2 s."""
     path = folder / str(request.param)
     if not path.exists():
-        write_video(path, num_frames=60, **KINDS[request.param])  # type: ignore[arg-type]
+        write_video(path, num_frames=60, **KINDS[request.param])
     return path
 
 
@@ -103,19 +75,18 @@ def plain(folder: Path) -> Path:
 # --- damage
 
 
-def test_what_is_cut_off_gives_its_beginning_or_is_refused(whole: Path, tmp_path: Path) -> None:
+def test_a_truncated_file_gives_its_beginning_or_is_refused(whole: Path, tmp_path: Path) -> None:
     parts = [cut(whole, tmp_path / f"{k}{whole.suffix}", k / 10) for k in range(1, 10)]
     found = []
-    for events in decode(*parts):
+    for events in decode(*parts, workers=2):
         end = events[-1]
         numbers = numbers_in(events)
-        # the last frame may miss what it refers to, or stand for one that is not there any more
+        # the last frame may miss frames it refers to, or stand for one that is cut off
         assert numbers[:-1] == BY_THREES[: max(0, len(numbers) - 1)]
         assert isinstance(end, Finished) or not end.transient  # type: ignore[union-attr]
         found.append(len(numbers))
-    found = [
-        count for count in found if count
-    ]  # FFmpeg opens no file that ends in a fragment's head
+    # FFmpeg opens no file that ends in the head of a fragment
+    found = [count for count in found if count]
     assert found == sorted(found)
     assert max(found, default=0) >= (0 if whole.name == "index last.mp4" else 15)
 
@@ -135,7 +106,7 @@ def test_blocks_of_zeros_cost_frames_at_most(whole: Path, tmp_path: Path) -> Non
         assert times == sorted(set(times))
 
 
-def test_the_ending_of_a_name_means_nothing(whole: Path, tmp_path: Path) -> None:
+def test_the_extension_of_a_name_is_ignored(whole: Path, tmp_path: Path) -> None:
     paths = [tmp_path / f"x.{ending}" for ending in ("avi", "mkv", "ts", "jpg", "m3u8", "")]
     for path in paths:
         shutil.copyfile(whole, path)
@@ -156,13 +127,13 @@ def test_a_few_damaged_files_of_every_kind_end_as_they_should() -> None:
 
 @pytest.fixture
 def listener() -> Iterator[tuple[str, socket.socket]]:
-    """An address of ours, and the socket on which nobody must knock."""
+    """An address of this test, and its socket, to which nobody may connect."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
         yield f"127.0.0.1:{server.getsockname()[1]}", server
 
 
-def check_unvisited(server: socket.socket) -> None:
+def check_no_visit(server: socket.socket) -> None:
     with pytest.raises(BlockingIOError):
         server.accept()
 
@@ -204,14 +175,14 @@ def test_nothing_is_followed_to_another_file_or_the_network(
             lists[-1].write_text(text)
     for events in decode(*lists):
         check_refused(events, "not a video")
-    check_unvisited(server)
+    check_no_visit(server)
 
 
 CONTAINERS = (b"moov", b"trak", b"mdia", b"minf", b"dinf")
 
 
 def replace_box(data: bytes, kind: bytes, content: bytes) -> bytes:
-    """An MP4 file, or part of one, with other content in every box of a kind; sizes around it follow."""
+    """Return an MP4 file, or a part, with other content in every box of a kind; the sizes around it follow."""
     out, position = b"", 0
     while position + 8 <= len(data):
         size, name = struct.unpack(">I4s", data[position : position + 8])
@@ -226,13 +197,13 @@ def replace_box(data: bytes, kind: bytes, content: bytes) -> bytes:
 
 
 def reference(kind: bytes, content: bytes) -> bytes:
-    """Content of a `dref` box that says: the samples of this track are in another file."""
+    """Return the content of a `dref` box: the samples of this track are in another file."""
     entry = struct.pack(">I4sI", 12 + len(content), kind, 0) + content
     return struct.pack(">II", 0, 1) + entry
 
 
 def alias(target: Path) -> bytes:
-    """An alias record as QuickTime writes them, with a name beside it and an absolute path."""
+    """Return an alias record as QuickTime writes them, with a relative name and an absolute path."""
     path = str(target).encode()
     path += bytes(len(path) % 2)
     return (
@@ -257,15 +228,15 @@ def test_samples_in_another_file_are_left_there(plain: Path, tmp_path: Path) -> 
     data = replace_box(plain.read_bytes(), b"dref", reference(b"alis", alias(target)))
     path = tmp_path / "thief.mov"
     path.write_bytes(data)
-    # the file is what we take it for: who allows it gets the other file's frames
+    # the reference works: FFmpeg reads the other file if it is allowed to
     options = {"enable_drefs": "1", "use_absolute_path": "1"}
     with av.open(str(path), options=options) as container:
         assert sum(1 for _ in container.decode(video=0)) == 60
     (events,) = decode(path)
-    check_refused(events, "no picture of it can be decoded")
+    check_refused(events, "no frame of it can be decoded")
 
 
-def test_samples_at_an_address_are_not_asked_for(
+def test_samples_at_an_address_are_not_requested(
     plain: Path, tmp_path: Path, listener: tuple[str, socket.socket]
 ) -> None:
     address, server = listener
@@ -277,17 +248,17 @@ def test_samples_at_an_address_are_not_asked_for(
             replace_box(plain.read_bytes(), b"dref", reference(kind, content.ljust(160, b"\0")))
         )
     for events in decode(*paths):
-        # FFmpeg knows aliases only, and takes the samples from where they would be in this file
+        # FFmpeg follows aliases only, and reads the samples from this file instead
         assert isinstance(events[-1], Finished)
         assert numbers_in(events) == BY_THREES
-    check_unvisited(server)
+    check_no_visit(server)
 
 
 # --- sizes, rates and times
 
 
 def write_flat(path: Path, width: int, height: int, codec: str, pixel_format: str) -> Path:
-    """One grey frame."""
+    """Write one grey frame."""
     with av.open(str(path), "w") as output:
         stream: Any = output.add_stream(codec, rate=25)
         stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
@@ -302,8 +273,9 @@ def write_flat(path: Path, width: int, height: int, codec: str, pixel_format: st
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 30_000), (30_000, 1), (3, 2)])
-def test_pictures_of_any_shape_go_through(tmp_path: Path, width: int, height: int) -> None:
-    (events,) = decode(write_flat(tmp_path / "odd.mov", width, height, "png", "gray"))
+def test_frames_of_any_shape_are_decoded(tmp_path: Path, width: int, height: int) -> None:
+    video = write_flat(tmp_path / "odd.mov", width, height, "png", "gray")
+    (events,) = decode(video, request=make_request(thumbnails=None))
     opened, frames, end = events
     assert isinstance(opened, Opened)
     assert (opened.info.width, opened.info.height) == (width, height)
@@ -312,20 +284,20 @@ def test_pictures_of_any_shape_go_through(tmp_path: Path, width: int, height: in
     assert isinstance(end, Finished)
 
 
-def test_a_huge_picture_needs_the_memory_it_may_have(tmp_path: Path) -> None:
+def test_a_huge_frame_is_decoded_if_there_is_memory_for_it(tmp_path: Path) -> None:
     huge = write_flat(tmp_path / "huge.mkv", 16_384, 16_000, "mjpeg", "yuvj420p")
     small = write_flat(tmp_path / "small.mkv", 64, 48, "mjpeg", "yuvj420p")
-    (denied, other) = decode(huge, small, workers=1, memory_mb=256)
+    (denied, other) = decode(huge, small, request=make_request(memory_mb=256))
     (failure,) = denied
     assert isinstance(failure, Failed)
-    assert failure.reason == "its frames need more than 256 MB"
+    assert failure.reason == "its frames need more than 256 MB of memory"
     assert failure.transient
     assert isinstance(other[-1], Finished)
     (allowed,) = decode(huge)
     assert isinstance(allowed[-1], Finished)
 
 
-def test_a_picture_that_says_it_is_huge_is_refused(tmp_path: Path) -> None:
+def test_a_frame_that_claims_to_be_huge_is_refused(tmp_path: Path) -> None:
     small = write_flat(tmp_path / "small.mkv", 64, 48, "mjpeg", "yuvj420p")
     data = small.read_bytes()
     size = data.index(b"\xff\xc0") + 5  # of the frame, in the JPEG itself
@@ -334,7 +306,7 @@ def test_a_picture_that_says_it_is_huge_is_refused(tmp_path: Path) -> None:
         paths.append(tmp_path / f"{side}.mkv")
         paths[-1].write_bytes(data[:size] + struct.pack(">HH", side, side) + data[size + 4 :])
     for events in decode(*paths):
-        check_refused(events, "no picture of it can be decoded")
+        check_refused(events, "no frame of it can be decoded")
 
 
 def test_an_index_of_a_hundred_million_frames_costs_its_file(plain: Path, tmp_path: Path) -> None:
@@ -353,12 +325,12 @@ def test_an_index_of_a_hundred_million_frames_costs_its_file(plain: Path, tmp_pa
         if room >= 0:
             data = data[: start + 8] + content + bytes(room) + data[start + size :]
     path.write_bytes(data)
-    hostile, good = decode(path, plain, workers=1, memory_mb=256)
+    hostile, good = decode(path, plain, request=make_request(memory_mb=256))
     assert isinstance(hostile[-1], Failed)
     check_whole(good, BY_THREES)
 
 
-def test_a_frame_that_says_it_has_a_gigabyte_is_damage(plain: Path, tmp_path: Path) -> None:
+def test_a_frame_that_claims_a_gigabyte_is_damage(plain: Path, tmp_path: Path) -> None:
     data = bytearray(plain.read_bytes())
     sizes = data.index(b"stsz") + 16
     data[sizes + 30 * 4 : sizes + 31 * 4] = struct.pack(">I", 0x3FFF_0000)
@@ -404,7 +376,7 @@ def test_a_jump_of_many_days_is_damage(tmp_path: Path, jump: int) -> None:
     assert times_in(events) == pytest.approx(np.arange(20) / 10, abs=5e-3)
 
 
-def test_a_clock_that_begins_anew_goes_on(tmp_path: Path) -> None:
+def test_a_clock_that_starts_again_goes_on(tmp_path: Path) -> None:
     once = write_video(tmp_path / "once.ts", num_frames=60, codec="mpeg2video").path
     twice = tmp_path / "twice.ts"
     twice.write_bytes(once.read_bytes() * 2)
@@ -425,7 +397,7 @@ def test_a_video_track_without_a_frame_is_refused(tmp_path: Path) -> None:
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         output.start_encoding()
     (events,) = decode(path)
-    check_refused(events, "no picture of it can be decoded")
+    check_refused(events, "no frame of it can be decoded")
 
 
 def test_of_ten_video_tracks_one_is_decoded(tmp_path: Path) -> None:
@@ -445,7 +417,7 @@ def test_of_ten_video_tracks_one_is_decoded(tmp_path: Path) -> None:
     check_whole(events, BY_THREES)
 
 
-# --- names and places
+# --- names and permissions
 
 NAMES = [
     *("фильм", "映画", "فيلم", "फ़िल्म", "영화", "סרט", "🎬", "e\u0301"),
@@ -474,7 +446,7 @@ def test_names_are_only_names(plain: Path, tmp_path: Path) -> None:
         check_whole(events, BY_THREES)
 
 
-def test_what_may_not_be_read_says_so(
+def test_a_file_without_permission_is_reported(
     plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "locked.mp4"
@@ -483,12 +455,11 @@ def test_what_may_not_be_read_says_so(
     decode_one = child._decode_one
 
     def as_nobody(*arguments: Any) -> None:
-        with contextlib.suppress(PermissionError):  # only root has to become somebody else
+        with contextlib.suppress(PermissionError):  # only root has to become another user
             os.setuid(65_534)
         decode_one(*arguments)
 
-    monkeypatch.setattr(child, "_decode_one", as_nobody)
-    monkeypatch.setattr(workers, "_process_context", lambda: multiprocessing.get_context("fork"))
+    misbehave_on(monkeypatch, {path.name: as_nobody})
     ((failure,),) = decode(path)
     assert isinstance(failure, Failed)
     assert failure.reason == "the file cannot be opened (Permission denied): check its permissions"
@@ -498,7 +469,7 @@ def test_what_may_not_be_read_says_so(
 def test_folders_and_pipes_cost_nothing_but_themselves(plain: Path, tmp_path: Path) -> None:
     (tmp_path / "x.mp4").mkdir()
     os.mkfifo(tmp_path / "pipe.mp4")
-    *others, good = decode(tmp_path / "x.mp4", tmp_path / "pipe.mp4", plain, workers=1)
+    *others, good = decode(tmp_path / "x.mp4", tmp_path / "pipe.mp4", plain)
     for events in others:
         check_refused(events, "not a regular file")
     check_whole(good, BY_THREES)

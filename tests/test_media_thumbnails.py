@@ -11,15 +11,15 @@ from PIL import Image
 from scanonce.media.thumbnails import ThumbnailRequest, make_thumbnail
 from tests.videos import draw_number, read_number
 
-WANTED = ThumbnailRequest(1.0, 240)
+REQUEST = ThumbnailRequest(1.0, 240)
 
 
 def opened(jpeg: bytes | None) -> Image.Image:
     assert jpeg is not None
-    picture = Image.open(io.BytesIO(jpeg))
-    picture.load()
-    assert picture.format == "JPEG"
-    return picture
+    image = Image.open(io.BytesIO(jpeg))
+    image.load()
+    assert image.format == "JPEG"
+    return image
 
 
 @pytest.mark.parametrize(
@@ -41,40 +41,42 @@ def test_the_aspect_is_kept_inside_the_box_and_nothing_is_enlarged(
 ) -> None:
     width, height = frame
     image = np.full((height, width, 3), (200, 40, 40), np.uint8)
-    picture = opened(make_thumbnail(image, WANTED))
-    assert picture.size == thumbnail
-    np.testing.assert_allclose(np.asarray(picture).reshape(-1, 3).mean(0), (200, 40, 40), atol=3)
+    jpeg = opened(make_thumbnail(image, REQUEST))
+    assert jpeg.size == thumbnail
+    np.testing.assert_allclose(np.asarray(jpeg).reshape(-1, 3).mean(0), (200, 40, 40), atol=3)
 
 
-def test_the_picture_is_the_frame() -> None:
-    thumbnail = opened(make_thumbnail(draw_number(1234, 1280, 720), WANTED))
+def test_the_thumbnail_shows_the_frame() -> None:
+    thumbnail = opened(make_thumbnail(draw_number(1234, 1280, 720), REQUEST))
     assert read_number(np.asarray(thumbnail)) == 1234
 
 
 @given(st.integers(32, 640), st.sampled_from([0, 1]))
 def test_noise_stays_within_the_bound(width: int, kind: int) -> None:
-    wanted = ThumbnailRequest(1.0, width)
+    request = ThumbnailRequest(1.0, width)
     rng = np.random.default_rng(width)
-    shape = (*wanted.box[::-1], 3)
+    shape = (*request.box[::-1], 3)
     noise = rng.integers(0, 256, shape) if kind else rng.integers(0, 2, shape) * 255
-    jpeg = make_thumbnail(noise.astype(np.uint8), wanted)
-    assert opened(jpeg).size == wanted.box
+    jpeg = make_thumbnail(noise.astype(np.uint8), request)
+    assert opened(jpeg).size == request.box
     assert jpeg is not None
-    assert len(jpeg) <= wanted.max_bytes
+    assert len(jpeg) <= request.max_bytes
 
 
-def test_what_cannot_be_small_enough_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thumbnail_that_cannot_be_small_enough_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("scanonce.media.thumbnails._HEADER_BYTES", -100_000)
-    assert make_thumbnail(draw_number(1), WANTED) is None
+    assert make_thumbnail(draw_number(1), REQUEST) is None
 
 
-def test_a_frame_that_cannot_be_written_to_is_no_trouble() -> None:
+def test_a_read_only_frame_gets_a_thumbnail() -> None:
     image = draw_number(5, 640, 360)
     image.flags.writeable = False
-    assert read_number(np.asarray(opened(make_thumbnail(image, WANTED)))) == 5
+    assert read_number(np.asarray(opened(make_thumbnail(image, REQUEST)))) == 5
 
 
 def test_the_first_sampled_frame_at_or_after_each_second_gets_one() -> None:
-    sampler = WANTED.sampler()
+    sampler = REQUEST.sampler()
     times = [0.0, 0.5, 1.0, 1.9, 2.4, 2.6, 3.1, 9.0, 9.5, 10.0]
     assert [t for t in times if sampler.wants(t)] == [0.0, 1.0, 2.4, 3.1, 9.0, 10.0]

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from scanonce.indexer.pipeline import index_library, make_manifest, publish_clips
+from scanonce.indexer.models import make_manifest
+from scanonce.indexer.pipeline import index_library
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.models.encoders.protocol import TextFeatures
 from scanonce.search.engine import SearchEngine
@@ -19,13 +20,15 @@ from scanonce.search.settings import SearchSettings
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.catalog.entries import ChangeMark, Content, FileStamp, VideoChanges
 from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch, QueryError
+from scanonce.storage.index import Index
 from scanonce.storage.layout import IndexLayout
-from scanonce.storage.manifest import create_or_check, read_manifest
-from scanonce.storage.records import Span, VideoInfo
+from scanonce.storage.manifest import create_or_check
+from scanonce.storage.records import Span, Video, VideoInfo
 from scanonce.storage.settings import StorageSettings
 from scanonce.storage.stores.features import FeatureStore, FrameFeatures
 from scanonce.storage.vectors.publish import open_library
 from tests.colours import ColourEncoder, write_film
+from tests.indexes import publish_all
 from tests.test_indexer_anchors import checkpoint
 
 
@@ -230,8 +233,7 @@ class DrawnLibrary:
         elif step == 6:
             self.record(catalog, str(some.path), replaces=some.video_id)
         else:
-            grid = read_manifest(self.layout).grid
-            publish_clips(catalog, self.store, self.layout, grid, 4, StorageSettings())
+            publish_all(self.layout, StorageSettings())
 
 
 def test_an_engine_that_follows_answers_as_one_that_is_opened_anew(drawn: DrawnLibrary) -> None:
@@ -261,21 +263,21 @@ def test_only_what_has_changed_is_read_again(
         for number in range(5):
             drawn.record(catalog, f"/films/{number}.mp4")
         with open_engine(drawn.layout) as engine:
-            load = engine._load_clips
+            embed = Index.embed_clips
 
-            def counted(video_id: int) -> NDArray[np.float32]:
-                embedded.append(video_id)
-                return load(video_id)
+            def counted(index: Index, video: Video) -> NDArray[np.float32]:
+                embedded.append(video.video_id)
+                return embed(index, video)
 
-            monkeypatch.setattr(engine, "_load_clips", counted)
-            monkeypatch.setattr("scanonce.search.engine.open_library", pytest.fail)
+            monkeypatch.setattr(Index, "embed_clips", counted)
+            monkeypatch.setattr("scanonce.storage.derived.open_library", pytest.fail)
             catalog.labels.add([2], ["keep"])
             assert engine.search("red", within=Filter(labels=frozenset({"keep"}))).num_videos == 1
             catalog.attach_file(3, FileStamp(Path("/films/moved/3.mp4"), 1, 1))
             assert (
                 engine.search("red", within=Filter(folders=(Path("/films/moved"),))).num_videos == 1
             )
-            monkeypatch.setattr("scanonce.search.engine.open_library", open_library)
+            monkeypatch.setattr("scanonce.storage.derived.open_library", open_library)
             drawn.record(catalog, "/films/5.mp4")
             engine.search("red")
     assert embedded == [6], "those that wait to be published are kept"
@@ -289,10 +291,10 @@ def test_changes_that_could_not_be_taken_in_are_taken_in_by_the_next_query(
 
     with Catalog.open(drawn.layout.catalog) as catalog, open_engine(drawn.layout) as engine:
         drawn.record(catalog, "/films/a.mp4")
-        monkeypatch.setattr("scanonce.search.engine.open_library", broken)
+        monkeypatch.setattr("scanonce.storage.derived.open_library", broken)
         with pytest.raises(IndexDirectoryError, match="disk"):
             engine.search("red")
-        monkeypatch.setattr("scanonce.search.engine.open_library", open_library)
+        monkeypatch.setattr("scanonce.storage.derived.open_library", open_library)
         assert engine.search("red").moments
 
 
@@ -346,7 +348,7 @@ def test_a_committed_video_is_found_before_it_is_published(
 ) -> None:
     write_film(tmp_path / "films" / "a.mp4", [("red", 5), ("green", 5)])
     layout = IndexLayout(tmp_path / "index")
-    monkeypatch.setattr("scanonce.indexer.pipeline.publish", lambda *_, **__: None)
+    monkeypatch.setattr(Index, "publish", lambda *_: None)
     build(tmp_path / "films", layout)
     assert not layout.vectors.exists()
     with open_engine(layout) as engine:
@@ -448,8 +450,7 @@ def test_what_looks_like_a_moment_is_looked_for_where_it_is_asked(engine: Search
     assert first.video_id not in {moment.video_id for moment in like.moments}
 
 
-@pytest.mark.parametrize("retriever", ["clips", "anchors"])
-def test_a_trained_localiser_looks_only_at_what_passes(tmp_path: Path, retriever: str) -> None:
+def test_a_trained_localiser_looks_only_at_what_passes(tmp_path: Path) -> None:
     for number in range(4):
         write_film(tmp_path / "films" / f"{number}.mp4", [("red", 6 + number), ("blue", 5)])
     layout = IndexLayout(tmp_path / "index")
@@ -458,10 +459,10 @@ def test_a_trained_localiser_looks_only_at_what_passes(tmp_path: Path, retriever
         layout=layout,
         encoder=ColourEncoder(),
         settings=IndexerSettings(decode_workers=1),
-        storage=StorageSettings(anchor_index=True),
+        storage=StorageSettings(),
         localiser=checkpoint(tmp_path / "localiser", 1),
     )
-    with open_engine(layout, retriever=retriever, cutoff=0.0, candidate_clips=10_000) as engine:
+    with open_engine(layout, cutoff=0.0, candidate_clips=10_000) as engine:
         everything = engine.search("red", top=1000).moments
         found = engine.search("red", top=1000, within=Filter(min_seconds=12.5)).moments
         assert engine.search("red", within=Filter(min_seconds=99.0)).moments == ()

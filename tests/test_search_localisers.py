@@ -234,7 +234,7 @@ def test_scores_are_those_of_both_stages_as_the_network_computes_them() -> None:
     stored = video(64.0, seed=2)
     vectors, _ = localiser.scan(stored.features.frames, stored.features.pts_seconds, 64.0)
     texts = TextFeatures(query().features[None], query().states[None])
-    collapsed = vectors.astype(np.float32) @ localiser.query_vectors(texts)[0]
+    collapsed = vectors.astype(np.float32) @ localiser.model.query_vector(localiser.texts(texts)[0])
     model = localiser.model
     with torch.inference_mode():
         frames = torch.from_numpy(stored.features.frames.astype(np.float32))

@@ -331,7 +331,7 @@ def test_the_features_are_linked_if_only_the_localiser_changed(
     report = place.backup()
     assert content_files(place.target) == before
     assert read_manifest(report.layout).anchors == "abc-0"
-    derive_anchors(place.layout, None, storage=STORAGE)
+    derive_anchors(place.layout, None)
 
     def refuse(*_: object) -> None:
         raise PermissionError("no links here")

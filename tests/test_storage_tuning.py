@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from rich.console import Console
 
-from scanonce.indexer.vectors import Vectors, rebuild
 from scanonce.storage.catalog.catalog import Catalog
+from scanonce.storage.derived import DerivedVectors
 from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.manifest import Manifest, create_or_check
@@ -27,7 +27,7 @@ from scanonce.storage.vectors.flat import FlatIndex
 from scanonce.storage.vectors.generation import Generation, TunedSettings, newest_generation
 from scanonce.storage.vectors.ivfpq import IvfPqIndex
 from scanonce.storage.vectors.list_fit import ADDED_PROBES, MIN_COSINE_SHARE, ListFit
-from scanonce.storage.vectors.publish import open_library, publish
+from scanonce.storage.vectors.publish import open_library
 from scanonce.storage.vectors.recall import (
     Point,
     measure,
@@ -224,10 +224,10 @@ def test_an_index_that_is_built_again_is_tuned_as_the_one_before(
     catalog = SimpleNamespace(
         live_video_ids=lambda: np.arange(200), videos=lambda ids: [videos[ids[0]]]
     )
-    vectors = Vectors("clips", tmp_path, DIM, topic_clips_of)
+    vectors = DerivedVectors("clips", tmp_path, DIM, topic_clips_of)
     (codes_file,) = tmp_path.glob("*2/base.faiss")
     codes_file.write_bytes(bytes(codes_file.stat().st_size))
-    rebuild(vectors, cast(Catalog, catalog), SETTINGS)
+    vectors.rebuild(cast(Catalog, catalog), SETTINGS)
     again = tuned_at(tmp_path)
     assert first is not None
     assert again is not None
@@ -237,7 +237,7 @@ def test_an_index_that_is_built_again_is_tuned_as_the_one_before(
     assert kept is not None
     np.testing.assert_array_equal(kept.tuning_queries(), queries.astype(np.float16))
     (tmp_path / "0000000003" / "tuning_queries.npy").unlink()
-    rebuild(vectors, cast(Catalog, catalog), SETTINGS)
+    vectors.rebuild(cast(Catalog, catalog), SETTINGS)
     assert tuned_at(tmp_path) is None, "the queries of the tuning are gone"
 
 
@@ -349,39 +349,6 @@ def test_sentences_are_the_lines_of_a_file(tmp_path: Path) -> None:
     for wrong in (file, tmp_path / "missing.txt"):
         with pytest.raises(IndexDirectoryError, match="sentences"):
             read_sentences(wrong)
-
-
-def test_the_command_tunes_the_index_of_anchors_by_the_queries_of_the_localiser(
-    index: IndexLayout, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Doubled:
-        """Anchors are the clips with their dimensions reversed, and so are the queries."""
-
-        def query_vectors(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-            return 5 * features[:, ::-1]
-
-    def anchors(video: int) -> NDArray[np.float32]:
-        return np.ascontiguousarray(topic_clips(video)[:, ::-1])
-
-    vectors = index.root / "anchors" / "vectors"
-    publish(vectors, range(200), anchors, dim=DIM, settings=SETTINGS)
-    bring_up(index.vectors, 3)
-    both = [
-        Vectors("clips", index.vectors, DIM, topic_clips_of),
-        Vectors("anchors", vectors, DIM, topic_clips_of),
-    ]
-    monkeypatch.setattr("scanonce.ui.commands.tune.library_vectors", lambda *_: both)
-    monkeypatch.setattr("scanonce.ui.commands.tune.load_localiser", lambda name: Doubled())
-    monkeypatch.setattr(Sentences, "encode_text_features", Sentences.encode_texts, raising=False)
-    console = Console(record=True, width=120)
-    assert run_tune(index.root, 0.8, console) is None
-    text = console.export_text()
-    assert "exact, nothing needs tuning" in text
-    assert "512 sentences on 12,000 anchors" in text
-    tuned = tuned_at(vectors)
-    assert tuned is not None
-    assert tuned.recall >= 0.8
-    assert tuned_at(index.vectors) is None
 
 
 # ---------------------------------------------------------------- drift

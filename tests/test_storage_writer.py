@@ -123,7 +123,7 @@ def test_the_lock_of_a_killed_process_is_free_and_its_leavings_are_cleared(
         unfinished = [layout.folder / ".tmp-1", kept.with_name(".tmp-2"), stray.with_name(".tmp-3")]
         for path in unfinished:
             path.write_bytes(b"half")
-        staging = [layout.vectors / "staging-1", anchors.vectors / "staging-2"]
+        staging = [layout.vectors / "staging-1", layout.anchors / "some-0" / "vectors"]
         for folder in staging:
             folder.mkdir(parents=True)
             (folder / "base.f16").write_bytes(b"half")

@@ -12,10 +12,10 @@ from typer.testing import CliRunner, Result
 
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import IndexDirectoryError, QueryError, ScanonceError
+from scanonce.storage.index import change_labels
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.writer import writing
 from scanonce.ui.cli import app
-from scanonce.ui.commands.label import change_labels
 from tests.colours import ColourEncoder
 from tests.ui_library import NASTY, build_library
 
@@ -195,6 +195,6 @@ def test_where_another_index_takes_its_place_meanwhile_it_is_labelled_too(
         catalog.copy_to(other.catalog)
     other.manifest.write_bytes(layout.manifest.read_bytes())
     monkeypatch.setattr(IndexLayout, "of", lambda _: next(places))
-    assert change_labels([films], layout.root, add=["x"], remove=[]) == (4, 0)
+    assert change_labels(layout.root, [films], add=["x"]) == (4, 0)
     with Catalog.open(other.catalog) as catalog:
         assert catalog.labels.counts() == {"x": 4}

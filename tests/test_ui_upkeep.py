@@ -151,7 +151,7 @@ def test_repair_says_what_it_does_and_did(work: Path, terminal: bool) -> None:
     )
     assert run == 0
     assert "ecodes" in screen.text
-    assert "akes the vector index anew from the stored features" in screen.text
+    assert "erives the vector index again from the stored features" in screen.text
     assert "The index is whole." in screen.text
 
 

@@ -16,18 +16,19 @@ import pytest
 from rich.console import Console
 
 import scanonce.indexer.watch
+import scanonce.library
 import scanonce.ui.commands.watch
 import scanonce.ui.jobs
+from scanonce.indexer.models import LoadedModels
 from scanonce.indexer.pipeline import IndexReport, index_library
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.media.workers import DecodePool
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.catalog.entries import RunCounts
-from scanonce.storage.errors import ConfigError, EncoderError, IndexDirectoryError, ManifestMismatch
+from scanonce.storage.errors import ConfigError, EncoderError, IndexDirectoryError
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.settings import StorageSettings
 from scanonce.storage.writer import writing
-from scanonce.ui.commands.index import LoadedModels
 from scanonce.ui.commands.watch import run_watch
 from scanonce.ui.config import Config
 from tests.colours import ColourEncoder, write_film
@@ -51,7 +52,7 @@ def index_dir(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Colours instead of an encoder, and all that takes seconds takes less."""
-    monkeypatch.setattr(scanonce.ui.commands.watch, "load_models", lambda *_, **__: _colours())
+    monkeypatch.setattr(scanonce.library, "load_models", lambda *_, **__: _colours())
     for name in ("_TICK_SECONDS", "_CHECK_SECONDS", "_BUSY_SECONDS", "_FIRST_PAUSE_SECONDS"):
         monkeypatch.setattr(scanonce.indexer.watch, name, 0.1)
     monkeypatch.setattr(scanonce.indexer.watch, "_STEP_MILLISECONDS", 20)
@@ -247,7 +248,7 @@ def test_models_are_loaded_once_and_again_when_the_index_was_given_others(
         loaded.append(1)
         return _colours()
 
-    monkeypatch.setattr(scanonce.ui.commands.watch, "load_models", load)
+    monkeypatch.setattr(scanonce.library, "load_models", load)
     with watching(index_dir, films) as printed:
         wait_for(lambda: printed.getvalue().count("1 file indexed") == 1, printed)
         write_film(films / "b.mp4", [("blue", 4)])
@@ -279,24 +280,24 @@ def test_what_would_stop_every_run_is_an_error_at_once(
         settings=CONFIG.indexer,
         storage=StorageSettings(),
     )
-    faster = CONFIG.indexer.model_copy(update={"sample_fps": 1.0})
-    with pytest.raises(ManifestMismatch, match="sample_fps"):
-        watch_films(films, config=CONFIG.model_copy(update={"indexer": faster}))
 
     def no_encoder(*_: object, **__: object) -> LoadedModels:
         raise EncoderError("no such encoder")
 
-    monkeypatch.setattr(scanonce.ui.commands.watch, "load_models", no_encoder)
+    monkeypatch.setattr(scanonce.library, "load_models", no_encoder)
     with pytest.raises(EncoderError):
         watch_films(films)
 
 
-def test_an_index_of_key_frames_stays_one(films: Path, index_dir: Path) -> None:
+@pytest.mark.parametrize("made_with", [{"sampling": "keyframes"}, {"sample_fps": 1.0}])
+def test_an_index_keeps_its_own_sampling(
+    films: Path, index_dir: Path, made_with: dict[str, object]
+) -> None:
     index_library(
         [films],
         layout=IndexLayout(index_dir),
         encoder=ColourEncoder(),
-        settings=CONFIG.indexer.model_copy(update={"sampling": "keyframes"}),
+        settings=CONFIG.indexer.model_copy(update=made_with),
         storage=StorageSettings(),
     )
     write_film(films / "b.mp4", [("blue", 4)])
@@ -310,7 +311,7 @@ def test_the_pause_button_ends_it(
     def paused(*_: object, **__: object) -> IndexReport:
         return IndexReport(RunCounts(), (), interrupted=True)
 
-    monkeypatch.setattr(scanonce.ui.commands.watch, "index_library", paused)
+    monkeypatch.setattr(scanonce.library, "index_library", paused)
     console = Console(file=io.StringIO(), width=400)
     run_watch([films], index_dir, encoder=None, config=CONFIG, settle_seconds=0.1, console=console)
     job = scanonce.ui.jobs.read(index_dir)
@@ -321,11 +322,12 @@ def test_the_pause_button_ends_it(
 SERVICE = """
 import sys
 from pathlib import Path
+import scanonce.library
 import scanonce.ui.commands.watch
 from tests.colours import ColourEncoder
 from scanonce.ui.config import Config
-from scanonce.ui.commands.index import LoadedModels
-scanonce.ui.commands.watch.load_models = lambda *_, **__: LoadedModels(ColourEncoder(), None)
+from scanonce.indexer.models import LoadedModels
+scanonce.library.load_models = lambda *_, **__: LoadedModels(ColourEncoder(), None)
 scanonce.ui.commands.watch.run_watch(
     [Path(sys.argv[1])], Path(sys.argv[2]), encoder=None, config=Config(), settle_seconds=0.2
 )

@@ -1,10 +1,11 @@
-"""Generated test videos whose frames tell their own number.
+"""Generated test videos whose frames show their own number.
 
-Each picture carries its number as black and white blocks, large enough to survive any codec, and a red upper left
-corner on a grey ground, so that a test sees which frame it got and which way up it is.
+Each frame has its number as black and white blocks, large enough to survive any codec, and a red upper left corner on
+a grey ground, so that a test sees which frame it got and whether it is upright.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import av
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 WIDTH, HEIGHT = 128, 96
@@ -22,22 +24,22 @@ _GROUND = 110
 
 @dataclass(frozen=True, slots=True)
 class TestVideo:
-    """A file and what is in it."""
+    """A file and its contents."""
 
     __test__ = False  # not a class of tests
 
     path: Path
     pts_seconds: tuple[float, ...]
-    """Of frame 0, 1, 2 ... from the first one, in order."""
+    """Times of frame 0, 1, 2 ... from the first one, in order."""
     width: int
     height: int
-    """As shown."""
-    key_frames: tuple[int, ...] | None = None
-    """Numbers of the frames that are stored whole, where they were forced."""
+    """As shown, like the width."""
+    key_frames: tuple[int, ...]
+    """Numbers of the key frames."""
 
 
 def draw_number(number: int, width: int = WIDTH, height: int = HEIGHT) -> NDArray[np.uint8]:
-    """``[height, width, 3]``: ``number``, 0 to 2047, in blocks, and a red upper left corner."""
+    """Return ``[height, width, 3]``: ``number``, 0 to 2047, in blocks, and a red upper left corner."""
     image = np.full((height, width, 3), _GROUND, np.uint8)
     for block in range(_COLUMNS * _ROWS):
         rows, columns = _block(block, height, width)
@@ -47,7 +49,7 @@ def draw_number(number: int, width: int = WIDTH, height: int = HEIGHT) -> NDArra
 
 
 def read_number(image: NDArray[np.uint8]) -> int:
-    """The number in a decoded, upright picture; AssertionError where its corner is not the red one."""
+    """Return the number in a decoded, upright frame; AssertionError if its upper left corner is not red."""
     height, width = image.shape[:2]
     corner = _middle(image, 0, height, width)
     assert corner[0] > max(corner[1], corner[2]) + 60, f"no red corner: {corner}"
@@ -70,21 +72,27 @@ def write_video(
     rotation: int = 0,
     flip: bool = False,
     pixel_aspect: Fraction | None = None,
-    with_sound: bool = False,
+    with_audio: bool = False,
     container_options: dict[str, str] | None = None,
     container_format: str | None = None,
 ) -> TestVideo:
-    """Writes frames 0, 1, 2 ... at ``pts`` in units of ``time_base``, or at a constant ``fps``.
+    """Write frames 0, 1, 2 ... at ``pts`` in units of ``time_base``, or at a constant ``fps``.
 
     Args:
         path: its ending chooses the container unless ``container_format`` is given.
-        size: (width, height) of the pictures as they are stored.
-        group: frames from one key picture to the next.
-        rotation: degrees, counter-clockwise, by which a player has to turn the stored picture; the stored picture is
-            drawn turned the other way, so that it is upright when shown.
+        size: (width, height) of the frames as they are stored.
+        group: frames from one key frame to the next.
+        rotation: degrees, counter-clockwise, by which a player has to turn the stored frame; it is drawn turned the
+            other way, so that it is upright when shown.
         flip: the player also has to exchange left and right.
-        pixel_aspect: width of a pixel to its height.
+        pixel_aspect: ratio of width to height of a pixel.
+
+    The test is skipped if this build of PyAV cannot write the codec.
     """
+    try:
+        av.codec.Codec(codec, "w")
+    except av.codec.codec.UnknownCodecError:
+        pytest.skip(f"this PyAV cannot write {codec}")
     base = time_base or 1 / Fraction(fps)
     stamps = list(range(num_frames)) if pts is None else list(pts)
     with av.open(
@@ -101,7 +109,7 @@ def write_video(
             stream.codec_context.sample_aspect_ratio = pixel_aspect
         if rotation or flip:
             stream.set_display_rotation(rotation, hflip=flip)
-        sound = output.add_stream("aac", rate=8000, layout="mono") if with_sound else None
+        audio = output.add_stream("aac", rate=8000, layout="mono") if with_audio else None
         for number, stamp in enumerate(stamps):
             shown = size[::-1] if rotation % 180 else size
             image = np.fliplr(draw_number(number, *shown)) if flip else draw_number(number, *shown)
@@ -110,8 +118,8 @@ def write_video(
             frame.pts, frame.time_base = stamp, base
             output.mux(stream.encode(frame))
         output.mux(stream.encode())
-        if sound is not None:
-            write_silence(output, sound, seconds=float((stamps[-1] + 1 - stamps[0]) * base))
+        if audio is not None:
+            _write_silence(output, audio, seconds=float((stamps[-1] + 1 - stamps[0]) * base))
     width, height = size
     if pixel_aspect is not None:
         width = round(width * pixel_aspect)
@@ -121,26 +129,52 @@ def write_video(
     return TestVideo(path, seconds, width, height, tuple(range(0, len(stamps), group)))
 
 
-def write_sound(path: Path, *, cover: bool = False, seconds: float = 1.0) -> Path:
-    """A file without video: silence and, if asked, a cover picture."""
+def write_audio(path: Path, *, cover: bool = False) -> Path:
+    """Write a file without video: a second of silence and, if asked, a cover image."""
     with av.open(str(path), "w") as output:
-        sound = output.add_stream("aac", rate=8000, layout="mono")
-        picture: Any = None
+        audio = output.add_stream("aac", rate=8000, layout="mono")
+        image: Any = None
         if cover:
-            picture = output.add_stream("mjpeg", rate=1)
-            picture.width, picture.height, picture.pix_fmt = WIDTH, HEIGHT, "yuvj420p"
-            picture.disposition = av.stream.Disposition.attached_pic
-        write_silence(output, sound, seconds=seconds)
-        if picture is not None:
-            frame = av.VideoFrame.from_ndarray(draw_number(1), format="rgb24")
-            frame.pts = 0
-            output.mux(picture.encode(frame))
-            output.mux(picture.encode())
+            image = output.add_stream("mjpeg", rate=1)
+            image.width, image.height, image.pix_fmt = WIDTH, HEIGHT, "yuvj420p"
+            image.disposition = av.stream.Disposition.attached_pic
+        _write_silence(output, audio, seconds=1.0)
+        if cover:
+            encode_images(output, image, [draw_number(1)])
     return path
 
 
-def write_silence(output: Any, stream: Any, *, seconds: float) -> None:
-    """Encodes ``seconds`` of silence, mono at 8000 Hz, into an open container."""
+def write_images(
+    path: Path,
+    images: Iterable[NDArray[np.uint8]],
+    *,
+    codec: str = "libx264",
+    fps: int = 10,
+    pixel_format: str = "yuv420p",
+    options: dict[str, str] | None = None,
+) -> Path:
+    """Write ``[height, width, 3]`` images of one size at a constant rate."""
+    images = iter(images)
+    first = next(images)
+    with av.open(str(path), "w") as output:
+        stream: Any = output.add_stream(codec, rate=fps, options=options or {})
+        stream.height, stream.width = first.shape[:2]
+        stream.pix_fmt = pixel_format
+        encode_images(output, stream, itertools.chain([first], images))
+    return path
+
+
+def encode_images(output: Any, stream: Any, images: Iterable[NDArray[np.uint8]]) -> None:
+    """Encode all frames of a video stream into an open container."""
+    for number, image in enumerate(images):
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+        frame.pts = number
+        output.mux(stream.encode(frame))
+    output.mux(stream.encode())
+
+
+def _write_silence(output: Any, stream: Any, *, seconds: float) -> None:
+    """Encode silence, mono at 8000 Hz, into an open container."""
     for start in range(0, round(seconds * 8000), 1024):
         samples = np.zeros((1, 1024), np.float32)
         frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
@@ -149,24 +183,15 @@ def write_silence(output: Any, stream: Any, *, seconds: float) -> None:
     output.mux(stream.encode())
 
 
-def has_encoder(name: str) -> bool:
-    """Whether this build of PyAV can write the format."""
-    try:
-        av.codec.Codec(name, "w")
-    except av.codec.codec.UnknownCodecError:
-        return False
-    return True
-
-
 def cut(source: Path, target: Path, share: float) -> Path:
-    """The first ``share`` of the bytes of ``source``, as an interrupted copy leaves them."""
+    """Write the first ``share`` of the bytes of ``source``, as an interrupted copy does."""
     data = source.read_bytes()
     target.write_bytes(data[: int(len(data) * share)])
     return target
 
 
 def _fixed_groups(codec: str, options: dict[str, str] | None) -> dict[str, str]:
-    """Encoders put no key pictures of their own at the hard cuts between our pictures."""
+    """Options that keep encoders from adding key frames at the hard cuts between our frames."""
     defaults = {
         "libx264": {"sc_threshold": "0", "preset": "veryfast"},
         "libx265": {"x265-params": "scenecut=0:log-level=none", "preset": "ultrafast"},

@@ -15,6 +15,7 @@ import typer
 
 from scanonce.storage.errors import ScanonceError
 from scanonce.training.clip.recipe import HeadName, Precision, Recipe
+from scanonce.ui.server import DEFAULT_PORT
 
 if TYPE_CHECKING:
     from scanonce.search.engine import SearchResult
@@ -85,7 +86,8 @@ def index(
         paths or [],
         settings.index_path(index_dir),
         encoder=encoder,
-        config=_sampled(settings, keyframes),
+        config=settings,
+        typed={"sampling": "keyframes"} if keyframes else {},
         retry_failed=retry,
     )
     if report.interrupted:
@@ -378,10 +380,13 @@ def status(
     index_dir: IndexOption = None, as_json: JsonOption = False, config: ConfigOption = None
 ) -> None:
     """What is indexed, with what, and what failed."""
-    from scanonce.ui.commands.status import read_status, show_status
+    from scanonce.ui.commands.status import show_status
     from scanonce.ui.config import read_config
+    from scanonce.ui.views import status_json
 
-    found = read_status(read_config(config).index_path(index_dir))
+    settings = read_config(config)
+    library = settings.library(settings.index_path(index_dir))
+    found = status_json(library.root, library.status())
     if as_json:
         print(json.dumps(found, ensure_ascii=False))
     else:
@@ -484,7 +489,9 @@ def show_ui(
     host: Annotated[
         str, typer.Option(help="Address to listen at; any but this machine's own lets others in.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port, or the next free one.")] = 8501,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port, or the next free one.")
+    ] = DEFAULT_PORT,
     token: Annotated[
         str | None,
         typer.Option(help='Ask for this token, 12 characters or more; "auto" makes one.'),

@@ -7,9 +7,9 @@ program's own folders (in a checkout: the repository's), else the defaults.
 import os
 import tomllib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from scanonce.indexer.settings import IndexerSettings, WatchSettings
 from scanonce.models.settings import ModelSettings
@@ -17,13 +17,16 @@ from scanonce.search.settings import SearchSettings
 from scanonce.storage.errors import ConfigError
 from scanonce.storage.settings import StorageSettings
 
+if TYPE_CHECKING:
+    from scanonce.library import Library
+
 _CHECKOUT_CONFIG = Path(__file__).parent.parent / "config.toml"  # scanonce/config.toml
 
 
-class Config(BaseSettings):
+class Config(BaseModel):
     """Everything that can be set, by room."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     index_dir: str = Field(
         default="~/.scanonce", description="the index directory, where --index is not given"
@@ -34,17 +37,17 @@ class Config(BaseSettings):
     storage: StorageSettings = StorageSettings()
     search: SearchSettings = SearchSettings()
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what the file says: a stray environment variable changes nothing."""
-        return (init_settings,)
+    def library(self, index_dir: Path) -> "Library":
+        """The library at an index directory, with these settings."""
+        from scanonce.library import Library  # torch takes seconds to import
+
+        return Library(
+            index_dir,
+            models=self.models,
+            indexer=self.indexer,
+            storage=self.storage,
+            search=self.search,
+        )
 
     def index_path(self, option: Path | None) -> Path:
         """The index directory to use, absolute."""

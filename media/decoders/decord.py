@@ -1,7 +1,7 @@
-"""Decoding with decord (the maintained ``decord2``), for those who want its speed on ordinary MP4 and Matroska files.
+"""Decoding with decord (the maintained ``decord2``), which is faster on ordinary MP4 and Matroska files.
 
-It is stricter than PyAV: what it is known to get wrong is refused with advice to use PyAV, and it stops at damage.
-Times come from the packets, since decord's own are 32-bit floats, half a millisecond coarse after two hours.
+It is stricter than PyAV: files that it is known to decode wrongly are refused with advice to use PyAV, and it stops at
+damage. Times come from the packets: decord's own are 32-bit floats, half a millisecond coarse after two hours.
 """
 
 import math
@@ -9,8 +9,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self, cast
+from typing import Any, Self
 
 import numpy as np
 from av.container import InputContainer
@@ -36,29 +35,14 @@ from scanonce.storage.errors import ConfigError, UnreadableVideo
 from scanonce.storage.records import VideoInfo
 
 _USE_PYAV = 'set decoder = "pyav" for it'
-_DEMUXERS = (
-    "mov",
-    "matroska",
-)  # of MPEG-TS, AVI, FLV and others it gives wrong frames with right times
-_MAX_RECOVERED_FRAMES = (
-    2  # decord puts copies in the place of frames it cannot decode, and refuses a limit below 2
-)
-
-
-class _Array(Protocol):
-    def asnumpy(self) -> NDArray[np.uint8]: ...
-
-
-class _Reader(Protocol):
-    """What we use of ``decord.VideoReader``, which has no types."""
-
-    def __len__(self) -> int: ...
-    def get_batch(self, indices: Sequence[int]) -> _Array: ...
-    def next(self) -> _Array: ...
+# of MPEG-TS, AVI, FLV and others it returns wrong frames with right times
+_DEMUXERS = ("mov", "matroska")
+# decord replaces frames that it cannot decode by copies of others, and refuses a limit below 2
+_MAX_RECOVERED_FRAMES = 2
 
 
 class DecordSource:
-    """`media.sampling.FrameSource` by decord. Reads the whole file once, without decoding, to know the times."""
+    """`media.sampling.FrameSource` by decord. Reads the whole file once, without decoding, for the times."""
 
     def __init__(
         self, path: Path, sampling: Sampling, threads: int, min_short_side: int | None
@@ -68,7 +52,7 @@ class DecordSource:
             stream = find_video_stream(container)
             if not container.format.name.startswith(_DEMUXERS):
                 kind = container.format.long_name or container.format.name
-                raise UnreadableVideo(f"decord gives wrong frames of {kind} files: {_USE_PYAV}")
+                raise UnreadableVideo(f"decord returns wrong frames of {kind} files: {_USE_PYAV}")
             times = _Times.of(container, stream)
             geometry = Geometry.of(_first_frame(container, stream), stream, min_short_side)
             if geometry.is_mirrored:
@@ -83,13 +67,13 @@ class DecordSource:
         self.problem = times.problem
         self._frame_bytes = geometry.output_width * geometry.output_height * 3
         size = (geometry.output_width, geometry.output_height) if is_resized else (-1, -1)
-        self._reader: _Reader | None = _open_reader(path, size, threads)
+        self._reader: Any = _open_reader(path, size, threads)
         if len(self._reader) != len(self._seconds):
             raise UnreadableVideo(
-                f"decord finds {len(self._reader)} frames where the file has {len(self._seconds)}: {_USE_PYAV}"
+                f"decord finds {len(self._reader)} frames, but the file has {len(self._seconds)}: {_USE_PYAV}"
             )
         self._wanted = times.choose(sampling)
-        # after it has jumped into an open group of pictures (usual in HEVC) it counts the frames wrong
+        # after a jump into an open group of pictures (usual in HEVC) it miscounts the frames
         self._may_jump = not times.has_open_groups
         self._next_index = 0
 
@@ -100,9 +84,7 @@ class DecordSource:
                 image = self._read(index)
             except MemoryError:
                 raise
-            except (
-                Exception
-            ) as error:  # decord raises its own classes and whatever its C++ side throws
+            except Exception as error:  # decord's own classes and whatever its C++ side throws
                 if number == 0:
                     raise UnreadableVideo(f"decord cannot decode it: {_USE_PYAV}") from error
                 self.end_seconds = self._seconds[self._wanted[number - 1] + 1]
@@ -119,30 +101,24 @@ class DecordSource:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _read(self, index: int) -> NDArray[np.uint8]:
         """``[height, width, 3]`` RGB."""
-        assert self._reader is not None, "frames() of a closed source"
         if self._may_jump:
-            frame = self._reader.get_batch([index])
+            frame = self._reader.get_batch([index])  # [1, height, width, 3]
         else:
             while self._next_index <= index:
                 frame = self._reader.next()
                 self._next_index += 1
-        image = frame.asnumpy().squeeze(0) if self._may_jump else frame.asnumpy()
+        image: NDArray[np.uint8] = frame.asnumpy()
         if image.nbytes != self._frame_bytes:
-            raise ValueError(f"decord gave a frame of shape {image.shape}")
-        return image
+            raise ValueError(f"decord returned a frame of shape {image.shape}")
+        return image.reshape(image.shape[-3:])
 
 
-def _open_reader(path: Path, size: tuple[int, int], threads: int) -> _Reader:
+def _open_reader(path: Path, size: tuple[int, int], threads: int) -> Any:
     try:
         import decord
     except ImportError as error:
@@ -151,7 +127,7 @@ def _open_reader(path: Path, size: tuple[int, int], threads: int) -> _Reader:
         ) from error
     decord.logging.set_level(decord.logging.QUIET)
     try:
-        reader = decord.VideoReader(
+        return decord.VideoReader(
             f"file:{path.absolute()}",
             width=size[0],
             height=size[1],
@@ -162,23 +138,22 @@ def _open_reader(path: Path, size: tuple[int, int], threads: int) -> _Reader:
         raise
     except Exception as error:  # RuntimeError, AssertionError and decord's own
         raise UnreadableVideo(f"decord cannot open it: {_USE_PYAV}") from error
-    return cast(_Reader, reader)
 
 
 @dataclass(frozen=True, slots=True)
 class _Times:
-    """What the packets tell without decoding."""
+    """Times of all frames, read from the packets without decoding."""
 
     seconds: list[float]
-    """From the first frame, of all frames in order of showing."""
+    """Times from the first frame, in the order of showing."""
     end_seconds: float
-    """End of the last one."""
+    """End of the last frame."""
     key_indices: list[int]
-    """Where in ``seconds`` the key pictures are; decord's own are in the order of decoding."""
+    """Indices in ``seconds`` of the key frames; decord's own are in the order of decoding."""
     has_open_groups: bool
-    """Whether a frame after a key picture, in the file, is shown before it or may refer to frames before it."""
+    """Whether a frame after a key frame, in the file, is shown before it or may refer to frames before it."""
     problem: str | None
-    """What is wrong with the file as a whole."""
+    """Problem of the file as a whole; None if there is none."""
 
     def choose(self, sampling: Sampling) -> list[int]:
         """Indices of the sampled frames."""
@@ -189,7 +164,7 @@ class _Times:
 
     @staticmethod
     def of(container: InputContainer, stream: VideoStream) -> "_Times":
-        """Reads the file to its end and goes back to its beginning."""
+        """Read the file to its end and return to its beginning."""
         codec, length_bytes = codec_name(stream), count_nal_length_bytes(stream)
         stamps: list[int] = []
         ends: list[int] = []
@@ -211,9 +186,7 @@ class _Times:
                 has_open_groups |= not begins_group(packet, codec, length_bytes)
             has_open_groups |= bool(key_stamps) and packet.pts < key_stamps[-1]
         if not stamps or stream.time_base is None:
-            raise UnreadableVideo(
-                "it has a video track without pictures: copy or download it again"
-            )
+            raise UnreadableVideo("it has a video track without frames: copy or download it again")
         stamps.sort()
         base = stream.time_base
         return _Times(
@@ -226,7 +199,7 @@ class _Times:
 
 
 def _packets(container: InputContainer) -> "Iterator[Packet[Any]]":
-    """All packets of the file, which is then at its beginning again."""
+    """Yield all packets of the file, then return to its beginning."""
     try:
         for packet in container.demux():
             if packet.size:
@@ -239,10 +212,10 @@ def _packets(container: InputContainer) -> "Iterator[Packet[Any]]":
 
 
 def _first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame:
-    """One frame, for what only a frame tells of its orientation."""
+    """Decode one frame: the orientation is known from frames only."""
     try:
         return next(container.decode(stream))
     except MemoryError:
         raise
     except (FFmpegError, StopIteration) as error:
-        raise UnreadableVideo(f"its first picture cannot be decoded: {_USE_PYAV}") from error
+        raise UnreadableVideo(f"its first frame cannot be decoded: {_USE_PYAV}") from error

@@ -76,8 +76,6 @@ class SourceSwitched(Exception):
 class _StagedVectors(NamedTuple):
     """A copied generation on its way to its place."""
 
-    folder: Path
-    """Folder of the generations."""
     staged: Path | None
     """None if it is in its place already."""
     goal: Path | None
@@ -107,7 +105,7 @@ class IndexCopy:
         self.source, self.manifest, self.target = source, manifest, target
         self._reuse, self._on_progress = reuse, on_progress
         self._snapshot = target.folder / ".tmp-catalog"
-        self._vectors: list[_StagedVectors] = []
+        self._vectors = _StagedVectors(None, None)
         self._copied: set[Path] = set()
         self._bytes_total = 0
         self.report = CopyReport(target)
@@ -121,11 +119,7 @@ class IndexCopy:
         Raises:
             SourceSwitched: the source is another index now.
         """
-        folders = [(self.source.vectors, self.manifest.dim)]
-        if self.manifest.anchors is not None:
-            anchors = AnchorStore(self.source.anchors / self.manifest.anchors)
-            folders.append((anchors.vectors, anchors.width() or 0))
-        self._vectors = [self._stage_vectors(folder, dim) for folder, dim in folders]
+        self._vectors = self._stage_vectors()
         missing: set[str] = set()
         while True:
             uids, given_up = self._take_snapshot(), missing
@@ -143,17 +137,18 @@ class IndexCopy:
 
     def put_in_place(self) -> None:
         """Replace the target's catalogue, whose contents are all there now; remove the files it no longer names."""
-        for folder, staged, goal in self._vectors:
-            for other in folder.glob("*"):  # none may ever be next to a catalogue it is ahead of
-                if other not in (staged, goal):
-                    shutil.rmtree(other, ignore_errors=True)
+        staged, goal = self._vectors
+        for other in self.target.vectors.glob(
+            "*"
+        ):  # none may be next to a catalogue it is ahead of
+            if other not in (staged, goal):
+                shutil.rmtree(other, ignore_errors=True)
         with Catalog.open(self.target.catalog) as catalog:
             catalog.replace_by(self._snapshot)
         write_manifest(self.target, self.manifest)
-        for folder, staged, goal in self._vectors:
-            if staged is not None and goal is not None:
-                staged.rename(goal)
-                sync_directory(folder)
+        if staged is not None and goal is not None:
+            staged.rename(goal)
+            sync_directory(self.target.vectors)
         clear_leavings(self.target)
 
     # ------------------------------------------------ contents
@@ -223,28 +218,28 @@ class IndexCopy:
 
     # ------------------------------------------------ vectors
 
-    def _stage_vectors(self, folder: Path, dim: int) -> _StagedVectors:
+    def _stage_vectors(self) -> _StagedVectors:
         """Copy the newest generation to a staging folder, if it is not there yet."""
-        target = self._goal(folder)
         while True:
             generation = None
             try:
-                generation = newest_generation(folder, dim=dim)
+                generation = newest_generation(self.source.vectors, dim=self.manifest.dim)
                 if generation is None:
-                    return _StagedVectors(target, None, None)
-                return self._stage_generation(generation, target)
+                    return _StagedVectors(None, None)
+                return self._stage_generation(generation)
             except FileNotFoundError:
                 if generation and generation.path.exists():
                     raise
                 # Two publishes have swept it while it was copied: take the newest one.
             except (ManifestMismatch, DamagedFile):  # it is derived again from the features
-                return _StagedVectors(target, None, None)
+                return _StagedVectors(None, None)
 
-    def _stage_generation(self, generation: Generation, target: Path) -> _StagedVectors:
+    def _stage_generation(self, generation: Generation) -> _StagedVectors:
+        target = self.target.vectors
         before = target / numbered(newest_number(target))
         paths = [generation.path / name for name in (*generation.info.files, "generation.json")]
         if all(_is_same(path, before / path.name, _VECTORS_SLACK_NS) for path in paths):
-            return _StagedVectors(target, None, before)
+            return _StagedVectors(None, before)
         target.mkdir(parents=True, exist_ok=True)
         for left in target.glob("staging-*"):  # by a copy that was killed
             shutil.rmtree(left, ignore_errors=True)
@@ -258,7 +253,7 @@ class IndexCopy:
             self._count(goal)
         sync_directory(staging)
         number = max(generation.number, newest_number(target) + 1)
-        return _StagedVectors(target, staging, target / numbered(number))
+        return _StagedVectors(staging, target / numbered(number))
 
     # ------------------------------------------------ files
 

@@ -2,20 +2,18 @@
 
     anchors/3f9c0a51d2e7-0/        anchors of one localiser; the manifest names the folder in use
         ab/<uid>.safetensors       vectors [num_anchors, width] fp16, norms [num_anchors] fp32
-        vectors/<generation>/      the same vectors as a library-wide index, if storage.anchor_index is set
 
 Anchors are derived from the stored frame features and can be derived again at any time without decoding a video. At the
 published sizes (5 frames/s, 4 scales, 512 dimensions) an hour of video takes 6.9 MB.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scanonce.storage.stores.content_files import ContentFiles
-from scanonce.storage.stores.mapped import DamagedFile, map_tensors
+from scanonce.storage.stores.mapped import DamagedFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +42,6 @@ class AnchorStore(ContentFiles):
         "`scanonce localise --rebuild` does that for all videos."
     )
 
-    @property
-    def vectors(self) -> Path:
-        """Folder of the generations of its library-wide index."""
-        return self._root / "vectors"
-
     def write(self, uid: str, arrays: AnchorArrays) -> None:
         """Store the anchors of a video whole or not at all; raises IndexDirectoryError if that fails."""
         self._write(uid, {"vectors": arrays.vectors, "norms": arrays.norms})
@@ -70,15 +63,6 @@ class AnchorStore(ContentFiles):
             reason = f"there are {len(norms)} anchors, its video has another number"
             raise self._damaged(uid, reason)
         return AnchorArrays(vectors[rows], norms[rows])
-
-    def width(self) -> int | None:
-        """Return the length of a stored vector; None if there is no whole file."""
-        for path in self.files():
-            try:
-                return int(map_tensors(path)["vectors"].shape[1])
-            except (OSError, DamagedFile, KeyError, IndexError):
-                continue
-        return None
 
     def problem(
         self, uid: str, *, num_anchors: int | None, width: int | None, values: bool = False

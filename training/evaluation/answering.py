@@ -22,10 +22,9 @@ from scanonce.models.vectors import unit
 from scanonce.search.engine import SearchEngine
 from scanonce.search.localise import Curve
 from scanonce.search.settings import SearchSettings
+from scanonce.storage.index import Index
 from scanonce.storage.layout import IndexLayout
-from scanonce.storage.manifest import read_manifest
 from scanonce.storage.records import Moment, Span, Video
-from scanonce.storage.stores.features import FeatureStore
 from scanonce.training.evaluation.annotations import Query, match_names
 from scanonce.training.evaluation.metrics import BothDirections, Prediction, both_directions
 from scanonce.training.evaluation.predictions import MOST_PREDICTIONS, Answer
@@ -33,6 +32,7 @@ from scanonce.training.evaluation.predictions import MOST_PREDICTIONS, Answer
 SALIENCY_SECONDS = 2.0
 """QVHighlights scores pieces of this length."""
 
+_PAST_END_SECONDS = 3600.0
 _BATCH = 64  # queries that are looked up together
 _TIMED = 200  # queries that are asked one by one for their time
 _SAMPLES = 4  # of the curve in each piece of saliency
@@ -145,15 +145,14 @@ def pooled_retrieval(
         part_of_text: of each sentence, the number of the part it is about.
         models: device and number format of the encoder.
     """
-    layout, pooled = IndexLayout.of(index_dir), []
-    manifest, features = read_manifest(layout), FeatureStore(layout.features)
-    pooling = open_pooling(layout.head, manifest.head)
-    for video, span in parts:
-        stored = features.read(video.uid)
-        whole = span or Span(0.0, max(video.duration_seconds, float(stored.pts_seconds[-1]) + 1.0))
-        bounds = np.array([(whole.start_seconds, whole.end_seconds)])
-        pooled.append(pooling.embed_spans(stored.frames, stored.pts_seconds, bounds)[0])
-    encoder = load_encoder(manifest.encoder, models, towers="text")
+    with Index.open(index_dir, open_pooling, read_only=True) as index:
+        encoder = load_encoder(index.manifest.encoder, models, towers="text")
+        pooled = []
+        for video, span in parts:
+            # past the end: the last frame is inside, too
+            whole = span or Span(0.0, video.duration_seconds + _PAST_END_SECONDS)
+            bounds = np.array([(whole.start_seconds, whole.end_seconds)])
+            pooled.append(index.embed(video, bounds)[0])
     sentences = [
         encoder.encode_texts(texts[first : first + _BATCH])
         for first in range(0, len(texts), _BATCH)

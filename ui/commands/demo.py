@@ -10,7 +10,7 @@ from scanonce.training.bundled.gate import Question, read_questions
 from scanonce.training.world.films import render_library
 from scanonce.ui.commands.index import run_index
 from scanonce.ui.config import Config
-from scanonce.ui.pictures import contact_sheet
+from scanonce.ui.contact_sheet import contact_sheet
 from scanonce.ui.views import moments_table, timings_text
 
 _SEED = 2026

@@ -1,9 +1,9 @@
 """Indexing for a person at a terminal: a progress bar with rate and time left, then a summary."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -18,28 +18,18 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from scanonce.indexer.anchors import AnchorReport, derive_anchors, publish_anchors
-from scanonce.indexer.pipeline import IndexReport, index_library, publish_clips
+from scanonce.indexer.anchors import AnchorReport, derive_anchors
+from scanonce.indexer.models import load_models
+from scanonce.indexer.pipeline import IndexReport
 from scanonce.indexer.pipeline import Progress as IndexProgress
 from scanonce.indexer.reindex import ReindexReport, reindex
-from scanonce.models.encoders.load import load_encoder
-from scanonce.models.encoders.protocol import ClipEncoder
-from scanonce.models.soonet.trained import (
-    NO_LOCALISER,
-    TrainedLocaliser,
-    choose_localiser,
-    load_localiser,
-)
-from scanonce.storage.catalog.catalog import Catalog
-from scanonce.storage.errors import IndexDirectoryError
+from scanonce.library import NOTHING_TYPED, Library
+from scanonce.models.soonet.trained import choose_localiser
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.manifest import read_manifest
 from scanonce.storage.settings import StorageSettings
-from scanonce.storage.stores.anchors import AnchorStore
-from scanonce.storage.stores.features import FeatureStore
-from scanonce.storage.writer import delete_stored, writing
 from scanonce.ui.config import Config
-from scanonce.ui.jobs import Recorder, recorded
+from scanonce.ui.jobs import recorded
 from scanonce.ui.views import clock, count_text
 
 
@@ -58,6 +48,7 @@ def run_index(
     *,
     encoder: str | None,
     config: Config,
+    typed: Mapping[str, Any] = NOTHING_TYPED,
     retry_failed: bool = False,
     console: Console | None = None,
 ) -> IndexReport:
@@ -67,118 +58,35 @@ def run_index(
     ``encoder`` that differs from an existing index's is an error. No paths are all folders the index knows.
     """
     console = console or Console()
-    paths = paths or known_roots(index_dir)
-    with recorded(index_dir, paths, encoder=encoder, retry=retry_failed) as recorder:
-        report = _index(paths, index_dir, encoder, config, retry_failed, console, recorder)
+    library = config.library(index_dir)
+    paths = paths or library.known_roots()
+    with (
+        recorded(index_dir, paths, encoder=encoder, retry=retry_failed) as recorder,
+        index_progress(console) as show,
+    ):
+
+        def on_progress(progress: IndexProgress) -> None:
+            show(progress)
+            recorder.on_progress(progress)
+
+        report = library.index(
+            paths,
+            encoder=encoder,
+            typed=typed,
+            retry_failed=retry_failed,
+            on_progress=on_progress,
+            on_stage=recorder.report,
+        )
         recorder.finish(report)
     summarise(report, index_dir, console)
     return report
-
-
-def _index(
-    paths: Sequence[Path],
-    index_dir: Path,
-    encoder: str | None,
-    config: Config,
-    retry_failed: bool,
-    console: Console,
-    recorder: Recorder,
-) -> IndexReport:
-    layout = IndexLayout.of(index_dir)
-    recorder.say("loading the encoder")
-    loaded = load_models(layout, config, encoder=encoder, console=console)
-    recorder.say("looking for new videos")
-    with index_progress(console) as show:
-
-        def observe(progress: IndexProgress) -> None:
-            show(progress)
-            recorder.observe(progress)
-
-        return index_library(
-            paths,
-            layout=layout,
-            encoder=loaded.encoder,
-            settings=config.indexer,
-            storage=config.storage,
-            localiser=loaded.localiser,
-            observe=observe,
-            retry_failed=retry_failed,
-        )
-
-
-def known_roots(index_dir: Path) -> list[Path]:
-    """The folders an index was made of.
-
-    Raises:
-        IndexDirectoryError: there is no index, or it has no folder.
-    """
-    layout = IndexLayout.of(index_dir)
-    read_manifest(layout)
-    with Catalog.open(layout.catalog) as catalog:
-        roots = [library.root for library in catalog.libraries()]
-    if not roots:
-        raise IndexDirectoryError(
-            f"the index {index_dir} knows no folder: name one, such as scanonce index ~/Videos"
-        )
-    return roots
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedModels:
-    """What turns videos into an index."""
-
-    encoder: ClipEncoder
-    """Its vision tower."""
-    localiser: TrainedLocaliser | None
-
-
-def load_models(
-    layout: IndexLayout,
-    config: Config,
-    *,
-    encoder: str | None = None,
-    console: Console,
-    anew: bool = False,
-) -> LoadedModels:
-    """The encoder and the localiser that an index was made with, or that a new one will be made with.
-
-    Args:
-        layout: the index, which need not exist.
-        config: of a new index; device and number format of any.
-        encoder: asked for; None: that of the index, else of the configuration.
-        console: says that loading goes on.
-        anew: the localiser is that of the configuration, whatever the index has.
-
-    Raises:
-        EncoderError: the encoder cannot be loaded.
-        LocaliserError: the localiser cannot be loaded, or does not fit.
-    """
-    known = read_manifest(layout) if layout.manifest.exists() else None
-    name = encoder or (known.encoder if known else config.models.encoder)
-    with console.status(f"loading encoder {escape(name)}"):
-        loaded = load_encoder(name, config.models, towers="vision")
-        if known is None or anew:
-            named = config.models.localiser
-        elif known.fingerprint == loaded.fingerprint:
-            named = known.localiser or NO_LOCALISER
-        else:  # nothing needs to fit: indexing will say that it is another encoder
-            named = NO_LOCALISER
-        localiser = choose_localiser(
-            named,
-            fingerprint=loaded.fingerprint,
-            dim=loaded.dim,
-            sampling=config.indexer.sampling,
-            fps=config.indexer.sample_fps,
-            device=config.models.device,
-        )
-    return LoadedModels(loaded, localiser)
 
 
 @contextmanager
 def index_progress(console: Console) -> Iterator[Callable[[IndexProgress], None]]:
     """A bar with rate and time left, on a terminal; yields what moves it."""
     with _progress_bar(console) as bar:
-        task = bar.add_task("looking", total=None, video_seconds=0.0, videos="")
+        task = bar.add_task("preparing", total=None, video_seconds=0.0, videos="")
 
         def show(progress: IndexProgress) -> None:
             bar.update(
@@ -260,8 +168,11 @@ def run_reindex(
     """
     console = console or Console()
     layout = IndexLayout.of(index_dir)
-    read_manifest(layout)
-    loaded = load_models(layout, config, encoder=encoder, console=console, anew=True)
+    manifest = read_manifest(layout)
+    with console.status("loading the encoder"):
+        loaded = load_models(
+            manifest, config.models, config.indexer, encoder=encoder, from_scratch=True
+        )
     with index_progress(console) as show:
         report = reindex(
             layout,
@@ -269,8 +180,8 @@ def run_reindex(
             settings=config.indexer,
             storage=config.storage,
             localiser=loaded.localiser,
-            observe=show,
-            anyway=anyway,
+            on_progress=show,
+            force=anyway,
         )
     summarise(report.runs[0], index_dir, console)
     if report.switched:
@@ -299,22 +210,8 @@ def run_forget(
     Raises:
         IndexDirectoryError: nothing at that path is known.
     """
-    layout = IndexLayout.of(index_dir)
-    manifest = read_manifest(layout)
-    root = path.expanduser().absolute()
-    with writing(layout, "scanonce forget"), Catalog.open(layout.catalog) as catalog:
-        known = catalog.files_under(root)
-        if not known:
-            raise IndexDirectoryError(
-                f"nothing at {root} is in the index {index_dir}; `scanonce status` lists its folders."
-            )
-        delete_stored(layout, catalog.forget_library(root))
-        features = FeatureStore(layout.features)
-        publish_clips(catalog, features, layout, manifest.grid, manifest.dim, storage)
-        anchors = AnchorStore(layout.anchors / str(manifest.anchors))
-        if manifest.localiser and anchors.vectors.exists():
-            publish_anchors(catalog, anchors, load_localiser(manifest.localiser), storage)
-    (console or Console()).print(f"Forgot {count_text(len(known), 'file')}.")
+    count = Library(index_dir, storage=storage).forget([path])
+    (console or Console()).print(f"Forgot {count_text(count, 'file')}.")
 
 
 def run_localise(
@@ -329,7 +226,7 @@ def run_localise(
 
     Args:
         index_dir: the index.
-        localiser: as ``models.soonet.trained`` in config.toml; None: the one the index has, or where it has none the
+        localiser: as ``models.localiser`` in config.toml; None: the one the index has, or where it has none the
             one of the configuration.
         rebuild: derive everything anew.
         config: device and vector index.
@@ -362,12 +259,10 @@ def run_localise(
     ) as bar:
         task = bar.add_task("", total=None, video_seconds=0.0)
 
-        def observe(done: int, total: int, seconds: float) -> None:
+        def on_video(done: int, total: int, seconds: float) -> None:
             bar.update(task, completed=done, total=total, video_seconds=seconds)
 
-        report = derive_anchors(
-            layout, chosen, storage=config.storage, rebuild=rebuild, observe=observe
-        )
+        report = derive_anchors(layout, chosen, rebuild=rebuild, on_video=on_video)
     by = f"{escape(chosen.name)} ({chosen.folder})" if chosen else "the training-free localiser"
     if report.interrupted:
         console.print(

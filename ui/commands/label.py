@@ -8,10 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from scanonce.storage.catalog.catalog import Catalog
-from scanonce.storage.errors import IndexDirectoryError
-from scanonce.storage.layout import IndexLayout
-from scanonce.storage.manifest import read_manifest
+from scanonce.storage.index import Index, change_labels
 from scanonce.storage.records import Video
 from scanonce.ui.views import count_text
 
@@ -41,61 +38,17 @@ def run_label(
     """
     console = console or Console()
     if add or remove:
-        added, removed = change_labels(paths, index_dir, add=add, remove=remove)
+        added, removed = change_labels(index_dir, paths, add=add, remove=remove)
         if not as_json:
             console.print(f"{count_text(added, 'label')} added, {removed:,} taken away.")
             return
-    layout = _layout(index_dir)
-    with Catalog.open(layout.catalog, read_only=True) as catalog:
+    with Index.open(index_dir, read_only=True) as index:
         if not paths:
-            _show_counts(catalog.labels.counts(), console, as_json=as_json)
+            _show_counts(index.catalog.labels.counts(), console, as_json=as_json)
             return
-        videos = catalog.videos(_videos_at(catalog, paths, index_dir))
-        labels = catalog.labels.of(video.video_id for video in videos)
+        videos = index.catalog.videos(index.searchable_at(paths))
+        labels = index.catalog.labels.of(video.video_id for video in videos)
     _show_videos(videos, labels, console, as_json=as_json)
-
-
-def change_labels(
-    paths: Sequence[Path], index_dir: Path, *, add: Sequence[str], remove: Sequence[str]
-) -> tuple[int, int]:
-    """Changes the labels of the videos at or below some paths; how many were added and taken away.
-
-    It does not wait for a run that writes the index for hours: one short transaction, which SQLite puts between those
-    of the run. Whichever comes first, a video that is scanned again hands its labels on, and one that is forgotten is
-    passed over.
-
-    Raises:
-        IndexDirectoryError: there is no index, or nothing searchable at one of the paths.
-        QueryError: a label is empty, too long, or has control characters.
-    """
-    while True:
-        layout = _layout(index_dir)
-        with Catalog.open(layout.catalog) as catalog:
-            ids = _videos_at(catalog, paths, index_dir)
-            changed = catalog.labels.add(ids, add), catalog.labels.remove(ids, remove)
-        if layout == IndexLayout.of(index_dir):
-            return changed
-        # another index took its place meanwhile: there too
-
-
-def _layout(index_dir: Path) -> IndexLayout:
-    layout = IndexLayout.of(index_dir)
-    read_manifest(layout)  # says how to make an index where there is none
-    return layout
-
-
-def _videos_at(catalog: Catalog, paths: Sequence[Path], index_dir: Path) -> list[int]:
-    """Ids, rising, of all videos at or below the paths; each path has one at least."""
-    found: set[int] = set()
-    for path in paths:
-        here = catalog.matching_videos(under=[path]).tolist()
-        if not here:
-            raise IndexDirectoryError(
-                f"nothing searchable at {path} is in the index {index_dir}; "
-                "`scanonce status` lists its folders."
-            )
-        found.update(here)
-    return sorted(found)
 
 
 def _show_counts(labels: Mapping[str, int], console: Console, *, as_json: bool) -> None:

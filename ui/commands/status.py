@@ -1,72 +1,12 @@
 """What is indexed, with what, and what failed."""
 
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from scanonce.models.soonet.trained import NO_LOCALISER
-from scanonce.storage.catalog.catalog import Catalog
-from scanonce.storage.layout import IndexLayout
-from scanonce.storage.manifest import read_manifest
-from scanonce.storage.stores.anchors import AnchorStore
-from scanonce.storage.stores.features import FeatureStore
-from scanonce.storage.stores.thumbnails import ThumbnailStore
-from scanonce.storage.vectors.generation import newest_generation
-from scanonce.storage.writer import owner
 from scanonce.ui.views import clock, count_text, size_text
-
-
-def read_status(index_dir: Path) -> dict[str, Any]:
-    """The state of an index in the documented schema (docs/cli.md).
-
-    Raises:
-        IndexDirectoryError: there is no usable index.
-    """
-    layout = IndexLayout.of(index_dir)
-    manifest = read_manifest(layout)
-    with Catalog.open(layout.catalog, read_only=True) as catalog:
-        totals = catalog.totals()
-        roots = [str(library.root) for library in catalog.libraries()]
-        failures = [
-            {"path": str(each.path), "reason": each.reason, "detail": each.detail}
-            for each in catalog.failures()
-        ]
-        partial = [
-            {"path": str(video.path), "reason": video.reason}
-            for video in catalog.videos(states=["partial"])
-        ]
-    anchors = AnchorStore(layout.anchors / manifest.anchors) if manifest.anchors else None
-    generation = newest_generation(layout.vectors, dim=manifest.dim, with_codes=False)
-    return {
-        "index": str(index_dir),
-        "encoder": manifest.encoder,
-        "fingerprint": manifest.fingerprint,
-        "dim": manifest.dim,
-        "sampling": manifest.sampling,
-        "sample_fps": manifest.sample_fps,
-        "localiser": manifest.localiser or NO_LOCALISER,
-        "libraries": roots,
-        "videos": {"indexed": totals.indexed, "partial": totals.partial, "failed": totals.failed},
-        "files": totals.num_files,
-        "searchable_seconds": totals.searchable_seconds,
-        "video_bytes": totals.size_bytes,
-        "feature_bytes": FeatureStore(layout.features).size_bytes(),
-        "anchor_bytes": anchors.size_bytes() if anchors else 0,
-        "thumbnail_bytes": ThumbnailStore(layout.thumbnails).size_bytes(),
-        "vector_index": {
-            "kind": generation.info.kind if generation else "none",
-            "generation": generation.number if generation else 0,
-            "factory": generation.info.factory if generation else None,
-            "clips": (len(generation.base) + len(generation.delta)) if generation else 0,
-        },
-        "partial": partial,
-        "failures": failures,
-        "writer": asdict(writer) if (writer := owner(layout)) else None,
-    }
 
 
 def show_status(status: dict[str, Any], console: Console | None = None) -> None:

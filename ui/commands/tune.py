@@ -3,24 +3,19 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from scanonce.indexer.vectors import Vectors, library_vectors
 from scanonce.models.encoders.load import load_encoder
 from scanonce.models.settings import ModelSettings
-from scanonce.models.soonet.trained import load_localiser
 from scanonce.models.vectors import unit
-from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import IndexDirectoryError
+from scanonce.storage.index import Index
 from scanonce.storage.layout import IndexLayout
-from scanonce.storage.manifest import Manifest, read_manifest
+from scanonce.storage.manifest import read_manifest
 from scanonce.storage.vectors.generation import TunedSettings, newest_generation
 from scanonce.storage.vectors.recall import RECALL_AT, Point
 from scanonce.storage.vectors.tuning import tune
-from scanonce.storage.writer import writing
 
 _SUBJECTS = (
     "a dog", "two people talking", "a red car", "a child laughing", "a crowd", "a bird in flight", "a woman in a hat",
@@ -81,68 +76,42 @@ def run_tune(
     Raises:
         IndexDirectoryError: there is no usable index, or somebody else writes it.
         EncoderError: its encoder cannot be loaded.
-        LocaliserError: it has a library of anchors, and their localiser cannot be loaded.
     """
     layout = IndexLayout.of(index_dir)
     manifest = read_manifest(layout)
-    coded = [vectors for vectors in library_vectors(layout, manifest) if _has_codes(vectors)]
-    if not any(vectors.of == "clips" for vectors in coded):
+    generation = newest_generation(layout.vectors, dim=manifest.dim, with_codes=False)
+    if generation is None or generation.info.kind == "flat":
         console.print("The index is flat: its search is exact, nothing needs tuning.")
-    if not coded:
         return None
-    asked = _embed(list(sentences or everyday_sentences()), manifest, models, coded)
-    chosen = {}
-    with writing(layout, "scanonce tune"), console.status("measuring") as status:
-        with Catalog.open(layout.catalog, read_only=True) as catalog:
-            live = catalog.live_video_ids()
-        for vectors in coded:
-            points: list[Point] = []
-
-            def observe(point: Point, points: list[Point] = points) -> None:
-                points.append(point)
-                status.update(f"measuring: nprobe {point.nprobe}, recall {point.recall:.3f}")
-
-            tuned = tune(
-                vectors.folder,
-                vectors.dim,
-                live,
-                target_recall=target_recall,
-                queries=asked[vectors.of],
-                on_progress=observe,
-            )
-            if tuned is not None:
-                chosen[vectors.of] = tuned
-                _show(vectors, points, tuned, console)
-        layout.manifest.touch()  # readers look at its time of change: they take the settings up
-    return chosen.get("clips")
-
-
-def _has_codes(vectors: Vectors) -> bool:
-    generation = newest_generation(vectors.folder, dim=vectors.dim, with_codes=False)
-    return generation is not None and generation.info.kind != "flat"
-
-
-def _embed(
-    sentences: list[str],
-    manifest: Manifest,
-    models: ModelSettings | None,
-    indexes: Sequence[Vectors],
-) -> dict[str, NDArray[np.float32]]:
-    """What the sentences ask each index, ``[num_sentences, dim]`` unit vectors."""
     encoder = load_encoder(manifest.encoder, models, towers="text")
-    asked = {"clips": unit(encoder.encode_texts(sentences))}
-    if any(vectors.of == "anchors" for vectors in indexes):
-        localiser = load_localiser(str(manifest.localiser))
-        # as long as one another: that changes no order of what each of them finds
-        asked["anchors"] = unit(localiser.query_vectors(encoder.encode_text_features(sentences)))
-    return asked
+    queries = unit(encoder.encode_texts(list(sentences or everyday_sentences())))
+    points: list[Point] = []
+    with (
+        Index.open(layout, writing="scanonce tune") as index,
+        console.status("measuring") as status,
+    ):
+
+        def observe(point: Point) -> None:
+            points.append(point)
+            status.update(f"measuring: nprobe {point.nprobe}, recall {point.recall:.3f}")
+
+        tuned = tune(
+            layout.vectors,
+            manifest.dim,
+            index.catalog.live_video_ids(),
+            target_recall=target_recall,
+            queries=queries,
+            on_progress=observe,
+        )
+        if tuned is not None:
+            _show(points, tuned, console)
+        layout.manifest.touch()  # readers look at its time of change: they take the settings up
+    return tuned
 
 
-def _show(
-    vectors: Vectors, points: Sequence[Point], tuned: TunedSettings, console: Console
-) -> None:
+def _show(points: Sequence[Point], tuned: TunedSettings, console: Console) -> None:
     """The measured points, and in words which was taken."""
-    table = Table(box=None, pad_edge=False, title=f"{vectors.of}, {tuned.clips:,}")
+    table = Table(box=None, pad_edge=False, title=f"clips, {tuned.clips:,}")
     columns = ("nprobe", "rescore depth", f"recall@{RECALL_AT}", "surely", "CPU ms a query", "")
     for column in columns:
         table.add_column(column, justify="right" if column else "left")
@@ -158,13 +127,13 @@ def _show(
         )
     console.print(table)
     console.print(
-        f"Measured with {tuned.num_queries} sentences on {tuned.clips:,} {vectors.of}; other sentences find what is "
+        f"Measured with {tuned.num_queries} sentences on {tuned.clips:,} clips; other sentences find what is "
         "sure or more, nineteen times in twenty. Measured again by itself when the lists are trained anew.",
         soft_wrap=True,
     )
     if max(point.recall_lower_bound for point in points) < tuned.target_recall:
         console.print(
-            f"[yellow]No setting surely finds {tuned.target_recall:.3f} of the best {vectors.of}; the one that finds "
+            f"[yellow]No setting surely finds {tuned.target_recall:.3f} of the best clips; the one that finds "
             'most is taken.[/] More sentences make surer; more is found by exact search: storage.kind = "flat".',
             soft_wrap=True,
         )

@@ -28,15 +28,17 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from scanonce.indexer.vectors import bring_all_up_to_date
 from scanonce.indexer.verify import Difference, Remedy, Verification, verify
+from scanonce.models.clip4clip.pooling import open_pooling
 from scanonce.models.encoders.load import load_encoder
 from scanonce.models.encoders.protocol import ClipEncoder
 from scanonce.models.soonet.trained import TrainedLocaliser, load_localiser
 from scanonce.storage.backup.backup import backup, restore
 from scanonce.storage.backup.index_copy import CopyProgress, CopyReport
+from scanonce.storage.index import Index
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.manifest import read_manifest
+from scanonce.storage.settings import StorageSettings
 from scanonce.ui.config import Config
 from scanonce.ui.views import count_text, size_text
 
@@ -97,9 +99,9 @@ def run_verify(
 
 def _verify(index_dir: Path, full: bool, config: Config, console: Console) -> Verification:
     layout = IndexLayout.of(index_dir)
-    with _looking(console) as observe:
+    with _looking(console) as on_checked:
         return verify(
-            layout, full=full, load_localiser=_localiser_of(layout, config), observe=observe
+            layout, full=full, load_localiser=_localiser_of(layout, config), on_checked=on_checked
         )
 
 
@@ -193,7 +195,7 @@ def run_repair(
             load_localiser=_localiser_of(layout, config),
             found=found,
             full=full,
-            observe=show,
+            on_progress=show,
         )
     console.print(f"[green]{count_text(len(report.mended), 'difference')} mended.[/]")
     for each, why in report.left[:_SHOWN]:
@@ -223,8 +225,8 @@ def _plan(todo: Iterable[Difference]) -> str:
         parts.append(f"decodes {count_text(len(decoded), 'video')} again")
     if anchors := sum(kind in ("anchors missing", "anchors damaged") for kind in kinds):
         parts.append(f"derives anchors of {count_text(anchors, 'video')}")
-    if any(kind.startswith(("vectors", "anchor index")) for kind in kinds):
-        parts.append("makes the vector index anew from the stored features")
+    if any(kind.startswith("vectors") for kind in kinds):
+        parts.append("derives the vector index again from the stored features")
     return f"it {', '.join(parts)}"
 
 
@@ -256,6 +258,12 @@ def _localiser_of(layout: IndexLayout, config: Config) -> Callable[[], TrainedLo
     return load
 
 
+def _publish(layout: IndexLayout, settings: StorageSettings) -> None:
+    """Add what the vector index lacks, as after a copy of a library that was being indexed."""
+    with Index.open(layout, open_pooling) as index:
+        index.publish(settings)
+
+
 def _encoder_of(layout: IndexLayout, config: Config) -> ClipEncoder:
     return load_encoder(read_manifest(layout).encoder, config.models, towers="vision")
 
@@ -275,7 +283,7 @@ def run_backup(
         IndexDirectoryError: there is no index, or nothing can be copied there.
     """
     console = console or Console()
-    complete = partial(bring_all_up_to_date, settings=config.storage)
+    complete = partial(_publish, settings=config.storage)
     with _copying(console, "backing up") as on_progress:
         report = backup(
             IndexLayout.of(index_dir), target, complete=complete, on_progress=on_progress
@@ -312,7 +320,7 @@ def run_restore(
         IndexDirectoryError: there is no whole backup, or an index is there and ``replace`` is false.
     """
     console = console or Console()
-    complete = partial(bring_all_up_to_date, settings=config.storage)
+    complete = partial(_publish, settings=config.storage)
     with _copying(console, "restoring") as on_progress:
         report = restore(
             source, index_dir, replace=replace, complete=complete, on_progress=on_progress

@@ -12,16 +12,18 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from scanonce.indexer.library import differing, outermost, scan
-from scanonce.indexer.pipeline import IndexReport, index_library, make_manifest
+from scanonce.indexer.models import LoadedModels, make_manifest
+from scanonce.indexer.pipeline import IndexReport
 from scanonce.indexer.pipeline import Progress as IndexProgress
+from scanonce.indexer.plan import differing
+from scanonce.indexer.scan import outermost, scan
 from scanonce.indexer.watch import RESCAN_MINUTES, SETTLE_SECONDS, Survey, watch
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import ConfigError, IndexDirectoryError
 from scanonce.storage.layout import IndexLayout
-from scanonce.storage.manifest import Manifest, create_or_check, read_manifest
+from scanonce.storage.manifest import Manifest, create_or_check
 from scanonce.storage.writer import owner
-from scanonce.ui.commands.index import LoadedModels, index_progress, known_roots, load_models
+from scanonce.ui.commands.index import index_progress
 from scanonce.ui.config import Config
 from scanonce.ui.jobs import recorded
 from scanonce.ui.views import clock, count_text
@@ -60,7 +62,6 @@ def run_watch(
         LocaliserError: the localiser cannot be loaded, or does not fit.
     """
     console = console or Console()
-    config = _sampled_alike(config, index_dir)
     roots = _roots(paths, index_dir, config)
     indexing = _Indexing(roots, index_dir, encoder, config, console)
     indexing.check()
@@ -81,20 +82,11 @@ def run_watch(
     indexing.tell("stopped. What is indexed is kept; the same command goes on from here.")
 
 
-def _sampled_alike(config: Config, index_dir: Path) -> Config:
-    """The configuration with the sampling of the index, where there is one: it may have been made with --keyframes."""
-    layout = IndexLayout.of(index_dir)
-    if not layout.manifest.exists():
-        return config
-    same = config.indexer.model_copy(update={"sampling": read_manifest(layout).sampling})
-    return config.model_copy(update={"indexer": same})
-
-
 def _roots(paths: Sequence[Path], index_dir: Path, config: Config) -> list[Path]:
     """What to watch, absolute: what was asked for, and folders of the index below it, whose disks come and go."""
     known: list[Path] = []
     with contextlib.suppress(IndexDirectoryError) if paths else contextlib.nullcontext():
-        known = known_roots(index_dir)
+        known = config.library(index_dir).known_roots()
     asked = [Path(os.path.abspath(path.expanduser())) for path in paths] or known
     for root in asked:
         if root not in known and not root.exists():
@@ -138,15 +130,14 @@ class _Indexing:
         self.encoder = encoder
         self.config = config
         self.console = console
-        self.models: LoadedModels | None = None
-        self.made_with: Manifest | None = None
+        self.library = config.library(index_dir)
 
     def check(self) -> None:
         """What would stop every run is an error at once."""
-        layout = IndexLayout.of(self.index_dir)
-        manifest = self.manifest(self.load(layout))
+        layout = self.library.layout
+        wanted, models = self.wanted()
         if layout.manifest.exists():
-            create_or_check(layout, manifest, self.load(layout).encoder.head_files)
+            create_or_check(layout, wanted, models.encoder.head_files)
 
     def busy(self) -> str | None:
         """Who else writes the index now."""
@@ -181,24 +172,14 @@ class _Indexing:
         with recorded(
             self.index_dir, roots, encoder=self.encoder, doing="scanonce watch"
         ) as recorder:
-            layout = IndexLayout.of(self.index_dir)
-            models = self.load(layout)
-            self.add_libraries(layout, models)
+            self.add_libraries()
             with index_progress(self.console) as show:
 
-                def observe(progress: IndexProgress) -> None:
+                def on_progress(progress: IndexProgress) -> None:
                     show(progress)
-                    recorder.observe(progress)
+                    recorder.on_progress(progress)
 
-                report = index_library(
-                    paths,
-                    layout=layout,
-                    encoder=models.encoder,
-                    settings=self.config.indexer,
-                    storage=self.config.storage,
-                    localiser=models.localiser,
-                    observe=observe,
-                )
+                report = self.library.index(paths, encoder=self.encoder, on_progress=on_progress)
             recorder.finish(report)
         self.show(report)
         if report.interrupted:
@@ -209,24 +190,17 @@ class _Indexing:
         now = datetime.now().strftime("%Y-%m-%d %H:%M:%S")
         self.console.print(f"{now}  {escape(text)}", soft_wrap=True, highlight=False)
 
-    def load(self, layout: IndexLayout) -> LoadedModels:
-        """Encoder and localiser; anew only where the index was given others meanwhile."""
-        known = read_manifest(layout) if layout.manifest.exists() else None
-        if self.models is None or self.made_with != known:
-            self.models = load_models(
-                layout, self.config, encoder=self.encoder, console=self.console
-            )
-            self.made_with = known
-        return self.models
+    def wanted(self) -> tuple[Manifest, LoadedModels]:
+        """The manifest of an index made with these models and settings, and the models."""
+        models = self.library.models(self.encoder)
+        settings = self.library.settings()
+        return make_manifest(models.encoder, settings, models.localiser), models
 
-    def manifest(self, models: LoadedModels) -> Manifest:
-        """What an index made with these models says of itself."""
-        return make_manifest(models.encoder, self.config.indexer, models.localiser)
-
-    def add_libraries(self, layout: IndexLayout, models: LoadedModels) -> None:
+    def add_libraries(self) -> None:
         """Makes the folders watched known to the index: a run is given single files below them."""
-        create_or_check(layout, self.manifest(models), models.encoder.head_files)
-        self.made_with = read_manifest(layout)
+        layout = self.library.layout
+        wanted, models = self.wanted()
+        create_or_check(layout, wanted, models.encoder.head_files)
         with Catalog.open(layout.catalog) as catalog:
             known = {library.root for library in catalog.libraries()}
             for root in self.roots:

@@ -13,16 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import scanonce.indexer.library
-from scanonce.indexer.library import (
-    BLOCK_BYTES,
-    WHOLE_FILE_BYTES,
-    Plan,
-    fast_hash,
-    full_hash,
-    plan,
-    scan,
-)
+import scanonce.indexer.plan
+from scanonce.indexer.plan import BLOCK_BYTES, WHOLE_FILE_BYTES, Plan, fast_hash, full_hash, plan
+from scanonce.indexer.scan import scan
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.catalog.entries import FileStamp
 from scanonce.storage.errors import ConfigError
@@ -358,7 +351,7 @@ def test_unchanged_files_are_not_opened(
 ) -> None:
     write(library / "a.mp4", "a")
     update(catalog, library)
-    monkeypatch.setattr(scanonce.indexer.library, "fast_hash", no_hashing)
+    monkeypatch.setattr(scanonce.indexer.plan, "fast_hash", no_hashing)
     assert summary(plan(catalog, scan([library]))) == ([], [], [], 1)
 
 
@@ -372,7 +365,7 @@ def test_five_thousand_unchanged_files_are_not_opened(
     (new,) = work.to_index
     assert len(new.files) == 5000  # all are empty, hence one content
     carry_out(catalog, work)
-    monkeypatch.setattr(scanonce.indexer.library, "fast_hash", no_hashing)
+    monkeypatch.setattr(scanonce.indexer.plan, "fast_hash", no_hashing)
     assert summary(plan(catalog, found)) == ([], [], [], 5000)
 
 
@@ -403,7 +396,7 @@ def test_moving_a_big_file_reads_samples_only(
     path = write(library / "a.mp4", big())
     update(catalog, library)
     path.rename(library / "b.mp4")
-    monkeypatch.setattr(scanonce.indexer.library, "full_hash", no_hashing)
+    monkeypatch.setattr(scanonce.indexer.plan, "full_hash", no_hashing)
     assert summary(update(catalog, library)) == ([], ["b.mp4"], ["a.mp4"], 0)
 
 
@@ -593,7 +586,7 @@ def test_retrying_a_big_failed_file_does_not_read_all_of_it(
 ) -> None:
     write(library / "bad.mp4", big())
     carry_out(catalog, plan(catalog, scan([library])), broken=frozenset({"bad.mp4"}))
-    monkeypatch.setattr(scanonce.indexer.library, "full_hash", no_hashing)
+    monkeypatch.setattr(scanonce.indexer.plan, "full_hash", no_hashing)
     assert summary(plan(catalog, scan([library]), retry_failed=True))[0] == [["bad.mp4"]]
 
 
@@ -651,7 +644,7 @@ def deny(monkeypatch: pytest.MonkeyPatch, denied: Path) -> None:
             raise PermissionError(13, "Permission denied", str(path))
         return fast_hash(path)
 
-    monkeypatch.setattr(scanonce.indexer.library, "fast_hash", hash_or_deny)
+    monkeypatch.setattr(scanonce.indexer.plan, "fast_hash", hash_or_deny)
 
 
 def test_a_file_that_cannot_be_hashed_is_reported_and_tried_again(

@@ -1,0 +1,263 @@
+"""A library of videos as one object: index it, search it, forget and label its videos.
+
+import scanonce
+
+with scanonce.open("~/.scanonce") as library:
+    library.index(["~/Videos"])
+    for moment in library.search("a red car drives past at night").moments:
+        print(moment.path, moment.span.start_seconds, moment.span.end_seconds)
+"""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from threading import Lock
+from types import MappingProxyType, TracebackType
+from typing import Any
+
+from scanonce.indexer.models import LoadedModels, encoder_name, load_models
+from scanonce.indexer.pipeline import IndexReport, OnProgress, index_library
+from scanonce.indexer.settings import IndexerSettings
+from scanonce.models.clip4clip.pooling import open_pooling
+from scanonce.models.settings import ModelSettings
+from scanonce.search.engine import SearchEngine, SearchResult
+from scanonce.search.filters import Within
+from scanonce.search.settings import SearchSettings
+from scanonce.storage.errors import IndexDirectoryError
+from scanonce.storage.index import Index, IndexStatus, change_labels
+from scanonce.storage.layout import IndexLayout
+from scanonce.storage.manifest import Manifest, read_manifest
+from scanonce.storage.settings import StorageSettings
+
+DEFAULT_INDEX = "~/.scanonce"
+
+AnyPath = str | os.PathLike[str]
+NOTHING_TYPED: Mapping[str, Any] = MappingProxyType({})
+
+
+class Library:
+    """An index directory, which need not exist yet. `scanonce.open` makes it; a context manager.
+
+    Searching may be shared by threads. Indexing, forgetting and labelling hold the lock of the index while they write,
+    so another process that writes it is an error; searches go on meanwhile and see each commit.
+    """
+
+    def __init__(
+        self,
+        root: AnyPath = DEFAULT_INDEX,
+        *,
+        models: ModelSettings | None = None,
+        indexer: IndexerSettings | None = None,
+        storage: StorageSettings | None = None,
+        search: SearchSettings | None = None,
+    ) -> None:
+        """Nothing is opened or loaded before it is needed.
+
+        Args:
+            root: the index directory.
+            models: encoder and localiser of a new index, device and number format of any.
+            indexer: sampling and clips of a new index, and decoding.
+            storage: the vector index.
+            search: how to search.
+        """
+        self.root = _absolute(root)
+        self._models = models or ModelSettings()
+        self._indexer = indexer or IndexerSettings()
+        self._storage = storage or StorageSettings()
+        self._search = search or SearchSettings()
+        self._opening = Lock()
+        self._engine: SearchEngine | None = None
+        self._loaded: tuple[Manifest | None, str, LoadedModels] | None = None
+
+    def __enter__(self) -> "Library":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the index and let go of the models."""
+        with self._opening:
+            if self._engine is not None:
+                self._engine.close()
+            self._engine, self._loaded = None, None
+
+    # ------------------------------------------------ indexing
+
+    @property
+    def layout(self) -> IndexLayout:
+        """The layout in use now: another index may take the place of this one."""
+        return IndexLayout.of(self.root)
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """What the index was made with; None before the first run."""
+        layout = self.layout
+        return read_manifest(layout) if layout.manifest.exists() else None
+
+    def settings(self, typed: Mapping[str, Any] = NOTHING_TYPED) -> IndexerSettings:
+        """Return the settings of a run: those of the index as far as it is tied to them.
+
+        Args:
+            typed: settings asked for explicitly, by name; they decide for a new index.
+
+        Raises:
+            ManifestMismatch: one of ``typed`` differs from that of the index.
+        """
+        asked = self._indexer.model_copy(update=dict(typed))
+        manifest = self.manifest
+        return asked if manifest is None else manifest.settle(asked, typed)
+
+    def models(
+        self,
+        encoder: str | None = None,
+        typed: Mapping[str, Any] = NOTHING_TYPED,
+        *,
+        on_stage: Callable[[str], object] = lambda _: None,
+    ) -> LoadedModels:
+        """Load the models of the index, or those of a new one; kept until the index is given others.
+
+        Args:
+            encoder: name of another encoder than that of the index, or of the settings for a new index.
+            typed: as for `settings`.
+            on_stage: called with a line of text if the models have to be loaded.
+
+        Raises:
+            EncoderError: the encoder cannot be loaded.
+            LocaliserError: the localiser cannot be loaded, or does not fit.
+        """
+        known = self.manifest
+        name = encoder_name(known, encoder, self._models)
+        if self._loaded is not None:
+            loaded_for, loaded_as, models = self._loaded
+            made_since = loaded_for is None and known is not None and models.are_of(known)
+            if made_since or (loaded_for, loaded_as) == (known, name):
+                return models
+        on_stage(f"loading encoder {name}")
+        models = load_models(known, self._models, self.settings(typed), encoder=encoder)
+        self._loaded = known, name, models
+        return models
+
+    def index(
+        self,
+        paths: Iterable[AnyPath] = (),
+        *,
+        encoder: str | None = None,
+        typed: Mapping[str, Any] = NOTHING_TYPED,
+        retry_failed: bool = False,
+        on_progress: OnProgress = lambda _: None,
+        on_stage: Callable[[str], object] = lambda _: None,
+    ) -> IndexReport:
+        """Bring the index in line with folders of videos: new videos are scanned, missing ones forgotten.
+
+        Args:
+            paths: folders or single video files; by default all folders the index knows.
+            encoder: name of the encoder of a new index; that of an existing one needs no name.
+            typed: settings of the indexer for this run, by name, such as ``{"sampling": "keyframes"}``.
+            retry_failed: decode again what failed before, or could be decoded in part only.
+            on_progress: called with the state of the run, several times a second at most.
+            on_stage: called with a line of text before each long step.
+
+        Returns:
+            What was done. Ctrl-C ends the run early with ``interrupted`` set; every finished video is kept.
+
+        Raises:
+            IndexDirectoryError: the index cannot be written, another process writes it, or it knows no folder.
+            ManifestMismatch: the encoder or a setting asked for differs from that of the index.
+            EncoderError, LocaliserError: a model cannot be loaded.
+        """
+        roots = [_absolute(path) for path in paths] or self.known_roots()
+        models = self.models(encoder, typed, on_stage=on_stage)
+        on_stage("looking for new videos")
+        return index_library(
+            roots,
+            layout=self.layout,
+            encoder=models.encoder,
+            settings=self.settings(typed),
+            storage=self._storage,
+            localiser=models.localiser,
+            on_progress=on_progress,
+            retry_failed=retry_failed,
+        )
+
+    def known_roots(self) -> list[Path]:
+        """The folders and files the index was made of.
+
+        Raises:
+            IndexDirectoryError: there is no index, or it knows no folder.
+        """
+        with Index.open(self.root) as index:
+            roots = index.roots
+        if not roots:
+            raise IndexDirectoryError(
+                f"the index {self.root} knows no folder: name one, such as scanonce index ~/Videos"
+            )
+        return roots
+
+    def forget(self, paths: Iterable[AnyPath]) -> int:
+        """Forget folders or files with all that was stored of their videos; the video files stay untouched.
+
+        Returns:
+            The number of files forgotten.
+
+        Raises:
+            IndexDirectoryError: nothing at one of the paths is in the index, or another process writes it.
+        """
+        roots = [_absolute(path) for path in paths]
+        with Index.open(self.root, open_pooling, writing="scanonce forget") as index:
+            return index.forget(roots, self._storage)
+
+    def label(
+        self, paths: Iterable[AnyPath], *, add: Sequence[str] = (), remove: Sequence[str] = ()
+    ) -> tuple[int, int]:
+        """Change the labels of the videos at or below some paths; see `storage.index.change_labels`.
+
+        Returns:
+            How many labels were added and removed.
+        """
+        roots = [_absolute(path) for path in paths]
+        return change_labels(self.root, roots, add=add, remove=remove)
+
+    def status(self) -> IndexStatus:
+        """Return what the index was made with, what it holds, and its size on disk.
+
+        Raises:
+            IndexDirectoryError: there is no usable index.
+        """
+        with Index.open(self.root, read_only=True) as index:
+            return index.status()
+
+    # ------------------------------------------------ searching
+
+    @property
+    def engine(self) -> SearchEngine:
+        """The search engine, opened by its first use; it follows the index by itself.
+
+        Raises:
+            ScanonceError: as `SearchEngine.open`.
+        """
+        with self._opening:
+            if self._engine is None:
+                self._engine = SearchEngine.open(
+                    self.root, settings=self._search, models=self._models
+                )
+            return self._engine
+
+    def search(self, text: str, *, top: int | None = None, within: Within = None) -> SearchResult:
+        """Find the moments that show what the text says; see `SearchEngine.search`."""
+        return self.engine.search(text, top=top, within=within)
+
+    def search_many(
+        self, texts: Sequence[str], *, top: int | None = None, within: Within = None
+    ) -> list[SearchResult]:
+        """Answer several queries at once; see `SearchEngine.search_many`."""
+        return self.engine.search_many(texts, top=top, within=within)
+
+
+def _absolute(path: AnyPath) -> Path:
+    return Path(os.path.abspath(Path(path).expanduser()))

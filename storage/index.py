@@ -1,0 +1,333 @@
+"""An index as one object: its manifest, catalogue, stores and vectors, opened once.
+
+    with Index.open(Path("~/.scanonce").expanduser(), open_pooling) as index:
+        index.manifest.encoder, index.catalog.totals().indexed
+        index.embed(video, index.manifest.grid.spans(video.duration_seconds))    # [num_clips, dim]
+
+    with Index.open(root, open_pooling, writing="scanonce forget") as index:     # holds the writer's lock
+        index.forget([Path("/films/old")], StorageSettings())
+
+Everything that an index decides by itself is decided here: its settings, the derivation of its vectors, and how they
+are published. The models come in through one function, `storage.pooling.OpenPooling`.
+"""
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scanonce.storage.catalog.catalog import Catalog
+from scanonce.storage.catalog.entries import Failure, Totals
+from scanonce.storage.derived import DerivedVectors
+from scanonce.storage.errors import IndexDirectoryError
+from scanonce.storage.layout import IndexLayout
+from scanonce.storage.manifest import Manifest, create_or_check, read_manifest, write_manifest
+from scanonce.storage.pooling import OpenPooling, Pooling
+from scanonce.storage.records import Video
+from scanonce.storage.settings import StorageSettings
+from scanonce.storage.stores.anchors import AnchorStore
+from scanonce.storage.stores.features import FeatureStore
+from scanonce.storage.stores.thumbnails import ThumbnailStore
+from scanonce.storage.vectors.generation import GenerationInfo, newest_generation
+from scanonce.storage.writer import Owner, delete_stored, owner, writing
+
+
+@dataclass(frozen=True, slots=True)
+class IndexStatus:
+    """The state of an index: what it was made with, what it holds, and its size on disk."""
+
+    manifest: Manifest
+    libraries: tuple[Path, ...]
+    """Folders and files it was made of."""
+    totals: Totals
+    partial: tuple[Video, ...]
+    """Videos of which a part could be decoded."""
+    failures: tuple[Failure, ...]
+    feature_bytes: int
+    anchor_bytes: int
+    thumbnail_bytes: int
+    generation: int
+    """Number of the newest generation of the vector index; 0 before the first."""
+    vectors: GenerationInfo | None
+    num_clips: int
+    writer: Owner | None
+    """The process that writes the index at this moment."""
+
+
+class Index:
+    """An open index directory. May be shared by threads; a context manager.
+
+    It stays with the data that was in use when it was opened: `is_current` says if another index has taken its place
+    since (`scanonce reindex`, `restore`).
+    """
+
+    def __init__(
+        self,
+        layout: IndexLayout,
+        manifest: Manifest,
+        catalog: Catalog,
+        open_pooling: OpenPooling | None = None,
+    ) -> None:
+        """`open` and `create` are the usual way in."""
+        self.layout = layout
+        self.manifest = manifest
+        self.catalog = catalog
+        self.features = FeatureStore(layout.features)
+        self.thumbnails = ThumbnailStore(layout.thumbnails)
+        self._open_pooling = open_pooling
+        self._pooling: Pooling | None = None
+        self._resources = ExitStack()
+
+    @classmethod
+    def open(
+        cls,
+        place: Path | IndexLayout,
+        open_pooling: OpenPooling | None = None,
+        *,
+        writing: str | None = None,
+        read_only: bool = False,
+    ) -> Self:
+        """Open an existing index.
+
+        Args:
+            place: the index directory, or the layout of an index that grows beside the one in use.
+            open_pooling: opens the pooling of its clips; None if nothing will be embedded.
+            writing: the command that writes the index, which is locked until it is closed; None to leave it unlocked.
+            read_only: open the catalogue for reading only.
+
+        Raises:
+            IndexDirectoryError: there is no usable index, or it is locked by another writer.
+            ManifestMismatch: it was written by a newer version.
+        """
+        layout = place if isinstance(place, IndexLayout) else IndexLayout.of(place)
+        with ExitStack() as resources:
+            _lock(resources, layout, writing)
+            manifest = read_manifest(layout)
+            catalog = resources.enter_context(Catalog.open(layout.catalog, read_only=read_only))
+            index = cls(layout, manifest, catalog, open_pooling)
+            index._resources = resources.pop_all()
+        return index
+
+    @classmethod
+    def create(
+        cls,
+        layout: IndexLayout,
+        wanted: Manifest,
+        head_files: Sequence[Path],
+        open_pooling: OpenPooling | None = None,
+        *,
+        writing: str,
+    ) -> Self:
+        """Open the index for writing, after making it if there is none, as `storage.manifest.create_or_check` does.
+
+        Raises:
+            ManifestMismatch: the index was made with other settings than ``wanted``; nothing was changed.
+            IndexDirectoryError: as `open`.
+        """
+        with ExitStack() as resources:
+            _lock(resources, layout, writing)
+            create_or_check(layout, wanted, head_files)
+            index = cls.open(layout, open_pooling)
+            resources.push(index._resources)
+            index._resources = resources.pop_all()
+        return index
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._resources.__exit__(kind, error, trace)
+
+    def close(self) -> None:
+        """Close the catalogue and release the lock."""
+        self._resources.close()
+
+    def with_manifest(self, manifest: Manifest) -> "Index":
+        """The same open index after its manifest was written again; closing either closes both."""
+        index = Index(self.layout, manifest, self.catalog, self._open_pooling)
+        index._resources = self._resources
+        return index
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the index directory still uses this index."""
+        return IndexLayout.of(self.layout.root) == self.layout
+
+    @property
+    def roots(self) -> list[Path]:
+        """The folders and files it was made of, sorted; [] if none is known."""
+        return [library.root for library in self.catalog.libraries()]
+
+    # ------------------------------------------------ vectors
+
+    @property
+    def pooling(self) -> Pooling:
+        """How the frames of its clips become embeddings."""
+        if self._pooling is None:
+            assert self._open_pooling is not None, "this index was opened without its pooling"
+            self._pooling = self._open_pooling(self.layout.head, self.manifest.head)
+        return self._pooling
+
+    def embed(self, video: Video, spans: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Embed spans of a video from its stored frames.
+
+        Args:
+            video: a searchable video.
+            spans: ``[num_spans, 2]`` half-open, seconds.
+
+        Returns:
+            ``[num_spans, dim]`` float32 of length 1.
+
+        Raises:
+            IndexDirectoryError: the stored features are missing or damaged.
+        """
+        stored = self.features.read(video.uid)
+        return self.pooling.embed_spans(stored.frames, stored.pts_seconds, spans)
+
+    def embed_clips(self, video: Video) -> NDArray[np.float32]:
+        """Embed all clips of a video, ``[num_clips, dim]``; see `embed`."""
+        return self.embed(video, self.manifest.grid.spans(video.duration_seconds))
+
+    @property
+    def clips(self) -> DerivedVectors:
+        """The vector index of the clips."""
+        return DerivedVectors("clips", self.layout.vectors, self.manifest.dim, self.embed_clips)
+
+    @property
+    def anchors(self) -> AnchorStore | None:
+        """What the trained localiser computed of each video; None if the index has no trained localiser."""
+        folder = self.manifest.anchors
+        return AnchorStore(self.layout.anchors / folder) if folder else None
+
+    @property
+    def vectors(self) -> list[DerivedVectors]:
+        """Every library-wide vector index there is."""
+        return [self.clips]
+
+    def publish(self, settings: StorageSettings) -> None:
+        """Bring every vector index in line with the catalogue; milliseconds if they are.
+
+        Raises:
+            IndexDirectoryError: one cannot be written.
+        """
+        for vectors in self.vectors:
+            vectors.publish(self.catalog, settings)
+
+    # ------------------------------------------------ changes
+
+    def use_localiser(self, name: str | None, folder: str | None) -> None:
+        """Find moments by this localiser and its anchors from now on.
+
+        Args:
+            name: by which it was loaded; None for the training-free localiser.
+            folder: of its anchors, in the folder of anchors.
+        """
+        if (self.manifest.localiser, self.manifest.anchors) != (name, folder):
+            self.manifest = replace(self.manifest, localiser=name, anchors=folder)
+            write_manifest(self.layout, self.manifest)
+
+    def delete_stored(self, videos: Iterable[Video]) -> None:
+        """Delete the stored files of videos that are gone from the catalogue."""
+        delete_stored(self.layout, videos)
+
+    def forget(self, paths: Sequence[Path], settings: StorageSettings) -> int:
+        """Forget folders or files with all that was stored of their videos; the video files stay untouched.
+
+        Args:
+            paths: absolute.
+            settings: of the vector index.
+
+        Returns:
+            The number of files forgotten.
+
+        Raises:
+            IndexDirectoryError: nothing at one of the paths is in the index; nothing was forgotten.
+        """
+        known = {path: self.catalog.files_under(path) for path in paths}
+        for path, files in known.items():
+            if not files:
+                raise self._nothing_at(path, "nothing")
+        for path in paths:
+            self.delete_stored(self.catalog.forget_library(path))
+        self.publish(settings)
+        return len({record.stamp.path for files in known.values() for record in files})
+
+    def searchable_at(self, paths: Sequence[Path]) -> list[int]:
+        """Return the ids, rising, of the searchable videos at or below these absolute paths.
+
+        Raises:
+            IndexDirectoryError: there is none at one of the paths.
+        """
+        found: set[int] = set()
+        for path in paths:
+            here = self.catalog.matching_videos(under=[path]).tolist()
+            if not here:
+                raise self._nothing_at(path, "nothing searchable")
+            found.update(here)
+        return sorted(found)
+
+    def _nothing_at(self, path: Path, what: str) -> IndexDirectoryError:
+        return IndexDirectoryError(
+            f"{what} at {path} is in the index {self.layout.root}; `scanonce status` lists its folders."
+        )
+
+    # ------------------------------------------------ status
+
+    def status(self) -> IndexStatus:
+        """Return the state of the index; reads no feature, only the sizes of files."""
+        newest = newest_generation(self.layout.vectors, dim=self.manifest.dim, with_codes=False)
+        anchors = self.anchors
+        return IndexStatus(
+            manifest=self.manifest,
+            libraries=tuple(self.roots),
+            totals=self.catalog.totals(),
+            partial=tuple(self.catalog.videos(states=["partial"])),
+            failures=tuple(self.catalog.failures()),
+            feature_bytes=self.features.size_bytes(),
+            anchor_bytes=anchors.size_bytes() if anchors else 0,
+            thumbnail_bytes=self.thumbnails.size_bytes(),
+            generation=newest.number if newest else 0,
+            vectors=newest.info if newest else None,
+            num_clips=len(newest.base) + len(newest.delta) if newest else 0,
+            writer=owner(self.layout),
+        )
+
+
+def change_labels(
+    root: Path, paths: Sequence[Path], *, add: Sequence[str] = (), remove: Sequence[str] = ()
+) -> tuple[int, int]:
+    """Change the labels of the videos at or below some absolute paths.
+
+    It does not wait for a run that writes the index for hours: one short transaction, which SQLite puts between those
+    of the run. Whichever comes first, a video that is scanned again passes its labels on, and one that is forgotten is
+    skipped.
+
+    Returns:
+        How many labels were added and removed.
+
+    Raises:
+        IndexDirectoryError: there is no index, or nothing searchable at one of the paths.
+        QueryError: a label is empty, too long, or has control characters.
+    """
+    while True:
+        with Index.open(root) as index:
+            ids = index.searchable_at(paths)
+            changed = index.catalog.labels.add(ids, add), index.catalog.labels.remove(ids, remove)
+            if index.is_current:
+                return changed
+        # another index took its place in between: change the labels there too
+
+
+def _lock(resources: ExitStack, layout: IndexLayout, command: str | None) -> None:
+    if command is not None:
+        resources.enter_context(writing(layout, command))
