@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ from tests.oracle import (
     oracle,
     rows_of,
 )
+from tests.topics import found_share
 
 
 def make_ivfpq(rows: ClipRows) -> IvfPqIndex:
@@ -63,6 +65,9 @@ def by_video(rows: ClipRows) -> Iterator[tuple[int, NDArray[np.float32]]]:
         yield video, rows.gather(np.arange(start, end))
 
 
+Make: TypeAlias = Callable[[ClipRows], VectorIndex]
+Crowd: TypeAlias = tuple[ClipRows, NDArray[np.float32]]
+
 MAKERS: dict[str, Callable[[ClipRows], FlatIndex | IvfPqIndex | LibraryIndex]] = {
     "flat": FlatIndex,
     "ivfpq": make_ivfpq,
@@ -76,8 +81,8 @@ pytestmark = pytest.mark.usefixtures("one_faiss_thread")
 
 
 @pytest.fixture(params=MAKERS)
-def make(request: pytest.FixtureRequest) -> Callable[[ClipRows], VectorIndex]:
-    maker: Callable[[ClipRows], VectorIndex] = MAKERS[request.param]
+def make(request: pytest.FixtureRequest) -> Make:
+    maker: Make = MAKERS[request.param]
     return maker
 
 
@@ -99,23 +104,19 @@ def all_ids(index: VectorIndex) -> Ids:
 
 @pytest.mark.parametrize("k", [1, 10, 1_000])
 def test_search_equals_the_oracle_with_ties_by_id_and_padding(
-    make: Callable[[ClipRows], VectorIndex], clips: Clips, k: int
+    make: Make, clips: Clips, k: int
 ) -> None:
     assert_searches_like(make(rows_of(clips)), clips, k)
 
 
-def test_all_clips_alike_come_in_the_order_of_their_ids(
-    make: Callable[[ClipRows], VectorIndex],
-) -> None:
+def test_all_clips_alike_come_in_the_order_of_their_ids(make: Make) -> None:
     same = {video: np.ones((10, DIM), np.float32) for video in range(1, 31)}
     _, ids = make(rows_of(same)).search(np.ones((1, DIM), np.float32), 25)
     expected = [clip_id(video, n) for video in (1, 2, 3) for n in range(10)]
     assert ids[0].tolist() == expected[:25]
 
 
-def test_a_lower_id_wins_a_tie_at_the_end_of_the_list(
-    make: Callable[[ClipRows], VectorIndex],
-) -> None:
+def test_a_lower_id_wins_a_tie_at_the_end_of_the_list(make: Make) -> None:
     # The better rows come last, so that a bounded list must drop some of the tied ones.
     ranked = {video: np.full((1, DIM), 1 + video // 25, np.float32) for video in range(1, 31)}
     _, ids = make(rows_of(ranked)).search(np.ones((1, DIM), np.float32), 10)
@@ -123,9 +124,7 @@ def test_a_lower_id_wins_a_tie_at_the_end_of_the_list(
 
 
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 1.0])
-def test_a_mask_leaves_the_allowed_clips_only(
-    make: Callable[[ClipRows], VectorIndex], clips: Clips, share: float
-) -> None:
+def test_a_mask_leaves_the_allowed_clips_only(make: Make, clips: Clips, share: float) -> None:
     index = make(rows_of(clips))
     queries = lattice(np.random.default_rng(3), (4, DIM))
     allowed: Mask = np.random.default_rng(4).random(index.num_rows) < share
@@ -135,9 +134,7 @@ def test_a_mask_leaves_the_allowed_clips_only(
     np.testing.assert_array_equal(scores, expected[0])
 
 
-def test_gather_returns_the_rows_as_stored(
-    make: Callable[[ClipRows], VectorIndex], clips: Clips
-) -> None:
+def test_gather_returns_the_rows_as_stored(make: Make, clips: Clips) -> None:
     index = make(rows_of(clips))
     ids = all_ids(index)
     rows = np.flatnonzero(ids < clip_id(1_000, 0))[::-7]
@@ -146,7 +143,7 @@ def test_gather_returns_the_rows_as_stored(
     assert index.gather(rows).dtype == np.float32
 
 
-def test_no_queries_give_no_answers(make: Callable[[ClipRows], VectorIndex], clips: Clips) -> None:
+def test_no_queries_give_no_answers(make: Make, clips: Clips) -> None:
     scores, ids = make(rows_of(clips)).search(np.empty((0, DIM), np.float32), 5)
     assert scores.shape == ids.shape == (0, 5)
 
@@ -162,7 +159,7 @@ def test_no_queries_give_no_answers(make: Callable[[ClipRows], VectorIndex], cli
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(
-    make: Callable[[ClipRows], VectorIndex],
+    make: Make,
     clips: Clips,
     queries: NDArray[np.float32],
     k: int,
@@ -174,9 +171,7 @@ def test_arguments_that_do_not_fit_are_refused(
         make(rows_of(clips)).search(queries, k, allowed=allowed)
 
 
-def test_search_leaves_the_number_of_threads_as_it_was(
-    make: Callable[[ClipRows], VectorIndex], clips: Clips
-) -> None:
+def test_search_leaves_the_number_of_threads_as_it_was(make: Make, clips: Clips) -> None:
     import faiss
 
     index = make(rows_of(clips))
@@ -191,7 +186,7 @@ def test_search_leaves_the_number_of_threads_as_it_was(
 
 
 @pytest.fixture(scope="module")
-def crowd() -> tuple[ClipRows, NDArray[np.float32]]:
+def crowd() -> Crowd:
     """20,000 unit clips in 500 clusters, and 100 queries near some of them."""
     rng = np.random.default_rng(1)
     centres = rng.standard_normal((500, 64), dtype=np.float32)
@@ -202,13 +197,13 @@ def crowd() -> tuple[ClipRows, NDArray[np.float32]]:
 
 
 @pytest.fixture(scope="module")
-def crowd_ivfpq(crowd: tuple[ClipRows, NDArray[np.float32]]) -> IvfPqIndex:
+def crowd_ivfpq(crowd: Crowd) -> IvfPqIndex:
     return make_ivfpq(crowd[0])
 
 
 @pytest.mark.parametrize("share", [1.0, 0.6])
 def test_ivfpq_finds_nearly_all_with_exact_scores(
-    crowd: tuple[ClipRows, NDArray[np.float32]], crowd_ivfpq: IvfPqIndex, share: float
+    crowd: Crowd, crowd_ivfpq: IvfPqIndex, share: float
 ) -> None:
     rows, queries = crowd
     allowed = np.random.default_rng(2).random(len(rows)) < share
@@ -220,9 +215,7 @@ def test_ivfpq_finds_nearly_all_with_exact_scores(
     np.testing.assert_array_equal(scores[:, 0], true_scores[:, 0])
 
 
-def test_ivfpq_is_exact_if_few_clips_pass(
-    crowd: tuple[ClipRows, NDArray[np.float32]], crowd_ivfpq: IvfPqIndex
-) -> None:
+def test_ivfpq_is_exact_if_few_clips_pass(crowd: Crowd, crowd_ivfpq: IvfPqIndex) -> None:
     rows, queries = crowd
     allowed = np.random.default_rng(2).random(len(rows)) < 0.01
     _, ids = crowd_ivfpq.search(queries, 10, allowed=allowed)
@@ -273,7 +266,7 @@ def test_settings_out_of_bounds_are_refused() -> None:
 
 
 def test_mapped_codes_search_like_those_in_memory_even_after_they_are_unlinked(
-    tmp_path: Path, crowd: tuple[ClipRows, NDArray[np.float32]], crowd_ivfpq: IvfPqIndex
+    tmp_path: Path, crowd: Crowd, crowd_ivfpq: IvfPqIndex
 ) -> None:
     rows, queries = crowd
     path = tmp_path / "base.faiss"
@@ -294,12 +287,6 @@ def test_codes_that_cannot_be_written_are_an_error_of_ours(
 # ---------------------------------------------------------------- extended lists
 
 
-def recall(index: IvfPqIndex, queries: NDArray[np.float32]) -> float:
-    _, found = index.search(queries, 10)
-    _, expected = FlatIndex(index.rows).search(queries, 10)
-    return float(np.mean([np.isin(a, b) for a, b in zip(found, expected, strict=True)]))
-
-
 def halves(rows: ClipRows) -> tuple[ClipRows, ClipRows]:
     """Split the clips in two; the second half are new videos. Both halves have clips of every cluster."""
     videos = list(by_video(rows))
@@ -308,9 +295,7 @@ def halves(rows: ClipRows) -> tuple[ClipRows, ClipRows]:
     return rows_of(first), rows_of(second)
 
 
-def test_extended_lists_find_as_much_as_newly_trained_ones(
-    crowd: tuple[ClipRows, NDArray[np.float32]],
-) -> None:
+def test_extended_lists_find_as_much_as_newly_trained_ones(crowd: Crowd) -> None:
     first, second = halves(crowd[0])
     codes = train_codes(first)
     extend_codes(codes, second)
@@ -319,7 +304,7 @@ def test_extended_lists_find_as_much_as_newly_trained_ones(
     extended, trained = (
         IvfPqIndex(both, each, nprobe=4, rescore_depth=20) for each in (codes, train_codes(both))
     )
-    assert recall(extended, crowd[1]) >= recall(trained, crowd[1]) - 0.02
+    assert found_share(extended, crowd[1]) >= found_share(trained, crowd[1]) - 0.02
 
 
 def test_codes_read_into_memory_can_be_extended(tmp_path: Path, clips: Clips) -> None:
@@ -363,9 +348,7 @@ def test_lists_are_trained_again_only_for_a_reason(
     assert reason is None or reason in str(found)
 
 
-def test_the_fit_is_measured_over_all_that_was_added(
-    crowd: tuple[ClipRows, NDArray[np.float32]],
-) -> None:
+def test_the_fit_is_measured_over_all_that_was_added(crowd: Crowd) -> None:
     first, second = halves(crowd[0])
     codes = train_codes(first)
     new = ListFit.measured(codes, first)
