@@ -87,15 +87,15 @@ def test_a_deleted_file_is_gone_and_deleting_twice_is_no_error(
     assert not store.has(UID)
 
 
-def test_strays_are_files_of_unknown_contents_and_of_interrupted_writes(
+def test_orphans_are_files_of_unknown_contents_and_of_interrupted_writes(
     tmp_path: Path, write: Callable[[Path, str], Store]
 ) -> None:
     store = write(tmp_path / "store", UID)
     write(tmp_path / "store", "ff00")
-    half = store.path(UID).parent / ".tmp-stray"
+    half = store.path(UID).parent / ".tmp-half"
     half.write_bytes(b"half")
-    assert sorted(store.strays({UID})) == sorted([half, store.path("ff00")])
-    assert len(store.strays({UID, "ff00"})) == 1
+    assert sorted(store.orphans({UID})) == sorted([half, store.path("ff00")])
+    assert len(store.orphans({UID, "ff00"})) == 1
 
 
 @pytest.mark.parametrize(

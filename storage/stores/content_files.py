@@ -56,7 +56,7 @@ class ContentFiles:
         """Return the size of all files."""
         return sum(path.stat().st_size for path in self.files())
 
-    def strays(self, known: Collection[str]) -> list[Path]:
+    def orphans(self, known: Collection[str]) -> list[Path]:
         """Return the files of contents that are not in ``known``, and the leftovers of interrupted writes."""
         unfinished = list(self._root.glob("??/.tmp-*"))
         return unfinished + [path for path in self.files() if path.stem not in known]
