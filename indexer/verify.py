@@ -489,6 +489,6 @@ def _sample(videos: Sequence[Video]) -> list[Video]:
 def _strays(layout: IndexLayout, known: set[str]) -> list[Path]:
     """What `storage.writer.clear_leavings` would remove."""
     files = [path for path in layout.folder.glob(".tmp-*") if path.is_file()]
-    files += [path for store in content_stores(layout) for path in store.strays(known)]
+    files += [path for store in content_stores(layout) for path in store.orphans(known)]
     folders = [*layout.vectors.glob("staging-*"), *layout.anchors.glob("*/vectors")]
     return [*files, *folders]

@@ -322,7 +322,7 @@ def change_labels(
     while True:
         with Index.open(root) as index:
             ids = index.searchable_at(paths)
-            changed = index.catalog.add_labels(ids, add), index.catalog.remove_labels(ids, remove)
+            changed = index.catalog.labels.add(ids, add), index.catalog.labels.remove(ids, remove)
             if index.is_current:
                 return changed
         # another index took its place in between: change the labels there too

@@ -145,7 +145,7 @@ def clear_leavings(layout: IndexLayout) -> list[Path]:
         with Catalog.open(layout.catalog) as catalog:
             known = catalog.uids()
         for store in content_stores(layout):
-            removed += store.strays(known)
+            removed += store.orphans(known)
     for path in removed:
         path.unlink(missing_ok=True)
     remove_superseded(layout)

@@ -327,7 +327,7 @@ def test_damaged_thumbnails_are_named_and_made_again(library: Library) -> None:
     ("damage", "reason"),
     [
         (lambda tensors: {"ends": tensors["ends"] + 1}, "do not add up"),
-        (lambda tensors: {"jpegs": tensors["jpegs"] * 0}, "no pictures"),
+        (lambda tensors: {"jpegs": tensors["jpegs"] * 0}, "no images"),
         (lambda tensors: {"pts_seconds": -tensors["pts_seconds"]}, "do not rise"),
         (lambda tensors: {"ends": tensors["ends"][1:].copy()}, "do not belong together"),
     ],

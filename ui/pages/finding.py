@@ -64,7 +64,7 @@ def searchable_library(stamp: Stamp) -> SearchableLibrary:
     with shared().catalog() as catalog:
         videos = catalog.videos(states=SEARCHABLE)
         roots = [library.root for library in catalog.libraries()]
-        labels = tuple(catalog.labels())
+        labels = tuple(catalog.labels.counts())
     return SearchableLibrary(
         {video.video_id: video for video in videos},
         sum(video.duration_seconds for video in videos),
@@ -132,8 +132,7 @@ def search(
         ScanonceError: see `SearchEngine.search`.
     """
     within: Within = only if video_id is None else [video_id]
-    with shared().engine() as engine:
-        result = engine.search(text, top=top, within=within)
+    result = shared().engine.search(text, top=top, within=within)
     shared().remember(result)
     return result
 
@@ -145,8 +144,7 @@ def similar(video_id: int, span: Span, top: int, stamp: Stamp) -> SearchResult:
     Raises:
         ScanonceError: see `SearchEngine.similar`.
     """
-    with shared().engine() as engine:
-        found = engine.similar(video_id, span, top=top + 4)
+    found = shared().engine.similar(video_id, span, top=top + 4)
     others = [
         moment
         for moment in found.moments
@@ -162,5 +160,4 @@ def curve(text: str, video_id: int, stamp: Stamp) -> Curve:
     Raises:
         ScanonceError: see `SearchEngine.curve`.
     """
-    with shared().engine() as engine:
-        return engine.curve(text, video_id)
+    return shared().engine.curve(text, video_id)

@@ -1,7 +1,7 @@
 """The state that all pages share: one open engine for the process, the catalogue, and the times of searches.
 
-Streamlit runs a page's script in a thread of its own for every viewer and every click. The engine takes one caller at
-a time, so a lock guards it; it follows new generations of the index by itself.
+Streamlit runs a page's script in a thread of its own for every viewer and every click. All of them share one engine,
+which follows new generations of the index by itself.
 """
 
 import gc
@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Thread
 
 import streamlit as st
 
@@ -33,8 +33,8 @@ class Shared:
         self.index_dir = index_dir
         self.timings: deque[Mapping[str, float]] = deque(maxlen=_REMEMBERED_SEARCHES)
         """Milliseconds by stage of the last searches, oldest first."""
-        self._engine: SearchEngine | None = None
-        self._lock = Lock()
+        self.library = config.library(index_dir)
+        self._is_open = False
         self._warming = False
 
     @property
@@ -47,22 +47,20 @@ class Shared:
         """Whether there is an index."""
         return self.layout.manifest.exists()
 
-    @contextmanager
-    def engine(self) -> Iterator[SearchEngine]:
-        """Lend the engine to one caller at a time; the first one opens it.
+    @property
+    def engine(self) -> SearchEngine:
+        """The engine, opened by the first caller; searches of several viewers run at the same time.
 
         Raises:
             ScanonceError: there is no index yet, or it cannot be opened.
         """
-        with self._lock:
-            if self._engine is None:
-                self._engine = SearchEngine.open(
-                    self.index_dir, settings=self.config.search, models=self.config.models
-                )
-                # Streamlit collects garbage after each run of a page, before the browser gets the result; going
-                # through torch's objects took 0.3 s each time (benchmarks.ui)
-                gc.freeze()
-            yield self._engine
+        engine = self.library.engine
+        if not self._is_open:
+            self._is_open = True
+            # Streamlit collects garbage after each run of a page, before the browser gets the result; going through
+            # torch's objects took 0.3 s each time (benchmarks.ui)
+            gc.freeze()
+        return engine
 
     def warm(self) -> None:
         """Start opening the engine, once, while the viewer still types: encoders take seconds to load."""
@@ -71,8 +69,8 @@ class Shared:
             Thread(target=self._open, name="warm", daemon=True).start()
 
     def _open(self) -> None:
-        with suppress(ScanonceError), self.engine():  # the first search reports the error
-            pass
+        with suppress(ScanonceError):  # the first search reports the error
+            _ = self.engine
 
     @contextmanager
     def catalog(self) -> Iterator[Catalog]:
