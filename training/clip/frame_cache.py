@@ -33,7 +33,7 @@ from scanonce.media.sampling import Sampling
 from scanonce.media.workers import DecodePool
 from scanonce.models.encoders.preprocess import Preprocessing
 from scanonce.models.runtime import num_cores
-from scanonce.storage.errors import ConfigError, IndexDirectoryError
+from scanonce.storage.errors import ConfigError, reported
 from scanonce.storage.files import make_folder, write_whole
 from scanonce.storage.records import Span
 from scanonce.training.bars import OnProgress
@@ -126,7 +126,7 @@ class FrameCache:
             IndexDirectoryError: the folder cannot be written.
         """
         settings = _Settings.of(preprocessing, Sampling("uniform", fps), max_frames)
-        try:
+        with reported(folder, "written"):
             make_folder(folder)
             # other processes wait here while one decodes, and then find all frames
             with FileLock(folder / "decoding.lock"):
@@ -134,11 +134,6 @@ class FrameCache:
                 filling = _Filling(store, parts, on_progress)
                 filling.decode_missing(preprocessing, workers)
                 return cls(store.mapped(), filling.rows(), filling.problems, filling.num_decoded)
-        except OSError as error:
-            raise IndexDirectoryError(
-                f"{folder} cannot be written ({error.strerror or error}). Make room or check its permissions, then "
-                "run the same command again: decoded frames are kept."
-            ) from error
 
 
 @dataclass(frozen=True, slots=True)
