@@ -23,6 +23,8 @@ from scanonce.indexer.watch import (
 )
 from scanonce.storage.errors import IndexDirectoryError
 
+pytestmark = pytest.mark.serial
+
 
 @pytest.fixture
 def films(tmp_path: Path) -> Path:

@@ -28,7 +28,10 @@ from scanonce.ui import jobs
 from tests.browser import HOW_TO_INSTALL, Watched, find_chromium, open_browser
 from tests.ui_server import ROOT, Server
 
-pytestmark = pytest.mark.skipif(find_chromium() is None, reason=HOW_TO_INSTALL)
+pytestmark = [
+    pytest.mark.serial,
+    pytest.mark.skipif(find_chromium() is None, reason=HOW_TO_INSTALL),
+]
 
 WAIT_MS = 40_000.0
 SCRIPT = "<img src=x onerror=alert(1)>"

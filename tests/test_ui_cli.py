@@ -18,6 +18,8 @@ from scanonce.storage.errors import IndexDirectoryError
 from scanonce.ui.cli import main
 from tests.colours import write_film
 
+pytestmark = pytest.mark.serial
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -21,6 +21,8 @@ from scanonce.ui import jobs
 from scanonce.ui.jobs import Job, read, recorded
 from tests.colours import write_film
 
+pytestmark = pytest.mark.serial
+
 WAIT_SECONDS = 90.0
 
 

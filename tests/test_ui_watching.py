@@ -33,6 +33,8 @@ from scanonce.ui.commands.watch import run_watch
 from scanonce.ui.config import Config
 from tests.colours import ColourEncoder, write_film
 
+pytestmark = pytest.mark.serial
+
 ROOT = Path(__file__).parents[1]
 CONFIG = Config(indexer=IndexerSettings(decode_workers=1, thumbnail_seconds=0.0))
 
