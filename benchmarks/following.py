@@ -94,7 +94,7 @@ def changes(
         )
 
     return {
-        "a label": lambda turn: catalog.add_labels([turn + 1], ["seen"]),
+        "a label": lambda turn: catalog.labels.add([turn + 1], ["seen"]),
         "a file's name": lambda turn: catalog.attach_file(
             turn + 1, FileStamp(Path(f"/drawn/moved/{turn}.mp4"), 1, 1)
         ),

@@ -141,7 +141,7 @@ class _Run:
         self, roots: Sequence[Path], *, retry_failed: bool, again: Collection[int]
     ) -> IndexReport:
         """The story of a run: look, decode, encode, store, forget, publish."""
-        run_id = self.catalog.begin_run("index")
+        run_id = self.catalog.runs.begin("index")
         outcome: RunOutcome = "failed"
         try:
             todo = self.look(roots, retry_failed, again)
@@ -159,7 +159,7 @@ class _Run:
             outcome = "stopped"
         finally:
             self.publish()
-            self.catalog.finish_run(run_id, outcome, self.counts)
+            self.catalog.runs.finish(run_id, outcome, self.counts)
         return IndexReport(
             self.counts, tuple(self.problems), self.num_offline, interrupted=outcome == "stopped"
         )

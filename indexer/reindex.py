@@ -14,7 +14,8 @@ from scanonce.indexer.pipeline import IndexReport, OnProgress, index_library
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.models.encoders.protocol import ClipEncoder
 from scanonce.models.soonet.trained import TrainedLocaliser
-from scanonce.storage.catalog.catalog import SEARCHABLE, Catalog, content_of
+from scanonce.storage.catalog.catalog import SEARCHABLE, Catalog
+from scanonce.storage.catalog.entries import content_of
 from scanonce.storage.errors import ManifestMismatch
 from scanonce.storage.layout import IndexLayout, remove_contents, switch
 from scanonce.storage.manifest import Manifest, create_or_check
@@ -137,4 +138,4 @@ def _take_over_labels(layout: IndexLayout, beside: IndexLayout) -> None:
         Catalog.open(layout.catalog, read_only=True) as before,
         Catalog.open(beside.catalog) as catalog,
     ):
-        catalog.take_labels(before)
+        catalog.labels.take_over(before.labels)

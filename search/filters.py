@@ -17,7 +17,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from scanonce.storage.catalog.catalog import Catalog, HalfOpen
+from scanonce.storage.catalog.catalog import Catalog
+from scanonce.storage.catalog.entries import HalfOpen
 from scanonce.storage.catalog.labels import folded, normal_label
 from scanonce.storage.errors import QueryError
 from scanonce.storage.vectors.library import LibraryIndex

@@ -15,6 +15,10 @@
 Errors of other packages are turned into these once, at the edge where they arise, with ``raise ... from``.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class ScanonceError(Exception):
     """Anything a person can meet. The message says what was given, what is allowed and what to do."""
@@ -58,3 +62,26 @@ class DecoderCrashed(VideoError):
 
 class QueryError(ScanonceError):
     """What was asked is empty or cannot be understood."""
+
+
+@contextmanager
+def reported(path: Path, doing: str, *also: type[Exception]) -> Iterator[None]:
+    """Turn an error of the operating system into one that says what to do.
+
+    Args:
+        path: the file or folder named in the message.
+        doing: what failed, as in "cannot be written": ``written``, ``read``, ``removed``.
+        also: errors of other packages that mean the same.
+
+    Raises:
+        IndexDirectoryError: the block raised an OSError, or one of ``also``.
+    """
+    mapped: tuple[type[Exception], ...] = (OSError, *also)
+    try:
+        yield
+    except mapped as error:
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise IndexDirectoryError(
+            f"{path} cannot be {doing} ({reason}). Make room or check the folder's permissions, "
+            "then run the same command again: what is stored already is kept."
+        ) from error

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from scanonce.storage.errors import IndexDirectoryError
+from scanonce.storage.errors import reported
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -17,23 +17,21 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         IndexDirectoryError: it cannot be written; an earlier file of that name is untouched.
     """
     temporary = None
-    try:
-        make_folder(path.parent)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".tmp-", delete=False) as file:
-            temporary = Path(file.name)
-            write(file.file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_directory(path.parent)
-    except OSError as error:
-        if temporary is not None:
-            with suppress(OSError):  # a disk that has become read-only: the next writer clears it
-                temporary.unlink(missing_ok=True)
-        raise IndexDirectoryError(
-            f"{path} cannot be written ({error.strerror or error}). Make room or check the folder's permissions, "
-            "then run the same command again: what is stored already is kept."
-        ) from error
+    with reported(path, "written"):
+        try:
+            make_folder(path.parent)
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".tmp-", delete=False) as file:
+                temporary = Path(file.name)
+                write(file.file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            sync_directory(path.parent)
+        except OSError:
+            if temporary is not None:
+                with suppress(OSError):  # the disk has become read-only: the next writer removes it
+                    temporary.unlink(missing_ok=True)
+            raise
 
 
 def make_folder(folder: Path) -> None:

@@ -322,7 +322,8 @@ def change_labels(
     while True:
         with Index.open(root) as index:
             ids = index.searchable_at(paths)
-            changed = index.catalog.add_labels(ids, add), index.catalog.remove_labels(ids, remove)
+            labels = index.catalog.labels
+            changed = labels.add(ids, add), labels.remove(ids, remove)
             if index.is_current:
                 return changed
         # another index took its place in between: change the labels there too

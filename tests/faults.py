@@ -56,7 +56,7 @@ from sqlalchemy.engine.default import DefaultDialect
 
 import scanonce.indexer.pipeline
 import scanonce.search.snapshot
-import scanonce.storage.catalog.catalog
+import scanonce.storage.catalog.database
 from scanonce.indexer.pipeline import IndexReport, Progress, index_library
 from scanonce.indexer.plan import fast_hash
 from scanonce.indexer.settings import IndexerSettings
@@ -67,7 +67,8 @@ from scanonce.models.encoders.protocol import ClipEncoder, TextFeatures
 from scanonce.models.soonet.trained import TrainedLocaliser
 from scanonce.search.engine import SearchEngine
 from scanonce.search.settings import SearchSettings
-from scanonce.storage.catalog.catalog import BUSY_TIMEOUT_SECONDS, Catalog
+from scanonce.storage.catalog.catalog import Catalog
+from scanonce.storage.catalog.database import BUSY_TIMEOUT_SECONDS
 from scanonce.storage.errors import IndexDirectoryError
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.manifest import read_manifest
@@ -778,7 +779,7 @@ def write(
         shutil.rmtree(folder.folder, ignore_errors=True)
         shutil.copytree(start, folder.folder)
     folder.index.parent.mkdir(parents=True, exist_ok=True)
-    scanonce.storage.catalog.catalog.BUSY_TIMEOUT_SECONDS = patience
+    scanonce.storage.catalog.database.BUSY_TIMEOUT_SECONDS = patience
     faults = Faults(folder, **fault)
     with faults.installed():
         ended = _told(lambda: run_story(folder, report, first=first, last=last))
@@ -908,7 +909,7 @@ def write_at_another_time(report: Report, *, case: str) -> None:
     real = time.time
     jumps = iter(range(0, 1 << 30, 3600))
     time.time = lambda: real() - next(jumps)
-    scanonce.storage.catalog.catalog._now = lambda: datetime.fromtimestamp(time.time(), UTC)
+    scanonce.storage.catalog.database.now = lambda: datetime.fromtimestamp(time.time(), UTC)
     report("ended", _told(lambda: run_story(folder, report)))
 
 

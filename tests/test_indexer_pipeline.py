@@ -321,7 +321,7 @@ def test_a_disk_that_is_full_stops_the_run_and_loses_nothing(
             index()
     assert set(searchable(layout)) == {"a.mp4", "b.mkv"}
     with Catalog.open(layout.catalog, read_only=True) as catalog:
-        assert catalog.runs()[0].outcome == "failed"
+        assert catalog.runs.last()[0].outcome == "failed"
     assert index().counts.indexed == 1
 
 

@@ -183,14 +183,14 @@ def test_what_changes_meanwhile_is_in_the_new_index(
             index(root, films)
             with Catalog.open(IndexLayout.of(root).catalog) as catalog:
                 catalog.forget_library(other)
-                catalog.add_labels([ids(root)["a.mp4"]], ["holiday"])
+                catalog.labels.add([ids(root)["a.mp4"]], ["holiday"])
         return report
 
     monkeypatch.setattr(scanonce.indexer.reindex, "index_library", indexing)
     assert anew(root).switched
     assert sorted(ids(root)) == ["a.mp4", "b.mp4", "c.mp4", "late.mp4"]
     with Catalog.open(IndexLayout.of(root).catalog) as catalog:
-        assert catalog.labels_of([ids(root)["a.mp4"]]) == {ids(root)["a.mp4"]: ("holiday",)}
+        assert catalog.labels.of([ids(root)["a.mp4"]]) == {ids(root)["a.mp4"]: ("holiday",)}
 
 
 def test_begun_with_other_settings_it_begins_anew(

@@ -461,7 +461,7 @@ def test_a_file_of_no_video_is_a_damaged_catalogue(library: Library) -> None:
     connection.close()
     (difference, *_) = library.verify().differences
     assert (difference.kind, difference.remedy) == ("catalogue", "restore")
-    assert "files refers to one of videos" in difference.detail
+    assert "files refers to a row of videos" in difference.detail
 
 
 def test_a_damaged_manifest_is_named(library: Library) -> None:

@@ -229,7 +229,7 @@ class DrawnLibrary:
         elif step == 4:
             catalog.forget_files(some.paths)
         elif step == 5:
-            catalog.add_labels([some.video_id], ["keep"])
+            catalog.labels.add([some.video_id], ["keep"])
         elif step == 6:
             self.record(catalog, str(some.path), replaces=some.video_id)
         else:
@@ -271,7 +271,7 @@ def test_only_what_has_changed_is_read_again(
 
             monkeypatch.setattr(Index, "embed_clips", counted)
             monkeypatch.setattr("scanonce.storage.derived.open_library", pytest.fail)
-            catalog.add_labels([2], ["keep"])
+            catalog.labels.add([2], ["keep"])
             assert engine.search("red", within=Filter(labels=frozenset({"keep"}))).num_videos == 1
             catalog.attach_file(3, FileStamp(Path("/films/moved/3.mp4"), 1, 1))
             assert (
@@ -474,9 +474,9 @@ def test_a_running_engine_follows_labels(layout: IndexLayout) -> None:
     only = Filter(labels=frozenset({"Keep"}))
     with open_engine(layout) as engine, Catalog.open(layout.catalog) as catalog:
         assert engine.search("white", within=only).num_videos == 0
-        catalog.add_labels([2, 3], ["keep"])
+        catalog.labels.add([2, 3], ["keep"])
         assert engine.search("white", within=only).num_videos == 2
-        catalog.remove_labels([2, 3], ["KEEP"])
+        catalog.labels.remove([2, 3], ["KEEP"])
         assert engine.search("white", within=only).num_videos == 0
 
 

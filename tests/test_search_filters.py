@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import scanonce.storage.catalog.catalog
+import scanonce.storage.catalog.database
 import scanonce.storage.vectors.ivfpq
 from scanonce.search.filters import Filter, FilterMasks, as_filter
 from scanonce.storage.catalog.catalog import Catalog
@@ -74,7 +74,7 @@ def add_video(catalog: Catalog, number: int, rng: np.random.Generator) -> Drawn:
     seconds = float(rng.choice(LENGTHS))
     content, indexed_at = Content(f"{number}", f"{number}", 1), near_midnights(rng)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scanonce.storage.catalog.catalog, "_now", lambda: indexed_at.astimezone(UTC))
+        patch.setattr(scanonce.storage.catalog.database, "now", lambda: indexed_at.astimezone(UTC))
         if state == "failed":
             video_id = catalog.record_failed(stamps, "garbage", content=content)
         else:
@@ -89,7 +89,7 @@ def add_video(catalog: Catalog, number: int, rng: np.random.Generator) -> Drawn:
             )
     assert video_id is not None
     labels = frozenset(name for name in ("holiday", "work", "strasse") if rng.random() < 0.4)
-    catalog.add_labels([video_id], labels)
+    catalog.labels.add([video_id], labels)
     return Drawn(video_id, state, seconds, files, indexed_at, labels)
 
 
@@ -292,7 +292,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
         ids = {}
         for name, part in PARTS.items():
             chosen = rng.choice(live, max(1, round(part * NUM_VIDEOS)), replace=False)
-            catalog.add_labels(chosen, [name])
+            catalog.labels.add(chosen, [name])
             ids[name] = np.sort(chosen)
         publish(folder / "vectors", live.tolist(), clips_of, dim=DIM, settings=lowered)
         index = open_library(

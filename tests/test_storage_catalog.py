@@ -19,7 +19,10 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 import scanonce.storage.catalog.catalog
-from scanonce.storage.catalog.catalog import SCHEMA_REVISION, SEARCHABLE, Catalog
+import scanonce.storage.catalog.database
+import scanonce.storage.catalog.statements
+from scanonce.storage.catalog.catalog import SEARCHABLE, Catalog
+from scanonce.storage.catalog.database import SCHEMA_REVISION
 from scanonce.storage.catalog.entries import ChangeMark, Content, FileStamp, RunCounts
 from scanonce.storage.catalog.tables import Base
 from scanonce.storage.errors import IndexDirectoryError
@@ -103,7 +106,7 @@ def test_opening_an_up_to_date_catalogue_runs_no_migration(
 ) -> None:
     Catalog.open(place).close()
     monkeypatch.setattr(
-        scanonce.storage.catalog.catalog, "_migrate", lambda connection: pytest.fail("migrated")
+        scanonce.storage.catalog.database, "_migrate", lambda connection: pytest.fail("migrated")
     )
     Catalog.open(place).close()
 
@@ -111,13 +114,13 @@ def test_opening_an_up_to_date_catalogue_runs_no_migration(
 def test_a_failed_migration_leaves_nothing_and_the_next_open_starts_over(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    migrate = scanonce.storage.catalog.catalog._migrate
+    migrate = scanonce.storage.catalog.database._migrate
 
     def stumble(connection: sqlalchemy.Connection) -> None:
         migrate(connection)
         raise RuntimeError("power cut")
 
-    monkeypatch.setattr(scanonce.storage.catalog.catalog, "_migrate", stumble)
+    monkeypatch.setattr(scanonce.storage.catalog.database, "_migrate", stumble)
     with pytest.raises(RuntimeError, match="power cut"):
         Catalog.open(place)
     with closing(sqlite3.connect(place)) as connection:
@@ -128,7 +131,7 @@ def test_a_failed_migration_leaves_nothing_and_the_next_open_starts_over(
 
 def test_migrations_make_the_tables_the_code_describes(catalog: Catalog) -> None:
     config = Config()
-    config.set_main_option("script_location", str(scanonce.storage.catalog.catalog._MIGRATIONS))
+    config.set_main_option("script_location", str(scanonce.storage.catalog.database._MIGRATIONS))
     assert ScriptDirectory.from_config(config).get_heads() == [SCHEMA_REVISION]
     with catalog._engine.connect() as connection:
         context = MigrationContext.configure(connection)
@@ -222,7 +225,7 @@ def test_a_second_writer_waits_then_is_told_to(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Catalog.open(place).close()
-    monkeypatch.setattr(scanonce.storage.catalog.catalog, "BUSY_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(scanonce.storage.catalog.database, "BUSY_TIMEOUT_SECONDS", 0.05)
     with closing(sqlite3.connect(place, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with (
@@ -302,7 +305,7 @@ def test_recording_is_all_or_nothing(catalog: Catalog, monkeypatch: pytest.Monke
     def stumble(*_: object) -> None:
         raise RuntimeError("power cut")
 
-    monkeypatch.setattr(scanonce.storage.catalog.catalog, "_put_files", stumble)
+    monkeypatch.setattr(scanonce.storage.catalog.catalog, "put_files", stumble)
     with pytest.raises(RuntimeError, match="power cut"):
         record(catalog, "a", "a.mp4")
     assert catalog.videos_by_fast_hash("a") == []
@@ -444,7 +447,7 @@ def test_an_unreadable_file_does_not_keep_orphans_alive(catalog: Catalog) -> Non
 def test_videos_are_chosen_by_id_and_state(
     catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scanonce.storage.catalog.catalog, "_CHUNK", 2)
+    monkeypatch.setattr(scanonce.storage.catalog.statements, "_CHUNK", 2)
     ids = [record(catalog, name, f"{name}.mp4") for name in "abcde"]
     failed = catalog.record_failed([stamp("f.mp4")], "bad", content=content("f"))
     wanted = np.array([ids[4], ids[0], ids[2], 999, ids[0]])
@@ -516,11 +519,11 @@ def test_a_catalogue_notices_its_own_commits(catalog: Catalog) -> None:
 
 
 def test_runs_are_listed_newest_first_with_their_counts(catalog: Catalog) -> None:
-    killed = catalog.begin_run("index")
-    finished = catalog.begin_run("update")
+    killed = catalog.runs.begin("index")
+    finished = catalog.runs.begin("update")
     counts = RunCounts(seen=7, indexed=3, failed=1, skipped=3, video_seconds=90.5)
-    catalog.finish_run(finished, "done", counts)
-    last, first = catalog.runs()
+    catalog.runs.finish(finished, "done", counts)
+    last, first = catalog.runs.last()
     assert (last.run_id, last.kind, last.outcome, last.counts) == (
         finished,
         "update",
@@ -531,7 +534,7 @@ def test_runs_are_listed_newest_first_with_their_counts(catalog: Catalog) -> Non
     assert last.started_at <= last.finished_at
     assert last.started_at.tzinfo is UTC
     assert (first.run_id, first.finished_at, first.outcome) == (killed, None, None)
-    assert [run.run_id for run in catalog.runs(limit=1)] == [finished]
+    assert [run.run_id for run in catalog.runs.last(limit=1)] == [finished]
 
 
 def test_opening_says_nothing_to_the_log(place: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -696,8 +699,8 @@ def test_what_changes_no_video_is_no_change_and_what_changes_one_is_one(catalog:
     ids = [record(catalog, name, f"{name}.mp4") for name in "abcd"]
     reader = Follower(catalog)
     assert reader.follow() == (4, 0)
-    catalog.add_labels(ids, ["holiday"])
-    catalog.finish_run(catalog.begin_run("index"), "done", RunCounts())
+    catalog.labels.add(ids, ["holiday"])
+    catalog.runs.finish(catalog.runs.begin("index"), "done", RunCounts())
     catalog.add_library(Path("/elsewhere"))
     catalog.record_failed([stamp("e.mp4")], "cannot be read")
     assert reader.follow() == (0, 0)

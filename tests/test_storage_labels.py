@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Connection
 
-import scanonce.storage.catalog.catalog
-from scanonce.storage.catalog.catalog import SCHEMA_REVISION, Catalog
+import scanonce.storage.catalog.database
+from scanonce.storage.catalog.catalog import Catalog
+from scanonce.storage.catalog.database import SCHEMA_REVISION
 from scanonce.storage.catalog.entries import Content, FileStamp
 from scanonce.storage.catalog.labels import folded, normal_label
 from scanonce.storage.errors import QueryError
@@ -84,82 +85,82 @@ def test_a_normal_label_is_normal_and_can_be_stored(text: str) -> None:
 
 def test_labels_are_added_counted_and_taken_away(catalog: Catalog) -> None:
     one, two, three = (record(catalog, uid) for uid in "abc")
-    assert catalog.add_labels([one, two, 999], ["Holiday", "work"]) == 4
-    assert catalog.add_labels([two, three], [" holiday"]) == 1
-    assert catalog.labels() == {"Holiday": 3, "work": 2}
-    assert catalog.labels_of([three, one]) == {one: ("Holiday", "work"), three: ("Holiday",)}
-    assert catalog.remove_labels([one, two], ["WORK", "never there"]) == 2
-    assert catalog.labels() == {"Holiday": 3}
-    assert catalog.add_labels([], ["x"]) == catalog.remove_labels([one], []) == 0
+    assert catalog.labels.add([one, two, 999], ["Holiday", "work"]) == 4
+    assert catalog.labels.add([two, three], [" holiday"]) == 1
+    assert catalog.labels.counts() == {"Holiday": 3, "work": 2}
+    assert catalog.labels.of([three, one]) == {one: ("Holiday", "work"), three: ("Holiday",)}
+    assert catalog.labels.remove([one, two], ["WORK", "never there"]) == 2
+    assert catalog.labels.counts() == {"Holiday": 3}
+    assert catalog.labels.add([], ["x"]) == catalog.labels.remove([one], []) == 0
 
 
 def test_a_label_that_is_no_longer_in_use_may_come_back_in_another_spelling(
     catalog: Catalog,
 ) -> None:
     video = record(catalog, "a")
-    catalog.add_labels([video], ["STRASSE"])
-    catalog.add_labels([video], ["Straße"])
-    assert catalog.labels() == {"STRASSE": 1}
-    catalog.remove_labels([video], ["straße"])
-    catalog.add_labels([video], ["Straße"])
-    assert catalog.labels_of([video]) == {video: ("Straße",)}
+    catalog.labels.add([video], ["STRASSE"])
+    catalog.labels.add([video], ["Straße"])
+    assert catalog.labels.counts() == {"STRASSE": 1}
+    catalog.labels.remove([video], ["straße"])
+    catalog.labels.add([video], ["Straße"])
+    assert catalog.labels.of([video]) == {video: ("Straße",)}
 
 
 def test_nothing_is_added_where_one_of_the_labels_is_none(catalog: Catalog) -> None:
     video = record(catalog, "a")
     with pytest.raises(QueryError):
-        catalog.add_labels([video], ["good", "b\nad"])
-    assert catalog.labels() == {}
+        catalog.labels.add([video], ["good", "b\nad"])
+    assert catalog.labels.counts() == {}
 
 
 def test_labels_go_to_the_scan_that_takes_the_place_of_another(catalog: Catalog) -> None:
     old = record(catalog, "a")
-    catalog.add_labels([old], ["holiday"])
+    catalog.labels.add([old], ["holiday"])
     new = record(catalog, "a-2", name="a", replaces=old)
-    assert catalog.labels_of([old, new]) == {new: ("holiday",)}
+    assert catalog.labels.of([old, new]) == {new: ("holiday",)}
     taken = record(catalog, "b")
-    catalog.add_labels([taken], ["holiday", "work"])
+    catalog.labels.add([taken], ["holiday", "work"])
     assert record(catalog, "b", replaces=new) == taken  # which has one of them already
-    assert catalog.labels_of([new, taken]) == {taken: ("holiday", "work")}
+    assert catalog.labels.of([new, taken]) == {taken: ("holiday", "work")}
 
 
 def test_labels_stay_where_a_file_moves_and_go_where_the_last_one_does(catalog: Catalog) -> None:
     video = record(catalog, "a")
-    catalog.add_labels([video], ["holiday"])
+    catalog.labels.add([video], ["holiday"])
     catalog.attach_file(video, FileStamp(Path("/films/moved.mp4"), 1, 2))
     assert catalog.forget_files([Path("/films/a.mp4")]) == []
-    assert catalog.labels() == {"holiday": 1}
+    assert catalog.labels.counts() == {"holiday": 1}
     catalog.forget_files([Path("/films/moved.mp4")])
-    assert catalog.labels() == {}
+    assert catalog.labels.counts() == {}
     assert record(catalog, "a") != video
-    assert catalog.labels() == {}
+    assert catalog.labels.counts() == {}
 
 
 def test_labels_go_with_a_library_that_is_forgotten(catalog: Catalog) -> None:
-    catalog.add_labels([record(catalog, "a")], ["holiday"])
+    catalog.labels.add([record(catalog, "a")], ["holiday"])
     catalog.forget_library(Path("/films"))
-    assert catalog.labels() == {}
+    assert catalog.labels.counts() == {}
 
 
 def test_an_index_that_is_made_anew_begins_with_the_labels_and_takes_over_later_ones(
     catalog: Catalog, tmp_path: Path
 ) -> None:
     kept, again, gone = (record(catalog, uid) for uid in "abc")
-    catalog.add_labels([kept, again, gone], ["before"])
+    catalog.labels.add([kept, again, gone], ["before"])
     catalog.copy_to(tmp_path / "beside.sqlite")
     with Catalog.open(tmp_path / "beside.sqlite") as beside:
         beside.mark_unscanned("not yet")
-        assert beside.labels_of([kept]) == {kept: ("before",)}
+        assert beside.labels.of([kept]) == {kept: ("before",)}
         record(beside, "a")
         replaced = record(beside, "b-2", name="b", replaces=again)
         beside.forget_files([Path("/films/c.mp4")])
         new = record(beside, "d")
-        catalog.add_labels([kept, again], ["After"])  # meanwhile
-        catalog.remove_labels([kept], ["before"])
+        catalog.labels.add([kept, again], ["After"])  # meanwhile
+        catalog.labels.remove([kept], ["before"])
         other = record(catalog, "e")
-        catalog.add_labels([record(catalog, "d"), other], ["late"])
-        beside.take_labels(catalog)
-        assert beside.labels_of([kept, replaced, gone, new]) == {
+        catalog.labels.add([record(catalog, "d"), other], ["late"])
+        beside.labels.take_over(catalog.labels)
+        assert beside.labels.of([kept, replaced, gone, new]) == {
             kept: ("After",),
             replaced: ("After", "before"),
             new: ("late",),
@@ -182,10 +183,10 @@ def test_labelling_goes_on_while_a_run_writes(catalog: Catalog) -> None:
     thread = threading.Thread(target=run)
     thread.start()
     for video in labelled:
-        catalog.add_labels([video], ["mine"])
+        catalog.labels.add([video], ["mine"])
     thread.join()
     assert errors == []
-    assert catalog.labels() == {"mine": 20}
+    assert catalog.labels.counts() == {"mine": 20}
     assert len(catalog.live_video_ids()) == 60
 
 
@@ -197,10 +198,12 @@ def test_a_catalogue_without_labels_gets_their_table_and_keeps_its_videos(
 
     def to_older(connection: Connection) -> None:
         config = Config(attributes={"connection": connection})
-        config.set_main_option("script_location", str(scanonce.storage.catalog.catalog._MIGRATIONS))
+        config.set_main_option(
+            "script_location", str(scanonce.storage.catalog.database._MIGRATIONS)
+        )
         command.upgrade(config, before)
 
-    monkeypatch.setattr(scanonce.storage.catalog.catalog, "_migrate", to_older)
+    monkeypatch.setattr(scanonce.storage.catalog.database, "_migrate", to_older)
     Catalog.open(place).close()
     monkeypatch.undo()
     with closing(sqlite3.connect(place)) as connection:
@@ -214,9 +217,9 @@ def test_a_catalogue_without_labels_gets_their_table_and_keeps_its_videos(
         connection.commit()
     with Catalog.open(place) as catalog:
         (video,) = catalog.videos()
-        assert (video.uid, catalog.labels()) == ("a", {})
-        catalog.add_labels([video.video_id], ["holiday"])
-        assert catalog.labels() == {"holiday": 1}
+        assert (video.uid, catalog.labels.counts()) == ("a", {})
+        catalog.labels.add([video.video_id], ["holiday"])
+        assert catalog.labels.counts() == {"holiday": 1}
     with closing(sqlite3.connect(place)) as connection:
         assert connection.execute("SELECT * FROM alembic_version").fetchall() == [
             (SCHEMA_REVISION,)

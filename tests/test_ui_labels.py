@@ -51,7 +51,7 @@ def without_labels(layout: IndexLayout, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.setattr("scanonce.search.engine.load_encoder", lambda *_, **__: ColourEncoder())
     yield
     with Catalog.open(layout.catalog) as catalog:
-        catalog.remove_labels(catalog.live_video_ids(), catalog.labels())
+        catalog.labels.remove(catalog.live_video_ids(), catalog.labels.counts())
 
 
 def run(layout: IndexLayout, *arguments: object) -> Result:
@@ -197,4 +197,4 @@ def test_where_another_index_takes_its_place_meanwhile_it_is_labelled_too(
     monkeypatch.setattr(IndexLayout, "of", lambda _: next(places))
     assert change_labels(layout.root, [films], add=["x"]) == (4, 0)
     with Catalog.open(other.catalog) as catalog:
-        assert catalog.labels() == {"x": 4}
+        assert catalog.labels.counts() == {"x": 4}

@@ -86,10 +86,10 @@ def labelled(layout: IndexLayout) -> Iterator[None]:
     """Some videos carry labels, one of them with markup in it."""
     with Catalog.open(layout.catalog) as catalog:
         dull = catalog.matching_videos(seconds=(60.0, None))
-        catalog.add_labels(dull, ["dull", "**bold**"])
-        catalog.add_labels(dull[:1], ["first"])
+        catalog.labels.add(dull, ["dull", "**bold**"])
+        catalog.labels.add(dull[:1], ["first"])
         yield
-        catalog.remove_labels(dull, catalog.labels())
+        catalog.labels.remove(dull, catalog.labels.counts())
 
 
 @pytest.mark.usefixtures("labelled")

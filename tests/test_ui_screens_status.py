@@ -151,7 +151,7 @@ def library(index: Path) -> Path:
     )
     with Catalog.open(layout.catalog) as catalog:
         catalog.add_library(Path("/films/_a_ <b>"))
-        catalog.finish_run(catalog.begin_run("index"), "done", RunCounts())
+        catalog.runs.finish(catalog.runs.begin("index"), "done", RunCounts())
     return index
 
 

@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias, TypeVar
 
 from scanonce.storage.records import Video, VideoState
 
+Value = TypeVar("Value")
+HalfOpen: TypeAlias = tuple[Value | None, Value | None]
+"""A range from the first value to before the second; None is no bound."""
 RunKind = Literal["index", "update", "forget", "rebuild"]
 RunOutcome = Literal["done", "stopped", "failed"]
 
@@ -152,3 +155,8 @@ class VideoChanges:
     """``videos`` are all there are: what is known from before is to be forgotten."""
     mark: ChangeMark
     """To ask with the next time."""
+
+
+def content_of(uid: str) -> str:
+    """Return the content that a uid names: the uid without the number of the scan."""
+    return uid.partition("-")[0]

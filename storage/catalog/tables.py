@@ -2,8 +2,11 @@
 
 from datetime import UTC, datetime
 
-from sqlalchemy import BigInteger, DateTime, Dialect, ForeignKey, TypeDecorator
+from sqlalchemy import BigInteger, DateTime, Dialect, ForeignKey, String, TypeDecorator
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from scanonce.storage.catalog.entries import RunKind, RunOutcome
+from scanonce.storage.records import VideoState
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -44,7 +47,7 @@ class VideoRow(Base):
     uid: Mapped[str] = mapped_column(unique=True)
     fast_hash: Mapped[str] = mapped_column(index=True)
     full_hash: Mapped[str | None]
-    state: Mapped[str]
+    state: Mapped[VideoState] = mapped_column(String)
     reason: Mapped[str | None]
     duration_seconds: Mapped[float]
     num_frames: Mapped[int]
@@ -111,10 +114,10 @@ class RunRow(Base):
     __tablename__ = "runs"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    kind: Mapped[str]
+    kind: Mapped[RunKind] = mapped_column(String)
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    outcome: Mapped[str | None]
+    outcome: Mapped[RunOutcome | None] = mapped_column(String)
     seen: Mapped[int]
     indexed: Mapped[int]
     partial: Mapped[int]

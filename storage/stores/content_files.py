@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from scanonce.storage.errors import IndexDirectoryError
+from scanonce.storage.errors import reported
 from scanonce.storage.files import sync_directory, write_whole
 from scanonce.storage.stores.mapped import DamagedFile, map_tensors
 
@@ -37,15 +37,10 @@ class ContentFiles:
             IndexDirectoryError: it cannot be removed.
         """
         path = self.path(uid)
-        try:
+        with reported(path, "removed"):
             if path.exists():
                 path.unlink()
                 sync_directory(path.parent)
-        except OSError as error:
-            raise IndexDirectoryError(
-                f"{path} cannot be removed ({error.strerror or error}). Check the disk and the folder's permissions, "
-                "then run the same command again: nobody searches in it any more."
-            ) from error
 
     def files(self) -> Iterator[Path]:
         """The files of all contents, in no order."""

@@ -16,12 +16,13 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scanonce.storage.errors import IndexDirectoryError, ScanonceError
+from scanonce.storage.errors import IndexDirectoryError, ScanonceError, reported
 from scanonce.storage.vectors.rows import ClipRows
 
 CodedForm = Literal["ivfpq-fastscan", "ivfpq"]
@@ -182,12 +183,8 @@ def write_codes(codes: Any, path: str) -> None:
     Raises:
         IndexDirectoryError: it cannot be written, for example because the disk is full.
     """
-    try:
+    with reported(Path(path), "written", RuntimeError):  # FAISS's word for a full disk
         load_faiss().write_index(codes, path)
-    except RuntimeError as error:
-        raise IndexDirectoryError(
-            f"cannot write {path}: {error}; check free space and permissions, then run again"
-        ) from error
 
 
 def load_faiss() -> Any:

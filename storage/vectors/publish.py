@@ -29,7 +29,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from scanonce.storage.errors import IndexDirectoryError
+from scanonce.storage.errors import IndexDirectoryError, reported
 from scanonce.storage.files import make_folder
 from scanonce.storage.records import MAX_ORDINAL
 from scanonce.storage.settings import StorageSettings
@@ -116,7 +116,7 @@ def open_library(
         IndexDirectoryError: it cannot be read, or a video's clips do not fit.
     """
     live = _video_ids(live_videos)
-    with _reported(vectors_dir, "read"):
+    with reported(vectors_dir, "read"):
         known = previous.open_files if previous else NOTHING_OPEN
         current = newest_generation(vectors_dir, dim=dim, known=known)
     missing = _missing(current, live)
@@ -173,7 +173,7 @@ def publish(
         stays.
     """
     live = _video_ids(live_videos)
-    with _reported(vectors_dir, "written"):
+    with reported(vectors_dir, "written"):
         make_folder(vectors_dir)
         _sweep_staging(vectors_dir)
         current = newest_generation(vectors_dir, dim=dim, with_codes=False)
@@ -208,7 +208,7 @@ def publish_tuned(
     Raises:
         IndexDirectoryError: it cannot be written; nothing has changed then.
     """
-    with _reported(vectors_dir, "written"):
+    with reported(vectors_dir, "written"):
         _sweep_staging(vectors_dir)
         current = newest_generation(vectors_dir, dim=dim, with_codes=False)
         assert current is not None
@@ -464,17 +464,6 @@ def _sweep_old(vectors_dir: Path, keep: set[int]) -> None:
     """Remove other generations; readers keep what they mapped, a failure is made up next time."""
     for number in set(generation_numbers(vectors_dir)) - keep:
         shutil.rmtree(vectors_dir / numbered(number), ignore_errors=True)
-
-
-@contextmanager
-def _reported(vectors_dir: Path, done: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise IndexDirectoryError(
-            f"the vector index in {vectors_dir} cannot be {done}: {error}; "
-            "check free space and permissions, then run again"
-        ) from error
 
 
 def _video_ids(videos: Iterable[int]) -> Ids:

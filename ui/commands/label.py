@@ -44,10 +44,10 @@ def run_label(
             return
     with Index.open(index_dir, read_only=True) as index:
         if not paths:
-            _show_counts(index.catalog.labels(), console, as_json=as_json)
+            _show_counts(index.catalog.labels.counts(), console, as_json=as_json)
             return
         videos = index.catalog.videos(index.searchable_at(paths))
-        labels = index.catalog.labels_of(video.video_id for video in videos)
+        labels = index.catalog.labels.of(video.video_id for video in videos)
     _show_videos(videos, labels, console, as_json=as_json)
 
 

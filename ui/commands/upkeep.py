@@ -284,10 +284,12 @@ def run_backup(
     """
     console = console or Console()
     complete = partial(_publish, settings=config.storage)
-    with _copying(console, "backing up") as observe:
-        report = backup(IndexLayout.of(index_dir), target, complete=complete, observe=observe)
+    with _copying(console, "backing up") as on_progress:
+        report = backup(
+            IndexLayout.of(index_dir), target, complete=complete, on_progress=on_progress
+        )
     _show_copy(report, f"in the backup {target}", console)
-    if report.damaged or report.lacking:
+    if report.damaged or report.missing:
         console.print(
             "Some of the index is damaged: scanonce verify names it; the backup keeps what it had of that.",
             soft_wrap=True,
@@ -319,21 +321,23 @@ def run_restore(
     """
     console = console or Console()
     complete = partial(_publish, settings=config.storage)
-    with _copying(console, "restoring") as observe:
-        report = restore(source, index_dir, replace=replace, complete=complete, observe=observe)
+    with _copying(console, "restoring") as on_progress:
+        report = restore(
+            source, index_dir, replace=replace, complete=complete, on_progress=on_progress
+        )
     _show_copy(report, f"restored to {index_dir}", console)
-    if report.lacking:
+    if report.missing:
         console.print("To scan what is lacking again: scanonce repair")
     console.print(
         "The videos on the disk may have changed since the backup: scanonce index FOLDER brings it up to date."
     )
-    return 1 if report.damaged or report.lacking else 0
+    return 1 if report.damaged or report.missing else 0
 
 
 def _show_copy(report: CopyReport, where: str, console: Console) -> None:
     for path in report.damaged:
         console.print(f"[yellow]{escape(str(path))}[/]: damaged, not copied", soft_wrap=True)
-    for path in report.lacking:
+    for path in report.missing:
         console.print(
             f"[yellow]{escape(str(path))}[/]: its features are in neither", soft_wrap=True
         )

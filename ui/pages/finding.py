@@ -64,7 +64,7 @@ def library_facts(stamp: Stamp) -> LibraryFacts:
     with shared().catalog() as catalog:
         videos = catalog.videos(states=SEARCHABLE)
         roots = [library.root for library in catalog.libraries()]
-        labels = tuple(catalog.labels())
+        labels = tuple(catalog.labels.counts())
     return LibraryFacts(
         {video.video_id: video for video in videos},
         sum(video.duration_seconds for video in videos),

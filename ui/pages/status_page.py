@@ -243,7 +243,7 @@ def _sizes(status: Mapping[str, Any]) -> None:
 def _runs(here: Shared) -> None:
     st.subheader("Last runs")
     with here.catalog() as catalog:
-        runs = catalog.runs(10)
+        runs = catalog.runs.last(10)
     if not runs:
         st.write("None yet.")
         return
