@@ -51,7 +51,7 @@ class SeededEncoder:
     dim = _DIM
     head_files = ()
     batch_frames = 32
-    lanes = 1
+    max_concurrency = 1
     preprocessing = Preprocessing(
         short_side=224,
         exact_size=None,

@@ -1,9 +1,9 @@
-"""How fast frames become vectors: torch against OpenVINO, with the weights of a ViT-B/32.
+"""Encoding speed of torch and OpenVINO with the weights of a ViT-B/32.
 
     python -m benchmarks.encoders
 
-All ways take turns in one run on the same batches; the table has the medians. A call of torch uses one thread (the
-indexer makes one call per core at once), a call of OpenVINO spreads over all cores.
+All variants take turns in one run on the same batches; the table has the medians. A call of torch uses one thread (the
+indexer makes one call per core at the same time), a call of OpenVINO uses all cores.
 """
 
 import gc
@@ -29,18 +29,18 @@ _BATCH, _WARM = 32, 3
 
 
 @dataclass(slots=True)
-class Way:
-    """One back end with one number format, and what it took."""
+class Variant:
+    """A back end with a number format, and its times."""
 
     label: str
     encoder: ClipEncoder
     load_seconds: float
     wall_seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)
-    """A batch each."""
+    """One time per batch."""
 
     def encode(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """One batch, timed."""
+        """Encode a batch and record its times."""
         wall, cpu = time.perf_counter(), time.process_time()
         features = self.encoder.encode_frames(frames)
         self.wall_seconds.append(time.perf_counter() - wall)
@@ -48,8 +48,8 @@ class Way:
         return features
 
 
-def ways() -> Iterator[Way]:
-    """All that are compared; fp32 in torch comes first, as what the others are held against."""
+def variants() -> Iterator[Variant]:
+    """Load the variants; fp32 in torch, with which the others are compared, comes first."""
     backends: tuple[Literal["torch", "openvino"], ...] = ("torch", "openvino")
     dtypes: tuple[DtypeName, ...] = ("float32", "auto")
     for backend, dtype in product(backends, dtypes):
@@ -57,40 +57,40 @@ def ways() -> Iterator[Way]:
         gc.collect()
         begin = time.perf_counter()
         encoder = load_encoder(str(vit_b_32()), settings, towers="vision")
-        yield Way(f"{backend}, {dtype}", encoder, time.perf_counter() - begin)
+        yield Variant(f"{backend}, {dtype}", encoder, time.perf_counter() - begin)
 
 
-def results_table(measured: list[Way], features: list[NDArray[np.float32]]) -> Table:
-    """Frames a second, and how near the vectors are to those of fp32."""
+def results_table(measured: list[Variant], features: list[NDArray[np.float32]]) -> Table:
+    """Frames per second, and cosines with the vectors of fp32."""
     table = Table(title=f"ViT-B/32, batches of {_BATCH}, preprocessing included", box=None)
     table.add_column("back end, dtype")
     for column in ("frames/s", "frames/CPU s", "cosine to fp32", "load s"):
         table.add_column(column, justify="right")
     expected = unit(features[0])
-    for way, given in zip(measured, features, strict=True):
+    for variant, given in zip(measured, features, strict=True):
         table.add_row(
-            way.label,
-            f"{_BATCH / median(way.wall_seconds[_WARM:]):.1f}",
-            f"{_BATCH / median(way.cpu_seconds[_WARM:]):.1f}",
+            variant.label,
+            f"{_BATCH / median(variant.wall_seconds[_WARM:]):.1f}",
+            f"{_BATCH / median(variant.cpu_seconds[_WARM:]):.1f}",
             f"{(unit(given) * expected).sum(axis=1).min():.6f}",
-            f"{way.load_seconds:.1f}",
+            f"{variant.load_seconds:.1f}",
         )
     return table
 
 
 def main(
-    rounds: Annotated[int, typer.Option(min=1, help="Batches that count, of each way.")] = 8,
+    rounds: Annotated[int, typer.Option(min=1, help="Measured batches of each variant.")] = 8,
 ) -> None:
-    """Print frames a second by back end and number format."""
+    """Print frames per second by back end and number format."""
     BENCH.mkdir(exist_ok=True)
-    load_encoder(str(vit_b_32()), towers="vision")  # imports and the page cache are not to count
+    load_encoder(str(vit_b_32()), towers="vision")  # imports and reading the file are not measured
     console.print(f"{processor()}, {num_cores()} cores")
     frames = np.random.default_rng(0).integers(0, 256, (_BATCH, 224, 224, 3), np.uint8)
     with console.status("loading"):
-        measured = list(ways())
+        measured = list(variants())
     with console.status("encoding"):
         for _ in range(_WARM + rounds):
-            features = [way.encode(frames) for way in measured]
+            features = [variant.encode(frames) for variant in measured]
     console.print(results_table(measured, features))
 
 

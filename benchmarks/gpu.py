@@ -1,11 +1,11 @@
 """Indexing speed and the vector index on an NVIDIA GPU.
 
-    python -m benchmarks.gpu                       all of it, a vector index of a million clips
+    python -m benchmarks.gpu                       a vector index of a million clips
     python -m benchmarks.gpu --clips 10000000      needs 10 GB of disk and 25 GB of memory
 
-Needs no network: films, a checkpoint with random weights of the size of ViT-B/32 and embeddings
-(`benchmarks.embeddings`) are made where missing. Encoding and indexing want a torch with CUDA, the vector index wants
-FAISS for GPUs (the extra `gpu`). What has no GPU to use is named, and not measured.
+It needs no network: missing films, a checkpoint with random weights of the size of ViT-B/32 and embeddings
+(`benchmarks.embeddings`) are generated. Encoding and indexing need torch with CUDA, the vector index needs FAISS for
+GPUs (the extra `gpu`). Without them, the report says what was not measured.
 """
 
 import subprocess
@@ -62,7 +62,7 @@ _TRUTH_QUERIES = 200
 
 
 def describe_machine() -> str:
-    """Processor, GPU, driver and torch."""
+    """Describe processor, GPU, driver and torch."""
     properties = torch.cuda.get_device_properties(0)
     return (
         f"{processor()}, {num_cores()} cores; {properties.name}, "
@@ -72,12 +72,12 @@ def describe_machine() -> str:
 
 
 def driver_version() -> str:
-    """As nvidia-smi tells it."""
+    """Version of the NVIDIA driver, as nvidia-smi reports it."""
     return _first_line("driver_version")
 
 
 def gpu_names() -> str:
-    """Name, memory and driver of the first GPU, without torch."""
+    """Name, memory and driver of the first GPU, from nvidia-smi."""
     return _first_line("name,memory.total,driver_version")
 
 
@@ -91,19 +91,19 @@ def _first_line(fields: str) -> str:
 
 
 def encode_rate(encoder: ClipEncoder, batch: int) -> float:
-    """Frames a second from ordinary memory through the GPU and back, by `encode_frames`, which pins them."""
+    """Frames per second of `encode_frames`, from ordinary memory through the GPU and back."""
     frames = np.random.default_rng(0).integers(0, 256, (batch, 224, 224, 3), np.uint8)
-    for _ in range(3):  # warm: kernels are chosen and memory is taken
+    for _ in range(3):  # warm-up: kernels are chosen and memory is allocated
         encoder.encode_frames(frames)
     rounds = max(4, _FRAMES_EACH // batch)
     begin = time.perf_counter()
     for _ in track(range(rounds), f"encoding, batch {batch}", console=console, transient=True):
-        encoder.encode_frames(frames)  # gives numbers in memory, so the GPU is done
+        encoder.encode_frames(frames)  # returns an array in memory, so the GPU is done
     return rounds * batch / (time.perf_counter() - begin)
 
 
 def pipeline_rate(encoder: ClipEncoder, films: Sequence[Film], workers: int) -> float:
-    """Seconds of video indexed a second."""
+    """Seconds of video indexed per second."""
     seconds = sum(film.seconds for film in films)
     with Meter() as meter:
         run_index([films[0].path.parent], encoder, IndexerSettings(decode_workers=workers), seconds)
@@ -115,20 +115,20 @@ def pipeline_rate(encoder: ClipEncoder, films: Sequence[Film], workers: int) -> 
 
 @dataclass(frozen=True, slots=True)
 class IndexFigures:
-    """What the same index cost on one device."""
+    """Costs of the vector index on one device."""
 
     device: str
     train_seconds: float
     build_seconds: float
-    """Of training again and adding all."""
+    """Time of training again and adding all clips."""
     queries_per_second: float
-    """In batches of `_BATCH_QUERIES`, as `IvfPqIndex.search` answers them."""
+    """Rate of `IvfPqIndex.search` in batches of `_BATCH_QUERIES`."""
     recall: float
-    """Of the ten best clips of a sentence."""
+    """Recall of the ten best clips of a text."""
 
 
 def measure_index(num_clips: int) -> list[IndexFigures]:
-    """8-bit codes trained, filled and asked on all cores, then with the first GPU."""
+    """Train, fill and search 8-bit codes on all cores, then on the first GPU."""
     world = World()
     num_videos = videos_for(num_clips)
     clips = matrix_of(BENCH / "vectors" / f"clips-{num_clips}.f16", world, num_videos)
@@ -170,7 +170,7 @@ def _on_device(device: str, rows: ClipRows, texts: NDArray[np.float32], truth: I
 
 
 def _built(trained_on: ClipRows, held: ClipRows, *, on_gpu: bool) -> Any:
-    """Codes that are trained for some rows and hold these."""
+    """Train codes for some rows and add others."""
     codes = untrained_codes(trained_on, "ivfpq")
     sample = trained_on.gather(training_rows(trained_on, codes.nlist))
     if on_gpu:
@@ -181,7 +181,7 @@ def _built(trained_on: ClipRows, held: ClipRows, *, on_gpu: bool) -> Any:
 
 
 def index_table(figures: Sequence[IndexFigures]) -> Table:
-    """A line for each device, and how many times faster the GPU is."""
+    """One row per device, and the speed-up of the GPU."""
     table = Table(title="the vector index, 8-bit codes, wall time", box=None)
     table.add_column("device")
     for column in ("train s", "train and add s", "queries/s in batch", "text recall@10"):
@@ -209,28 +209,28 @@ def index_table(figures: Sequence[IndexFigures]) -> Table:
 
 def main(
     films_per_core: Annotated[
-        int, typer.Option(min=1, help="Films of about 4.5 minutes for each core.")
+        int, typer.Option(min=1, help="Films of about 4.5 minutes per core.")
     ] = 2,
-    clips: Annotated[int, typer.Option(min=100_000, help="In the vector index.")] = 1_000_000,
+    clips: Annotated[int, typer.Option(min=100_000, help="Clips in the vector index.")] = 1_000_000,
 ) -> None:
     """Print encoding, indexing and vector search on the first GPU."""
     if torch.cuda.is_available():
         print_encoding(films_per_core)
     else:
         console.print(
-            "there is no NVIDIA GPU here that torch can use: encoding and indexing were not measured"
+            "torch finds no NVIDIA GPU on this machine: encoding and indexing were not measured"
         )
     if num_gpus():
         console.print(f"{processor()}, {num_cores()} cores; {gpu_names()}")
         console.print(index_table(measure_index(clips)))
     else:
         console.print(
-            "there is no NVIDIA GPU here that FAISS can use: the vector index was not measured"
+            "FAISS finds no NVIDIA GPU on this machine: the vector index was not measured"
         )
 
 
 def print_encoding(films_per_core: int) -> None:
-    """Frames encoded and videos indexed a second."""
+    """Print frames encoded and videos indexed per second."""
     console.print(describe_machine())
     settings = ModelSettings(device="cuda", dtype="bfloat16")
     encoder = load_encoder(str(vit_b_32()), settings, towers="vision")
@@ -247,7 +247,7 @@ def print_encoding(films_per_core: int) -> None:
         table.add_row(f"encoding alone, batch {batch}, frames/s", f"{rate:.0f}")
     table.add_row(f"pipeline, {num_cores()} decode workers, video s / s", f"{indexed:.1f}")
     table.add_row("pipeline, files to index, frames/s", f"{indexed * SAMPLE_FPS:.0f}")
-    # what the pipeline encodes, against what the GPU could at the pipeline's own batch
+    # rate of the pipeline relative to that of the GPU at the same batch size
     busy = indexed * SAMPLE_FPS / rates[encoder.batch_frames]
     table.add_row("GPU busy in the pipeline, about", f"{busy:.0%}")
     table.add_row("peak GPU memory, MB", f"{torch.cuda.max_memory_allocated() / 1e6:.0f}")

@@ -1,10 +1,10 @@
-"""How fast and how exact localising in one long video is: SOONet scanned once, SOONet as published, and others.
+"""Speed and exactness of localising in one long video: SOONet scanned once, SOONet as published, and others.
 
     python -m benchmarks.localise --official .venv-ms/lib/python3.11/site-packages
 
-The official implementation is ModelScope's (Apache-2.0, ``pip install --no-deps modelscope==1.40.2``, anywhere);
-without it its rows are left out. Weights and features are drawn: speed and agreement do not depend on what they say.
-Every figure comes from a process of its own, on one thread. Where the machine is shared, read the CPU times.
+The official implementation is ModelScope's (Apache-2.0, ``pip install --no-deps modelscope==1.40.2`` into any
+environment); without it, its rows are omitted. Weights and features are random: speed and agreement do not depend on
+them. Every figure comes from a process of its own, on one thread. On a shared machine, compare CPU times.
 """
 
 import importlib.util
@@ -31,10 +31,11 @@ from torch import Tensor, nn
 
 from benchmarks.material import BENCH, console, median, processor
 from scanonce.models.runtime import num_cores
-from scanonce.models.soonet.network import Soonet, SoonetConfig, read_soonet
+from scanonce.models.soonet.checkpoint import read_soonet
+from scanonce.models.soonet.network import Soonet, SoonetConfig
 from scanonce.models.soonet.query import (
-    Chosen,
-    gate,
+    SelectedAnchors,
+    preselect,
     rank,
     refine,
     score_anchors,
@@ -62,8 +63,10 @@ _FPS = 5.0
 _DIM = 512
 _TOP = 10
 _PER_SCALE = 100
-_CONFIG = SoonetConfig(legacy_mask=True)  # as published, but with the pooling that collapses
-_CHECKPOINT = "SOONet_MAD_VIT-B-32_4Scale_10C.pth"  # the name the official code looks for
+_CONFIG = SoonetConfig(
+    legacy_mask=True
+)  # as published, but with mean pooling, which makes both stages one inner product
+_CHECKPOINT = "SOONet_MAD_VIT-B-32_4Scale_10C.pth"  # name expected by the official code
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +77,19 @@ class Answer:
     """Spans of the anchors, best first."""
     scores: list[float]
     spans: list[tuple[float, float]]
-    """After regression, not clamped."""
+    """Spans after regression, not clipped to the video."""
 
 
 @dataclass(slots=True)
 class Figures:
-    """What one method came to on one video."""
+    """Measurements of one method on one video."""
 
     method: Method
     minutes: int
     cpu_ms: list[float] = field(default_factory=list)
     wall_ms: list[float] = field(default_factory=list)
     scan_ms: list[float] = field(default_factory=list)
-    """CPU of comparing the query with all stored vectors, where there are any."""
+    """CPU time of comparing the query with all stored vectors, if the method stores any."""
     stored_bytes: int = 0
     index_seconds: float = 0.0
     peak_bytes: int = 0
@@ -102,7 +105,7 @@ class Figures:
 
 
 def checkpoint() -> Path:
-    """A file with the layout of the published one and drawn weights, none of them zero; its folder."""
+    """Write a file like the published one with random weights, none of them zero, and return its folder."""
     folder = BENCH / "soonet"
     path = folder / _CHECKPOINT
     if not path.exists():
@@ -120,7 +123,7 @@ def checkpoint() -> Path:
 
 
 def draw_frames(minutes: int) -> NDArray[np.float16]:
-    """Raw features at 5 fps as CLIP has them: scenes of 3 to 12 s in a narrow cone, of length 10 or so."""
+    """Draw raw features at 5 fps like CLIP's: scenes of 3 to 12 s in a narrow cone, of length about 10."""
     rng = np.random.default_rng(minutes)
     num_frames = round(minutes * 60 * _FPS)
     lengths = rng.integers(15, 60, num_frames // 15)
@@ -133,7 +136,7 @@ def draw_frames(minutes: int) -> NDArray[np.float16]:
 
 
 def draw_texts(count: int) -> NDArray[np.float32]:
-    """Raw text features."""
+    """Draw raw text features."""
     return np.random.default_rng(8).standard_normal((count, _DIM), np.float32)
 
 
@@ -144,18 +147,18 @@ Ask = Callable[[NDArray[np.float32]], Answer | None]
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A method with its indexing done."""
+    """A method after indexing."""
 
     ask: Ask
     """Answers a query."""
     compare: Ask | None = None
-    """Only compares it with the stored vectors."""
-    gated: Ask | None = None
-    """Answers it with the published limit to 100 anchors of each scale, which ours does not need."""
+    """Only compares a query with the stored vectors."""
+    preselected: Ask | None = None
+    """Answers a query with the published limit of 100 anchors of each scale, which ours does not need."""
 
 
 def prepare(figures: Figures, official: Path | None) -> Prepared:
-    """Does a method's indexing."""
+    """Run the indexing of a method."""
     frames = draw_frames(figures.minutes)
     match figures.method:
         case "official" | "official max":
@@ -175,7 +178,7 @@ def prepare(figures: Figures, official: Path | None) -> Prepared:
 
 
 def scanned_method(figures: Figures, frames: NDArray[np.float16]) -> Prepared:
-    """What the search does: ranking by stored vectors, frames of the ten best anchors only."""
+    """SOONet as in `scanonce search`: ranking by stored vectors, frames of the ten best anchors only."""
     model = read_soonet(checkpoint() / _CHECKPOINT, _CONFIG)
     begin = time.process_time()
     dtype = np.float32 if figures.method == "fp32" else np.float16
@@ -197,7 +200,7 @@ def scanned_method(figures: Figures, frames: NDArray[np.float16]) -> Prepared:
 
 
 def uncached_method(frames: NDArray[np.float16]) -> Ask:
-    """The same with nothing stored."""
+    """SOONet without stored vectors."""
     model = read_soonet(checkpoint() / _CHECKPOINT, _CONFIG)
 
     def ask(text: NDArray[np.float32]) -> Answer:
@@ -209,7 +212,7 @@ def uncached_method(frames: NDArray[np.float16]) -> Ask:
 
 
 def max_method(frames: NDArray[np.float16]) -> Ask:
-    """The published pooling: first stage from stored vectors, second stage for 100 anchors of each scale."""
+    """SOONet with the published pooling: `s1` from stored vectors, `s2` for 100 anchors of each scale."""
     model = read_soonet(checkpoint() / _CHECKPOINT)
     scanned = model.scan(frames, dtype=np.float32)
     duration = len(frames) / _FPS
@@ -218,7 +221,7 @@ def max_method(frames: NDArray[np.float16]) -> Ask:
     def ask(text: NDArray[np.float32]) -> Answer:
         query = model.query_vector(text)
         first = score_anchors(query, scanned.vectors)
-        rows = gate(first, counts, _PER_SCALE)
+        rows = preselect(first, counts, _PER_SCALE)
         scores = first[rows] + second_stage(
             model, query, rows, lambda first, last: frames[first:last], duration
         )
@@ -240,10 +243,10 @@ def _answer(
     norms: NDArray[np.float32],
 ) -> Answer:
     duration = len(frames) / _FPS
-    chosen = Chosen(
+    selected = SelectedAnchors(
         rows, vectors[rows], norms[rows], lambda first, last: frames[first:last], duration
     )
-    (spans,) = refine(model, text, [chosen], raw=True)
+    (spans,) = refine(model, text, [selected], raw=True)
     anchors = model.config.grid.spans_of(rows, duration)
     return Answer(_pairs(anchors), sigmoid(scores).tolist(), _pairs(spans))
 
@@ -253,7 +256,7 @@ def _pairs(spans: NDArray[np.floating]) -> list[tuple[float, float]]:
 
 
 def windows_method(figures: Figures, frames: NDArray[np.float16]) -> Prepared:
-    """CLIP's cosine with pooled windows of the lengths of the anchors, every half length, then NMS."""
+    """CLIP's cosine with mean-pooled windows as long as anchors, overlapping by half, then NMS."""
     begin = time.process_time()
     duration = len(frames) / _FPS
     spans = ClipGrid((2.0, 4.0, 8.0, 16.0)).spans(duration)
@@ -273,7 +276,7 @@ def windows_method(figures: Figures, frames: NDArray[np.float16]) -> Prepared:
 
 
 def _apart(spans: NDArray[np.floating], tiou: float) -> list[int]:
-    """Positions of the first ten spans ``[n, 2]``, best first, of which no two overlap by more."""
+    """Positions of the first ten spans ``[n, 2]``, best first, of which no two overlap by more than ``tiou``."""
     kept: list[int] = []
     left = np.arange(len(spans))
     while len(left) and len(kept) < _TOP:
@@ -289,7 +292,7 @@ class MomentDetrSize(nn.Module):
     """A transformer of Moment-DETR's size (arXiv 2107.09609): 2 + 2 layers of 256, 10 moments of 75 clips."""
 
     def __init__(self) -> None:
-        """Drawn weights."""
+        """Draw new weights."""
         super().__init__()
         self.video = self._projection(_DIM + 2)
         self.text = self._projection(_DIM)
@@ -311,7 +314,7 @@ class MomentDetrSize(nn.Module):
         )
 
     def forward(self, clips: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
-        """``[B, 75, 514]`` and ``[32, 512]`` to centre and width ``[B, 10, 2]`` and foreground ``[B, 10]``."""
+        """Clips ``[B, 75, 514]`` and words ``[32, 512]`` to centre, width ``[B, 10, 2]`` and foreground ``[B, 10]``."""
         batch = len(clips)
         text = self.text(words).expand(batch, -1, -1)
         memory = torch.cat([self.video(clips), text], dim=1)  # [B, 107, 256]
@@ -320,7 +323,7 @@ class MomentDetrSize(nn.Module):
 
 
 def sliding_method(frames: NDArray[np.float16]) -> Ask:
-    """75 clips of 2 s at once, every 75 s; all of it looks at the query, so nothing can be stored."""
+    """Moment-DETR on 75 clips of 2 s, every 74 s; its input contains the query, so nothing can be stored."""
     torch.manual_seed(4)
     model = MomentDetrSize().eval()
     clips = unit(frames).reshape(-1, 10, _DIM).mean(1)
@@ -350,10 +353,10 @@ def sliding_method(frames: NDArray[np.float16]) -> Ask:
 
 
 def official_method(site: Path, frames: NDArray[np.float16], *, mean_pooling: bool) -> Ask:
-    """The official network around which its pipeline's arithmetic is repeated, from features on."""
+    """The official network, with the arithmetic of its pipeline from features on."""
     with _official_modules(site) as (module, blocks):
         model = module.SOONet(str(checkpoint())).eval()
-    if mean_pooling:  # as the authors' own repository pools; ModelScope has max in its code
+    if mean_pooling:  # as in the authors' own repository; ModelScope's code has the maximum
         blocks.torch = _MeanForMax()
     duration = len(frames) / _FPS
     padded = math.ceil(len(frames) / 80) * 80
@@ -393,20 +396,20 @@ def official_method(site: Path, frames: NDArray[np.float16], *, mean_pooling: bo
 
 
 class _MeanForMax:
-    """torch for the official blocks, with the mean in place of the one maximum they take."""
+    """torch for the official blocks, with the mean instead of their only maximum."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(torch, name)
 
     @staticmethod
     def max(values: Tensor, dim: int) -> tuple[Tensor, None]:
-        """The mean, in the shape of what `torch.max` returns."""
+        """Return the mean, in the form of `torch.max`."""
         return values.mean(dim=dim), None
 
 
 @contextmanager
 def _official_modules(site: Path) -> Iterator[tuple[Any, Any]]:
-    """The files with the network, without the rest of ModelScope and all it wants installed."""
+    """Import the files of the network, without the rest of ModelScope and its requirements."""
     folder = site / "modelscope" / "models" / "multi_modal" / "soonet"
     hyperparams = types.SimpleNamespace(
         nscales=4, hidden_dim=_DIM, snippet_length=10, enable_stage2=True, stage2_topk=_PER_SCALE
@@ -457,19 +460,19 @@ def _from_file(name: str, folder: Path) -> types.ModuleType:
 
 
 def measure(method: Method, minutes: int, official: Path | None, num_queries: int) -> Figures:
-    """Runs in a process of its own."""
+    """Measure a method; to be called in a process of its own."""
     torch.set_num_threads(1)
     figures = Figures(method, minutes)
     prepared = prepare(figures, official)
     texts = draw_texts(num_queries)
-    prepared.ask(texts[0])  # warm
+    prepared.ask(texts[0])  # warm-up
     for text in texts:
         wall, cpu = time.perf_counter(), time.process_time()
         answer = prepared.ask(text)
         figures.cpu_ms.append((time.process_time() - cpu) * 1e3)
         figures.wall_ms.append((time.perf_counter() - wall) * 1e3)
-        if prepared.gated is not None:
-            answer = prepared.gated(text)
+        if prepared.preselected is not None:
+            answer = prepared.preselected(text)
         if answer is not None:
             figures.answers.append(answer)
     if prepared.compare is not None:
@@ -482,7 +485,7 @@ def measure(method: Method, minutes: int, official: Path | None, num_queries: in
 
 
 def measure_apart(method: Method, minutes: int, official: Path | None) -> Figures:
-    """`measure` in a fresh process; fewer queries where one takes seconds."""
+    """Call `measure` in a new process, with fewer queries for methods that take seconds."""
     slow = method in ("official", "official max", "uncached", "ours max")
     num_queries = (5 if minutes <= 10 else 3) if slow else 40
     with (
@@ -494,7 +497,7 @@ def measure_apart(method: Method, minutes: int, official: Path | None) -> Figure
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How two ways of asking differ."""
+    """Differences between the answers of two methods."""
 
     same_order: int
     queries: int
@@ -503,7 +506,7 @@ class Agreement:
 
 
 def compare_answers(one: Sequence[Answer], other: Sequence[Answer]) -> Agreement:
-    """Of the queries that both were asked."""
+    """Compare answers to the queries that both methods have answered."""
     pairs = list(zip(one, other, strict=False))
     same = [a.anchors == b.anchors for a, b in pairs]
     scores = [np.abs(np.subtract(a.scores, b.scores)).max() for a, b in pairs]
@@ -515,11 +518,11 @@ def compare_answers(one: Sequence[Answer], other: Sequence[Answer]) -> Agreement
     return Agreement(sum(same), len(pairs), float(max(scores)), float(max(spans, default=math.nan)))
 
 
-# ------------------------------------------------ telling
+# ------------------------------------------------ report
 
 
 def times_table(figures: Sequence[Figures]) -> Table:
-    """One row for each method and length."""
+    """One row per method and length of the video."""
     table = Table(title="one query in one video, medians", box=None)
     table.add_column("method", no_wrap=True)
     columns = ("minutes", "CPU ms", "wall ms", "scan ms", "MB/h stored", "indexing s/h", "peak MB")
@@ -540,12 +543,12 @@ def times_table(figures: Sequence[Figures]) -> Table:
 
 
 def verdict(text: str, met: bool) -> str:
-    """A line about an aim."""
+    """One line of the report on aims."""
     return f"{text}: {'met' if met else 'missed'}"
 
 
 def aims(figures: Sequence[Figures]) -> Iterator[str]:
-    """What was aimed at and whether it is kept."""
+    """Yield a line for each aim: the measurement and whether it is met."""
     by: dict[tuple[str, int], Figures] = {(each.method, each.minutes): each for each in figures}
     for method, score_aim, span_aim in (("fp32", 1e-6, 1e-3), ("fp16", 1e-3, 0.05)):
         for minutes in _MINUTES:
@@ -553,18 +556,19 @@ def aims(figures: Sequence[Figures]) -> Iterator[str]:
             if theirs and ours:
                 found = compare_answers(theirs.answers, ours.answers)
                 text = (
-                    f"{method}, {minutes} min: order of the first {_TOP} as official in {found.same_order} of "
-                    f"{found.queries} queries, scores differ by {found.worst_score:.1e} at most (aim {score_aim:.0e}), "
+                    f"{method}, {minutes} min: order of the first {_TOP} equals the official one in "
+                    f"{found.same_order} of {found.queries} queries, "
+                    f"scores differ by at most {found.worst_score:.1e} (aim {score_aim:.0e}), "
                     f"boundaries by {found.worst_span_seconds:.1e} s (aim {span_aim:.0e})"
                 )
-                kept = found.worst_score <= score_aim and found.worst_span_seconds <= span_aim
-                yield verdict(text, kept and found.same_order == found.queries)
+                met = found.worst_score <= score_aim and found.worst_span_seconds <= span_aim
+                yield verdict(text, met and found.same_order == found.queries)
     theirs, ours = by.get(("official max", 10)), by.get(("ours max", 10))
     if theirs and ours:
         found = compare_answers(theirs.answers, ours.answers)
         yield (
-            f"published pooling (max), 10 min: order as official in {found.same_order} of {found.queries} queries, "
-            f"scores differ by {found.worst_score:.1e}, boundaries by {found.worst_span_seconds:.1e} s"
+            f"published pooling (max), 10 min: order equals the official one in {found.same_order} of {found.queries} "
+            f"queries, scores differ by {found.worst_score:.1e}, boundaries by {found.worst_span_seconds:.1e} s"
         )
     for method in ("fp32", "fp16"):
         hour, two = by[method, 60], by[method, 120]
@@ -586,7 +590,7 @@ def main(
         Path | None,
         typer.Option(
             envvar="SCANONCE_MODELSCOPE",
-            help="site-packages that hold modelscope; without: left out.",
+            help="site-packages with modelscope; without it, the official rows are omitted.",
         ),
     ] = None,
     save: Annotated[Path | None, typer.Option(help="Also write the medians as JSON.")] = None,
@@ -600,8 +604,8 @@ def main(
     else:
         official = None
         console.print(
-            "The official implementation is left out: `pip install --no-deps modelscope==1.40.2` somewhere and "
-            "give its site-packages by --official."
+            "The official implementation is omitted: run `pip install --no-deps modelscope==1.40.2` in any environment "
+            "and give its site-packages by --official."
         )
     checkpoint()
     figures = [

@@ -125,11 +125,11 @@ def measure_decoding(setting: Setting) -> Cost:
     return Cost(seconds, meter.wall_seconds, meter.children_cpu_seconds)
 
 
-def measure_encoding(setting: Setting, *, lanes: int) -> Cost:
-    """Encoding frames that are there already, in batches of 32, ``lanes`` at once."""
+def measure_encoding(setting: Setting, *, max_concurrency: int) -> Cost:
+    """Encoding frames that are there already, in batches of 32, ``max_concurrency`` at once."""
     batches = [setting.frames[k : k + _BATCH] for k in range(0, len(setting.frames), _BATCH)]
     setting.encoder.encode_frames(batches[0])  # warm
-    with Meter() as meter, ThreadPoolExecutor(lanes) as pool:
+    with Meter() as meter, ThreadPoolExecutor(max_concurrency) as pool:
         for _ in pool.map(setting.encoder.encode_frames, batches):
             pass
     seconds = len(setting.frames) / SAMPLE_FPS
@@ -197,8 +197,8 @@ def measure_speed(setting: Setting, loop: SequentialLoop, rounds: int) -> Costs:
         console.print(f"round {number + 1} of {rounds}")
         costs["pipeline"].append(measure_pipeline(setting, setting.all_films, IndexerSettings()))
         costs["decoding alone"].append(measure_decoding(setting))
-        costs["encoding alone"].append(measure_encoding(setting, lanes=num_cores()))
-        costs["encoding alone, 1 thread"].append(measure_encoding(setting, lanes=1))
+        costs["encoding alone"].append(measure_encoding(setting, max_concurrency=num_cores()))
+        costs["encoding alone, 1 thread"].append(measure_encoding(setting, max_concurrency=1))
         costs["sequential loop"].append(measure_sequential(loop, subset))
         costs["pipeline, 720p"].append(
             measure_pipeline(setting, setting.films["720p"], IndexerSettings())

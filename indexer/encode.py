@@ -66,13 +66,13 @@ def encode_videos(
     Args:
         events: of `DecodePool.decode`; those of one file in order.
         encoder: its ``encode_frames`` gets ``batch_frames`` at a time, fewer only at the very end, and is called from
-            ``encoder.lanes`` threads.
+            ``encoder.max_concurrency`` threads.
         batch_frames: at least 1.
     """
     videos: dict[int, _Open] = {}
     waiting: deque[Frames] = deque()
     running: deque[_Batch] = deque()
-    with ThreadPoolExecutor(encoder.lanes, "encode") as pool:
+    with ThreadPoolExecutor(encoder.max_concurrency, "encode") as pool:
         for event in events:
             match event:
                 case Opened(job, info):
@@ -91,8 +91,8 @@ def encode_videos(
                     yield event
             while sum(len(frames.images) for frames in waiting) >= batch_frames:
                 running.append(_start_batch(waiting, batch_frames, encoder, pool))
-                _collect(running, videos, leave=encoder.lanes)
-            _collect(running, videos, leave=encoder.lanes)
+                _collect(running, videos, leave=encoder.max_concurrency)
+            _collect(running, videos, leave=encoder.max_concurrency)
             yield from _complete(videos)
         while waiting:
             running.append(_start_batch(waiting, batch_frames, encoder, pool))

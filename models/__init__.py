@@ -1,4 +1,10 @@
-"""Encoders and plain networks: both towers of a checkpoint in one place."""
+"""Encoders, CLIP4Clip heads and SOONet: networks with their checkpoints, for indexing and for search.
+
+    encoder = load_encoder("bundled")
+    embeddings = unit(encoder.encode_texts(["a red car at night"]))        # [1, dim]
+
+Towers return *raw* features; `unit` makes embeddings of them.
+"""
 
 from scanonce.models.encoders.load import load_encoder
 from scanonce.models.encoders.protocol import ClipEncoder

@@ -1,7 +1,7 @@
-"""Where computing happens: device, number format and thread counts, decided here and nowhere else.
+"""Devices, number formats and thread counts of all computation; no other module chooses them.
 
-A machine that indexes has three kinds of workers that would each like every core: decoders, torch and FAISS. Two
-OpenMP runtimes that spin against each other cost more than they bring, so counts are set on purpose.
+A machine that indexes has three kinds of workers that would each take every core: decoders, torch and FAISS. Two
+OpenMP runtimes that spin against each other cost more than they gain, so the thread counts are explicit.
 """
 
 import os
@@ -15,28 +15,28 @@ DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def num_cores() -> int:
-    """Cores this process may use (a container's share, not the whole machine's)."""
+    """Number of cores this process may use (the share of a container, not the whole machine)."""
     if hasattr(os, "sched_getaffinity"):
         return max(1, len(os.sched_getaffinity(0)))
     return max(1, os.cpu_count() or 1)
 
 
 def use_one_thread() -> None:
-    """From here on, a torch operation on the CPU uses the thread that calls it and no other.
+    """Make torch operations on the CPU use only the calling thread, from now on.
 
-    Whoever wants more cores calls from more threads (`ClipEncoder.lanes`). Threads that share one operation wait for
-    each other at its every step: beside decoders that want the cores too they are slower than one alone, and several
-    such groups in one process have been seen to wait for ever.
+    For more cores, call from more threads (`ClipEncoder.max_concurrency`). Threads that share one operation wait for
+    each other at its every step: next to decoders, which need the cores too, they are slower than one thread alone, and
+    several such groups in one process have deadlocked.
     """
     if torch.get_num_threads() != 1:
         torch.set_num_threads(1)
 
 
 def pick_device(wanted: str = "auto") -> torch.device:
-    """The device to compute on: CUDA, else Apple's, else the CPU.
+    """Return the wanted device; for ``auto`` CUDA, else Apple's GPU, else the CPU.
 
     Raises:
-        ConfigError: the wanted device is not on this machine.
+        ConfigError: this machine does not have the wanted device.
     """
     if wanted == "auto":
         if torch.cuda.is_available():
@@ -54,14 +54,14 @@ def pick_device(wanted: str = "auto") -> torch.device:
 
 
 def pick_dtype(device: torch.device, wanted: DtypeName = "auto") -> torch.dtype:
-    """The number format of an encoder's weights: bf16 where the hardware multiplies it, else fp32 (GPUs: fp16).
+    """Return the wanted number format of weights.
 
-    What bf16 gains and how little it changes: ``python -m benchmarks.encoders``.
+    ``auto`` is bf16 if the hardware multiplies it, else fp32 on a CPU and fp16 on a GPU.
+    ``python -m benchmarks.encoders`` measures the gain of bf16 and its effect on the vectors.
     """
     if wanted != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[
-            wanted
-        ]
+        named = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+        return named[wanted]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     if device.type == "mps":

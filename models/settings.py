@@ -1,4 +1,4 @@
-"""Settings of the encoders."""
+"""Settings of the encoders and localisers."""
 
 from typing import Literal, Self
 
@@ -12,23 +12,28 @@ class ModelSettings(BaseModel):
 
     encoder: str = Field(
         default="openai/clip-vit-base-patch32",
-        description='encoder of new indexes: a hub id, a local folder, or "bundled"',
+        description='(index) Encoder of new indexes: a hub id, a local folder, or "bundled" (understands only the '
+        "rendered cartoon world of the demo).",
     )
     localiser: str = Field(
         default="auto",
-        description='what finds the moments of new indexes: "auto" (the bundled SOONet where it fits the encoder, else '
-        'training-free), "training-free", "bundled", a folder, or a published .pth file',
+        description='Localiser of new indexes, which finds moments in videos: "auto" (the bundled SOONet if it fits '
+        'the encoder, else training-free), "training-free", "bundled", a folder, or a published .pth file. '
+        "`scanonce localise` changes the localiser of an index.",
     )
     device: str = Field(
-        default="auto", description='"auto" (GPU when there is one), "cpu", "cuda", "cuda:1", "mps"'
+        default="auto",
+        description='Device of the models: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1" or "mps".',
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto",
-        description="number format of the weights; auto takes bf16 where the hardware multiplies it",
+        description='Number format of the weights: "auto" (bfloat16 if the hardware multiplies it), "float32", '
+        '"bfloat16" or "float16".',
     )
     backend: Literal["torch", "openvino"] = Field(
         default="torch",
-        description="what computes the vision tower; openvino: faster on a CPU, and only there, an extra to install",
+        description='Back end of the vision tower: "torch", or "openvino", which is faster on a CPU and runs only '
+        'there; install it with pip install -e ".[openvino]".',
     )
 
     @model_validator(mode="after")

@@ -1,9 +1,18 @@
-"""Unit vectors, cosines, and means of runs of rows, in float32."""
+"""Arithmetic on embeddings in float32: unit vectors, cosines, and means of the frames of spans.
+
+The order of mean pooling matters: unit length per frame, mean over the frames of the clip, unit length again (meanP of
+CLIP4Clip, arXiv 2104.08860). The mean of raw frame vectors is another vector, in which frames with large norms
+outweigh the rest.
+
+    >>> frames = np.array([[3.0, 0.0], [0.0, 1.0]], np.float32)
+    >>> mean_pool(frames).round(3)
+    array([0.707, 0.707], dtype=float32)
+"""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-_FEW_NUMBERS = 10_000
+_FEW_NUMBERS = 10_000  # too few to pay for the detour through torch
 
 
 def unit(vectors: ArrayLike) -> NDArray[np.float32]:
@@ -20,13 +29,13 @@ def cosines_with(query: NDArray[np.float32], vectors: NDArray[np.float32]) -> ND
 
 
 def as_float32(vectors: ArrayLike) -> NDArray[np.float32]:
-    """The same numbers; stored float16 by torch, which converts five times as fast as numpy."""
+    """Convert to float32; many float16 numbers by torch, which is five times as fast as numpy."""
     array = np.asarray(vectors)
     if array.dtype == np.float16 and array.size > _FEW_NUMBERS:
         import torch  # slow to import
 
-        whole = np.require(array, requirements=["C", "W"])
-        floats: NDArray[np.float32] = torch.from_numpy(whole).float().numpy()
+        writeable = np.require(array, requirements=["C", "W"])
+        floats: NDArray[np.float32] = torch.from_numpy(writeable).float().numpy()
         return floats
     return np.asarray(array, dtype=np.float32)
 
@@ -39,14 +48,14 @@ def _norms(array: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def mean_pool(frames: ArrayLike, mask: ArrayLike | None = None) -> NDArray[np.float32]:
-    """One embedding of a run of frames: ``unit(masked mean(unit(frame)))``.
+    """Pool runs of frames to one embedding each: ``unit(masked mean(unit(frame)))``.
 
     Args:
         frames: ``[..., num_frames, dim]`` frame features, raw or unit.
-        mask: ``[..., num_frames]``, true for frames that count; all where None.
+        mask: ``[..., num_frames]``, true for frames that count; None: all count.
 
     Returns:
-        ``[..., dim]`` float32 of length 1; zero where no frame counts.
+        ``[..., dim]`` float32 of length 1; zero if no frame counts.
     """
     units = unit(frames)
     if mask is None:
@@ -58,7 +67,7 @@ def mean_pool(frames: ArrayLike, mask: ArrayLike | None = None) -> NDArray[np.fl
 def pool_spans(
     units: NDArray[np.float32], pts_seconds: NDArray[np.float64], spans: NDArray[np.float64]
 ) -> NDArray[np.float32]:
-    """Embeddings of many spans of one video, as `mean_pool` gives them.
+    """Pool many spans of one video as `mean_pool` does.
 
     Args:
         units: ``[num_frames, dim]`` unit vectors of the frames, at least one.
@@ -69,8 +78,8 @@ def pool_spans(
         ``[num_spans, dim]`` float32 of length 1.
     """
     first, last = span_rows(pts_seconds, spans)
-    # reduceat sums the rows from each position to the next: of first, last, first ... every second sum is a span's.
-    # It takes no position behind the last row, so there is one row more.
+    # reduceat sums the rows from each position to the next. Of the positions first, last, first, last ... every second
+    # sum is that of a span. A position must be less than the number of rows, so there is one row more.
     rows = np.concatenate([units, np.zeros_like(units[:1])])
     return unit(np.add.reduceat(rows, np.stack([first, last], axis=1).ravel())[::2])
 
@@ -78,9 +87,9 @@ def pool_spans(
 def span_rows(
     pts_seconds: NDArray[np.float64], spans: NDArray[np.float64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The rows of the frames in each span, from ``first`` up to ``last``: both ``[num_spans]``, at least one row each.
+    """Rows of the frames in each span, ``first`` to ``last - 1``: both ``[num_spans]``, at least one row each.
 
-    A span without a frame of its own takes the frame on screen when it starts.
+    A span without a frame of its own takes the frame on screen at its start.
     """
     first = np.searchsorted(pts_seconds, spans[:, 0], side="left")
     last = np.searchsorted(pts_seconds, spans[:, 1], side="left")

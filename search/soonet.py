@@ -12,7 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scanonce.models.encoders.protocol import TextFeatures
-from scanonce.models.soonet.query import Chosen, refine, score_anchors, second_stage, sigmoid
+from scanonce.models.soonet.query import (
+    SelectedAnchors,
+    refine,
+    score_anchors,
+    second_stage,
+    sigmoid,
+)
 from scanonce.models.soonet.trained import TrainedLocaliser
 from scanonce.models.vectors import pool_spans, unit
 from scanonce.search.curve import (
@@ -93,7 +99,7 @@ class SoonetLocaliser:
         text = self._text(query)
         vector = self._model.query_vector(text)
         anchors = self._scored(vector, candidates)
-        if not self._trained.collapses:
+        if not self._trained.ranks_by_vectors:
             anchors = self._with_second_stage(vector, anchors, candidates)
         weight = self._model.config.clip_weight
         best = anchors[self._apart(anchors, candidates, round(top * _SPARE) if weight else top)]
@@ -193,12 +199,14 @@ class SoonetLocaliser:
         )
         return order[kept]
 
-    def _chosen(self, video: StoredVideo, rows: NDArray[np.int64], frames: "_Frames") -> Chosen:
+    def _chosen(
+        self, video: StoredVideo, rows: NDArray[np.int64], frames: "_Frames"
+    ) -> SelectedAnchors:
         """Some anchors of one video, in whatever order, with what their regression needs."""
         in_order = np.sort(rows)
         stored = self._arrays(video, in_order)
         at = np.searchsorted(in_order, rows)
-        return Chosen(
+        return SelectedAnchors(
             rows, stored.vectors[at], stored.norms[at], frames.read, video.duration_seconds
         )
 

@@ -1,7 +1,7 @@
-"""Small checkpoints with random weights, in exactly the format of the published ones."""
+"""Small checkpoints with random weights, in exactly the format of published ones, and their tokenizers."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -66,7 +66,7 @@ _VISION = {
 
 
 def make_clip(folder: Path, *, seed: int = 0, safetensors: bool = True) -> Path:
-    """A CLIP of two layers; in PyTorch's own format where ``safetensors`` is false."""
+    """Write a CLIP of two layers; in PyTorch's own format if ``safetensors`` is false."""
     torch.manual_seed(seed)
     model = CLIPModel(CLIPConfig(text_config=_TEXT, vision_config=_VISION, projection_dim=24))
     _save(folder, model, CLIP_PROCESSOR)
@@ -77,7 +77,7 @@ def make_clip(folder: Path, *, seed: int = 0, safetensors: bool = True) -> Path:
 
 
 def make_siglip(folder: Path, *, seed: int = 0) -> Path:
-    """A SigLIP of two layers."""
+    """Write a SigLIP of two layers."""
     torch.manual_seed(seed)
     text = {**_TEXT, "projection_size": 32}
     _save(
@@ -89,12 +89,18 @@ def make_siglip(folder: Path, *, seed: int = 0) -> Path:
 def _save(folder: Path, model: torch.nn.Module, processor: Mapping[str, object]) -> None:
     model.save_pretrained(folder)  # type: ignore[operator]
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
-    vocabulary = {"<pad>": 0, "<s>": 1, "<unk>": 2, "</s>": 3}
-    vocabulary |= {word: 4 + number for number, word in enumerate(WORDS)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    words = ["<pad>", "<s>", "<unk>", "</s>", *WORDS]
+    write_tokenizer(folder, words, pad="<pad>", unknown="<unk>")
+
+
+def write_tokenizer(folder: Path, words: Sequence[str], *, pad: str, unknown: str) -> None:
+    """Write a tokenizer of whole words, whose ids are their positions; a text becomes ``<s> ... </s>``."""
+    vocabulary = {word: number for number, word in enumerate(words)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=unknown))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 3)]
+        single="<s> $A </s>",
+        special_tokens=[("<s>", vocabulary["<s>"]), ("</s>", vocabulary["</s>"])],
     )
-    special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": pad, "unk_token": unknown}
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)

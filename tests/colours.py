@@ -28,7 +28,7 @@ class ColourEncoder:
     dim = 4
     head_files = ()
     batch_frames = 8
-    lanes = 2
+    max_concurrency = 2
     preprocessing = Preprocessing(None, (16, 16), None, "bicubic", (0.5,) * 3, (0.5,) * 3)
 
     def encode_frames(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:

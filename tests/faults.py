@@ -91,7 +91,7 @@ class NumberEncoder:
     dim = 64
     head_files = ()
     batch_frames = 4
-    lanes = 1
+    max_concurrency = 1
     preprocessing = Preprocessing(None, (2, 2), None, "bicubic", (0.5,) * 3, (0.5,) * 3)
 
     def encode_frames(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -122,7 +122,7 @@ class NumberLocaliser:
     name = "numbers"
     fingerprint = "a" * 64
     folder = fingerprint[:12]
-    collapses = True
+    ranks_by_vectors = True
     width = 8
 
     def scan(

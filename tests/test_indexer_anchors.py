@@ -9,7 +9,8 @@ import torch
 from scanonce.indexer.anchors import derive_anchors
 from scanonce.indexer.pipeline import IndexReport, index_library
 from scanonce.indexer.settings import IndexerSettings
-from scanonce.models.soonet.network import Soonet, SoonetConfig, write_soonet
+from scanonce.models.soonet.checkpoint import write_soonet
+from scanonce.models.soonet.network import Soonet, SoonetConfig
 from scanonce.models.soonet.trained import TrainedLocaliser, load_localiser
 from scanonce.search.engine import SearchEngine
 from scanonce.search.settings import SearchSettings

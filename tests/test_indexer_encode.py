@@ -27,8 +27,8 @@ class Recorder:
     batch_frames = 4
     preprocessing = Preprocessing(None, (8, 8), None, "bicubic", (0, 0, 0), (1, 1, 1))
 
-    def __init__(self, lanes: int = 1) -> None:
-        self.lanes = lanes
+    def __init__(self, max_concurrency: int = 1) -> None:
+        self.max_concurrency = max_concurrency
         self.batches: list[int] = []
 
     def encode_frames(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -55,7 +55,7 @@ def frames(job: int, values: list[int]) -> Frames:
     st.randoms(),
 )
 def test_every_video_gets_its_own_frames_in_order_whatever_the_interleaving(
-    videos: list[list[int]], batch_frames: int, lanes: int, random: object
+    videos: list[list[int]], batch_frames: int, max_concurrency: int, random: object
 ) -> None:
     """``videos`` are the sizes of the messages of each."""
     queues: list[list[Event]] = []
@@ -68,7 +68,7 @@ def test_every_video_gets_its_own_frames_in_order_whatever_the_interleaving(
     while any(queues):
         queue = random.choice([queue for queue in queues if queue])  # type: ignore[attr-defined]
         events.append(queue.pop(0))
-    recorder = Recorder(lanes)
+    recorder = Recorder(max_concurrency)
     done = list(encode_videos(events, recorder, batch_frames=batch_frames))
     assert sorted(video.job for video in done) == list(range(len(videos)))
     for video in done:

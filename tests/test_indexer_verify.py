@@ -20,7 +20,8 @@ from scanonce.indexer.repair import RepairReport, repair
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.indexer.verify import Verification, verify
 from scanonce.models.encoders.protocol import ClipEncoder
-from scanonce.models.soonet.network import Soonet, SoonetConfig, write_soonet
+from scanonce.models.soonet.checkpoint import write_soonet
+from scanonce.models.soonet.network import Soonet, SoonetConfig
 from scanonce.models.soonet.trained import TrainedLocaliser, load_localiser
 from scanonce.search.engine import SearchEngine
 from scanonce.search.settings import SearchSettings

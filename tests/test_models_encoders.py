@@ -1,4 +1,4 @@
-"""One conformance suite over all encoders, and what is particular to loading them."""
+"""A conformance suite over all encoders, preprocessing, and finding and loading checkpoints."""
 
 import importlib.util
 import json
@@ -19,7 +19,13 @@ from transformers import AutoModel, CLIPImageProcessorPil, CLIPModel, SiglipImag
 
 from scanonce.models.encoders.hub import BUNDLED_FOLDER, find_folder
 from scanonce.models.encoders.load import load_encoder
-from scanonce.models.encoders.preprocess import Preprocessing, read_preprocessing
+from scanonce.models.encoders.preprocess import (
+    CLIP_MEAN,
+    CLIP_STD,
+    Preprocessing,
+    read_preprocessing,
+    write_preprocessing,
+)
 from scanonce.models.encoders.protocol import ClipEncoder
 from scanonce.models.settings import ModelSettings
 from scanonce.models.vectors import unit
@@ -32,6 +38,7 @@ needs_openvino = pytest.mark.skipif(
     importlib.util.find_spec("openvino") is None,
     reason='openvino is not installed: pip install -e ".[openvino]"',
 )
+CLIP_STEPS = Preprocessing(224, None, (224, 224), "bicubic", CLIP_MEAN, CLIP_STD)
 GOLDEN = Path(__file__).parents[2] / "shared/data/groundtruth/clip_preprocess"
 
 
@@ -58,14 +65,14 @@ def encoder(
     return load_encoder(str(folders[request.param]), settings)
 
 
-def pictures(count: int, height: int = 90, width: int = 160) -> np.ndarray:
+def draw_images(count: int, height: int = 90, width: int = 160) -> np.ndarray:
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, size=(count, 9, 16, 3), dtype=np.uint8)
     return coarse.repeat(height // 9, axis=1).repeat(width // 16, axis=2)
 
 
 def test_features_have_the_stated_shape_and_type(encoder: ClipEncoder) -> None:
-    frames = encoder.encode_frames(pictures(3))
+    frames = encoder.encode_frames(draw_images(3))
     texts = encoder.encode_texts(["a red car", "the blue house at night"])
     assert frames.shape == (3, encoder.dim)
     assert texts.shape == (2, encoder.dim)
@@ -74,36 +81,36 @@ def test_features_have_the_stated_shape_and_type(encoder: ClipEncoder) -> None:
     assert np.isfinite(texts).all()
 
 
-def test_nothing_in_gives_nothing_out(encoder: ClipEncoder) -> None:
-    assert encoder.encode_frames(pictures(0)).shape == (0, encoder.dim)
+def test_empty_input_has_empty_output(encoder: ClipEncoder) -> None:
+    assert encoder.encode_frames(draw_images(0)).shape == (0, encoder.dim)
     assert encoder.encode_texts([]).shape == (0, encoder.dim)
 
 
 def test_a_frame_is_the_same_alone_and_in_a_batch(encoder: ClipEncoder) -> None:
-    batch = encoder.encode_frames(pictures(5))
-    alone = np.concatenate([encoder.encode_frames(pictures(5)[k : k + 1]) for k in range(5)])
+    batch = encoder.encode_frames(draw_images(5))
+    alone = np.concatenate([encoder.encode_frames(draw_images(5)[k : k + 1]) for k in range(5)])
     np.testing.assert_allclose(batch, alone, atol=1e-4)
 
 
-def test_a_sentence_is_the_same_alone_and_beside_longer_ones(encoder: ClipEncoder) -> None:
+def test_a_text_is_the_same_alone_and_with_longer_ones(encoder: ClipEncoder) -> None:
     alone = encoder.encode_texts(["a red car"])
-    beside = encoder.encode_texts(["a red car", "the blue house at night drives past the red car"])
-    np.testing.assert_allclose(alone[0], beside[0], atol=1e-4)
+    both = encoder.encode_texts(["a red car", "the blue house at night drives past the red car"])
+    np.testing.assert_allclose(alone[0], both[0], atol=1e-4)
 
 
-def test_frames_may_come_resized_already(encoder: ClipEncoder) -> None:
-    resized = encoder.preprocessing.resize(pictures(3))
+def test_frames_may_be_resized_before(encoder: ClipEncoder) -> None:
+    resized = encoder.preprocessing.resize(draw_images(3))
     assert resized.shape == (3, *encoder.preprocessing.output_size, 3)
     np.testing.assert_allclose(
-        encoder.encode_frames(resized), encoder.encode_frames(pictures(3)), atol=1e-5
+        encoder.encode_frames(resized), encoder.encode_frames(draw_images(3)), atol=1e-5
     )
 
 
-def test_a_sentence_longer_than_the_encoder_reads_is_cut(encoder: ClipEncoder) -> None:
+def test_a_text_longer_than_the_context_is_cut(encoder: ClipEncoder) -> None:
     assert np.isfinite(encoder.encode_texts(["a red car " * 200])).all()
 
 
-def test_words_never_seen_are_no_error(encoder: ClipEncoder) -> None:
+def test_unknown_words_are_no_error(encoder: ClipEncoder) -> None:
     assert np.isfinite(encoder.encode_texts(["Ωμέγα 🚗 zebra-crossing"])).all()
 
 
@@ -111,12 +118,12 @@ def test_features_are_those_of_transformers_and_not_normalised(
     encoder: ClipEncoder, folders: dict[str, Path]
 ) -> None:
     steps = encoder.preprocessing
-    images = torch.from_numpy(steps.resize(pictures(2)))
+    images = torch.from_numpy(steps.resize(draw_images(2)))
     model = AutoModel.from_pretrained(find_folder(encoder.name), dtype=torch.float32).eval()
     with torch.inference_mode():
         output = model.get_image_features(pixel_values=steps.normalise(images, torch.float32))
     expected = output.pooler_output.numpy()
-    np.testing.assert_allclose(encoder.encode_frames(pictures(2)), expected, atol=1e-5)
+    np.testing.assert_allclose(encoder.encode_frames(draw_images(2)), expected, atol=1e-5)
     assert not np.allclose(np.linalg.norm(expected, axis=1), 1)
 
 
@@ -124,22 +131,22 @@ def test_reduced_precision_keeps_the_direction(
     encoder: ClipEncoder, settings: ModelSettings
 ) -> None:
     reduced = load_encoder(encoder.name, settings.model_copy(update={"dtype": "bfloat16"}))
-    a, b = unit(encoder.encode_frames(pictures(8))), unit(reduced.encode_frames(pictures(8)))
+    a, b = unit(encoder.encode_frames(draw_images(8))), unit(reduced.encode_frames(draw_images(8)))
     assert (a * b).sum(axis=1).min() > 0.995
 
 
-def test_one_tower_gives_what_both_give(encoder: ClipEncoder, settings: ModelSettings) -> None:
+def test_one_tower_computes_the_same_as_both(encoder: ClipEncoder, settings: ModelSettings) -> None:
     vision = load_encoder(encoder.name, settings, towers="vision")
     text = load_encoder(encoder.name, settings, towers="text")
     np.testing.assert_array_equal(
-        vision.encode_frames(pictures(2)), encoder.encode_frames(pictures(2))
+        vision.encode_frames(draw_images(2)), encoder.encode_frames(draw_images(2))
     )
     np.testing.assert_array_equal(text.encode_texts(["a car"]), encoder.encode_texts(["a car"]))
     assert vision.fingerprint == text.fingerprint == encoder.fingerprint
 
 
 def test_threads_may_encode_at_the_same_time(encoder: ClipEncoder) -> None:
-    frames = pictures(8)
+    frames = draw_images(8)
     expected = [encoder.encode_frames(frames[k : k + 2]) for k in range(7)]
     with ThreadPoolExecutor(4) as pool:
         given = pool.map(lambda k: encoder.encode_frames(frames[k : k + 2]), range(7))
@@ -149,7 +156,7 @@ def test_threads_may_encode_at_the_same_time(encoder: ClipEncoder) -> None:
 # ---- OpenVINO
 
 
-def test_without_the_package_openvino_is_refused_with_the_command(
+def test_without_the_package_the_error_names_the_command_to_install_it(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
@@ -157,7 +164,7 @@ def test_without_the_package_openvino_is_refused_with_the_command(
         load_encoder(str(folders["clip"]), OPENVINO)
 
 
-def test_sentences_alone_do_without_the_package(
+def test_texts_alone_do_not_need_the_package(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
@@ -172,19 +179,19 @@ def test_openvino_on_a_device_that_is_not_the_cpu_is_refused(device: str) -> Non
 
 
 @needs_openvino
-def test_both_back_ends_are_one_encoder_to_an_index(folders: dict[str, Path]) -> None:
+def test_both_back_ends_have_one_fingerprint_and_agree(folders: dict[str, Path]) -> None:
     ours, theirs = (
         load_encoder(str(folders["clip"]), ModelSettings(backend=backend, device="auto"))
         for backend in ("torch", "openvino")
     )
     assert ours.fingerprint == theirs.fingerprint
     assert ours.preprocessing == theirs.preprocessing
-    a, b = unit(ours.encode_frames(pictures(8))), unit(theirs.encode_frames(pictures(8)))
+    a, b = unit(ours.encode_frames(draw_images(8))), unit(theirs.encode_frames(draw_images(8)))
     assert (a * b).sum(axis=1).min() > 0.999
 
 
 @needs_openvino
-def test_a_model_openvino_cannot_convert_is_told(
+def test_a_model_openvino_cannot_convert_is_an_error(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def decompose(model: CLIPModel, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -197,7 +204,7 @@ def test_a_model_openvino_cannot_convert_is_told(
 
 
 @needs_openvino
-def test_nothing_is_sent_to_openvinos_makers(folders: dict[str, Path]) -> None:
+def test_openvino_sends_no_telemetry(folders: dict[str, Path]) -> None:
     load_encoder(str(folders["clip"]), OPENVINO)
     assert "openvino" in sys.modules
     loaded = [name for name, module in sys.modules.items() if module is not None]
@@ -209,7 +216,7 @@ def test_nothing_is_sent_to_openvinos_makers(folders: dict[str, Path]) -> None:
 
 @pytest.mark.parametrize("size", [(90, 160), (160, 90), (71, 333), (64, 64), (40, 50)])
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
-def test_preprocessing_equals_the_processors_own_output(
+def test_preprocessing_equals_the_output_of_the_processor(
     folders: dict[str, Path], kind: str, size: tuple[int, int]
 ) -> None:
     processor = {"clip": CLIPImageProcessorPil, "siglip": SiglipImageProcessorPil}[kind]
@@ -217,39 +224,46 @@ def test_preprocessing_equals_the_processors_own_output(
     steps = read_preprocessing(folders[kind])
     yy, xx = np.mgrid[: size[0], : size[1]]
     smooth = np.stack([np.sin(xx / 9) + np.cos(yy / 7), np.sin(yy / 11), np.cos(xx / 5)], axis=2)
-    picture = ((smooth - smooth.min()) / np.ptp(smooth) * 255).astype(np.uint8)
-    theirs = reference(Image.fromarray(picture), return_tensors="np")["pixel_values"][0]
-    ours = steps.normalise(torch.from_numpy(steps.resize(picture[None])), torch.float32)[0].numpy()
+    image = ((smooth - smooth.min()) / np.ptp(smooth) * 255).astype(np.uint8)
+    theirs = reference(Image.fromarray(image), return_tensors="np")["pixel_values"][0]
+    ours = preprocess(steps, image)
     assert ours.shape == theirs.shape
     # one step of 255 is 0.015 here: rounding may differ by one or two in a few pixels
     assert np.abs(ours - theirs).max() < 0.05
     assert np.abs(ours - theirs).mean() < 0.002
 
 
-def test_preprocessing_equals_the_published_golden_picture() -> None:
+def preprocess(steps: Preprocessing, image: np.ndarray) -> np.ndarray:
+    """``[H, W, 3]`` uint8 to ``[3, H, W]``."""
+    resized = torch.from_numpy(steps.resize(image[None]))
+    return steps.normalise(resized, torch.float32)[0].numpy()
+
+
+def test_preprocessing_equals_the_published_golden_image() -> None:
     if not GOLDEN.exists():
-        pytest.skip("the golden picture is not on this machine")
+        pytest.skip("the golden image is not on this machine")
     expected = np.load(GOLDEN / "expected_preprocessed_image.npy").reshape(3, 224, 224)
     with Image.open(GOLDEN / "franz-kafka.jpg") as file:
-        picture = np.asarray(file.convert("RGB"))
-    steps = Preprocessing(
-        224,
-        None,
-        (224, 224),
-        "bicubic",
-        (0.48145466, 0.4578275, 0.40821073),
-        (0.26862954, 0.26130258, 0.27577711),
-    )
-    ours = steps.normalise(torch.from_numpy(steps.resize(picture[None])), torch.float32)[0].numpy()
+        image = np.asarray(file.convert("RGB"))
+    ours = preprocess(CLIP_STEPS, image)
     cosine = (ours * expected).sum() / np.linalg.norm(ours) / np.linalg.norm(expected)
     assert cosine > 0.9999
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [CLIP_STEPS, Preprocessing(None, (64, 96), None, "bilinear", (0.5, 0.5, 0.5), (0.4, 0.5, 0.6))],
+)
+def test_preprocessing_reads_back_as_written(steps: Preprocessing, tmp_path: Path) -> None:
+    write_preprocessing(steps, tmp_path)
+    assert read_preprocessing(tmp_path) == steps
 
 
 @pytest.mark.parametrize(
     "change",
     [{"resample": 1}, {"do_center_crop": False}, {"size": {"max_num_patches": 256}}],
 )
-def test_a_processor_we_cannot_follow_is_refused(
+def test_an_unsupported_processor_is_refused(
     folders: dict[str, Path], tmp_path: Path, change: dict[str, object]
 ) -> None:
     values = json.loads((folders["clip"] / "preprocessor_config.json").read_text())
@@ -261,7 +275,7 @@ def test_a_processor_we_cannot_follow_is_refused(
 # ---- finding and loading
 
 
-def test_equal_weights_have_equal_fingerprints_and_others_have_not(tmp_path: Path) -> None:
+def test_only_equal_weights_have_equal_fingerprints(tmp_path: Path) -> None:
     first, same, other = (tmp_path / name for name in ("first", "same", "other"))
     make_clip(first, seed=1)
     shutil.copytree(first, same)
@@ -274,14 +288,14 @@ def test_equal_weights_have_equal_fingerprints_and_others_have_not(tmp_path: Pat
 @pytest.mark.parametrize(
     "missing", ["config.json", "model.safetensors", "preprocessor_config.json"]
 )
-def test_a_folder_that_lacks_a_file_is_refused(tmp_path: Path, missing: str) -> None:
+def test_a_folder_with_a_missing_file_is_refused(tmp_path: Path, missing: str) -> None:
     folder = make_clip(tmp_path / "clip")
     (folder / missing).unlink()
     with pytest.raises(EncoderError, match=missing.split(".")[0]):
         load_encoder(str(folder), FP32)
 
 
-def test_damaged_weights_are_told(tmp_path: Path) -> None:
+def test_damaged_weights_are_an_error(tmp_path: Path) -> None:
     folder = make_clip(tmp_path / "clip")
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
@@ -321,8 +335,10 @@ def test_a_folder_that_does_not_exist_is_not_taken_for_a_hub_id(name: str) -> No
     assert not isinstance(caught.value, EncoderUnavailable)
 
 
-def test_an_unreachable_hub_is_told_within_seconds_with_both_ways_out(tmp_path: Path) -> None:
-    code = "from scanonce.models.encoders.load import find_folder; find_folder('openai/clip-vit-base-patch32')"
+def test_an_unreachable_hub_is_an_error_within_seconds_that_names_both_alternatives(
+    tmp_path: Path,
+) -> None:
+    code = "from scanonce.models.encoders.hub import find_folder; find_folder('openai/clip-vit-base-patch32')"
     started = time.monotonic()
     run = subprocess.run(
         [sys.executable, "-c", code],

@@ -1,4 +1,4 @@
-"""CLIP4Clip's heads: their arithmetic, their files, and an index whose clips they pool."""
+"""CLIP4Clip's heads: arithmetic, initialisation, files, and an index whose clips a head pools."""
 
 import json
 import shutil
@@ -17,17 +17,16 @@ from scanonce.indexer.reindex import reindex
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.indexer.verify import Verification, verify
 from scanonce.models import vectors as arithmetic
-from scanonce.models.clip4clip.apply import spread
-from scanonce.models.clip4clip.head_files import HeadConfig, HeadKind, only_reranks
+from scanonce.models.clip4clip.apply import spread_evenly
+from scanonce.models.clip4clip.build import build_head
+from scanonce.models.clip4clip.head_files import head_of, only_reranks, read_head, write_head
 from scanonce.models.clip4clip.heads import (
     Head,
+    HeadConfig,
+    HeadKind,
     SequentialHead,
-    build_head,
     embed_frames,
-    head_of,
-    mean_pool,
-    read_head,
-    write_head,
+    mean_pool_tensors,
 )
 from scanonce.models.clip4clip.pooling import MeanPooling, open_pooling
 from scanonce.models.encoders.clip import TransformersEncoder
@@ -62,7 +61,7 @@ DIM = 128
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
-    """So small a model only loses time when its threads wait for each other."""
+    """Several threads only slow down such small models."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -70,7 +69,7 @@ def one_thread() -> Iterator[None]:
 
 
 def make_head(kind: HeadKind, *, dim: int = DIM, max_frames: int = 7, seed: int = 0) -> Head:
-    """One whose every parameter matters: those that begin at 0 or 1 are drawn too."""
+    """A head whose every parameter matters: those initialised with 0 or 1 are drawn too."""
     torch.manual_seed(seed)
     head = build_head(kind, dim, max_frames)
     assert head is not None
@@ -80,7 +79,7 @@ def make_head(kind: HeadKind, *, dim: int = DIM, max_frames: int = 7, seed: int 
     return head.eval()
 
 
-# ---------------------------------------------------------------- the arithmetic, said slowly
+# ---------------------------------------------------------------- a slow reference
 
 
 def slow_norm(row: Floats, weights: dict[str, Floats], name: str) -> Floats:
@@ -96,7 +95,7 @@ def slow_linear(row: Floats, weights: dict[str, Floats], name: str) -> Floats:
 
 
 def slow_transformer(rows: list[Floats], weights: dict[str, Floats], begin: str) -> list[Floats]:
-    """Four blocks over rows that all count, one query, one head and one key at a time."""
+    """Four blocks over rows that all count, by one query, one head and one key at a time."""
     heads, width = DIM // 64, 64
     for number in range(4):
         block = {
@@ -153,9 +152,9 @@ def slow_head(head: Head, rows: list[Floats]) -> Floats:
     if head.config.kind == "lstm":
         added = slow_lstm(rows, weights)
     else:
-        places = weights["frame_position_embeddings.weight"]
-        placed = [row + place for row, place in zip(rows, places, strict=False)]
-        added = slow_transformer(placed, weights, "transformerClip.")
+        positions = weights["frame_position_embeddings.weight"]
+        inputs = [row + position for row, position in zip(rows, positions, strict=False)]
+        added = slow_transformer(inputs, weights, "transformerClip.")
     units = [
         (row + more) / np.linalg.norm(row + more) for row, more in zip(rows, added, strict=True)
     ]
@@ -165,7 +164,7 @@ def slow_head(head: Head, rows: list[Floats]) -> Floats:
 
 
 def clips(lengths: list[int], *, padding: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Frames of unequal norms and their mask; what does not count is filled with ``padding``."""
+    """Frames of different norms and their mask; frames that do not count are filled with ``padding``."""
     torch.manual_seed(1)
     frames = torch.full((len(lengths), 7, DIM), padding)
     mask = torch.zeros(len(lengths), 7, dtype=torch.bool)
@@ -176,7 +175,7 @@ def clips(lengths: list[int], *, padding: float = 0.0) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("kind", SEQUENTIAL)
-def test_a_head_is_what_one_frame_after_another_gives(kind: HeadKind) -> None:
+def test_a_head_equals_the_slow_reference(kind: HeadKind) -> None:
     head, lengths = make_head(kind), [7, 1, 4]
     frames, mask = clips(lengths)
     with torch.no_grad():
@@ -186,7 +185,7 @@ def test_a_head_is_what_one_frame_after_another_gives(kind: HeadKind) -> None:
         expected = slow_head(head, list(frames[row, :length].double().numpy()))
         np.testing.assert_allclose(embeddings[row], expected, atol=2e-6)
         without = arithmetic.mean_pool(frames[row, :length].numpy())
-        assert embeddings[row].numpy() @ without < 0.99, "it does something"
+        assert embeddings[row].numpy() @ without < 0.99, "the head changes the vector"
 
 
 def test_a_tight_head_scores_every_text_with_every_video() -> None:
@@ -199,9 +198,9 @@ def test_a_tight_head_scores_every_text_with_every_video() -> None:
     for query, text in enumerate(texts.double().numpy()):
         for row, length in enumerate(lengths):
             rows = [text, *frames[row, :length].double().numpy()]
-            places = weights["cross.embeddings.position_embeddings.weight"]
-            placed = [one + place for one, place in zip(rows, places, strict=False)]
-            first = slow_transformer(placed, weights, "cross.transformer.")[0]
+            positions = weights["cross.embeddings.position_embeddings.weight"]
+            inputs = [one + position for one, position in zip(rows, positions, strict=False)]
+            first = slow_transformer(inputs, weights, "cross.transformer.")[0]
             pooled = slow_linear(
                 slow_norm(first, weights, "cross.pooler.ln_pool"), weights, "cross.pooler.dense"
             )
@@ -211,7 +210,7 @@ def test_a_tight_head_scores_every_text_with_every_video() -> None:
 
 
 @pytest.mark.parametrize("kind", WITH_PARAMETERS)
-def test_what_does_not_count_changes_nothing(kind: HeadKind) -> None:
+def test_frames_that_do_not_count_change_nothing(kind: HeadKind) -> None:
     head, text = make_head(kind), torch.randn(2, DIM)
     lengths = [3, 5]
     with torch.no_grad():
@@ -238,13 +237,13 @@ def test_a_clip_without_frames_is_zero_and_has_no_gradient(kind: HeadKind) -> No
     assert frames.grad[1, :4].any()
 
 
-def test_mean_pooling_of_tensors_is_that_of_the_index() -> None:
+def test_mean_pooling_of_tensors_equals_that_of_arrays() -> None:
     frames, mask = clips([7, 2, 0])
     expected = arithmetic.mean_pool(frames.numpy(), mask.numpy())
-    np.testing.assert_allclose(mean_pool(frames, mask), expected, atol=1e-6)
+    np.testing.assert_allclose(mean_pool_tensors(frames, mask), expected, atol=1e-6)
 
 
-# ---------------------------------------------------------------- how a head begins
+# ---------------------------------------------------------------- initialisation
 
 
 def tiny_clip(width: int) -> CLIPModel:
@@ -256,7 +255,7 @@ def tiny_clip(width: int) -> CLIPModel:
 
 
 @pytest.mark.parametrize("kind", ["transformer", "tight"])
-def test_a_head_begins_with_the_blocks_and_positions_of_the_text_tower(kind: HeadKind) -> None:
+def test_a_new_head_has_the_blocks_and_positions_of_the_text_tower(kind: HeadKind) -> None:
     clip = tiny_clip(32)
     head = build_head(kind, 32, 12, clip.text_model)
     assert head is not None
@@ -269,12 +268,9 @@ def test_a_head_begins_with_the_blocks_and_positions_of_the_text_tower(kind: Hea
         for layer in clip.text_model.encoder.layers:
             expected = layer(expected, attention_mask=None)
         torch.testing.assert_close(blocks(tokens, all_count), expected, atol=1e-3, rtol=1e-3)
-    (places,) = [
-        value for name, value in head.state_dict().items() if "position_embeddings" in name
-    ]
     known = clip.text_model.embeddings.position_embedding.weight
-    assert torch.equal(places[:11], known)
-    assert places[11:].any(), "positions the tower lacks are drawn"
+    assert torch.equal(head.position_vectors[:11], known)
+    assert head.position_vectors[11:].any(), "positions that the tower does not have are drawn"
 
 
 def test_a_text_tower_of_another_width_is_not_used() -> None:
@@ -288,7 +284,7 @@ def test_a_text_tower_of_another_width_is_not_used() -> None:
 
 
 @pytest.mark.parametrize("kind", WITH_PARAMETERS)
-def test_a_head_comes_back_as_it_was(kind: HeadKind, tmp_path: Path) -> None:
+def test_a_head_reads_back_as_written(kind: HeadKind, tmp_path: Path) -> None:
     head = make_head(kind)
     write_head(head, tmp_path)
     again = read_head(tmp_path)
@@ -301,7 +297,7 @@ def test_a_head_comes_back_as_it_was(kind: HeadKind, tmp_path: Path) -> None:
     assert read_head(tmp_path) is None
 
 
-def test_tensors_that_are_not_those_of_the_head_are_listed(tmp_path: Path) -> None:
+def test_tensors_of_another_head_are_listed(tmp_path: Path) -> None:
     head = make_head("lstm")
     tensors = dict(head.state_dict())
     tensors["lstm_visual.weight"] = tensors.pop("lstm_visual.weight_ih_l0")
@@ -314,7 +310,7 @@ def test_tensors_that_are_not_those_of_the_head_are_listed(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"kind": "max"}, "kind must be"),
         ({"positions": 3}, "positions must be 7 or more"),
@@ -322,13 +318,13 @@ def test_tensors_that_are_not_those_of_the_head_are_listed(tmp_path: Path) -> No
         ({"colour": 1}, "colour"),
     ],
 )
-def test_a_configuration_that_makes_no_sense_is_refused(
-    change: dict[str, object], said: str, tmp_path: Path
+def test_an_impossible_configuration_is_refused(
+    change: dict[str, object], message: str, tmp_path: Path
 ) -> None:
     write_head(make_head("transformer"), tmp_path)
     path = tmp_path / "head.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(EncoderError, match=said):
+    with pytest.raises(EncoderError, match=message):
         read_head(tmp_path)
 
 
@@ -347,7 +343,7 @@ def test_an_encoder_with_another_head_is_another_encoder(tmp_path: Path) -> None
     write_head(make_head("tight", dim=24), folder)
     assert only_reranks(TransformersEncoder("t", folder, ModelSettings(device="cpu")).head_files)
     write_head(make_head("lstm", dim=25), folder)
-    with pytest.raises(EncoderError, match="for frames of 25 dimensions, its pictures have 24"):
+    with pytest.raises(EncoderError, match="for frames of 25 dimensions, its encoder has 24"):
         TransformersEncoder("wide", folder, ModelSettings(device="cpu"))
     write_head(None, folder)
     assert fingerprint_folder(folder) == plain
@@ -356,13 +352,13 @@ def test_an_encoder_with_another_head_is_another_encoder(tmp_path: Path) -> None
 # ---------------------------------------------------------------- pooling an index
 
 
-def test_of_a_long_clip_frames_are_taken_evenly() -> None:
-    assert spread(10, 17, 7).tolist() == list(range(10, 17))
-    assert spread(0, 100, 4).tolist() == [0, 33, 66, 99]
+def test_frames_of_a_long_clip_are_sampled_evenly() -> None:
+    assert spread_evenly(10, 17, 7).tolist() == list(range(10, 17))
+    assert spread_evenly(0, 100, 4).tolist() == [0, 33, 66, 99]
 
 
 @pytest.mark.parametrize("kind", SEQUENTIAL)
-def test_many_spans_at_once_are_pooled_as_each_alone(kind: HeadKind, tmp_path: Path) -> None:
+def test_pooling_many_spans_equals_pooling_each_alone(kind: HeadKind, tmp_path: Path) -> None:
     head = make_head(kind)
     assert isinstance(head, SequentialHead)
     write_head(head, tmp_path)
@@ -371,25 +367,28 @@ def test_many_spans_at_once_are_pooled_as_each_alone(kind: HeadKind, tmp_path: P
     frames = rng.standard_normal((400, DIM)).astype(np.float16)
     pts = np.arange(0.0, 800.0, 2.0)
     starts = rng.uniform(0, 780, 300)
-    lasting = rng.choice([0.5, 4.0, 9.0, 40.0], 300)  # of no frame, of some, of more than it takes
-    spans = np.stack([starts, starts + lasting], axis=1)
+    lengths = rng.choice(
+        [0.5, 4.0, 9.0, 40.0], 300
+    )  # of no frame, of some, of more than max_frames
+    spans = np.stack([starts, starts + lengths], axis=1)
     pooled = pooling.embed_spans(frames, pts, spans)
-    for place in range(0, 300, 7):
-        inside = np.flatnonzero((pts >= spans[place, 0]) & (pts < spans[place, 1]))
+    for number in range(0, 300, 7):
+        start, end = spans[number]
+        inside = np.flatnonzero((pts >= start) & (pts < end))
         if not len(inside):
-            inside = np.array([np.flatnonzero(pts <= spans[place, 0])[-1]])
-        rows = inside[spread(0, len(inside), 7)]
+            inside = np.array([np.flatnonzero(pts <= start)[-1]])
+        rows = inside[spread_evenly(0, len(inside), 7)]
         alone = torch.from_numpy(frames[rows].astype(np.float32))[None]
         with torch.no_grad():
             expected = head(alone, torch.ones(1, len(rows), dtype=torch.bool))[0]
-        np.testing.assert_allclose(pooled[place], expected, atol=1e-5)
+        np.testing.assert_allclose(pooled[number], expected, atol=1e-5)
 
 
 class Headed(ColourEncoder):
-    """Sees colours, and pools them with a head of its own."""
+    """A colour encoder with a head, which pools the frames of clips."""
 
     def __init__(self, folder: Path, *, seed: int, push: float = -300.0) -> None:
-        """A random head that also pushes all frames along the last axis, far enough to be told from their mean."""
+        """Write a random head that also pushes all frames along the last axis, away from their mean."""
         head = make_head("transformer", dim=4, seed=seed)
         with torch.no_grad():
             head.state_dict()["transformerClip.resblocks.3.mlp.c_proj.bias"][3] = push
@@ -399,8 +398,8 @@ class Headed(ColourEncoder):
         self.fingerprint = str(seed) * 64
 
 
-class Place:
-    """Films and an index of them, made with a head."""
+class HeadedIndex:
+    """Films and an index of them whose encoder has a head."""
 
     def __init__(self, root: Path) -> None:
         self.films, self.index_dir, self.head = root / "films", root / "index", root / "encoder"
@@ -427,37 +426,38 @@ class Place:
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = Place(tmp_path_factory.mktemp("headed"))
-    write_film(place.films / "a.mp4", [("red", 4), ("white", 4)])
-    write_film(place.films / "b.mp4", [("green", 5), ("blue", 4)])
-    place.index(Headed(place.head, seed=1))
-    return place.films.parent
+    headed = HeadedIndex(tmp_path_factory.mktemp("headed"))
+    write_film(headed.films / "a.mp4", [("red", 4), ("white", 4)])
+    write_film(headed.films / "b.mp4", [("green", 5), ("blue", 4)])
+    headed.index(Headed(headed.head, seed=1))
+    return headed.films.parent
 
 
 @pytest.fixture
-def place(template: Path, tmp_path: Path) -> Place:
-    """The same index elsewhere, its films where they were."""
+def headed(template: Path, tmp_path: Path) -> HeadedIndex:
+    """A copy of the template index; its films stay in the template."""
     shutil.copytree(template / "index", tmp_path / "index")
-    place = Place(tmp_path)
-    place.films = template / "films"
-    return place
+    headed = HeadedIndex(tmp_path)
+    headed.films = template / "films"
+    return headed
 
 
-def all_sound(layout: IndexLayout) -> Verification:
+def assert_sound(layout: IndexLayout) -> Verification:
+    """Check all data of an index."""
     found = verify(layout, full=True)
     assert not found.differences
     return found
 
 
-def test_clips_of_an_index_are_pooled_by_its_own_head(place: Place) -> None:
-    manifest = read_manifest(place.layout)
-    encoder = Headed(place.head, seed=1)
+def test_the_head_of_an_index_pools_its_clips(headed: HeadedIndex) -> None:
+    manifest = read_manifest(headed.layout)
+    encoder = Headed(headed.head, seed=1)
     assert manifest.head == head_digest(encoder.head_files)
-    assert place.search(encoder).path.name == "b.mp4"
-    assert all_sound(place.layout).compared == 2
-    generation = newest_generation(place.layout.vectors, dim=4)
+    assert headed.search(encoder).path.name == "b.mp4"
+    assert assert_sound(headed.layout).compared == 2
+    generation = newest_generation(headed.layout.vectors, dim=4)
     assert generation is not None
-    with Index.open(place.layout, open_pooling) as index:
+    with Index.open(headed.layout, open_pooling) as index:
         index.clips.rebuild(index.catalog, StorageSettings())
         video = index.catalog.videos(states=SEARCHABLE)[0]
         stored = index.features.read(video.uid)
@@ -465,19 +465,19 @@ def test_clips_of_an_index_are_pooled_by_its_own_head(place: Place) -> None:
     for span, vector in zip(manifest.grid.spans(video.duration_seconds), derived, strict=True):
         inside = (stored.pts_seconds >= span[0]) & (stored.pts_seconds < span[1])
         frames = stored.frames[inside].astype(np.float32)
-        frames = frames[spread(0, len(frames), 7)]
+        frames = frames[spread_evenly(0, len(frames), 7)]
         with torch.no_grad():
             expected = encoder.head(torch.from_numpy(frames)[None], torch.ones(1, len(frames)) > 0)
         np.testing.assert_allclose(vector, expected[0], atol=1e-5)
         assert vector @ arithmetic.mean_pool(frames) < 0.98
-    all_sound(place.layout)
+    assert_sound(headed.layout)
 
 
-def test_moments_are_cut_by_frames_and_scored_by_the_head(place: Place) -> None:
-    encoder = Headed(place.head, seed=1)
-    moment = place.search(encoder)
+def test_frames_decide_the_span_of_a_moment_and_the_head_its_score(headed: HeadedIndex) -> None:
+    encoder = Headed(headed.head, seed=1)
+    moment = headed.search(encoder)
     assert moment.span.tiou(Span(0.0, 5.0)) > 0.85
-    layout = place.layout
+    layout = headed.layout
     with Catalog.open(layout.catalog) as catalog:
         (video,) = catalog.videos([moment.video_id])
     stored = FeatureStore(layout.features).read(video.uid)
@@ -487,8 +487,8 @@ def test_moments_are_cut_by_frames_and_scored_by_the_head(place: Place) -> None:
     assert moment.score == pytest.approx(float(pooled @ arithmetic.unit(GREEN)), abs=1e-5)
 
 
-def test_frames_are_judged_by_the_level_of_frames(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+def test_scores_of_frames_are_normalised_by_the_statistics_of_frames(
+    headed: HeadedIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Query] = []
 
@@ -498,14 +498,14 @@ def test_frames_are_judged_by_the_level_of_frames(
 
     locate_really = TrainingFree.locate
     monkeypatch.setattr(TrainingFree, "locate", locate)
-    place.search(Headed(place.head, seed=1))
-    store, means = FeatureStore(place.layout.features), []
-    grid = read_manifest(place.layout).grid
-    with Catalog.open(place.layout.catalog) as catalog:
+    headed.search(Headed(headed.head, seed=1))
+    store, means = FeatureStore(headed.layout.features), []
+    grid = read_manifest(headed.layout).grid
+    with Catalog.open(headed.layout.catalog) as catalog:
         for video in catalog.videos(states=SEARCHABLE):
             stored, spans = store.read(video.uid), grid.spans(video.duration_seconds)
             means.append(MeanPooling().embed_spans(stored.frames, stored.pts_seconds, spans))
-    generation = newest_generation(place.layout.vectors, dim=4)
+    generation = newest_generation(headed.layout.vectors, dim=4)
     assert generation is not None
     rows = [read() for read in published_rows(generation).values()]
     of_frames = float((np.concatenate(means) @ arithmetic.unit(GREEN)).mean())
@@ -514,42 +514,42 @@ def test_frames_are_judged_by_the_level_of_frames(
     assert abs(of_frames - of_clips) > 0.15
 
 
-def test_another_head_is_refused_like_another_encoder(place: Place) -> None:
+def test_another_head_is_refused_like_another_encoder(headed: HeadedIndex) -> None:
     with pytest.raises(ManifestMismatch, match="head: the index has"):
-        place.index(Headed(place.head, seed=2))
-    all_sound(place.layout)  # and the index keeps its own
+        headed.index(Headed(headed.head, seed=2))
+    assert_sound(headed.layout)  # the index keeps its own head
 
 
-def test_backup_and_restore_carry_the_head(place: Place, tmp_path: Path) -> None:
+def test_backup_and_restore_carry_the_head(headed: HeadedIndex, tmp_path: Path) -> None:
     def complete(layout: IndexLayout) -> None:
         publish_all(layout, StorageSettings())
 
     target, again = tmp_path / "backup", tmp_path / "again"
-    backup(place.layout, target, complete=complete)
-    assert not backup(place.layout, target, complete=complete).files_copied
-    shutil.rmtree(place.index_dir)
+    backup(headed.layout, target, complete=complete)
+    assert not backup(headed.layout, target, complete=complete).files_copied
+    shutil.rmtree(headed.index_dir)
     report = restore(target, again, complete=complete)
     assert not report.damaged
     shutil.rmtree(report.layout.vectors)
     publish_all(report.layout, StorageSettings())  # needs the head
-    all_sound(IndexLayout.of(again))
+    assert_sound(IndexLayout.of(again))
 
 
-def test_an_index_scanned_anew_has_the_head_of_its_new_encoder(place: Place) -> None:
-    encoder = Headed(place.head, seed=3, push=100.0)
+def test_a_reindexed_index_has_the_head_of_its_new_encoder(headed: HeadedIndex) -> None:
+    encoder = Headed(headed.head, seed=3, push=100.0)
     settings = IndexerSettings(decode_workers=1)
-    report = reindex(place.layout, encoder=encoder, settings=settings, storage=StorageSettings())
+    report = reindex(headed.layout, encoder=encoder, settings=settings, storage=StorageSettings())
     assert report.switched
-    assert read_manifest(place.layout).head == head_digest(encoder.head_files)
-    assert not (place.index_dir / "head").exists(), "that of the old index goes with it"
-    all_sound(place.layout)
-    assert place.search(encoder).path.name == "b.mp4"
+    assert read_manifest(headed.layout).head == head_digest(encoder.head_files)
+    assert not (headed.index_dir / "head").exists(), "the head of the old index is removed with it"
+    assert_sound(headed.layout)
+    assert headed.search(encoder).path.name == "b.mp4"
 
 
-def test_a_damaged_head_is_an_error_until_the_encoder_puts_it_back(place: Place) -> None:
-    encoder = Headed(place.head, seed=1)
-    (place.layout.head / "head.safetensors").write_bytes(b"rubbish")
+def test_a_damaged_head_is_an_error_until_the_encoder_restores_it(headed: HeadedIndex) -> None:
+    encoder = Headed(headed.head, seed=1)
+    (headed.layout.head / "head.safetensors").write_bytes(b"rubbish")
     with pytest.raises(EncoderError, match="missing or damaged"):
-        verify(place.layout, full=True)
-    place.index(encoder)
-    all_sound(place.layout)
+        verify(headed.layout, full=True)
+    headed.index(encoder)
+    assert_sound(headed.layout)

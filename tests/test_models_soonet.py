@@ -16,19 +16,18 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from scanonce.models.soonet.network import (
+from scanonce.models.soonet.checkpoint import (
     PUBLISHED,
-    Soonet,
-    SoonetConfig,
-    fingerprint,
+    fingerprint_soonet,
     read_soonet,
     write_soonet,
 )
+from scanonce.models.soonet.network import Soonet, SoonetConfig
 from scanonce.models.soonet.parts import legacy_labels
 from scanonce.models.soonet.query import (
-    Chosen,
+    SelectedAnchors,
     clamp_spans,
-    gate,
+    preselect,
     rank,
     refine,
     score_anchors,
@@ -54,7 +53,7 @@ PROJECTED = dataclasses.replace(SMALL, frame_dim=10, text_dim=12, text_features=
 
 
 def soonet(config: SoonetConfig = SMALL) -> Soonet:
-    """A model in which every branch has a say: norms that start at zero are drawn too."""
+    """A model in which every branch matters: norms, which start at zero, are drawn too."""
     torch.manual_seed(0)
     model = Soonet(config)
     for name, weight in model.named_parameters():
@@ -72,15 +71,24 @@ def text_of(dim: int = 16) -> NDArray[np.float32]:
 
 
 def contexts_of(model: Soonet, frames: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """Real anchors by scale, the whole video at once."""
+    """Contexts of real anchors by scale, from one pass over the whole video."""
     with torch.inference_mode():
         levels = model.contexts(torch.from_numpy(frames)[None])
     counts = [-(-len(frames) // length) for length in model.config.grid.lengths]
     return [level[0, :count].numpy() for level, count in zip(levels, counts, strict=True)]
 
 
+def scanned_contexts(
+    model: Soonet, frames: NDArray[np.float32], chunk_windows: int
+) -> NDArray[np.float32]:
+    """Contexts of all anchors, from a scan in pieces."""
+    scanned = model.scan(frames, dtype=np.float32, chunk_windows=chunk_windows)
+    contexts: NDArray[np.float32] = scanned.vectors[:, :16] * scanned.norms[:, None]
+    return contexts
+
+
 def contents_of(model: Soonet, frames: NDArray[np.float32]) -> list[torch.Tensor]:
-    """By scale ``[N_i, a_i, D]``, real anchors."""
+    """Contents of real anchors by scale, ``[N_i, a_i, D]``."""
     levels = []
     for length in model.config.grid.lengths:
         padded = np.pad(frames, ((0, -len(frames) % length), (0, 0)))
@@ -144,7 +152,7 @@ def test_tensors_are_the_185_published_ones() -> None:
     assert sum(weight.numel() for weight in model.parameters()) == 22_970_947
 
 
-def test_projections_are_there_only_for_other_widths() -> None:
+def test_only_other_widths_have_input_projections() -> None:
     more = soonet(PROJECTED).state_dict().keys() - soonet().state_dict().keys()
     assert more == {"input_frames.weight", "input_text.weight", "input_text.bias"}
 
@@ -180,7 +188,7 @@ def test_impossible_configurations_are_refused(changes: dict[str, Any]) -> None:
 
 
 def labels_by_the_rule(num_tokens: int) -> list[int]:
-    """specs/soonet.md, section 3, word by word."""
+    """The labels of the published code, written out for windows of 64 tokens."""
     padded = math.ceil(num_tokens / 64) * 64
     pad = padded - num_tokens
     c = 160 - num_tokens
@@ -199,7 +207,7 @@ def labels_by_the_rule(num_tokens: int) -> list[int]:
             2: range(cut, padded - 32),
             3: range(padded - 32, padded),
         }
-    return [max((n for n, where in rule.items() if at in where), default=0) for at in range(padded)]
+    return [max((n for n, span in rule.items() if at in span), default=0) for at in range(padded)]
 
 
 def test_legacy_labels_follow_the_rule_for_every_length() -> None:
@@ -208,18 +216,18 @@ def test_legacy_labels_follow_the_rule_for_every_length() -> None:
 
 
 @pytest.mark.parametrize("num_frames", [1, 3, 8, 31, 33, 64, 100])
-def test_padding_changes_nothing_with_the_right_mask(num_frames: int) -> None:
+def test_padding_changes_nothing_with_the_corrected_mask(num_frames: int) -> None:
     model = soonet()
     frames = frames_of(num_frames)
     longer = np.pad(frames, ((0, 70), (0, 0)))
     with torch.inference_mode():
         padded = model.contexts(torch.from_numpy(longer)[None], torch.tensor([num_frames]))
     for real, level in zip(contexts_of(model, frames), padded, strict=True):
-        assert torch.isfinite(level).all()  # also in windows of nothing but padding
+        assert torch.isfinite(level).all()  # also in windows that are only padding
         np.testing.assert_allclose(level[0, : len(real)].numpy(), real, atol=1e-5)
 
 
-def test_films_of_different_lengths_do_not_disturb_each_other_in_a_batch() -> None:
+def test_videos_of_different_lengths_do_not_affect_each_other_in_a_batch() -> None:
     model = soonet()
     short, long = frames_of(21), frames_of(60, seed=1)
     batch = torch.from_numpy(np.stack([np.pad(short, ((0, 39), (0, 0))), long]))
@@ -230,7 +238,7 @@ def test_films_of_different_lengths_do_not_disturb_each_other_in_a_batch() -> No
             np.testing.assert_allclose(level[number, : len(real)].numpy(), real, atol=1e-5)
 
 
-def test_the_legacy_mask_is_another_one() -> None:
+def test_the_legacy_mask_differs_from_the_corrected_one() -> None:
     frames = frames_of(100)
     right, legacy = contexts_of(soonet(), frames), contexts_of(soonet(LEGACY), frames)
     assert not np.allclose(right[0][-1], legacy[0][-1], atol=1e-3)
@@ -241,23 +249,21 @@ def test_the_legacy_mask_is_another_one() -> None:
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(1, 420), st.booleans(), st.integers(1, 3))
-def test_scanning_in_pieces_gives_the_whole(num_frames: int, legacy: bool, windows: int) -> None:
+def test_scanning_in_pieces_equals_scanning_the_whole(
+    num_frames: int, legacy: bool, windows: int
+) -> None:
     model = soonet(LEGACY if legacy else SMALL)
     frames = frames_of(num_frames)
-    scanned = model.scan(frames, dtype=np.float32, chunk_windows=windows)
     whole = np.concatenate(contexts_of(model, frames))
-    contexts = scanned.vectors[:, :16] * scanned.norms[:, None]
-    np.testing.assert_allclose(contexts, whole, atol=2e-5)
+    np.testing.assert_allclose(scanned_contexts(model, frames, windows), whole, atol=2e-5)
 
 
-def test_too_short_an_overlap_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shorter_overlap_would_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     model = soonet()
     frames = frames_of(1000)
     monkeypatch.setattr("scanonce.models.soonet.network._OVERLAP_WINDOWS", 1)
-    scanned = model.scan(frames, dtype=np.float32, chunk_windows=1)
     whole = np.concatenate(contexts_of(model, frames))
-    contexts = scanned.vectors[:, :16] * scanned.norms[:, None]
-    assert not np.allclose(contexts, whole, atol=1e-4)
+    assert not np.allclose(scanned_contexts(model, frames, 1), whole, atol=1e-4)
 
 
 def test_vectors_are_unit_context_and_mean_unit_content() -> None:
@@ -346,7 +352,7 @@ def test_scores_of_stored_vectors_are_close_in_half_precision_also_when_memory_m
 
 
 @given(st.lists(st.integers(-3, 3), max_size=30), st.integers(0, 40))
-def test_rank_gives_the_best_of_equal_ones_the_first(values: list[int], limit: int) -> None:
+def test_rank_returns_the_best_and_of_equal_scores_the_first(values: list[int], limit: int) -> None:
     vectors = np.array(values, np.float32)[:, None] * np.ones((1, 2), np.float32)
     best = rank(np.array([0.5, 0.5], np.float32), vectors, limit)
     expected = sorted(range(len(values)), key=lambda row: (-values[row], row))[:limit]
@@ -354,10 +360,10 @@ def test_rank_gives_the_best_of_equal_ones_the_first(values: list[int], limit: i
     assert best.scores.tolist() == [values[row] for row in expected]
 
 
-def test_only_the_best_of_each_scale_pass_the_gate() -> None:
+def test_only_the_best_of_each_scale_are_preselected() -> None:
     first_stage = np.array([0.1, 0.4, 0.3, 0.2, 0.9], np.float32)
-    assert gate(first_stage, [3, 2], 1).tolist() == [1, 4]
-    assert gate(first_stage, [3, 2], 2).tolist() == [1, 2, 3, 4]
+    assert preselect(first_stage, [3, 2], 1).tolist() == [1, 4]
+    assert preselect(first_stage, [3, 2], 2).tolist() == [1, 2, 3, 4]
     vectors = np.stack([first_stage, 1 - first_stage], axis=1)
     best = rank(np.ones(2, np.float32), vectors, 9, counts=[3, 2], per_scale=1)
     assert sorted(best.rows.tolist()) == [1, 4]
@@ -394,9 +400,9 @@ def test_boundaries_are_those_of_the_regressor_anchor_by_anchor(config: SoonetCo
     frames, text = frames_of(45, config.frame_dim), text_of(config.text_dim)
     scanned = model.scan(frames, dtype=np.float32)
     rows = np.array([34, 3, 4, 0, 40, 22, 3])
-    # in two parts, as if they were of two videos
+    # in two parts, as if they came from two videos
     parts = [
-        Chosen(
+        SelectedAnchors(
             part,
             scanned.vectors[part],
             scanned.norms[part],
@@ -423,7 +429,7 @@ def test_boundaries_are_those_of_the_regressor_anchor_by_anchor(config: SoonetCo
 
 
 def test_no_anchors_have_no_boundaries() -> None:
-    nothing = Chosen(
+    nothing = SelectedAnchors(
         np.empty(0, np.int64),
         np.empty((0, 32), np.float16),
         np.empty(0, np.float32),
@@ -457,7 +463,7 @@ def test_a_model_reads_back_as_written(config: SoonetConfig, tmp_path: Path) -> 
     frames = frames_of(30, config.frame_dim)
     np.testing.assert_array_equal(model.scan(frames).vectors, again.scan(frames).vectors)
     write_soonet(again, tmp_path / "b")
-    assert fingerprint(tmp_path / "a") == fingerprint(tmp_path / "b")
+    assert fingerprint_soonet(tmp_path / "a") == fingerprint_soonet(tmp_path / "b")
 
 
 def test_half_precision_on_disk_is_read_as_float32(tmp_path: Path) -> None:
@@ -471,7 +477,7 @@ def test_the_fingerprint_knows_weights_and_configuration(tmp_path: Path) -> None
     write_soonet(soonet(dataclasses.replace(SMALL, clip_weight=0.5)), tmp_path / "b")
     model.regressor.fc_q.bias.data += 1
     write_soonet(model, tmp_path / "c")
-    assert len({fingerprint(tmp_path / name) for name in "abc"}) == 3
+    assert len({fingerprint_soonet(tmp_path / name) for name in "abc"}) == 3
 
 
 def test_a_published_file_is_read_with_its_configuration(tmp_path: Path) -> None:
@@ -482,9 +488,9 @@ def test_a_published_file_is_read_with_its_configuration(tmp_path: Path) -> None
     np.testing.assert_array_equal(
         again.regressor.fc_q.weight.detach().numpy(), model.regressor.fc_q.weight.detach().numpy()
     )
-    assert len(fingerprint(path)) == 64
+    assert len(fingerprint_soonet(path)) == 64
     with pytest.raises(LocaliserError, match="not those of its configuration"):
-        read_soonet(path)  # the published sizes are others
+        read_soonet(path)  # the published sizes differ
 
 
 def test_wrong_tensors_are_named(tmp_path: Path) -> None:
@@ -492,11 +498,11 @@ def test_wrong_tensors_are_named(tmp_path: Path) -> None:
     tensors = load_file(tmp_path / "model.safetensors")
     tensors["extra"] = tensors.pop("regressor.fc_q.bias")
     save_file(tensors, tmp_path / "model.safetensors")
-    with pytest.raises(LocaliserError, match=r"fc_q\.bias is missing; extra is not known"):
+    with pytest.raises(LocaliserError, match=r"missing: regressor\.fc_q\.bias; unknown: extra\."):
         read_soonet(tmp_path)
 
 
-def test_a_configuration_that_is_not_ours_is_refused(tmp_path: Path) -> None:
+def test_a_configuration_with_unknown_keys_or_values_is_refused(tmp_path: Path) -> None:
     write_soonet(soonet(), tmp_path)
     values = json.loads((tmp_path / "config.json").read_text())
     for change in ({"colour": "red"}, {"window": 3}, {"hidden_dim": "many"}):
@@ -506,7 +512,7 @@ def test_a_configuration_that_is_not_ours_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint"])
-def test_unreadable_files_are_told_with_the_next_step(tmp_path: Path, content: bytes) -> None:
+def test_errors_of_unreadable_files_name_the_next_step(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "soonet.pth").write_bytes(content)
     for path in (tmp_path / "soonet.pth", tmp_path / "missing.pth"):
         with pytest.raises(LocaliserError, match="cannot be read as the weights"):
@@ -514,7 +520,7 @@ def test_unreadable_files_are_told_with_the_next_step(tmp_path: Path, content: b
     with pytest.raises(LocaliserError, match="is not a localiser"):
         read_soonet(tmp_path)
     with pytest.raises(LocaliserError, match=r"cannot be read .*published"):
-        fingerprint(tmp_path / "missing.pth")
+        fingerprint_soonet(tmp_path / "missing.pth")
 
 
 def test_a_file_of_another_model_is_refused(tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from scanonce.indexer.pipeline import index_library
 from scanonce.indexer.settings import IndexerSettings
-from scanonce.models.clip4clip.apply import spread
-from scanonce.models.clip4clip.heads import TightHead, build_head, write_head
+from scanonce.models.clip4clip.apply import spread_evenly
+from scanonce.models.clip4clip.build import build_head
+from scanonce.models.clip4clip.head_files import write_head
+from scanonce.models.clip4clip.heads import TightHead
 from scanonce.models.encoders.hub import HEAD_FILES, head_digest
 from scanonce.search.engine import SearchEngine, SearchResult
 from scanonce.search.localise import Proposal, StoredVideo
@@ -72,7 +74,7 @@ def slow_score(
     if not inside:
         inside = [max([k for k, at in enumerate(pts) if at <= span.start_seconds], default=0)]
     if len(inside) > MAX_FRAMES:
-        inside = [inside[k] for k in spread(0, len(inside), MAX_FRAMES).tolist()]
+        inside = [inside[k] for k in spread_evenly(0, len(inside), MAX_FRAMES).tolist()]
     frames = torch.from_numpy(stored.frames[inside].astype(np.float32))[None]
     with torch.no_grad():
         scores = head(torch.from_numpy(text)[None], frames, torch.ones(1, len(inside)) > 0)
@@ -275,7 +277,7 @@ def test_a_damaged_reranker_is_an_error_unless_it_is_off(
     layout: IndexLayout, encoder: Ranked
 ) -> None:
     (layout.head / "head.safetensors").write_bytes(b"rubbish")
-    with pytest.raises(EncoderError, match="re-ranks what is found in this index"):
+    with pytest.raises(EncoderError, match="re-ranks the results of this index"):
         ask(layout, encoder)
     assert ask(layout, encoder, rerank="off").moments
     create_or_check(layout, read_manifest(layout), encoder.head_files)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from scanonce.models.clip4clip.heads import read_head
+from scanonce.models.clip4clip.head_files import read_head
 from scanonce.models.encoders.load import load_encoder
 from scanonce.models.settings import ModelSettings
 from scanonce.storage.errors import ConfigError

@@ -15,8 +15,8 @@ from scanonce.media.open import open_video
 from scanonce.media.sampling import Sampling
 from scanonce.models.encoders.hub import BUNDLED_FOLDER, BUNDLED_NAME, fingerprint_folder
 from scanonce.models.encoders.load import load_encoder
+from scanonce.models.soonet.checkpoint import read_soonet
 from scanonce.models.soonet.grid import AnchorGrid
-from scanonce.models.soonet.network import read_soonet
 from scanonce.storage.errors import ConfigError
 from scanonce.training.bundled.moment_examples import (
     INDEX_FPS,

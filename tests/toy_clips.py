@@ -1,6 +1,6 @@
 """Sixteen clips of coloured blocks with captions, and runs of a tiny encoder over them.
 
-Apart from the tests, so that processes they start have little to import.
+A module of its own, so that processes started by tests import little.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ RECIPE = Recipe(
 
 
 def caption(film: tuple[str, str, int, int]) -> str:
-    """What is said of it; "the ..." is its second caption."""
+    """First caption of a film; the second begins with "the"."""
     colour, thing, night, moves = film
     return f"a {colour} {thing}{' drives past' if moves else ''}{' at night' if night else ''}"
 
 
 def draw(film: tuple[str, str, int, int]) -> NDArray[np.uint8]:
-    """[3, SIDE, SIDE, 3]: a low or a high block of a colour, that moves or not, on a light or a dark ground."""
+    """[3, SIDE, SIDE, 3]: a low or high block of a colour, moving or not, on a light or dark background."""
     colour, thing, night, moves = film
     frames = np.full((3, SIDE, SIDE, 3), 30 if night else 200, np.uint8)
     for number, frame in enumerate(frames):
@@ -59,19 +59,19 @@ def draw(film: tuple[str, str, int, int]) -> NDArray[np.uint8]:
 
 
 def toy_clips() -> ClipSet:
-    """16 clips of two captions each, of 2 or 3 frames."""
+    """16 clips of 2 or 3 frames with two captions each."""
     captions = [(caption(film), f"the {caption(film)[2:]}") for film in FILMS]
     return ClipSet(captions, lambda number: draw(FILMS[number])[: 2 + number % 2])
 
 
 def new_run(tiny: Path, recipe: Recipe = RECIPE, validation: ClipSet | None = None) -> Run:
-    """Of the toy clips, in one process on the CPU."""
+    """Start a run over the toy clips, in one process on the CPU."""
     model = TrainedClip(open_encoder(str(tiny), CPU), recipe)
     return Run(model, recipe, toy_clips(), validation, OneProcess(CPU))
 
 
 def first_gradients(run: Run) -> dict[str, torch.Tensor]:
-    """Of all that is trained, at the first batch, before any clipping."""
+    """Gradients of all trained parameters at the first batch, before clipping."""
     run.model.train()
     run._add_gradients(run._take(0))
     named = run.model.named_parameters()
@@ -82,7 +82,7 @@ RESUMED = replace(RECIPE, head="lstm", augment=True, validate_every=4)
 
 
 class Killer(Observer):
-    """Ends the process after step 8, whose validation is then due; the last state is that of step 6."""
+    """Kill the process after step 8, before its validation; the last saved state is that of step 6."""
 
     def stepped(self, run: Run) -> None:
         if run.at.step == 8:
@@ -90,13 +90,13 @@ class Killer(Observer):
 
 
 def train_and_die(tiny: Path, state: Path) -> None:
-    """Called in a process of its own."""
+    """Train until `Killer` ends the process; called in a process of its own."""
     torch.set_num_threads(1)
     train(new_run(tiny, RESUMED, toy_clips()), state, None, Killer())
 
 
 def train_among_several(*given: str) -> None:
-    """Called by torchrun in each process: gradients of one step with two heads, then the command itself."""
+    """Save gradients of one step with two heads, then run the command; called by torchrun in each process."""
     from scanonce.ui.cli import app
 
     torch.set_num_threads(1)
@@ -118,7 +118,7 @@ SHARED_HEADS: tuple[HeadName, ...] = ("lstm", "tight")
 
 
 def without_dropout(model: TrainedClip) -> TrainedClip:
-    """Chance may differ between a whole and its parts."""
+    """Switch dropout off: its random numbers differ between a whole batch and its parts."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0

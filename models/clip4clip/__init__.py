@@ -1,1 +1,1 @@
-"""CLIP4Clip: frames of a clip become one embedding, by their mean or by a trained head."""
+"""CLIP4Clip: pooling of frames by their mean or by a head, and conversion of published checkpoints."""

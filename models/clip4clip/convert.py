@@ -1,12 +1,12 @@
-"""Published CLIP4Clip checkpoints become folders that the indexer loads, and the way back; nothing is lost either way.
+"""Conversion of published CLIP4Clip checkpoints to encoder folders and back, lossless in both directions.
 
     convert_to_folder(Path("pytorch_model.bin.4"), Path("my-encoder"), tokenizer="openai/clip-vit-base-patch32")
     convert_to_published(Path("my-encoder"), Path("pytorch_model.bin.4"))
 
-Published is a bare dictionary of tensors: ``clip.*`` as OpenAI names them, and those of the head
-(`models.clip4clip.heads`). The folder is a `transformers` CLIPModel with a head beside it. Both ways are strict: a
-tensor that is missing, unknown or of another shape is an error that names it. Tensors keep their number formats, which
-in published files differ.
+A published checkpoint is a bare dictionary of tensors: ``clip.*`` with OpenAI's names, and those of the head
+(`models.clip4clip.heads`). The folder is a `transformers` CLIPModel with the files of the head. Both directions are
+strict: a tensor that is missing, unknown or of another shape is an error that names it. Tensors keep their number
+formats, which differ within a published file.
 """
 
 import json
@@ -25,26 +25,28 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPConfig, CLIPModel
 
+from scanonce.models.clip4clip.build import block_from_transformers, block_to_transformers
 from scanonce.models.clip4clip.head_files import (
-    HeadConfig,
-    HeadKind,
+    check_head_tensors,
     check_tensors,
     read_head_tensors,
     write_head_tensors,
 )
-from scanonce.models.clip4clip.heads import (
-    block_from_transformers,
-    block_to_transformers,
-    check_head_tensors,
-)
+from scanonce.models.clip4clip.heads import HeadConfig, HeadKind
 from scanonce.models.encoders.hub import find_folder, weight_files
+from scanonce.models.encoders.preprocess import (
+    CLIP_MEAN,
+    CLIP_STD,
+    Preprocessing,
+    write_preprocessing,
+)
 from scanonce.storage.errors import EncoderError, EncoderUnavailable
 
 DEFAULT_TOKENIZER = "openai/clip-vit-base-patch32"
 """All of OpenAI's CLIPs have the same tokenizer."""
 
 _HEAD_WIDTH = 64
-"""Of an attention head, in all of OpenAI's towers."""
+"""Width of an attention head in all of OpenAI's towers."""
 
 _SAME = {
     "visual.class_embedding": "vision_model.embeddings.class_embedding",
@@ -60,25 +62,27 @@ _SAME = {
     "ln_final.bias": "text_model.final_layer_norm.bias",
     "logit_scale": "logit_scale",
 }
-"""OpenAI's names of what is the same in `transformers`."""
+"""Tensors that are the same in both, by OpenAI's names, with their names in `transformers`."""
 
 _TRANSPOSED = {
     "visual.proj": "visual_projection.weight",
     "text_projection": "text_projection.weight",
 }
+"""Tensors that `transformers` has transposed."""
 
 _BLOCKS = {
     "visual.transformer.resblocks.": "vision_model.encoder.layers.",
     "transformer.resblocks.": "text_model.encoder.layers.",
 }
+"""Prefixes of the blocks of the vision and of the text tower."""
 
 _NOT_LEARNED = {"clip.input_resolution", "clip.context_length", "clip.vocab_size", "clip.attn_mask"}
-"""May be in a published file; all follow from the shapes of others."""
+"""Tensors that may be in a published file; all follow from the shapes of others."""
 _NOT_LEARNED_IN_FOLDERS = {
     "text_model.embeddings.position_ids",
     "vision_model.embeddings.position_ids",
 }
-"""0, 1, 2 ..., which earlier versions of `transformers` wrote."""
+"""Tensors 0, 1, 2 ... that earlier versions of `transformers` wrote."""
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -87,38 +91,37 @@ _TOKENIZER_FILES = (
     "merges.txt",
     "special_tokens_map.json",
 )
-_MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """A published checkpoint in our shape."""
+    """A published checkpoint with the names of an encoder folder."""
 
     clip: dict[str, Tensor]
-    """Of a `transformers` CLIPModel."""
+    """Tensors of a `transformers` CLIPModel."""
     config: CLIPConfig
     head: tuple[HeadConfig, dict[str, Tensor]] | None
-    """None: mean pooling."""
+    """Configuration and tensors of the head; None: mean pooling."""
 
 
-# ---------------------------------------------------------------- published to ours
+# ---------------------------------------------------------------- published file to folder
 
 
 def convert_to_folder(
     source: Path, out: Path, *, tokenizer: str = DEFAULT_TOKENIZER, max_frames: int = 12
 ) -> None:
-    """Writes a published checkpoint as a folder for ``scanonce index --encoder``.
+    """Write a published checkpoint as a folder for ``scanonce index --encoder``.
 
     Args:
-        source: such as ``pytorch_model.bin.4``.
+        source: a published checkpoint, such as ``pytorch_model.bin.4``.
         out: a folder that does not exist yet.
         tokenizer: a hub id or a folder with the tokenizer of a CLIP in the `transformers` format: a published
-            checkpoint comes without one.
-        max_frames: frames of a clip the head was trained on: 12 in the recipes for MSR-VTT, MSVD and LSMDC, 64 in
-            those for ActivityNet and DiDeMo. The file does not say.
+            checkpoint has none.
+        max_frames: frames of a clip in the training of the head, which the file does not contain: 12 in the recipes
+            for MSR-VTT, MSVD and LSMDC, 64 in those for ActivityNet and DiDeMo.
 
     Raises:
-        EncoderError: ``source`` is no such checkpoint, ``out`` exists, or the tokenizer does not fit.
+        EncoderError: ``source`` is not such a checkpoint, ``out`` exists, or the tokenizer does not fit.
         EncoderUnavailable: the tokenizer is not on this machine, and the hub cannot be reached.
     """
     _refuse_existing(out, "folder")
@@ -138,7 +141,11 @@ def convert_to_folder(
 def from_published(
     state: Mapping[str, Tensor], *, source: str = "the checkpoint", max_frames: int = 12
 ) -> Converted:
-    """The same tensors in our shape, as views where possible. Raises EncoderError as `convert_to_folder` does."""
+    """Rename the tensors of a published checkpoint; they are views if possible.
+
+    Raises:
+        EncoderError: the tensors are not those of a CLIP4Clip checkpoint; the message names ``source``.
+    """
     _refuse_other_towers(state, source)
     clip = {
         name.removeprefix("clip."): tensor
@@ -157,10 +164,10 @@ def from_published(
 
 
 def _refuse_other_towers(state: Mapping[str, Tensor], source: str) -> None:
-    """Says what a file is that is not of the kind expected."""
+    """Raise EncoderError that describes a file of another kind."""
     if "optimizer_state_dict" in state:
         raise EncoderError(
-            f"{source} holds the state of an optimizer. The weights are in pytorch_model.bin.N beside it."
+            f"{source} holds the state of an optimizer. The weights are in pytorch_model.bin.N in the same folder."
         )
     strange = [name for name, value in state.items() if not isinstance(value, Tensor)]
     if strange or not state:
@@ -171,12 +178,12 @@ def _refuse_other_towers(state: Mapping[str, Tensor], source: str) -> None:
         )
     if "clip.visual.conv2.weight" in state and "clip.visual.layer1.0.conv1.weight" not in state:
         raise EncoderError(
-            f'{source} was trained with "linear_patch 3d": it looks at three frames at once, which no encoder here '
-            'can. Use one trained with "2d", which is the default and no worse.'
+            f'{source} was trained with "linear_patch 3d": it reads three frames at once, which no encoder here '
+            'supports. Use one trained with "2d", which is the default and no worse.'
         )
     if "clip.visual.layer1.0.conv1.weight" in state:
         raise EncoderError(
-            f"{source} has a ResNet for its pictures; only vision transformers can be converted."
+            f"{source} has a ResNet as vision tower; only vision transformers can be converted."
         )
 
 
@@ -190,24 +197,24 @@ def _clip_to_transformers(clip: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _clip_config(clip: Mapping[str, Tensor], source: str) -> CLIPConfig:
-    """Sizes as the shapes have them."""
+    """Infer the sizes of a CLIP from the shapes of its tensors."""
     try:
         vision_width, _, patch, _ = clip["visual.conv1.weight"].shape
-        places = clip["visual.positional_embedding"].shape[0] - 1
+        patches = clip["visual.positional_embedding"].shape[0] - 1
         vocabulary, text_width = clip["token_embedding.weight"].shape
         embed_dim = clip["text_projection"].shape[1]
         context = clip["positional_embedding"].shape[0]
         feed = {begin: clip[f"{begin}0.mlp.c_fc.weight"].shape[0] for begin in _BLOCKS}
     except (KeyError, ValueError, IndexError) as error:
         raise EncoderError(
-            f"{source} does not hold a CLIP as OpenAI names it: {error} is missing or of another shape. "
+            f"{source} does not hold a CLIP with OpenAI's names: {error} is missing or of another shape. "
             "Give the pytorch_model.bin.N of a CLIP4Clip training."
         ) from error
-    side = round(places**0.5)
-    if side * side != places or vision_width % _HEAD_WIDTH or text_width % _HEAD_WIDTH:
+    side = round(patches**0.5)
+    if side * side != patches or vision_width % _HEAD_WIDTH or text_width % _HEAD_WIDTH:
         raise EncoderError(
-            f"{source}: {places} places of a picture, widths {vision_width} and {text_width}; places must make a "
-            f"square, and widths be multiples of {_HEAD_WIDTH}."
+            f"{source}: {patches} patches of an image, widths {vision_width} and {text_width}; patches must form a "
+            f"square, and widths must be multiples of {_HEAD_WIDTH}."
         )
     layers = {begin: len(list(_blocks(clip, begin))) for begin in _BLOCKS}
     vision, text = _BLOCKS
@@ -220,7 +227,7 @@ def _clip_config(clip: Mapping[str, Tensor], source: str) -> CLIPConfig:
             "num_hidden_layers": layers[text],
             "num_attention_heads": text_width // _HEAD_WIDTH,
             "max_position_embeddings": context,
-            # With 2 a text is read where its highest id is, which is OpenAI's rule.
+            # With 2, transformers reads a text at its highest id, which is OpenAI's rule.
             "eos_token_id": 2,
             "bos_token_id": 0,
             "pad_token_id": 1,
@@ -243,7 +250,7 @@ def _clip_config(clip: Mapping[str, Tensor], source: str) -> CLIPConfig:
 def _head_config(
     tensors: Mapping[str, Tensor], dim: int, max_frames: int, source: str
 ) -> HeadConfig | None:
-    """What the names and shapes say of the head; None where there is none of its tensors."""
+    """Infer the head from the names and shapes of its tensors; None if there are none."""
     kinds: dict[str, tuple[HeadKind, str]] = {
         "transformerClip.": ("transformer", "frame_position_embeddings.weight"),
         "lstm_visual.": ("lstm", "frame_position_embeddings.weight"),
@@ -253,7 +260,9 @@ def _head_config(
         if not any(name.startswith(begin) for name in tensors):
             continue
         if positions not in tensors:
-            raise EncoderError(f"{source} does not hold what it should:\n  missing: {positions}")
+            raise EncoderError(
+                f"{source} does not hold the tensors it should:\n  missing: {positions}"
+            )
         middle = {"transformer": "resblocks.", "tight": "transformer.resblocks.", "lstm": ""}[kind]
         layers = len(list(_blocks(tensors, begin + middle))) if middle else 4
         try:
@@ -265,7 +274,7 @@ def _head_config(
 
 
 def _published_shapes(config: CLIPConfig) -> dict[str, Tensor]:
-    """Names and shapes of ``clip.*`` for these sizes."""
+    """Return tensors without numbers that have the names and shapes of ``clip.*``."""
     with torch.device("meta"):
         return _with_prefix(_clip_to_published(CLIPModel(config).state_dict()), "clip.")
 
@@ -277,32 +286,27 @@ def _write_clip(converted: Converted, folder: Path) -> None:
     tensors = {name: tensor.contiguous() for name, tensor in converted.clip.items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     side = config.vision_config.image_size
-    processor = {
-        "image_processor_type": "CLIPImageProcessor",
-        "do_convert_rgb": True,
-        "do_resize": True,
-        "size": {"shortest_edge": side},
-        "resample": 3,
-        "do_center_crop": True,
-        "crop_size": {"height": side, "width": side},
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": _MEAN,
-        "image_std": _STD,
-    }
-    text = json.dumps(processor, indent=2) + "\n"
-    (folder / "preprocessor_config.json").write_text(text, encoding="utf-8")
+    steps = Preprocessing(side, None, (side, side), "bicubic", CLIP_MEAN, CLIP_STD)
+    write_preprocessing(steps, folder)
 
 
 def _tokenizer_files(name: str, vocabulary: int) -> list[Path]:
-    """The files of a tokenizer of that many tokens."""
+    """Return the files of a tokenizer.
+
+    Args:
+        name: a hub id or a folder.
+        vocabulary: number of tokens it must have.
+
+    Raises:
+        EncoderError: the tokenizer cannot be loaded or has another number of tokens.
+        EncoderUnavailable: the tokenizer is not on this machine, and the hub cannot be reached.
+    """
     try:
         folder = find_folder(name)
     except EncoderUnavailable as error:
         raise EncoderUnavailable(
-            f'a published checkpoint comes without its tokenizer, and "{name}" is neither on this machine nor can '
-            "the hub be reached. Give a folder with the tokenizer.json of any CLIP of OpenAI:\n"
+            f'a published checkpoint has no tokenizer, and "{name}" is not on this machine and the hub cannot be '
+            "reached. Give a folder with the tokenizer.json of any of OpenAI's CLIPs:\n"
             "        scanonce convert SOURCE OUT --tokenizer /path/to/folder"
         ) from error
     files = [path for each in _TOKENIZER_FILES if (path := folder / each).exists()]
@@ -319,23 +323,23 @@ def _tokenizer_files(name: str, vocabulary: int) -> list[Path]:
         raise EncoderError(
             f"the tokenizer in {folder} has {len(tokenizer)} tokens and ends a text with number "
             f"{tokenizer.eos_token_id}; the checkpoint knows {vocabulary} and reads a text at the last of them. "
-            "Give the tokenizer it was trained with: --tokenizer FOLDER"
+            "Give the tokenizer of its training: --tokenizer FOLDER"
         )
     return files
 
 
-# ---------------------------------------------------------------- ours to published
+# ---------------------------------------------------------------- folder to published file
 
 
 def convert_to_published(source: Path, out: Path) -> None:
-    """Writes an encoder's folder as one file that CLIP4Clip's own code loads.
+    """Write the folder of an encoder as one file that CLIP4Clip's own code loads.
 
     Args:
         source: a folder with a CLIP, and perhaps a head.
         out: a file that does not exist yet.
 
     Raises:
-        EncoderError: the folder holds something upstream could not compute with, or ``out`` exists.
+        EncoderError: upstream's code could not compute the same with the encoder, or ``out`` exists.
     """
     _refuse_existing(out, "file")
     state = to_published(source)
@@ -345,7 +349,11 @@ def convert_to_published(source: Path, out: Path) -> None:
 
 
 def to_published(folder: Path) -> dict[str, Tensor]:
-    """The tensors of a folder under the names of a published checkpoint. Raises as `convert_to_published` does."""
+    """Return the tensors of a folder by their names in a published checkpoint.
+
+    Raises:
+        EncoderError: the folder cannot be read, or upstream's code could not compute the same with it.
+    """
     config = _read_clip_config(folder)
     tensors = {
         name: tensor
@@ -375,13 +383,13 @@ def _clip_to_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _read_clip_config(folder: Path) -> CLIPConfig:
-    """The configuration of a CLIP that upstream can compute with."""
+    """Read the configuration of a CLIP and refuse one that upstream cannot compute with."""
     try:
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         config = CLIPConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
         raise EncoderError(
-            f"{folder} is not an encoder's folder: {str(error).splitlines()[0]}. "
+            f"{folder} is not the folder of an encoder: {str(error).splitlines()[0]}. "
             "Give a folder with config.json and model.safetensors."
         ) from error
     if values.get("model_type") != "clip":
@@ -393,7 +401,10 @@ def _read_clip_config(folder: Path) -> CLIPConfig:
 
 
 def _foreign_clip(config: Any) -> list[str]:
-    """What upstream, which reads its sizes off the shapes and has the rest built in, would do otherwise."""
+    """Describe what upstream would compute differently.
+
+    Upstream infers sizes from shapes and has the rest built in.
+    """
     reasons = []
     for name, tower in (("text", config.text_config), ("vision", config.vision_config)):
         wanted = {
@@ -416,12 +427,12 @@ def _foreign_clip(config: Any) -> list[str]:
 
 
 def _foreign_head(head: HeadConfig, config: Any) -> list[str]:
-    """The same of a head."""
+    """Describe what upstream would compute differently with a head."""
     text = config.text_config
     reasons = []
     if head.dim != text.hidden_size or head.dim != config.projection_dim:
         reasons.append(
-            f"head: width {head.dim}, CLIP4Clip needs that of texts ({text.hidden_size}) and of the joint space "
+            f"head: width {head.dim}; CLIP4Clip needs the width of texts ({text.hidden_size}) and of the joint space "
             f"({config.projection_dim}) to be the same"
         )
     if head.kind != "lstm" and head.heads != head.dim // _HEAD_WIDTH:
@@ -438,9 +449,9 @@ def _foreign_head(head: HeadConfig, config: Any) -> list[str]:
 def _refuse_foreign(folder: Path, reasons: list[str]) -> None:
     if reasons:
         raise EncoderError(
-            f"{folder} cannot become a CLIP4Clip checkpoint, which would compute something else:\n  "
+            f"{folder} cannot become a CLIP4Clip checkpoint, which would compute something different:\n  "
             + "\n  ".join(reasons)
-            + "\nOnly encoders that began as one of OpenAI's vision transformers can."
+            + "\nOnly encoders fine-tuned from one of OpenAI's vision transformers can."
         )
 
 
@@ -448,7 +459,7 @@ def _refuse_foreign(folder: Path, reasons: list[str]) -> None:
 
 
 def _blocks(tensors: Mapping[str, Tensor], begin: str) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """(number, tensors by their names inside) of each block whose names begin so."""
+    """(number, tensors by their names in the block) of each block under a prefix."""
     blocks: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith(begin):
@@ -462,7 +473,7 @@ def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor
 
 
 def _read_published(path: Path) -> Mapping[str, Tensor]:
-    """The dictionary in a file, read with the unpickler restricted to tensors."""
+    """Read a dictionary of tensors with the unpickler restricted to tensors."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, UnpicklingError, EOFError, ValueError) as error:
@@ -487,17 +498,17 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _refuse_existing(out: Path, what: str) -> None:
+def _refuse_existing(out: Path, kind: str) -> None:
     if out.exists():
-        raise EncoderError(f"{out} is there already: name another {what}, or remove it first.")
+        raise EncoderError(f"{out} exists already: name another {kind}, or remove it first.")
 
 
 @contextmanager
 def _unfinished(out: Path) -> Iterator[Path]:
-    """A folder beside ``out`` to write in, so that ``out`` is there whole or not at all; removed in the end.
+    """Temporary folder next to ``out``, to be renamed when complete: ``out`` is never there in part.
 
     Raises:
-        EncoderError: it cannot be written.
+        EncoderError: the folder cannot be written.
     """
     temporary = None
     try:

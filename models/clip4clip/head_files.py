@@ -1,70 +1,61 @@
-"""A head on disk: its configuration and its tensors."""
+"""Heads on disk: ``head.json`` and ``head.safetensors`` in the folder of an encoder or of an index.
+
+    write_head(head, folder)
+    head = read_head(folder)          # None if the folder has no head: mean pooling
+
+The manifest of an index has a digest of both files (`models.encoders.hub.head_digest`).
+"""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Literal, get_args
 
+import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor
 
+from scanonce.models.checkpoints import find_differences, write_checkpoint
+from scanonce.models.clip4clip.heads import SEQUENTIAL_KINDS, Head, HeadConfig, head_class
 from scanonce.models.encoders.hub import HEAD_FILES
 from scanonce.storage.errors import EncoderError
 
 HEAD_CONFIG, HEAD_WEIGHTS = HEAD_FILES
 
-HeadKind = Literal["mean", "transformer", "lstm", "tight"]
-"""How the frames of a clip become one vector, or with ``tight`` one score."""
 
-
-SEQUENTIAL_KINDS = ("transformer", "lstm")
-"""Kinds with one vector of a video, whatever is asked: these can be indexed."""
-
-
-@dataclass(frozen=True, slots=True)
-class HeadConfig:
-    """What decides the shapes and the arithmetic of a head."""
-
-    kind: HeadKind
-    dim: int
-    """Width of frame features and of what comes out."""
-    max_frames: int
-    """Frames of a clip it was trained on; of longer ones as many are taken, evenly spread."""
-    positions: int
-    """Position vectors there are."""
-    layers: int = 4
-    """Transformer blocks; the LSTM has one layer."""
-    heads: int = 8
-    """Attention heads of a block."""
-
-    def __post_init__(self) -> None:
-        if self.kind not in get_args(HeadKind) or self.kind == "mean":
-            raise ValueError(f'kind must be "transformer", "lstm" or "tight"; got {self.kind!r}')
-        for name in ("dim", "max_frames", "layers", "heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more; got {getattr(self, name)}")
-        needed = self.max_frames + (self.kind == "tight")
-        if self.positions < needed:
-            raise ValueError(f"positions must be {needed} or more; got {self.positions}")
-        if self.dim % self.heads:
-            raise ValueError(f"heads must divide dim {self.dim}; got {self.heads}")
+def write_head(head: Head | None, folder: Path) -> None:
+    """Write the files of a head; for None, mean pooling, remove the files of the folder."""
+    if head is not None:
+        write_head_tensors(head.config, head.state_dict(), folder)
+        return
+    for name in HEAD_FILES:
+        (folder / name).unlink(missing_ok=True)
 
 
 def write_head_tensors(config: HeadConfig, tensors: Mapping[str, Tensor], folder: Path) -> None:
-    """The same of the tensors of a head, each in its own number format."""
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f"{HEAD_WEIGHTS}.part"
-    unfinished.write_bytes(save({name: each.contiguous().cpu() for name, each in tensors.items()}))
-    unfinished.replace(folder / HEAD_WEIGHTS)
-    text = json.dumps(asdict(config), indent=2) + "\n"
-    (folder / HEAD_CONFIG).write_text(text, encoding="utf-8")
+    """Write the files of a head from its tensors, each in its own number format."""
+    write_checkpoint(folder / HEAD_WEIGHTS, tensors, folder / HEAD_CONFIG, asdict(config))
+
+
+def read_head(folder: Path) -> Head | None:
+    """Read the head in a folder, float32 in evaluation mode on the CPU; None if it has none: mean pooling.
+
+    Raises:
+        EncoderError: one of its two files is missing or cannot be read, or its tensors are not those of its
+            configuration.
+    """
+    found = read_head_tensors(folder)
+    return None if found is None else head_of(*found, str(folder / HEAD_WEIGHTS))
 
 
 def read_head_tensors(folder: Path) -> tuple[HeadConfig, dict[str, Tensor]] | None:
-    """What `write_head_tensors` wrote, not checked against each other. Raises EncoderError where it cannot be read."""
-    if not (folder / HEAD_CONFIG).exists() and not (folder / HEAD_WEIGHTS).exists():
+    """Read the files of a head without comparing one with the other; None if there is no head.
+
+    Raises:
+        EncoderError: one of its two files is missing or cannot be read.
+    """
+    if not any((folder / name).exists() for name in HEAD_FILES):
         return None
     config = read_head_config(folder)
     try:
@@ -76,7 +67,11 @@ def read_head_tensors(folder: Path) -> tuple[HeadConfig, dict[str, Tensor]] | No
 
 
 def read_head_config(folder: Path) -> HeadConfig:
-    """The sizes and the kind of the head in a folder. Raises EncoderError where they cannot be read."""
+    """Read the sizes and the kind of the head in a folder.
+
+    Raises:
+        EncoderError: ``head.json`` cannot be read.
+    """
     path = folder / HEAD_CONFIG
     try:
         return HeadConfig(**json.loads(path.read_text(encoding="utf-8")))
@@ -93,7 +88,7 @@ def read_head_config(folder: Path) -> HeadConfig:
 
 
 def only_reranks(files: Sequence[Path]) -> bool:
-    """Whether these files, of `models.encoders.load.ClipEncoder.head_files`, are a head that cannot pool.
+    """Whether these files (`ClipEncoder.head_files`) are a head that cannot pool.
 
     Raises:
         EncoderError: its configuration cannot be read.
@@ -101,18 +96,38 @@ def only_reranks(files: Sequence[Path]) -> bool:
     return bool(files) and read_head_config(files[0].parent).kind not in SEQUENTIAL_KINDS
 
 
+def head_of(config: HeadConfig, tensors: Mapping[str, Tensor], source: str) -> Head:
+    """Make a head of its tensors, float32 in evaluation mode.
+
+    Args:
+        config: sizes and kind of the head.
+        tensors: all tensors of the head and no others.
+        source: name of their file, for the error.
+
+    Raises:
+        EncoderError: lists the tensors that are missing, unknown or of another shape.
+    """
+    head = _without_numbers(config)
+    check_tensors(source, head.state_dict(), tensors)
+    head.load_state_dict({name: each.float() for name, each in tensors.items()}, assign=True)
+    return head.eval()
+
+
+def check_head_tensors(config: HeadConfig, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Raise EncoderError as `head_of` does."""
+    check_tensors(source, _without_numbers(config).state_dict(), tensors)
+
+
 def check_tensors(source: str, wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
-    """Raises EncoderError, which lists them all, where tensors are missing, unknown or of another shape."""
-    problems = [f"missing: {name}" for name in wanted if name not in given]
-    problems += [f"unknown: {name}" for name in given if name not in wanted]
-    problems += [
-        f"{name}: shape {list(given[name].shape)}, should be {list(wanted[name].shape)}"
-        for name in wanted
-        if name in given and given[name].shape != wanted[name].shape
-    ]
-    if problems:
+    """Raise EncoderError, which lists the tensors that are missing, unknown or of another shape."""
+    if differences := find_differences(wanted, given):
         raise EncoderError(
-            f"{source} does not hold what it should:\n  "
-            + "\n  ".join(problems)
+            f"{source} does not hold the tensors it should:\n  "
+            + "\n  ".join(differences)
             + "\nFetch it again."
         )
+
+
+def _without_numbers(config: HeadConfig) -> Head:
+    with torch.device("meta"):
+        return head_class(config.kind)(config)

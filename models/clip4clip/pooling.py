@@ -1,11 +1,9 @@
-"""How frames become one vector: CLIP4Clip's parameter-free mean pooling (arXiv 2104.08860), or a head of its own.
+"""Pooling of the frames of a clip to its embedding: CLIP4Clip's mean (arXiv 2104.08860), or a head.
 
-The order matters and is: unit length per frame, mean over the frames of the clip, unit length again. The mean of
-raw frame vectors is another vector (frames with large norms would outweigh the rest).
+    pooling = open_pooling(layout.head, manifest.head)
+    embeddings = pooling.embed_spans(frames, pts_seconds, spans)        # [num_spans, dim]
 
-    >>> frames = np.array([[3.0, 0.0], [0.0, 1.0]], np.float32)
-    >>> mean_pool(frames).round(3).tolist()
-    [0.707, 0.707]
+All embeddings of an index come from one pooling.
 """
 
 from pathlib import Path
@@ -18,7 +16,7 @@ from scanonce.models.vectors import pool_spans, unit
 
 
 class Pooling(Protocol):
-    """How the frames of a clip become its embedding: all that is indexed of an index goes through one of these."""
+    """Pooling of the frames of a clip to its embedding; all embeddings of an index come from one of these."""
 
     def embed_spans(
         self,
@@ -26,9 +24,9 @@ class Pooling(Protocol):
         pts_seconds: NDArray[np.float64],
         spans: NDArray[np.float64],
     ) -> NDArray[np.float32]:
-        """Embeddings of many spans of one video.
+        """Embed many spans of one video.
 
-        A span without a frame of its own (key frames can lie far apart) takes the frame on screen when it starts.
+        A span without a frame of its own (key frames can be far apart) takes the frame on screen at its start.
 
         Args:
             frames: ``[num_frames, dim]`` raw features as they are stored, at least one.
@@ -41,7 +39,7 @@ class Pooling(Protocol):
 
 
 class MeanPooling:
-    """The mean of unit frames; see `mean_pool`."""
+    """Mean of unit frames, as `models.vectors.mean_pool`."""
 
     def embed_spans(
         self,
@@ -54,14 +52,14 @@ class MeanPooling:
 
 
 def open_pooling(folder: Path, head: str | None) -> Pooling:
-    """The pooling of an index.
+    """Return the pooling of an index.
 
     Args:
-        folder: where the index keeps its head.
-        head: digest of that, as in the manifest; None: the index has none, its clips are means.
+        folder: folder in which the index keeps its head.
+        head: digest of the head, as in the manifest; None: the index has no head, its clips are means.
     """
     if head is None:
         return MeanPooling()
-    from scanonce.models.clip4clip.apply import HeadPooling
+    from scanonce.models.clip4clip.apply import HeadPooling  # torch is slow to import
 
     return HeadPooling(folder, head)

@@ -1,1 +1,1 @@
-"""Dual encoders: how they are found, loaded and run."""
+"""Dual encoders: the protocol, finding and loading checkpoints, and the back ends."""

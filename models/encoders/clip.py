@@ -1,4 +1,10 @@
-"""Any `transformers` dual encoder (CLIP, SigLIP, SigLIP 2, MetaCLIP 2 ...) from a local folder."""
+"""Encoders in the `transformers` format (CLIP, SigLIP, SigLIP 2, MetaCLIP 2 ...), from a local folder, on torch.
+
+    encoder = TransformersEncoder("bundled", find_folder("bundled"), ModelSettings())
+    encoder.encode_texts(["a red car at night"]).shape          # (1, 128)
+
+Both towers return *raw* projected features; see `scanonce.models.encoders.load`.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,21 +26,31 @@ from scanonce.models.runtime import num_cores, pick_device, pick_dtype, use_one_
 from scanonce.models.settings import ModelSettings
 from scanonce.storage.errors import EncoderError
 
-# These were trained on texts padded to full length and read the last position: padding less changes the vector.
+# SigLIP was trained on texts padded to full length and reads the last position: shorter padding changes the vector.
 _FULL_LENGTH_MODELS = {"siglip", "siglip2"}
 
 
 class TransformersEncoder:
-    """A `ClipEncoder` over a checkpoint folder in the `transformers` format.
+    """`ClipEncoder` of a checkpoint folder in the `transformers` format.
 
-    Weights are read from safetensors, or from PyTorch's format with its unpickler restricted to tensors; code that
-    comes with a checkpoint is never run.
+    Weights are read from safetensors, or from PyTorch's format with its unpickler restricted to tensors. Code in a
+    checkpoint folder is never run.
     """
 
     def __init__(
         self, name: str, folder: Path, settings: ModelSettings, *, towers: Towers = "both"
     ) -> None:
-        """Loads the towers; raises EncoderError where the folder does not hold a usable dual encoder."""
+        """Load the towers.
+
+        Args:
+            name: name to report; see `ClipEncoder.name`.
+            folder: folder with config.json, weights and processor.
+            settings: device and number format; the back end is ignored.
+            towers: towers that are needed; the memory of the other one is released.
+
+        Raises:
+            EncoderError: the folder does not hold a usable dual encoder.
+        """
         if not (folder / "config.json").exists() or not weight_files(folder):
             raise EncoderError(
                 f"{folder} is not a checkpoint folder: config.json and model.safetensors are needed. "
@@ -57,7 +73,7 @@ class TransformersEncoder:
 
     @property
     def name(self) -> str:
-        """What it was loaded by."""
+        """Name it was loaded by."""
         return self._name
 
     @property
@@ -77,22 +93,22 @@ class TransformersEncoder:
 
     @property
     def head_files(self) -> tuple[Path, ...]:
-        """Of the head beside it, if there is one. A tight one only re-ranks: clips are pooled by their mean."""
+        """Files of the head in its folder, if there is one. With a tight head, clips are still pooled by their mean."""
         return self._head_files
 
     @property
     def batch_frames(self) -> int:
-        """How many frames at once its device likes best: a GPU is kept busy by hundreds."""
+        """32 frames on a CPU, 256 on a GPU, which needs hundreds to be busy."""
         return 32 if self._device.type == "cpu" else 256
 
     @property
-    def lanes(self) -> int:
-        """How many calls at once its device likes best: one per core, or one where the device has its own queue."""
+    def max_concurrency(self) -> int:
+        """One call per core on a CPU; one call on a GPU, which has a queue of its own."""
         return num_cores() if self._device.type == "cpu" else 1
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Device of its weights."""
         return self._device
 
     @property
@@ -102,11 +118,11 @@ class TransformersEncoder:
 
     @property
     def module(self) -> Any:
-        """The `transformers` model itself, for those who train it."""
+        """The `transformers` model, for training."""
         return self._model
 
     def tokenise(self, texts: Sequence[str]) -> Any:
-        """What the text tower takes by keyword, on its device; what is longer than it reads is cut."""
+        """Return the keyword arguments of the text tower, on its device; longer texts are cut to its context."""
         assert self._tokenizer is not None, "loaded without its text tower"
         tokens = self._tokenizer(
             list(texts),
@@ -119,28 +135,25 @@ class TransformersEncoder:
 
     @torch.inference_mode()
     def encode_frames(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """``[N, H, W, 3]`` RGB, before or after ``preprocessing.resize``, to raw features ``[N, dim]``."""
+        """Encode ``[N, H, W, 3]`` RGB, before or after ``preprocessing.resize``, to raw features ``[N, dim]``."""
         if not len(frames):
             return np.zeros((0, self._dim), np.float32)
-        use_one_thread()  # the count belongs to each calling thread
+        use_one_thread()  # the setting belongs to the calling thread
         images = torch.from_numpy(np.require(self._preprocessing.resize(frames), requirements="W"))
         if self._device.type == "cuda":
-            images = images.pin_memory()  # so that the copy overlaps with computing
+            images = images.pin_memory()  # the copy then overlaps with computing
         pixels = self._preprocessing.normalise(
             images.to(self._device, non_blocking=True), self._dtype
         )
-        output = self._model.get_image_features(
-            pixel_values=pixels
-        )  # pooler_output [N, dim], not normalised
-        return _to_numpy(output)
+        return _to_numpy(self._model.get_image_features(pixel_values=pixels))
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Sentences to raw features ``[M, dim]``."""
+        """Encode texts to raw features ``[M, dim]``."""
         return self.encode_text_features(texts).joint
 
     @torch.inference_mode()
     def encode_text_features(self, texts: Sequence[str]) -> TextFeatures:
-        """Sentences to raw features ``[M, dim]`` and the states they are projected from."""
+        """Encode texts to raw features ``[M, dim]`` and the states before the projection."""
         if not texts:
             return TextFeatures(
                 np.zeros((0, self._dim), np.float32), np.zeros((0, self._text_width), np.float32)
@@ -148,7 +161,7 @@ class TransformersEncoder:
         use_one_thread()
         tokens = self.tokenise(texts)
         states: list[torch.Tensor] = []
-        # transformers 5 puts the projected features in the place of the tower's own output: look before it does
+        # transformers 5 replaces the tower's own output by the projected features: a hook sees it before that
         hook = self._model.text_model.register_forward_hook(
             lambda _tower, _args, output: states.append(output.pooler_output)
         )
@@ -160,38 +173,38 @@ class TransformersEncoder:
 
 
 def _to_numpy(output: Any) -> NDArray[np.float32]:
-    # transformers 5 gives an object here, earlier ones the tensor itself
+    # transformers 5 returns an object with the features [N, dim], not normalised; transformers 4 the tensor itself
     features: torch.Tensor = getattr(output, "pooler_output", output)
     return features.to(torch.float32).cpu().numpy()
 
 
 def _files_of_head(folder: Path, dim: int) -> tuple[Path, ...]:
-    """The files of the folder's head; none where it has none."""
+    """Return the files of the folder's head, empty if it has none."""
     if not any((folder / name).exists() for name in HEAD_FILES):
         return ()
     config = read_head_config(folder)
     if config.dim != dim:
         raise EncoderError(
-            f"{folder}: its head is for frames of {config.dim} dimensions, its pictures have {dim}. "
-            f"Take {' and '.join(HEAD_FILES)} from where the encoder came from, or remove both to do without a head."
+            f"{folder}: its head is for frames of {config.dim} dimensions, its encoder has {dim}. "
+            f"Copy {' and '.join(HEAD_FILES)} from the source of the encoder, or remove both to do without a head."
         )
     files = tuple(folder / name for name in HEAD_FILES)
     if missing := [path.name for path in files if not path.exists()]:
         raise EncoderError(
-            f"{folder} has {HEAD_CONFIG} but no {missing[0]}: a head is both. Fetch it again."
+            f"{folder} has {HEAD_CONFIG} but no {missing[0]}: a head needs both. Fetch it again."
         )
     return files
 
 
 def _load_model(folder: Path, dtype: torch.dtype, towers: Towers) -> Any:
-    """The model in evaluation mode, less the tower that is not needed."""
+    """Return the model in evaluation mode, without the tower that is not needed."""
     progress = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if not hasattr(config, "text_config") or not hasattr(config, "vision_config"):
             raise EncoderError(
-                f'{folder} holds a "{config.model_type}", not a dual encoder of pictures and sentences; '
+                f'{folder} holds a "{config.model_type}", not a dual encoder of images and texts; '
                 "use a CLIP or SigLIP checkpoint."
             )
         model = AutoModel.from_pretrained(
@@ -211,7 +224,7 @@ def _load_model(folder: Path, dtype: torch.dtype, towers: Towers) -> Any:
             transformers_logging.enable_progress_bar()
     if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
         raise EncoderError(
-            f"{folder}: {type(model).__name__} does not give picture and text features; use CLIP or SigLIP."
+            f"{folder}: {type(model).__name__} has no image and text features; use CLIP or SigLIP."
         )
     unused = {"both": None, "vision": "text_model", "text": "vision_model"}[towers]
     if unused and hasattr(model, unused):
@@ -225,5 +238,5 @@ def _load_tokenizer(folder: Path) -> Any:
     except (OSError, ValueError, KeyError) as error:
         raise EncoderError(
             f"the tokenizer in {folder} cannot be loaded: {str(error).splitlines()[0]}. "
-            "Copy tokenizer.json and tokenizer_config.json from where the checkpoint came from."
+            "Copy tokenizer.json and tokenizer_config.json from the source of the checkpoint."
         ) from error

@@ -1,6 +1,10 @@
-"""Where the files of a checkpoint are (bundled, a folder, the hub or its cache), and their digest."""
+"""Files of a checkpoint: finding them (bundled, a folder, the hub or its cache) and their digests.
 
-from __future__ import annotations
+    folder = find_folder("openai/clip-vit-base-patch32")       # downloaded on first use
+    fingerprint_folder(folder)                                 # 64 hex digits
+
+The manifest of an index has the fingerprint of its encoder: encoders with other fingerprints cannot extend it.
+"""
 
 import hashlib
 import re
@@ -10,26 +14,28 @@ from pathlib import Path
 from scanonce.storage.errors import EncoderError, EncoderUnavailable
 
 BUNDLED_NAME = "bundled"
-
-
 BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled" / "clip"
 
-
 HEAD_FILES = ("head.json", "head.safetensors")
-"""What `models.clip4clip.heads` writes into an encoder's folder beside the files of `transformers`."""
-
+"""Files of a CLIP4Clip head (`models.clip4clip.head_files`) in the folder of an encoder."""
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-
-
 _HUB_TIMEOUT_SECONDS = 5.0
-
-
-_META_FILES = ["*.json", "merges.txt", "vocab.txt", "*.model"]
+_META_FILES = ("*.json", "merges.txt", "vocab.txt", "*.model")
+# Other files of a folder, such as its README, do not change the vectors.
+_FINGERPRINTED = {
+    "config.json", "preprocessor_config.json", "processor_config.json", "vocab.json", "merges.txt",
+    "tokenizer.json", "tokenizer_config.json", *HEAD_FILES,
+}  # fmt: skip
 
 
 def find_folder(name: str) -> Path:
-    """The folder with the checkpoint's files, fetched from the hub on first use only."""
+    """Return the folder of a checkpoint; download it from the hub if it is not in the cache.
+
+    Raises:
+        EncoderUnavailable: the checkpoint is not on this machine, and the hub cannot be reached.
+        EncoderError: there is no such folder or no such model on the hub.
+    """
     if name == BUNDLED_NAME:
         return BUNDLED_FOLDER
     folder = Path(name).expanduser()
@@ -43,39 +49,31 @@ def find_folder(name: str) -> Path:
     return _from_cache(name) or _from_hub(name)
 
 
-def fingerprint_folder(folder: Path) -> str:
-    """Hex digest over everything that decides the vectors: weights, configuration, processor, tokenizer."""
-    names = {
-        "config.json",
-        "preprocessor_config.json",
-        "processor_config.json",
-        "vocab.json",
-        "merges.txt",
-    }
-    names |= {"tokenizer.json", "tokenizer_config.json", *HEAD_FILES}
-    files = [
-        path for path in folder.iterdir() if path.name in names or path in weight_files(folder)
-    ]
-    return _digest(files)
-
-
 def weight_files(folder: Path) -> list[Path]:
-    """The weights: safetensors where there are any, else PyTorch's own format."""
+    """Return the weight files: safetensors if there are any, else PyTorch's own format."""
     safe = [path for path in folder.glob("*.safetensors") if path.name not in HEAD_FILES]
     return sorted(safe) or sorted(folder.glob("pytorch_model*.bin"))
 
 
+def fingerprint_folder(folder: Path) -> str:
+    """Hex digest of all files that decide the vectors: weights, configuration, processor, tokenizer, head."""
+    weights = weight_files(folder)
+    return _digest(
+        path for path in folder.iterdir() if path.name in _FINGERPRINTED or path in weights
+    )
+
+
 def head_digest(files: Sequence[Path]) -> str | None:
-    """Hex digest of a head's files, by their names and contents; None where there are none.
+    """Hex digest of the names and contents of a head's files; None for no files.
 
     Raises:
-        OSError: one cannot be read.
+        OSError: a file cannot be read.
     """
     return _digest(files) if files else None
 
 
 def _digest(files: Iterable[Path]) -> str:
-    """Hex digest of files of one folder, by their names and contents."""
+    """Hex digest of the names and contents of files of one folder."""
     digest = hashlib.sha256()
     for path in sorted(files):
         digest.update(path.name.encode())
@@ -92,13 +90,14 @@ def _from_cache(name: str) -> Path | None:
         folder = Path(snapshot_download(name, local_files_only=True))
     except LocalEntryNotFoundError:
         return None
+    # an interrupted download leaves a folder without weights
     return folder if (folder / "config.json").exists() and weight_files(folder) else None
 
 
 def _from_hub(name: str) -> Path:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import (  # type: ignore[attr-defined]
-        HTTPError,  # of whichever HTTP client it uses
+        HTTPError,  # of the HTTP client that huggingface_hub uses
         RepositoryNotFoundError,
     )
 
@@ -107,6 +106,7 @@ def _from_hub(name: str) -> Path:
             entry.rfilename
             for entry in HfApi().model_info(name, timeout=_HUB_TIMEOUT_SECONDS).siblings or []
         ]
+        # one format of the weights is enough: most models on the hub have several
         safe = any(
             file.endswith(".safetensors") and "/" not in file and file not in HEAD_FILES
             for file in files
@@ -124,12 +124,12 @@ def _from_hub(name: str) -> Path:
         raise EncoderError(
             f'encoder "{name}": the hub has no such model, or it is private. Check the id.'
         ) from error
-    except (HTTPError, OSError) as error:  # OSError: no network, offline mode, a download cut off
+    except (HTTPError, OSError) as error:  # OSError: no network, offline mode, a broken download
         raise EncoderUnavailable(
             f'the weights of "{name}" are not on this machine and the hub cannot be reached '
             f"({type(error).__name__}). Either\n"
             "  (a) point to a folder that holds them (config.json, model.safetensors, tokenizer files):\n"
             "        scanonce index VIDEOS --encoder /path/to/folder\n"
-            "  (b) or try everything with the bundled checkpoint, which knows our cartoon world only:\n"
+            "  (b) or try everything with the bundled checkpoint, which understands our cartoon world only:\n"
             "        scanonce index VIDEOS --encoder bundled"
         ) from error

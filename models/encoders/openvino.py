@@ -1,12 +1,14 @@
-"""The vision tower on Intel's OpenVINO: a quarter more frames per processor second than torch in bf16.
+"""Encoders with the vision tower on Intel's OpenVINO: a quarter more frames per CPU second than torch in bf16.
 
-With several threads on cores that other processes want too, as decoders do, it keeps that rate; torch falls far below.
+With several threads on cores that other processes need too, such as decoders, it keeps that rate; torch falls far
+below.
 
     encoder = load_encoder("bundled", ModelSettings(backend="openvino"))
 
-Everything but the way from pixels to features is the torch encoder's: files, checks, fingerprint, preprocessing, text
-tower. Vectors of both agree as well as those of bf16 and fp32 do (cosine 0.9999), so the fingerprint is the same and
-an index may be extended with either. Loading takes one to three seconds longer, for the conversion.
+Only the computation from pixels to features differs from `TransformersEncoder`; files, checks, fingerprint,
+preprocessing and text tower are the same. Vectors of both agree as closely as those of bf16 and fp32 do (cosine
+0.9999), so the fingerprint is the same and an index may be extended with either. Loading takes one to three seconds
+longer, for the conversion.
 """
 
 import sys
@@ -31,16 +33,20 @@ _PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16
 
 
 class OpenVinoEncoder(TransformersEncoder):
-    """A `ClipEncoder` on the CPU whose pictures go through a compiled OpenVINO model, its sentences through torch."""
+    """`ClipEncoder` on the CPU: frames go through a compiled OpenVINO model, texts through torch."""
 
     def __init__(
         self, name: str, folder: Path, settings: ModelSettings, *, towers: Towers = "both"
     ) -> None:
-        """Loads, converts and compiles; raises EncoderError where the package or a usable checkpoint is missing."""
+        """Load, convert and compile; for the arguments see `TransformersEncoder`.
+
+        Raises:
+            EncoderError: the package or a usable checkpoint is missing, or the model cannot be converted.
+        """
         openvino = _import_openvino()
-        # Converted from fp32 even for bf16: OpenVINO keeps constants in torch's memory, and those of 16 bits without
-        # holding on to it, so that giving the torch tower back would leave it with freed weights. fp32 weights are
-        # mapped from the file, not copied; the compiled model holds its own bf16 ones.
+        # Converted from fp32 even for bf16: OpenVINO keeps constants in torch's memory, and does not keep that memory
+        # alive for those of 16 bits, so releasing the torch tower would leave it with freed weights. fp32 weights are
+        # mapped from the file, not copied; the compiled model holds its own bf16 weights.
         in_fp32 = settings.model_copy(update={"device": "cpu", "dtype": "float32"})
         super().__init__(name, folder, in_fp32, towers=towers)
         self._dtype = pick_dtype(self.device, settings.dtype)
@@ -53,15 +59,15 @@ class OpenVinoEncoder(TransformersEncoder):
             ) from error
         self._model.vision_model = None
         self._model.to(self._dtype)
-        self._lock = Lock()  # a compiled model answers one call at a time, and refuses a second
+        self._lock = Lock()  # a compiled model refuses a second call while one is running
 
     @property
-    def lanes(self) -> int:
+    def max_concurrency(self) -> int:
         """One call at a time: the compiled model spreads it over its own threads."""
         return 1
 
     def encode_frames(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """``[N, H, W, 3]`` RGB, before or after ``preprocessing.resize``, to raw features ``[N, dim]``."""
+        """Encode ``[N, H, W, 3]`` RGB, before or after ``preprocessing.resize``, to raw features ``[N, dim]``."""
         if not len(frames):
             return np.zeros((0, self.dim), np.float32)
         images = self.preprocessing.resize(frames)
@@ -71,7 +77,7 @@ class OpenVinoEncoder(TransformersEncoder):
 
 
 def _import_openvino() -> Any:
-    # Importing openvino tells Google Analytics so, with no question asked. It does without the package that sends.
+    # Importing openvino sends a message to Google Analytics, without asking. It works without the package that sends.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         import openvino
@@ -84,19 +90,19 @@ def _import_openvino() -> Any:
 
 
 def _failures(openvino: Any) -> tuple[type[Exception], ...]:
-    """What tracing, converting and compiling raise; the converter's have no ancestor of their own."""
+    """Exceptions of tracing, converting and compiling; those of the converter have no common base class."""
     front = openvino.frontend
     own = (front.OpConversionFailure, front.NotImplementedFailure, front.GeneralFailure)
     return (RuntimeError, *own)
 
 
 def _compile(openvino: Any, model: Any, steps: Preprocessing, dtype: torch.dtype) -> Any:
-    """``[N, *output_size, 3]`` uint8 to features ``[N, dim]`` fp32, for any N, computing in ``dtype``."""
+    """Compile the vision tower: ``[N, *output_size, 3]`` uint8 to features ``[N, dim]`` fp32, computed in ``dtype``."""
     converted = _convert(openvino, model.requires_grad_(False), steps)
     options = {
         "INFERENCE_PRECISION_HINT": _PRECISIONS[dtype],
         "INFERENCE_NUM_THREADS": num_cores(),
-        "PERFORMANCE_HINT": "LATENCY",  # all threads on one batch: there is never a second one
+        "PERFORMANCE_HINT": "LATENCY",  # all threads on one batch: calls come one at a time
         "ENABLE_CPU_PINNING": False,  # decoding processes share the cores
     }
     return openvino.Core().compile_model(converted, "CPU", options)
@@ -104,7 +110,7 @@ def _compile(openvino: Any, model: Any, steps: Preprocessing, dtype: torch.dtype
 
 def _convert(openvino: Any, model: Any, steps: Preprocessing) -> Any:
     def encode(images: torch.Tensor) -> torch.Tensor:
-        # normalising is part of the graph: bytes go in, and no fp32 copy of the batch is made
+        # Normalising is part of the graph: it takes bytes, and no fp32 copy of the batch is made.
         pixels = steps.normalise(images, torch.float32)
         output = model.get_image_features(pixel_values=pixels)
         features: torch.Tensor = getattr(output, "pooler_output", output)
@@ -115,9 +121,11 @@ def _convert(openvino: Any, model: Any, steps: Preprocessing) -> Any:
     transformers_logging.set_verbosity_error()
     try:
         with torch.inference_mode(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # tracing warns of every branch on a shape, all fixed
-            # A function, not a module: of a module every property would be looked at. Its own check would run it
-            # four times more; the conformance tests are ours.
+            warnings.simplefilter(
+                "ignore"
+            )  # tracing warns of every branch on a shape; all shapes are fixed
+            # A function, not a module: tracing a module evaluates all its properties. Without check_trace, which
+            # runs the model four more times; the conformance tests compare its output.
             example = torch.zeros(2, *size, dtype=torch.uint8)
             traced = torch.jit.trace(encode, example, check_trace=False)  # type: ignore[no-untyped-call]
             return openvino.convert_model(traced, input=[-1, *size])

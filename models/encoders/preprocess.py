@@ -1,8 +1,8 @@
-"""A decoded frame becomes what an encoder was trained on; the constants are the checkpoint's own.
+"""Preprocessing of decoded frames as in the training of an encoder; the constants come from its checkpoint.
 
-The work is split in two, since the halves run in different processes: decoders reduce frames to the encoder's
-size while they are still bytes, the encoder turns bytes to numbers on its device. Resizing rounds to bytes in the
-reference implementation too, so the split changes nothing.
+It has two steps, since they run in different processes: decoders resize frames while they are bytes, the encoder
+normalises them on its device. Resizing rounds to bytes in the reference implementation too, so the split changes
+nothing.
 
     >>> steps = Preprocessing(short_side=224, exact_size=None, crop=(224, 224), resample="bicubic",
     ...                       mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -24,59 +24,63 @@ from scanonce.storage.errors import EncoderError
 
 Resample = Literal["bilinear", "bicubic"]
 _PIL_RESAMPLE: dict[int, Resample] = {2: "bilinear", 3: "bicubic"}
+"""Resampling filters by their number in PIL, as processor configurations have them."""
+
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+"""Mean and standard deviation of RGB values in [0, 1] that OpenAI's CLIPs were trained with."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """Resize, crop and normalise, as the checkpoint's processor does."""
+    """Constants of resize, crop and normalisation, and both steps."""
 
     short_side: int | None
-    """Target of the shorter side in pixels, the aspect kept; None where ``exact_size`` is given."""
+    """Target of the shorter side in pixels, keeping the aspect ratio; None if ``exact_size`` is given."""
     exact_size: tuple[int, int] | None
-    """(height, width) to squeeze to without keeping the aspect; None where ``short_side`` is given."""
+    """(height, width) to resize to without keeping the aspect ratio; None if ``short_side`` is given."""
     crop: tuple[int, int] | None
-    """(height, width) cut from the middle; None for no cropping."""
+    """(height, width) of the centre crop; None: no cropping."""
     resample: Resample
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    """Of RGB values in [0, 1]."""
+    """Mean and standard deviation are of RGB values in [0, 1]."""
 
     @property
     def output_size(self) -> tuple[int, int]:
         """(height, width) of the encoder's input."""
         size = self.crop or self.exact_size
         assert size is not None, (
-            "a short side without a crop has no fixed output; refused when read"
+            "a short side without a crop has no fixed output size; `read_preprocessing` refuses it"
         )
         return size
 
     @property
     def min_short_side(self) -> int:
-        """Frames may reach ``resize`` already reduced, as long as their short side is at least this."""
+        """Least short side of frames that may be reduced before ``resize``, in pixels."""
         return 2 * (self.short_side or max(self.output_size))
 
     def resize(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Frames at the encoder's size.
+        """Resize and crop frames to the encoder's size.
 
         Args:
             frames: ``[num_frames, height, width, 3]`` RGB.
 
         Returns:
-            ``[num_frames, *output_size, 3]``; the argument itself where it has that size already.
+            ``[num_frames, *output_size, 3]``; the argument itself if it has that size.
         """
         height, width = frames.shape[1:3]
         if (height, width) == self.output_size:
             return frames
         target = self.exact_size or self._keep_aspect(height, width)
         # uint8 with channels last in memory is torch's fast path, and rounds as the reference does
-        pictures = torch.from_numpy(np.require(frames, requirements="W")).permute(0, 3, 1, 2)
-        resized = functional.interpolate(pictures, size=target, mode=self.resample, antialias=True)
+        images = torch.from_numpy(np.require(frames, requirements="W")).permute(0, 3, 1, 2)
+        resized = functional.interpolate(images, size=target, mode=self.resample, antialias=True)
         if self.crop is not None:
             resized = _crop_middle(resized, self.crop)
         return np.ascontiguousarray(resized.permute(0, 2, 3, 1).numpy())
 
     def normalise(self, frames: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """``[N, H, W, 3]`` uint8 to ``[N, 3, H, W]`` of ``dtype``, on the tensor's own device."""
+        """Normalise ``[N, H, W, 3]`` uint8 to ``[N, 3, H, W]`` of ``dtype``, on the device of ``frames``."""
         values = frames.permute(0, 3, 1, 2).to(torch.float32)
         mean = torch.tensor(self.mean, device=frames.device).view(3, 1, 1) * 255
         std = torch.tensor(self.std, device=frames.device).view(3, 1, 1) * 255
@@ -84,32 +88,27 @@ class Preprocessing:
 
     def _keep_aspect(self, height: int, width: int) -> tuple[int, int]:
         assert self.short_side is not None
-        # the long side is cut to an integer, not rounded: so does the reference
+        # the reference truncates the long side to an integer too
         if height <= width:
             return self.short_side, int(self.short_side * width / height)
         return int(self.short_side * height / width), self.short_side
 
 
-def _crop_middle(pictures: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    height, width = pictures.shape[-2:]
+def _crop_middle(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    height, width = images.shape[-2:]
     top, left = (height - size[0]) // 2, (width - size[1]) // 2
-    if top < 0 or left < 0:  # a crop larger than the picture: black around it
-        pad = (
-            max(0, -left),
-            max(0, size[1] - width + left),
-            max(0, -top),
-            max(0, size[0] - height + top),
-        )
-        pictures = functional.pad(pictures, pad)
+    if top < 0 or left < 0:  # a crop larger than the image: padded with black
+        bottom, right = size[0] - height + top, size[1] - width + left
+        images = functional.pad(images, [max(0, each) for each in (-left, right, -top, bottom)])
         top, left = max(0, top), max(0, left)
-    return pictures[..., top : top + size[0], left : left + size[1]]
+    return images[..., top : top + size[0], left : left + size[1]]
 
 
 def read_preprocessing(folder: Path) -> Preprocessing:
-    """The constants in a checkpoint's processor configuration.
+    """Read the processor configuration of a checkpoint.
 
     Raises:
-        EncoderError: the folder has none, or asks for something we do not do.
+        EncoderError: the folder has none, or it asks for an unsupported step.
     """
     values = _processor_values(folder)
     size = values.get("size", 224)
@@ -131,13 +130,37 @@ def read_preprocessing(folder: Path) -> Preprocessing:
         exact_size=exact,
         crop=(crop["height"], crop["width"]) if crop else None,
         resample=resample,
-        mean=tuple(values.get("image_mean", (0.48145466, 0.4578275, 0.40821073))),
-        std=tuple(values.get("image_std", (0.26862954, 0.26130258, 0.27577711))),
+        mean=tuple(values.get("image_mean", CLIP_MEAN)),
+        std=tuple(values.get("image_std", CLIP_STD)),
     )
 
 
+def write_preprocessing(steps: Preprocessing, folder: Path) -> None:
+    """Write ``preprocessor_config.json`` in the format of `transformers`, for an encoder of the CLIP family."""
+    if steps.exact_size is None:
+        size = {"shortest_edge": steps.short_side}
+    else:
+        size = dict(zip(("height", "width"), steps.exact_size, strict=True))
+    values = {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": size,
+        "resample": next(n for n, name in _PIL_RESAMPLE.items() if name == steps.resample),
+        "do_center_crop": steps.crop is not None,
+        "crop_size": dict(zip(("height", "width"), steps.output_size, strict=True)),
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": steps.mean,
+        "image_std": steps.std,
+    }
+    text = json.dumps(values, indent=2) + "\n"
+    (folder / "preprocessor_config.json").write_text(text, encoding="utf-8")
+
+
 def _processor_values(folder: Path) -> dict[str, Any]:
-    """The image part of the processor configuration: a file of its own, or inside the newer joint one."""
+    """Image part of the processor configuration: a file of its own, or a part of the newer joint file."""
     for name in ("preprocessor_config.json", "processor_config.json"):
         try:
             values = json.loads((folder / name).read_text(encoding="utf-8"))
@@ -152,5 +175,5 @@ def _processor_values(folder: Path) -> dict[str, Any]:
             return dict(image)
     raise EncoderError(
         f"{folder} has no preprocessor_config.json: without it frames cannot be prepared as in training. "
-        "Copy the file from where the checkpoint came from."
+        "Copy the file from the source of the checkpoint."
     )

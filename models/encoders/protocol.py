@@ -1,4 +1,8 @@
-"""What an encoder is to the rest of the program."""
+"""The interface between an encoder and the rest of the program.
+
+`scanonce.models.encoders.load.load_encoder` returns an implementation. Anything with these members will do, so tests
+use small encoders without weights.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # it imports torch, which takes seconds
     from scanonce.models.encoders.preprocess import Preprocessing
 
 Towers = Literal["both", "vision", "text"]
@@ -18,25 +22,25 @@ Towers = Literal["both", "vision", "text"]
 
 @dataclass(frozen=True, slots=True)
 class TextFeatures:
-    """Sentences as the text tower sees them, before and after the projection."""
+    """Outputs of the text tower, before and after the projection."""
 
     joint: NDArray[np.float32]
-    """``[M, dim]`` raw features in the space of the pictures; what `ClipEncoder.encode_texts` gives."""
+    """``[M, dim]`` raw features in the joint space, as `ClipEncoder.encode_texts` returns them."""
     states: NDArray[np.float32]
     """``[M, width of the text tower]``: the state at the end of each text after the last layer norm, not projected.
-    Localisers read these: the projection keeps what pictures can show and drops the rest, such as an order in time."""
+    Localisers read these: the projection keeps what frames can show and drops the rest, such as an order in time."""
 
 
 class ClipEncoder(Protocol):
-    """A dual encoder: pictures and sentences in one space."""
+    """A dual encoder: frames and texts in one space."""
 
     @property
     def name(self) -> str:
-        """What it was loaded by: ``bundled``, a hub id or a folder."""
+        """Name it was loaded by: ``bundled``, a hub id or a folder."""
 
     @property
     def fingerprint(self) -> str:
-        """Digest of weights and configuration: equal means the same vectors."""
+        """Digest of weights and configuration: equal fingerprints mean equal vectors."""
 
     @property
     def dim(self) -> int:
@@ -44,27 +48,27 @@ class ClipEncoder(Protocol):
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What frames go through first; `encode_frames` takes them before or after its ``resize``."""
+        """Resize, crop and normalisation; `encode_frames` takes frames before or after its ``resize``."""
 
     @property
     def head_files(self) -> Sequence[Path]:
-        """The files of its head (`models.clip4clip.heads`): one that pools the frames of a clip, or a tight one, which
-        re-ranks what is found. None: clips are means, and nothing re-ranks.
+        """Files of the encoder's head (`models.clip4clip.heads`): a sequential head pools the frames of a clip, a tight
+        head re-ranks search results. Empty: clips are means, and nothing re-ranks.
         """
 
     @property
     def batch_frames(self) -> int:
-        """How many frames at once its device likes best."""
+        """Batch size at which its device is fastest."""
 
     @property
-    def lanes(self) -> int:
-        """How many calls of `encode_frames` at once, from as many threads, its device likes best."""
+    def max_concurrency(self) -> int:
+        """Number of concurrent calls of `encode_frames`, one per thread, at which its device is fastest."""
 
     def encode_frames(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """``[N, H, W, 3]`` RGB to raw features ``[N, dim]``."""
+        """Encode ``[N, H, W, 3]`` RGB to raw features ``[N, dim]``."""
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Sentences to raw features ``[M, dim]``; what is longer than the encoder reads is cut."""
+        """Encode texts to raw features ``[M, dim]``; a text longer than the encoder's context is cut."""
 
     def encode_text_features(self, texts: Sequence[str]) -> TextFeatures:
-        """The same together with the states before the projection, at the same cost."""
+        """Encode texts to features and to the states before the projection, at the cost of `encode_texts`."""

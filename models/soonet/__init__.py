@@ -1,1 +1,1 @@
-"""SOONet: the network, what of it can be computed at indexing, and what is left for the query."""
+"""SOONet: the network, its checkpoints, the grid of anchors, and its query side."""

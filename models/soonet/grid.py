@@ -1,7 +1,7 @@
-"""Which anchors a video of a given length has: SOONet's preset spans (arXiv 2303.08345), pure arithmetic.
+"""Anchors of a video of a given length: SOONet's preset spans (arXiv 2303.08345), pure arithmetic.
 
 Scale ``i`` cuts a video into anchors of ``snippet_length * 2**i`` frames of a grid with ``fps`` frames per second;
-rows count through the scales, finest first. Nothing is stored: spans follow from the grid and the duration.
+rows count through the scales, finest first. Spans are not stored: they follow from the grid and the duration.
 
     >>> AnchorGrid(fps=5.0, snippet_length=10, num_scales=2).spans(5.0).tolist()
     [[0.0, 2.0], [2.0, 4.0], [4.0, 5.0], [0.0, 4.0], [4.0, 5.0]]
@@ -15,20 +15,22 @@ from numpy.typing import ArrayLike, NDArray
 
 from scanonce.storage.records import Span
 
-_TOLERANCE_SECONDS = 5e-7  # as the sampling of frames: one at 0.3999999 answers the target 0.4
+_TOLERANCE_SECONDS = (
+    5e-7  # as in the sampling of frames: a frame at 0.3999999 answers the target 0.4
+)
 _TOLERANCE_STEPS = 1e-6  # 10.0000001 grid steps are 10: durations are sums of binary fractions
 
 
 @dataclass(frozen=True, slots=True)
 class AnchorGrid:
-    """Anchors of several lengths over a video, those of one scale side by side."""
+    """Anchors of several lengths that tile a video, one tiling per scale."""
 
     fps: float = 5.0
-    """Frames per second of the grid; frame ``k`` answers for the time ``k / fps``."""
+    """Frames per second of the grid; grid frame ``k`` is at ``k / fps``."""
     snippet_length: int = 10
-    """Grid frames of an anchor of the finest scale."""
+    """Grid frames per anchor of the finest scale."""
     num_scales: int = 4
-    """Scales, each of twice the length of the one before."""
+    """Number of scales; the length of anchors doubles from one to the next."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.fps < math.inf:
@@ -41,26 +43,26 @@ class AnchorGrid:
 
     @property
     def lengths(self) -> list[int]:
-        """Grid frames of an anchor, by scale."""
+        """Grid frames per anchor, by scale."""
         return [self.snippet_length * 2**scale for scale in range(self.num_scales)]
 
     def num_frames(self, duration_seconds: float) -> int:
-        """Grid frames of a video: the targets ``k / fps`` before its end, at least one unless it is empty."""
+        """Number of grid frames of a video: the times ``k / fps`` before its end, at least one unless it is empty."""
         if not duration_seconds > 0:
             return 0
         return max(1, math.ceil(duration_seconds * self.fps - _TOLERANCE_STEPS))
 
     def counts(self, duration_seconds: float) -> list[int]:
-        """Anchors of each scale that hold at least one grid frame."""
+        """Number of anchors of each scale that contain at least one grid frame."""
         num_frames = self.num_frames(duration_seconds)
         return [-(-num_frames // length) for length in self.lengths]
 
     def spans(self, duration_seconds: float) -> NDArray[np.float64]:
-        """Spans of all anchors by row, ``[num_anchors, 2]`` seconds, none past the end of the video."""
+        """Spans of all anchors by row, ``[num_anchors, 2]`` seconds, clipped to the end of the video."""
         return self.spans_of(np.arange(sum(self.counts(duration_seconds))), duration_seconds)
 
     def spans_of(self, rows: ArrayLike, duration_seconds: float) -> NDArray[np.float64]:
-        """Spans ``[len(rows), 2]`` of some anchors, in the order of ``rows``.
+        """Spans ``[len(rows), 2]`` of anchors, in the order of ``rows``.
 
         Raises:
             IndexError: the video has no such anchor.
@@ -97,9 +99,9 @@ class AnchorGrid:
     def rows_between(
         self, duration_seconds: float, start_seconds: float, end_seconds: float
     ) -> NDArray[np.int64]:
-        """Rows of the anchors that lie in ``[start, end)`` with at least half of their own length, rising.
+        """Rows of the anchors of which at least half is in ``[start, end)``, rising.
 
-        At 5 fps and 10 frames, [3.0, 8.0) holds of the finest scale [2, 4), [4, 6), [6, 8): half of the first.
+        At 5 fps and 10 frames, [3.0, 8.0) has three anchors of the finest scale: half of [2, 4), and [4, 6), [6, 8).
         """
         start, end = max(0.0, start_seconds), min(end_seconds, duration_seconds)
         pieces = [np.empty(0, np.int64)]
@@ -142,18 +144,18 @@ class AnchorGrid:
     ) -> NDArray[np.int64]:
         """Positions of the stored frames that answer the grid frames ``first`` to ``last - 1``.
 
-        A grid frame is answered by the first frame at or after its time, after the last frame by the last one. The
-        indexer stores the frames of a regular video by the same rule, so there frame ``k`` answers grid frame ``k``;
-        a gap in the video is filled by the frame behind it.
+        The first stored frame at or after its time answers a grid frame; after the last stored frame, the last one
+        does. The indexer stores the frames of a regular video by the same rule, so its frame ``k`` answers grid frame
+        ``k``; a gap in the video is filled by the frame after it.
 
         Args:
             pts_seconds: ``[num_stored]`` rising, at least one.
-            duration_seconds: length of the video; bounds ``last``.
+            duration_seconds: length of the video, which bounds ``last``.
             first: first grid frame wanted.
-            last: one past the last grid frame wanted, all where None.
+            last: one past the last grid frame wanted; None: all.
 
         Returns:
-            ``[last - first]`` int64; empty where ``last <= first``.
+            ``[last - first]`` int64; empty if ``last <= first``.
         """
         num_frames = self.num_frames(duration_seconds)
         last = num_frames if last is None else min(last, num_frames)

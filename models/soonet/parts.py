@@ -1,11 +1,11 @@
-"""The parts of SOONet (arXiv 2303.08345): video encoder, content encoder, boundary regressor; plain modules.
+"""Parts of SOONet (arXiv 2303.08345): video encoder, content encoder and boundary regressor, as plain modules.
 
     encoder = VideoEncoder(AnchorGrid(), dim=512, window=64, num_heads=8, legacy_mask=False)
-    place = Place(0, 18000, torch.tensor([18000]))
-    levels = encoder(frames, place)                            # [1, 18000, 512] -> [1, N_i, 512] by scale
+    whole = PiecePosition(0, 18000, torch.tensor([18000]))
+    levels = encoder(frames, whole)                            # [1, 18000, 512] -> [1, N_i, 512] by scale
 
-The video encoder is a pyramid of Swin V2 layers in one dimension (arXiv 2111.09883). Tokens are anchors: those of a
-scale come out of its layer, and the larger of two neighbours, number by number, is their parent in the next.
+The video encoder is a pyramid of Swin V2 layers in one dimension (arXiv 2111.09883). Tokens are anchors: the output of
+a layer is the anchors of its scale, and the elementwise maximum of two neighbours is their parent in the next scale.
 """
 
 import math
@@ -17,34 +17,33 @@ from torch.nn import functional as F
 
 from scanonce.models.soonet.grid import AnchorGrid
 
-_FORBIDDEN = -100.0  # what the published code adds where attention is not allowed
+_FORBIDDEN = -100.0  # added by the published code to logits of forbidden attention
 _FEW_ROWS = 32  # too few to pay for the change of layout
-_BIAS_WIDTH = 512  # hidden width of the position bias in Swin V2, whatever the width of the model
-_DROPOUT = 0.1  # of content attention in training
-_DROP_PATH = (
-    0.1  # chance to skip a branch of the last block in training; rises to it from 0, as in Swin
-)
+_BIAS_WIDTH = 512  # hidden width of the position bias in Swin V2, for any width of the model
+_DROPOUT = 0.1  # dropout of content attention in training
+# probability of skipping a branch of the last block in training; it rises from 0 at the first block, as in Swin
+_DROP_PATH = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a piece lies in its video, in frames or tokens."""
+class PiecePosition:
+    """Position of a piece in its padded video, in frames or tokens."""
 
-    first: int
-    """First one of the piece; windows of every scale begin there."""
+    start: int
+    """First frame or token of the piece; windows of every scale begin there."""
     total: int
-    """Of the whole video, padding included."""
+    """Length of the whole video, padding included."""
     real: Tensor
-    """``[B]`` of the whole video, padding excluded."""
+    """``[B]`` length of the whole video, padding excluded."""
 
-    def in_tokens(self, length: int) -> "Place":
-        """The same in tokens of ``length`` frames."""
+    def in_tokens(self, length: int) -> "PiecePosition":
+        """The same position in tokens of ``length`` frames."""
         real = torch.div(self.real + length - 1, length, rounding_mode="floor")
-        return Place(self.first // length, self.total // length, real)
+        return PiecePosition(self.start // length, self.total // length, real)
 
     def valid(self, num_tokens: int) -> Tensor:
-        """``[B, num_tokens]``, true for those of the piece that are no padding."""
-        positions = torch.arange(self.first, self.first + num_tokens, device=self.real.device)
+        """``[B, num_tokens]``, true for tokens of the piece that are not padding."""
+        positions = torch.arange(self.start, self.start + num_tokens, device=self.real.device)
         return positions < self.real[:, None]
 
 
@@ -52,12 +51,12 @@ class Place:
 
 
 class VideoEncoder(nn.Module):
-    """Frames to contexts of the anchors of every scale."""
+    """Pyramid from frames to contexts of the anchors of every scale."""
 
     def __init__(
         self, grid: AnchorGrid, *, dim: int, window: int, num_heads: int, legacy_mask: bool
     ) -> None:
-        """New weights; ``window`` tokens attend to each other; see `legacy_labels` for the mask."""
+        """Draw new weights; ``window`` tokens attend to each other; see `legacy_labels` for the mask."""
         super().__init__()
         self.lengths = grid.lengths
         self.window = window
@@ -70,25 +69,25 @@ class VideoEncoder(nn.Module):
         )
         self.apply(_init_linear)
 
-    def forward(self, frames: Tensor, place: Place) -> list[Tensor]:
+    def forward(self, frames: Tensor, position: PiecePosition) -> list[Tensor]:
         """Contexts by scale, ``[B, L / length_i, D]``.
 
         Args:
             frames: ``[B, L, D]``, whole anchors of the coarsest scale.
-            place: where these frames lie in the video.
+            position: position of these frames in the video.
         """
         tokens: Tensor = self.patch_embed(frames)  # [B, N_0, D]
         levels: list[Tensor] = []
         for length, layer in zip(self.lengths, self.layers, strict=True):
-            here = place.in_tokens(length)
+            here = position.in_tokens(length)
             if levels:
-                tokens = self._halve(tokens, place.in_tokens(length // 2), here)
+                tokens = self._halve(tokens, position.in_tokens(length // 2), here)
             tokens = layer(tokens, *self._masks(tokens.shape[1], here))
             levels.append(tokens)
         return levels
 
-    def _halve(self, tokens: Tensor, finer: Place, coarser: Place) -> Tensor:
-        """The larger of two neighbours; padding does not count, unless in the published code."""
+    def _halve(self, tokens: Tensor, finer: PiecePosition, coarser: PiecePosition) -> Tensor:
+        """Maximum of two neighbours; padding does not count, except in the published code."""
         batch, num_tokens, dim = tokens.shape
         if not self.legacy_mask:
             padding = ~finer.valid(num_tokens)[..., None]
@@ -98,20 +97,20 @@ class VideoEncoder(nn.Module):
             parents = parents.masked_fill(~coarser.valid(num_tokens // 2)[..., None], 0.0)
         return parents
 
-    def _masks(self, num_tokens: int, place: Place) -> tuple[Tensor | None, Tensor]:
-        """What to add to the logits of the unshifted and the shifted block, ``[B or 1, windows, w, w]`` each."""
-        window, shift, device = self.window, self.window // 2, place.real.device
+    def _masks(self, num_tokens: int, position: PiecePosition) -> tuple[Tensor | None, Tensor]:
+        """Masks added to the logits of the unshifted and the shifted block, ``[B or 1, windows, w, w]`` each."""
+        window, shift, device = self.window, self.window // 2, position.real.device
         padding = -num_tokens % window
         labels = torch.zeros(num_tokens + padding, dtype=torch.long, device=device)
         if self.legacy_mask:
-            whole = legacy_labels(place.total, window).to(device)
-            labels = whole[place.first : place.first + len(labels)].clone()
-        labels[-shift:] = -1  # the first tokens of the piece, rolled behind its last ones
+            whole = legacy_labels(position.total, window).to(device)
+            labels = whole[position.start : position.start + len(labels)].clone()
+        labels[-shift:] = -1  # the first tokens of the piece, rolled to its end
         labels = labels.reshape(1, -1, window)
         apart = labels[..., :, None] != labels[..., None, :]  # [1, windows, w, w]
         if self.legacy_mask:
             return None, apart * _FORBIDDEN
-        valid = F.pad(place.valid(num_tokens), (0, padding))  # [B, windows * w]
+        valid = F.pad(position.valid(num_tokens), (0, padding))  # [B, windows * w]
         return (
             _mask(valid, torch.zeros_like(apart)),
             _mask(valid.roll(-shift, dims=1), apart),
@@ -119,7 +118,7 @@ class VideoEncoder(nn.Module):
 
 
 def _mask(valid: Tensor, apart: Tensor) -> Tensor:
-    """Hides what is padding and what is apart; every token sees itself, so that no row is empty."""
+    """Hide padding and pairs that are apart; every token sees itself, so no row is empty (softmax would be NaN)."""
     window = apart.shape[-1]
     hidden = apart | ~valid.reshape(len(valid), -1, 1, window)  # [B, windows, w, w]
     hidden = hidden & ~torch.eye(window, dtype=torch.bool, device=hidden.device)
@@ -127,11 +126,11 @@ def _mask(valid: Tensor, apart: Tensor) -> Tensor:
 
 
 def legacy_labels(num_tokens: int, window: int = 64) -> Tensor:
-    """Which rolled tokens see each other in the published code: those with one label, inside a window.
+    """Labels of rolled tokens in the published code: tokens of a window with equal labels see each other.
 
-    The cut is meant to part the last tokens from the padding behind them, but the published code computes it with two
-    windows (128) where the padded length belongs. It is right at that length only; in longer videos a window near
-    the end is parted in the wrong place, and the padding is seen. Weights trained so want it so.
+    The cut should separate the last tokens from the padding after them, but the published code computes it with two
+    windows (128) instead of the padded length. It is right at that length only; in longer videos a window near the end
+    is cut at the wrong position, and the padding is seen. Weights trained with this mask need it.
 
     Returns:
         ``[num_tokens padded to whole windows]`` int64.
@@ -181,7 +180,7 @@ class _Layer(nn.Module):
 
 
 class _Block(nn.Module):
-    """Attention and MLP, each normalised *after* it; with weights at 0 there, a new branch adds nothing."""
+    """Attention and MLP, each followed by its norm (res-post-norm); norms start at 0, so a new branch adds nothing."""
 
     def __init__(self, dim: int, window: int, num_heads: int, drop_rate: float) -> None:
         super().__init__()
@@ -222,7 +221,7 @@ class _Mlp(nn.Module):
 
 
 class _WindowAttention(nn.Module):
-    """Attention by cosine inside windows, with a bias learnt of the distance (Swin V2, section 3.2 and 3.3)."""
+    """Cosine attention inside windows with a bias learnt from distances (Swin V2, sections 3.2 and 3.3)."""
 
     relative_coords_table: Tensor
     relative_position_index: Tensor
@@ -247,7 +246,7 @@ class _WindowAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, windows: Tensor, mask: Tensor | None) -> Tensor:
-        """``[B, W, w, D]`` to the same; ``mask [B or 1, W, w, w]`` is added to the logits."""
+        """``[B, W, w, D]`` to the same shape; ``mask [B or 1, W, w, w]`` is added to the logits."""
         batch, num_windows, window, dim = windows.shape
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         qkv = F.linear(windows, self.qkv.weight, bias)  # [B, W, w, 3D]
@@ -280,7 +279,7 @@ def _init_linear(module: nn.Module) -> None:
 
 
 def product(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``F.linear``, for many rows at inference on a CPU: by oneDNN, measured twice as fast as MKL on an AMD Zen 5."""
+    """``F.linear``; for many rows at inference on a CPU by oneDNN, measured twice as fast as MKL on an AMD Zen 5."""
     plain = not torch.is_inference_mode_enabled() or inputs.device.type != "cpu"
     if plain or inputs.dtype != torch.float32 or not torch._C._has_mkldnn:
         return F.linear(inputs, weight, bias)
@@ -294,23 +293,23 @@ def product(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
 
 
 class ContentEncoder(nn.Module):
-    """Self-attention of the frames of one anchor, positions counted from its own start."""
+    """Self-attention of the frames of one anchor; positions count from its start."""
 
     def __init__(self, dim: int, *, num_heads: int, max_positions: int) -> None:
-        """New weights, for anchors of at most ``max_positions`` frames."""
+        """Draw new weights, for anchors of at most ``max_positions`` frames."""
         super().__init__()
         self.num_heads = num_heads
         self.posemb = _Positions(max_positions, dim)
         self.encoder = _Projections(dim)
 
     def project(self, frames: Tensor) -> Tensor:
-        """Queries, keys and values of frames that have no position yet: ``[..., D]`` to ``[..., 3D]``."""
+        """Queries, keys and values of frames without positions: ``[..., D]`` to ``[..., 3D]``."""
         return product(frames, self.encoder.weight())
 
     def forward(self, frames: Tensor, projected: Tensor) -> Tensor:
         """``[K, a, D]`` frames and their `project` to contents ``[K, a, D]``.
 
-        W (x + p) = W x + W p: a frame is projected once for all anchors and scales it lies in, a position once.
+        W (x + p) = W x + W p: a frame is projected once for all anchors and scales that contain it, a position once.
         """
         num_anchors, length, dim = frames.shape
         positions = self.posemb.embed.weight[:length].relu()
@@ -348,10 +347,10 @@ class _Projections(nn.Module):
 
 
 class Regressor(nn.Module):
-    """Boundaries of the moment as an anchor sees them."""
+    """Offsets of the boundaries of a moment, regressed from an anchor."""
 
     def __init__(self, dim: int) -> None:
-        """New weights."""
+        """Draw new weights."""
         super().__init__()
         self.fc_ctx = nn.Linear(dim, dim)
         self.fc_q = nn.Linear(dim, dim)
@@ -371,7 +370,7 @@ class Regressor(nn.Module):
 
 
 class _FrameWeights(nn.Module):
-    """How much each frame of an anchor counts."""
+    """Attention weights of the frames of an anchor."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -379,7 +378,7 @@ class _FrameWeights(nn.Module):
         self.fc2 = nn.Linear(dim // 2, 1)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """``[K, a, D]`` to ``[K, a, 1]``, of sum 1 over the frames."""
+        """``[K, a, D]`` to ``[K, a, 1]``, which sum to 1 over the frames."""
         each = product(hidden, self.fc1.weight, self.fc1.bias).relu()
         weights: Tensor = self.fc2(each).softmax(dim=-2)
         return weights

@@ -1,4 +1,4 @@
-"""Trained localisers by name: which one an index gets, and its video side.
+"""Trained localisers: the choice of one for an index, and its video side.
 
     localiser = choose_localiser("auto", fingerprint=encoder.fingerprint, dim=encoder.dim, sampling="uniform", fps=2.0)
     vectors, norms = localiser.scan(frames, pts_seconds, duration_seconds)  # once, when a video is indexed
@@ -18,11 +18,8 @@ from numpy.typing import NDArray
 from scanonce.models.encoders.protocol import TextFeatures
 from scanonce.storage.errors import LocaliserError
 
-if TYPE_CHECKING:
-    from scanonce.models.soonet.network import (  # torch: not for those who only choose
-        Soonet,
-        SoonetConfig,
-    )
+if TYPE_CHECKING:  # it imports torch, which takes seconds
+    from scanonce.models.soonet.network import Soonet, SoonetConfig
 
 BUNDLED_LOCALISER = "bundled"
 BUNDLED_LOCALISER_FOLDER = Path(__file__).parents[1] / "bundled" / "soonet"
@@ -30,10 +27,10 @@ NO_LOCALISER = "training-free"
 
 
 class TrainedLocaliser:
-    """A SOONet checkpoint, ready to scan videos and to read queries. Thread-safe: it changes nothing."""
+    """A loaded SOONet checkpoint, which scans videos and reads queries; immutable and so thread-safe."""
 
     def __init__(self, name: str, model: Soonet, fingerprint: str) -> None:
-        """`load_localiser` is the usual way in."""
+        """Wrap a model; `load_localiser` reads one from disk."""
         self.name = name
         self.model = model
         self.fingerprint = fingerprint
@@ -41,27 +38,27 @@ class TrainedLocaliser:
 
     @property
     def folder(self) -> str:
-        """How the folders begin in which an index keeps what this localiser computed."""
+        """Prefix of the folders in which an index stores the vectors of this localiser."""
         return self.fingerprint[:12]
 
     @property
-    def collapses(self) -> bool:
-        """Whether both stages are one inner product with a stored vector."""
+    def ranks_by_vectors(self) -> bool:
+        """Whether both stages of the ranking are one inner product with a stored vector."""
         return self.model.config.stage2_pool == "mean"
 
     @property
     def width(self) -> int:
-        """Length of a stored vector."""
+        """Width of a stored vector."""
         return self.model.config.vector_dim
 
     def scan(
         self, frames: NDArray[np.float16], pts_seconds: NDArray[np.float64], duration_seconds: float
     ) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
-        """What is stored of a video: ``vectors`` [num_anchors, width] and ``norms`` [num_anchors], by anchor row.
+        """Compute the stored arrays of a video: ``vectors`` [num_anchors, width] and ``norms`` [num_anchors].
 
         Args:
             frames: ``[num_frames, dim]`` raw features as stored.
-            pts_seconds: ``[num_frames]`` their times.
+            pts_seconds: ``[num_frames]``, rising.
             duration_seconds: length of the video.
         """
         if not len(frames):
@@ -71,59 +68,59 @@ class TrainedLocaliser:
         return scanned.vectors.astype(np.float16), scanned.norms.astype(np.float32)
 
     def texts(self, features: TextFeatures) -> NDArray[np.float32]:
-        """The features of sentences that this localiser reads, ``[M, text_dim]``.
+        """Select the text features that this localiser reads, ``[M, text_dim]``.
 
         Raises:
-            LocaliserError: the encoder's text tower has another width.
+            LocaliserError: their width is not that of the localiser.
         """
         config = self.model.config
         texts = features.states if config.text_features == "states" else features.joint
         if texts.shape[1] != config.text_dim:
             raise LocaliserError(
-                f"localiser {self.name} reads sentences as {config.text_dim} numbers, the encoder gives "
-                f"{texts.shape[1]}. Use the encoder it was trained with, or run "
+                f"localiser {self.name} reads texts of {config.text_dim} dimensions, the encoder has "
+                f"{texts.shape[1]}. Use the encoder of its training, or run "
                 f"`scanonce localise --localiser {NO_LOCALISER}`."
             )
         return texts
 
     def query_vectors(self, features: TextFeatures) -> NDArray[np.float32]:
-        """What stored vectors are multiplied with, ``[M, width]``; only where `collapses`."""
+        """Vectors ``[M, width]`` to be multiplied with stored vectors; only if `ranks_by_vectors`."""
         return self.model.query_vectors_of(self.texts(features))
 
 
 def load_localiser(name: str, *, device: str = "cpu") -> TrainedLocaliser:
-    """The trained localiser of that name.
+    """Load a trained localiser by name.
 
     Args:
         name: ``bundled``, a folder with config.json and model.safetensors, or a published ``.pth`` file.
-        device: where it computes, as in config.toml. A query's share is too small for anything but the CPU.
+        device: device as in config.toml. The work of a query is too small for anything but the CPU.
 
     Raises:
         LocaliserError: there is no usable checkpoint.
     """
     from scanonce.models.runtime import pick_device  # torch takes seconds to import
-    from scanonce.models.soonet.network import fingerprint, read_soonet
+    from scanonce.models.soonet.checkpoint import fingerprint_soonet, read_soonet
 
     path = BUNDLED_LOCALISER_FOLDER if name == BUNDLED_LOCALISER else Path(name).expanduser()
     model = read_soonet(path).to(pick_device(device))
-    return TrainedLocaliser(name, model, fingerprint(path))
+    return TrainedLocaliser(name, model, fingerprint_soonet(path))
 
 
 def choose_localiser(
     name: str, *, fingerprint: str, dim: int, sampling: str, fps: float, device: str = "cpu"
 ) -> TrainedLocaliser | None:
-    """The localiser for an index with this encoder and sampling.
+    """Choose the localiser for an index with this encoder and sampling; None: training-free.
 
     Args:
-        name: ``auto`` (the bundled one where it fits, else none), ``training-free`` (none), or as `load_localiser`.
-        fingerprint: of the encoder.
-        dim: of its frame features.
+        name: ``auto`` (the bundled one if it fits, else none), ``training-free`` (none), or as in `load_localiser`.
+        fingerprint: fingerprint of the encoder.
+        dim: width of its frame features.
         sampling: ``uniform`` or ``keyframes``.
         fps: sampled frames per second.
         device: see `load_localiser`.
 
     Raises:
-        LocaliserError: the localiser asked for by name is no usable checkpoint, or does not fit.
+        LocaliserError: a localiser other than ``auto`` is not a usable checkpoint or does not fit.
     """
     if name == NO_LOCALISER:
         return None
@@ -137,21 +134,21 @@ def choose_localiser(
         return None
     raise LocaliserError(
         f"localiser {name} does not fit this index: {'; '.join(reasons)}. "
-        f'Index with what it was trained on, or choose "{NO_LOCALISER}", which fits every index.'
+        f'Index with the encoder and sampling of its training, or choose "{NO_LOCALISER}", which fits every index.'
     )
 
 
 def _misfits(
     config: SoonetConfig, fingerprint: str, dim: int, sampling: str, fps: float
 ) -> list[str]:
-    """Why a localiser cannot be used, in words; empty where it can."""
+    """Describe why a localiser does not fit an index; empty if it fits."""
     reasons = []
     if config.encoder_fingerprint not in (None, fingerprint):
         reasons.append(
             f"it was trained on encoder {str(config.encoder_fingerprint)[:12]}, the index has {fingerprint[:12]}"
         )
     elif config.frame_dim != dim:
-        reasons.append(f"it reads frames of {config.frame_dim} dimensions, the encoder gives {dim}")
+        reasons.append(f"it reads frames of {config.frame_dim} dimensions, the encoder has {dim}")
     if sampling != "uniform":
         reasons.append(f"it needs evenly sampled frames, the index has {sampling}")
     elif abs(config.fps - fps) > 1e-6:

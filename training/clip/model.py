@@ -13,14 +13,9 @@ import torch
 import torch.nn.functional as F
 from transformers.utils import logging as transformers_logging
 
-from scanonce.models.clip4clip.heads import (
-    Head,
-    TightHead,
-    build_head,
-    embed_frames,
-    read_head,
-    write_head,
-)
+from scanonce.models.clip4clip.build import build_head
+from scanonce.models.clip4clip.head_files import read_head, write_head
+from scanonce.models.clip4clip.heads import Head, TightHead, embed_frames
 from scanonce.models.encoders.clip import TransformersEncoder
 from scanonce.models.encoders.hub import find_folder
 from scanonce.models.runtime import pick_dtype

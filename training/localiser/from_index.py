@@ -26,7 +26,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from scanonce.models.encoders.load import load_encoder
 from scanonce.models.encoders.protocol import ClipEncoder
 from scanonce.models.settings import ModelSettings
-from scanonce.models.soonet.network import Soonet, SoonetConfig, read_soonet, write_soonet
+from scanonce.models.soonet.checkpoint import read_soonet, write_soonet
+from scanonce.models.soonet.network import Soonet, SoonetConfig
 from scanonce.models.soonet.trained import BUNDLED_LOCALISER, TrainedLocaliser, choose_localiser
 from scanonce.search.localise import Localiser
 from scanonce.search.settings import SearchSettings

@@ -22,7 +22,8 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from scanonce.models.soonet.network import Soonet, SoonetConfig, read_soonet, write_soonet
+from scanonce.models.soonet.checkpoint import read_soonet, write_soonet
+from scanonce.models.soonet.network import Soonet, SoonetConfig
 from scanonce.storage.errors import ConfigError
 from scanonce.storage.files import write_whole
 from scanonce.training.curves import Curves

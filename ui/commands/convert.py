@@ -10,7 +10,8 @@ from scanonce.models.clip4clip.convert import (
     convert_to_folder,
     convert_to_published,
 )
-from scanonce.models.clip4clip.head_files import SEQUENTIAL_KINDS, read_head_config
+from scanonce.models.clip4clip.head_files import read_head_config
+from scanonce.models.clip4clip.heads import SEQUENTIAL_KINDS
 from scanonce.storage.errors import EncoderError
 
 RE_RANKS = "which re-ranks what a search finds; clips are pooled by their mean"

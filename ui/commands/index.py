@@ -226,7 +226,7 @@ def run_localise(
 
     Args:
         index_dir: the index.
-        localiser: as ``models.soonet.trained`` in config.toml; None: the one the index has, or where it has none the
+        localiser: as ``models.localiser`` in config.toml; None: the one the index has, or where it has none the
             one of the configuration.
         rebuild: derive everything anew.
         config: device and vector index.

@@ -1,4 +1,4 @@
-"""Published CLIP4Clip checkpoints become encoders and the way back, to the bit."""
+"""Conversion of published CLIP4Clip checkpoints to encoders and back, equal to the bit."""
 
 import json
 import math
@@ -10,22 +10,21 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedTokenizerFast
 
+from scanonce.models.clip4clip.build import build_head
 from scanonce.models.clip4clip.convert import (
     convert_to_folder,
     convert_to_published,
     from_published,
     to_published,
 )
-from scanonce.models.clip4clip.heads import build_head, read_head, write_head
+from scanonce.models.clip4clip.head_files import read_head, write_head
 from scanonce.models.encoders.load import load_encoder
 from scanonce.models.settings import ModelSettings
 from scanonce.storage.errors import EncoderError, EncoderUnavailable
-from tests.checkpoints import make_siglip
+from tests.checkpoints import make_siglip, write_tokenizer
 from tests.test_ui_cli import scanonce
 
 State = dict[str, Tensor]
@@ -105,7 +104,7 @@ def published(sizes: dict[str, int], head: str, context: int = 77) -> Shapes:
 
 
 def random_state(shapes: Shapes) -> State:
-    """Every bit drawn. As upstream's training leaves them, matrices of the towers are in half precision."""
+    """Tensors whose every bit is drawn. As after upstream's training, matrices of the towers are in half precision."""
     rng, state = np.random.default_rng(0), {}
     for name, shape in shapes.items():
         halved = name.startswith("clip.") and ("attn." in name or "mlp." in name or "proj" in name)
@@ -115,7 +114,7 @@ def random_state(shapes: Shapes) -> State:
     return state
 
 
-def same_bits(one: State, other: State) -> bool:
+def are_same_bits(one: State, other: State) -> bool:
     def bits(tensor: Tensor) -> tuple[torch.dtype, torch.Size, Tensor]:
         return tensor.dtype, tensor.shape, tensor.contiguous().flatten().view(torch.int16)
 
@@ -126,17 +125,10 @@ def same_bits(one: State, other: State) -> bool:
 
 
 def make_tokenizer(folder: Path, size: int = TINY["vocab"]) -> Path:
-    """Numbers as words; a text ends with the highest id, as in all of OpenAI's."""
-    vocabulary = {f"{number}": number for number in range(size - 2)}
-    vocabulary |= {"<s>": size - 2, "</s>": size - 1}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="0"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", size - 2), ("</s>", size - 1)]
-    )
-    special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>", "unk_token": "0"}
+    """Write a tokenizer of numbers; a text ends with the highest id, as in all of OpenAI's."""
+    words = [*(str(number) for number in range(size - 2)), "<s>", "</s>"]
     folder.mkdir(parents=True)
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+    write_tokenizer(folder, words, pad="</s>", unknown="0")
     return folder
 
 
@@ -150,7 +142,7 @@ def save(state: object, path: Path) -> Path:
     return path
 
 
-# ---------------------------------------------------------------- to the bit
+# ---------------------------------------------------------------- equal to the bit
 
 
 def test_a_checkpoint_of_full_size_comes_back_to_the_bit(tmp_path: Path) -> None:
@@ -159,7 +151,7 @@ def test_a_checkpoint_of_full_size_comes_back_to_the_bit(tmp_path: Path) -> None
     assert sum(value.numel() for value in state.values()) == 151_277_313 + 12_648_960
     source = save(state, tmp_path / "pytorch_model.bin.4")
     convert_to_folder(source, tmp_path / "encoder", tokenizer=str(tokenizer))
-    assert same_bits(state, to_published(tmp_path / "encoder"))
+    assert are_same_bits(state, to_published(tmp_path / "encoder"))
     shutil.rmtree(tmp_path)  # 750 MB
 
 
@@ -172,10 +164,10 @@ def test_every_head_comes_back_to_the_bit(head: str, tokenizer: str, tmp_path: P
     assert (read.config.kind if read else "mean") == head
     assert read is None or read.config.max_frames == 64
     convert_to_published(tmp_path / "encoder", tmp_path / "again.bin")
-    assert same_bits(state, torch.load(tmp_path / "again.bin", weights_only=True))
+    assert are_same_bits(state, torch.load(tmp_path / "again.bin", weights_only=True))
 
 
-def test_what_follows_from_other_tensors_may_be_there(tmp_path: Path) -> None:
+def test_tensors_that_follow_from_others_may_be_there(tmp_path: Path) -> None:
     state = random_state(published(TINY, "mean"))
     more = {f"clip.{name}": torch.tensor(1) for name in ("input_resolution", "context_length")}
     converted = from_published(state | more | {"clip.attn_mask": torch.zeros(77, 77)})
@@ -186,7 +178,7 @@ def test_what_follows_from_other_tensors_may_be_there(tmp_path: Path) -> None:
 
 
 class OpenAiTower(nn.Module):
-    """Blocks as OpenAI has them: attention with joint projections, in float32."""
+    """OpenAI's blocks, whose attention has one matrix of queries, keys and values, in float32."""
 
     def __init__(self, state: State, begin: str, width: int, layers: int) -> None:
         super().__init__()
@@ -233,7 +225,7 @@ def openai_texts(state: State, ids: list[int]) -> Tensor:
 
 
 @torch.no_grad()
-def test_an_encoder_gives_the_vectors_of_the_checkpoint(tokenizer: str, tmp_path: Path) -> None:
+def test_an_encoder_has_the_vectors_of_its_checkpoint(tokenizer: str, tmp_path: Path) -> None:
     shapes = published(TINY, "transformer")
     torch.manual_seed(3)
     state = {name: 0.2 * torch.randn(shape) for name, shape in shapes.items()}
@@ -249,7 +241,7 @@ def test_an_encoder_gives_the_vectors_of_the_checkpoint(tokenizer: str, tmp_path
         np.testing.assert_allclose(given, openai_texts(state, ids), rtol=1e-4, atol=1e-4)
 
 
-# ---------------------------------------------------------------- what is refused
+# ---------------------------------------------------------------- refusals
 
 
 def without(name: str) -> Callable[[State], object]:
@@ -261,7 +253,7 @@ def with_one(name: str, *shape: int) -> Callable[[State], object]:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (without("clip.visual.ln_pre.bias"), "missing: clip.visual.ln_pre.bias"),
         (without("clip.token_embedding.weight"), "token_embedding.weight"),
@@ -278,12 +270,12 @@ def with_one(name: str, *shape: int) -> Callable[[State], object]:
         (lambda _: {}, "empty"),
     ],
 )
-def test_a_checkpoint_that_is_not_whole_is_refused(
-    change: Callable[[State], object], said: str, tokenizer: str, tmp_path: Path
+def test_an_incomplete_or_foreign_checkpoint_is_refused(
+    change: Callable[[State], object], message: str, tokenizer: str, tmp_path: Path
 ) -> None:
     state = random_state(published(TINY, "transformer"))
     source = save(change(state), tmp_path / "model.bin")
-    with pytest.raises(EncoderError, match=said):
+    with pytest.raises(EncoderError, match=message):
         convert_to_folder(source, tmp_path / "out", tokenizer=tokenizer)
     assert [path.name for path in tmp_path.iterdir()] == ["model.bin"]
 
@@ -294,7 +286,7 @@ def test_a_file_that_would_run_code_is_refused(tokenizer: str, tmp_path: Path) -
         convert_to_folder(source, tmp_path / "out", tokenizer=tokenizer)
 
 
-def test_without_its_tokenizer_a_checkpoint_is_no_encoder(tmp_path: Path) -> None:
+def test_a_checkpoint_without_its_tokenizer_is_refused(tmp_path: Path) -> None:
     state = random_state(published(TINY, "mean"))
     source = save(state, tmp_path / "model.bin")
     with pytest.raises(EncoderUnavailable, match="--tokenizer /path/to/folder"):
@@ -303,7 +295,7 @@ def test_without_its_tokenizer_a_checkpoint_is_no_encoder(tmp_path: Path) -> Non
     with pytest.raises(EncoderError, match=r"has 30 tokens .* knows 12"):
         convert_to_folder(source, tmp_path / "out", tokenizer=str(other))
     (tmp_path / "out").mkdir()
-    with pytest.raises(EncoderError, match="is there already"):
+    with pytest.raises(EncoderError, match="exists already"):
         convert_to_folder(source, tmp_path / "out", tokenizer=str(other))
 
 
@@ -315,7 +307,7 @@ def own(tokenizer: str, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("tower", "change", "said"),
+    ("tower", "change", "message"),
     [
         ("text_config", {"hidden_act": "gelu"}, "text tower: hidden_act is gelu"),
         ("vision_config", {"num_attention_heads": 4}, "vision tower: num_attention_heads is 4"),
@@ -323,18 +315,18 @@ def own(tokenizer: str, tmp_path: Path) -> Path:
         ("vision_config", {"num_hidden_layers": 1}, "unknown: vision_model.encoder.layers.1"),
     ],
 )
-def test_an_encoder_that_upstream_would_compute_otherwise_is_refused(
-    tower: str, change: dict[str, object], said: str, own: Path
+def test_an_encoder_that_upstream_would_compute_differently_is_refused(
+    tower: str, change: dict[str, object], message: str, own: Path
 ) -> None:
     path = own / "config.json"
     config = json.loads(path.read_text())
     config[tower] |= change
     path.write_text(json.dumps(config))
-    with pytest.raises(EncoderError, match=said):
+    with pytest.raises(EncoderError, match=message):
         to_published(own)
 
 
-def test_a_folder_of_an_earlier_transformers_comes_back_too(own: Path) -> None:
+def test_a_folder_of_an_earlier_transformers_is_converted_too(own: Path) -> None:
     wanted = to_published(own)
     tensors = load_file(own / "model.safetensors")
     tensors |= {
@@ -342,22 +334,22 @@ def test_a_folder_of_an_earlier_transformers_comes_back_too(own: Path) -> None:
     }
     torch.save(tensors, own / "pytorch_model.bin")
     (own / "model.safetensors").unlink()
-    assert same_bits(wanted, to_published(own))
+    assert are_same_bits(wanted, to_published(own))
 
 
-def test_a_head_or_a_model_of_another_kind_is_refused(own: Path, tmp_path: Path) -> None:
+def test_a_foreign_head_or_model_and_an_existing_target_are_refused(
+    own: Path, tmp_path: Path
+) -> None:
     write_head(build_head("transformer", 128, 12), own)
     with pytest.raises(EncoderError, match="12 positions, CLIP4Clip has those of texts, 77"):
         to_published(own)
     with pytest.raises(EncoderError, match='holds a "siglip"'):
         to_published(make_siglip(tmp_path / "siglip"))
-    with pytest.raises(EncoderError, match="is there already"):
+    with pytest.raises(EncoderError, match="exists already"):
         convert_to_published(own, own / "config.json")
 
 
-def test_the_command_converts_in_the_direction_its_source_shows(
-    tokenizer: str, tmp_path: Path
-) -> None:
+def test_the_command_chooses_the_direction_by_its_source(tokenizer: str, tmp_path: Path) -> None:
     state = random_state(published(TINY, "transformer"))
     source = save(state, tmp_path / "model.bin")
     there = scanonce("convert", source, tmp_path / "own", "--tokenizer", tokenizer)
@@ -365,7 +357,7 @@ def test_the_command_converts_in_the_direction_its_source_shows(
     assert "with a transformer head" in there.stdout.replace("\n", " ")
     back = scanonce("convert", tmp_path / "own", tmp_path / "again.bin")
     assert back.returncode == 0
-    assert same_bits(state, torch.load(tmp_path / "again.bin", weights_only=True))
+    assert are_same_bits(state, torch.load(tmp_path / "again.bin", weights_only=True))
     nothing = scanonce("convert", tmp_path / "none", tmp_path / "other")
     assert nothing.returncode == 1
     assert "there is nothing at" in nothing.stderr

@@ -22,7 +22,7 @@ durations = st.floats(0.001, 400.0)
 
 
 @given(grids, durations)
-def test_each_scale_covers_the_video_side_by_side(grid: AnchorGrid, duration: float) -> None:
+def test_each_scale_tiles_the_video(grid: AnchorGrid, duration: float) -> None:
     spans = grid.spans(duration)
     last = 0
     for count in grid.counts(duration):
@@ -43,7 +43,7 @@ def test_an_hour_has_the_anchors_of_the_paper() -> None:
     ("duration", "num_frames"),
     [(0.0, 0), (1e-9, 1), (0.2, 1), (0.2000001, 1), (0.21, 2), (0.1 * 3 * 10, 15), (3600.0, 18000)],
 )
-def test_grid_frames_are_the_targets_before_the_end(duration: float, num_frames: int) -> None:
+def test_grid_frames_are_the_grid_times_before_the_end(duration: float, num_frames: int) -> None:
     assert PUBLISHED.num_frames(duration) == num_frames
 
 
@@ -54,7 +54,7 @@ def test_a_video_of_no_length_has_no_anchors() -> None:
 
 
 @given(grids, durations, st.floats(-5.0, 400.0), st.floats(0.0, 100.0))
-def test_rows_between_are_those_covered_by_half(
+def test_rows_between_are_those_at_least_half_inside(
     grid: AnchorGrid, duration: float, start: float, length: float
 ) -> None:
     spans = grid.spans(duration)
@@ -69,7 +69,9 @@ def test_half_of_an_anchor_is_enough_for_a_row_between() -> None:
     grid = AnchorGrid(fps=5.0, snippet_length=10, num_scales=1)
     assert grid.rows_between(60.0, 3.0, 8.0).tolist() == [1, 2, 3]
     assert grid.rows_between(60.0, 3.1, 7.0).tolist() == [2, 3]
-    assert grid.rows_between(7.0, 6.5, 99.0).tolist() == [3]  # half of what is left of it: [6, 7)
+    assert grid.rows_between(7.0, 6.5, 99.0).tolist() == [
+        3
+    ]  # half of [6, 7), its part before the end
 
 
 @given(grids, durations)
@@ -91,7 +93,9 @@ def test_a_row_the_video_does_not_have_is_refused(row: int) -> None:
 
 
 @given(st.sampled_from([1.0, 2.0, 5.0, 30.0]), st.integers(1, 2000))
-def test_a_regular_video_answers_each_grid_frame_with_its_own(fps: float, num_frames: int) -> None:
+def test_the_frames_of_a_regular_video_answer_the_grid_frames_in_order(
+    fps: float, num_frames: int
+) -> None:
     grid = AnchorGrid(fps=fps)
     pts = np.arange(num_frames) / fps
     np.testing.assert_array_equal(grid.frame_rows(pts, num_frames / fps), np.arange(num_frames))
@@ -103,7 +107,7 @@ def test_a_regular_video_answers_each_grid_frame_with_its_own(fps: float, num_fr
     st.integers(0, 100),
     st.integers(0, 100),
 )
-def test_a_grid_frame_is_the_first_stored_at_or_after_it(
+def test_the_first_stored_frame_at_or_after_a_grid_frame_answers_it(
     times: list[float], duration: float, first: int, last: int
 ) -> None:
     pts = np.sort(np.asarray(times))
@@ -115,8 +119,8 @@ def test_a_grid_frame_is_the_first_stored_at_or_after_it(
         assert row == (after[0] if after else len(pts) - 1)
 
 
-def test_a_gap_is_filled_by_the_frame_behind_it() -> None:
-    pts = np.array([0.0, 0.1999999, 0.8, 1.0])  # nothing for 0.4 and 0.6, nothing after 1.0
+def test_a_gap_is_filled_by_the_frame_after_it() -> None:
+    pts = np.array([0.0, 0.1999999, 0.8, 1.0])  # no frame at 0.4 and 0.6, none after 1.0
     assert PUBLISHED.frame_rows(pts, 1.4).tolist() == [0, 1, 2, 2, 2, 3, 3]
     assert PUBLISHED.frame_rows(pts, 1.4, first=3, last=5).tolist() == [2, 2]
 

@@ -1,4 +1,4 @@
-"""CLIP4Clip pooling."""
+"""Unit vectors and mean pooling."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scanonce.models.vectors import mean_pool, pool_spans, unit
 
 
-def test_every_frame_counts_alike_whatever_its_norm() -> None:
+def test_frames_count_equally_whatever_their_norm() -> None:
     frames = np.array([[100.0, 0.0], [0.0, 0.1]], np.float32)
     np.testing.assert_allclose(mean_pool(frames), [np.sqrt(0.5), np.sqrt(0.5)], rtol=1e-6)
     raw_mean = unit(frames.mean(axis=0))
@@ -52,7 +52,7 @@ def test_pooling_many_spans_equals_pooling_each_alone(num_frames: int, seed: int
             np.testing.assert_allclose(vector, mean_pool(frames[inside]), atol=2e-5)
 
 
-def test_a_span_between_two_key_frames_takes_the_one_on_screen() -> None:
+def test_a_span_between_two_key_frames_takes_the_frame_on_screen() -> None:
     frames = np.eye(3, dtype=np.float32)
     pts = np.array([0.0, 10.0, 20.0])
     pooled = pool_spans(unit(frames), pts, np.array([[4.0, 8.0], [12.0, 16.0], [30.0, 34.0]]))
