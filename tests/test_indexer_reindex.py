@@ -223,7 +223,7 @@ def test_a_switch_that_cannot_be_written_leaves_the_old_index(
 
 def test_two_at_once_are_refused_but_not_an_ordinary_run(root: Path, films: Path) -> None:
     layout = IndexLayout.of(root)
-    with writing(layout.beside, "scanonce reindex"):
+    with writing(layout.staging, "scanonce reindex"):
         assert index(root, films).counts.skipped == 3
     write_film(films / "d.mp4", [("red", 3)])
     shutil.copy(films / "d.mp4", films / "e.mp4")

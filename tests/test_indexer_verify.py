@@ -725,7 +725,7 @@ def test_repair_waits_for_nobody(library: Library) -> None:
 
 def test_an_index_that_was_switched_meanwhile_is_looked_at_anew(library: Library) -> None:
     old = library.layout
-    beside = old.beside
+    beside = old.staging
     shutil.copytree(old.root, beside.folder, ignore=shutil.ignore_patterns("writer.*", "data-*"))
     switch(beside)
     before = old

@@ -6,7 +6,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scanonce.search.retrieve import merge, neighbourhoods
+from scanonce.search.retrieve import merge, stretches_around
 from scanonce.storage.records import Span, Video
 
 
@@ -32,6 +32,6 @@ def test_what_was_found_opens_stretches_around_it_inside_its_video() -> None:
         (3, Span(80, 84)),
         (9, Span(98, 100)),
     ]
-    stretches = neighbourhoods(found, videos, context_seconds=10.0)
+    stretches = stretches_around(found, videos, context_seconds=10.0)
     assert stretches == {9: ((40.0, 64.0), (88.0, 100.0)), 3: ((0.0, 16.0), (70.0, 94.0))}
     assert list(stretches) == [9, 3]

@@ -249,11 +249,11 @@ def test_files_that_vanish_while_they_are_copied_make_a_newer_snapshot(place: Pl
 
     def observe(_: CopyProgress) -> None:
         nonlocal gone
-        beside = IndexLayout.of(place.target).beside
+        beside = IndexLayout.of(place.target).staging
         if not gone and list(beside.features.rglob("*.safetensors")):
             gone = True
             for name in ("a.mp4", "b.mp4", "c.mp4"):
-                if not FeatureStore(IndexLayout.of(place.target).beside.folder / "features").has(
+                if not FeatureStore(IndexLayout.of(place.target).staging.folder / "features").has(
                     video(place.index_dir, name).uid
                 ):
                     place.remove(name)
@@ -273,8 +273,8 @@ def test_an_index_that_is_switched_while_it_is_copied_is_copied_as_it_is_then(pl
         if not switched:
             switched = True
             layout = place.layout
-            shutil.copytree(layout.root, layout.beside.folder)
-            switch(layout.beside)
+            shutil.copytree(layout.root, layout.staging.folder)
+            switch(layout.staging)
             place.add("c.mp4")
 
     report = place.backup(observe)
@@ -661,7 +661,7 @@ def test_an_index_somebody_writes_is_not_replaced(place: Place) -> None:
 def test_an_index_that_is_scanned_anew_is_not_replaced(place: Place) -> None:
     place.backup()
     with (
-        writing(place.layout.beside, "scanonce reindex"),
+        writing(place.layout.staging, "scanonce reindex"),
         pytest.raises(IndexDirectoryError, match="is being scanned again"),
     ):
         place.restore()
@@ -670,13 +670,13 @@ def test_an_index_that_is_scanned_anew_is_not_replaced(place: Place) -> None:
 def test_a_reindex_that_was_stopped_is_not_taken_for_a_copy(place: Place) -> None:
     """Its features are of another encoder, under the same names and of the same size."""
     place.backup()
-    beside = place.layout.beside
+    beside = place.layout.staging
     shutil.copytree(place.layout.features, beside.features)
     path = FeatureStore(beside.features).path(video(place.index_dir, "b.mp4").uid)
     path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\0")
     place.restore()
     assert verify(place.layout, full=True).differences == ()
-    assert place.layout == beside.beside
+    assert place.layout == beside.staging
 
 
 # ------------------------------------------------ refused

@@ -156,7 +156,7 @@ def test_a_writer_after_one_that_ended_well_looks_for_nothing(
     with writing(layout, "first"):
         pass
     monkeypatch.setattr(
-        "scanonce.storage.writer.clear_leavings", lambda layout: pytest.fail("cleared")
+        "scanonce.storage.writer.remove_leftovers", lambda layout: pytest.fail("cleared")
     )
     with writing(layout, "second") as died:
         assert died is None
@@ -275,8 +275,8 @@ def test_two_indexes_are_written_at_once(tmp_path: Path) -> None:
 
 def test_the_index_that_grows_beside_has_a_lock_of_its_own(layout: IndexLayout) -> None:
     with writing(layout, "scanonce index"):
-        with writing(layout.beside, "scanonce reindex"):
-            assert (layout.beside.folder / "writer.json").exists()
+        with writing(layout.staging, "scanonce reindex"):
+            assert (layout.staging.folder / "writer.json").exists()
         assert owner(layout) is not None
 
 
@@ -289,7 +289,7 @@ def test_an_index_that_was_switched_while_a_writer_waited_is_refused(layout: Ind
         with writing(layout, "first"):
             waiting = pool.submit(second)
             time.sleep(0.2)
-            switch(layout.beside)
+            switch(layout.staging)
         with pytest.raises(IndexDirectoryError, match=r"switched .* meanwhile: run again"):
             waiting.result()
 
@@ -297,8 +297,8 @@ def test_an_index_that_was_switched_while_a_writer_waited_is_refused(layout: Ind
 def test_an_index_that_was_switched_before_is_refused_and_not_made_again(
     layout: IndexLayout,
 ) -> None:
-    second = layout.beside
-    third = second.beside
+    second = layout.staging
+    third = second.staging
     with writing(layout, "first"):
         switch(third)
     for old in (layout, second):

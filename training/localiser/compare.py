@@ -18,6 +18,7 @@ from scanonce.models.encoders.protocol import TextFeatures
 from scanonce.models.vectors import pool_spans, unit
 from scanonce.search.localise import Candidate, Localiser, Proposal, Query
 from scanonce.search.rank import background_level
+from scanonce.search.soonet import SoonetLocaliser
 from scanonce.storage.clips import ClipGrid
 from scanonce.storage.records import Video
 from scanonce.storage.stores.anchors import AnchorArrays
@@ -151,7 +152,12 @@ class _Scanned:
 
     def __init__(self, video: Video, store: FeatureStore, localiser: Localiser) -> None:
         self._video, self._store = video, store
-        self._anchors = localiser.scan(store.read(video.uid), video.duration_seconds)
+        self._anchors: AnchorArrays | None = None
+        if isinstance(localiser, SoonetLocaliser):
+            stored, trained = store.read(video.uid), localiser.trained
+            self._anchors = AnchorArrays(
+                *trained.scan(stored.frames, stored.pts_seconds, video.duration_seconds)
+            )
 
     @property
     def duration_seconds(self) -> float:
