@@ -109,7 +109,7 @@ def _why_left(each: Difference, reasons: Reasons) -> str:
     return {
         "index": "run `scanonce index`",
         "localise": "run `scanonce localise`",
-        "restore": "its file is missing: plug its disk in and repair again, or restore a backup",
+        "restore": "its file is not at hand: plug its disk in and repair again, or restore a backup",
         "repair": "run `scanonce repair` again",
         "none": each.detail,
     }[each.remedy]

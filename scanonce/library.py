@@ -21,7 +21,7 @@ from scanonce.indexer.settings import IndexerSettings
 from scanonce.models.clip4clip.pooling import open_pooling
 from scanonce.models.settings import ModelSettings
 from scanonce.search.engine import SearchEngine, SearchResult
-from scanonce.search.filters import Within
+from scanonce.search.filters import SearchScope
 from scanonce.search.settings import SearchSettings
 from scanonce.storage.errors import IndexDirectoryError
 from scanonce.storage.index import Index, IndexStatus, change_labels
@@ -248,12 +248,14 @@ class Library:
                 )
             return self._engine
 
-    def search(self, text: str, *, top: int | None = None, within: Within = None) -> SearchResult:
+    def search(
+        self, text: str, *, top: int | None = None, within: SearchScope = None
+    ) -> SearchResult:
         """Find the moments that show what the text says; see `SearchEngine.search`."""
         return self.engine.search(text, top=top, within=within)
 
     def search_many(
-        self, texts: Sequence[str], *, top: int | None = None, within: Within = None
+        self, texts: Sequence[str], *, top: int | None = None, within: SearchScope = None
     ) -> list[SearchResult]:
         """Answer several queries at once; see `SearchEngine.search_many`."""
         return self.engine.search_many(texts, top=top, within=within)

@@ -165,7 +165,7 @@ def find_leftovers(layout: IndexLayout, known: Collection[str] | None) -> list[P
     found = [path for path in temporary if path.is_file()]
     if known is not None:
         for store in content_stores(layout):
-            found += store.strays(set(known))
+            found += store.strays(known)
     found += layout.vectors.glob("staging-*")
     # Two generations are kept. Older ones remain if a writer died while it removed them.
     found += sorted(layout.vectors.glob("[0-9]*"))[:-2]

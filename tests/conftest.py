@@ -1,11 +1,15 @@
-"""What all tests share. No test reads or writes the user's own directory or configuration."""
+"""Set-up that tests share. No test reads or writes the user's own directory or configuration."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+
+if TYPE_CHECKING:
+    from scanonce.storage.catalog.catalog import Catalog
 
 # No deadline: machines are busy. The same examples each time: a change fails because of what it changes, not by
 # chance; HYPOTHESIS_PROFILE=explore looks for new ones.
@@ -30,6 +34,30 @@ def own_home(
     yield
     leftovers = [path for path in home.rglob("*") if path.is_file() and ".cache" not in path.parts]
     assert not leftovers, f"a test wrote into the home directory: {leftovers}"
+
+
+@pytest.fixture
+def catalog_path(tmp_path: Path) -> Path:
+    return tmp_path / "catalog.sqlite"
+
+
+@pytest.fixture
+def catalog(catalog_path: Path) -> "Iterator[Catalog]":
+    """An open catalogue with the library /films; `tests.catalogs` has videos for it."""
+    from scanonce.storage.catalog.catalog import Catalog
+
+    with Catalog.open(catalog_path) as opened:
+        opened.add_library(Path("/films"))
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def one_faiss_thread() -> Iterator[None]:
+    """See `tests.oracle.one_training_thread`."""
+    from tests.oracle import one_training_thread
+
+    with one_training_thread():
+        yield
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -58,15 +58,21 @@ def read_videos(layout: IndexLayout, **selection: Iterable[Any]) -> list[Video]:
         return catalog.videos(**selection)  # type: ignore[arg-type]
 
 
-def random_localiser(folder: Path, seed: int) -> TrainedLocaliser:
-    """Write and load a random SOONet for features of the colour encoder at 2 frames per second."""
+def random_localiser(folder: Path, seed: int, *, std: float | None = 0.3) -> TrainedLocaliser:
+    """Write and load a random SOONet for features of the colour encoder at 2 frames per second.
+
+    Args:
+        folder: where to write it.
+        seed: seed of its weights.
+        std: standard deviation of all weights; None: they are initialised as for training.
+    """
     torch.manual_seed(seed)
     config = SoonetConfig(
         hidden_dim=8, snippet_length=4, num_scales=2, fps=2.0, window=8, num_heads=2,
         max_positions=8, frame_dim=4, text_dim=4,
     )  # fmt: skip
     model = Soonet(config)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
+    for parameter in model.parameters() if std is not None else ():
+        torch.nn.init.normal_(parameter, std=std)
     write_soonet(model, folder)
     return load_localiser(str(folder))

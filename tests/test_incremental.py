@@ -10,20 +10,18 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from scanonce.indexer.pipeline import IndexReport, index_library
+from scanonce.indexer.pipeline import IndexReport
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.media.answers import Failed
 from scanonce.media.workers import DecodePool
-from scanonce.search.engine import SearchEngine
-from scanonce.search.settings import SearchSettings
-from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import ConfigError
 from scanonce.storage.layout import IndexLayout
-from scanonce.storage.settings import StorageSettings
-from tests.colours import ColourEncoder, write_film
+from tests.colours import write_film
+from tests.indexes import build_index, open_engine, read_videos
 from tests.videos import cut, write_video
 
 ROOT = Path(__file__).parents[1]
@@ -46,35 +44,26 @@ class World:
     def layout(self) -> IndexLayout:
         return IndexLayout(self.base / "index")
 
-    def index(self, *roots: Path, **options: bool) -> IndexReport:
+    def index(self, *roots: Path, **options: Any) -> IndexReport:
         """One run, over the films unless told otherwise."""
         self.decoded.clear()
-        return index_library(
-            roots or [self.films],
-            layout=self.layout,
-            encoder=ColourEncoder(),
-            settings=SETTINGS,
-            storage=StorageSettings(),
-            **options,  # type: ignore[arg-type]
-        )
+        return build_index(self.layout, *(roots or [self.films]), settings=SETTINGS, **options)
 
     def found(self, colour: str) -> set[str]:
         """Every path, from the base on, of the videos that a search finds to show a colour."""
-        catalog = Catalog.open(self.layout.catalog, read_only=True)
-        with SearchEngine(self.layout, catalog, ColourEncoder(), SearchSettings()) as engine:
+        with open_engine(self.layout) as engine:
             moments = engine.search(colour, top=50).moments
             ids = {moment.video_id for moment in moments if moment.score > 0.9}
-            videos = catalog.videos(ids)
+            videos = [engine.videos[video_id] for video_id in ids]
         return {path.relative_to(self.base).as_posix() for video in videos for path in video.paths}
 
     def known(self) -> dict[str, str]:
         """State of every video by its path from the base on."""
-        with Catalog.open(self.layout.catalog, read_only=True) as catalog:
-            return {
-                path.relative_to(self.base).as_posix(): video.state
-                for video in catalog.videos()
-                for path in video.paths
-            }
+        return {
+            path.relative_to(self.base).as_posix(): video.state
+            for video in read_videos(self.layout)
+            for path in video.paths
+        }
 
     def stored(self) -> int:
         """How many videos have features on the disk."""
@@ -380,12 +369,10 @@ def test_a_partial_video_is_scanned_again_by_a_retry_and_found_meanwhile(world: 
     world.index()
     world.index()
     assert world.decoded == [], "not by an ordinary run"
-    with Catalog.open(world.layout.catalog, read_only=True) as catalog:
-        before = {video.uid for video in catalog.videos() if video.state == "partial"}
+    before = {video.uid for video in read_videos(world.layout, states=["partial"])}
     world.index(retry_failed=True)
     assert world.decoded == ["cut.mkv"]
-    with Catalog.open(world.layout.catalog, read_only=True) as catalog:
-        after = {video.uid for video in catalog.videos() if video.state == "partial"}
+    after = {video.uid for video in read_videos(world.layout, states=["partial"])}
     assert after == {f"{uid}-2" for uid in before}, "scanned again, under a name of its own"
     assert world.stored() == 3
 

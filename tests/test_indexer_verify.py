@@ -10,28 +10,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from scanonce.indexer.anchors import derive_anchors
-from scanonce.indexer.pipeline import index_library
 from scanonce.indexer.repair import RepairReport, repair
-from scanonce.indexer.settings import IndexerSettings
 from scanonce.indexer.verify import Verification, verify
 from scanonce.models.encoders.protocol import ClipEncoder
-from scanonce.models.soonet.checkpoint import write_soonet
-from scanonce.models.soonet.network import Soonet, SoonetConfig
 from scanonce.models.soonet.trained import TrainedLocaliser, load_localiser
-from scanonce.search.engine import SearchEngine
-from scanonce.search.settings import SearchSettings
 from scanonce.storage.catalog.catalog import SEARCHABLE, Catalog
 from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
 from scanonce.storage.index import Index
 from scanonce.storage.layout import IndexLayout, switch
 from scanonce.storage.manifest import read_manifest
 from scanonce.storage.records import Video
-from scanonce.storage.settings import StorageSettings
 from scanonce.storage.stores.anchors import AnchorStore
 from scanonce.storage.stores.content_files import ContentFiles
 from scanonce.storage.stores.features import FeatureStore
@@ -40,10 +32,15 @@ from scanonce.storage.vectors.generation import newest_generation
 from scanonce.storage.vectors.publish import publish
 from scanonce.storage.writer import writing
 from tests.colours import ColourEncoder, write_film
-from tests.indexes import publish_all
-
-SETTINGS = IndexerSettings(decode_workers=1)
-STORAGE = StorageSettings()
+from tests.indexes import (
+    SETTINGS,
+    STORAGE,
+    build_index,
+    open_engine,
+    publish_all,
+    random_localiser,
+    read_videos,
+)
 
 
 @dataclass(frozen=True)
@@ -76,21 +73,13 @@ class Library:
         return load_localiser(str(self.root / "localiser"))
 
     def video(self, name: str = "b.mp4") -> Video:
-        with Catalog.open(self.layout.catalog, read_only=True) as catalog:
-            return next(each for each in catalog.videos() if each.path.name == name)
+        return next(each for each in read_videos(self.layout) if each.path.name == name)
 
     def index(self) -> None:
-        index_library(
-            [self.films],
-            layout=self.layout,
-            encoder=ColourEncoder(),
-            settings=SETTINGS,
-            storage=STORAGE,
-            localiser=self.localiser(),
-        )
+        build_index(self.layout, self.films, localiser=self.localiser())
 
-    def verify(self, *, full: bool = False, alone: bool = False) -> Verification:
-        return verify(self.layout, full=full, load_localiser=self.localiser, alone=alone)
+    def verify(self, *, full: bool = False) -> Verification:
+        return verify(self.layout, full=full, load_localiser=self.localiser)
 
     def repair(
         self, *, full: bool = False, load_encoder: Callable[[], ClipEncoder] = ColourEncoder
@@ -105,10 +94,7 @@ class Library:
         )
 
     def answers(self) -> list[tuple[str, float, float]]:
-        catalog = Catalog.open(self.layout.catalog, read_only=True)
-        with SearchEngine(
-            self.layout, catalog, ColourEncoder(), SearchSettings(cutoff=0)
-        ) as engine:
+        with open_engine(self.layout, cutoff=0) as engine:
             return [
                 (each.path.name, each.span.start_seconds, each.span.end_seconds)
                 for text in ("red", "green", "blue", "white")
@@ -132,12 +118,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_film(library.films / "a.mp4", [("red", 8), ("blue", 6)])
     write_film(library.films / "b.mp4", [("green", 9)])
     write_film(library.films / "c.mp4", [("white", 5), ("red", 5)])
-    torch.manual_seed(1)
-    config = SoonetConfig(
-        hidden_dim=8, snippet_length=4, num_scales=2, fps=2.0, window=8, num_heads=2,
-        max_positions=8, frame_dim=4, text_dim=4,
-    )  # fmt: skip
-    write_soonet(Soonet(config), library.root / "localiser")
+    random_localiser(library.root / "localiser", 1, std=None)
     library.index()
     shutil.copytree(work, work.with_name("template"))
     return work.with_name("template")
@@ -287,7 +268,7 @@ def test_damaged_features_are_named_and_made_again(library: Library, how: str) -
     assert FEATURES[how][1] in found.differences[0].detail
     assert found.differences[0].video_id == video.video_id
     report = library.repair()
-    assert (report.mended, report.left) == (found.differences, ())
+    assert (report.repaired, report.left) == (found.differences, ())
     assert library.verify(full=True).differences == ()
     assert library.answers() == before
     assert library.video().uid == f"{video.uid}-2"
@@ -310,7 +291,7 @@ def test_features_whose_file_is_not_at_hand_are_left(library: Library) -> None:
     assert named(found) == [*offline, ("features missing", video.path, "restore")]
     before = library.stamps()
     report = library.repair()
-    assert report.mended == ()
+    assert report.repaired == ()
     assert "plug its disk in" in report.left[-1][1]
     assert changes(before, library.stamps()) == set()
 
@@ -327,7 +308,7 @@ def test_damaged_thumbnails_are_named_and_made_again(library: Library) -> None:
     ("damage", "reason"),
     [
         (lambda tensors: {"ends": tensors["ends"] + 1}, "do not add up"),
-        (lambda tensors: {"jpegs": tensors["jpegs"] * 0}, "no pictures"),
+        (lambda tensors: {"jpegs": tensors["jpegs"] * 0}, "no images"),
         (lambda tensors: {"pts_seconds": -tensors["pts_seconds"]}, "do not rise"),
         (lambda tensors: {"ends": tensors["ends"][1:].copy()}, "do not belong together"),
     ],
@@ -383,10 +364,8 @@ def changes(
 
 
 def test_another_localiser_in_the_place_of_ours_is_named(library: Library) -> None:
-    torch.manual_seed(9)
-    config = library.localiser().model.config
     shutil.rmtree(library.root / "localiser")
-    write_soonet(Soonet(config), library.root / "localiser")
+    random_localiser(library.root / "localiser", 9, std=None)
     assert [each.remedy for each in library.verify().differences] == ["localise"]
     shutil.rmtree(library.root / "localiser")
     (difference,) = library.verify().differences
@@ -462,7 +441,7 @@ def test_a_file_of_no_video_is_a_damaged_catalogue(library: Library) -> None:
     connection.close()
     (difference, *_) = library.verify().differences
     assert (difference.kind, difference.remedy) == ("catalogue", "restore")
-    assert "files refers to a row of videos" in difference.detail
+    assert "files refers to one of videos" in difference.detail
 
 
 def test_a_damaged_manifest_is_named(library: Library) -> None:
@@ -539,7 +518,7 @@ def test_vectors_that_are_not_those_of_the_features_are_made_again(library: Libr
     assert f"1 of its {counts[video.video_id]} vectors" in found.differences[0].detail
     assert position >= 0
     report = library.repair(load_encoder=never)
-    assert (report.mended, report.left) == (found.differences, ())
+    assert (report.repaired, report.left) == (found.differences, ())
     assert library.verify(full=True).differences == ()
     assert library.answers() == answers
     assert all(path.is_relative_to(vectors) for path in changes(before, library.stamps()))
@@ -563,7 +542,7 @@ def test_a_rebuild_keeps_what_a_video_without_features_has(library: Library) -> 
     library.features.delete(b.uid)
     library.films.rename(library.films.with_name("unplugged"))
     report = library.repair()
-    assert [each.kind for each in report.mended] == ["vectors differ"]
+    assert [each.kind for each in report.repaired] == ["vectors differ"]
     rebuilt = newest_generation(vectors, dim=4)
     assert rebuilt is not None
     assert sorted(rebuilt.videos.tolist()) == sorted(wrong)
@@ -578,7 +557,7 @@ def test_videos_that_were_never_published_are_named_and_added(
         patched.setattr(Index, "publish", lambda *_: None)
         library.index()
     video = library.video("d.mp4")
-    assert named(library.verify()) == [("vectors lacking", video.path, "repair")]
+    assert named(library.verify()) == [("vectors missing", video.path, "repair")]
     with writing(library.layout, "a test"):
         found = library.verify()
         assert (found.differences, found.pending) == ((), 1), "the writer will publish it"
@@ -653,10 +632,10 @@ def test_what_belongs_to_nothing_is_named_and_removed(library: Library) -> None:
     unfinished = library.layout.folder / ".tmp-manifest"
     unfinished.write_bytes(b"")
     found = library.verify()
-    expected = {("stray", path, "repair") for path in [*strays, staging, unfinished]}
+    expected = {("orphan", path, "repair") for path in [*strays, staging, unfinished]}
     assert (set(named(found)), len(found.differences)) == (expected, 5)
     report = library.repair(load_encoder=never)
-    assert {each.subject for each in report.mended} == {*strays, staging}, (
+    assert {each.subject for each in report.repaired} == {*strays, staging}, (
         "the last went by locking"
     )
     assert report.left == ()
@@ -676,7 +655,7 @@ def test_everything_at_once_is_mended_and_what_is_whole_is_not_touched(library: 
     stray.write_bytes(b"")
     before = library.stamps()
     report = library.repair()
-    assert len(report.mended) == 4
+    assert len(report.repaired) == 4
     assert report.left == ()
     assert library.answers() == answers
     touched = changes(before, library.stamps()) & before.keys()
@@ -735,6 +714,5 @@ def test_an_index_that_was_switched_meanwhile_is_looked_at_anew(library: Library
 
     assert look(IndexLayout.of(before.root)).differences == ()
     derive_anchors(library.layout, None)
-    with Catalog.open(library.layout.catalog, read_only=True) as catalog:
-        assert len(catalog.videos(states=SEARCHABLE)) == 3
+    assert len(read_videos(library.layout, states=SEARCHABLE)) == 3
     assert look(library.layout).differences == ()

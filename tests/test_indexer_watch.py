@@ -7,15 +7,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import scanonce.indexer.watch
 from scanonce.indexer.scan import ScanProblem
-from scanonce.indexer.settings import IndexerSettings
+from scanonce.indexer.settings import IndexerSettings, WatchSettings
 from scanonce.indexer.watch import (
     DELETION_PATIENCE_SECONDS,
-    MOST_PATHS,
+    MAX_PATHS,
     Settling,
     Survey,
     collapse,
@@ -51,7 +52,7 @@ def names(paths: Sequence[Path]) -> list[str]:
 
 def test_a_file_is_ready_once_it_has_stayed_the_same(settling: Settling, films: Path) -> None:
     film = write(films / "a.mp4")
-    settling.tell([film], now=100)
+    settling.add([film], now=100)
     assert settling.ready(now=104.9) == []
     assert settling.ready(now=105) == [film]
     assert settling.ready(now=200) == [], "it is given once"
@@ -59,11 +60,11 @@ def test_a_file_is_ready_once_it_has_stayed_the_same(settling: Settling, films: 
 
 def test_a_growing_file_waits_until_it_has_stopped(settling: Settling, films: Path) -> None:
     film = write(films / "a.mp4")
-    settling.tell([film], now=0)
+    settling.add([film], now=0)
     for now in range(1, 60):
         write(film, "x" * now)
         os.utime(film, (1, 1))  # only its size tells
-        settling.tell([film], now=now)
+        settling.add([film], now=now)
         assert settling.ready(now=now) == []
     assert settling.ready(now=63.9) == []
     assert settling.ready(now=64) == [film]
@@ -73,7 +74,7 @@ def test_a_file_that_is_written_in_place_waits_until_that_has_stopped(
     settling: Settling, films: Path
 ) -> None:
     film = write(films / "a.mp4")
-    settling.tell([film], now=0)
+    settling.add([film], now=0)
     os.utime(film, (2, 2))  # only its time tells
     assert settling.ready(now=6) == []
     assert settling.ready(now=11) == [film]
@@ -84,7 +85,7 @@ def test_being_told_again_and_again_of_a_file_that_stays_the_same_delays_nothing
 ) -> None:
     film = write(films / "a.mp4")
     for now in range(5):
-        settling.tell([film], now=now)
+        settling.add([film], now=now)
     assert settling.ready(now=5) == [film]
 
 
@@ -94,7 +95,7 @@ def test_a_time_of_change_long_ago_or_in_the_future_is_like_any_other(
 ) -> None:
     film = write(films / "a.mp4")
     os.utime(film, (mtime, mtime))
-    settling.tell([film], now=0)
+    settling.add([film], now=0)
     assert settling.ready(now=5) == [film]
 
 
@@ -102,7 +103,7 @@ def test_the_wall_clock_does_not_matter(
     settling: Settling, films: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     film = write(films / "a.mp4")
-    settling.tell([film], now=0)
+    settling.add([film], now=0)
     for seconds in (-1e9, 1e9):
         monkeypatch.setattr(time, "time", lambda seconds=seconds: seconds)
         assert settling.ready(now=4) == []
@@ -117,26 +118,26 @@ def test_only_videos_below_the_roots_matter(films: Path, tmp_path: Path) -> None
         write(films / name)
         for name in ("notes.txt", ".a.mp4", ".hidden/a.mp4", "a.mp4.part", "mp4", "index/a.mp4")
     ]
-    settling.tell([wanted, *others, write(tmp_path / "elsewhere.mp4")], now=0)
+    settling.add([wanted, *others, write(tmp_path / "elsewhere.mp4")], now=0)
     assert settling.ready(now=5) == [wanted]
 
 
 def test_a_hidden_root_is_watched(tmp_path: Path) -> None:
     film = write(tmp_path / ".films" / "a.mp4")
     settling = Settling([tmp_path / ".films"], settle_seconds=5)
-    settling.tell([film], now=0)
+    settling.add([film], now=0)
     assert settling.ready(now=5) == [film]
 
 
 def test_other_extensions_can_be_videos(films: Path) -> None:
-    settings = IndexerSettings(extensions=("xyz",))
-    settling = Settling([films], settings=settings, settle_seconds=5)
-    settling.tell([write(films / "a.mp4"), write(films / "b.xyz")], now=0)
+    files = IndexerSettings(extensions=("xyz",))
+    settling = Settling([films], files=files, settle_seconds=5)
+    settling.add([write(films / "a.mp4"), write(films / "b.xyz")], now=0)
     assert names(settling.ready(now=5)) == ["b.xyz"]
 
 
 def test_a_deletion_settles_too(settling: Settling, films: Path) -> None:
-    settling.tell([films / "gone.mp4"], now=0)
+    settling.add([films / "gone.mp4"], now=0)
     assert settling.ready(now=4.9) == []
     assert settling.ready(now=5) == [films / "gone.mp4"]
 
@@ -146,8 +147,8 @@ def test_a_deletion_and_what_is_being_written_are_ready_together(
 ) -> None:
     """A move to another disk: the copy grows, the original goes."""
     copy = write(films / "copy.mp4")
-    settling.tell([copy], now=0)
-    settling.tell([films / "original.mp4"], now=1)
+    settling.add([copy], now=0)
+    settling.add([films / "original.mp4"], now=1)
     for now in range(1, 30):
         write(copy, "x" * now)
         assert settling.ready(now=now) == []
@@ -157,7 +158,7 @@ def test_a_deletion_and_what_is_being_written_are_ready_together(
 def test_a_deletion_does_not_wait_for_ever(settling: Settling, films: Path) -> None:
     """A camera never stops writing."""
     camera = write(films / "camera.mp4")
-    settling.tell([camera, films / "gone.mp4"], now=0)
+    settling.add([camera, films / "gone.mp4"], now=0)
     ready = []
     for now in range(1, int(DELETION_PATIENCE_SECONDS) + 2):
         write(camera, "x" * now)
@@ -169,16 +170,16 @@ def test_a_deletion_does_not_wait_for_ever(settling: Settling, films: Path) -> N
 
 def test_a_rename_told_in_two_batches_is_ready_at_once(settling: Settling, films: Path) -> None:
     new = write(films / "new.mp4")
-    settling.tell([films / "old.mp4"], now=0)
+    settling.add([films / "old.mp4"], now=0)
     assert settling.ready(now=2) == []
-    settling.tell([new], now=3)
+    settling.add([new], now=3)
     assert settling.ready(now=5) == [], "the deletion alone would lose what is stored"
     assert names(settling.ready(now=8)) == ["new.mp4", "old.mp4"]
 
 
 def test_a_file_deleted_while_it_grows_is_a_deletion(settling: Settling, films: Path) -> None:
     film = write(films / "a.mp4")
-    settling.tell([film], now=0)
+    settling.add([film], now=0)
     write(film, "xx")
     assert settling.ready(now=4) == []
     film.unlink()
@@ -189,7 +190,7 @@ def test_a_file_deleted_while_it_grows_is_a_deletion(settling: Settling, films: 
 
 def test_a_file_deleted_and_put_back_is_a_change(settling: Settling, films: Path) -> None:
     film = films / "a.mp4"
-    settling.tell([film], now=0)
+    settling.add([film], now=0)
     assert settling.ready(now=4) == []
     write(film)
     assert settling.ready(now=6) == []
@@ -200,10 +201,10 @@ def test_a_file_deleted_and_put_back_is_a_change(settling: Settling, films: Path
 def test_a_folder_that_appears_is_ready_as_a_whole(settling: Settling, films: Path) -> None:
     for name in ("a.mp4", "deep/b.mp4", "deep/notes.txt"):
         write(films / "new" / name)
-    settling.tell([films / "new"], now=0)
+    settling.add([films / "new"], now=0)
     assert names(settling.unsettled) == ["new", "a.mp4", "b.mp4"]
     ready = settling.ready(now=5)
-    assert collapse(ready, roots=[films], unsettled=[], most=MOST_PATHS) == [films / "new"]
+    assert collapse(ready, roots=[films], unsettled=[], most=MAX_PATHS) == [films / "new"]
 
 
 def test_a_folder_waits_for_a_file_that_grows_in_it_and_the_others_do_not(
@@ -211,7 +212,7 @@ def test_a_folder_waits_for_a_file_that_grows_in_it_and_the_others_do_not(
 ) -> None:
     folder = films / "new"
     done, growing = write(folder / "done.mp4"), write(folder / "growing.mp4")
-    settling.tell([folder], now=0)
+    settling.add([folder], now=0)
     write(growing, "xx")
     assert settling.ready(now=5) == [done]
     assert settling.unsettled == [folder, growing]
@@ -223,7 +224,7 @@ def test_what_came_into_a_new_folder_before_it_was_watched_is_found(
 ) -> None:
     folder = films / "new"
     folder.mkdir()
-    settling.tell([folder], now=0)
+    settling.add([folder], now=0)
     late = write(folder / "late.mp4")  # told by nobody
     assert settling.ready(now=4) == []
     assert settling.unsettled == [folder, late]
@@ -235,14 +236,14 @@ def test_a_renamed_folder_is_ready_under_both_names_at_once(
 ) -> None:
     write(films / "old" / "a.mp4")
     (films / "old").rename(films / "new")
-    settling.tell([films / "old", films / "new"], now=0)
+    settling.add([films / "old", films / "new"], now=0)
     assert names(settling.ready(now=5)) == ["new", "a.mp4", "old"]
 
 
 def test_a_folder_moved_out_is_a_deletion_whatever_its_name(
     settling: Settling, films: Path
 ) -> None:
-    settling.tell([films / "Season 1.5"], now=0)
+    settling.add([films / "Season 1.5"], now=0)
     assert settling.ready(now=5) == [films / "Season 1.5"]
 
 
@@ -250,7 +251,7 @@ def test_a_folder_moved_in_and_out_again_is_a_deletion(
     settling: Settling, films: Path, tmp_path: Path
 ) -> None:
     write(films / "new" / "a.mp4")
-    settling.tell([films / "new"], now=0)
+    settling.add([films / "new"], now=0)
     (films / "new").rename(tmp_path / "out")
     assert settling.ready(now=4) == []
     assert names(settling.ready(now=9)) == ["new", "a.mp4"]
@@ -260,10 +261,10 @@ def test_five_thousand_changes_become_one_folder(settling: Settling, films: Path
     there = [write(films / "burst" / f"{number}.mp4") for number in range(50)]
     gone = [films / "burst" / f"{number}.mp4" for number in range(50, 5_000)]
     alone = write(films / "alone.mp4")
-    settling.tell([alone, *there, *gone], now=0)
+    settling.add([alone, *there, *gone], now=0)
     ready = settling.ready(now=5)
     assert len(ready) == 5_001
-    few = collapse(ready, roots=[films], unsettled=[], most=MOST_PATHS)
+    few = collapse(ready, roots=[films], unsettled=[], most=MAX_PATHS)
     assert few == [films / "alone.mp4", films / "burst"]
 
 
@@ -334,7 +335,7 @@ class FakeWork:
         differing = set(self.survey(paths).differing)
         self.known ^= differing
 
-    def tell(self, text: str) -> None:
+    def report(self, text: str) -> None:
         self.told.append(text)
 
 
@@ -353,14 +354,15 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def watching(work: FakeWork, **options: object) -> Iterator[None]:
+def watching(work: FakeWork, **options: Any) -> Iterator[None]:
     """Watches in a thread."""
+    settings = WatchSettings(settle_seconds=0.3, **options)
     stop = threading.Event()
     failed: list[BaseException] = []
 
     def run() -> None:
         try:
-            watch(work.roots, work, settle_seconds=0.3, stop=stop, **options)  # type: ignore[arg-type]
+            watch(work.roots, work, settings=settings, stop=stop)
         except BaseException as error:
             failed.append(error)
 
@@ -422,7 +424,7 @@ def test_a_run_gets_only_the_new_file_however_large_the_library(films: Path) -> 
 
 @pytest.mark.usefixtures("hasty")
 def test_a_burst_is_indexed_by_its_folders(films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scanonce.indexer.watch, "MOST_PATHS", 10)
+    monkeypatch.setattr(scanonce.indexer.watch, "MAX_PATHS", 10)
     monkeypatch.setattr(scanonce.indexer.watch, "_BURST", 20)  # and then everything is looked at
     work = FakeWork([films])
     with watching(work):

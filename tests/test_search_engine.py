@@ -11,7 +11,6 @@ import pytest
 from numpy.typing import NDArray
 
 from scanonce.indexer.models import make_manifest
-from scanonce.indexer.pipeline import index_library
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.models.encoders.protocol import TextFeatures
 from scanonce.search.engine import SearchEngine
@@ -24,22 +23,10 @@ from scanonce.storage.index import Index
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.manifest import create_or_check
 from scanonce.storage.records import Span, Video, VideoInfo
-from scanonce.storage.settings import StorageSettings
 from scanonce.storage.stores.features import FeatureStore, FrameFeatures
 from scanonce.storage.vectors.publish import open_library
 from tests.colours import ColourEncoder, write_film
-from tests.indexes import publish_all
-from tests.test_indexer_anchors import checkpoint
-
-
-def build(films: Path, layout: IndexLayout) -> None:
-    index_library(
-        [films],
-        layout=layout,
-        encoder=ColourEncoder(),
-        settings=IndexerSettings(decode_workers=1),
-        storage=StorageSettings(),
-    )
+from tests.indexes import build_index, open_engine, publish_all, random_localiser
 
 
 @pytest.fixture(scope="module")
@@ -57,24 +44,8 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def layout(films: Path) -> IndexLayout:
     layout = IndexLayout(films.parent / "index")
-    build(films, layout)
+    build_index(layout, films)
     return layout
-
-
-def open_engine(
-    layout: IndexLayout, encoder: ColourEncoder | None = None, **settings: object
-) -> SearchEngine:
-    catalog = Catalog.open(layout.catalog, read_only=True)
-    try:
-        return SearchEngine(
-            layout,
-            catalog,
-            encoder or ColourEncoder(),
-            SearchSettings(**settings),  # type: ignore[arg-type]
-        )
-    except BaseException:
-        catalog.close()
-        raise
 
 
 @pytest.fixture
@@ -171,15 +142,15 @@ def test_a_running_engine_follows_what_is_added_and_forgotten(films: Path, tmp_p
     folder = tmp_path / "films"
     write_film(folder / "first.mp4", [("red", 5), ("black", 9)])
     layout = IndexLayout(tmp_path / "index")
-    build(folder, layout)
+    build_index(layout, folder)
     with open_engine(layout) as engine:
         assert engine.num_videos == 1
         write_film(folder / "second.mp4", [("white", 6), ("green", 7)])
-        build(folder, layout)
+        build_index(layout, folder)
         best = engine.search("green").moments[0]
         assert (best.path.name, engine.num_videos) == ("second.mp4", 2)
         (folder / "second.mp4").unlink()
-        build(folder, layout)
+        build_index(layout, folder)
         assert {moment.path.name for moment in engine.search("green").moments} == {"first.mp4"}
 
 
@@ -233,7 +204,7 @@ class DrawnLibrary:
         elif step == 6:
             self.record(catalog, str(some.path), replaces=some.video_id)
         else:
-            publish_all(self.layout, StorageSettings())
+            publish_all(self.layout)
 
 
 def test_an_engine_that_follows_answers_as_one_that_is_opened_anew(drawn: DrawnLibrary) -> None:
@@ -349,7 +320,7 @@ def test_a_committed_video_is_found_before_it_is_published(
     write_film(tmp_path / "films" / "a.mp4", [("red", 5), ("green", 5)])
     layout = IndexLayout(tmp_path / "index")
     monkeypatch.setattr(Index, "publish", lambda *_: None)
-    build(tmp_path / "films", layout)
+    build_index(layout, tmp_path / "films")
     assert not layout.vectors.exists()
     with open_engine(layout) as engine:
         assert engine.search("green").moments[0].span.tiou(Span(5, 10)) > 0.85
@@ -358,7 +329,7 @@ def test_a_committed_video_is_found_before_it_is_published(
 def test_an_empty_library_has_no_good_match_and_no_moments(tmp_path: Path) -> None:
     (tmp_path / "films").mkdir()
     layout = IndexLayout(tmp_path / "index")
-    build(tmp_path / "films", layout)
+    build_index(layout, tmp_path / "films")
     with open_engine(layout) as engine:
         result = engine.search("red")
     assert result.no_good_match
@@ -454,14 +425,8 @@ def test_a_trained_localiser_looks_only_at_what_passes(tmp_path: Path) -> None:
     for number in range(4):
         write_film(tmp_path / "films" / f"{number}.mp4", [("red", 6 + number), ("blue", 5)])
     layout = IndexLayout(tmp_path / "index")
-    index_library(
-        [tmp_path / "films"],
-        layout=layout,
-        encoder=ColourEncoder(),
-        settings=IndexerSettings(decode_workers=1),
-        storage=StorageSettings(),
-        localiser=checkpoint(tmp_path / "localiser", 1),
-    )
+    localiser = random_localiser(tmp_path / "localiser", 1)
+    build_index(layout, tmp_path / "films", localiser=localiser)
     with open_engine(layout, cutoff=0.0, candidate_clips=10_000) as engine:
         everything = engine.search("red", top=1000).moments
         found = engine.search("red", top=1000, within=Filter(min_seconds=12.5)).moments

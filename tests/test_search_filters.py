@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import scanonce.storage.catalog.database
 import scanonce.storage.vectors.ivfpq
-from scanonce.search.filters import Filter, FilterMasks, as_filter
+from scanonce.search.filters import Filter, LibraryFilters, as_filter
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.catalog.entries import Content, FileStamp
 from scanonce.storage.errors import QueryError
@@ -207,12 +207,15 @@ def test_a_day_has_23_hours_where_clocks_are_put_forward() -> None:
 @pytest.mark.parametrize(
     ("parts", "told"),
     [
-        ({"folders": (Path("films"),)}, "whole paths of folders, got 'films'"),
+        ({"folders": (Path("films"),)}, "absolute paths of folders, got 'films'"),
         ({"folders": (Path("/a"),) * 101}, "up to 100 folders, got 101"),
         ({"labels": frozenset({" "})}, "1 to 100 characters"),
         ({"labels": frozenset({"x" * 101})}, "1 to 100 characters.*got 101"),
         ({"without_labels": frozenset({"a\tb"})}, "a control character"),
-        ({"labels": frozenset({"A"}), "without_labels": frozenset({"a"})}, "ruled out"),
+        (
+            {"labels": frozenset({"A"}), "without_labels": frozenset({"a"})},
+            "both required and excluded",
+        ),
         ({"labels": frozenset(map(str, range(101)))}, "up to 100 labels, got 101"),
         ({"recorded_after": DAYS[1], "recorded_before": DAYS[0]}, "swap them"),
         ({"indexed_after": datetime(2024, 1, 2, 3)}, "is a day, such as 2024-01-02"),
@@ -277,8 +280,8 @@ class Library:
     index: LibraryIndex
     ids: dict[str, NDArray[np.int64]]
 
-    def masks(self) -> FilterMasks:
-        return FilterMasks(self.catalog, self.catalog.live_video_ids().tolist(), self.index)
+    def filters(self) -> LibraryFilters:
+        return LibraryFilters(self.catalog, self.catalog.live_video_ids().tolist(), self.index)
 
 
 @pytest.fixture(scope="module")
@@ -321,7 +324,7 @@ def recall_at_10(library: Library, name: str) -> float:
     near = passing[rng.integers(len(passing), size=40)] + 0.2 * rng.standard_normal((40, DIM))
     queries = np.concatenate([near, rng.standard_normal((40, DIM))]).astype(np.float32)
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
-    within = library.masks().passing(Filter(labels=frozenset({name})))
+    within = library.filters().apply(Filter(labels=frozenset({name})))
     assert within is not None
     assert within.ids.tolist() == ids.tolist()
     scores, found = library.index.search(queries, 10, allowed=within.clips)
@@ -353,7 +356,7 @@ def test_the_depth_counts_passing_clips_only(library: Library) -> None:
     """A video about something else gives as many clips as are asked for."""
     query = clips_of(int(library.ids["half"][0]))[:1]
     for name in ("tenth", "one"):
-        within = library.masks().passing(Filter(labels=frozenset({name})))
+        within = library.filters().apply(Filter(labels=frozenset({name})))
         assert within is not None
         _, found = library.index.search(query, CLIPS_EACH, allowed=within.clips)
         assert (found >= 0).all()
@@ -370,18 +373,18 @@ def test_a_filter_asked_again_asks_the_catalogue_once(
         return look_up(self, **parts)
 
     monkeypatch.setattr(Catalog, "matching_videos", spy)
-    masks = library.masks()
-    first = masks.passing(Filter(labels=frozenset({"rare"})))
-    assert masks.passing(Filter(labels=frozenset({"rare"}))) is first
-    assert masks.passing(None) is None
-    one = masks.passing([5, 10**9])  # ids are looked up nowhere
+    filters = library.filters()
+    first = filters.apply(Filter(labels=frozenset({"rare"})))
+    assert filters.apply(Filter(labels=frozenset({"rare"}))) is first
+    assert filters.apply(None) is None
+    one = filters.apply([5, 10**9])  # ids are looked up nowhere
     assert one is not None
     assert (one.ids.tolist(), int(one.clips.sum())) == ([5], CLIPS_EACH)
     assert len(asked) == 1
 
 
 def test_what_was_committed_since_the_library_was_opened_does_not_pass(library: Library) -> None:
-    masks = FilterMasks(library.catalog, library.ids["few"].tolist(), library.index)
-    within = masks.passing(Filter(max_seconds=100.0))
+    filters = LibraryFilters(library.catalog, library.ids["few"].tolist(), library.index)
+    within = filters.apply(Filter(max_seconds=100.0))
     assert within is not None
     assert within.ids.tolist() == library.ids["few"].tolist()

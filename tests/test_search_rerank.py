@@ -10,32 +10,27 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from scanonce.indexer.pipeline import index_library
-from scanonce.indexer.settings import IndexerSettings
 from scanonce.models.clip4clip.apply import spread_evenly
 from scanonce.models.clip4clip.build import build_head
 from scanonce.models.clip4clip.head_files import write_head
 from scanonce.models.clip4clip.heads import TightHead
 from scanonce.models.encoders.hub import HEAD_FILES, head_digest
-from scanonce.search.engine import SearchEngine, SearchResult
+from scanonce.search.engine import SearchResult
 from scanonce.search.localise import Proposal, StoredVideo
 from scanonce.search.rerank import num_located, open_scoring, rerank
-from scanonce.search.settings import SearchSettings
 from scanonce.storage.backup.backup import backup, restore
-from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import EncoderError, ManifestMismatch
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.manifest import create_or_check, read_manifest, write_manifest
 from scanonce.storage.records import Moment, Span
-from scanonce.storage.settings import StorageSettings
 from scanonce.storage.stores.anchors import AnchorArrays
 from scanonce.storage.stores.features import FeatureStore, FrameFeatures
 from tests.colours import ColourEncoder, write_film
-from tests.indexes import publish_all
+from tests.indexes import build_index, open_engine, publish_all, read_videos
 
 MAX_FRAMES = 5
 ASKED = "a green wall"
-ALL_CLIPS = SearchSettings(localiser="clips", nms_overlap=1.0, cutoff=0.0)
+ALL_CLIPS = {"localiser": "clips", "nms_overlap": 1.0, "cutoff": 0.0}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -170,24 +165,13 @@ def encoder(template: tuple[Path, Ranked]) -> Ranked:
 
 
 def index(root: Path, encoder: ColourEncoder) -> None:
-    index_library(
-        [root / "films"],
-        layout=IndexLayout.of(root / "index"),
-        encoder=encoder,
-        settings=IndexerSettings(decode_workers=1),
-        storage=StorageSettings(),
-    )
-
-
-def open_engine(layout: IndexLayout, encoder: ColourEncoder, **settings: object) -> SearchEngine:
-    catalog = Catalog.open(layout.catalog, read_only=True)
-    return SearchEngine(layout, catalog, encoder, ALL_CLIPS.model_copy(update=settings))
+    build_index(IndexLayout.of(root / "index"), root / "films", encoder=encoder)
 
 
 def ask(
     layout: IndexLayout, encoder: ColourEncoder, *, top: int = 40, **settings: object
 ) -> SearchResult:
-    with open_engine(layout, encoder, **settings) as engine:
+    with open_engine(layout, encoder, **{**ALL_CLIPS, **settings}) as engine:
         return engine.search(ASKED, top=top)
 
 
@@ -201,8 +185,7 @@ def test_an_index_answers_in_the_order_of_its_tight_head(
     manifest = read_manifest(layout)
     assert (manifest.head, manifest.reranker) == (None, head_digest(encoder.head_files))
     as_found = ask(layout, encoder, rerank="off")
-    with Catalog.open(layout.catalog) as catalog:
-        uids = {video.video_id: video.uid for video in catalog.videos()}
+    uids = {video.video_id: video.uid for video in read_videos(layout)}
     store, text = FeatureStore(layout.features), encoder.encode_texts([ASKED])[0]
 
     def scores(moments: Sequence[Moment]) -> list[float]:
@@ -229,7 +212,7 @@ def test_an_index_answers_in_the_order_of_its_tight_head(
 
 def test_without_a_reranker_nothing_is_ordered_anew(layout: IndexLayout, encoder: Ranked) -> None:
     off = ask(layout, encoder, rerank="off")
-    with open_engine(layout, encoder) as engine:
+    with open_engine(layout, encoder, **ALL_CLIPS) as engine:
         assert engine.search(ASKED, top=40).moments != off.moments
         some = off.moments[0]
         # what looks like a moment is no question in words
@@ -249,7 +232,7 @@ def test_an_engine_follows_an_index_that_gains_a_reranker(
     expected = places(ask(layout, encoder).moments)
     write_manifest(layout, replace(whole, reranker=None))  # as made by an earlier version
     shutil.rmtree(layout.head)
-    with open_engine(layout, encoder) as engine:
+    with open_engine(layout, encoder, **ALL_CLIPS) as engine:
         assert places(engine.search(ASKED, top=40).moments) != expected
         create_or_check(layout, whole, encoder.head_files)
         assert read_manifest(layout) == whole
@@ -261,13 +244,10 @@ def test_an_engine_follows_an_index_that_gains_a_reranker(
 def test_backup_and_restore_carry_the_reranker(
     layout: IndexLayout, encoder: Ranked, tmp_path: Path
 ) -> None:
-    def complete(layout: IndexLayout) -> None:
-        publish_all(layout, StorageSettings())
-
     expected = ask(layout, encoder).moments
-    backup(layout, tmp_path / "backup", complete=complete)
+    backup(layout, tmp_path / "backup", complete=publish_all)
     shutil.rmtree(layout.root)
-    report = restore(tmp_path / "backup", tmp_path / "again", complete=complete)
+    report = restore(tmp_path / "backup", tmp_path / "again", complete=publish_all)
     assert not report.damaged
     assert digest_of(report.layout.head) == read_manifest(report.layout).reranker
     assert ask(report.layout, encoder).moments == expected

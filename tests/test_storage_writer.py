@@ -290,7 +290,7 @@ def test_an_index_that_was_switched_while_a_writer_waited_is_refused(layout: Ind
             waiting = pool.submit(second)
             time.sleep(0.2)
             switch(layout.staging)
-        with pytest.raises(IndexDirectoryError, match=r"switched .* meanwhile: run again"):
+        with pytest.raises(IndexDirectoryError, match=r"was replaced meanwhile, .*: run again"):
             waiting.result()
 
 
@@ -302,7 +302,7 @@ def test_an_index_that_was_switched_before_is_refused_and_not_made_again(
     with writing(layout, "first"):
         switch(third)
     for old in (layout, second):
-        with pytest.raises(IndexDirectoryError, match="switched"), writing(old, "test"):
+        with pytest.raises(IndexDirectoryError, match="was replaced"), writing(old, "test"):
             pytest.fail("it must not be written")
     assert not second.folder.exists()
 

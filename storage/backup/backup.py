@@ -7,7 +7,7 @@ A backup is an index directory itself, and can be searched. It holds the content
 catalogue is copied, then the files of its contents; if one of them is gone in the meantime, a newer catalogue is
 copied, until nothing is missing. A uid names the result of one scan of a content and never changes, so a file that the
 backup has is not copied again. Until the last step a backup is the earlier one, whatever ends the copying; the next run
-finds what was copied by then. Files are copied, never linked to the index: a fault of its disk must not reach both.
+finds the files copied by then. Files are copied, never linked to the index: a fault of its disk must not reach both.
 
     backup.json             this directory is a backup, nothing else may be in it
     backup.lock             locked while a process copies to it
@@ -92,7 +92,7 @@ def restore(
 
     Raises:
         IndexDirectoryError: there is no backup, it is damaged, an index exists and ``replace`` is false, something
-            else is there, or it cannot be written. What was there is unchanged.
+            else is there, or it cannot be written. An existing index is unchanged.
     """
     source_dir, index_dir = source_dir.absolute(), index_dir.absolute()
     _check_apart(source_dir, index_dir, "the backup")

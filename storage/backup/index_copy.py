@@ -100,7 +100,7 @@ class IndexCopy:
         Args:
             source: the index.
             manifest: of the source.
-            target: where the copy goes.
+            target: layout of the copy.
             reuse: an earlier copy on the target's disk; files that are the same are linked.
             on_progress: called after each file.
         """
@@ -115,7 +115,7 @@ class IndexCopy:
         self._missing: set[Path] = set()
 
     def run(self) -> None:
-        """Copy all files to where nothing names them yet.
+        """Copy all files; nothing names the copies yet.
 
         Vectors come first, the catalogue after them. A generation may be behind its catalogue, which `open_library`
         makes up for, but never ahead: the catalogue would give the ids in it to other videos.
@@ -131,7 +131,7 @@ class IndexCopy:
             now = IndexLayout.of(self.source.root), read_manifest(self.source)
             if now != (self.source, self.manifest):
                 raise SourceSwitched
-            # what is missing in two successive catalogues was not deleted in between: the source lacks it
+            # a file that two successive catalogues name was not deleted in between: it is missing in the source
             if missing <= given_up:
                 break
         self._missing = {path for uid in missing if (path := uids.get(uid)) is not None}
@@ -139,7 +139,7 @@ class IndexCopy:
             sync_directory(folder)
 
     def put_in_place(self) -> None:
-        """Have the target's catalogue name what was copied, then remove what it no longer names."""
+        """Replace the target's catalogue, whose contents are all there now; remove the files it no longer names."""
         for folder, staged, goal in self._vectors:
             for other in folder.glob("*"):  # none may ever be next to a catalogue it is ahead of
                 if other not in (staged, goal):
@@ -188,7 +188,7 @@ class IndexCopy:
             return {uid: searchable.get(uid) for uid in copy.uids()}
 
     def _copy_files_of(self, uids: Mapping[str, Path | None]) -> set[str]:
-        """Copy what is not there yet; return the uids of videos whose features are in neither, or that vanished."""
+        """Copy missing files; return the uids of videos whose features are in neither, or whose files vanished."""
         todo, missing, kept, stores = [], set(), set(), self._stores()
         for path in [*self._head_files(), *(store.path(uid) for uid in uids for store in stores)]:
             if _is_same(path, self._goal(path), _CONTENT_SLACK_NS):
@@ -246,7 +246,7 @@ class IndexCopy:
                 if generation and generation.path.exists():
                     raise
                 # Two publishes have swept it while it was copied: take the newest one.
-            except (ManifestMismatch, DamagedFile):  # it is derived again from what is stored
+            except (ManifestMismatch, DamagedFile):  # it is derived again from the features
                 return _StagedVectors(target, None, None)
 
     def _stage_generation(self, generation: Generation, target: Path) -> _StagedVectors:
@@ -275,7 +275,7 @@ class IndexCopy:
         return self.target.folder / path.relative_to(self.source.folder)
 
     def _earlier(self, path: Path) -> Path | None:
-        """Return where the copy that is replaced would have a file of the source."""
+        """Return the path of a source file in the earlier copy."""
         return self._reuse.folder / path.relative_to(self.source.folder) if self._reuse else None
 
     def _put(self, path: Path, *, check: bool) -> None:

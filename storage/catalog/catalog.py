@@ -1,4 +1,4 @@
-"""The catalogue: what is in the library, and what became of it. Everything else is derived from it.
+"""The catalogue: libraries, files and videos, and the state of each. The rest of an index is derived from it.
 
 A video is a content; files are the paths it is stored at. A video becomes searchable in one commit
 (:meth:`Catalog.record_indexed`) and is gone when its last file is (:meth:`Catalog.forget_files`).

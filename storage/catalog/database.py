@@ -161,7 +161,7 @@ class Database:
             problems = [str(line) for line in checks if line != "ok"]
             broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
         return problems + [
-            f"row {row[1]} of {row[0]} refers to a row of {row[2]} that does not exist"
+            f"row {row[1]} of {row[0]} refers to one of {row[2]} that is not there"
             for row in broken
         ]
 

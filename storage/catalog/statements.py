@@ -165,7 +165,7 @@ def put_video(
 
 
 def replace_video(connection: Connection, old: int, new: int) -> None:
-    """Delete a video; its files and labels become those of another one."""
+    """Delete a video; another video takes its files and labels."""
     files = update(FileRow).where(FileRow.video_id == old)
     connection.execute(files.values(video_id=new))
     # A label that the new video carries already is deleted with the old video.
@@ -178,7 +178,7 @@ def replace_video(connection: Connection, old: int, new: int) -> None:
 
 
 def put_files(connection: Connection, files: Sequence[FileStamp], video_id: int) -> None:
-    """Insert files of a video, or replace what is known of them."""
+    """Insert files of a video, or replace their records."""
     values = [
         {**each, "video_id": video_id, "problem": None} for each in _file_values(connection, files)
     ]

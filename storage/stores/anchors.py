@@ -1,9 +1,9 @@
-"""What a trained localiser computed of each video, once: one safetensors file per content, memory-mapped when read.
+"""Anchors of each video, computed once by a trained localiser: one safetensors file per content, mapped when read.
 
-    anchors/3f9c0a51d2e7-0/        of one localiser; the manifest names the folder in use
+    anchors/3f9c0a51d2e7-0/        anchors of one localiser; the manifest names the folder in use
         ab/<uid>.safetensors       vectors [num_anchors, width] fp16, norms [num_anchors] fp32
 
-Derived from the stored frame features, so it can be made again at any time without decoding a video. At the
+Anchors are derived from the stored frame features and can be derived again at any time without decoding a video. At the
 published sizes (5 frames/s, 4 scales, 512 dimensions) an hour of video takes 6.9 MB.
 """
 
@@ -22,9 +22,9 @@ class AnchorArrays:
     """Anchors of one video, or some of them."""
 
     vectors: NDArray[np.float16]
-    """``[num_anchors, width]``: what a query is multiplied with."""
+    """``[num_anchors, width]``, to be multiplied with a query."""
     norms: NDArray[np.float32]
-    """``[num_anchors]`` lengths of the context features before they were made unit."""
+    """``[num_anchors]`` lengths of the context features before they were normalised."""
 
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or self.norms.shape != self.vectors.shape[:1]:
@@ -34,18 +34,18 @@ class AnchorArrays:
 
 
 class AnchorStore(ContentFiles):
-    """One localiser's folder of an index."""
+    """The folder of one localiser in an index."""
 
     def write(self, uid: str, arrays: AnchorArrays) -> None:
-        """Stores the anchors of a video whole or not at all; raises IndexDirectoryError where that fails."""
+        """Store the anchors of a video whole or not at all; raises IndexDirectoryError if that fails."""
         self._write(uid, {"vectors": arrays.vectors, "norms": arrays.norms})
 
     def read(self, uid: str) -> AnchorArrays:
-        """All anchors of a video."""
+        """Return all anchors of a video."""
         return self.read_rows(uid, None)
 
     def read_rows(self, uid: str, rows: NDArray[np.int64] | None) -> AnchorArrays:
-        """The given rows (rising), all for None; only their bytes are read.
+        """Return the given rows (rising), or all; only their bytes are read.
 
         Raises:
             IndexDirectoryError: the file is missing or damaged, or has no such row.
@@ -62,18 +62,18 @@ class AnchorStore(ContentFiles):
             return AnchorArrays(vectors.copy(), norms.copy())
         if len(rows) and not 0 <= rows[0] <= rows[-1] < len(norms):
             raise IndexDirectoryError(
-                f"{path} has {len(norms)} anchors, not as many as its video. {_NEXT_STEP}"
+                f"{path} has {len(norms)} anchors, its video has another number. {_NEXT_STEP}"
             )
         return AnchorArrays(vectors[rows], norms[rows])
 
     def problem(
         self, uid: str, *, num_anchors: int | None, width: int | None, values: bool = False
     ) -> str | None:
-        """What is wrong with the stored anchors of a video, in words; None where nothing is.
+        """Describe the fault of the stored anchors of a video; None if there is no fault.
 
         Args:
             uid: names the content.
-            num_anchors: as many as a video of its length has; None: not known.
+            num_anchors: number of anchors of a video of its length; None: not known.
             width: length of a vector; None: not known.
             values: read all of them, 6.9 MB per hour of video at the published sizes.
         """

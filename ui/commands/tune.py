@@ -101,7 +101,7 @@ def run_tune(
             index.catalog.live_video_ids(),
             target_recall=target_recall,
             queries=queries,
-            observe=observe,
+            on_progress=observe,
         )
         if tuned is not None:
             _show(points, tuned, console)
@@ -121,7 +121,7 @@ def _show(points: Sequence[Point], tuned: TunedSettings, console: Console) -> No
             str(point.nprobe),
             str(point.rescore_depth),
             f"{point.recall:.3f}",
-            f"{point.sure_recall:.3f}",
+            f"{point.recall_lower_bound:.3f}",
             f"{point.cpu_ms:.2f}",
             "[green]taken[/]" if taken else "",
         )
@@ -131,7 +131,7 @@ def _show(points: Sequence[Point], tuned: TunedSettings, console: Console) -> No
         "sure or more, nineteen times in twenty. Measured again by itself when the lists are trained anew.",
         soft_wrap=True,
     )
-    if max(point.sure_recall for point in points) < tuned.target_recall:
+    if max(point.recall_lower_bound for point in points) < tuned.target_recall:
         console.print(
             f"[yellow]No setting surely finds {tuned.target_recall:.3f} of the best clips; the one that finds "
             'most is taken.[/] More sentences make surer; more is found by exact search: storage.kind = "flat".',

@@ -8,7 +8,7 @@ from pathlib import Path
 import streamlit as st
 
 from scanonce.search.engine import SearchResult
-from scanonce.search.filters import Filter, Within
+from scanonce.search.filters import Filter, SearchScope
 from scanonce.search.localise import Curve
 from scanonce.storage.catalog.catalog import SEARCHABLE
 from scanonce.storage.records import Span, Video
@@ -82,7 +82,7 @@ def search(
     Raises:
         ScanonceError: see `SearchEngine.search`.
     """
-    within: Within = only if video_id is None else [video_id]
+    within: SearchScope = only if video_id is None else [video_id]
     with shared().engine() as engine:
         result = engine.search(text, top=top, within=within)
     shared().remember(result)
