@@ -72,7 +72,8 @@ def random_localiser(folder: Path, seed: int, *, std: float | None = 0.3) -> Tra
         max_positions=8, frame_dim=4, text_dim=4,
     )  # fmt: skip
     model = Soonet(config)
-    for parameter in model.parameters() if std is not None else ():
-        torch.nn.init.normal_(parameter, std=std)
+    if std is not None:
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=std)
     write_soonet(model, folder)
     return load_localiser(str(folder))

@@ -1,10 +1,14 @@
 """The whole way of a query, over a library of flat colours."""
 
+import gc
 import logging
-from collections.abc import Iterator, Sequence
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +24,7 @@ from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.catalog.entries import ChangeMark, Content, FileStamp, VideoChanges
 from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch, QueryError
 from scanonce.storage.index import Index
-from scanonce.storage.layout import IndexLayout
+from scanonce.storage.layout import IndexLayout, switch
 from scanonce.storage.manifest import create_or_check
 from scanonce.storage.records import Span, Video, VideoInfo
 from scanonce.storage.stores.features import FeatureStore, FrameFeatures
@@ -286,6 +290,120 @@ def test_a_video_that_is_forgotten_while_it_is_taken_in_is_no_error(
         monkeypatch.setattr(Catalog, "searchable_changes", overtaken)
         moments = engine.search("red").moments
     assert {moment.path.name for moment in moments} == {"a.mp4"}
+
+
+def replace_index(layout: IndexLayout) -> IndexLayout:
+    """Put a copy of an index in its place, as `scanonce restore` does."""
+    ignored = shutil.ignore_patterns("writer.*", "data-*", "current")
+    shutil.copytree(layout.folder, layout.staging.folder, ignore=ignored)
+    switch(layout.staging)
+    return layout.staging
+
+
+def open_files(layout: IndexLayout) -> set[str]:
+    """Names of the files that this process has open or mapped, but for features, of which the last few stay mapped."""
+    opened = {os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()}
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    mapped = {line.split(maxsplit=5)[-1] for line in maps}
+    paths = {Path(path.removesuffix(" (deleted)")) for path in opened | mapped}
+    inside = [path.relative_to(layout.folder) for path in paths if layout.folder in path.parents]
+    return {
+        path.name for path in inside if path.parts[0] != "data-1" and path.suffix != ".safetensors"
+    }
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux lists open files")
+def test_a_replaced_index_is_closed_when_its_last_reader_is_done(drawn: DrawnLibrary) -> None:
+    old = drawn.layout
+    with Catalog.open(old.catalog) as catalog:
+        drawn.record(catalog, "/films/a.mp4")
+        catalog.labels.add([1], ["keep"])
+    publish_all(old)
+    labelled = Filter(labels=frozenset({"keep"}))
+    with open_engine(old) as engine:
+        with engine.reading() as before:
+            new = replace_index(old)
+            assert engine.search("red", within=labelled).num_videos == 1
+            with engine.reading() as after:
+                assert (before.index.layout, after.index.layout) == (old, new)
+            assert before.filters.apply(labelled) is not None, "its catalogue can be read"
+            assert "catalog.sqlite" in open_files(old)
+        del before, after
+        gc.collect()
+        assert open_files(old) == set()
+        assert "catalog.sqlite" in open_files(new)
+    assert "catalog.sqlite" not in open_files(new)
+    with pytest.raises(ValueError, match="closed"):
+        engine.search("red")
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux lists open files")
+def test_a_closed_engine_ends_the_call_that_runs_and_no_other(drawn: DrawnLibrary) -> None:
+    with Catalog.open(drawn.layout.catalog) as catalog:
+        drawn.record(catalog, "/films/a.mp4")
+    engine = open_engine(drawn.layout)
+    with engine.reading() as snapshot:
+        engine.close()
+        engine.close()
+        assert snapshot.index.catalog.totals().indexed == 1
+        assert "catalog.sqlite" in open_files(drawn.layout)
+    assert "catalog.sqlite" not in open_files(drawn.layout)
+
+
+def test_following_to_an_index_of_the_same_encoder_leaves_the_text_tower_alone(
+    drawn: DrawnLibrary,
+) -> None:
+    """Another thread may be using it, and tokenizers are not thread-safe."""
+    encoded: list[str] = []
+
+    class Counting(ColourEncoder):
+        def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            encoded.extend(texts)
+            return super().encode_texts(texts)
+
+    with open_engine(drawn.layout, Counting()) as engine:
+        encoded.clear()
+        new = replace_index(drawn.layout)
+        with engine.reading() as snapshot:
+            assert snapshot.index.layout == new
+    assert encoded == []
+
+
+def test_a_catalogue_that_lost_all_its_videos_has_no_moments(
+    drawn: DrawnLibrary, tmp_path: Path
+) -> None:
+    with Catalog.open(drawn.layout.catalog) as catalog, open_engine(drawn.layout) as engine:
+        drawn.record(catalog, "/films/a.mp4")
+        assert engine.search("red").moments
+        Catalog.open(tmp_path / "empty.sqlite").close()
+        catalog.replace_by(tmp_path / "empty.sqlite")
+        assert engine.search("red").moments == ()
+        assert engine.num_videos == 0
+
+
+@pytest.mark.parametrize("call", ["search", "similar", "curve"])
+def test_a_call_whose_index_is_replaced_meanwhile_answers_from_the_new_one(
+    drawn: DrawnLibrary, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    calls: dict[str, Callable[[SearchEngine], object]] = {
+        "search": lambda engine: engine.search("red").moments,
+        "similar": lambda engine: engine.similar(1, Span(0, 5)).moments,
+        "curve": lambda engine: engine.curve("red", 1).scores.tolist(),
+    }
+    with Catalog.open(drawn.layout.catalog) as catalog:
+        drawn.record(catalog, "/films/a.mp4")
+    with open_engine(drawn.layout) as engine:
+        expected = calls[call](engine)
+        read_between = FeatureStore.read_between
+
+        def overtaken(store: FeatureStore, uid: str, spans: Any) -> list[FrameFeatures]:
+            if IndexLayout.of(drawn.layout.root) == drawn.layout:
+                replace_index(drawn.layout)
+            return read_between(store, uid, spans)
+
+        monkeypatch.setattr(FeatureStore, "read_between", overtaken)
+        assert calls[call](engine) == expected
+        assert IndexLayout.of(drawn.layout.root) != drawn.layout
 
 
 def test_a_video_that_cannot_be_read_hides_no_other(
