@@ -15,7 +15,7 @@ from scanonce.library import Library
 from scanonce.search.engine import SearchResult
 from scanonce.search.filters import Filter
 from scanonce.search.settings import SearchSettings
-from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
+from scanonce.storage.errors import ConfigError, IndexDirectoryError, ManifestMismatch
 from tests.colours import ColourEncoder, write_film
 
 COLOURS = ("red", "green", "blue", "white", "black")
@@ -85,6 +85,15 @@ def test_an_index_names_its_own_settings(
     other = {name: "uniform" if name == "sampling" else 4.0 for name in typed}
     with pytest.raises(ManifestMismatch, match="scanonce reindex"):
         library.index(typed=other)
+
+
+@pytest.mark.parametrize("typed", [{"sampling": "none"}, {"samplng": "uniform"}])
+def test_a_setting_that_is_not_allowed_is_refused_by_name(
+    library: Library, films: Path, typed: dict[str, object]
+) -> None:
+    with pytest.raises(ConfigError, match=next(iter(typed))):
+        library.index([films], typed=typed)
+    assert not library.root.exists()
 
 
 def test_forgetting_a_path_that_is_not_indexed_forgets_nothing(
