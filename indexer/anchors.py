@@ -1,6 +1,6 @@
 """The anchors of a trained localiser, derived from the stored frame features without decoding a video.
 
-New videos get their anchors when they are indexed. An index that was made without the localiser, or with another one,
+New videos get their anchors when they are indexed. An index that was made without the localiser, or with another,
 gets them here: they are written to a new folder, video by video, while searches use the old ones. Writing the name of
 that folder to the manifest is the switch. It may be stopped at any point: the next call continues with the next video.
 """

@@ -194,7 +194,7 @@ def _read_state(path: Path) -> _PathState | None:
 def collapse(
     paths: Iterable[Path], *, roots: Collection[Path], unsettled: Iterable[Path], most: int
 ) -> list[Path]:
-    """Reduce paths to a few that contain them all: none below another one, many in one folder become the folder.
+    """Reduce paths to a few that contain them all: none is below another, and many in one folder become that folder.
 
     Args:
         paths: at or below the roots.
@@ -230,7 +230,7 @@ class WatchedIndex(Protocol):
     """The index that watching keeps up to date. Each method may raise an error; it is called again later."""
 
     def busy(self) -> str | None:
-        """Return who else writes the index now, for people; None if nobody does."""
+        """Return the other process that writes the index now, as text for people; None if there is none."""
 
     def survey(self, paths: Sequence[Path]) -> Survey:
         """Compare the disk with the index at and below these paths; opens no file."""

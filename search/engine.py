@@ -64,8 +64,8 @@ class SearchResult:
 class SearchEngine:
     """An open index and its text encoder. May be shared by threads.
 
-    Each call answers from one snapshot of the library (`search.snapshot`): what was committed before the call is in
-    it, what is committed during the call is not.
+    Each call answers from one snapshot of the library (`search.snapshot`), which has all commits before the call and
+    none during it.
     """
 
     def __init__(
@@ -261,7 +261,7 @@ class SearchEngine:
 
     def _follow(self) -> None:
         if self._is_closed:
-            raise ValueError("this search engine is closed; open another one")
+            raise ValueError("this search engine is closed; open a new one")
         before = self._snapshot
         self._snapshot = next_snapshot(before)
         if self._snapshot.index.catalog is not before.index.catalog:

@@ -1,7 +1,7 @@
 """The level of frame scores in an index whose clips are pooled by a head.
 
 The curve of frame scores is measured from the level of the library (`search.curve.z_scores`). If clips are means of
-frames, their scores give that level. A head moves clips elsewhere in the joint space while frames stay where they were.
+frames, their scores give that level. A head moves clips elsewhere in the joint space but not frames.
 For such an index, means of a sample of clips are computed from the stored frames, once.
 """
 

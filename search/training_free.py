@@ -48,7 +48,7 @@ class TrainingFree:
         snap_seconds: float = 0.0,
         pooling: Pooling | None = None,
     ) -> None:
-        """Set what is found and how it is ranked.
+        """Set the limits of moments and their ranking.
 
         Args:
             longest_seconds: length of the longest moment.

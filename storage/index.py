@@ -86,7 +86,7 @@ class Index:
     @classmethod
     def open(
         cls,
-        place: Path | IndexLayout,
+        location: Path | IndexLayout,
         open_pooling: OpenPooling | None = None,
         *,
         writing: str | None = None,
@@ -95,7 +95,7 @@ class Index:
         """Open an existing index.
 
         Args:
-            place: the index directory, or the layout of an index in staging.
+            location: the index directory, or the layout of an index in staging.
             open_pooling: opens the pooling of its clips; None if nothing will be embedded.
             writing: the command that writes the index, which is then locked until it is closed; None: not locked.
             read_only: open the catalogue for reading only.
@@ -104,7 +104,7 @@ class Index:
             IndexDirectoryError: there is no usable index, or another process writes it.
             ManifestMismatch: it was written by a newer version.
         """
-        layout = place if isinstance(place, IndexLayout) else IndexLayout.of(place)
+        layout = location if isinstance(location, IndexLayout) else IndexLayout.of(location)
         with ExitStack() as resources:
             _lock(resources, layout, writing)
             manifest = read_manifest(layout)

@@ -55,10 +55,9 @@ class Manifest:
     def settle(
         self, asked: Settings, typed: Mapping[str, object] = MappingProxyType({})
     ) -> Settings:
-        """Return settings of the indexer in which those that an index is tied to are replaced by its own.
+        """Return settings of the indexer with the sampling and the clips of this index.
 
-        An index has its own sampling and clips, as it has its own encoder. A configuration with other values is for the
-        next new index.
+        An index keeps these, as it keeps its encoder: other values in a configuration are for new indexes.
 
         Args:
             asked: the settings of the configuration.

@@ -131,7 +131,7 @@ def refuse_while_written(layout: IndexLayout) -> None:
 
 
 def remove_leftovers(layout: IndexLayout) -> list[Path]:
-    """Remove what a dead writer left; see `find_leftovers`. Costs a look at every file of the index.
+    """Remove what a dead writer left; see `find_leftovers`. Reads the name of every file of the index.
 
     Call it while holding the lock; `writing` does so after a death.
 

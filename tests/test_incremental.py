@@ -157,7 +157,7 @@ def test_a_renamed_file_or_folder_costs_no_decoding(world: World) -> None:
     assert world.found("blue") == {"films/bus/b.mkv"}
 
 
-def test_a_file_moved_to_another_library_costs_no_decoding_whichever_is_looked_at_first(
+def test_a_file_moved_to_another_library_costs_no_decoding_whichever_is_scanned_first(
     world: World,
 ) -> None:
     (world.base / "more").mkdir()
@@ -172,7 +172,7 @@ def test_a_file_moved_to_another_library_costs_no_decoding_whichever_is_looked_a
     assert world.decoded == []
 
 
-def test_a_library_that_a_file_left_is_looked_at_first_only_together_with_the_other(
+def test_a_library_that_a_file_left_is_scanned_first_only_together_with_the_other(
     world: World,
 ) -> None:
     (world.base / "more").mkdir()
@@ -378,7 +378,7 @@ def test_a_partial_video_is_scanned_again_by_a_retry_and_found_meanwhile(world: 
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="its file systems refuse such names")
-def test_a_name_that_is_no_utf8_is_reported_and_found_once_renamed(world: World) -> None:
+def test_a_name_that_is_not_utf8_is_reported_and_found_once_renamed(world: World) -> None:
     film = write_film(world.base / "c.mp4", [("green", 4)])
     named = Path(os.fsdecode(os.fsencode(world.films) + b"/caf\xe9.mp4"))
     film.rename(named)

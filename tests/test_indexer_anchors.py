@@ -98,7 +98,7 @@ def test_deriving_decodes_nothing_and_does_nothing_twice(
     assert derive_anchors(layout, first).derived == 0
 
 
-def test_an_interrupted_change_leaves_the_old_localiser_and_goes_on_where_it_was(
+def test_an_interrupted_change_keeps_the_old_localiser_and_continues_later(
     films: Path, layout: IndexLayout, first: TrainedLocaliser, second: TrainedLocaliser
 ) -> None:
     build(films, layout, first)
@@ -119,7 +119,7 @@ def test_an_interrupted_change_leaves_the_old_localiser_and_goes_on_where_it_was
     assert [path.name for path in layout.anchors.iterdir()] == [f"{second.folder}-0"]
 
 
-def test_a_rebuild_mends_damaged_anchors(
+def test_a_rebuild_repairs_damaged_anchors(
     films: Path, layout: IndexLayout, first: TrainedLocaliser
 ) -> None:
     build(films, layout, first)

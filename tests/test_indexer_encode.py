@@ -94,7 +94,7 @@ def test_a_video_is_given_as_soon_as_its_last_frame_is_encoded() -> None:
     assert first.job == 0
 
 
-def test_a_video_that_fails_half_way_is_dropped_and_told() -> None:
+def test_a_video_that_fails_half_way_is_dropped_and_reported() -> None:
     events: list[Event] = [
         *(Opened(0, INFO), frames(0, [1, 2, 3]), Opened(1, INFO), frames(1, [9])),
         *(Failed(0, "crashed"), Finished(1, 1.0, "cut off")),

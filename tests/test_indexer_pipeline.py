@@ -59,7 +59,7 @@ def searchable(layout: IndexLayout) -> dict[str, str]:
     return {video.path.name: video.state for video in read_videos(layout, states=SEARCHABLE)}
 
 
-def test_everything_of_a_folder_is_found_at_its_place(index: Indexer, layout: IndexLayout) -> None:
+def test_every_scene_of_a_folder_is_found_at_its_time(index: Indexer, layout: IndexLayout) -> None:
     report = index()
     assert (report.counts.indexed, report.counts.failed, report.problems) == (2, 0, ())
     assert report.counts.video_seconds == pytest.approx(34, abs=0.2)
@@ -74,7 +74,7 @@ def test_everything_of_a_folder_is_found_at_its_place(index: Indexer, layout: In
         assert where.tiou(span) > 0.85, (text, where)
 
 
-def test_frames_lie_half_a_second_apart_and_clips_follow_the_grid(
+def test_frames_are_half_a_second_apart_and_clips_follow_the_grid(
     index: Indexer, layout: IndexLayout
 ) -> None:
     index()
@@ -139,7 +139,7 @@ def test_a_moved_a_copied_and_a_renamed_file_cost_no_decoding(
     assert paths == {"moved.mp4", "b.mkv", "copy.mkv"}
 
 
-def test_what_is_gone_is_forgotten_with_its_features_and_thumbnails(
+def test_a_deleted_file_is_forgotten_with_its_features_and_thumbnails(
     index: Indexer, films: Path, layout: IndexLayout
 ) -> None:
     index()
@@ -181,7 +181,7 @@ def test_broken_files_are_reported_and_the_run_goes_on(
     assert len(list(layout.thumbnails.rglob("*.safetensors"))) == 3, "partial videos have some too"
 
 
-def test_what_failed_is_not_tried_again_unless_asked(index: Indexer, films: Path) -> None:
+def test_a_failed_file_is_tried_again_only_on_request(index: Indexer, films: Path) -> None:
     (films / "garbage.mp4").write_bytes(b"no video" * 100)
     index()
     again = index()
@@ -205,7 +205,7 @@ def test_a_partial_video_is_scanned_again_when_asked(
     assert searchable(layout)["cut.mkv"] == "partial"
 
 
-def test_what_was_searchable_stays_where_scanning_it_again_fails(
+def test_a_searchable_video_stays_if_scanning_it_again_fails(
     index: Indexer, layout: IndexLayout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index()
@@ -223,7 +223,7 @@ def test_what_was_searchable_stays_where_scanning_it_again_fails(
     assert best(layout, "red")[0] == "a.mp4"
 
 
-def test_a_file_of_a_known_folder_is_no_folder_of_its_own(
+def test_a_file_of_a_known_folder_does_not_become_a_root(
     index: Indexer, films: Path, layout: IndexLayout
 ) -> None:
     index()
@@ -232,7 +232,7 @@ def test_a_file_of_a_known_folder_is_no_folder_of_its_own(
         assert [library.root for library in catalog.libraries()] == [films]
 
 
-def test_a_folder_on_a_disk_that_is_away_is_kept_and_told(
+def test_a_folder_on_a_missing_disk_is_kept_and_reported(
     index: Indexer, films: Path, layout: IndexLayout, tmp_path: Path
 ) -> None:
     index()
@@ -271,7 +271,7 @@ class _StopsAfter:
             raise KeyboardInterrupt
 
 
-def test_ctrl_c_keeps_what_is_done_and_the_next_run_goes_on(
+def test_ctrl_c_keeps_finished_videos_and_the_next_run_continues(
     index: Indexer, films: Path, layout: IndexLayout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(4):

@@ -143,7 +143,7 @@ def test_a_root_may_be_a_file(library: Path) -> None:
     assert [file.path for file in scan([path]).files] == [path]
 
 
-def test_a_root_file_that_is_no_video_is_reported(library: Path) -> None:
+def test_a_root_file_that_is_not_a_video_is_reported(library: Path) -> None:
     found = scan([write(library / "notes.txt", "a")])
     assert found.files == ()
     assert "not a video by its extension" in found.problems[0].reason
@@ -186,7 +186,7 @@ def test_one_real_file_behind_two_links_is_one(library: Path, tmp_path: Path) ->
     assert names(library) == ["one.mp4"]
 
 
-def test_a_file_keeps_its_own_path_where_a_link_leads_to_it(library: Path) -> None:
+def test_a_file_keeps_its_own_path_if_a_link_leads_to_it(library: Path) -> None:
     write(library / "z" / "own.mp4", "a")
     (library / "a link.mp4").symlink_to(library / "z" / "own.mp4")
     (library / "a folder").symlink_to(library / "z")
@@ -240,7 +240,7 @@ def test_broken_links_are_reported_and_count_as_offline(library: Path) -> None:
     assert found.offline == (library / "a.mp4", library / "self")
 
 
-def test_what_is_no_regular_file_is_reported(
+def test_a_path_that_is_not_a_regular_file_is_reported(
     library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     os.mkfifo(library / "pipe.mp4")
@@ -261,7 +261,7 @@ def test_a_folder_named_like_a_video_is_a_folder(library: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="its file systems refuse such names")
-def test_names_that_are_no_utf8_are_reported_in_printable_form(library: Path) -> None:
+def test_names_that_are_not_utf8_are_reported_in_printable_form(library: Path) -> None:
     raw = os.fsencode(library)
     Path(os.fsdecode(raw + b"/caf\xe9.mp4")).write_bytes(b"a")
     Path(os.fsdecode(raw + b"/caf\xe9.txt")).write_bytes(b"a")
@@ -400,7 +400,7 @@ def test_moving_a_big_file_reads_samples_only(
     assert summary(update(catalog, library)) == ([], ["b.mp4"], ["a.mp4"], 0)
 
 
-def test_a_copy_of_a_big_file_is_told_by_its_full_hash(catalog: Catalog, library: Path) -> None:
+def test_a_copy_of_a_big_file_is_recognised_by_its_full_hash(catalog: Catalog, library: Path) -> None:
     path = write(library / "a.mp4", big())
     update(catalog, library)
     shutil.copyfile(path, library / "b.mp4")
@@ -434,7 +434,7 @@ def test_new_files_that_differ_between_the_samples_are_two(catalog: Catalog, lib
     assert (first, second) == (fast_hash(library / "a.mp4"), full_hash(library / "b.mp4"))
 
 
-def test_a_moved_file_is_told_from_a_twin_whose_full_hash_is_known(
+def test_a_moved_file_is_distinguished_from_a_twin_whose_full_hash_is_known(
     catalog: Catalog, library: Path
 ) -> None:
     path = write(library / "a.mp4", big())
@@ -447,7 +447,7 @@ def test_a_moved_file_is_told_from_a_twin_whose_full_hash_is_known(
     assert (moved.file.path.name, moved.video_id) == ("b.mp4", first.video_id)
 
 
-def test_a_full_hash_on_record_tells_contents_apart_when_the_file_is_gone(
+def test_a_full_hash_on_record_distinguishes_contents_when_the_file_is_gone(
     catalog: Catalog, library: Path
 ) -> None:
     path = write(library / "a.mp4", big())
@@ -520,7 +520,7 @@ def test_a_failed_file_is_skipped_until_a_retry_or_a_change(
     assert summary(plan(catalog, scan([library])))[0] == [["bad.mp4"]]
 
 
-def test_a_transient_failure_is_tried_again_so_many_times(catalog: Catalog, library: Path) -> None:
+def test_a_transient_failure_is_tried_again_a_few_times(catalog: Catalog, library: Path) -> None:
     write(library / "bad.mp4", "bad")
     tried = 0
     for _ in range(5):
@@ -676,7 +676,7 @@ def test_a_changed_file_that_cannot_be_read_keeps_its_video(
     assert summary(update(catalog, library))[0] == [["a.mp4"]]
 
 
-def test_a_file_that_is_as_before_after_all_is_looked_at_once_more(
+def test_a_file_that_is_as_before_after_an_error_is_hashed_again(
     catalog: Catalog, library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(library / "a.mp4", "old")

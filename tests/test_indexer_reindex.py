@@ -115,7 +115,7 @@ def stop_after(videos: int) -> Callable[[Progress], None]:
     return observe
 
 
-def test_stopped_it_goes_on_where_it_was_and_searches_go_on_meanwhile(
+def test_a_stopped_reindex_continues_later_and_searches_go_on_meanwhile(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("scanonce.indexer.pipeline._REPORT_SECONDS", 0.0)
@@ -147,7 +147,7 @@ def test_a_video_that_cannot_be_scanned_keeps_the_old_index_in_use(
     assert sorted(ids(root)) == ["a.mp4", "b.mp4", "c.mp4", "d.mp4"]
 
 
-def test_what_changes_meanwhile_is_in_the_new_index(
+def test_changes_during_a_reindex_are_in_the_new_index(
     root: Path, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = tmp_path / "other"
@@ -174,7 +174,7 @@ def test_what_changes_meanwhile_is_in_the_new_index(
         assert catalog.labels.of([ids(root)["a.mp4"]]) == {ids(root)["a.mp4"]: ("holiday",)}
 
 
-def test_begun_with_other_settings_it_begins_anew(
+def test_a_reindex_begun_with_other_settings_starts_from_scratch(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("scanonce.indexer.pipeline._REPORT_SECONDS", 0.0)

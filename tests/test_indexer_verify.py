@@ -181,7 +181,7 @@ def test_videos_without_thumbnails_are_counted_only(library: Library) -> None:
     assert (found.differences, found.without_thumbnails) == ((), 1)
 
 
-def test_what_comes_and_goes_meanwhile_is_no_difference(library: Library) -> None:
+def test_videos_that_come_and_go_during_verify_are_no_difference(library: Library) -> None:
     """A writer that adds and deletes all the time, in another thread."""
     spare = library.root / "spare.mp4"
     write_film(spare, [("black", 3)])
@@ -313,7 +313,7 @@ def test_damaged_thumbnails_are_named_and_made_again(library: Library) -> None:
         (lambda tensors: {"ends": tensors["ends"][1:].copy()}, "do not belong together"),
     ],
 )
-def test_thumbnails_are_damaged_where_a_picture_could_not_be_read(
+def test_thumbnails_that_cannot_be_read_are_damaged(
     library: Library,
     damage: Callable[[dict[str, NDArray[Any]]], dict[str, NDArray[Any]]],
     reason: str,
@@ -363,7 +363,7 @@ def changes(
     }
 
 
-def test_another_localiser_in_the_place_of_ours_is_named(library: Library) -> None:
+def test_another_localiser_under_the_same_name_is_reported(library: Library) -> None:
     shutil.rmtree(library.root / "localiser")
     random_localiser(library.root / "localiser", 9, std=None)
     assert [each.remedy for each in library.verify().differences] == ["localise"]
@@ -410,7 +410,7 @@ def test_a_file_replaced_in_place_is_scanned_by_repair(library: Library, tmp_pat
     assert library.features.read(library.video().uid).frames[0].argmax() == 2, "it is blue now"
 
 
-def test_a_copy_with_the_same_samples_is_told_by_its_full_hash(library: Library) -> None:
+def test_a_copy_with_the_same_samples_is_distinguished_by_its_full_hash(library: Library) -> None:
     video = library.video()
     with Catalog.open(library.layout.catalog) as catalog:
         (record,) = catalog.files_under(video.path)
@@ -525,7 +525,7 @@ def test_vectors_that_are_not_those_of_the_features_are_made_again(library: Libr
     assert len(list(vectors.iterdir())) == 1, "the wrong ones are not kept to fall back to"
 
 
-def test_a_rebuild_keeps_what_a_video_without_features_has(library: Library) -> None:
+def test_a_rebuild_keeps_the_vectors_of_a_video_without_features(library: Library) -> None:
     """Its file is away and its features are gone: the vectors are all there is."""
     a, b = library.video("a.mp4"), library.video("b.mp4")
     vectors = library.layout.vectors
@@ -610,7 +610,7 @@ def test_values_are_compared_of_a_sample_unless_all_are_asked_for(
 # ------------------------------------------------ strays
 
 
-def test_what_belongs_to_nothing_is_named_and_removed(library: Library) -> None:
+def test_orphans_are_reported_and_removed(library: Library) -> None:
     before = library.stamps()
     folder = library.features.path("ab" * 20).parent
     folder.mkdir(exist_ok=True)
@@ -645,7 +645,7 @@ def test_what_belongs_to_nothing_is_named_and_removed(library: Library) -> None:
 # ------------------------------------------------ repair as a whole
 
 
-def test_everything_at_once_is_mended_and_what_is_whole_is_not_touched(library: Library) -> None:
+def test_everything_at_once_is_repaired_and_whole_files_are_not_touched(library: Library) -> None:
     a, b = library.video("a.mp4"), library.video("b.mp4")
     answers = library.answers()
     cut_off(library.features.path(b.uid))
@@ -686,7 +686,7 @@ def test_repair_says_why_a_video_could_not_be_decoded(library: Library) -> None:
     assert changes(before, library.stamps()) == set(), "the damaged file is not deleted either"
 
 
-def test_repair_waits_for_nobody(library: Library) -> None:
+def test_repair_does_not_wait_for_another_writer(library: Library) -> None:
     errors: list[str] = []
 
     def other() -> None:
@@ -702,7 +702,7 @@ def test_repair_waits_for_nobody(library: Library) -> None:
     assert "is being written" in errors[0]
 
 
-def test_an_index_that_was_switched_meanwhile_is_looked_at_anew(library: Library) -> None:
+def test_an_index_that_was_replaced_meanwhile_is_verified_again(library: Library) -> None:
     old = library.layout
     beside = old.staging
     shutil.copytree(old.root, beside.folder, ignore=shutil.ignore_patterns("writer.*", "data-*"))

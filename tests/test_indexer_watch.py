@@ -70,7 +70,7 @@ def test_a_growing_file_waits_until_it_has_stopped(settling: Settling, films: Pa
     assert settling.ready(now=64) == [film]
 
 
-def test_a_file_that_is_written_in_place_waits_until_that_has_stopped(
+def test_a_file_that_is_overwritten_waits_until_writing_has_stopped(
     settling: Settling, films: Path
 ) -> None:
     film = write(films / "a.mp4")
@@ -80,7 +80,7 @@ def test_a_file_that_is_written_in_place_waits_until_that_has_stopped(
     assert settling.ready(now=11) == [film]
 
 
-def test_being_told_again_and_again_of_a_file_that_stays_the_same_delays_nothing(
+def test_repeated_events_of_a_file_that_stays_the_same_delay_nothing(
     settling: Settling, films: Path
 ) -> None:
     film = write(films / "a.mp4")
@@ -142,7 +142,7 @@ def test_a_deletion_settles_too(settling: Settling, films: Path) -> None:
     assert settling.ready(now=5) == [films / "gone.mp4"]
 
 
-def test_a_deletion_and_what_is_being_written_are_ready_together(
+def test_a_deletion_and_a_file_being_written_are_ready_together(
     settling: Settling, films: Path
 ) -> None:
     """A move to another disk: the copy grows, the original goes."""
@@ -168,7 +168,7 @@ def test_a_deletion_does_not_wait_for_ever(settling: Settling, films: Path) -> N
     assert settling.unsettled == [camera]
 
 
-def test_a_rename_told_in_two_batches_is_ready_at_once(settling: Settling, films: Path) -> None:
+def test_a_rename_in_two_batches_of_events_is_ready_at_once(settling: Settling, films: Path) -> None:
     new = write(films / "new.mp4")
     settling.add([films / "old.mp4"], now=0)
     assert settling.ready(now=2) == []
@@ -219,7 +219,7 @@ def test_a_folder_waits_for_a_file_that_grows_in_it_and_the_others_do_not(
     assert settling.ready(now=10) == [folder, growing]
 
 
-def test_what_came_into_a_new_folder_before_it_was_watched_is_found(
+def test_files_that_came_into_a_new_folder_before_it_was_watched_are_found(
     settling: Settling, films: Path
 ) -> None:
     folder = films / "new"
@@ -295,7 +295,7 @@ def test_many_paths_become_their_folders(given: list[str], most: int, expected: 
     assert collapse(paths(*given), roots=ROOTS, unsettled=[], most=most) == paths(*expected)
 
 
-def test_no_folder_with_something_unsettled_in_it_takes_the_place_of_the_rest() -> None:
+def test_a_folder_with_an_unsettled_file_does_not_replace_its_files() -> None:
     given = paths("/r/a/1", "/r/a/2", "/r/b/1", "/r/b/2")
     few = collapse(given, roots=ROOTS, unsettled=paths("/r/a/growing"), most=1)
     assert few == paths("/r/a/1", "/r/a/2", "/r/b")
@@ -385,7 +385,7 @@ def wait_for(is_so: Callable[[], bool], seconds: float = 30) -> None:
 
 
 @pytest.mark.usefixtures("hasty")
-def test_what_happened_while_nobody_watched_is_indexed_first_then_what_happens(
+def test_earlier_changes_are_indexed_first_then_new_ones(
     films: Path,
 ) -> None:
     work = FakeWork([films])
@@ -400,7 +400,7 @@ def test_what_happened_while_nobody_watched_is_indexed_first_then_what_happens(
 
 
 @pytest.mark.usefixtures("hasty")
-def test_there_is_a_first_run_where_nothing_differs_and_no_second(films: Path) -> None:
+def test_there_is_one_run_if_nothing_differs(films: Path) -> None:
     work = FakeWork([films])
     work.known = {write(films / "a.mp4")}
     with watching(work):
@@ -435,7 +435,7 @@ def test_a_burst_is_indexed_by_its_folders(films: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.usefixtures("hasty")
-def test_errors_are_told_once_and_tried_again(films: Path) -> None:
+def test_errors_are_reported_once_and_tried_again(films: Path) -> None:
     work = FakeWork([films])
     full = IndexDirectoryError("the disk is full: make room")
     work.errors = [full, full, RuntimeError("out of memory")]
@@ -451,7 +451,7 @@ def test_errors_are_told_once_and_tried_again(films: Path) -> None:
 
 
 @pytest.mark.usefixtures("hasty")
-def test_another_writer_is_waited_for_and_told_once(films: Path) -> None:
+def test_another_writer_is_waited_for_and_reported_once(films: Path) -> None:
     work = FakeWork([films])
     work.other = "scanonce forget (process 5 on here)"
     film = write(films / "a.mp4")
@@ -497,7 +497,7 @@ def test_a_root_that_goes_and_comes_back_is_watched_again(films: Path, tmp_path:
 
 
 @pytest.mark.usefixtures("hasty")
-def test_a_name_that_is_no_utf8_does_not_end_the_watching(films: Path) -> None:
+def test_a_name_that_is_not_utf8_does_not_end_watching(films: Path) -> None:
     work = FakeWork([films])
     with watching(work):
         wait_for(lambda: work.runs == [[]])
@@ -508,7 +508,7 @@ def test_a_name_that_is_no_utf8_does_not_end_the_watching(films: Path) -> None:
 
 
 @pytest.mark.usefixtures("hasty")
-def test_folders_that_cannot_be_watched_are_looked_at(
+def test_folders_that_cannot_be_watched_are_surveyed(
     films: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_more_watches(*paths: Path, **options: object) -> Iterator[set[tuple[int, str]]]:
@@ -526,7 +526,7 @@ def test_folders_that_cannot_be_watched_are_looked_at(
 
 
 @pytest.mark.usefixtures("hasty")
-def test_everything_is_looked_at_now_and_then_although_nothing_was_told(
+def test_everything_is_surveyed_from_time_to_time_without_an_event(
     films: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def silent(*paths: Path, **options: object) -> Iterator[set[tuple[int, str]]]:
@@ -543,7 +543,7 @@ def test_everything_is_looked_at_now_and_then_although_nothing_was_told(
 
 
 @pytest.mark.usefixtures("hasty")
-def test_polling_sees_what_happens(films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_polling_finds_changes(films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scanonce.indexer.watch, "_POLL_MILLISECONDS", 100)
     work = FakeWork([films])
     with watching(work, force_polling=True):
@@ -553,7 +553,7 @@ def test_polling_sees_what_happens(films: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.usefixtures("hasty")
-def test_a_problem_is_told_once_until_it_is_over(films: Path) -> None:
+def test_a_problem_is_reported_once_until_it_is_over(films: Path) -> None:
     work = FakeWork([films])
     problems = work.problems = (ScanProblem(films / "locked", "unreadable"),)
 

@@ -80,7 +80,7 @@ def test_top_limits_the_moments(engine: SearchEngine) -> None:
     assert engine.search("white", top=3).moments == engine.search("white", top=9).moments[:3]
 
 
-def test_what_the_library_does_not_show_is_no_good_match_with_the_nearest_few(
+def test_a_query_without_a_match_has_the_nearest_few_moments(
     engine: SearchEngine,
 ) -> None:
     result = engine.search("a quarterly report")
@@ -88,7 +88,7 @@ def test_what_the_library_does_not_show_is_no_good_match_with_the_nearest_few(
     assert 0 < len(result.moments) <= SearchSettings().nearest_shown
 
 
-def test_asking_together_gives_what_asking_alone_gives(engine: SearchEngine) -> None:
+def test_queries_answered_together_have_the_same_answers_as_alone(engine: SearchEngine) -> None:
     texts = ["red", "white", "a quarterly report", "red"]
     together = engine.search_many(texts)
     assert [result.query for result in together] == texts
@@ -142,7 +142,7 @@ def test_only_the_stretches_near_candidates_are_read(layout: IndexLayout) -> Non
     assert moment.path.name == "two-reds.mp4"
 
 
-def test_a_running_engine_follows_what_is_added_and_forgotten(films: Path, tmp_path: Path) -> None:
+def test_a_running_engine_follows_added_and_forgotten_videos(films: Path, tmp_path: Path) -> None:
     folder = tmp_path / "films"
     write_film(folder / "first.mp4", [("red", 5), ("black", 9)])
     layout = IndexLayout(tmp_path / "index")
@@ -211,7 +211,7 @@ class DrawnLibrary:
             publish_all(self.layout)
 
 
-def test_an_engine_that_follows_answers_as_one_that_is_opened_anew(drawn: DrawnLibrary) -> None:
+def test_an_engine_that_follows_answers_like_a_new_one(drawn: DrawnLibrary) -> None:
     everywhere, labelled = None, Filter(labels=frozenset({"keep"}))
     first = Filter(folders=(Path("/films/0"),))
     with Catalog.open(drawn.layout.catalog) as catalog, open_engine(drawn.layout) as following:
@@ -230,7 +230,7 @@ def test_an_engine_that_follows_answers_as_one_that_is_opened_anew(drawn: DrawnL
         assert following.num_videos > 2
 
 
-def test_only_what_has_changed_is_read_again(
+def test_only_changed_videos_are_read_again(
     drawn: DrawnLibrary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embedded: list[int] = []
@@ -273,7 +273,7 @@ def test_changes_that_could_not_be_taken_in_are_taken_in_by_the_next_query(
         assert engine.search("red").moments
 
 
-def test_a_video_that_is_forgotten_while_it_is_taken_in_is_no_error(
+def test_a_video_that_is_forgotten_while_it_is_read_is_no_error(
     drawn: DrawnLibrary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Catalog.open(drawn.layout.catalog) as catalog, open_engine(drawn.layout) as engine:
@@ -490,7 +490,7 @@ FILTERS = {
 
 @pytest.mark.parametrize("name", FILTERS)
 @pytest.mark.parametrize("text", ["red", "white", "a quarterly report"])
-def test_a_filtered_search_is_the_search_of_everything_less_what_does_not_pass(
+def test_a_filtered_search_is_the_full_search_without_other_videos(
     layout: IndexLayout, name: str, text: str
 ) -> None:
     with (
@@ -506,7 +506,7 @@ def test_a_filtered_search_is_the_search_of_everything_less_what_does_not_pass(
     assert (filtered.num_videos, everything.num_videos) == (len(passing), None)
 
 
-def test_clips_that_do_not_pass_take_no_place_among_the_candidates(layout: IndexLayout) -> None:
+def test_clips_that_do_not_pass_do_not_count_as_candidates(layout: IndexLayout) -> None:
     with open_engine(layout, candidate_clips=1) as engine:
         (reds,) = (video for video in engine.videos.values() if video.path.stem == "two-reds")
         found = engine.search("white", top=1, within=Filter(videos=frozenset({reds.video_id})))
@@ -531,7 +531,7 @@ def test_a_filter_that_nothing_passes_gives_an_empty_answer(engine: SearchEngine
         assert set(result.timings_ms) == {"text", "library", "moments", "total"}
 
 
-def test_what_looks_like_a_moment_is_looked_for_where_it_is_asked(engine: SearchEngine) -> None:
+def test_similar_moments_are_searched_within_the_filter(engine: SearchEngine) -> None:
     first = engine.search("white").moments[0]
     others = Filter(videos=frozenset(engine.videos) - {first.video_id})
     like = engine.similar(first.video_id, first.span, within=others)
@@ -539,7 +539,7 @@ def test_what_looks_like_a_moment_is_looked_for_where_it_is_asked(engine: Search
     assert first.video_id not in {moment.video_id for moment in like.moments}
 
 
-def test_a_trained_localiser_looks_only_at_what_passes(tmp_path: Path) -> None:
+def test_a_trained_localiser_finds_only_videos_that_pass(tmp_path: Path) -> None:
     for number in range(4):
         write_film(tmp_path / "films" / f"{number}.mp4", [("red", 6 + number), ("blue", 5)])
     layout = IndexLayout(tmp_path / "index")
@@ -563,7 +563,7 @@ def test_a_running_engine_follows_labels(layout: IndexLayout) -> None:
         assert engine.search("white", within=only).num_videos == 0
 
 
-def test_what_looks_like_a_moment_is_found_by_its_own_frames(engine: SearchEngine) -> None:
+def test_similar_moments_are_found_by_the_frames_of_a_moment(engine: SearchEngine) -> None:
     first = engine.search("red").moments[0]
     like = engine.similar(first.video_id, first.span)
     assert [moment.path.name for moment in like.moments[:2]] == ["two-reds.mp4"] * 2
@@ -572,7 +572,7 @@ def test_what_looks_like_a_moment_is_found_by_its_own_frames(engine: SearchEngin
         engine.similar(999, first.span)
 
 
-def test_the_curve_of_a_query_is_high_where_the_moments_are(engine: SearchEngine) -> None:
+def test_the_curve_of_a_query_is_high_at_its_moments(engine: SearchEngine) -> None:
     moment = engine.search("red").moments[0]
     curve = engine.curve("red", moment.video_id)
     assert curve.edges_seconds[-1] == pytest.approx(45.0)

@@ -156,7 +156,7 @@ def filters() -> st.SearchStrategy[Filter]:
 
 @settings(max_examples=400)
 @given(only=filters())
-def test_what_passes_is_what_the_plainest_reading_says(
+def test_a_filter_passes_the_same_videos_as_the_oracle(
     drawn: tuple[Catalog, list[Drawn]], only: Filter
 ) -> None:
     catalog, videos = drawn
@@ -189,7 +189,7 @@ def test_each_part_alone_lets_some_videos_pass(
     assert 0 < len(found) < len(catalog.live_video_ids())
 
 
-def test_a_day_has_23_hours_where_clocks_are_put_forward() -> None:
+def test_a_day_has_23_hours_when_clocks_are_put_forward() -> None:
     only = Filter(recorded_after=date(2024, 3, 31), recorded_before=date(2024, 3, 31))
     asked: dict[str, Any] = {}
 
@@ -226,7 +226,7 @@ def test_a_day_has_23_hours_where_clocks_are_put_forward() -> None:
         ({"min_seconds": 60.0, "max_seconds": 60.0}, "60 is not below max_seconds 60"),
     ],
 )
-def test_what_makes_no_sense_is_told_with_what_is_allowed(parts: dict[str, Any], told: str) -> None:
+def test_a_filter_that_makes_no_sense_is_refused_with_the_allowed_values(parts: dict[str, Any], told: str) -> None:
     with pytest.raises(QueryError, match=told):
         Filter(**parts)
 
@@ -240,7 +240,7 @@ def test_as_many_terms_as_are_allowed_can_be_asked(drawn: tuple[Catalog, list[Dr
     assert wide.matching(catalog).tolist() == catalog.live_video_ids().tolist()
 
 
-def test_ids_are_a_filter_and_what_lets_all_pass_is_none() -> None:
+def test_ids_are_a_filter_and_a_filter_that_passes_all_is_none() -> None:
     assert as_filter(None) is as_filter(Filter()) is None
     assert as_filter(np.array([3, 1, 3])) == Filter(videos=frozenset({1, 3}))
     assert as_filter([]) == Filter(videos=frozenset())
@@ -339,7 +339,7 @@ def test_a_narrow_filter_never_loses_the_answer(library: Library, name: str) -> 
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_nor_where_few_clips_pass_for_its_size_only(
+def test_nor_in_a_library_too_large_for_exact_search(
     library: Library, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a library of a million clips: up to one in a hundred are scored exactly, more take more probes.
@@ -383,7 +383,7 @@ def test_a_filter_asked_again_asks_the_catalogue_once(
     assert len(asked) == 1
 
 
-def test_what_was_committed_since_the_library_was_opened_does_not_pass(library: Library) -> None:
+def test_videos_committed_since_the_library_was_opened_do_not_pass(library: Library) -> None:
     filters = LibraryFilters(library.catalog, library.ids["few"].tolist(), library.index)
     within = filters.apply(Filter(max_seconds=100.0))
     assert within is not None

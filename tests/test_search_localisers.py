@@ -115,7 +115,7 @@ def candidate(stored: InMemory, *stretches: tuple[float, float]) -> Candidate:
     return Candidate(stored, pieces, tuple(sorted(clips, key=lambda each: -each[1])))
 
 
-def test_spans_lie_inside_their_video_best_first_and_apart(localiser: Localiser) -> None:
+def test_spans_are_inside_their_video_best_first_and_apart(localiser: Localiser) -> None:
     videos = [video(47.3, seed=4), video(9.1, seed=5), video(120.0, seed=6)]
     found = localiser.locate(query(), [candidate(each) for each in videos], top=30)
     assert found
@@ -190,7 +190,7 @@ def test_moments_are_found_inside_the_stretches_only(localiser: Localiser) -> No
         )  # a boundary may move by an anchor's length
 
 
-def test_far_frames_do_not_change_what_is_found_in_a_stretch_by_frames_alone() -> None:
+def test_far_frames_do_not_change_the_spans_of_a_stretch_found_by_frames_alone() -> None:
     for name in ("clips", "training-free"):
         short, long = video(60.0, seed=9), video(600.0, seed=10)
         frames = long.features.frames.copy()
@@ -212,7 +212,7 @@ def test_the_curve_covers_the_video_and_is_finite(localiser: Localiser) -> None:
         assert np.isfinite(curve.scores).all()
 
 
-def test_what_looks_like_the_query_is_found_by_the_frames() -> None:
+def test_frames_similar_to_the_query_are_found() -> None:
     for name in ("clips", "training-free"):
         (best, *_) = LOCALISERS[name].locate(query(), [candidate(video(90.0, seed=3))], top=3)
         assert best.span.tiou(Span(30, 36)) > 0.45
@@ -250,7 +250,7 @@ def test_scores_are_those_of_both_stages_as_the_network_computes_them() -> None:
     np.testing.assert_allclose(collapsed, torch.cat(plain).numpy(), atol=3e-3)  # stored in fp16
 
 
-def test_a_gap_in_a_video_is_filled_so_that_anchors_stay_where_they_are() -> None:
+def test_a_gap_in_a_video_is_filled_so_that_anchors_keep_their_times() -> None:
     localiser = trained()
     whole = video(64.0, seed=2)
     keep = np.ones(128, bool)

@@ -210,7 +210,7 @@ def test_an_index_answers_in_the_order_of_its_tight_head(
     assert total == pytest.approx(sum(stages))
 
 
-def test_without_a_reranker_nothing_is_ordered_anew(layout: IndexLayout, encoder: Ranked) -> None:
+def test_without_a_reranker_the_order_is_unchanged(layout: IndexLayout, encoder: Ranked) -> None:
     off = ask(layout, encoder, rerank="off")
     with open_engine(layout, encoder, **ALL_CLIPS) as engine:
         assert engine.search(ASKED, top=40).moments != off.moments

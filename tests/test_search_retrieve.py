@@ -21,7 +21,7 @@ def test_merged_stretches_cover_the_same_and_keep_apart(pairs: list[tuple[float,
     assert all(a in edges and b in edges for a, b in merged)
 
 
-def test_what_was_found_opens_stretches_around_it_inside_its_video() -> None:
+def test_stretches_are_around_the_found_spans_and_inside_their_video() -> None:
     videos = {
         number: Video(number, "uid", "indexed", 100.0, 200, (Path("a.mp4"),)) for number in (3, 9)
     }

@@ -80,7 +80,7 @@ def record(layout: IndexLayout, uid: str) -> None:
         )
 
 
-def test_a_second_process_is_told_who_writes_since_when_and_what_to_do(
+def test_a_second_process_gets_the_writer_its_age_and_the_next_step(
     layout: IndexLayout, note: Path
 ) -> None:
     with held_by_another_process(layout) as process:
@@ -109,7 +109,7 @@ def test_the_owner_is_known_to_others_while_it_writes_and_forgotten_after(
     assert not note.exists()
 
 
-def test_the_lock_of_a_killed_process_is_free_and_its_leavings_are_cleared(
+def test_the_lock_of_a_killed_process_is_free_and_its_leftovers_are_removed(
     layout: IndexLayout, note: Path
 ) -> None:
     with held_by_another_process(layout) as process:
@@ -150,7 +150,7 @@ def test_a_writer_that_died_before_its_note_was_there_leaves_no_file(layout: Ind
     assert [path.name for path in layout.root.iterdir()] == ["writer.lock"]
 
 
-def test_a_writer_after_one_that_ended_well_looks_for_nothing(
+def test_a_writer_after_one_that_ended_well_searches_for_no_leftovers(
     layout: IndexLayout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with writing(layout, "first"):
@@ -196,7 +196,7 @@ def test_of_the_generations_a_dead_writer_left_two_are_kept(
         assert kept == ["0000000003", "0000000004"]
 
 
-def test_an_error_inside_frees_the_lock_and_has_the_next_writer_clear(
+def test_an_error_inside_frees_the_lock_and_makes_the_next_writer_clean_up(
     layout: IndexLayout, note: Path
 ) -> None:
     def fail() -> None:
@@ -248,7 +248,7 @@ def test_another_thread_is_refused(layout: IndexLayout, monkeypatch: pytest.Monk
         pool.submit(second).result()
 
 
-def test_a_look_at_the_owner_stops_no_writer(layout: IndexLayout) -> None:
+def test_reading_the_owner_stops_no_writer(layout: IndexLayout) -> None:
     stop = threading.Event()
 
     def look() -> None:
@@ -273,7 +273,7 @@ def test_two_indexes_are_written_at_once(tmp_path: Path) -> None:
         assert owner(second) is not None
 
 
-def test_the_index_that_grows_beside_has_a_lock_of_its_own(layout: IndexLayout) -> None:
+def test_an_index_in_staging_has_its_own_lock(layout: IndexLayout) -> None:
     with writing(layout, "scanonce index"):
         with writing(layout.staging, "scanonce reindex"):
             assert (layout.staging.folder / "writer.json").exists()
@@ -331,7 +331,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_of_ours(
         assert owner(layout) is not None
 
 
-def test_a_file_where_the_index_should_be_is_an_error_of_ours(layout: IndexLayout) -> None:
+def test_a_file_instead_of_the_index_directory_is_an_error_of_ours(layout: IndexLayout) -> None:
     layout.root.write_bytes(b"a file")
     with pytest.raises(IndexDirectoryError, match="cannot be"), writing(layout, "test"):
         pytest.fail("it must not be written")
