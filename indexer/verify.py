@@ -85,11 +85,15 @@ def verify(
         ManifestMismatch: it is of a newer version.
     """
     while True:
-        found = _verify(layout, full, load_localiser, on_checked, holds_lock)
-        now = IndexLayout.of(layout.root)
-        if now == layout:
-            return found
-        layout = now  # the index was replaced meanwhile, so the result is of no use
+        try:
+            found = _verify(layout, full, load_localiser, on_checked, holds_lock)
+            if IndexLayout.of(layout.root) == layout:
+                return found
+        except IndexDirectoryError:
+            if IndexLayout.of(layout.root) == layout:
+                raise
+        # The index was replaced meanwhile: the result or the error is that of the old one.
+        layout = IndexLayout.of(layout.root)
 
 
 def _verify(

@@ -1,5 +1,6 @@
-"""Shared by tests: indexes of flat colours, made and opened as a caller does it."""
+"""Indexes of films of flat colours, for many tests."""
 
+import shutil
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,7 +19,7 @@ from scanonce.search.engine import SearchEngine
 from scanonce.search.settings import SearchSettings
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.index import Index
-from scanonce.storage.layout import IndexLayout
+from scanonce.storage.layout import IndexLayout, switch
 from scanonce.storage.records import Video
 from scanonce.storage.settings import StorageSettings
 from tests.colours import ColourEncoder
@@ -36,11 +37,11 @@ def build_index(
 
 
 def open_engine(
-    place: Path | IndexLayout, encoder: ClipEncoder | None = None, **settings: Any
+    location: Path | IndexLayout, encoder: ClipEncoder | None = None, **settings: Any
 ) -> SearchEngine:
-    """Open an index for searching; encoders of tests have no name by which `SearchEngine.open` could load them."""
+    """Open an index for searching, with an encoder that `SearchEngine.open` could not load by its name."""
     with ExitStack() as on_error:
-        index = on_error.enter_context(Index.open(place, open_pooling, read_only=True))
+        index = on_error.enter_context(Index.open(location, open_pooling, read_only=True))
         engine = SearchEngine(index, encoder or ColourEncoder(), SearchSettings(**settings))
         on_error.pop_all()
     return engine
@@ -50,6 +51,14 @@ def publish_all(layout: IndexLayout, settings: StorageSettings = STORAGE) -> Non
     """Bring the vector index in line with the catalogue."""
     with Index.open(layout, open_pooling) as index:
         index.publish(settings)
+
+
+def replace_index(layout: IndexLayout) -> IndexLayout:
+    """Replace an index by a copy, as `scanonce restore` does."""
+    ignored = shutil.ignore_patterns("writer.*", "data-*", "current")
+    shutil.copytree(layout.folder, layout.staging.folder, ignore=ignored)
+    switch(layout.staging)
+    return layout.staging
 
 
 def read_videos(layout: IndexLayout, **selection: Iterable[Any]) -> list[Video]:

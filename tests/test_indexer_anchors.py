@@ -1,4 +1,4 @@
-"""A trained localiser given to an index, changed and rebuilt: from stored features, resumable, never half done."""
+"""Switching an index to a trained localiser and back: from stored features, resumable, all or nothing."""
 
 from pathlib import Path
 

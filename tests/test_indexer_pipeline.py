@@ -1,4 +1,4 @@
-"""A folder becomes an index: incremental, resumable, undisturbed by broken files."""
+"""Indexing a folder: incremental, resumable, robust against broken files."""
 
 import io
 import os
@@ -261,7 +261,7 @@ def test_other_settings_are_refused_before_anything_changes(
 
 
 class _StopsAfter:
-    """Ctrl-C after some videos."""
+    """Presses Ctrl-C after some videos."""
 
     def __init__(self, videos: int) -> None:
         self.videos = videos
@@ -308,13 +308,13 @@ def test_a_disk_that_is_full_stops_the_run_and_loses_nothing(
 
 def test_progress_goes_up_to_the_whole(index: Indexer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scanonce.indexer.pipeline._REPORT_SECONDS", 0.0)
-    told: list[Progress] = []
-    index(on_progress=told.append)
-    assert [p.videos_done for p in told] == sorted(p.videos_done for p in told)
-    assert all(0 <= p.bytes_done <= p.bytes_total for p in told)
-    assert told[-1].videos_done == told[-1].videos_total == 2
-    assert told[-1].bytes_done == told[-1].bytes_total
-    assert told[-1].video_seconds == pytest.approx(34, abs=0.5)
+    reports: list[Progress] = []
+    index(on_progress=reports.append)
+    assert [p.videos_done for p in reports] == sorted(p.videos_done for p in reports)
+    assert all(0 <= p.bytes_done <= p.bytes_total for p in reports)
+    assert reports[-1].videos_done == reports[-1].videos_total == 2
+    assert reports[-1].bytes_done == reports[-1].bytes_total
+    assert reports[-1].video_seconds == pytest.approx(34, abs=0.5)
 
 
 def test_key_frames_alone_make_an_index_too(layout: IndexLayout, index: Indexer) -> None:

@@ -1,4 +1,4 @@
-"""Another encoder for an index in use: built beside it, resumable, switched at once."""
+"""Another encoder for an index in use: made in staging, resumable, switched at once."""
 
 import shutil
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from tests.indexes import SETTINGS, STORAGE, build_index, open_engine, read_vide
 
 
 class Brighter(ColourEncoder):
-    """Sees the same colours, but is another encoder."""
+    """An encoder with another fingerprint that sees the same colours."""
 
     name = "brighter"
     fingerprint = "b" * 64
@@ -108,11 +108,11 @@ def test_an_open_engine_follows_to_the_other_encoder(
 
 
 def stop_after(videos: int) -> Callable[[Progress], None]:
-    def observe(progress: Progress) -> None:
+    def stop(progress: Progress) -> None:
         if progress.videos_done >= videos:
             raise KeyboardInterrupt
 
-    return observe
+    return stop
 
 
 def test_a_stopped_reindex_continues_later_and_searches_go_on_meanwhile(
@@ -125,7 +125,7 @@ def test_a_stopped_reindex_continues_later_and_searches_go_on_meanwhile(
     rest = Brighter()
     report = run_reindex(root, encoder=rest)
     assert report.switched
-    assert 0 < rest.num_frames < 60  # 20 of each film: not all three again
+    assert 0 < rest.num_frames < 60  # 20 frames per film: not all three films again
     assert report.runs[0].counts.skipped >= 1
 
 
@@ -159,7 +159,7 @@ def test_changes_during_a_reindex_are_in_the_new_index(
         nonlocal runs
         runs += 1
         report = index_library(*given, **options)
-        if runs == 1:  # while the long run went on
+        if runs == 1:  # during the long run
             write_film(films / "late.mp4", [("white", 3), ("red", 5)])
             index(root, films)
             with Catalog.open(IndexLayout.of(root).catalog) as catalog:
@@ -199,7 +199,7 @@ def test_a_switch_that_cannot_be_written_leaves_the_old_index(
     monkeypatch.undo()
     encoder = Brighter()
     assert run_reindex(root, encoder=encoder).switched
-    assert encoder.num_frames == 0  # all was there already
+    assert encoder.num_frames == 0  # all videos were scanned before
 
 
 def test_two_at_once_are_refused_but_not_an_ordinary_run(root: Path, films: Path) -> None:

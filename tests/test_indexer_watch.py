@@ -1,4 +1,4 @@
-"""Watching: when a changed path is ready, and what the watcher makes of errors, other writers and missing roots."""
+"""Watching: when a changed path is ready, and how errors, other writers and missing roots are handled."""
 
 import os
 import shutil
@@ -63,7 +63,7 @@ def test_a_growing_file_waits_until_it_has_stopped(settling: Settling, films: Pa
     settling.add([film], now=0)
     for now in range(1, 60):
         write(film, "x" * now)
-        os.utime(film, (1, 1))  # only its size tells
+        os.utime(film, (1, 1))  # only its size changes
         settling.add([film], now=now)
         assert settling.ready(now=now) == []
     assert settling.ready(now=63.9) == []
@@ -75,7 +75,7 @@ def test_a_file_that_is_overwritten_waits_until_writing_has_stopped(
 ) -> None:
     film = write(films / "a.mp4")
     settling.add([film], now=0)
-    os.utime(film, (2, 2))  # only its time tells
+    os.utime(film, (2, 2))  # only its time changes
     assert settling.ready(now=6) == []
     assert settling.ready(now=11) == [film]
 
@@ -145,7 +145,7 @@ def test_a_deletion_settles_too(settling: Settling, films: Path) -> None:
 def test_a_deletion_and_a_file_being_written_are_ready_together(
     settling: Settling, films: Path
 ) -> None:
-    """A move to another disk: the copy grows, the original goes."""
+    """A move to another disk: the copy grows while the original is deleted."""
     copy = write(films / "copy.mp4")
     settling.add([copy], now=0)
     settling.add([films / "original.mp4"], now=1)
@@ -168,12 +168,14 @@ def test_a_deletion_does_not_wait_for_ever(settling: Settling, films: Path) -> N
     assert settling.unsettled == [camera]
 
 
-def test_a_rename_in_two_batches_of_events_is_ready_at_once(settling: Settling, films: Path) -> None:
+def test_a_rename_in_two_batches_of_events_is_ready_at_once(
+    settling: Settling, films: Path
+) -> None:
     new = write(films / "new.mp4")
     settling.add([films / "old.mp4"], now=0)
     assert settling.ready(now=2) == []
     settling.add([new], now=3)
-    assert settling.ready(now=5) == [], "the deletion alone would lose what is stored"
+    assert settling.ready(now=5) == [], "the deletion alone would delete the features"
     assert names(settling.ready(now=8)) == ["new.mp4", "old.mp4"]
 
 
@@ -225,7 +227,7 @@ def test_files_that_came_into_a_new_folder_before_it_was_watched_are_found(
     folder = films / "new"
     folder.mkdir()
     settling.add([folder], now=0)
-    late = write(folder / "late.mp4")  # told by nobody
+    late = write(folder / "late.mp4")  # without an event
     assert settling.ready(now=4) == []
     assert settling.unsettled == [folder, late]
     assert settling.ready(now=9) == [folder, late]
@@ -304,14 +306,14 @@ def test_a_folder_with_an_unsettled_file_does_not_replace_its_files() -> None:
 # ---------------------------------------------------------------- the watcher
 
 
-class FakeWork:
-    """Knows files by name only; every file on the disk that is not `known` differs."""
+class FakeIndex:
+    """Compares files by name only: a file on the disk that is not in ``known`` differs."""
 
     def __init__(self, roots: Sequence[Path]) -> None:
         self.roots = roots
         self.known: set[Path] = set()
         self.runs: list[list[Path]] = []
-        self.told: list[str] = []
+        self.reported: list[str] = []
         self.other: str | None = None
         self.errors: list[Exception] = []
         self.problems: tuple[ScanProblem, ...] = ()
@@ -336,12 +338,12 @@ class FakeWork:
         self.known ^= differing
 
     def report(self, text: str) -> None:
-        self.told.append(text)
+        self.reported.append(text)
 
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All that takes seconds takes less."""
+    """Shorten all waiting times."""
     for name, value in {
         "_TICK_SECONDS": 0.1,
         "_STEP_MILLISECONDS": 20,
@@ -354,15 +356,15 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def watching(work: FakeWork, **options: Any) -> Iterator[None]:
-    """Watches in a thread."""
+def watching(index: FakeIndex, **options: Any) -> Iterator[None]:
+    """Watch in another thread."""
     settings = WatchSettings(settle_seconds=0.3, **options)
     stop = threading.Event()
     failed: list[BaseException] = []
 
     def run() -> None:
         try:
-            watch(work.roots, work, settings=settings, stop=stop)
+            watch(index.roots, index, settings=settings, stop=stop)
         except BaseException as error:
             failed.append(error)
 
@@ -388,62 +390,62 @@ def wait_for(is_so: Callable[[], bool], seconds: float = 30) -> None:
 def test_earlier_changes_are_indexed_first_then_new_ones(
     films: Path,
 ) -> None:
-    work = FakeWork([films])
+    index = FakeIndex([films])
     before = write(films / "before.mp4")
-    with watching(work):
-        wait_for(lambda: work.known == {before})
+    with watching(index):
+        wait_for(lambda: index.known == {before})
         after = write(films / "sub" / "after.mp4")
-        wait_for(lambda: work.known == {before, after})
+        wait_for(lambda: index.known == {before, after})
         shutil.rmtree(films / "sub")
-        wait_for(lambda: work.known == {before})
-    assert [before] in work.runs
+        wait_for(lambda: index.known == {before})
+    assert [before] in index.runs
 
 
 @pytest.mark.usefixtures("hasty")
 def test_there_is_one_run_if_nothing_differs(films: Path) -> None:
-    work = FakeWork([films])
-    work.known = {write(films / "a.mp4")}
-    with watching(work):
-        wait_for(lambda: work.runs == [[]])
-        os.chmod(films / "a.mp4", 0o600)  # tells of the file, and nothing differs
+    index = FakeIndex([films])
+    index.known = {write(films / "a.mp4")}
+    with watching(index):
+        wait_for(lambda: index.runs == [[]])
+        os.chmod(films / "a.mp4", 0o600)  # an event, but no difference
         new = write(films / "b.mp4")
-        wait_for(lambda: len(work.runs) == 2)
-    assert work.runs == [[], [new]]
+        wait_for(lambda: len(index.runs) == 2)
+    assert index.runs == [[], [new]]
 
 
 @pytest.mark.usefixtures("hasty")
 def test_a_run_gets_only_the_new_file_however_large_the_library(films: Path) -> None:
-    work = FakeWork([films])
-    work.known = {write(films / f"{number}.mp4") for number in range(30)}
-    with watching(work):
-        wait_for(lambda: work.runs == [[]])
+    index = FakeIndex([films])
+    index.known = {write(films / f"{number}.mp4") for number in range(30)}
+    with watching(index):
+        wait_for(lambda: index.runs == [[]])
         new = write(films / "new.mp4")
-        wait_for(lambda: len(work.runs) == 2)
-    assert work.runs[1] == [new]
+        wait_for(lambda: len(index.runs) == 2)
+    assert index.runs[1] == [new]
 
 
 @pytest.mark.usefixtures("hasty")
 def test_a_burst_is_indexed_by_its_folders(films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scanonce.indexer.watch, "MAX_PATHS", 10)
-    monkeypatch.setattr(scanonce.indexer.watch, "_BURST", 20)  # and then everything is looked at
-    work = FakeWork([films])
-    with watching(work):
-        wait_for(lambda: work.runs == [[]])
+    monkeypatch.setattr(scanonce.indexer.watch, "_BURST", 20)  # so that everything is surveyed
+    index = FakeIndex([films])
+    with watching(index):
+        wait_for(lambda: index.runs == [[]])
         burst = {write(films / f"{number % 5}" / f"{number}.mp4") for number in range(200)}
-        wait_for(lambda: work.known == burst)
-    assert max(map(len, work.runs)) <= 10
+        wait_for(lambda: index.known == burst)
+    assert max(map(len, index.runs)) <= 10
 
 
 @pytest.mark.usefixtures("hasty")
 def test_errors_are_reported_once_and_tried_again(films: Path) -> None:
-    work = FakeWork([films])
+    index = FakeIndex([films])
     full = IndexDirectoryError("the disk is full: make room")
-    work.errors = [full, full, RuntimeError("out of memory")]
+    index.errors = [full, full, RuntimeError("out of memory")]
     film = write(films / "a.mp4")
-    with watching(work):
-        wait_for(lambda: work.known == {film})
-        wait_for(lambda: len(work.told) == 3)
-    assert [text.splitlines()[0] for text in work.told] == [
+    with watching(index):
+        wait_for(lambda: index.known == {film})
+        wait_for(lambda: len(index.reported) == 3)
+    assert [text.splitlines()[0] for text in index.reported] == [
         "the disk is full: make room",
         "RuntimeError: out of memory",
         "it works again",
@@ -452,15 +454,15 @@ def test_errors_are_reported_once_and_tried_again(films: Path) -> None:
 
 @pytest.mark.usefixtures("hasty")
 def test_another_writer_is_waited_for_and_reported_once(films: Path) -> None:
-    work = FakeWork([films])
-    work.other = "scanonce forget (process 5 on here)"
+    index = FakeIndex([films])
+    index.other = "scanonce forget (process 5 on here)"
     film = write(films / "a.mp4")
-    with watching(work):
-        wait_for(lambda: work.asked == 3)
-        assert work.runs == []
-        work.other = None
-        wait_for(lambda: work.known == {film})
-    assert work.told == [
+    with watching(index):
+        wait_for(lambda: index.asked == 3)
+        assert index.runs == []
+        index.other = None
+        wait_for(lambda: index.known == {film})
+    assert index.reported == [
         "the index is being written by scanonce forget (process 5 on here): waiting for it"
     ]
 
@@ -468,15 +470,15 @@ def test_another_writer_is_waited_for_and_reported_once(films: Path) -> None:
 @pytest.mark.usefixtures("hasty")
 def test_a_root_that_is_away_is_waited_for(films: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
-    work = FakeWork([films, disk])
-    with watching(work):
-        wait_for(lambda: any("is not there now" in text for text in work.told))
+    index = FakeIndex([films, disk])
+    with watching(index):
+        wait_for(lambda: any("is not there now" in text for text in index.reported))
         here = write(films / "here.mp4")
-        wait_for(lambda: work.known == {here})
+        wait_for(lambda: index.known == {here})
         write(tmp_path / "ready" / "there.mp4")
         (tmp_path / "ready").rename(disk)
-        wait_for(lambda: work.known == {here, disk / "there.mp4"})
-    assert work.told == [
+        wait_for(lambda: index.known == {here, disk / "there.mp4"})
+    assert index.reported == [
         f"{disk} is not there now: waiting for it, its videos are kept",
         f"{disk} is there again",
     ]
@@ -484,27 +486,27 @@ def test_a_root_that_is_away_is_waited_for(films: Path, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("hasty")
 def test_a_root_that_goes_and_comes_back_is_watched_again(films: Path, tmp_path: Path) -> None:
-    work = FakeWork([films])
+    index = FakeIndex([films])
     write(films / "a.mp4")
-    with watching(work):
-        wait_for(lambda: len(work.known) == 1)
+    with watching(index):
+        wait_for(lambda: len(index.known) == 1)
         films.rename(tmp_path / "unplugged")
-        wait_for(lambda: len(work.told) == 1)
+        wait_for(lambda: len(index.reported) == 1)
         (tmp_path / "unplugged").rename(films)
-        wait_for(lambda: len(work.told) == 2)
+        wait_for(lambda: len(index.reported) == 2)
         write(films / "b.mp4")
-        wait_for(lambda: films / "b.mp4" in work.known)
+        wait_for(lambda: films / "b.mp4" in index.known)
 
 
 @pytest.mark.usefixtures("hasty")
 def test_a_name_that_is_not_utf8_does_not_end_watching(films: Path) -> None:
-    work = FakeWork([films])
-    with watching(work):
-        wait_for(lambda: work.runs == [[]])
+    index = FakeIndex([films])
+    with watching(index):
+        wait_for(lambda: index.runs == [[]])
         Path(os.fsdecode(os.fsencode(films) + b"/caf\xe9.avi")).write_bytes(b"a")
-        wait_for(lambda: any("cannot be watched" in text for text in work.told))
+        wait_for(lambda: any("cannot be watched" in text for text in index.reported))
         film = write(films / "a.mp4")
-        wait_for(lambda: work.known == {film})
+        wait_for(lambda: index.known == {film})
 
 
 @pytest.mark.usefixtures("hasty")
@@ -516,13 +518,13 @@ def test_folders_that_cannot_be_watched_are_surveyed(
         yield set()
 
     monkeypatch.setattr("watchfiles.watch", no_more_watches)
-    work = FakeWork([films])
-    with watching(work):
-        wait_for(lambda: work.runs == [[]])
+    index = FakeIndex([films])
+    with watching(index):
+        wait_for(lambda: index.runs == [[]])
         film = write(films / "a.mp4")
-        wait_for(lambda: work.known == {film})
-    assert len(work.told) == 1
-    assert "fs.inotify.max_user_watches" in work.told[0]
+        wait_for(lambda: index.known == {film})
+    assert len(index.reported) == 1
+    assert "fs.inotify.max_user_watches" in index.reported[0]
 
 
 @pytest.mark.usefixtures("hasty")
@@ -535,36 +537,36 @@ def test_everything_is_surveyed_from_time_to_time_without_an_event(
             yield set()
 
     monkeypatch.setattr("watchfiles.watch", silent)
-    work = FakeWork([films])
-    with watching(work, rescan_minutes=0.01):
-        wait_for(lambda: work.runs == [[]])
+    index = FakeIndex([films])
+    with watching(index, rescan_minutes=0.01):
+        wait_for(lambda: index.runs == [[]])
         film = write(films / "a.mp4")
-        wait_for(lambda: work.known == {film})
+        wait_for(lambda: index.known == {film})
 
 
 @pytest.mark.usefixtures("hasty")
 def test_polling_finds_changes(films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scanonce.indexer.watch, "_POLL_MILLISECONDS", 100)
-    work = FakeWork([films])
-    with watching(work, force_polling=True):
-        wait_for(lambda: work.runs == [[]])
+    index = FakeIndex([films])
+    with watching(index, force_polling=True):
+        wait_for(lambda: index.runs == [[]])
         film = write(films / "a.mp4")
-        wait_for(lambda: work.known == {film})
+        wait_for(lambda: index.known == {film})
 
 
 @pytest.mark.usefixtures("hasty")
 def test_a_problem_is_reported_once_until_it_is_over(films: Path) -> None:
-    work = FakeWork([films])
-    problems = work.problems = (ScanProblem(films / "locked", "unreadable"),)
+    index = FakeIndex([films])
+    problems = index.problems = (ScanProblem(films / "locked", "unreadable"),)
 
-    def wait_for_looks(number: int) -> None:
-        before = work.surveys
-        wait_for(lambda: work.surveys >= before + number)
+    def wait_for_surveys(number: int) -> None:
+        before = index.surveys
+        wait_for(lambda: index.surveys >= before + number)
 
-    with watching(work, rescan_minutes=0.001):
-        wait_for_looks(4)
-        assert work.told == [f"{films / 'locked'}: unreadable"]
-        work.problems = ()
-        wait_for_looks(4)
-        work.problems = problems
-        wait_for(lambda: len(work.told) == 2)
+    with watching(index, rescan_minutes=0.001):
+        wait_for_surveys(4)
+        assert index.reported == [f"{films / 'locked'}: unreadable"]
+        index.problems = ()
+        wait_for_surveys(4)
+        index.problems = problems
+        wait_for(lambda: len(index.reported) == 2)

@@ -23,7 +23,7 @@ COLOURS = ("red", "green", "blue", "white", "black")
 
 @pytest.fixture(autouse=True)
 def colours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Colours instead of an encoder."""
+    """Use the colour encoder for all indexes."""
     monkeypatch.setattr(
         scanonce.library, "load_models", lambda *_, **__: LoadedModels(ColourEncoder(), None)
     )
@@ -108,7 +108,7 @@ def test_forgetting_a_path_that_is_not_indexed_forgets_nothing(
 def test_eight_threads_and_a_writer_answer_as_one_thread_does(
     library: Library, films: Path, tmp_path: Path
 ) -> None:
-    """Every answer is that of one state of the library: as it was before or after a commit, never a mixture."""
+    """Every answer is that of one state of the library, before or after a commit, and never a mixture."""
     library.index([films])
     queries = [f"{colour} {number}" for number in range(4) for colour in COLOURS]
     states: list[dict[str, SearchResult]] = [alone(library, queries)]
@@ -140,7 +140,7 @@ def test_eight_threads_and_a_writer_answer_as_one_thread_does(
 
 
 def alone(library: Library, queries: list[str]) -> dict[str, SearchResult]:
-    """The answers of an engine of its own, used by one thread."""
+    """Return the answers of another engine, used by one thread."""
     with scanonce.open(library.root, search=SearchSettings(cutoff=0)) as other:
         return {query: timeless(other.search(query)) for query in queries}
 

@@ -1,9 +1,8 @@
-"""The whole way of a query, over a library of flat colours."""
+"""A query from its text to its moments, over a library of flat colours."""
 
 import gc
 import logging
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
@@ -24,13 +23,13 @@ from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.catalog.entries import ChangeMark, Content, FileStamp, VideoChanges
 from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch, QueryError
 from scanonce.storage.index import Index
-from scanonce.storage.layout import IndexLayout, switch
+from scanonce.storage.layout import IndexLayout
 from scanonce.storage.manifest import create_or_check
 from scanonce.storage.records import Span, Video, VideoInfo
 from scanonce.storage.stores.features import FeatureStore, FrameFeatures
 from scanonce.storage.vectors.publish import open_library
 from tests.colours import ColourEncoder, write_film
-from tests.indexes import build_index, open_engine, publish_all, random_localiser
+from tests.indexes import build_index, open_engine, publish_all, random_localiser, replace_index
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +96,7 @@ def test_queries_answered_together_have_the_same_answers_as_alone(engine: Search
         assert alone.no_good_match == result.no_good_match
         assert len(alone.moments) == len(result.moments)
         for first, second in zip(alone.moments, result.moments, strict=True):
-            # the library's mean is summed in another order
+            # the mean of the library is summed in another order
             assert first.strength == pytest.approx(second.strength, abs=1e-4)
             assert replace(first, strength=0) == replace(second, strength=0)
     assert engine.search_many([]) == []
@@ -164,7 +163,7 @@ def drawn(tmp_path: Path) -> "DrawnLibrary":
 
 
 class DrawnLibrary:
-    """An index of colours that nobody decoded, changed as a running indexer changes it."""
+    """An index of random features, changed as a running indexer changes it."""
 
     def __init__(self, layout: IndexLayout) -> None:
         self.layout = layout
@@ -191,7 +190,7 @@ class DrawnLibrary:
         )
 
     def change(self, catalog: Catalog) -> None:
-        """One commit, or a publish."""
+        """Make a random commit, or publish."""
         videos = catalog.videos()
         some = videos[self.rng.integers(len(videos))] if videos else None
         step = self.rng.integers(8) if some is not None else 0
@@ -219,14 +218,14 @@ def test_an_engine_that_follows_answers_like_a_new_one(drawn: DrawnLibrary) -> N
             drawn.change(catalog)
             if step % 3 == 1:
                 continue  # two commits at once
-            with open_engine(drawn.layout) as anew:
+            with open_engine(drawn.layout) as fresh:
                 for within in (everywhere, labelled, first):
                     results = [
-                        engine.search("red", top=50, within=within) for engine in (following, anew)
+                        engine.search("red", top=50, within=within) for engine in (following, fresh)
                     ]
                     one, other = (replace(each, timings_ms={}) for each in results)
                     assert one == other, step
-                assert following.videos == anew.videos
+                assert following.videos == fresh.videos
         assert following.num_videos > 2
 
 
@@ -290,14 +289,6 @@ def test_a_video_that_is_forgotten_while_it_is_read_is_no_error(
         monkeypatch.setattr(Catalog, "searchable_changes", overtaken)
         moments = engine.search("red").moments
     assert {moment.path.name for moment in moments} == {"a.mp4"}
-
-
-def replace_index(layout: IndexLayout) -> IndexLayout:
-    """Put a copy of an index in its place, as `scanonce restore` does."""
-    ignored = shutil.ignore_patterns("writer.*", "data-*", "current")
-    shutil.copytree(layout.folder, layout.staging.folder, ignore=ignored)
-    switch(layout.staging)
-    return layout.staging
 
 
 def open_files(layout: IndexLayout) -> set[str]:
@@ -409,7 +400,7 @@ def test_a_call_whose_index_is_replaced_meanwhile_answers_from_the_new_one(
 def test_a_video_that_cannot_be_read_hides_no_other(
     drawn: DrawnLibrary, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither in a library that is opened nor in one that is followed; it is found once it can be read."""
+    """This holds when a library is opened and when it is followed. The video is found once it can be read."""
     with Catalog.open(drawn.layout.catalog) as catalog:
         drawn.record(catalog, "/films/a.mp4")
         drawn.record(catalog, "/films/b.mp4")

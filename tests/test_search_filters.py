@@ -1,4 +1,4 @@
-"""Filters: what they mean, against the plainest oracle; that a narrow one never loses the answer."""
+"""Filters: which videos pass, compared with an oracle; and no narrow filter loses the answer."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -45,7 +45,7 @@ def in_berlin() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A video of the drawn catalogue, as the test knows it."""
+    """A video of the random catalogue, as the oracle knows it."""
 
     video_id: int
     state: str
@@ -56,7 +56,7 @@ class Drawn:
 
 
 def near_midnights(rng: np.random.Generator) -> datetime:
-    """A time at, shortly before or well after a local midnight."""
+    """Return a time at, shortly before or well after a local midnight."""
     day = DAYS[int(rng.integers(len(DAYS)))] + timedelta(days=int(rng.integers(-1, 3)))
     midnight = datetime(day.year, day.month, day.day).astimezone()
     return midnight + timedelta(seconds=float(rng.choice([-0.001, 0.0, 3 * 3600.0, 80_000.0])))
@@ -102,7 +102,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Catalog, l
 
 
 def passes(video: Drawn, only: Filter) -> bool:
-    """The plainest reading of a filter."""
+    """Return whether a video passes a filter: the oracle."""
 
     def on_days(at: datetime, first: date | None, last: date | None) -> bool:
         day = at.astimezone().date()
@@ -132,7 +132,7 @@ def passes(video: Drawn, only: Filter) -> bool:
 
 
 def filters() -> st.SearchStrategy[Filter]:
-    """Filters of any number of parts, those that make no sense left out."""
+    """Draw a filter with any number of conditions that make sense together."""
     parts: dict[str, st.SearchStrategy[Any]] = {
         "videos": st.frozensets(st.integers(1, 90)),
         "folders": st.lists(st.sampled_from(FOLDERS).map(Path), max_size=3).map(tuple),
@@ -205,7 +205,7 @@ def test_a_day_has_23_hours_when_clocks_are_put_forward() -> None:
 
 
 @pytest.mark.parametrize(
-    ("parts", "told"),
+    ("parts", "message"),
     [
         ({"folders": (Path("films"),)}, "absolute paths of folders, got 'films'"),
         ({"folders": (Path("/a"),) * 101}, "up to 100 folders, got 101"),
@@ -226,8 +226,10 @@ def test_a_day_has_23_hours_when_clocks_are_put_forward() -> None:
         ({"min_seconds": 60.0, "max_seconds": 60.0}, "60 is not below max_seconds 60"),
     ],
 )
-def test_a_filter_that_makes_no_sense_is_refused_with_the_allowed_values(parts: dict[str, Any], told: str) -> None:
-    with pytest.raises(QueryError, match=told):
+def test_a_filter_that_makes_no_sense_is_refused_with_the_allowed_values(
+    parts: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(QueryError, match=message):
         Filter(**parts)
 
 
@@ -263,7 +265,7 @@ PARTS = {
 
 
 def clips_of(video: int) -> NDArray[np.float32]:
-    """Clips of a video, near its topic: as embeddings do, they lie in clumps."""
+    """Return the clips of a video near its topic: like real embeddings, they form clusters."""
     rng = np.random.default_rng(video)
     topic = np.random.default_rng(10_000 + video % 40).standard_normal(DIM)
     clips = topic + rng.standard_normal(DIM) + 0.7 * rng.standard_normal((CLIPS_EACH, DIM))
@@ -274,7 +276,7 @@ def clips_of(video: int) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class Library:
-    """A library in IVF-PQ whose videos are labelled in parts of all sizes."""
+    """An IVF-PQ library with labels on shares of the videos of all sizes."""
 
     catalog: Catalog
     index: LibraryIndex
@@ -317,7 +319,7 @@ def add_numbered(catalog: Catalog, number: int) -> int:
 
 
 def recall_at_10(library: Library, name: str) -> float:
-    """Of the ten best clips that pass, the share that is found; queries near passing clips and far from them."""
+    """Return the share of the ten best passing clips that is found, for queries near passing clips and far away."""
     ids = library.ids[name]
     rng = np.random.default_rng(7)
     passing = np.concatenate([clips_of(video) for video in ids.tolist()])
@@ -342,9 +344,9 @@ def test_a_narrow_filter_never_loses_the_answer(library: Library, name: str) -> 
 def test_nor_in_a_library_too_large_for_exact_search(
     library: Library, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in a library of a million clips: up to one in a hundred are scored exactly, more take more probes.
+    """As in a library of a million clips: up to one clip in a hundred is scored exactly, more take more probes.
 
-    Measured .95 to 1; with the usual probes .80 where a hundredth passes, .91 where a tenth does.
+    Measured 0.95 to 1; with the usual number of probes 0.80 if a hundredth passes and 0.91 if a tenth does.
     """
     monkeypatch.setattr(
         scanonce.storage.vectors.ivfpq, "EXACT_ROWS", NUM_VIDEOS * CLIPS_EACH // 100
@@ -353,7 +355,7 @@ def test_nor_in_a_library_too_large_for_exact_search(
 
 
 def test_the_depth_counts_passing_clips_only(library: Library) -> None:
-    """A video about something else gives as many clips as are asked for."""
+    """A video about another topic returns as many clips as requested."""
     query = clips_of(int(library.ids["half"][0]))[:1]
     for name in ("tenth", "one"):
         within = library.filters().apply(Filter(labels=frozenset({name})))
@@ -377,7 +379,7 @@ def test_a_filter_asked_again_asks_the_catalogue_once(
     first = filters.apply(Filter(labels=frozenset({"rare"})))
     assert filters.apply(Filter(labels=frozenset({"rare"}))) is first
     assert filters.apply(None) is None
-    one = filters.apply([5, 10**9])  # ids are looked up nowhere
+    one = filters.apply([5, 10**9])  # ids need no query
     assert one is not None
     assert (one.ids.tolist(), int(one.clips.sum())) == ([5], CLIPS_EACH)
     assert len(asked) == 1

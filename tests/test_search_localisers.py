@@ -1,4 +1,4 @@
-"""One conformance suite over all localisers, and what is particular to the trained one."""
+"""One conformance suite over all localisers, and tests of the trained one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +29,7 @@ GRID = ClipGrid((4.0, 8.0))
 
 @dataclass(frozen=True)
 class InMemory:
-    """A `StoredVideo` that counts what is read of it."""
+    """A `StoredVideo` in memory."""
 
     features: FrameFeatures
     duration_seconds: float
@@ -82,7 +82,7 @@ def localiser(request: pytest.FixtureRequest) -> Localiser:
 
 
 def video(duration: float, seed: int = 0, *, scanned_by: Localiser | None = None) -> InMemory:
-    """Random features with a run of 6 s, from a third of the length on, that look like the query."""
+    """Return a video of random features with 6 s, from a third of its length on, that are similar to the query."""
     rng = np.random.default_rng(seed)
     pts = np.arange(0, duration, 1 / FPS)
     frames = rng.normal(size=(len(pts), DIM))
@@ -100,7 +100,7 @@ def query(seed: int = 1) -> Query:
 
 
 def candidate(stored: InMemory, *stretches: tuple[float, float]) -> Candidate:
-    """With the clips in its stretches as candidates, which only the fixed ones look at."""
+    """Return a candidate with the clips in its stretches, which only the localiser "clips" reads."""
     pieces = stretches or ((0.0, stored.duration_seconds),)
     spans = GRID.spans(stored.duration_seconds)
     if not len(stored.features.frames):

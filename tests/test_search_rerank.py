@@ -1,4 +1,4 @@
-"""A tight head as a re-ranker: its order, and an index that keeps one."""
+"""A tight head as a re-ranker: its order, and an index that has one."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -35,7 +35,7 @@ ALL_CLIPS = {"localiser": "clips", "nms_overlap": 1.0, "cutoff": 0.0}
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
-    """So small a model only loses time when its threads wait for each other."""
+    """Run torch in one thread: for so small a model, more threads only wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -43,7 +43,7 @@ def one_thread() -> Iterator[None]:
 
 
 def make_head(folder: Path, *, dim: int) -> TightHead:
-    """One whose every parameter matters, in evaluation mode, and its files."""
+    """Write and return a head in evaluation mode whose every parameter has an effect."""
     torch.manual_seed(0)
     head = build_head("tight", dim, MAX_FRAMES)
     assert isinstance(head, TightHead)
@@ -63,7 +63,7 @@ def digest_of(folder: Path) -> str:
 def slow_score(
     head: TightHead, text: NDArray[np.float32], stored: FrameFeatures, span: Span
 ) -> float:
-    """Of one moment alone, its frames looked for one by one."""
+    """Score one moment alone, finding its frames one by one."""
     pts = stored.pts_seconds.tolist()
     inside = [k for k, at in enumerate(pts) if span.start_seconds <= at < span.end_seconds]
     if not inside:
@@ -79,8 +79,8 @@ def slow_score(
 # ---------------------------------------------------------------- the order
 
 
-class Kept:
-    """Some frames of a video."""
+class FewFrames:
+    """A stored video with random frames at given times."""
 
     def __init__(self, pts_seconds: list[float], seed: int) -> None:
         rng = np.random.default_rng(seed)
@@ -101,11 +101,11 @@ class Kept:
 def test_moments_come_in_the_order_of_their_scores_each_by_itself(tmp_path: Path) -> None:
     head = make_head(tmp_path, dim=16)
     videos = [
-        Kept(np.arange(0.0, 40.0, 0.5).tolist(), 1),
-        Kept(np.arange(1.0, 40.0, 1.7).tolist(), 2),  # key frames: short spans have none
-        Kept(np.arange(0.25, 40.0, 2.0).tolist(), 3),
+        FewFrames(np.arange(0.0, 40.0, 0.5).tolist(), 1),
+        FewFrames(np.arange(1.0, 40.0, 1.7).tolist(), 2),  # key frames: short spans have none
+        FewFrames(np.arange(0.25, 40.0, 2.0).tolist(), 3),
     ]
-    lasting = (0.1, 2.0, 9.0)  # of no frame, of some, of more than it takes
+    lasting = (0.1, 2.0, 9.0)  # with no frame, with some, with more than the head takes
     found = [
         Proposal(k % 3, Span(k * 1.3, k * 1.3 + lasting[k // 3 % 3]), 1 - k / 100, k / 100)
         for k in range(30)
@@ -116,13 +116,15 @@ def test_moments_come_in_the_order_of_their_scores_each_by_itself(tmp_path: Path
     ]
     order = sorted(range(20), key=lambda k: -scores[k])
     assert order != list(range(20))
-    assert np.diff(np.sort(scores)).min() > 1e-4, "not to be told apart"
+    assert np.diff(np.sort(scores)).min() > 1e-4, "no two scores are equal"
     scoring = open_scoring(tmp_path, digest_of(tmp_path))
     given: list[StoredVideo] = [*videos]
     ranked = rerank(found, given, text, scoring, top=5)
     assert [each.cosine for each in ranked] == [found[k].cosine for k in [*order, *range(20, 30)]]
     assert [each.span for each in ranked[:20]] == [found[k].span for k in order]
-    assert [each.score for each in ranked] == [each.score for each in found], "of the places"
+    assert [each.score for each in ranked] == [each.score for each in found], (
+        "each rank keeps its score"
+    )
     assert rerank(found[:1], given, text, scoring, top=5) == found[:1]
     assert rerank([], given, text, scoring, top=5) == []
 
@@ -135,7 +137,7 @@ def test_four_times_as_many_as_are_shown_are_found_and_a_hundred_scored_at_most(
 
 
 class Ranked(ColourEncoder):
-    """Sees colours, and has a tight head beside it."""
+    """An encoder of colours with a tight head."""
 
     def __init__(self, folder: Path) -> None:
         self.head = make_head(folder, dim=4)
@@ -154,7 +156,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ranked]:
 
 @pytest.fixture
 def layout(template: tuple[Path, Ranked], tmp_path: Path) -> IndexLayout:
-    """The same index elsewhere."""
+    """A copy of the template index."""
     shutil.copytree(template[0] / "index", tmp_path / "index")
     return IndexLayout.of(tmp_path / "index")
 
@@ -175,7 +177,7 @@ def ask(
         return engine.search(ASKED, top=top)
 
 
-def places(moments: Sequence[Moment]) -> list[tuple[int, Span, float]]:
+def spans_of(moments: Sequence[Moment]) -> list[tuple[int, Span, float]]:
     return [(each.video_id, each.span, each.strength) for each in moments]
 
 
@@ -199,8 +201,8 @@ def test_an_index_answers_in_the_order_of_its_tight_head(
     located = as_found.moments[: num_located(top)]
     assert len(as_found.moments) > len(located) == 12
     result = ask(layout, encoder, top=top)
-    assert set(places(result.moments)) <= set(places(located))
-    # by their scores: clips of one colour look alike
+    assert set(spans_of(result.moments)) <= set(spans_of(located))
+    # compared by score, because clips of one colour are equal
     expected = sorted(scores(located), reverse=True)[:top]
     assert scores(result.moments) == pytest.approx(expected, abs=1e-5)
     assert scores(located[:top]) != pytest.approx(expected, abs=0.1)
@@ -215,7 +217,7 @@ def test_without_a_reranker_the_order_is_unchanged(layout: IndexLayout, encoder:
     with open_engine(layout, encoder, **ALL_CLIPS) as engine:
         assert engine.search(ASKED, top=40).moments != off.moments
         some = off.moments[0]
-        # what looks like a moment is no question in words
+        # a similar moment has no text to re-rank by
         assert "rerank" not in engine.similar(some.video_id, some.span).timings_ms
     write_manifest(layout, replace(read_manifest(layout), reranker=None))
     shutil.rmtree(layout.head)
@@ -229,14 +231,14 @@ def test_an_engine_follows_an_index_that_gains_a_reranker(
     layout: IndexLayout, encoder: Ranked
 ) -> None:
     whole = read_manifest(layout)
-    expected = places(ask(layout, encoder).moments)
+    expected = spans_of(ask(layout, encoder).moments)
     write_manifest(layout, replace(whole, reranker=None))  # as made by an earlier version
     shutil.rmtree(layout.head)
     with open_engine(layout, encoder, **ALL_CLIPS) as engine:
-        assert places(engine.search(ASKED, top=40).moments) != expected
+        assert spans_of(engine.search(ASKED, top=40).moments) != expected
         create_or_check(layout, whole, encoder.head_files)
         assert read_manifest(layout) == whole
-        assert places(engine.search(ASKED, top=40).moments) == expected
+        assert spans_of(engine.search(ASKED, top=40).moments) == expected
     with pytest.raises(ManifestMismatch, match="reranker: the index has"):
         create_or_check(layout, replace(whole, reranker="0" * 64))
 

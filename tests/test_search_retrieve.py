@@ -1,4 +1,4 @@
-"""What the library index found, to the stretches worth a closer look."""
+"""From retrieved clips to the stretches around them."""
 
 from itertools import pairwise
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The manifest and whole-or-nothing writing."""
+"""The manifest, and writing files whole or not at all."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""One writer at a time, whoever else tries; what a dead one left is cleared by the next."""
+"""One writer at a time; the next writer removes what a dead writer left."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def layout(tmp_path: Path) -> IndexLayout:
 
 @pytest.fixture
 def note(layout: IndexLayout) -> Path:
-    """Where a writer says who it is."""
+    """The note of a writer."""
     return layout.root / "writer.json"
 
 
@@ -115,12 +115,16 @@ def test_the_lock_of_a_killed_process_is_free_and_its_leftovers_are_removed(
     with held_by_another_process(layout) as process:
         record(layout, "aa11")
         kept = write_features(layout, "aa11")
-        stray = write_features(layout, "bb22")
+        orphan = write_features(layout, "bb22")
         anchors = AnchorStore(layout.anchors / "some-0")
         anchors.write("bb22", AnchorArrays(np.ones((1, 4), np.float16), np.ones(1, np.float32)))
         thumbnails = ThumbnailStore(layout.thumbnails)
         thumbnails.write("bb22", Thumbnails(np.zeros(1), (b"jpeg",)))
-        unfinished = [layout.folder / ".tmp-1", kept.with_name(".tmp-2"), stray.with_name(".tmp-3")]
+        unfinished = [
+            layout.folder / ".tmp-1",
+            kept.with_name(".tmp-2"),
+            orphan.with_name(".tmp-3"),
+        ]
         for path in unfinished:
             path.write_bytes(b"half")
         staging = [layout.vectors / "staging-1", layout.anchors / "some-0" / "vectors"]
@@ -134,9 +138,9 @@ def test_the_lock_of_a_killed_process_is_free_and_its_leftovers_are_removed(
         with writing(layout, "test") as died:
             assert died is not None
             assert (died.pid, died.doing) == (process.pid, "scanonce index")
-            strays = [stray, anchors.path("bb22"), thumbnails.path("bb22")]
-            left = [path for path in [*unfinished, *staging, *strays] if path.exists()]
-            assert not left
+            orphans = [orphan, anchors.path("bb22"), thumbnails.path("bb22")]
+            remaining = [path for path in [*unfinished, *staging, *orphans] if path.exists()]
+            assert not remaining
             assert kept.exists()
             assert json.loads(note.read_text())["pid"] == os.getpid()
     assert not note.exists()
@@ -169,10 +173,10 @@ def test_a_note_that_makes_no_sense_is_of_a_writer_that_died(
     layout.root.mkdir()
     note.write_bytes(content)
     record(layout, "aa11")
-    stray = write_features(layout, "bb22")
+    orphan = write_features(layout, "bb22")
     with writing(layout, "test") as died:
         assert died is not None
-        assert not stray.exists()
+        assert not orphan.exists()
 
 
 def test_without_a_catalogue_nothing_that_was_stored_is_removed(
