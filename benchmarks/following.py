@@ -21,14 +21,12 @@ import typer
 from numpy.typing import NDArray
 from rich.table import Table
 
-from benchmarks.drawn import SeededEncoder
+from benchmarks.drawn import SeededEncoder, open_engine
 from benchmarks.material import BENCH, console, percentile, processor
 from scanonce.indexer.models import make_manifest
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.models.runtime import num_cores
 from scanonce.models.vectors import unit
-from scanonce.search.engine import SearchEngine
-from scanonce.search.settings import SearchSettings
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.catalog.entries import Content, FileStamp
 from scanonce.storage.layout import IndexLayout
@@ -130,8 +128,7 @@ def main(
 def measure(layout: IndexLayout, encoder: SeededEncoder) -> list[str]:
     """Return the figures of one library: of opening it, then of each change."""
     begin = time.thread_time()
-    reader = Catalog.open(layout.catalog, read_only=True)
-    engine = SearchEngine(layout, reader, encoder, SearchSettings())
+    engine = open_engine(layout, encoder)
     figures = [f"{1e3 * (time.thread_time() - begin):.0f}"]
     with engine, Catalog.open(layout.catalog) as catalog:
         for change in changes(layout, catalog, encoder).values():
@@ -139,7 +136,8 @@ def measure(layout: IndexLayout, encoder: SeededEncoder) -> list[str]:
             for turn in range(_TIMES):
                 change(turn)
                 begin = time.thread_time()
-                engine.follow()
+                with engine.reading():
+                    pass
                 times.append(1e3 * (time.thread_time() - begin))
             figures.append(f"{percentile(times, 50):.1f} / {max(times):.1f}")
     return figures

@@ -25,15 +25,13 @@ import typer
 from numpy.typing import NDArray
 from rich.table import Table
 
-from benchmarks.drawn import Drawn, SeededEncoder, write_drawn_index
+from benchmarks.drawn import Drawn, SeededEncoder, open_engine, write_drawn_index
 from benchmarks.material import BENCH, SAMPLE_FPS, Meter, console, median, processor
 from scanonce.indexer.encode import EncodedVideo
 from scanonce.indexer.models import make_manifest
 from scanonce.indexer.pipeline import _Run, index_library
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.models.runtime import num_cores
-from scanonce.search.engine import SearchEngine
-from scanonce.search.settings import SearchSettings
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import VideoInfo
@@ -127,12 +125,7 @@ def measure_additions(sizes: Sequence[int], count: int, scratch: Path) -> list[A
     settings = IndexerSettings(decode_workers=1)
     new = films(scratch / "films", count + 1)
     layouts = [working_copy(drawn_library(size), scratch / str(size)) for size in sizes]
-    engines = [
-        SearchEngine(
-            layout, Catalog.open(layout.catalog, read_only=True), encoder, SearchSettings()
-        )
-        for layout in layouts
-    ]
+    engines = [open_engine(layout, encoder) for layout in layouts]
     results = [Additions(size) for size in sizes]
     for layout in layouts:
         with Catalog.open(layout.catalog) as catalog:

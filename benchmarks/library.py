@@ -241,13 +241,12 @@ def main(
     BENCH.mkdir(exist_ok=True)
     console.print(f"{processor()}, {num_cores()} cores")
     trained, settings = random_soonet(), SearchSettings()
-    overlap = settings.nms_overlap
+    longest, overlap = settings.longest_moment_seconds, settings.nms_overlap
+    soonet = SoonetLocaliser(trained, longest_seconds=longest, overlap=overlap)
+    training_free = TrainingFree(longest_seconds=longest, overlap=overlap)
     localisers: list[tuple[Localiser, float]] = [
-        (SoonetLocaliser(trained, overlap=overlap), trained.grid.fps),
-        (
-            TrainingFree(longest_seconds=settings.longest_moment_seconds, overlap=overlap),
-            SAMPLE_FPS,
-        ),
+        (soonet, trained.grid.fps),
+        (training_free, SAMPLE_FPS),
     ]
     table = Table(title=f"candidates in {films} films of two hours, a query, warm", box=None)
     for column in ("localiser", "frames/s", "p50, ms", "p95, ms", "MB touched", "aim"):

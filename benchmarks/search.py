@@ -18,7 +18,7 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from benchmarks.drawn import Drawn, SeededEncoder, write_drawn_index
+from benchmarks.drawn import Drawn, SeededEncoder, open_engine, write_drawn_index
 from benchmarks.material import (
     BENCH,
     SAMPLE_FPS,
@@ -34,7 +34,7 @@ from scanonce.models.encoders.hub import BUNDLED_NAME
 from scanonce.models.encoders.load import load_encoder
 from scanonce.models.encoders.protocol import ClipEncoder
 from scanonce.models.runtime import num_cores
-from scanonce.search.engine import SearchEngine, SearchResult
+from scanonce.search.engine import SearchResult
 from scanonce.search.settings import SearchSettings
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.layout import IndexLayout
@@ -119,12 +119,6 @@ def simulated_library(hours: float) -> IndexLayout:
 
 
 # ------------------------------------------------ measuring
-
-
-def open_engine(layout: IndexLayout, encoder: ClipEncoder) -> SearchEngine:
-    """Open an engine with an encoder that is loaded already."""
-    catalog = Catalog.open(layout.catalog, read_only=True)
-    return SearchEngine(layout, catalog, encoder, SearchSettings())
 
 
 def measure(name: str, layout: IndexLayout, encoder: ClipEncoder, texts: Sequence[str]) -> Figures:

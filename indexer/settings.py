@@ -1,4 +1,4 @@
-"""Settings of the indexer."""
+"""Settings of the indexer and of watching."""
 
 from itertools import pairwise
 from typing import Annotated, Literal, Self
@@ -7,6 +7,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from scanonce.media import limits
 
+# fmt: off
+_EXTENSIONS = (
+    "3gp", "asf", "avi", "flv", "m2ts", "m4v", "mkv", "mov", "mp4",
+    "mpeg", "mpg", "mts", "mxf", "ogv", "ts", "vob", "webm", "wmv",
+)
+# fmt: on
+
 
 class IndexerSettings(BaseModel):
     """The ``[indexer]`` section of config.toml."""
@@ -14,103 +21,106 @@ class IndexerSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     extensions: tuple[str, ...] = Field(
-        default=(
-            *(
-                "3gp",
-                "asf",
-                "avi",
-                "flv",
-                "m2ts",
-                "m4v",
-                "mkv",
-                "mov",
-                "mp4",
-                "mpeg",
-                "mpg",
-                "mts",
-                "mxf",
-            ),
-            *("ogv", "ts", "vob", "webm", "wmv"),
-        ),
-        description="file name endings that are videos, without the dot, in lower case",
+        default=_EXTENSIONS,
+        description="File name extensions of videos, in lower case, without the dot.",
     )
     follow_symlinks: bool = Field(
-        default=True, description="also look behind symbolic links; loops are reported"
+        default=True, description="Whether symbolic links are followed. Loops are reported."
     )
     sampling: Literal["uniform", "keyframes"] = Field(
         default="uniform",
-        description="uniform: sample_fps frames a second; keyframes: only the frames a codec stores whole, faster",
+        description=(
+            '(index) "uniform": sample_fps frames per second are encoded. "keyframes": only the frames that the codec '
+            "stores whole, which is faster and coarser."
+        ),
     )
     sample_fps: float = Field(
         default=2.0,
         gt=0,
         le=60,
-        description="frames per second of video that are encoded (keyframes: at most)",
+        description=(
+            "(index) Frames per second of video that are encoded; with key frames, the most that are."
+        ),
     )
     decoder: Literal["pyav", "decord"] = Field(
-        default="pyav", description="which decoder reads the files"
+        default="pyav", description="The decoder that reads the files."
     )
     clip_scales_seconds: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         default=(4.0, 8.0, 16.0),
         min_length=1,
-        description="lengths of the clips that are searched, seconds, rising",
+        description="(index) Lengths of the clips that are searched, seconds, rising.",
     )
     clip_stride_ratio: float = Field(
-        default=0.5, gt=0, le=1, description="step between clips, as a share of their length"
+        default=0.5,
+        gt=0,
+        le=1,
+        description="(index) Step from one clip to the next, as a share of their length.",
     )
     thumbnail_seconds: float = Field(
         default=1.0,
         ge=0,
         le=3600,
-        description="seconds of video for which a small picture is stored; 0: none are",
+        description="Seconds of video per stored thumbnail. 0: no thumbnails are stored.",
     )
     thumbnail_width: int = Field(
         default=240,
         ge=32,
         le=640,
-        description="pixels, of the box of 16:9 that small pictures fit into",
+        description=(
+            "Width in pixels of the 16:9 box that thumbnails fit into. A width of 240 takes about 14 MB per hour of "
+            "video, at most 47 MB."
+        ),
     )
-    decode_workers: int = Field(default=0, ge=0, description="decoding processes; 0: one per core")
+    decode_workers: int = Field(
+        default=0, ge=0, description="Number of decoding processes. 0: one per core."
+    )
     batch_frames: int = Field(
         default=0,
         ge=0,
-        description="frames encoded at once, across videos; 0: 32 on a CPU, 256 on a GPU",
+        description=(
+            "Number of frames encoded at once, from one or more videos. 0: 32 on a CPU, 256 on a GPU."
+        ),
     )
     stall_seconds: float = Field(
         default=60.0,
         gt=0,
-        description="seconds without a new frame after which a file is given up, and its decoder replaced",
+        description=(
+            "If a decoding process returns no frame for this many seconds, its file fails and the process is replaced."
+        ),
     )
     decode_memory_mb: int = Field(
         default=limits.MEMORY_MB,
         ge=256,
-        description="memory one decoding process may take for a file; one that asks for more fails",
+        description="Memory in MB that one decoding process may take; a file that needs more fails.",
     )
     decode_cpu_seconds: int = Field(
         default=limits.CPU_SECONDS,
         ge=1,
-        description="processor seconds one file may take; one that takes more fails",
+        description="Processor seconds that one file may take; a file that needs more fails.",
     )
     decode_attempts: int = Field(
         default=3,
         ge=1,
-        description="runs that try a file whose decoder crashed, hung or ran out of its limits, until it changes",
+        description=(
+            "Number of runs that decode a file whose decoder crashed, hung or exceeded these limits. After that, only "
+            "`scanonce index --retry` decodes it, until the file changes."
+        ),
     )
     longest_video_hours: float = Field(
         default=limits.LONGEST_HOURS,
         gt=0,
         le=240,
-        description="hours of a video that are indexed; the rest of a longer one is left out, and that is told",
+        description="Hours of a video that are indexed; the rest of a longer one is left out and reported.",
     )
     publish_seconds: float = Field(
         default=60.0,
         gt=0,
-        description="seconds after which a running index makes its new videos part of the vector index",
+        description="Seconds between two updates of the vector index while videos are being indexed.",
     )
 
     @property
     def endings(self) -> frozenset[str]:
-        """``extensions`` with their dots, as `indexer.plan.scan` takes them."""
+        """``extensions`` with their dots, as `indexer.scan.scan` takes them."""
         return frozenset(f".{extension}" for extension in self.extensions)
 
     @model_validator(mode="after")
@@ -134,14 +144,19 @@ class WatchSettings(BaseModel):
         default=5.0,
         gt=0,
         le=3600,
-        description="seconds a file has to keep its size and time of change before it is indexed",
+        description=(
+            "Seconds for which the size and modification time of a file have to stay the same before `scanonce watch` "
+            "indexes it."
+        ),
     )
     rescan_minutes: float = Field(
         default=60.0,
         gt=0,
-        description="minutes between two looks at everything: the system may drop events",
+        description="Minutes between two checks of all files, since the system may drop events.",
     )
     force_polling: bool = Field(
         default=False,
-        description="look for changes every few seconds instead of being told; for network drives",
+        description=(
+            "Check for changes every few seconds instead of waiting for events of the system; for network drives."
+        ),
     )

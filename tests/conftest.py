@@ -11,13 +11,13 @@ import pytest
 if TYPE_CHECKING:
     from scanonce.storage.catalog.catalog import Catalog
 
-# No deadline: machines are busy. The same examples each time: a change fails because of what it changes, not by
-# chance; HYPOTHESIS_PROFILE=explore looks for new ones.
+# No deadline, because machines are busy. The same examples each time, so that a failure is due to the change and not to
+# chance; HYPOTHESIS_PROFILE=explore searches for new examples.
 hypothesis.settings.register_profile("same", deadline=None, derandomize=True)
 hypothesis.settings.register_profile("explore", deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
-# before anything imports them: no network, no progress bars, no threads left spinning
+# Before these packages are imported: no network, no progress bars, no threads that keep spinning.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -27,7 +27,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 def own_home(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    """An empty home, and no configuration but the repository's."""
+    """Set an empty home, and no configuration but that of the repository."""
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.delenv("SCANONCE_CONFIG", raising=False)
@@ -102,7 +102,7 @@ SHARED_VIDEOS = Path(__file__).parents[2] / "shared/data/videos"
 
 @pytest.fixture(scope="session")
 def shared_videos() -> Path:
-    """Real videos, where they are at hand."""
+    """The folder of real videos; without it the test is skipped."""
     if not SHARED_VIDEOS.is_dir():
         pytest.skip("the folder of real videos is not on this machine")
     return SHARED_VIDEOS

@@ -66,7 +66,6 @@ from scanonce.models.encoders.preprocess import Preprocessing
 from scanonce.models.encoders.protocol import ClipEncoder, TextFeatures
 from scanonce.models.soonet.trained import TrainedLocaliser
 from scanonce.search.engine import SearchEngine
-from scanonce.search.settings import SearchSettings
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.catalog.database import BUSY_TIMEOUT_SECONDS
 from scanonce.storage.errors import IndexDirectoryError
@@ -77,6 +76,7 @@ from scanonce.storage.settings import StorageSettings
 from scanonce.storage.stores.anchors import AnchorStore
 from scanonce.storage.stores.features import FeatureStore
 from scanonce.storage.stores.thumbnails import Thumbnails, ThumbnailStore
+from tests import indexes
 
 Report = Callable[..., None]
 
@@ -134,9 +134,7 @@ ENCODER: ClipEncoder = NumberEncoder()
 LOCALISER = cast(TrainedLocaliser, NumberLocaliser())
 SETTINGS = IndexerSettings()
 # far below what pydantic lets people set: a handful of videos is folded and becomes IVF-PQ
-STORAGE = StorageSettings.model_construct(
-    ivf_threshold=20, rescore_depth=500, fold_rows=8, anchor_index=True
-)
+STORAGE = StorageSettings.model_construct(ivf_threshold=20, rescore_depth=500, fold_rows=8)
 
 
 class GeneratedDecoders:
@@ -350,15 +348,8 @@ NOTHING = Expected((), (), 0)
 
 
 def open_engine(index_dir: Path) -> SearchEngine:
-    """Ready to search, as `SearchEngine.open` does it for encoders that have a name."""
-    layout = IndexLayout.of(index_dir)
-    catalog = Catalog.open(layout.catalog, read_only=True)
-    try:
-        settings = SearchSettings(localiser="clips", nms_overlap=1.0, cutoff=0.0)
-        return SearchEngine(layout, catalog, ENCODER, settings)
-    except BaseException:
-        catalog.close()
-        raise
+    """Open the index for searches that return whole clips."""
+    return indexes.open_engine(index_dir, ENCODER, localiser="clips", nms_overlap=1.0, cutoff=0.0)
 
 
 def numbers_found(
@@ -999,7 +990,8 @@ def read_on(report: Report, *, case: str, log: str, stop: str, seed: int) -> Non
                 old = chance.sample(sorted(promises.gone), min(1, len(promises.gone)))
                 for number in (*newest, *some, *old):
                     _ask(engine, number, promises, waiting, counts)
-                generations.add(engine.follow().clips.generation)
+                with engine.reading() as snapshot:
+                    generations.add(snapshot.clips.generation)
     counts.generations = len(generations)
     report("counts", vars(counts))
 

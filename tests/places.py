@@ -4,28 +4,21 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from scanonce.indexer.pipeline import index_library
-from scanonce.indexer.settings import IndexerSettings
 from scanonce.indexer.verify import verify
 from scanonce.search.engine import SearchEngine
-from scanonce.search.settings import SearchSettings
 from scanonce.storage.backup.backup import backup, restore
 from scanonce.storage.backup.index_copy import CopyReport, OnProgress
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import Video
-from scanonce.storage.settings import StorageSettings
 from scanonce.storage.stores.features import FeatureStore
-from tests.colours import ColourEncoder, write_film
-from tests.indexes import publish_all
-
-SETTINGS = IndexerSettings(decode_workers=1)
-STORAGE = StorageSettings()
+from tests import indexes
+from tests.colours import write_film
+from tests.indexes import build_index, publish_all, read_videos
 
 
 class Place:
@@ -40,13 +33,7 @@ class Place:
         return IndexLayout.of(self.index_dir)
 
     def index(self) -> None:
-        index_library(
-            [self.films],
-            layout=self.layout,
-            encoder=ColourEncoder(),
-            settings=SETTINGS,
-            storage=STORAGE,
-        )
+        build_index(self.layout, self.films)
 
     def add(self, name: str) -> None:
         shutil.copy(self.root / "spare.mp4", self.films / name)
@@ -60,12 +47,10 @@ class Place:
         return FeatureStore(self.layout.features).path(video(self.index_dir, name).uid)
 
     def backup(self, on_progress: OnProgress = lambda _: None) -> CopyReport:
-        complete = partial(publish_all, settings=STORAGE)
-        return backup(self.layout, self.target, complete=complete, on_progress=on_progress)
+        return backup(self.layout, self.target, complete=publish_all, on_progress=on_progress)
 
     def restore(self, *, replace: bool = True) -> CopyReport:
-        complete = partial(publish_all, settings=STORAGE)
-        return restore(self.target, self.index_dir, replace=replace, complete=complete)
+        return restore(self.target, self.index_dir, replace=replace, complete=publish_all)
 
 
 def make_template(work: Path) -> Path:
@@ -87,19 +72,15 @@ def fresh_place(template: Path) -> Place:
 
 
 def names(root: Path) -> set[str]:
-    with Catalog.open(IndexLayout.of(root).catalog, read_only=True) as catalog:
-        return {path.name for video in catalog.videos() for path in video.paths}
+    return {path.name for video in read_videos(IndexLayout.of(root)) for path in video.paths}
 
 
 def video(root: Path, name: str) -> Video:
-    with Catalog.open(IndexLayout.of(root).catalog, read_only=True) as catalog:
-        return next(each for each in catalog.videos() if each.path.name == name)
+    return next(each for each in read_videos(IndexLayout.of(root)) if each.path.name == name)
 
 
 def open_engine(root: Path) -> SearchEngine:
-    layout = IndexLayout.of(root)
-    catalog = Catalog.open(layout.catalog, read_only=True)
-    return SearchEngine(layout, catalog, ColourEncoder(), SearchSettings(cutoff=0))
+    return indexes.open_engine(root, cutoff=0)
 
 
 def answers(root: Path) -> list[tuple[str, float, float, float]]:
@@ -113,7 +94,7 @@ def answers(root: Path) -> list[tuple[str, float, float, float]]:
 
 def assert_whole(root: Path) -> None:
     """Check that nothing differs but the films, which may change, and that queries are answered."""
-    found = verify(IndexLayout.of(root), alone=True)
+    found = verify(IndexLayout.of(root), holds_lock=True)
     kinds = [each for each in found.differences if not each.kind.startswith("file ")]
     assert kinds == []
     assert answers(root)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from scanonce.indexer.anchors import derive_anchors
-from scanonce.indexer.pipeline import index_library
 from scanonce.indexer.verify import verify
 from scanonce.storage.backup.backup import backup, is_backup, restore
 from scanonce.storage.backup.index_copy import CopyProgress, OnProgress
@@ -24,9 +23,8 @@ from scanonce.storage.stores.thumbnails import ThumbnailStore
 from scanonce.storage.vectors.generation import newest_generation
 from tests.catalogs import running
 from tests.colours import ColourEncoder
+from tests.indexes import build_index
 from tests.places import (
-    SETTINGS,
-    STORAGE,
     Place,
     answers,
     assert_whole,
@@ -178,7 +176,7 @@ def test_files_that_vanish_while_they_are_copied_make_a_newer_snapshot(place: Pl
 
     def on_progress(_: CopyProgress) -> None:
         nonlocal gone
-        copied = FeatureStore(IndexLayout.of(place.target).beside.features)
+        copied = FeatureStore(IndexLayout.of(place.target).staging.features)
         if not gone and list(copied.files()):
             gone = True
             names = ("a.mp4", "b.mp4", "c.mp4")
@@ -193,8 +191,8 @@ def test_files_that_vanish_while_they_are_copied_make_a_newer_snapshot(place: Pl
 def test_an_index_that_is_switched_while_it_is_copied_is_copied_again(place: Place) -> None:
     def switch_over() -> None:
         layout = place.layout
-        shutil.copytree(layout.root, layout.beside.folder)
-        switch(layout.beside)
+        shutil.copytree(layout.root, layout.staging.folder)
+        switch(layout.staging)
         place.add("c.mp4")
 
     report = place.backup(once(switch_over))
@@ -296,14 +294,7 @@ def test_an_index_with_another_encoder_is_copied_next_to_the_earlier_backup(plac
     manifest.write_text(manifest.read_text().replace("c" * 64, "d" * 64))
     with Catalog.open(place.layout.catalog) as catalog:
         catalog.mark_unscanned("another encoder")
-    index_library(
-        [place.films],
-        layout=place.layout,
-        encoder=OtherEncoder(),
-        settings=SETTINGS,
-        storage=STORAGE,
-        retry_failed=True,
-    )
+    build_index(place.layout, place.films, encoder=OtherEncoder(), retry_failed=True)
     uid = video(place.index_dir, "a.mp4").uid
 
     def on_progress(_: CopyProgress) -> None:

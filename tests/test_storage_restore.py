@@ -145,7 +145,7 @@ def test_an_index_that_is_being_written_is_not_replaced(place: Place) -> None:
 def test_an_index_that_is_being_scanned_again_is_not_replaced(place: Place) -> None:
     place.backup()
     with (
-        writing(place.layout.beside, "scanonce reindex"),
+        writing(place.layout.staging, "scanonce reindex"),
         pytest.raises(IndexDirectoryError, match="is being scanned again"),
     ):
         place.restore()
@@ -154,10 +154,10 @@ def test_an_index_that_is_being_scanned_again_is_not_replaced(place: Place) -> N
 def test_a_stopped_reindex_is_not_mistaken_for_a_copy(place: Place) -> None:
     """Its features are of another encoder, with the same names and sizes."""
     place.backup()
-    beside = place.layout.beside
+    beside = place.layout.staging
     shutil.copytree(place.layout.features, beside.features)
     path = FeatureStore(beside.features).path(video(place.index_dir, "b.mp4").uid)
     path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\0")
     place.restore()
     assert verify(place.layout, full=True).differences == ()
-    assert place.layout == beside.beside
+    assert place.layout == beside.staging

@@ -224,7 +224,7 @@ def test_an_index_that_is_built_again_is_tuned_as_the_one_before(
     catalog = SimpleNamespace(
         live_video_ids=lambda: np.arange(200), videos=lambda ids: [videos[ids[0]]]
     )
-    vectors = DerivedVectors("clips", tmp_path, DIM, topic_clips_of)
+    vectors = DerivedVectors(tmp_path, DIM, topic_clips_of)
     (codes_file,) = tmp_path.glob("*2/base.faiss")
     codes_file.write_bytes(bytes(codes_file.stat().st_size))
     vectors.rebuild(cast(Catalog, catalog), SETTINGS)

@@ -188,7 +188,7 @@ def test_where_another_index_takes_its_place_meanwhile_it_is_labelled_too(
     layout: IndexLayout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     films = layout.root.parent / "films"
-    other = layout.beside
+    other = layout.staging
     places = iter([layout, other, other, other])
     other.catalog.parent.mkdir(parents=True)
     with Catalog.open(layout.catalog) as catalog:

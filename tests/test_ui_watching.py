@@ -21,7 +21,7 @@ import scanonce.ui.commands.watch
 import scanonce.ui.jobs
 from scanonce.indexer.models import LoadedModels
 from scanonce.indexer.pipeline import IndexReport, index_library
-from scanonce.indexer.settings import IndexerSettings
+from scanonce.indexer.settings import IndexerSettings, WatchSettings
 from scanonce.media.workers import DecodePool
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.catalog.entries import RunCounts
@@ -78,6 +78,10 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
+def settling(seconds: float) -> Config:
+    return CONFIG.model_copy(update={"watch": WatchSettings(settle_seconds=seconds)})
+
+
 @contextmanager
 def watching(index_dir: Path, *roots: Path, settle_seconds: float = 0.5) -> Iterator[io.StringIO]:
     """Watches in a thread; what it prints."""
@@ -91,8 +95,7 @@ def watching(index_dir: Path, *roots: Path, settle_seconds: float = 0.5) -> Iter
                 roots,
                 index_dir,
                 encoder=None,
-                config=CONFIG,
-                settle_seconds=settle_seconds,
+                config=settling(settle_seconds),
                 console=Console(file=printed, width=400),
                 stop=stop,
             )
@@ -315,7 +318,7 @@ def test_the_pause_button_ends_it(
 
     monkeypatch.setattr(scanonce.library, "index_library", paused)
     console = Console(file=io.StringIO(), width=400)
-    run_watch([films], index_dir, encoder=None, config=CONFIG, settle_seconds=0.1, console=console)
+    run_watch([films], index_dir, encoder=None, config=settling(0.1), console=console)
     job = scanonce.ui.jobs.read(index_dir)
     assert job is not None
     assert job.resumable
@@ -329,9 +332,13 @@ import scanonce.ui.commands.watch
 from tests.colours import ColourEncoder
 from scanonce.ui.config import Config
 from scanonce.indexer.models import LoadedModels
+from scanonce.indexer.settings import WatchSettings
 scanonce.library.load_models = lambda *_, **__: LoadedModels(ColourEncoder(), None)
 scanonce.ui.commands.watch.run_watch(
-    [Path(sys.argv[1])], Path(sys.argv[2]), encoder=None, config=Config(), settle_seconds=0.2
+    [Path(sys.argv[1])],
+    Path(sys.argv[2]),
+    encoder=None,
+    config=Config(watch=WatchSettings(settle_seconds=0.2)),
 )
 """
 

@@ -113,7 +113,6 @@ def watch(
         settings.index_path(index_dir),
         encoder=encoder,
         config=settings,
-        **settings.watch.model_dump(),
     )
 
 

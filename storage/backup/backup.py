@@ -177,7 +177,7 @@ def _build(
 def _claim_staging(layout: IndexLayout, manifest: Manifest) -> IndexLayout:
     """Return a folder that is free, or holds an unfinished copy with the same settings."""
     wanted = json.dumps(_data_of(manifest), sort_keys=True)
-    staging = layout.beside
+    staging = layout.staging
     while staging.folder.exists():
         try:
             begun = (staging.folder / _COPYING).read_text("utf-8")
@@ -186,7 +186,7 @@ def _claim_staging(layout: IndexLayout, manifest: Manifest) -> IndexLayout:
                 raise IndexDirectoryError(
                     f"{layout.root} is being scanned again (process {other.pid}: {other.doing}): stop that first."
                 ) from None
-            staging = staging.beside
+            staging = staging.staging
             continue
         if begun != wanted:
             remove_contents(staging)

@@ -32,7 +32,7 @@ from scanonce.storage.vectors.generation import (
     newest_number,
     numbered,
 )
-from scanonce.storage.writer import clear_leavings
+from scanonce.storage.writer import remove_leftovers
 
 # Times of change that differ by less are the same. FAT keeps them to 2 s, and a content never changes.
 _CONTENT_SLACK_NS = 2_000_000_000
@@ -149,7 +149,7 @@ class IndexCopy:
         if staged is not None and goal is not None:
             staged.rename(goal)
             sync_directory(self.target.vectors)
-        clear_leavings(self.target)
+        remove_leftovers(self.target)
 
     # ------------------------------------------------ contents
 

@@ -28,7 +28,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from scanonce.indexer.verify import Difference, Remedy, Verification, verify
+from scanonce.indexer.differences import BY_DECODING, Difference, Remedy
+from scanonce.indexer.verify import Verification, verify
 from scanonce.models.clip4clip.pooling import open_pooling
 from scanonce.models.encoders.load import load_encoder
 from scanonce.models.encoders.protocol import ClipEncoder
@@ -197,7 +198,7 @@ def run_repair(
             full=full,
             on_progress=show,
         )
-    console.print(f"[green]{count_text(len(report.mended), 'difference')} mended.[/]")
+    console.print(f"[green]{count_text(len(report.repaired), 'difference')} mended.[/]")
     for each, why in report.left[:_SHOWN]:
         console.print(
             f"[yellow]{escape(str(each.subject))}[/]: {each.kind}: {escape(why)}", soft_wrap=True
@@ -217,10 +218,10 @@ def run_repair(
 def _plan(todo: Iterable[Difference]) -> str:
     """What repairing means, in words."""
     kinds = [each.kind for each in todo]
-    decoded = {each.video_id for each in todo if each.kind in _DECODED}
+    decoded = {each.video_id for each in todo if each.kind in BY_DECODING}
     parts = []
-    if "stray" in kinds:
-        parts.append(f"removes {count_text(kinds.count('stray'), 'stray file')}")
+    if "orphan" in kinds:
+        parts.append(f"removes {count_text(kinds.count('orphan'), 'orphaned file')}")
     if decoded:
         parts.append(f"decodes {count_text(len(decoded), 'video')} again")
     if anchors := sum(kind in ("anchors missing", "anchors damaged") for kind in kinds):
@@ -228,9 +229,6 @@ def _plan(todo: Iterable[Difference]) -> str:
     if any(kind.startswith("vectors") for kind in kinds):
         parts.append("derives the vector index again from the stored features")
     return f"it {', '.join(parts)}"
-
-
-_DECODED = {"features missing", "features damaged", "thumbnails damaged", "file replaced"}
 
 
 def _remedies(found: Verification) -> set[Remedy]:

@@ -17,7 +17,7 @@ from scanonce.indexer.pipeline import IndexReport
 from scanonce.indexer.pipeline import Progress as IndexProgress
 from scanonce.indexer.plan import differing
 from scanonce.indexer.scan import outermost, scan
-from scanonce.indexer.watch import RESCAN_MINUTES, SETTLE_SECONDS, Survey, watch
+from scanonce.indexer.watch import Survey, watch
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import ConfigError, IndexDirectoryError
 from scanonce.storage.layout import IndexLayout
@@ -35,9 +35,6 @@ def run_watch(
     *,
     encoder: str | None,
     config: Config,
-    settle_seconds: float = SETTLE_SECONDS,
-    rescan_minutes: float = RESCAN_MINUTES,
-    force_polling: bool = False,
     console: Console | None = None,
     stop: threading.Event | None = None,
 ) -> None:
@@ -48,9 +45,6 @@ def run_watch(
         index_dir: the index directory; made where it does not exist.
         encoder: of a new index; None: that of the index, else of the configuration.
         config: everything else.
-        settle_seconds: how long a file has to stay the same before it is indexed.
-        rescan_minutes: between two looks at everything.
-        force_polling: look for changes every few seconds instead of being told by the system.
         console: where to write.
         stop: ends it when set.
 
@@ -66,20 +60,18 @@ def run_watch(
     indexing = _Indexing(roots, index_dir, encoder, config, console)
     indexing.check()
     with contextlib.suppress(KeyboardInterrupt), _sigterm_is_ctrl_c():
-        indexing.tell(
+        indexing.report(
             f"watching {', '.join(map(str, outermost(roots)))} · index: {index_dir} · Ctrl-C ends it"
         )
         watch(
             roots,
             indexing,
-            settings=config.indexer,
-            settle_seconds=settle_seconds,
-            rescan_minutes=rescan_minutes,
-            force_polling=force_polling,
+            files=config.indexer,
+            settings=config.watch,
             ignored=[index_dir],
             stop=stop,
         )
-    indexing.tell("stopped. What is indexed is kept; the same command goes on from here.")
+    indexing.report("stopped. What is indexed is kept; the same command goes on from here.")
 
 
 def _roots(paths: Sequence[Path], index_dir: Path, config: Config) -> list[Path]:
@@ -185,7 +177,7 @@ class _Indexing:
         if report.interrupted:
             raise KeyboardInterrupt
 
-    def tell(self, text: str) -> None:
+    def report(self, text: str) -> None:
         """A line with the time."""
         now = datetime.now().strftime("%Y-%m-%d %H:%M:%S")
         self.console.print(f"{now}  {escape(text)}", soft_wrap=True, highlight=False)
@@ -211,7 +203,7 @@ class _Indexing:
         """What a run did, if anything, and every problem."""
         counts = report.counts
         for problem in report.problems:
-            self.tell(f"{problem.path}: {problem.reason}")
+            self.report(f"{problem.path}: {problem.reason}")
         told = {
             f"indexed ({clock(counts.video_seconds)})": counts.indexed + counts.partial,
             "there already": counts.skipped,
@@ -220,4 +212,4 @@ class _Indexing:
         }
         parts = [f"{count_text(number, 'file')} {what}" for what, number in told.items() if number]
         if parts:
-            self.tell(", ".join(parts))
+            self.report(", ".join(parts))

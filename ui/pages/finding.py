@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from scanonce.search.engine import SearchResult
-from scanonce.search.filters import Filter, Within
+from scanonce.search.filters import Filter, SearchScope
 from scanonce.search.localise import Curve
 from scanonce.storage.catalog.catalog import SEARCHABLE
 from scanonce.storage.catalog.entries import Failure, Library, Totals
@@ -131,7 +131,7 @@ def search(
     Raises:
         ScanonceError: see `SearchEngine.search`.
     """
-    within: Within = only if video_id is None else [video_id]
+    within: SearchScope = only if video_id is None else [video_id]
     result = shared().engine.search(text, top=top, within=within)
     shared().remember(result)
     return result
