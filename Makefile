@@ -28,22 +28,15 @@ ui: demo/index/manifest.json
 demo/index/manifest.json: | $(READY)
 	$(BIN)/scanonce demo
 
-# decord's native threads stay out of the process in which torch encodes from several threads, as in the indexer
-ALONE := tests/test_media_decoders.py
-# what only computes; the others watch clocks, processes and browsers and are not to be disturbed
-SIDE_BY_SIDE := $(wildcard $(addprefix tests/test_,$(addsuffix _*.py,models search storage training benchmarks)))
-
 test: $(READY)
-	$(BIN)/python -m pytest $(ALONE)
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(SIDE_BY_SIDE)
-	$(BIN)/python -m pytest $(filter-out $(ALONE) $(SIDE_BY_SIDE),$(wildcard tests/test_*.py))
+	$(BIN)/python -m pytest
 
 eval: $(READY)
 	$(BIN)/python -m scanonce.training.bundled.gate
 
 faults: $(READY)
 	# every fault at every step of writing; `make test` tries a part of them
-	FAULT_STRIDE=1 $(BIN)/python -m pytest tests/test_crashes.py
+	FAULT_STRIDE=1 $(BIN)/python -m pytest -n0 tests/test_crashes.py
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -1,6 +1,4 @@
-"""Indexes whose features are drawn, not decoded: large libraries in minutes, written by the parts the pipeline writes
-with.
-"""
+"""Indexes with random features: large libraries in minutes, without decoding, written by the parts of the pipeline."""
 
 import shutil
 import zlib
@@ -19,6 +17,8 @@ from scanonce.models.clip4clip.pooling import open_pooling
 from scanonce.models.encoders.preprocess import Preprocessing
 from scanonce.models.encoders.protocol import ClipEncoder, TextFeatures
 from scanonce.models.vectors import unit
+from scanonce.search.engine import SearchEngine
+from scanonce.search.settings import SearchSettings
 from scanonce.storage.catalog.entries import Content, FileStamp
 from scanonce.storage.index import Index
 from scanonce.storage.layout import IndexLayout
@@ -32,7 +32,7 @@ _TOPICS = 400
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A video of an index that was not decoded."""
+    """A video with random features."""
 
     path: Path
     frames: NDArray[np.float16]
@@ -41,9 +41,9 @@ class Drawn:
 
 
 class SeededEncoder:
-    """A `ClipEncoder` that draws: its sentences are vectors near scenes of the simulated library.
+    """A `ClipEncoder` with random embeddings: its texts are vectors near scenes of the simulated library.
 
-    It takes no time worth naming, so the stage ``text`` means nothing with it.
+    It takes almost no time, so the stage ``text`` means nothing with it.
     """
 
     name = "simulated"
@@ -62,22 +62,22 @@ class SeededEncoder:
     )
 
     def __init__(self) -> None:
-        """Draws the topics."""
+        """Draw the topics."""
         rng = np.random.default_rng(5)
-        # pictures of one encoder lie in a narrow cone: all share a large part
+        # The images of a real encoder are in a narrow cone: they share a large part.
         common = unit(rng.standard_normal(_DIM))
         self.topics = unit(common + 0.9 * unit(rng.standard_normal((_TOPICS, _DIM))))
 
     def encode_frames(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Not asked for: features are drawn by `frames`."""
+        """Never called: features come from `frames`."""
         raise NotImplementedError(f"nothing is decoded here; got {frames.shape}")
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """The same vector for the same text, between a topic and noise."""
+        """Return a vector between a topic and noise, the same for the same text."""
         return np.stack([self._text(text) for text in texts])
 
     def encode_text_features(self, texts: Sequence[str]) -> TextFeatures:
-        """The same, as if there were no projection."""
+        """Return the same vectors as joint embeddings and as states."""
         joint = self.encode_texts(texts)
         return TextFeatures(joint, joint)
 
@@ -87,7 +87,7 @@ class SeededEncoder:
         return unit(topic + 0.7 * unit(rng.standard_normal(_DIM)))
 
     def frames(self, num_frames: int, rng: np.random.Generator) -> NDArray[np.float16]:
-        """Features of a video: scenes of 3 to 12 s, each near one of the video's topics, frames near their scene."""
+        """Draw the features of a video: scenes of 3 to 12 s, each near a topic of the video, and frames near them."""
         lengths = rng.integers(6, 24, num_frames // 6 + 1)
         scene_of = np.repeat(np.arange(len(lengths)), lengths)[:num_frames]
         own_topics = rng.integers(_TOPICS, size=6)
@@ -102,16 +102,16 @@ class SeededEncoder:
 def write_drawn_index(
     root: Path, videos: Iterable[Drawn], count: int, encoder: ClipEncoder
 ) -> IndexLayout:
-    """An index in the name of an encoder, made where it is missing.
+    """Return the index in a folder; write it if there is none.
 
     Args:
         root: the index directory.
-        videos: looked at only where the index is missing; files that exist are recorded as they are on the disk.
-        count: how many there are.
-        encoder: whose features these might be.
+        videos: read only if there is no index; a file that exists is recorded with its size and time.
+        count: number of videos.
+        encoder: the encoder named by the manifest.
     """
     if root.exists():
-        Index.open(IndexLayout(root)).close()  # brings an earlier one up to date
+        Index.open(IndexLayout(root)).close()  # updates the catalogue of an earlier version
         return IndexLayout(root)
     unfinished = root.with_suffix(".part")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -138,3 +138,9 @@ def write_drawn_index(
             index.publish(StorageSettings())
     unfinished.rename(root)
     return IndexLayout(root)
+
+
+def open_engine(layout: IndexLayout, encoder: ClipEncoder) -> SearchEngine:
+    """Open an index for searching, with an encoder that is loaded already."""
+    index = Index.open(layout, open_pooling, read_only=True)
+    return SearchEngine(index, encoder, SearchSettings())

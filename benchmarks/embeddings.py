@@ -1,17 +1,17 @@
-"""Embeddings as a joint space of pictures and sentences has them, drawn from a seed, any number of them.
+"""Embeddings like those of a joint space of images and texts, drawn from a seed, any number of them.
 
     >>> world = World()
     >>> block = world.block(0)
     >>> block.clips.shape, block.clips.dtype, block.shots.shape
     ((12000, 512), dtype('float16'), (2000, 512))
 
-A clip is ``x = unit(.66 m_img + .75 u)``: all pictures share one direction, the gap between pictures and sentences.
-``u`` is the unit vector of what it shows: one of 200 super-topics, one of 20,000 topics (frequent and rare ones, Zipf
-.7), the video, the shot (AR(1) from shot to shot, 6 clips each, 60 clips a video) and the clip itself; each is normal
-with a power-law spectrum (variance of the k-th axis k^-.9 for super-topics to k^-.5 for clips) in a random rotation.
-A sentence is ``q = unit(.25 m_img + .29 w + .91 (.8 m_txt + .6 isotropic))``, where ``w`` is the meaning of one shot
-and 60 % of another one, and ``m_txt`` is orthogonal to ``m_img``: far from all pictures, and partly in directions that
-no picture has. A picture as a query is a clip of a video that the library does not hold.
+A clip is ``x = unit(.66 m_img + .75 u)``: all images share one direction, the gap between images and texts. ``u`` is
+the unit vector of its content: one of 200 super-topics, one of 20,000 topics (frequent and rare ones, Zipf .7), the
+video, the shot (AR(1) from shot to shot, 6 clips each, 60 clips a video) and the clip itself; each is normal with a
+power-law spectrum (variance of the k-th axis k^-.9 for super-topics to k^-.5 for clips) in a random rotation. A text
+is ``q = unit(.25 m_img + .29 w + .91 (.8 m_txt + .6 isotropic))``, where ``w`` is the content of one shot and 60 % of
+that of a second shot, and ``m_txt`` is orthogonal to ``m_img``: far from all images, and partly in directions that no
+image has. An image as a query is a clip of a video that is not in the library.
 """
 
 from dataclasses import dataclass
@@ -28,18 +28,18 @@ SHOTS_PER_VIDEO = 10
 CLIPS_PER_VIDEO = CLIPS_PER_SHOT * SHOTS_PER_VIDEO
 VIDEOS_PER_BLOCK = 200
 HELD_OUT = 1_000_000
-"""Blocks from here on are in no library."""
+"""Blocks from this number on are in no library."""
 
 Half = Literal["all", "first", "second"]
-"""Which super-topics videos are of: all, those of even or of odd numbers."""
+"""The super-topics of videos: all, or those with even or odd numbers."""
 
 _NUM_SUPER_TOPICS = 200
 _NUM_TOPICS = 20_000
 _ZIPF = 0.7
 _EXPONENTS = (0.9, 0.8, 0.7, 0.6, 0.5)
 _SHARES = (0.30, 0.28, 0.14, 0.207, 0.073)
-"""Of the variance of what a clip shows: super-topic, topic, video, shot, clip. Those of shot and clip, and the step
-between shots, follow from the three cosines inside a video."""
+"""Shares of the variance of a clip's content: super-topic, topic, video, shot, clip. The shares of shot and clip, and
+the step between shots, follow from the three cosines inside a video."""
 _SHOT_STEP = 0.6
 """Correlation of a shot with the next one."""
 
@@ -53,14 +53,14 @@ class Block:
     clips: NDArray[np.float16]
     """``[num_clips, DIM]``, one video after the other, as an index stores them."""
     shots: Floats
-    """``[num_shots, DIM]``, unit vectors of what each shot shows."""
+    """``[num_shots, DIM]``, unit vectors of the content of each shot."""
 
 
 class World:
-    """What videos can be about, and the videos of it: the same ones whenever they are drawn."""
+    """The possible topics of videos, and the videos about them: the same ones whenever they are drawn."""
 
     def __init__(self, seed: int = 0, half: Half = "all") -> None:
-        """Draws topics and rotations; worlds of one seed share them, whatever their half."""
+        """Draw topics and rotations; worlds with the same seed share them, whatever their half."""
         rng = np.random.default_rng(seed)
         self._seed = seed
         turn, _ = np.linalg.qr(rng.standard_normal((DIM, DIM)))
@@ -79,7 +79,7 @@ class World:
         self._half = half
 
     def block(self, number: int) -> Block:
-        """The ``number``-th two hundred videos."""
+        """Return the ``number``-th two hundred videos."""
         shots, rng = self._shots(number)
         clips = np.repeat(shots, CLIPS_PER_SHOT, axis=0)
         clips += self._draw(4, len(clips), rng)
@@ -87,7 +87,7 @@ class World:
         return Block(unit(pictures).astype(np.float16), unit(shots))
 
     def texts(self, num_videos: int, count: int, seed: int = 0) -> Floats:
-        """Sentences ``[count, DIM]`` about shots of the first ``num_videos`` videos."""
+        """Return texts ``[count, DIM]`` about shots of the first ``num_videos`` videos."""
         rng = np.random.default_rng((self._seed, 2, seed))
         shots = rng.integers(num_videos * SHOTS_PER_VIDEO, size=count)
         meant = self._shots_at(shots)
@@ -102,12 +102,12 @@ class World:
         return unit(sentences.astype(np.float32))
 
     def pictures(self, count: int) -> Floats:
-        """Clips ``[count, DIM]`` of videos that no library holds, each of another one where that can be."""
+        """Return clips ``[count, DIM]`` of videos that are in no library, each of a different one if possible."""
         clips = self.block(HELD_OUT + 1).clips
         return clips[:: max(1, len(clips) // count)][:count].astype(np.float32)
 
     def _shots(self, number: int) -> tuple[Floats, np.random.Generator]:
-        """What the shots of a block show ``[num_shots, DIM]``, and the generator for their clips."""
+        """Return the content of the shots of a block ``[num_shots, DIM]``, and the generator for their clips."""
         stream = len(self._half)  # 3, 5 or 6: worlds of different halves share no video
         rng = np.random.default_rng((self._seed, 1, number, stream))
         topics = rng.choice(_NUM_TOPICS, VIDEOS_PER_BLOCK, p=self._weights)
@@ -120,7 +120,7 @@ class World:
         return (videos[:, None] + own).reshape(-1, DIM), rng
 
     def _shots_at(self, numbers: NDArray[np.int64]) -> Floats:
-        """Unit vectors of single shots."""
+        """Return unit vectors of single shots."""
         per_block = VIDEOS_PER_BLOCK * SHOTS_PER_VIDEO
         blocks = numbers // per_block
         out = np.empty((len(numbers), DIM), np.float32)
@@ -130,21 +130,21 @@ class World:
         return unit(out)
 
     def _draw(self, level: int, count: int, rng: np.random.Generator) -> Floats:
-        """``[count, DIM]`` of a level; their squares sum to the level's share on average."""
+        """Draw vectors of a level, ``[count, DIM]``; their squares sum to the level's share on average."""
         normal = rng.standard_normal((count, DIM), np.float32)
         drawn: Floats = normal @ self._axes[level] * np.float32(_SHARES[level] ** 0.5)
         return drawn
 
 
 def _axes(turn: NDArray[np.float64], exponent: float) -> Floats:
-    """``[DIM, DIM]``: scales the axes by the spectrum, then turns them."""
+    """Return a matrix ``[DIM, DIM]`` that scales the axes by the spectrum, then rotates them."""
     variances = np.arange(1, DIM + 1) ** -exponent
     scaled: Floats = (np.sqrt(variances / variances.sum())[:, None] * turn).astype(np.float32)
     return scaled
 
 
 def unit(vectors: Floats) -> Floats:
-    """Each row at length 1."""
+    """Scale each row to length 1."""
     scaled: Floats = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
     return scaled
 
@@ -153,14 +153,14 @@ def unit(vectors: Floats) -> Floats:
 
 
 def videos_for(num_clips: int) -> int:
-    """Whole videos that hold so many clips."""
+    """Return the number of videos for a number of clips."""
     return -(-num_clips // CLIPS_PER_VIDEO)
 
 
 def matrix_of(path: Path, world: World, num_videos: int) -> NDArray[np.float16]:
-    """The clips ``[num_clips, DIM]`` of the first videos, mapped; made where missing, a block in memory at a time.
+    """Map the clips of the first videos, ``[num_clips, DIM]``; write them if missing, one block at a time.
 
-    A longer file serves for fewer videos: what comes first does not depend on what follows.
+    A longer file also serves for fewer videos: earlier videos do not depend on later ones.
     """
     wanted = num_videos * CLIPS_PER_VIDEO
     row_bytes = 2 * DIM
@@ -176,12 +176,12 @@ def matrix_of(path: Path, world: World, num_videos: int) -> NDArray[np.float16]:
     return np.memmap(path, np.float16, "r", shape=(wanted, DIM))
 
 
-# ------------------------------------------------ is it as stated
+# ------------------------------------------------ statistics, stated and drawn
 
 
 @dataclass(frozen=True, slots=True)
 class Statistic:
-    """One figure of drawn embeddings beside the one they were to have."""
+    """One figure of drawn embeddings, and the stated one."""
 
     name: str
     stated: float
@@ -189,7 +189,7 @@ class Statistic:
 
 
 def picture_statistics(clips: NDArray[np.float16]) -> list[Statistic]:
-    """Of at most 100,000 clips of whole videos."""
+    """Return the statistics of at most 100,000 clips of whole videos."""
     taken = clips[: 100_000 // CLIPS_PER_VIDEO * CLIPS_PER_VIDEO].astype(np.float32)
     rng = np.random.default_rng(0)
     rows = rng.permutation(len(taken))
@@ -221,14 +221,14 @@ def picture_statistics(clips: NDArray[np.float16]) -> list[Statistic]:
 def text_statistics(
     clips: NDArray[np.float16], texts: Floats, best: NDArray[np.int64]
 ) -> list[Statistic]:
-    """Of sentences against clips, with the rows ``[num_texts, 100]`` of the exact answers."""
+    """Return the statistics of texts and clips, given the rows ``[num_texts, 100]`` of the exact answers."""
     rows = np.random.default_rng(0).integers(len(clips), size=4_000)
     cosines = texts @ clips[np.sort(rows)].astype(np.float32).T
     pairs = zip(texts, best, strict=True)
     top = np.median([clips[mine].astype(np.float32) @ text for text, mine in pairs], axis=0)
     size = f" of {len(clips):,}"
     return [
-        Statistic("sentence and clip, median cosine" + size, 0.169, float(np.median(cosines))),
+        Statistic("text and clip, median cosine" + size, 0.169, float(np.median(cosines))),
         Statistic("sentence and clip, 1 %", 0.07, float(np.percentile(cosines, 1))),
         Statistic("sentence and clip, 99 %", 0.26, float(np.percentile(cosines, 99))),
         Statistic("best clip of a sentence", 0.362, float(top[0])),

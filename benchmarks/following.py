@@ -1,10 +1,10 @@
-"""What a commit of one process costs the next query of another, by the size of the library.
+"""Cost of a commit of one process for the next query of another, by the size of the library.
 
     python -m benchmarks.following                   10,000 and 100,000 videos
     python -m benchmarks.following --videos 1000000
 
-Videos are rows of a catalogue with one drawn clip each; only those that are added while it is measured have frames.
-Time is that of `SearchEngine` taking in what was committed, without the query that follows.
+Videos are rows of a catalogue with one drawn clip each; only those added during the measurement have frames. Time is
+that of `SearchEngine` reading the changes, without the query that follows.
 """
 
 import shutil
@@ -21,14 +21,12 @@ import typer
 from numpy.typing import NDArray
 from rich.table import Table
 
-from benchmarks.drawn import SeededEncoder
+from benchmarks.drawn import SeededEncoder, open_engine
 from benchmarks.material import BENCH, console, percentile, processor
 from scanonce.indexer.models import make_manifest
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.models.runtime import num_cores
 from scanonce.models.vectors import unit
-from scanonce.search.engine import SearchEngine
-from scanonce.search.settings import SearchSettings
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.catalog.entries import Content, FileStamp
 from scanonce.storage.layout import IndexLayout
@@ -44,11 +42,11 @@ _INFO = VideoInfo(_SECONDS, 640, 360, 25.0, "h264")
 
 
 def fill(layout: IndexLayout, encoder: SeededEncoder, num_videos: int) -> None:
-    """A catalogue of so many videos, and their clips."""
+    """Make a catalogue with a number of videos, and their clips."""
     create_or_check(layout, make_manifest(encoder, IndexerSettings()))
     with Catalog.open(layout.catalog) as catalog:
         catalog.add_library(Path("/drawn"))
-        # past the catalogue, whose commits would wait for the disk for an hour
+        # not through the catalogue, whose commits would wait for the disk for an hour
         with closing(sqlite3.connect(layout.catalog)) as connection:
             numbers = range(1, num_videos + 1)
             connection.executemany(
@@ -78,7 +76,7 @@ def fill(layout: IndexLayout, encoder: SeededEncoder, num_videos: int) -> None:
 def changes(
     layout: IndexLayout, catalog: Catalog, encoder: SeededEncoder
 ) -> dict[str, Callable[[int], object]]:
-    """Commits by what they change, each with the number of its turn."""
+    """Return commits by the things they change; each takes the number of its turn."""
     store, rng = FeatureStore(layout.features), np.random.default_rng(2)
 
     def add(turn: int) -> None:
@@ -94,7 +92,7 @@ def changes(
         )
 
     return {
-        "a label": lambda turn: catalog.add_labels([turn + 1], ["seen"]),
+        "a label": lambda turn: catalog.labels.add([turn + 1], ["seen"]),
         "a file's name": lambda turn: catalog.attach_file(
             turn + 1, FileStamp(Path(f"/drawn/moved/{turn}.mp4"), 1, 1)
         ),
@@ -104,12 +102,14 @@ def changes(
 
 
 def main(
-    videos: Annotated[list[int] | None, typer.Option(help="Of a library; may be repeated.")] = None,
+    videos: Annotated[
+        list[int] | None, typer.Option(help="Videos of a library; may be repeated.")
+    ] = None,
 ) -> None:
-    """Print what following costs."""
+    """Print the cost of following changes."""
     BENCH.mkdir(exist_ok=True)
     console.print(f"{processor()}, {num_cores()} cores")
-    table = Table(title="taking in a commit of another process, CPU ms: p50 / max", box=None)
+    table = Table(title="reading a commit of another process, CPU ms: p50 / max", box=None)
     encoder = SeededEncoder()
     for column in ("videos", "opening", "a label", "a file's name", "a video more", "a video less"):
         table.add_column(column, justify="right")
@@ -126,10 +126,9 @@ def main(
 
 
 def measure(layout: IndexLayout, encoder: SeededEncoder) -> list[str]:
-    """Figures of one library: of opening it, then of each change."""
+    """Return the figures of one library: of opening it, then of each change."""
     begin = time.thread_time()
-    reader = Catalog.open(layout.catalog, read_only=True)
-    engine = SearchEngine(layout, reader, encoder, SearchSettings())
+    engine = open_engine(layout, encoder)
     figures = [f"{1e3 * (time.thread_time() - begin):.0f}"]
     with engine, Catalog.open(layout.catalog) as catalog:
         for change in changes(layout, catalog, encoder).values():
@@ -137,7 +136,8 @@ def measure(layout: IndexLayout, encoder: SeededEncoder) -> list[str]:
             for turn in range(_TIMES):
                 change(turn)
                 begin = time.thread_time()
-                engine.follow()
+                with engine.reading():
+                    pass
                 times.append(1e3 * (time.thread_time() - begin))
             figures.append(f"{percentile(times, 50):.1f} / {max(times):.1f}")
     return figures

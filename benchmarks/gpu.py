@@ -42,7 +42,7 @@ from scanonce.models.encoders.load import load_encoder
 from scanonce.models.encoders.protocol import ClipEncoder
 from scanonce.models.runtime import num_cores
 from scanonce.models.settings import ModelSettings
-from scanonce.storage.settings import StorageSettings
+from scanonce.storage.settings import GpuUse, StorageSettings
 from scanonce.storage.vectors.codes import (
     default_nprobe,
     extend_codes,
@@ -51,7 +51,7 @@ from scanonce.storage.vectors.codes import (
     untrained_codes,
 )
 from scanonce.storage.vectors.flat import search_exactly
-from scanonce.storage.vectors.gpu import GpuUse, load_on_gpu, num_gpus, train_on_gpu
+from scanonce.storage.vectors.gpu import load_on_gpu, num_gpus, train_on_gpu
 from scanonce.storage.vectors.ivfpq import IvfPqIndex
 from scanonce.storage.vectors.rows import ClipRows, Ids
 

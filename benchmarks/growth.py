@@ -2,12 +2,11 @@
 
     python -m benchmarks.growth
 
-First: one video more, through the whole pipeline, in libraries of 1,000, 100,000 and a million clips, in turn. The
-encoder is a random projection that takes no time worth naming, so that what grows with the library would show.
-Second: a library of 24 hours from its first video to its last, its features drawn instead of decoded and encoded, and
-handed over at 500 times real time, some five times as fast as two cores decode and encode. Everything else is the
-pipeline's own, and every video is published by itself, the dearest way there is. What the cores spend is printed beside
-the rate.
+First: one more video, through the whole pipeline, in libraries of 1,000, 100,000 and a million clips, in turn. The
+encoder is a random projection that takes almost no time, so any cost that grows with the library shows. Second: a
+library of 24 hours from its first video to its last. Its features are drawn instead of decoded and encoded, and arrive
+at 500 times real time, about five times as fast as two cores decode and encode. Everything else is the real pipeline,
+and every video is published separately, which is the most expensive way. CPU time is printed next to the rate.
 """
 
 import os
@@ -26,15 +25,13 @@ import typer
 from numpy.typing import NDArray
 from rich.table import Table
 
-from benchmarks.drawn import Drawn, SeededEncoder, write_drawn_index
+from benchmarks.drawn import Drawn, SeededEncoder, open_engine, write_drawn_index
 from benchmarks.material import BENCH, SAMPLE_FPS, Meter, console, median, processor
 from scanonce.indexer.encode import EncodedVideo
 from scanonce.indexer.models import make_manifest
 from scanonce.indexer.pipeline import _Run, index_library
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.models.runtime import num_cores
-from scanonce.search.engine import SearchEngine
-from scanonce.search.settings import SearchSettings
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import VideoInfo
@@ -44,43 +41,43 @@ from scanonce.storage.stores.thumbnails import Thumbnails
 
 AIM_GROWTH, AIM_RATE = 1.3, 0.95
 
-_SECONDS = 120.0  # of each video of a drawn library
+_SECONDS = 120.0  # length of each video of a drawn library
 _FILM_SECONDS = 20
-_WINDOWS = 12  # in which the day is reported
+_WINDOWS = 12  # parts in which the day is reported
 
 
 class ProjectingEncoder(SeededEncoder):
-    """Embeds a picture by a random projection of 64 of its pixels."""
+    """Embeds an image by a random projection of 64 of its pixels."""
 
     def __init__(self) -> None:
-        """Draws the projection."""
+        """Draw the projection."""
         super().__init__()
         self._projection = np.random.default_rng(3).standard_normal((64, self.dim), np.float32)
 
     def encode_frames(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """``[N, 224, 224, 3]`` to ``[N, dim]``."""
+        """Project ``[N, 224, 224, 3]`` to ``[N, dim]``."""
         pixels = frames[:, 14::28, 14::28, 0].reshape(len(frames), -1)
         projected = (pixels.astype(np.float32) - 127.5) @ self._projection
         return np.asarray(projected, np.float32)
 
 
-# ------------------------------------------------ one video more
+# ------------------------------------------------ one more video
 
 
 @dataclass(frozen=True, slots=True)
 class Additions:
-    """What adding one video took in a library, each time."""
+    """Times of adding one video to a library."""
 
     clips: int
     wall_ms: list[float] = field(default_factory=list)
     cpu_ms: list[float] = field(default_factory=list)
-    """Of this process and its decoder."""
+    """CPU time of this process and its decoder."""
     query_ms: list[float] = field(default_factory=list)
-    """The first query after it, of an engine that was open: it takes in what has changed."""
+    """Time of the next query of an open engine, which reads the changes first."""
 
 
 def drawn_library(clips: int) -> IndexLayout:
-    """A library of at least so many clips; made where missing."""
+    """Return a library of at least this number of clips; make it if missing."""
     encoder, rng = SeededEncoder(), np.random.default_rng(clips)
     per_video = len(make_manifest(encoder, IndexerSettings()).grid.spans(_SECONDS))
     count = -(-clips // per_video)
@@ -95,7 +92,7 @@ def drawn_library(clips: int) -> IndexLayout:
 
 
 def working_copy(layout: IndexLayout, folder: Path) -> IndexLayout:
-    """The same index, to be written to: what never changes is linked, the catalogue is copied."""
+    """Copy an index for writing: immutable files are linked, the catalogue is copied."""
     shutil.copytree(layout.root, folder, copy_function=os.link)
     for path in folder.glob("catalog.sqlite*"):
         path.unlink()
@@ -104,7 +101,7 @@ def working_copy(layout: IndexLayout, folder: Path) -> IndexLayout:
 
 
 def films(folder: Path, count: int) -> list[Path]:
-    """Short films of moving noise, no two alike."""
+    """Write short films of moving noise, all different."""
     folder.mkdir(parents=True)
     paths = [folder / f"{number:03d}.mp4" for number in range(count)]
     for number, path in enumerate(paths):
@@ -123,17 +120,12 @@ def films(folder: Path, count: int) -> list[Path]:
 
 
 def measure_additions(sizes: Sequence[int], count: int, scratch: Path) -> list[Additions]:
-    """Adds ``count`` films, one by one, to a library of each size in turn."""
+    """Add ``count`` films, one by one, to a library of each size in turn."""
     encoder = ProjectingEncoder()
     settings = IndexerSettings(decode_workers=1)
     new = films(scratch / "films", count + 1)
     layouts = [working_copy(drawn_library(size), scratch / str(size)) for size in sizes]
-    engines = [
-        SearchEngine(
-            layout, Catalog.open(layout.catalog, read_only=True), encoder, SearchSettings()
-        )
-        for layout in layouts
-    ]
+    engines = [open_engine(layout, encoder) for layout in layouts]
     results = [Additions(size) for size in sizes]
     for layout in layouts:
         with Catalog.open(layout.catalog) as catalog:
@@ -151,7 +143,7 @@ def measure_additions(sizes: Sequence[int], count: int, scratch: Path) -> list[A
             begin = time.perf_counter()
             engine.search(f"film {number}")
             query_ms = (time.perf_counter() - begin) * 1e3
-            if number:  # the first warms up
+            if number:  # the first one warms up
                 result.wall_ms.append(meter.wall_seconds * 1e3)
                 result.cpu_ms.append(1e3 * (meter.own_cpu_seconds + meter.children_cpu_seconds))
                 result.query_ms.append(query_ms)
@@ -161,8 +153,8 @@ def measure_additions(sizes: Sequence[int], count: int, scratch: Path) -> list[A
 
 
 def additions_table(results: Sequence[Additions]) -> Table:
-    """Medians, and how many times those of the smallest library they are."""
-    table = Table(title="one 20 s video more, medians", box=None)
+    """Print medians, and their ratio to those of the smallest library."""
+    table = Table(title="one more 20 s video, medians", box=None)
     columns = ("clips", "wall ms", "times", "CPU ms", "times", "next query, wall ms")
     for column in columns:
         table.add_column(column, justify="right")
@@ -183,7 +175,7 @@ def additions_table(results: Sequence[Additions]) -> Table:
 
 
 class _NoDecoders:
-    """In place of the decoding processes."""
+    """Replaces the decoding processes."""
 
     def __init__(self) -> None:
         self.num_files = 0
@@ -200,11 +192,11 @@ class _NoDecoders:
 
 
 def measure_day(hours: float, pace: float, scratch: Path) -> tuple[list[float], list[float]]:
-    """Wall and processor seconds at the end of each video of a library that is drawn as it is indexed.
+    """Return wall and CPU seconds at the end of each video of a library that is drawn while it is indexed.
 
     Args:
         hours: length of the library.
-        pace: times real time at which videos come at most.
+        pace: greatest speed at which videos arrive, as a multiple of real time.
         scratch: an existing folder to work in.
     """
     encoder, rng = SeededEncoder(), np.random.default_rng(24)
@@ -249,14 +241,14 @@ def measure_day(hours: float, pace: float, scratch: Path) -> tuple[list[float], 
 
 
 def parts(seconds: Sequence[float]) -> list[float]:
-    """Seconds for an hour of video, in each part of the day."""
+    """Return the seconds for an hour of video, in each part of the day."""
     edges = np.linspace(0, len(seconds) - 1, _WINDOWS + 1).round().astype(int)
     took = np.diff(np.asarray(seconds)[edges])
     return [float(each) for each in took / (np.diff(edges) * _SECONDS / 3600)]
 
 
 def day_table(hours: float, wall: Sequence[float], cpu: Sequence[float]) -> Table:
-    """Rates over the day."""
+    """Print the rates over the day."""
     table = Table(title=f"{hours:g} h of video, drawn, stored and published", box=None)
     for column in ("hours", "times real time", "of the first", "CPU s for an hour of video"):
         table.add_column(column, justify="right")
@@ -276,7 +268,7 @@ def day_table(hours: float, wall: Sequence[float], cpu: Sequence[float]) -> Tabl
 
 
 def verdict(label: str, value: float, aim: float, *, is_met: bool) -> str:
-    """One line."""
+    """Print one line."""
     return f"{label}: {value:.2f}; aim {aim}: {'met' if is_met else 'missed'}"
 
 
@@ -287,10 +279,13 @@ def main(
     films: Annotated[int, typer.Option(min=3, help="Videos added to each.")] = 15,
     hours: Annotated[float, typer.Option(min=1, help="Length of the library that grows.")] = 24.0,
     pace: Annotated[
-        float, typer.Option(min=1, help="Times real time at which its videos come at most.")
+        float,
+        typer.Option(
+            min=1, help="Greatest speed at which its videos arrive, as a multiple of real time."
+        ),
     ] = 500.0,
 ) -> None:
-    """Print what one video more costs, and the rate over a day of video."""
+    """Print the cost of one more video, and the rate over a day of video."""
     (BENCH / "growth").mkdir(parents=True, exist_ok=True)
     console.print(f"{processor()}, {num_cores()} cores")
     with tempfile.TemporaryDirectory(dir=BENCH) as folder:

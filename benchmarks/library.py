@@ -1,11 +1,11 @@
-"""Moments at the scale of a library: what a localiser costs when its candidates lie in a hundred long films, and what
-it costs to let its anchors be the library's index.
+"""Moments at the scale of a library: cost of a localiser with candidates in a hundred long films, and of its anchors as
+the library's index.
 
     python -m benchmarks.library               100 films of two hours; 50 hours of anchors in the index
-    python -m benchmarks.library --hours 1000  needs 16 GB of disk and some quarter of an hour of two cores
+    python -m benchmarks.library --hours 1000  needs 16 GB of disk and about a quarter of an hour of two cores
 
-Features and anchors are drawn at the sizes of the published SOONet (5 frames/s, 512 dimensions, 4 scales), its
-weights are random: speed and recall of the index are measured here, not quality
+Features and anchors are drawn at the sizes of the published SOONet (5 frames/s, 512 dimensions, 4 scales), and its
+weights are random: this measures speed, and recall of the index, not quality
 (`python -m scanonce.training.bundled.gate`).
 """
 
@@ -68,7 +68,7 @@ class CountedVideo:
 
 
 def random_soonet() -> TrainedLocaliser:
-    """The published sizes, weights drawn, both stages one product."""
+    """Return a localiser of the published sizes with drawn weights, both stages one product."""
     torch.manual_seed(0)
     model = Soonet(SoonetConfig()).eval()
     return TrainedLocaliser("random", model, "0" * 64)
@@ -78,7 +78,7 @@ def random_soonet() -> TrainedLocaliser:
 
 
 def draw_films(num_films: int, grid_rows: int, fps: float) -> list[CountedVideo]:
-    """Films whose frames and anchors are drawn; made where missing."""
+    """Make films with drawn frames and anchors, if missing."""
     root = BENCH / f"long-films-{fps:g}"
     features, store = FeatureStore(root / "features"), AnchorStore(root / "anchors")
     num_frames = int(_FILM_SECONDS * fps)
@@ -98,7 +98,7 @@ def draw_films(num_films: int, grid_rows: int, fps: float) -> list[CountedVideo]
 
 
 def ask_films(localiser: Localiser, films: Sequence[CountedVideo]) -> tuple[list[float], float]:
-    """Milliseconds of each query whose candidates lie in all the films, and megabytes touched by one."""
+    """Return the milliseconds of each query with candidates in all films, and the megabytes read by one."""
     rng = np.random.default_rng(8)
     times = []
     for number in range(_NUM_QUERIES + 3):
@@ -113,7 +113,7 @@ def ask_films(localiser: Localiser, films: Sequence[CountedVideo]) -> tuple[list
             film.num_bytes = 0
         if (
             number < 3
-        ):  # code and caches are warm after these; so are the places of the next query, twice asked
+        ):  # after these, code and caches are warm; the next query is asked twice, so its files are warm too
             localiser.locate(query, candidates, top=10)
             continue
         localiser.locate(query, candidates, top=10)
@@ -129,7 +129,7 @@ def ask_films(localiser: Localiser, films: Sequence[CountedVideo]) -> tuple[list
 
 @dataclass(frozen=True, slots=True)
 class AnchorFigures:
-    """What a library of anchors came to."""
+    """Figures of a library of anchors."""
 
     hours: float
     anchors: int
@@ -143,7 +143,7 @@ class AnchorFigures:
 
 
 def draw_anchors(video_id: int, rows: int, topics: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Vectors of a film: scenes near topics, both halves of an anchor near its scene, the second one shorter."""
+    """Draw the vectors of a film: scenes near topics, halves of anchors near their scene, the second one shorter."""
     rng = np.random.default_rng((9, video_id))
     scenes = topics[rng.integers(len(topics), size=rows // 4 + 1)]
     own = np.repeat(scenes, 4, axis=0)[:rows]
@@ -155,7 +155,7 @@ def draw_anchors(video_id: int, rows: int, topics: NDArray[np.float32]) -> NDArr
 
 
 def measure_anchors(hours: float, localiser: TrainedLocaliser) -> AnchorFigures:
-    """Builds the index anew, opens it, asks it, and compares with all inner products."""
+    """Build the index, open it, search it, and compare with all inner products."""
     root = BENCH / "anchor-index"
     shutil.rmtree(root, ignore_errors=True)
     rng = np.random.default_rng(10)
@@ -217,7 +217,7 @@ def measure_anchors(hours: float, localiser: TrainedLocaliser) -> AnchorFigures:
 def _exact_ids(
     queries: NDArray[np.float32], videos: range, load: LoadClips
 ) -> list[NDArray[np.int64]]:
-    """The ten best anchors of each query by all inner products with the vectors as stored."""
+    """Return the ten best anchors of each query by all inner products with the stored vectors."""
     best_scores = np.full((len(queries), 10), -np.inf, np.float32)
     best_ids = np.full((len(queries), 10), -1, np.int64)
     for video_id in track(videos, "comparing with all", console=console):
@@ -232,20 +232,21 @@ def _exact_ids(
 
 
 def main(
-    films: Annotated[int, typer.Option(min=1, help="Two-hour films the candidates lie in.")] = 100,
-    hours: Annotated[float, typer.Option(min=0, help="Of anchors in the index; 0: none.")] = 50.0,
+    films: Annotated[int, typer.Option(min=1, help="Two-hour films with candidates.")] = 100,
+    hours: Annotated[
+        float, typer.Option(min=0, help="Hours of anchors in the index; 0: none.")
+    ] = 50.0,
 ) -> None:
-    """Print what localising costs at the scale of a library."""
+    """Print the cost of localising at the scale of a library."""
     BENCH.mkdir(exist_ok=True)
     console.print(f"{processor()}, {num_cores()} cores")
     trained, settings = random_soonet(), SearchSettings()
-    overlap = settings.nms_overlap
+    longest, overlap = settings.longest_moment_seconds, settings.nms_overlap
+    soonet = SoonetLocaliser(trained, longest_seconds=longest, overlap=overlap)
+    training_free = TrainingFree(longest_seconds=longest, overlap=overlap)
     localisers: list[tuple[Localiser, float]] = [
-        (SoonetLocaliser(trained, overlap=overlap), trained.grid.fps),
-        (
-            TrainingFree(longest_seconds=settings.longest_moment_seconds, overlap=overlap),
-            SAMPLE_FPS,
-        ),
+        (soonet, trained.grid.fps),
+        (training_free, SAMPLE_FPS),
     ]
     table = Table(title=f"candidates in {films} films of two hours, a query, warm", box=None)
     for column in ("localiser", "frames/s", "p50, ms", "p95, ms", "MB touched", "aim"):

@@ -48,7 +48,7 @@ from scanonce.storage.clips import ClipGrid
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import Span
 from scanonce.storage.stores.features import FeatureStore
-from scanonce.training.bundled.gate import Question, index_films, read_questions
+from scanonce.training.bundled.questions import Question, index_films, read_questions
 from scanonce.training.evaluation.metrics import LibraryRule, Located, library_figures, score_query
 from scanonce.training.world.films import render_library
 

@@ -1,10 +1,10 @@
-"""How long a query takes, stage by stage, and what an index weighs.
+"""Time of a query, stage by stage, and size of an index.
 
     python -m benchmarks.search
 
-Two kinds of libraries: rendered films indexed by the pipeline and asked with the bundled encoder, and simulated ones
-of many hours whose features are drawn, not decoded, to see how the cost grows. Queries come one at a time from a warm
-engine; the first query after opening, with the files out of the system's cache, is listed apart.
+There are two kinds of libraries: rendered films that are indexed by the pipeline and searched with the bundled encoder,
+and simulated ones of many hours whose features are drawn, to see how the cost grows. Queries are asked one at a time of
+a warm engine; the first query after opening, with the files out of the system's cache, is listed separately.
 """
 
 import json
@@ -18,7 +18,7 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from benchmarks.drawn import Drawn, SeededEncoder, write_drawn_index
+from benchmarks.drawn import Drawn, SeededEncoder, open_engine, write_drawn_index
 from benchmarks.material import (
     BENCH,
     SAMPLE_FPS,
@@ -34,7 +34,7 @@ from scanonce.models.encoders.hub import BUNDLED_NAME
 from scanonce.models.encoders.load import load_encoder
 from scanonce.models.encoders.protocol import ClipEncoder
 from scanonce.models.runtime import num_cores
-from scanonce.search.engine import SearchEngine, SearchResult
+from scanonce.search.engine import SearchResult
 from scanonce.search.settings import SearchSettings
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.layout import IndexLayout
@@ -53,7 +53,7 @@ _NUM_QUERIES = 60
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What one library came to."""
+    """Figures of one library."""
 
     name: str
     hours: float
@@ -72,13 +72,13 @@ class Figures:
 
 
 def rendered_library() -> tuple[IndexLayout, list[str]]:
-    """A dozen rendered films indexed with the bundled encoder, and the queries of their ground truth."""
+    """Index a dozen rendered films with the bundled encoder; return the queries of their ground truth."""
     films = BENCH / "rendered" / "films"
     truth = films / "ground_truth.jsonl"
     if not truth.exists():
         render_library(films, seed=11, num_films=_NUM_FILMS, workers=num_cores())
     encoder = load_encoder(BUNDLED_NAME, towers="vision")
-    # the name carries the weights: another bundled checkpoint makes an index of its own
+    # the weights are part of the name: another bundled checkpoint gets another index
     layout = IndexLayout(BENCH / "rendered" / f"index-{encoder.fingerprint[:12]}")
     with console.status("indexing the rendered films"):
         index_library(
@@ -96,7 +96,7 @@ def rendered_library() -> tuple[IndexLayout, list[str]]:
 
 
 def video_lengths(hours: float, rng: np.random.Generator) -> Iterator[float]:
-    """Lengths from 1 minute to 2 hours, as many short as long ones by order of magnitude, that sum to ``hours``."""
+    """Draw lengths from 1 minute to 2 hours, uniform on a logarithmic scale, with the sum ``hours``."""
     left = hours * 3600
     while left > 0:
         seconds = min(left, 60 * 120 ** float(rng.random()))
@@ -105,7 +105,7 @@ def video_lengths(hours: float, rng: np.random.Generator) -> Iterator[float]:
 
 
 def simulated_library(hours: float) -> IndexLayout:
-    """An index of drawn features; made where missing."""
+    """Return an index of drawn features; make it if missing."""
     encoder, rng = SeededEncoder(), np.random.default_rng(6)
     lengths = list(video_lengths(hours, rng))
 
@@ -121,20 +121,14 @@ def simulated_library(hours: float) -> IndexLayout:
 # ------------------------------------------------ measuring
 
 
-def open_engine(layout: IndexLayout, encoder: ClipEncoder) -> SearchEngine:
-    """An engine over an index with an encoder that is loaded already."""
-    catalog = Catalog.open(layout.catalog, read_only=True)
-    return SearchEngine(layout, catalog, encoder, SearchSettings())
-
-
 def measure(name: str, layout: IndexLayout, encoder: ClipEncoder, texts: Sequence[str]) -> Figures:
-    """Opens an index from disk, asks one query cold, the rest warm."""
+    """Open an index from disk; ask one query cold, the rest warm."""
     drop_from_cache(layout.root)
     begin = time.perf_counter()
     with open_engine(layout, encoder) as engine:
         open_ms = (time.perf_counter() - begin) * 1e3
         first = engine.search(texts[0]).timings_ms["total"]
-        for text in texts[1:]:  # once unmeasured: files, caches and code are warm then
+        for text in texts[1:]:  # once without measuring: then files, caches and code are warm
             engine.search(text)
         results = [engine.search(text) for text in texts]
     generation = newest_generation(layout.vectors, dim=encoder.dim)
@@ -160,19 +154,19 @@ def _by_stage(results: Sequence[SearchResult]) -> dict[str, list[float]]:
 
 
 def text_tower_ms() -> list[float]:
-    """Times of the text tower of a ViT-B/32, on ten tokens, warm."""
+    """Return the times of the text tower of a ViT-B/32, on ten tokens, warm."""
     encoder = load_encoder(str(vit_b_32()), towers="text")
     times = []
     for number in range(60):
         begin = time.perf_counter()
-        encoder.encode_texts(["abcdefghij"])  # a token a letter
+        encoder.encode_texts(["abcdefghij"])  # one token for each letter
         if number >= 10:
             times.append((time.perf_counter() - begin) * 1e3)
     return times
 
 
 def stages_table(figures: Sequence[Figures]) -> Table:
-    """Milliseconds of a query."""
+    """Print the milliseconds of a query."""
     table = Table(title="one query, warm, ms: p50 / p95", box=None)
     table.add_column("library")
     for column in ("hours", "clips", "index", *STAGES, "open", "first, cold"):
@@ -195,7 +189,7 @@ def stages_table(figures: Sequence[Figures]) -> Table:
 
 
 def weights_table(figures: Sequence[Figures]) -> Table:
-    """Megabytes on disk for an hour of video."""
+    """Print the megabytes on disk for an hour of video."""
     table = Table(title="on disk, MB for an hour of video", box=None)
     table.add_column("library")
     for column in ("dim", "features", "vectors", "total"):
@@ -215,7 +209,7 @@ def weights_table(figures: Sequence[Figures]) -> Table:
 
 
 def aim_line(figures: Sequence[Figures]) -> str:
-    """Whether the stage ``moments`` keeps its aim everywhere."""
+    """Print whether the stage ``moments`` meets its aim in all libraries."""
     worst = max(percentile(each.stages_ms["moments"], 50) for each in figures)
     verdict = "met" if worst <= AIM_MOMENTS_MS else "missed"
     return f"moments, p50 of the slowest library: {worst:.1f} ms; aim <= {AIM_MOMENTS_MS:.0f} ms: {verdict}"

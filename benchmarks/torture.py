@@ -1,11 +1,11 @@
-"""One writer that is killed again and again, readers that search all the while: is anything lost, stale or left behind?
+"""One writer that is killed again and again, and readers that search: is anything lost, stale or left behind?
 
     python -m benchmarks.torture --kills 200
 
-The writer indexes, replaces, moves and deletes generated videos without an end and is ended by SIGKILL at random times;
-the next one goes on at once. It notes each promise in a file right after the commit that makes it: from then on a
-search must find the video, or must not return it any more. Each reader is a process of its own with an open
-`SearchEngine`; before and after each query it reads the promises. Ends with 1 where an aim is missed.
+The writer indexes, replaces, moves and deletes generated videos endlessly and is killed by SIGKILL at random times; the
+next one continues at once. It notes each promise in a file right after the commit that makes it: from then on a search
+must find the video, or must no longer return it. Each reader is a separate process with an open `SearchEngine`; before
+and after each query it reads the promises. The exit code is 1 if an aim is missed.
 """
 
 import random
@@ -34,22 +34,22 @@ console = Console(width=120)
 
 @dataclass
 class Result:
-    """What a run came to."""
+    """Result of a run."""
 
     kills: int
     seconds: float
     generations: int
-    """Published, those of the vector index of clips."""
+    """Published generations of the vector index of clips."""
     promised: int
-    """Videos."""
+    """Number of promised videos."""
     deleted: int
     readers: list[ReaderCounts]
     problems: list[str] = field(default_factory=list)
-    """Of writers, and what is wrong with the index at the end."""
+    """Problems of writers, and faults of the index at the end."""
 
     @property
     def longest_wait_seconds(self) -> float:
-        """From a promise to the end of the first query that found the video."""
+        """Time from a promise to the end of the first query that found the video."""
         return max(reader.longest_wait_seconds for reader in self.readers)
 
     @property
@@ -60,7 +60,7 @@ class Result:
 
 
 def torture(folder: Path, *, kills: int, readers: int, seed: int) -> Result:
-    """Writers one after another, each killed but the last; readers all the while."""
+    """Run writers one after another, each killed but the last, while readers search."""
     case, log, stop = Case(folder / "case"), folder / "promises", folder / "stop"
     log.touch()
     begin = time.monotonic()
@@ -92,7 +92,7 @@ def torture(folder: Path, *, kills: int, readers: int, seed: int) -> Result:
 
 
 def _write_and_kill(lab: Lab, places: dict[str, Any], kills: int, seed: int) -> list[str]:
-    """What writers said was wrong; the last one ends well."""
+    """Return the problems that writers reported; the last one ends without a kill."""
     chance = random.Random(seed)
     problems: list[str] = []
     for number in track(range(kills), "killing", console=console, disable=not console.is_terminal):
@@ -116,7 +116,7 @@ def _counts(reading: Future[Outcome]) -> ReaderCounts:
 
 
 def result_table(result: Result) -> Table:
-    """The figures beside what we aim for."""
+    """Print the figures and the aims."""
     table = Table(title=f"{result.kills} writers killed in {result.seconds:.0f} s", box=None)
     for column in ("figure", "measured", "aim", ""):
         table.add_column(column, justify="left" if column == "figure" else "right")
@@ -134,7 +134,7 @@ def result_table(result: Result) -> Table:
     table.add_row(
         "longest from promise to found, s", f"{wait:.2f}", f"< {AIM_WAIT_SECONDS:.2f}", verdict
     )
-    _add_aim(table, "problems of writers, leavings, damage", len(result.problems))
+    _add_aim(table, "problems of writers, leftovers, damage", len(result.problems))
     return table
 
 
@@ -143,10 +143,12 @@ def _add_aim(table: Table, name: str, count: int) -> None:
 
 
 def main(
-    kills: Annotated[int, typer.Option(min=1, help="How many writers are killed.")] = 200,
-    readers: Annotated[int, typer.Option(min=1, help="How many processes search.")] = 2,
-    seed: Annotated[int, typer.Option(help="Of what is written and when writers die.")] = 0,
-    keep: Annotated[bool, typer.Option(help="Keep the index where an aim is missed.")] = False,
+    kills: Annotated[int, typer.Option(min=1, help="Number of writers to kill.")] = 200,
+    readers: Annotated[int, typer.Option(min=1, help="Number of processes that search.")] = 2,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the operations and of the times of the kills.")
+    ] = 0,
+    keep: Annotated[bool, typer.Option(help="Keep the index if an aim is missed.")] = False,
 ) -> None:
     """Kill writers while readers search; print what went wrong."""
     folder = Path(tempfile.mkdtemp(prefix="scanonce-torture-"))

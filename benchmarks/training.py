@@ -28,7 +28,7 @@ from scanonce.models.runtime import pick_device, pick_dtype
 from scanonce.training.clip.batches import ClipSet
 from scanonce.training.clip.model import TrainedClip, open_encoder
 from scanonce.training.clip.recipe import Precision, Recipe
-from scanonce.training.clip.run import Run
+from scanonce.training.clip.run import ClipRun
 from scanonce.training.processes import OneProcess
 
 _LONG_SECONDS = 30.0
@@ -96,7 +96,7 @@ def measure(variant: Variant, *, batch: int, frames: int, steps: int) -> Cost:
     height, width = encoder.preprocessing.output_size
     images = np.random.default_rng(0).integers(0, 256, (batch, frames, height, width, 3), np.uint8)
     clips = ClipSet([(f"caption {number}",) for number in range(batch)], lambda n: images[n])
-    run = Run(TrainedClip(encoder, recipe), recipe, clips, None, OneProcess(device))
+    run = ClipRun(TrainedClip(encoder, recipe), recipe, clips, None, OneProcess(device))
     loaded = _peak_bytes(device)
     taken = [_timed(run)]
     if taken[0][0] < _LONG_SECONDS:  # in a long step, work done only once is a small part
@@ -105,7 +105,7 @@ def measure(variant: Variant, *, batch: int, frames: int, steps: int) -> Cost:
     return Cost(min(walls), min(cpus), loaded, _peak_bytes(device))
 
 
-def _timed(run: Run) -> tuple[float, float]:
+def _timed(run: ClipRun) -> tuple[float, float]:
     """Return wall and CPU seconds of a step."""
     wall, cpu = time.perf_counter(), time.process_time()
     run.step()  # it reads the loss and so waits for a GPU

@@ -1,9 +1,9 @@
-"""How long a person waits for the pages, and what a playing film costs the server.
+"""Waiting times of the pages, and the server's memory while a film plays.
 
     python -m benchmarks.ui
 
-A real chromium asks the real server. The libraries: a dozen rendered films indexed as `scanonce index` does, ten
-thousand simulated videos of a minute made of the same films' scenes, and one file of a gigabyte.
+A real Chromium uses the real server. The libraries: a dozen rendered films indexed by `scanonce index`, ten thousand
+simulated videos of a minute made of the scenes of these films, and one file of a gigabyte.
 """
 
 import json
@@ -46,14 +46,15 @@ from scanonce.storage.catalog.catalog import SEARCHABLE, Catalog
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import VideoInfo
 from scanonce.storage.stores.features import FeatureStore
-from tests.browser import Server, open_browser
+from tests.browser import open_browser
+from tests.ui_server import Server
 
 AIM_PAGE_MS = 300.0
 AIM_GROWTH_MB = 100.0
 
 _NUM_QUERIES = 20
 _MINUTE = 60.0
-_REPEATS = 18  # of the rendered films: a gigabyte
+_REPEATS = 18  # of the rendered films, which makes a gigabyte
 _SEEKS = 20
 _WAIT_MS = 120_000.0
 
@@ -62,7 +63,7 @@ _WAIT_MS = 120_000.0
 
 
 def indexed_films() -> tuple[Path, list[str]]:
-    """The rendered films as the command line indexes them, trained localiser and thumbnails; their timeless queries."""
+    """Index the rendered films by the command line; return the index, and the queries that a frame can answer."""
     layout, _ = rendered_library()
     films = layout.root.parent / "films"
     root = BENCH / "ui" / "films"
@@ -83,7 +84,7 @@ def indexed_films() -> tuple[Path, list[str]]:
 
 
 def simulated_videos(source: Path, num_videos: int) -> Path:
-    """An index of many videos of a minute, made of the scenes of the rendered films, each scene moved a little."""
+    """Make an index of videos of a minute, from the scenes of the rendered films, each with some noise."""
     root = BENCH / "ui" / f"simulated-{num_videos}"
     if not root.exists():
         videos = _simulated(_stored_frames(source), num_videos)
@@ -108,7 +109,7 @@ def _simulated(films: Sequence[NDArray[np.float16]], num_videos: int) -> Iterato
 
 
 def gigabyte_film(source: Path) -> Path:
-    """An index of one file of a gigabyte: the rendered films again and again, pictures only."""
+    """Make an index of one file of a gigabyte: the rendered films repeated, without audio."""
     path = BENCH / "ui" / "gigabyte" / "long film.mp4"
     root = BENCH / "ui" / "gigabyte-index"
     films = sorted((BENCH / "rendered" / "films").glob("*.mp4"))
@@ -126,7 +127,7 @@ def gigabyte_film(source: Path) -> Path:
 
 
 def _stored_frames(root: Path) -> list[NDArray[np.float16]]:
-    """Of each film, in order of its name."""
+    """Return the stored frames of each film, in order of name."""
     layout = IndexLayout(root)
     store = FeatureStore(layout.features)
     with Catalog.open(layout.catalog, read_only=True) as catalog:
@@ -141,8 +142,8 @@ def _seconds(root: Path, name: str) -> float:
 
 # ------------------------------------------------ waiting for cards
 
-# From the key or click on: milliseconds until other cards are painted, and until the pictures of the first four are
-# there. What is there when a frame begins has been painted when the next one begins.
+# Milliseconds from the key or click until new cards are painted, and until the thumbnails of the first four are
+# loaded. Elements that exist when an animation frame begins are painted when the next one begins.
 _ARM = """
 (event) => {
   const find = () => {
@@ -152,7 +153,7 @@ _ARM = """
     }
     return document.querySelector(".grid");
   };
-  const isSeen = (each) => each.getBoundingClientRect().bottom > 0; // others wait to be scrolled to
+  const isSeen = (each) => each.getBoundingClientRect().bottom > 0; // others load when they are scrolled into view
   const first = () => find()?.querySelector("a.open")?.href;
   const before = first();
   window.waited = new Promise((resolve, reject) => {
@@ -165,9 +166,9 @@ _ARM = """
         if (cards === null && first() && first() !== before) {
           requestAnimationFrame(() => (cards = performance.now() - begin));
         }
-        const pictures = [...(find()?.querySelectorAll(".card:nth-child(-n+4) img") ?? [])];
-        if (cards !== null && pictures.every((each) => each.complete || !isSeen(each))) {
-          resolve({ cards, pictures: now });
+        const thumbnails = [...(find()?.querySelectorAll(".card:nth-child(-n+4) img") ?? [])];
+        if (cards !== null && thumbnails.every((each) => each.complete || !isSeen(each))) {
+          resolve({ cards, thumbnails: now });
         } else {
           requestAnimationFrame(look);
         }
@@ -182,19 +183,19 @@ _ARM = """
 
 @dataclass(frozen=True, slots=True)
 class Waited:
-    """Milliseconds from the key or click to what came of it."""
+    """Milliseconds from the key or click to the result."""
 
     cards: float
-    pictures: float
-    """Of the first four cards."""
+    thumbnails: float
+    """Until those of the first four cards are loaded."""
     engine: float
-    """Of it the engine's own, as the page says."""
+    """The engine's part, as the page states it."""
     script: float
-    """Of it the page's script beside the engine, as the page says."""
+    """The part of the page's script without the engine, as the page states it."""
 
 
 def ask(page: Page, text: str) -> Waited:
-    """Types a sentence and presses Enter."""
+    """Type a query and press Enter."""
     box = page.get_by_label("What does the moment show?")
     box.fill(text)
     page.evaluate(_ARM, "keydown")
@@ -203,7 +204,7 @@ def ask(page: Page, text: str) -> Waited:
 
 
 def turn(page: Page) -> Waited:
-    """Goes to the next page of results."""
+    """Turn to the next page of results."""
     page.evaluate(_ARM, "click")
     page.get_by_role("button", name="Next page").click()
     return _waited(page)
@@ -218,7 +219,7 @@ def _waited(page: Page) -> Waited:
     assert own is not None, line
     script = float(own[1].replace(",", ""))
     engine = float(total[1].replace(",", "")) - script
-    return Waited(found["cards"], found["pictures"], engine, script)
+    return Waited(found["cards"], found["thumbnails"], engine, script)
 
 
 def _settle(page: Page) -> None:
@@ -229,16 +230,16 @@ def _settle(page: Page) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a library came to."""
+    """The waiting times of a library."""
 
     name: str
     first_ms: float
-    """Of the first query, which opens the engine."""
+    """Milliseconds of the first query, which opens the engine."""
     waited: list[Waited]
 
 
 def time_queries(browser: Browser, name: str, root: Path, queries: Sequence[str]) -> Asked:
-    """Asks sentences that were not asked before, one after another, as a person would."""
+    """Ask new queries one after another, as a person would."""
     with _served(root) as server:
         page = _new_page(browser)
         page.goto(server.url)
@@ -254,12 +255,12 @@ class Paged:
 
     num_pages: int
     first: Waited
-    """After Enter, which asks for all 500."""
+    """After Enter, which searches for all 500."""
     turns: list[Waited]
 
 
 def time_pages(browser: Browser, root: Path, query: str) -> Paged:
-    """96 cards a page, all pages of 500 results."""
+    """Turn through 500 results, 96 cards on a page."""
     with _served(root) as server:
         page = _new_page(browser)
         page.goto(server.url)
@@ -277,7 +278,7 @@ def time_pages(browser: Browser, root: Path, query: str) -> Paged:
 
 # ------------------------------------------------ memory
 
-# half a second was played; where the player stops at the end of its moment it goes on
+# half a second was played; a player that stopped at the end of its moment is started again
 _PLAYED = """
 ([video, seconds]) => {
   if (video.paused) video.play().catch(() => {});
@@ -288,18 +289,18 @@ _PLAYED = """
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Megabytes of the server and what it started, shared pages counted once."""
+    """Megabytes of the server and its children, shared pages counted once."""
 
     file_gb: float
     before: float
     opened: float
-    """The film is shown and stands."""
+    """With the film shown, not playing."""
     playing: list[float]
     after: float
 
 
 def play_gigabyte(browser: Browser, root: Path, query: str) -> Memory:
-    """Opens the film at a moment, plays it and jumps about in it."""
+    """Open the film at a moment, play it and jump to random times."""
     with Catalog.open(IndexLayout(root).catalog, read_only=True) as catalog:
         film = catalog.videos()[0]
     with _served(root) as server:
@@ -315,8 +316,8 @@ def play_gigabyte(browser: Browser, root: Path, query: str) -> Memory:
         opened = _megabytes(server.process.pid)
         playing = []
         video.evaluate("v => { v.muted = true; }")
-        for place in random.Random(3).sample(range(100), _SEEKS):
-            seconds = film.duration_seconds * place / 100
+        for percent in random.Random(3).sample(range(100), _SEEKS):
+            seconds = film.duration_seconds * percent / 100
             video.evaluate("(v, seconds) => { v.currentTime = seconds; }", seconds)
             page.wait_for_function(_PLAYED, arg=[video.element_handle(), seconds])
             playing.append(_megabytes(server.process.pid))
@@ -341,7 +342,7 @@ def _megabytes(pid: int) -> float:
 
 
 class _served(Server):
-    """A server whose home is thrown away."""
+    """A server with a temporary home directory."""
 
     def __init__(self, root: Path) -> None:
         self._home = tempfile.TemporaryDirectory()
@@ -363,14 +364,14 @@ def _both(values: Sequence[float]) -> str:
 
 
 def waiting_table(asked: Sequence[Asked]) -> Table:
-    """Milliseconds from Enter on."""
-    table = Table(title=f"from Enter on, {_NUM_QUERIES} queries, ms: p50 / p95", box=None)
+    """Return a table of milliseconds after Enter."""
+    table = Table(title=f"after Enter, {_NUM_QUERIES} queries, ms: p50 / p95", box=None)
     table.add_column("library")
     table.add_column("engine", justify="right")
     table.add_column("cards painted", justify="right")
     table.add_column("beyond the engine", justify="right")
-    table.add_column("of it the page's script", justify="right")
-    table.add_column("first pictures", justify="right")
+    table.add_column("page's script", justify="right")
+    table.add_column("first thumbnails", justify="right")
     table.add_column("first query", justify="right")
     for each in asked:
         table.add_row(
@@ -379,21 +380,21 @@ def waiting_table(asked: Sequence[Asked]) -> Table:
             _both([one.cards for one in each.waited]),
             _both([one.cards - one.engine for one in each.waited]),
             _both([one.script for one in each.waited]),
-            _both([one.pictures for one in each.waited]),
+            _both([one.thumbnails for one in each.waited]),
             f"{each.first_ms:.0f}",
         )
     return table
 
 
 def aim_line(asked: Sequence[Asked]) -> str:
-    """Whether the pages keep their aim."""
+    """Return whether the pages meet their aim."""
     worst = max(median([one.cards - one.engine for one in each.waited]) for each in asked)
     verdict = "met" if worst <= AIM_PAGE_MS else "missed"
     return f"beyond the engine, p50 of the slowest: {worst:.0f} ms; aim <= {AIM_PAGE_MS:.0f} ms: {verdict}"
 
 
 def paging_lines(paged: Paged) -> str:
-    """The page of 500 results."""
+    """Return the waiting times of 500 results."""
     turns = ", ".join(f"{each.cards:.0f}" for each in paged.turns)
     return (
         f"500 results, 96 a page, {paged.num_pages} pages; cards painted {paged.first.cards:.0f} ms after Enter "
@@ -402,7 +403,7 @@ def paging_lines(paged: Paged) -> str:
 
 
 def memory_lines(memory: Memory) -> str:
-    """What playing costs."""
+    """Return the memory of the server."""
     growth = max(memory.playing) - memory.before
     verdict = "met" if growth <= AIM_GROWTH_MB else "missed"
     return (

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import faiss  # noqa: F401 - loaded before anyone looks at memory
+import faiss  # noqa: F401 - loaded before memory is measured
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,11 +24,11 @@ from scanonce.storage.vectors.tuning import tune
 
 _BLOCK = 50_000
 TARGET_RECALL = 0.98
-"""Of the ten best clips of a sentence: what is aimed at, and what a library is tuned to."""
+"""Recall of the ten best clips of a text: the aim, and the target of the tuning."""
 
 
 def loader(clips: NDArray[np.float16]) -> LoadClips:
-    """``load_clips`` over a matrix that holds `CLIPS_PER_VIDEO` rows of each video."""
+    """Return ``load_clips`` for a matrix with `CLIPS_PER_VIDEO` rows of each video."""
 
     def load(video: int) -> NDArray[np.float32]:
         rows: NDArray[Any] = clips[video * CLIPS_PER_VIDEO : (video + 1) * CLIPS_PER_VIDEO]
@@ -38,20 +38,20 @@ def loader(clips: NDArray[np.float16]) -> LoadClips:
 
 
 def row_of(ids: Ids) -> Ids:
-    """Rows of the matrix that clip ids stand for; -1 stays -1."""
+    """Return the rows of the matrix for clip ids; -1 stays -1."""
     rows = (ids >> ORDINAL_BITS) * CLIPS_PER_VIDEO + (ids & MAX_ORDINAL)
     return np.where(ids >= 0, rows, -1)
 
 
 def rows_of_matrix(clips: NDArray[np.float16]) -> ClipRows:
-    """The whole matrix as rows of videos."""
+    """Return the whole matrix as rows of videos."""
     num_videos = len(clips) // CLIPS_PER_VIDEO
     counts = np.full(num_videos, CLIPS_PER_VIDEO, np.int64)
     return ClipRows((clips,), np.arange(num_videos), counts)
 
 
 def published_folder(folder: Path, num_clips: int) -> Path:
-    """Where the library of so many clips is kept."""
+    """Return the folder of the library of a number of clips."""
     return folder / f"ours-{num_clips}"
 
 
@@ -61,7 +61,7 @@ def publish_first(
     num_videos: int,
     settings: StorageSettings | None = None,
 ) -> None:
-    """Bring a library on disk in line with the first videos of a matrix."""
+    """Publish the first videos of a matrix."""
     publish(
         folder,
         np.arange(num_videos),
@@ -77,7 +77,7 @@ def open_first(
     num_videos: int,
     previous: LibraryIndex | None = None,
 ) -> LibraryIndex:
-    """A library of the first videos of a matrix."""
+    """Open a library of the first videos of a matrix."""
     return open_library(
         folder,
         dim=clips.shape[1],
@@ -96,7 +96,7 @@ class Ours:
     within_ms = np.inf
 
     def build(self, clips: NDArray[np.float16], folder: Path) -> dict[str, float]:
-        """Publishes all at once; says how much of the time went into adding."""
+        """Publish everything at once; return the time spent on adding."""
         spent = 0.0
 
         def timed(index: Any, rows: ClipRows) -> None:
@@ -110,11 +110,11 @@ class Ours:
         return {"add_cpu_seconds": spent}
 
     def open(self, folder: Path, clips: NDArray[np.float16]) -> None:
-        """Opens the library."""
+        """Open the library."""
         self._library = open_first(folder, clips, len(clips) // CLIPS_PER_VIDEO)
 
     def set_effort(self, effort: int) -> None:
-        """None to set: the library knows."""
+        """Do nothing: the library has its settings."""
 
     def search(self, queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
         """See `Method.search`."""
@@ -122,12 +122,12 @@ class Ours:
 
 
 class OursTuned(Ours):
-    """The same library, told by other sentences how hard to search (`storage.vectors.tuning`)."""
+    """The same library, tuned with other texts (`storage.vectors.tuning`)."""
 
     name = "ours, tuned"
 
     def build(self, clips: NDArray[np.float16], folder: Path) -> dict[str, float]:
-        """Shares the files of the library that `Ours` published, beside the folder of the size."""
+        """Share the files of the library that `Ours` published, next to the folder of the size."""
         published = published_folder(folder.parents[1], len(clips))
         shutil.copytree(published, folder, copy_function=os.link, dirs_exist_ok=True)
         queries = np.load(folder.parent / "tuning.npy")
@@ -137,7 +137,7 @@ class OursTuned(Ours):
 
 
 class Exact:
-    """All inner products, float16 rows in memory: what our own index is below 50,000 clips."""
+    """All inner products, float16 rows in memory: our own index with fewer than 50,000 clips."""
 
     name = "exact"
     threads_of_its_own = False
@@ -145,15 +145,15 @@ class Exact:
     within_ms = np.inf
 
     def build(self, clips: NDArray[np.float16], folder: Path) -> dict[str, float]:
-        """Nothing: the file of the clips is all it needs."""
+        """Do nothing: it needs the file of the clips only."""
         return {"disk_bytes": clips.nbytes}
 
     def open(self, folder: Path, clips: NDArray[np.float16]) -> None:
-        """Copies the clips to memory."""
+        """Copy the clips to memory."""
         self._index = FlatIndex(rows_of_matrix(clips))
 
     def set_effort(self, effort: int) -> None:
-        """None to set."""
+        """Do nothing: there is no effort to set."""
 
     def search(self, queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
         """See `Method.search`."""
@@ -163,10 +163,10 @@ class Exact:
 def best_rows(
     clips: NDArray[np.float16], queries: NDArray[np.float32], k: int
 ) -> NDArray[np.int64]:
-    """Rows ``[num_queries, k]`` with the largest inner products, best first.
+    """Return the rows with the largest inner products, ``[num_queries, k]``, best first.
 
-    A product of matrices, `_BLOCK` clips at a time: what is true where the clips do not fit into memory, and by
-    other code than what is measured.
+    A product of matrices, `_BLOCK` clips at a time: it works for clips that do not fit into memory, and is independent
+    of the measured code.
     """
     scores = np.empty((len(queries), 0), np.float32)
     rows = np.empty((len(queries), 0), np.int64)

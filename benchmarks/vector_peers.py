@@ -1,7 +1,7 @@
-"""Other indexes, as their packages from PyPI are used, for `benchmarks.vector_worker`.
+"""Other indexes from PyPI, for `benchmarks.vector_worker`.
 
-Each imports its package when it is made: an environment may hold some of them only. All keep what they need on disk,
-with the embeddings in the precision that their documentation recommends or defaults to.
+Each imports its package when it is created: an environment may have only some of them. All store their data on disk,
+with the embeddings in the precision that their documentation recommends or that is their default.
 """
 
 import os
@@ -25,10 +25,10 @@ ENVIRONMENTS = {
         "sqlite-vec",
         "pysqlite3-binary",
     ),
-    # It wants a numpy below 2, which the pyarrow that lancedb brings refuses.
+    # It needs a numpy below 2, which conflicts with the pyarrow of lancedb.
     "autofaiss-venv": ("pyarrow<20", "autofaiss"),
 }
-"""Packages by the folder of the environment they go to."""
+"""Packages by the folder of their environment."""
 
 _DOUBLING = (100, 200, 400, 800, 1600, 3200, 6400, 12_800)
 _BLOCK = 20_000
@@ -36,7 +36,7 @@ _NEIGHBOURS = 32
 
 
 class _Peer:
-    """What most have in common; 10 ms a query are what autofaiss allows by default."""
+    """Common parts of most indexes. 10 ms a query is the default limit of autofaiss."""
 
     name: str
     environment = "peers-venv"
@@ -44,13 +44,13 @@ class _Peer:
     efforts: tuple[int, ...] = _DOUBLING
     within_ms = 10.0
     largest = 1_000_000
-    """Clips up to which it is measured."""
+    """Number of clips up to which it is measured."""
 
     def __init__(self) -> None:
         self._index: Any = None
 
     def set_effort(self, effort: int) -> None:
-        """None to set."""
+        """Do nothing: there is no effort to set."""
 
 
 class FaissHnsw(_Peer):
@@ -65,7 +65,7 @@ class FaissHnsw(_Peer):
         self._faiss: Any = faiss
 
     def build(self, clips: NDArray[np.float16], folder: Path) -> dict[str, float]:
-        """efConstruction 40, FAISS's default and autofaiss's."""
+        """Build with efConstruction 40, the default of FAISS and autofaiss."""
         index = self._faiss.IndexHNSWFlat(
             clips.shape[1], _NEIGHBOURS, self._faiss.METRIC_INNER_PRODUCT
         )
@@ -75,11 +75,11 @@ class FaissHnsw(_Peer):
         return {}
 
     def open(self, folder: Path, clips: NDArray[np.float16]) -> None:
-        """Into memory."""
+        """Read the index into memory."""
         self._index = self._faiss.read_index(str(folder / "hnsw.faiss"))
 
     def set_effort(self, effort: int) -> None:
-        """efSearch."""
+        """Set efSearch."""
         self._index.hnsw.efSearch = effort
 
     def search(self, queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
@@ -90,7 +90,7 @@ class FaissHnsw(_Peer):
 
 
 class Autofaiss(FaissHnsw):
-    """What autofaiss makes of the clips by itself: the index, and how hard it is searched within 10 ms."""
+    """The index that autofaiss builds by itself, with the search effort it chooses within 10 ms."""
 
     name = "autofaiss"
     environment = "autofaiss-venv"
@@ -103,7 +103,7 @@ class Autofaiss(FaissHnsw):
         self._autofaiss: Any = autofaiss
 
     def build(self, clips: NDArray[np.float16], folder: Path) -> dict[str, float]:
-        """All of its defaults but the metric; says the efSearch it chose."""
+        """Build with all defaults but the metric; return the chosen efSearch."""
         embeddings = folder / "embeddings"
         embeddings.mkdir()
         np.save(embeddings / "clips.npy", clips)
@@ -133,7 +133,7 @@ class Usearch(_Peer):
         return self._usearch.Index(ndim=dim, metric="ip", dtype="f16", connectivity=_NEIGHBOURS)
 
     def build(self, clips: NDArray[np.float16], folder: Path) -> dict[str, float]:
-        """expansion_add 128, its default."""
+        """Build with expansion_add 128, the default."""
         index = self._empty(clips.shape[1])
         for start in range(0, len(clips), _BLOCK):
             block = np.ascontiguousarray(clips[start : start + _BLOCK])
@@ -142,12 +142,12 @@ class Usearch(_Peer):
         return {}
 
     def open(self, folder: Path, clips: NDArray[np.float16]) -> None:
-        """Into memory."""
+        """Read the index into memory."""
         self._index = self._empty(clips.shape[1])
         self._index.load(str(folder / "index.usearch"))
 
     def set_effort(self, effort: int) -> None:
-        """expansion_search."""
+        """Set expansion_search."""
         self._index.expansion_search = effort
 
     def search(self, queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
@@ -172,7 +172,7 @@ class Hnswlib(_Peer):
         return self._hnswlib.Index(space="ip", dim=dim)
 
     def build(self, clips: NDArray[np.float16], folder: Path) -> dict[str, float]:
-        """ef_construction 200, its default."""
+        """Build with ef_construction 200, the default."""
         index = self._empty(clips.shape[1])
         index.init_index(max_elements=len(clips), M=_NEIGHBOURS, ef_construction=200)
         for block in blocks(clips):
@@ -181,12 +181,12 @@ class Hnswlib(_Peer):
         return {}
 
     def open(self, folder: Path, clips: NDArray[np.float16]) -> None:
-        """Into memory."""
+        """Read the index into memory."""
         self._index = self._empty(clips.shape[1])
         self._index.load_index(str(folder / "index.hnswlib"))
 
     def set_effort(self, effort: int) -> None:
-        """Ef."""
+        """Set ef."""
         self._index.set_ef(effort)
 
     def search(self, queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
@@ -196,7 +196,7 @@ class Hnswlib(_Peer):
 
 
 class Lancedb(_Peer):
-    """lancedb IVF_PQ, 64 codes of 8 bits a clip, five times as many candidates scored again."""
+    """lancedb IVF_PQ, 64 codes of 8 bits a clip, with five times the number of candidates scored again."""
 
     name = "lancedb IVF_PQ"
     threads_of_its_own = True
@@ -211,7 +211,7 @@ class Lancedb(_Peer):
         self._nprobes = 20
 
     def build(self, clips: NDArray[np.float16], folder: Path) -> dict[str, float]:
-        """About sqrt(N) lists, as it recommends; on float32, its usual type, since on float16 it trains slowly."""
+        """Build about sqrt(N) lists, as recommended; from float32, its usual type: training on float16 is slow."""
         import pyarrow as pa  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
         dim = clips.shape[1]
@@ -236,11 +236,11 @@ class Lancedb(_Peer):
         return {}
 
     def open(self, folder: Path, clips: NDArray[np.float16]) -> None:
-        """Opens the table."""
+        """Open the table."""
         self._index = self._lancedb.connect(str(folder)).open_table("clips")
 
     def set_effort(self, effort: int) -> None:
-        """Nprobes."""
+        """Set nprobes."""
         self._nprobes = effort
 
     def search(self, queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
@@ -268,7 +268,7 @@ class SqliteVec(_Peer):
 
         self._extension: Any = sqlite_vec
         self._sqlite: Any = sqlite3
-        if not hasattr(sqlite3.Connection, "enable_load_extension"):  # left out of some Pythons
+        if not hasattr(sqlite3.Connection, "enable_load_extension"):  # not in all builds of Python
             import pysqlite3  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
             self._sqlite = pysqlite3
@@ -280,7 +280,7 @@ class SqliteVec(_Peer):
         return connection
 
     def build(self, clips: NDArray[np.float16], folder: Path) -> dict[str, float]:
-        """A virtual table of float32 vectors; it has no float16."""
+        """Create a virtual table of float32 vectors; it has no float16."""
         connection = self._connect(folder)
         column = f"vector float[{clips.shape[1]}] distance_metric=cosine"
         connection.execute(f"create virtual table clips using vec0({column})")
@@ -294,7 +294,7 @@ class SqliteVec(_Peer):
         return {}
 
     def open(self, folder: Path, clips: NDArray[np.float16]) -> None:
-        """Opens the file."""
+        """Open the file."""
         self._index = self._connect(folder)
 
     def search(self, queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
@@ -305,12 +305,12 @@ class SqliteVec(_Peer):
 
 
 def threads_for(queries: NDArray[np.float32]) -> int:
-    """One for a query alone, all cores for many at once."""
+    """Return one thread for a query alone, all cores for many at once."""
     return len(os.sched_getaffinity(0)) if len(queries) > 1 else 1
 
 
 def blocks(clips: NDArray[np.float16]) -> Iterator[NDArray[np.float32]]:
-    """All rows in float32, some at a time."""
+    """Yield all rows in float32, some at a time."""
     for start in range(0, len(clips), _BLOCK):
         yield clips[start : start + _BLOCK].astype(np.float32)
 

@@ -1,5 +1,5 @@
-"""What happens to the vector index when it is asked much at once, under filters, with topics it has never seen, while
-it grows, and when it is opened: the further tables of `benchmarks.vectors`.
+"""The vector index with many queries at once, with filters, with topics it has never seen, while it grows, and when it
+is opened: the further tables of `benchmarks.vectors`.
 """
 
 import multiprocessing
@@ -36,7 +36,7 @@ from scanonce.storage.vectors.rows import Mask
 
 AIM_FILTERED = 0.95
 SHARES = (1.0, 0.5, 0.1, 0.03, 0.01, 0.001)
-"""Of the videos, that a filter lets pass."""
+"""Shares of the videos that pass a filter."""
 
 AIM_FIRST_ANSWER_MS = 1_000
 
@@ -46,7 +46,7 @@ _STEP_CLIPS = 5_000
 _LARGE_STEP_CLIPS = 20_000
 _LARGE_FROM_CLIPS = 100_000
 _PAUSE_SECONDS = 0.01
-"""Of the reader between two queries, so that it leaves the writer something of two cores."""
+"""Pause of the reader between two queries, so that the writer gets enough of two cores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +58,11 @@ class Libraries:
     clips_file: Path
 
     def clips(self, num_clips: int) -> NDArray[np.float16]:
-        """The clips of a size."""
+        """Return the clips of a size."""
         return matrix_of(self.clips_file, self.world, videos_for(num_clips))
 
     def published(self, num_clips: int) -> Path:
-        """The library of a size; made where missing."""
+        """Return the library of a size; publish it if missing."""
         clips = self.clips(num_clips)
         folder = published_folder(self.folder, len(clips))
         if not newest_number(folder):
@@ -74,14 +74,14 @@ class Libraries:
 def exact_rows(
     flat: FlatIndex, queries: NDArray[np.float32], k: int, allowed: Mask | None = None
 ) -> NDArray[np.int64]:
-    """Rows of the exact answers ``[num_queries, k]``."""
+    """Return the rows of the exact answers, ``[num_queries, k]``."""
     return row_of(flat.search(queries, k, allowed=allowed)[1])
 
 
 def asked(
     index: VectorIndex, queries: NDArray[np.float32], k: int, allowed: Mask | None = None
 ) -> tuple[NDArray[np.int64], list[float]]:
-    """Rows of the answers ``[num_queries, k]``, and processor milliseconds of each query, asked alone."""
+    """Return the rows of the answers, ``[num_queries, k]``, and the CPU milliseconds of each query, asked alone."""
     found, times = [], []
     for query in queries:
         begin = time.thread_time()
@@ -92,22 +92,22 @@ def asked(
 
 
 def share_found(found: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
-    """Share of the best rows ``[num_queries, k]`` that were found; -1, where fewer pass than k, is none."""
+    """Return the share of the best rows ``[num_queries, k]`` that were found; -1 is no row, if fewer than k pass."""
     hits = (found[:, :, None] == truth[:, None, :]) & (truth >= 0)[:, None, :]
     return float(hits.sum() / (truth >= 0).sum())
 
 
-# ------------------------------------------------ many at once
+# ------------------------------------------------ many queries at once
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """How fast queries were answered."""
+    """Speed of queries."""
 
     per_second: float
     per_cpu_second: float
     cores: float
-    """That the process was given meanwhile; less than it asked for beside other programs."""
+    """Number of cores that the process got; fewer than it wanted if other programs ran."""
 
     @classmethod
     def of(
@@ -116,7 +116,7 @@ class Rate:
         library: LibraryIndex,
         queries: NDArray[np.float32],
     ) -> "Rate":
-        """Of one call that has them all answered."""
+        """Wall seconds of one call that answers all of them."""
         wall, cpu = time.perf_counter(), time.process_time()
         ask(library, queries)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -124,7 +124,7 @@ class Rate:
 
 
 def print_batch(libraries: Libraries, sizes: Sequence[int]) -> None:
-    """Queries one after the other on one thread and all at once on all cores, in turns."""
+    """Print the times of queries one after the other on one thread, and all at once on all cores, in turns."""
     table = Table(title=f"queries alone and at once, medians of {_BATCH_ROUNDS}", box=None)
     columns = ("clips", "queries", "alone q/s", "cores", "at once q/s", "cores")
     for column in (*columns, "times", "least", "most", "times q/CPU s"):
@@ -134,7 +134,7 @@ def print_batch(libraries: Libraries, sizes: Sequence[int]) -> None:
         num_videos = len(clips) // CLIPS_PER_VIDEO
         library = open_first(libraries.published(size), clips, num_videos)
         texts = libraries.world.texts(num_videos, 2_000, seed=5)
-        library.search(texts, 10)  # from here on the files are in memory
+        library.search(texts, 10)  # the files are in memory from now on
         alone, at_once = [], []
         for _ in range(_BATCH_ROUNDS):
             alone.append(Rate.of(_one_by_one, library, texts))
@@ -163,7 +163,7 @@ def _all_at_once(library: LibraryIndex, texts: NDArray[np.float32]) -> None:
 
 
 def _medians(rates: Sequence[Rate]) -> tuple[str, str]:
-    """Queries a second, and cores."""
+    """Print queries a second, and cores."""
     per_second = median(rate.per_second for rate in rates)
     return f"{per_second:.0f}", f"{median(rate.cores for rate in rates):.2f}"
 
@@ -172,7 +172,7 @@ def _medians(rates: Sequence[Rate]) -> tuple[str, str]:
 
 
 def print_filters(libraries: Libraries, num_clips: int) -> None:
-    """Recall and cost by the share of clips that pass."""
+    """Print recall and cost by the share of clips that pass."""
     clips = libraries.clips(num_clips)
     library = open_first(libraries.published(num_clips), clips, len(clips) // CLIPS_PER_VIDEO)
     flat = FlatIndex(rows_of_matrix(clips))
@@ -225,7 +225,7 @@ def print_filters(libraries: Libraries, num_clips: int) -> None:
 
 
 def print_drift(folder: Path) -> None:
-    """Recall on clips of new topics, without training anew and as `publish` does it."""
+    """Print the recall of clips of new topics, without training again and as `publish` does it."""
     halves = [_half(folder, "first"), _half(folder, "second")]
     clips = np.concatenate([clips for clips, _ in halves])
     num_old = len(halves[0][0]) // CLIPS_PER_VIDEO
@@ -245,7 +245,7 @@ def print_drift(folder: Path) -> None:
 
 
 def _half(folder: Path, half: str) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
-    """Clips and sentences about half of the super-topics."""
+    """Clips and texts about half of the super-topics."""
     world = World(half="first" if half == "first" else "second")
     num_videos = videos_for(_HALF_CLIPS)
     return matrix_of(folder / f"{half}-half.f16", world, num_videos), world.texts(num_videos, 200)
@@ -254,7 +254,7 @@ def _half(folder: Path, half: str) -> tuple[NDArray[np.float16], NDArray[np.floa
 def _recalls(
     index: VectorIndex, clips: NDArray[np.float16], groups: Sequence[NDArray[np.float32]]
 ) -> tuple[list[float], float]:
-    """Recall@10 of groups of sentences against all the clips, and the median time of a query."""
+    """Return recall@10 of groups of texts over all clips, and the median time of a query."""
     flat = FlatIndex(rows_of_matrix(clips))
     recalls, times = [], []
     for queries in groups:
@@ -273,7 +273,7 @@ def _publish_step(
     *,
     is_first: bool,
 ) -> list[str]:
-    """Publishes up to a video and asks."""
+    """Publish up to a video and ask."""
     before = _state(vectors)
     begin = time.process_time()
     publish_first(vectors, clips, num_videos)
@@ -284,7 +284,7 @@ def _publish_step(
     after = _state(vectors)
     happened = "appended, exact"
     if after[0] != before[0]:
-        happened = "trained on the old half" if is_first else "TRAINED ANEW by publish"
+        happened = "trained on the old half" if is_first else "TRAINED AGAIN by publish"
     elif after[1] != before[1]:
         happened = "folded"
     shown = [f"{each:.3f}" for each in recalls] + [""] * (2 - len(recalls))
@@ -292,7 +292,7 @@ def _publish_step(
 
 
 def _state(vectors: Path) -> tuple[int, int]:
-    """Clips that the lists were trained on, and that they hold."""
+    """Return the number of clips the lists were trained on, and of those they hold."""
     generation = newest_generation(vectors, dim=DIM, with_codes=False)
     if generation is None:
         return 0, 0
@@ -303,7 +303,7 @@ def _state(vectors: Path) -> tuple[int, int]:
 def _without_training(
     clips: NDArray[np.float16], num_old: int, old: NDArray[np.float32], new: NDArray[np.float32]
 ) -> list[str]:
-    """Lists of the old half that take in the new one: what `publish` does not do."""
+    """Extend the lists of the old half by the new half, which `publish` does not do."""
     edge = num_old * CLIPS_PER_VIDEO
     codes = train_codes(rows_of_matrix(clips[:edge]))
     begin = time.process_time()
@@ -315,7 +315,7 @@ def _without_training(
     recalls, ms = _recalls(index, clips, [old, new])
     shown = [f"{each:.3f}" for each in recalls]
     return [
-        "were all folded, not trained anew",
+        "were all merged, not trained again",
         f"{len(clips):,}",
         *shown,
         f"{ms:.2f}",
@@ -328,20 +328,20 @@ def _without_training(
 
 @dataclass
 class Watched:
-    """What a reader saw while the library grew to a size."""
+    """Measurements of a reader while the library grew to a size."""
 
     up_to_clips: int
     wall_ms: list[float] = field(default_factory=list)
-    """Of each answer, opening what is new included."""
+    """Time of each answer, with the opening of new files."""
     cpu_ms: list[float] = field(default_factory=list)
     opening_ms: list[float] = field(default_factory=list)
     longest_gap_ms: float = 0.0
-    """Between two answers."""
+    """Longest time between two answers."""
     failures: int = 0
 
 
 def print_growth(libraries: Libraries, num_clips: int) -> None:
-    """A writer publishes, a reader follows and asks all the time."""
+    """Print how a reader follows and asks while a writer publishes."""
     clips = libraries.clips(num_clips)
     vectors = libraries.folder / "growing"
     shutil.rmtree(vectors, ignore_errors=True)
@@ -370,7 +370,7 @@ def print_growth(libraries: Libraries, num_clips: int) -> None:
 
 
 def print_grown_recall(vectors: Path, clips: NDArray[np.float16], world: World) -> None:
-    """How well a library that has grown is searched: what was trained on, and what came after."""
+    """Print the recall in a library that has grown: of clips trained on, and of later clips."""
     num_videos = len(clips) // CLIPS_PER_VIDEO
     library = open_first(vectors, clips, num_videos)
     texts = world.texts(num_videos, 300, seed=4)
@@ -391,7 +391,7 @@ def print_grown_recall(vectors: Path, clips: NDArray[np.float16], world: World) 
 
 
 def batches(num_clips: int) -> Iterator[int]:
-    """Videos committed after each step, from 10,000 clips on."""
+    """Return the numbers of videos committed after each step, from 10,000 clips on."""
     clips = min(10_000, num_clips)
     while clips < num_clips:
         yield videos_for(clips)
@@ -408,7 +408,7 @@ def _write(
 ) -> None:
     clips = np.memmap(clips_file, np.float16, "r", shape=shape)
     for num_videos in steps[1:]:
-        committed.value = num_videos  # the catalogue comes first
+        committed.value = num_videos  # the catalogue is written first
         publish_first(vectors, clips, num_videos)
 
 
@@ -419,7 +419,7 @@ def _read(
     is_writing: Callable[[], bool],
     committed: "Synchronized[int]",
 ) -> Iterator[Watched]:
-    """Asks until the writer is done; one figure for each doubling of the library."""
+    """Ask until the writer has ended; return the figures of each doubling of the library."""
     library: LibraryIndex | None = None
     seen = (0, 0)
     now = Watched(2 * committed.value * CLIPS_PER_VIDEO)
@@ -451,10 +451,10 @@ def _read(
 
 
 def growth_table(watched: Sequence[Watched]) -> Table:
-    """One line for each doubling."""
-    table = Table(title="a query while a writer publishes, opening what is new included", box=None)
+    """Print one line for each doubling."""
+    table = Table(title="a query while a writer publishes, with the opening of new files", box=None)
     columns = ("up to clips", "answers", "wall ms p50", "p99", "max", "CPU ms p50", "p99", "max")
-    for column in (*columns, "opened anew", "wall ms p50", "max", "longest gap ms"):
+    for column in (*columns, "opened again", "wall ms p50", "max", "longest gap ms"):
         table.add_column(column, justify="right")
     for each in watched:
         if not each.wall_ms:
@@ -477,8 +477,8 @@ def growth_table(watched: Sequence[Watched]) -> Table:
 
 
 def print_opening(libraries: Libraries, sizes: Sequence[int]) -> None:
-    """Opening in a fresh process, with the files out of the system's cache and in it."""
-    table = Table(title="opening in a fresh process, 50 queries", box=None)
+    """Print the time of opening in a new process, with the files out of the system's cache and in it."""
+    table = Table(title="opening in a new process, 50 queries", box=None)
     table.add_column("files")
     columns = ("clips", "open ms", "first answer ms", "own MB", "mapped MB", "process MB")
     for column in columns:

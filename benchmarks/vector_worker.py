@@ -1,9 +1,9 @@
-"""A process of its own in which one kind of index is built, opened and asked, at a parent's word.
+"""A separate process in which one kind of index is built, opened and searched, by orders of a parent.
 
     python -m benchmarks.vector_worker benchmarks.vector_peers usearch
 
-Needs numpy only, so it also runs in an environment that holds nothing but the index to be measured. Orders come as
-lines of JSON on the standard input, answers leave as lines of JSON; what libraries print goes to the standard error.
+It needs numpy only, so it also runs in an environment with nothing but the measured index. Orders arrive as lines of
+JSON on the standard input, answers leave as lines of JSON; the output of libraries goes to the standard error.
 """
 
 import importlib
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 WARM_UP = 50
-"""Queries between opening and looking at memory."""
+"""Queries between opening and measuring memory."""
 
 
 class Method(Protocol):
@@ -31,23 +31,23 @@ class Method(Protocol):
 
     name: str
     threads_of_its_own: bool
-    """Queries are answered by other threads, so all of the process's time counts."""
+    """Other threads answer queries, so all of the process's CPU time counts."""
     efforts: tuple[int, ...]
-    """Values of what trades time for recall, rising; empty where nothing does."""
+    """Values of the parameter that trades time for recall, rising; empty if there is none."""
     within_ms: float
-    """Processor time of a query up to which effort is raised where recall is below ours."""
+    """CPU time of a query up to which effort is raised if recall is below ours."""
 
     def build(self, clips: NDArray[np.float16], folder: Path) -> dict[str, float]:
-        """Makes the files of the index in a folder that exists; figures of its own, if it has any."""
+        """Write the files of the index to an existing folder; return its figures, if it has any."""
 
     def open(self, folder: Path, clips: NDArray[np.float16]) -> None:
-        """Opens what `build` made."""
+        """Open the index that `build` wrote."""
 
     def set_effort(self, effort: int) -> None:
-        """Takes effect with the next search."""
+        """Set the effort of the next searches."""
 
     def search(self, queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-        """Rows ``[num_queries, k]`` of the matrix, best first."""
+        """Return rows of the matrix, ``[num_queries, k]``, best first."""
 
 
 # ------------------------------------------------ in the worker
@@ -59,14 +59,14 @@ class _Worker:
     clips: NDArray[np.float16] | None = None
 
     def build(self, clips: str, rows: int, dim: int, folder: str) -> dict[str, float]:
-        """Processor seconds of building, and bytes on disk."""
+        """Return the CPU seconds of building, and the bytes on disk."""
         matrix = np.memmap(clips, np.float16, "r", shape=(rows, dim))
         Path(folder).mkdir(parents=True)
         begin, wall = time.process_time(), time.perf_counter()
         own = self.method.build(matrix, Path(folder))
         cpu = time.process_time() - begin
         stats = [path.stat() for path in Path(folder).rglob("*") if path.is_file()]
-        files = {stat.st_ino: stat.st_size for stat in stats}  # links count once
+        files = {stat.st_ino: stat.st_size for stat in stats}  # hard links count once
         return {
             "cpu_seconds": cpu,
             "wall_seconds": time.perf_counter() - wall,
@@ -75,7 +75,7 @@ class _Worker:
         }
 
     def open(self, clips: str, rows: int, dim: int, folder: str, queries: str) -> dict[str, float]:
-        """Milliseconds until open and until the first answer; memory before and after."""
+        """Return the milliseconds until open and until the first answer, and the memory before and after."""
         warm_up = np.load(queries)[:WARM_UP]
         matrix = np.memmap(clips, np.float16, "r", shape=(rows, dim))
         before = memory()
@@ -97,7 +97,7 @@ class _Worker:
         }
 
     def ask(self, queries: str, k: int, effort: int, answers: str) -> dict[str, Any]:
-        """Processor milliseconds of each query asked alone; the rows go to a file."""
+        """Return the CPU milliseconds of each query asked alone; write the rows to a file."""
         if effort:
             self.method.set_effort(effort)
         clock: Callable[[], float] = (
@@ -113,7 +113,7 @@ class _Worker:
         return {"cpu_ms": times}
 
     def batch(self, queries: str, k: int, effort: int) -> dict[str, float]:
-        """Seconds of all queries at once."""
+        """Return the seconds of all queries at once."""
         if effort:
             self.method.set_effort(effort)
         vectors = np.load(queries)
@@ -127,7 +127,7 @@ class _Worker:
 
 
 def memory() -> dict[str, int]:
-    """Resident bytes of this process: its own, and pages of files, which the system may take back."""
+    """Return the resident bytes of this process: private, and pages of files, which the system may take back."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     sizes = {key: int(text.split()[0]) * 1024 for key, text in _pairs(lines) if "Rss" in key}
     return {"own": sizes["RssAnon"], "mapped": sizes["RssFile"] + sizes["RssShmem"]}
@@ -138,10 +138,10 @@ def _pairs(lines: list[str]) -> list[tuple[str, str]]:
 
 
 def main() -> None:
-    """Obeys until the input ends."""
+    """Execute orders until the input ends."""
     module, name = sys.argv[1:]
     out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # libraries print
+    os.dup2(2, 1)  # libraries may print
     method: Method = importlib.import_module(module).METHODS[name]()
     worker = _Worker(method)
     print(
@@ -157,17 +157,17 @@ def main() -> None:
 
 
 class WorkerFailed(Exception):
-    """The process ended; the text is the end of what it printed."""
+    """The process ended; the text is the end of its output."""
 
 
 class Remote:
-    """A worker; leaves with the ``with`` block."""
+    """A worker process; it ends with the ``with`` block."""
 
     def __init__(self, python: str, module: str, name: str, log: Path) -> None:
-        """Starts it.
+        """Start it.
 
         Raises:
-            WorkerFailed: what it needs cannot be imported.
+            WorkerFailed: a module it needs cannot be imported.
         """
         self._log = log
         with log.open("wb") as errors:
@@ -178,7 +178,7 @@ class Remote:
                 stderr=errors,
                 text=True,
                 cwd=Path(__file__).resolve().parents[1],
-                # OpenMP's threads spin while they wait for each other: beside other programs that was
+                # OpenMP's threads spin while they wait for each other: next to other programs that was
                 # up to four fifths of the processor time of training.
                 env={**os.environ, "OMP_WAIT_POLICY": "passive"},
             )
@@ -187,7 +187,7 @@ class Remote:
         self.within_ms: float = said["within_ms"]
 
     def do(self, order: str, **arguments: Any) -> dict[str, Any]:
-        """One order; returns the answer.
+        """Send one order; return the answer.
 
         Raises:
             WorkerFailed: there was none.
@@ -200,11 +200,11 @@ class Remote:
         return self._answer()
 
     def limit(self, cpu_seconds: int) -> None:
-        """Let the system end it after so many seconds of processor time."""
+        """Have the system end it after a number of CPU seconds."""
         resource.prlimit(self._process.pid, resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
 
     def close(self) -> None:
-        """Ends the process."""
+        """End the process."""
         self._process.kill()
         self._process.communicate()
 

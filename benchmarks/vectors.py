@@ -1,14 +1,14 @@
-"""The vector index: recall, processor time and memory, against the exact search and against other indexes.
+"""The vector index: recall, CPU time and memory, compared with exact search and with other indexes.
 
     python -m benchmarks.vectors                          all tables: 10,000, 100,000 and a million clips
     python -m benchmarks.vectors --clips 10000000 --tables size --tables opening --no-peers
 
-Embeddings are drawn (`benchmarks.embeddings`). Each index is built in one process and asked in another; all that are
-compared stay open, and are asked in turns, three rounds. Time is processor time of one query: of the thread that
-answers, or of the whole process where an index answers on threads of its own. Others come from PyPI into an
-environments of their own below ``bench/``; what cannot be installed, or takes longer to build than a stated cap, is
-left out and named. A million clips need 15 GB of disk and 12 of memory, and about an hour of two cores; with
-``--keep`` a later call of the table of sizes takes what an earlier one built. Ten millions need 30 GB of disk.
+Embeddings are drawn (`benchmarks.embeddings`). Each index is built in one process and searched in another; all compared
+indexes stay open and are searched in turns, in three rounds. Time is the CPU time of one query: of the thread that
+answers, or of the whole process if an index answers on its own threads. Other indexes are installed from PyPI into
+separate environments below ``bench/``; one that cannot be installed, or takes longer to build than a cap, is left out
+and named. A million clips need 15 GB of disk and 12 of memory, and about an hour of two cores; with ``--keep`` a later
+call of the table of sizes uses the indexes of an earlier one. Ten millions need 30 GB of disk.
 """
 
 import json
@@ -46,10 +46,10 @@ from scanonce.models.runtime import num_cores
 FOLDER = BENCH / "vectors"
 ROUNDS = 3
 BUILD_CAP_SECONDS = 3_600
-"""Of processor time, for other indexes."""
+"""Cap of the CPU time for building another index."""
 NUM_TEXTS, NUM_PICTURES, NUM_TUNING_TEXTS = 300, 100, 512
 COPIED_CLIPS = 2_000_000
-"""Up to which the exact index, a copy in memory, is among those compared."""
+"""Number of clips up to which the exact index, a copy in memory, is compared."""
 
 AIMED_CLIPS = 1_000_000
 AIM_RECALL, AIM_CPU, AIM_MEMORY, AIM_EXACT = 0.98, 10.0, 8.0, 30.0
@@ -57,7 +57,7 @@ AIM_RECALL, AIM_CPU, AIM_MEMORY, AIM_EXACT = 0.98, 10.0, 8.0, 30.0
 TableName = Literal["size", "batch", "filters", "drift", "opening", "growth"]
 TABLES: tuple[TableName, ...] = ("size", "batch", "filters", "drift", "opening", "growth")
 
-_MEMORY = "memory after opening and 50 queries: the process's own, and pages of files, which the system may take back"
+_MEMORY = "memory after opening and 50 queries: private, and pages of files, which the system may take back"
 _OURS = "benchmarks.vector_ours"
 _PEERS = "benchmarks.vector_peers"
 
@@ -66,7 +66,7 @@ _PEERS = "benchmarks.vector_peers"
 
 
 def peers_pythons() -> dict[str, str]:
-    """The interpreter of each environment with other indexes, made and filled where missing."""
+    """Return the interpreter of each environment with other indexes; create missing environments."""
     names = vector_peers.ENVIRONMENTS
     return {name: _python_with(FOLDER / name, packages) for name, packages in names.items()}
 
@@ -85,13 +85,15 @@ def _python_with(folder: Path, packages: Sequence[str]) -> str:
             outcome[package] = done.returncode == 0
             if done.returncode:
                 lines = done.stderr.strip().splitlines()
-                console.print(f"{package} cannot be installed: {lines[-1] if lines else 'no word'}")
+                console.print(
+                    f"{package} cannot be installed: {lines[-1] if lines else 'no message'}"
+                )
     installed.write_text(json.dumps(outcome), encoding="utf-8")
     return python
 
 
 def versions(pythons: dict[str, str]) -> str:
-    """Names and versions of what is installed of the others."""
+    """Return names and versions of the other indexes that are installed."""
     found = []
     for environment, packages in vector_peers.ENVIRONMENTS.items():
         command = [pythons[environment], "-m", "pip", "list", "--format", "json"]
@@ -107,7 +109,7 @@ def versions(pythons: dict[str, str]) -> str:
 
 @dataclass
 class Material:
-    """Clips of one size, and what is asked of them."""
+    """Clips of one size, and the queries for them."""
 
     clips: NDArray[np.float16]
     path: Path
@@ -117,7 +119,7 @@ class Material:
 
     @classmethod
     def of(cls, num_clips: int, world: World, path: Path) -> "Material":
-        """Clips from the file at ``path``; queries of their own."""
+        """Map the clips from the file at ``path``; draw queries."""
         num_videos = videos_for(num_clips)
         clips = matrix_of(path, world, num_videos)
         folder = FOLDER / str(num_clips)
@@ -130,13 +132,13 @@ class Material:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What a worker needs to find the clips."""
+        """Parameters by which a worker finds the clips."""
         return {"clips": str(self.path), "rows": len(self.clips), "dim": DIM}
 
 
 @dataclass
 class Subject:
-    """An index that is open in a process of its own, at one effort."""
+    """An index that is open in another process, at one effort."""
 
     name: str
     remote: Remote
@@ -144,7 +146,7 @@ class Subject:
     built: dict[str, float]
     opened: dict[str, float]
     p50_ms: list[float] = field(default_factory=list)
-    """Of each round, as are the following."""
+    """A value for each round, as in the following fields."""
     p99_ms: list[float] = field(default_factory=list)
     batch_per_second: list[float] = field(default_factory=list)
     batch_per_cpu_second: list[float] = field(default_factory=list)
@@ -152,7 +154,7 @@ class Subject:
     """Rows ``[num_queries, 100]`` by kind of query."""
 
     def ask(self, material: Material, kind: str) -> list[float]:
-        """Asks all queries of a kind one by one: processor milliseconds of each."""
+        """Ask all queries of a kind one by one; return the CPU milliseconds of each."""
         answers = material.folder / "answers.npy"
         times: list[float] = self.remote.do(
             "ask",
@@ -165,7 +167,7 @@ class Subject:
         return times
 
     def ask_round(self, material: Material) -> None:
-        """One round: all queries alone, then the sentences at once."""
+        """Run one round: all queries alone, then the texts at once."""
         times = self.ask(material, "texts") + self.ask(material, "pictures")
         self.p50_ms.append(percentile(times, 50))
         self.p99_ms.append(percentile(times, 99))
@@ -176,7 +178,7 @@ class Subject:
 
 
 def recall(found: NDArray[np.int64], truth: NDArray[np.int64], k: int) -> float:
-    """Share of the ``k`` best rows of each query, ``[num_queries, >= k]``, that are among the first ``k`` found."""
+    """Return the share of the ``k`` best rows of each query, ``[num_queries, >= k]``, among the first ``k`` found."""
     pairs = zip(found[:, :k].tolist(), truth[:, :k].tolist(), strict=True)
     return float(np.mean([len({*rows} & {*best}) / k for rows, best in pairs]))
 
@@ -184,7 +186,7 @@ def recall(found: NDArray[np.int64], truth: NDArray[np.int64], k: int) -> float:
 def start(
     python: str, module: str, name: str, material: Material, stack: ExitStack, *, keep: bool
 ) -> Subject:
-    """An index that is built, unless an earlier run kept it, and open; it is closed with the stack.
+    """Build an index, unless an earlier run kept it, and open it; it is closed with the stack.
 
     Raises:
         WorkerFailed: it cannot be built within the cap, or opened.
@@ -212,10 +214,10 @@ def start(
 
 
 def with_efforts(peer: Subject, target: float, material: Material, truth: Any) -> list[Subject]:
-    """The peer at the effort to be compared at; FAISS's HNSW at two.
+    """Return the peer at the effort to be compared; FAISS's HNSW at two.
 
-    It is the least that reaches our recall, or the largest within the peer's limit of time. FAISS's is
-    also raised to our recall whatever that costs, and set to the limit of time as autofaiss does.
+    It is the least effort that reaches our recall, or the largest within the peer's time limit. FAISS's is also raised
+    to our recall whatever the cost, and set to the time limit as autofaiss does.
     """
     if not peer.remote.efforts:
         return [peer]
@@ -236,7 +238,7 @@ def with_efforts(peer: Subject, target: float, material: Material, truth: Any) -
 
 
 def at_effort(peer: Subject, effort: int) -> Subject:
-    """The same index with another effort."""
+    """Return the same index with another effort."""
     return Subject(peer.name, peer.remote, effort, peer.built, peer.opened)
 
 
@@ -249,7 +251,7 @@ def measure(
     *,
     keep: bool,
 ) -> list[Subject]:
-    """Ours, the exact one and the others, or only those named, asked in turns."""
+    """Measure our index, the exact one and the others, or only the named ones, in turns."""
     own = [Ours.name, OursTuned.name]
     if len(material.clips) <= COPIED_CLIPS:
         own.append(Exact.name)
@@ -283,7 +285,7 @@ def measure(
 def size_table(
     material: Material, subjects: Sequence[Subject], truth: dict[str, NDArray[np.int64]]
 ) -> Table:
-    """One line an index."""
+    """Print one line for each index."""
     num_clips = len(material.clips)
     table = Table(title=f"{num_clips:,} clips", box=None, caption=_MEMORY)
     table.add_column("index")
@@ -324,14 +326,14 @@ def size_table(
 
 
 def effort_of(subject: Subject) -> str:
-    """Its effort, or that which it chose; for a tuned library of ours lists and candidates."""
+    """Return its effort, or the one it chose; for a tuned library of ours, lists and candidates."""
     if "nprobe" in subject.built:
         return f"{subject.built['nprobe']:.0f}/{subject.built['rescore_depth']:.0f}"
     return f"{subject.effort or subject.built.get('effort', 0):.0f}".removeprefix("0")
 
 
 def build_cost(built: dict[str, float]) -> str:
-    """Processor seconds, of them what went into adding where that is known."""
+    """Return CPU seconds, with the part spent on adding if it is known."""
     total = built["cpu_seconds"]
     if not built.get("add_cpu_seconds"):
         return f"{total:.1f}"
@@ -339,7 +341,7 @@ def build_cost(built: dict[str, float]) -> str:
 
 
 def aim_lines(subjects: Sequence[Subject], truth: NDArray[np.int64]) -> list[str]:
-    """What is aimed at, at a million clips; ``truth``: the best rows of the sentences."""
+    """Print the aims at a million clips; ``truth``: the best rows of the texts."""
     by_name = {each.name: each for each in subjects}
     ours = by_name[Ours.name]
 
@@ -375,12 +377,12 @@ def aim_lines(subjects: Sequence[Subject], truth: NDArray[np.int64]) -> list[str
 
 
 def line(label: str, value: float, aim: float) -> str:
-    """One figure and whether it is what was aimed at."""
+    """Print one figure and whether it meets the aim."""
     return f"{label}: {value:.3g}; aim >= {aim:g}: {'met' if value >= aim else 'missed'}"
 
 
 def statistics_table(statistics: Sequence[Statistic]) -> Table:
-    """What was stated beside what was drawn."""
+    """Print the stated and the drawn statistics."""
     table = Table(title="the embeddings, as stated and as drawn", box=None)
     table.add_column("figure")
     for column in ("stated", "drawn"):
@@ -396,12 +398,12 @@ def statistics_table(statistics: Sequence[Statistic]) -> Table:
 def compare(
     sizes: Sequence[int], pythons: dict[str, str], only: Sequence[str], *, keep: bool
 ) -> None:
-    """The table of each size, the aims after the last; without others where there is no interpreter."""
+    """Print the table of each size, and the aims after the last; without other indexes if there is no interpreter."""
     world, path = World(), clips_file(max(sizes))
     described = picture_statistics(matrix_of(path, world, videos_for(max(sizes[-1], 100_000))))
     for size in sizes:
         material = Material.of(size, world, path)
-        with console.status(f"{len(material.clips):,} clips: what is true"):
+        with console.status(f"{len(material.clips):,} clips: exact answers"):
             truth = {
                 "texts": best_rows(material.clips, material.texts, 100),
                 "pictures": best_rows(material.clips, material.pictures, 100),
@@ -419,7 +421,7 @@ def compare(
 
 
 def clips_file(num_clips: int) -> Path:
-    """Where the clips of a run lie."""
+    """Return the path of the clips of a run."""
     return FOLDER / f"clips-{max(num_clips, 100_020)}.f16"
 
 
@@ -437,7 +439,9 @@ def main(
     ] = None,
     keep: Annotated[
         bool,
-        typer.Option(help="Keep what is built for the table of sizes, and take what was kept."),
+        typer.Option(
+            help="Keep the indexes built for the table of sizes, and use those that were kept."
+        ),
     ] = False,
 ) -> None:
     """Print recall, cost and memory of the vector index in drawn libraries."""

@@ -1,4 +1,4 @@
-"""A folder becomes an index."""
+"""Indexing of video files: scan, decode, encode, store."""
 
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.media.open import open_video

@@ -1,8 +1,8 @@
-"""The trained localiser's share of an index: derived from stored frame features, without decoding a video.
+"""The anchors of a trained localiser, derived from the stored frame features without decoding a video.
 
-New videos get their anchors as they are indexed; an index that was made without the localiser, or with another one,
-gets them here. The new anchors grow in a folder of their own, video by video, while searches go on with the old ones;
-writing its name into the manifest is the switch. Stop it at any point: the next call goes on with the next video.
+New videos get their anchors when they are indexed. An index that was made without the localiser, or with another,
+gets them here: they are written to a new folder, video by video, while searches use the old ones. Writing the name of
+that folder to the manifest is the switch. It may be stopped at any point: the next call continues with the next video.
 """
 
 import shutil
@@ -22,17 +22,17 @@ from scanonce.storage.stores.features import FrameFeatures
 
 @dataclass(frozen=True, slots=True)
 class AnchorReport:
-    """What deriving the anchors of an index did."""
+    """The result of deriving the anchors of an index."""
 
     videos: int
-    """Searchable videos of the index."""
+    """Number of searchable videos."""
     derived: int
-    """Those whose anchors were missing before."""
+    """Number of videos whose anchors were derived by this call."""
     interrupted: bool = False
 
 
 OnVideo = Callable[[int, int, float], None]
-"""Called after each video with the videos done, all videos, and the seconds of video done."""
+"""Called after each video with the number of videos done, the number of all, and the seconds of video done."""
 
 
 def scan_anchors(
@@ -67,7 +67,7 @@ def derive_anchors(
     rebuild: bool = False,
     on_video: OnVideo = lambda *_: None,
 ) -> AnchorReport:
-    """Give an index this localiser: derive the anchors that are missing, then let searches use it.
+    """Switch an index to this localiser, after deriving the anchors that are missing.
 
     Args:
         layout: the index.
@@ -77,7 +77,7 @@ def derive_anchors(
 
     Raises:
         IndexDirectoryError: the index cannot be read or written, or another process writes it; the old anchors are
-            still in use.
+            still used.
     """
     with Index.open(layout, open_pooling, writing="scanonce localise") as index:
         videos = index.catalog.videos(states=SEARCHABLE)
@@ -102,7 +102,7 @@ def derive_anchors(
 
 
 def _folder(manifest: Manifest, localiser: TrainedLocaliser, rebuild: bool) -> str:
-    """The folder to fill: the one in use, or a new one that an interrupted run may have begun."""
+    """Return the name of the folder to fill: the one in use, or a new one that an interrupted run may have begun."""
     current = manifest.anchors or ""
     if not current.startswith(localiser.folder):
         return f"{localiser.folder}-0"
@@ -112,10 +112,9 @@ def _folder(manifest: Manifest, localiser: TrainedLocaliser, rebuild: bool) -> s
 
 
 def _switch(index: Index, localiser: str | None, folder: str | None) -> None:
-    """Let searches use this localiser, and remove the anchors of all others."""
+    """Switch searches to this localiser, and remove the anchors of all others."""
     index.use_localiser(localiser, folder)
     for path in index.layout.anchors.glob("*-*"):
         if path.name != folder:
-            shutil.rmtree(
-                path, ignore_errors=True
-            )  # a reader may still be in it; swept the next time
+            # If a file cannot be removed because a reader has it open, the next call removes it.
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,7 +1,6 @@
-"""Frames of many videos to features, in batches that cross the borders of videos.
+"""Encodes the frames of many videos in batches that cross the borders of videos.
 
-A short video does not make the encoder run half empty, and a long one holds no more memory than its features and
-thumbnails.
+Batches are full even if videos are short, and a long video takes no more memory than its features and thumbnails.
 """
 
 from collections import deque
@@ -21,23 +20,23 @@ from scanonce.storage.stores.thumbnails import Thumbnails
 
 @dataclass(frozen=True, slots=True)
 class EncodedVideo:
-    """All of a video that could be decoded, encoded."""
+    """The encoded frames of a video, as far as it could be decoded."""
 
     job: int
-    """Position of the file among those decoded."""
+    """Index of the file among those decoded."""
     info: VideoInfo
     features: FrameFeatures
     thumbnails: Thumbnails
-    """Empty where none were asked for."""
+    """Empty if none were requested."""
     duration_seconds: float
     """End of the last decoded frame."""
     problem: str | None
-    """Why it is not all of the video."""
+    """Why a part of the video is missing; None if it is complete."""
 
 
 @dataclass(slots=True)
 class _Open:
-    """A video whose frames are coming in."""
+    """A video in work, with the results so far."""
 
     info: VideoInfo
     pts: list[NDArray[np.float64]] = field(default_factory=list)
@@ -52,21 +51,21 @@ class _Batch:
     """Frames of one or more videos on their way through the encoder."""
 
     parts: list[tuple[int, int]]
-    """(job, number of frames) in the order they were put together."""
+    """(job, number of frames) in the order of the frames."""
     features: Future[NDArray[np.float32]]
 
 
 def encode_videos(
     events: Iterable[Event], encoder: ClipEncoder, *, batch_frames: int
 ) -> Iterator[EncodedVideo | Failed]:
-    """Encodes frames as they come; gives each video as soon as its last frame is encoded.
+    """Encode frames as they arrive, and yield each video as soon as its last frame is encoded.
 
-    On a CPU several batches are encoded at once, one thread each (`models.runtime.use_one_thread` says why).
+    On a CPU several batches are encoded at once, each by one thread; `models.runtime.use_one_thread` explains why.
 
     Args:
-        events: of `DecodePool.decode`; those of one file in order.
-        encoder: its ``encode_frames`` gets ``batch_frames`` at a time, fewer only at the very end, and is called from
-            ``encoder.max_concurrency`` threads.
+        events: events of `DecodePool.decode`; those of one file in order.
+        encoder: its ``encode_frames`` gets ``batch_frames`` frames per call, fewer only in the last calls, and is
+            called from ``encoder.max_concurrency`` threads.
         batch_frames: at least 1.
     """
     videos: dict[int, _Open] = {}
@@ -103,13 +102,13 @@ def encode_videos(
 def _start_batch(
     waiting: deque[Frames], batch_frames: int, encoder: ClipEncoder, pool: ThreadPoolExecutor
 ) -> _Batch:
-    """Sends the first ``batch_frames`` waiting frames to the encoder."""
+    """Send the first ``batch_frames`` waiting frames to the encoder."""
     parts: list[tuple[int, NDArray[np.uint8]]] = []
     room = batch_frames
     while waiting and room:
         frames = waiting.popleft()
         parts.append((frames.job, frames.images[:room]))
-        if len(frames.images) > room:  # the rest waits for the next batch
+        if len(frames.images) > room:  # the others wait for the next batch
             rest = Frames(frames.job, frames.pts_seconds[room:], frames.images[room:])
             waiting.appendleft(rest)
         room -= len(parts[-1][1])
@@ -120,20 +119,20 @@ def _start_batch(
 
 
 def _collect(running: deque[_Batch], videos: dict[int, _Open], *, leave: int) -> None:
-    """Hands features to their videos: of batches that are done, and of the oldest until ``leave`` are left."""
+    """Add the features of batches that are done to their videos; wait for the oldest while more than ``leave`` run."""
     while running and (len(running) > leave or running[0].features.done()):
         batch = running.popleft()
         features = batch.features.result().astype(np.float16)
         row = 0
         for job, count in batch.parts:
-            if job in videos:  # it may have failed meanwhile
+            if job in videos:  # it may have failed since
                 videos[job].features.append(features[row : row + count])
                 videos[job].num_waiting -= count
             row += count
 
 
 def _complete(videos: dict[int, _Open]) -> Iterator[EncodedVideo | Failed]:
-    """Takes out the videos that are finished and have no frame waiting."""
+    """Remove and yield the videos that are finished and have no frame waiting."""
     for job in [job for job, video in videos.items() if video.finished and not video.num_waiting]:
         video = videos.pop(job)
         assert video.finished is not None

@@ -1,4 +1,4 @@
-"""The models of an index: those it was made with, or those a new one will be made with."""
+"""The models of an index: loads those it was made with, or those for a new index."""
 
 from dataclasses import dataclass
 
@@ -13,21 +13,21 @@ from scanonce.storage.manifest import Manifest
 
 @dataclass(frozen=True, slots=True)
 class LoadedModels:
-    """The models that turn videos into an index."""
+    """The models that index videos."""
 
     encoder: ClipEncoder
-    """Its vision tower."""
+    """The encoder with its vision tower."""
     localiser: TrainedLocaliser | None
 
     def are_of(self, manifest: Manifest) -> bool:
-        """Whether these are the models of an index."""
+        """Whether an index was made with these models."""
         localiser = self.localiser.name if self.localiser else None
         mine = (self.encoder.name, self.encoder.fingerprint, localiser)
         return (manifest.encoder, manifest.fingerprint, manifest.localiser) == mine
 
 
 def encoder_name(known: Manifest | None, asked: str | None, settings: ModelSettings) -> str:
-    """The name of the encoder to load: the one asked for, else that of the index, else that of the settings."""
+    """Return the name of the encoder to load: ``asked``, else that of the index, else that of the settings."""
     return asked or (known.encoder if known else settings.encoder)
 
 
@@ -42,11 +42,11 @@ def load_models(
     """Load the encoder and the localiser.
 
     Args:
-        known: the manifest of the index; None if there is none yet.
-        settings: names of the models of a new index; device and number format.
-        sampling: of the index, which a trained localiser has to fit.
+        known: the manifest of the index; None if there is no index yet.
+        settings: names of the models for a new index; device and number format.
+        sampling: settings of the index, which a trained localiser has to fit.
         encoder: name of another encoder than that of the index.
-        from_scratch: take the localiser of the settings, whichever the index has.
+        from_scratch: load the localiser of the settings, not that of the index.
 
     Raises:
         EncoderError: the encoder cannot be loaded.
@@ -57,7 +57,7 @@ def load_models(
         named = settings.localiser
     elif known.fingerprint == loaded.fingerprint:
         named = known.localiser or NO_LOCALISER
-    else:  # another encoder, which indexing will refuse: no localiser has to fit it
+    else:  # another encoder, which indexing will refuse: the localiser of the index does not fit it
         named = NO_LOCALISER
     localiser = choose_localiser(
         named,
@@ -73,10 +73,12 @@ def load_models(
 def make_manifest(
     encoder: ClipEncoder, settings: IndexerSettings, localiser: TrainedLocaliser | None = None
 ) -> Manifest:
-    """The manifest of an index that is made with this encoder, these settings and this localiser."""
+    """Return the manifest of a new index with this encoder, these settings and this localiser."""
     digest, reranks = head_digest(encoder.head_files), False
     if digest is not None:
-        from scanonce.models.clip4clip.head_files import only_reranks  # torch: slow to import
+        from scanonce.models.clip4clip.head_files import (
+            only_reranks,
+        )  # torch takes seconds to import
 
         reranks = only_reranks(encoder.head_files)
     return Manifest(

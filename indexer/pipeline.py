@@ -1,8 +1,8 @@
-"""A folder becomes an index: decode, encode, store, publish.
+"""Indexes folders of videos: decode, encode, store, publish.
 
-Decoding runs in child processes (`media.workers`), encoding here, in batches that cross the borders of videos, so
-that neither waits for the other. A video becomes searchable by one commit; the vector index follows from that. What
-is done is never done again: stop a run at any point and start it anew, it goes on with the next video.
+Decoding runs in child processes (`media.workers`). Encoding runs here, in batches that cross the borders of videos, so
+that neither waits for the other. One commit makes a video searchable; the vector index is derived afterwards. Finished
+work is never repeated: a run may be stopped at any point, and the next one continues with the next video.
 """
 
 import time
@@ -36,33 +36,33 @@ from scanonce.storage.settings import StorageSettings
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a run is; given to the observer several times a second at most."""
+    """Progress of a run; passed to the callback several times a second at most."""
 
     videos_done: int
     videos_total: int
     bytes_done: float
-    """Of the files to be decoded; the file in work counts by the share decoded."""
+    """Bytes of the files to be decoded; a file in work counts by the share that is decoded."""
     bytes_total: int
     video_seconds: float
-    """Seconds of video decoded and encoded so far."""
+    """Seconds of video decoded so far."""
     current: Path | None
-    """The file heard of last."""
+    """The file of the last event."""
 
 
 @dataclass(frozen=True, slots=True)
 class IndexReport:
-    """What a run did."""
+    """The result of a run."""
 
     counts: RunCounts
     problems: tuple[ScanProblem, ...]
-    """Files and folders that are partial, failed or could not be looked at, with the reason."""
+    """Files and folders that are partial, failed or could not be read, with the reason."""
     num_offline: int = 0
-    """Known files that cannot be seen now, such as on a disk that is not plugged in; they are kept."""
+    """Number of known files that cannot be seen now, for example because a disk is not plugged in; they are kept."""
     interrupted: bool = False
 
     @property
     def nothing_usable(self) -> bool:
-        """Files were given, and not one of them is searchable now."""
+        """Whether none of the files is searchable now."""
         counts = self.counts
         return counts.indexed + counts.partial + counts.skipped == 0
 
@@ -84,26 +84,26 @@ def index_library(
     retry_failed: bool = False,
     again: Collection[int] = (),
 ) -> IndexReport:
-    """Brings the index in line with what lies under the given folders.
+    """Bring an index in line with the videos in some folders.
 
     Args:
-        roots: folders, or single video files; a folder not known yet becomes a library. One that is known and not
-            there now is offline: its videos are kept.
-        layout: the index directory; made where it does not exist.
-        encoder: its vision tower is used.
-        settings: sampling, clips, decoding.
-        storage: the vector index.
-        localiser: the trained localiser of the index, whose video side runs here; None where it has none.
+        roots: folders, or single video files; new ones become libraries. A known root that is missing is offline: its
+            videos are kept.
+        layout: the index; it is created if it does not exist.
+        encoder: the vision tower.
+        settings: sampling, clips and decoding.
+        storage: settings of the vector index.
+        localiser: the trained localiser of the index, whose video side runs here; None if it has none.
         on_progress: called with the state of the run, several times a second at most.
-        retry_failed: decode again what failed before, or was partial, and has not changed.
-        again: ids of videos to decode again, whatever became of them before.
+        retry_failed: decode unchanged files again that failed before or could be decoded in part only.
+        again: ids of videos to decode again in any case.
 
     Returns:
-        What was done. Ctrl-C ends the run early with ``interrupted`` set; every video finished by then is kept.
+        The result. Ctrl-C ends the run early with ``interrupted`` set; every finished video is kept.
 
     Raises:
         ManifestMismatch: the index was made with other settings; nothing was changed.
-        IndexDirectoryError: the index cannot be written, or somebody else writes it now.
+        IndexDirectoryError: the index cannot be written, or another process writes it.
     """
     wanted = make_manifest(encoder, settings, localiser)
     with Index.create(
@@ -115,7 +115,7 @@ def index_library(
 
 
 class _Run:
-    """One run: what it works with, and what it has counted so far."""
+    """One run, with its models and settings and the counts so far."""
 
     def __init__(
         self,
@@ -140,11 +140,11 @@ class _Run:
     def index(
         self, roots: Sequence[Path], *, retry_failed: bool, again: Collection[int]
     ) -> IndexReport:
-        """The story of a run: look, decode, encode, store, forget, publish."""
-        run_id = self.catalog.begin_run("index")
+        """Plan, decode, encode, store, forget, publish."""
+        run_id = self.catalog.runs.begin("index")
         outcome: RunOutcome = "failed"
         try:
-            todo = self.look(roots, retry_failed, again)
+            todo = self.make_plan(roots, retry_failed, again)
             tracker = _Tracker(todo, self.on_progress)
             batch_frames = self.settings.batch_frames or self.encoder.batch_frames
             with _Publisher(self.publish, self.settings) as publisher, self.decoders() as pool:
@@ -152,20 +152,20 @@ class _Run:
                 for video in encode_videos(events, self.encoder, batch_frames=batch_frames):
                     self.store(video, todo.to_index[video.job])
                     tracker.finish(video.job)
-                    publisher.ask()
+                    publisher.publish_if_due()
             self.attach_and_forget(todo)
             outcome = "done"
         except KeyboardInterrupt:
             outcome = "stopped"
         finally:
             self.publish()
-            self.catalog.finish_run(run_id, outcome, self.counts)
+            self.catalog.runs.finish(run_id, outcome, self.counts)
         return IndexReport(
             self.counts, tuple(self.problems), self.num_offline, interrupted=outcome == "stopped"
         )
 
-    def look(self, roots: Sequence[Path], retry_failed: bool, again: Collection[int]) -> Plan:
-        """What is new, changed, moved and gone; what cannot be read is recorded."""
+    def make_plan(self, roots: Sequence[Path], retry_failed: bool, again: Collection[int]) -> Plan:
+        """Find the files that are new, changed, moved and gone; record those that cannot be read."""
         settings = self.settings
         libraries = {library.root for library in self.catalog.libraries()}
         found = scan(
@@ -199,7 +199,7 @@ class _Run:
         return todo
 
     def decoders(self) -> DecodePool:
-        """The child processes that decode."""
+        """Return the child processes that decode."""
         settings = self.settings
         every = settings.thumbnail_seconds
         request = DecodeRequest(
@@ -215,7 +215,7 @@ class _Run:
         return DecodePool(request, workers=settings.decode_workers or num_cores())
 
     def store(self, video: EncodedVideo | Failed, new: NewContent) -> None:
-        """Features, thumbnails and anchors first, then the one commit that makes the video searchable."""
+        """Write features, thumbnails and anchors, then make the video searchable by one commit."""
         if isinstance(video, Failed):
             self.store_failure(video, new)
             return
@@ -247,7 +247,7 @@ class _Run:
         )
 
     def store_failure(self, video: Failed, new: NewContent) -> None:
-        """A video that was searchable before stays as it was."""
+        """Record a failure; a video that was searchable before stays searchable."""
         reason = video.reason
         if new.replaces is None:
             self.catalog.record_failed(
@@ -258,36 +258,37 @@ class _Run:
                 transient=video.transient,
             )
         else:
-            reason = f"scanning it again failed, what was stored is kept: {reason}"
+            reason = f"scanning it again failed, its earlier scan is kept: {reason}"
         self.problems.append(ScanProblem(new.files[0].path, reason))
         self.count(failed=1)
 
     def attach_and_forget(self, todo: Plan) -> None:
-        """Notes copies and moves, then forgets what is gone, its features and thumbnails included."""
+        """Record copies and moves, then remove the files that are gone, with their stored data."""
         for each in todo.to_attach:
             self.catalog.attach_file(each.video_id, each.file, full_hash=each.full_hash)
         self.target.delete_stored(self.catalog.forget_files(todo.to_forget))
         self.count(forgotten=len(todo.to_forget))
 
     def publish(self) -> None:
-        """Makes the vector index agree with the catalogue."""
+        """Bring the vector index in line with the catalogue."""
         self.target.publish(self.storage)
 
     def count(self, **more: float) -> None:
-        """Adds to the counts of the run."""
+        """Add to the counts of the run."""
         sums = {name: getattr(self.counts, name) + value for name, value in more.items()}
         self.counts = replace(self.counts, **sums)
 
 
 class _Publisher:
-    """Publishes now and then in a thread of its own: training the lists of a large index takes minutes, in which
-    videos go on being stored, and found.
+    """Publishes from time to time in another thread.
+
+    Training the cells of a large vector index takes minutes, during which videos are stored and found as before.
     """
 
     def __init__(self, publish: Callable[[], None], settings: IndexerSettings) -> None:
         self._publish = publish
         self._every_seconds = settings.publish_seconds
-        self._asked_at = time.monotonic()
+        self._begun_at = time.monotonic()
         self._pool = ThreadPoolExecutor(1, "publish")
         self._running: Future[None] | None = None
 
@@ -295,28 +296,28 @@ class _Publisher:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Waits for what goes on; who publishes next hears of what was wrong with it."""
+        """Wait for the running publish. Its error is dropped: the publish at the end of the run meets it again."""
         self._pool.shutdown()
 
-    def ask(self) -> None:
-        """Begins to publish where it is time; raises what the last time has raised."""
-        if time.monotonic() - self._asked_at < self._every_seconds:
+    def publish_if_due(self) -> None:
+        """Begin to publish if it is time; raise the error of the last publish, if it had one."""
+        if time.monotonic() - self._begun_at < self._every_seconds:
             return
         if self._running is not None:
             if not self._running.done():
                 return
             self._running.result()
-        self._asked_at = time.monotonic()
+        self._begun_at = time.monotonic()
         self._running = self._pool.submit(self._publish)
 
 
 class _Tracker:
-    """Turns events into progress, told ten times a second at most."""
+    """Computes the progress from events and reports it ten times a second at most."""
 
     def __init__(self, todo: Plan, on_progress: OnProgress) -> None:
         self._files = [new.files[0] for new in todo.to_index]
         self._bytes_total = sum(file.size_bytes for file in self._files)
-        # of finished files as sums, of those in work one by one: telling costs the same in a library of any size
+        # Sums for finished files, single values for files in work: a report costs the same in a library of any size.
         self._num_done, self._bytes_done, self._seconds_done = 0, 0, 0.0
         self._on_progress = on_progress
         self._shares: dict[int, float] = {}
@@ -325,7 +326,7 @@ class _Tracker:
         self._reported_at = 0.0
 
     def follow(self, events: Iterator[Event]) -> Iterator[Event]:
-        """Passes events on."""
+        """Pass events on."""
         for event in events:
             if isinstance(event, Opened):
                 self._infos[event.job] = event.info
@@ -341,7 +342,7 @@ class _Tracker:
             yield event
 
     def finish(self, job: int) -> None:
-        """Notes that a video is stored or has failed."""
+        """Count a video that is stored or has failed."""
         self._num_done += 1
         self._bytes_done += self._files[job].size_bytes
         self._seconds_done += self._seconds.pop(job, 0.0)

@@ -1,22 +1,18 @@
-"""Which files are new, changed, moved, gone: a folder against the catalogue, nothing decoded yet.
+"""Compares the files on disk with the catalogue: which are new, changed, moved or gone. Nothing is decoded or written.
 
-:func:`scan` looks at the disk, :func:`plan` compares it with the catalogue. Neither writes
-anything.
+    >>> found = scan([Path("/films")])                                    # doctest: +SKIP
+    >>> todo = plan(catalog, found)                                       # doctest: +SKIP
+    >>> [each.files[0].path for each in todo.to_index]                    # doctest: +SKIP
 
-    >>> found = scan([Path("/films")], extensions=VIDEO_EXTENSIONS)       # doctest: +SKIP
-    >>> work = plan(catalog, found)                                       # doctest: +SKIP
-    >>> [each.files[0].path for each in work.to_index]                    # doctest: +SKIP
+Carry out a plan in this order: index, attach, and forget last. A video that moved then gets its new file before it
+loses its old one.
 
-Carry a plan out in this order: index, attach, and forget last, so that a video that moved finds its
-new file before its old one goes.
-
-**Content identity.** A file is known by its *fast hash*: BLAKE2b over its size and 18 blocks of 64
-KiB (first, last and 16 evenly between; all of it where it is smaller). Where a fast hash is known
-already, two contents are the same if their *full hashes* agree, which are only then computed; where
-the earlier content lies nowhere any more and has no full hash on record, it is taken to have moved.
-The uid of a content is its fast hash; one that turns out to differ from every earlier content with
-that fast hash gets its full hash. A uid names what one scan made of a content and never changes:
-scanned again (a video that was partial, or whose stored features are damaged) it gets a number.
+**Identity of contents.** A file is identified by its *fast hash*: BLAKE2b over its size and 18 blocks of 64 KiB (the
+first, the last and 16 evenly between), or over all of a smaller file. If a fast hash is known already, two contents are
+the same if their *full hashes* are equal; only then are these computed. An earlier content that has no file and no full
+hash any more is taken to have moved. The uid of a content is its fast hash. A content that differs from every earlier
+content with the same fast hash gets its full hash as uid. A uid names one scan of a content and never changes: if the
+content is scanned again (because the video was partial, or its features are damaged), its uid gets a number.
 """
 
 import hashlib
@@ -34,10 +30,10 @@ from scanonce.storage.catalog.entries import Content, FileRecord, FileStamp, Kno
 BLOCK_BYTES = 64 * 1024
 NUM_BLOCKS = 18
 WHOLE_FILE_BYTES = BLOCK_BYTES * NUM_BLOCKS
-"""Up to this size the fast hash covers every byte."""
+"""Size up to which the fast hash covers every byte."""
 
 HashProgress = Callable[[int, int, Path], None]
-"""Called before each file is hashed: how many are done, how many there are, which one is next."""
+"""Called before each file is hashed, with the number of files done, the number of all, and the next file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +42,14 @@ class NewContent:
 
     content: Content
     files: tuple[FileStamp, ...]
-    """Every file that holds it, sorted by path; decode the first."""
+    """Every file with this content, sorted by path; decode the first."""
     replaces: int | None = None
-    """The searchable video of the same content whose place it takes when it was decoded; ``content`` has a uid of its
-    own then."""
+    """Id of the searchable video of the same content that this scan replaces; ``content`` then has a new uid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A file that holds a content the catalogue knows: arguments of ``Catalog.attach_file``."""
+    """A file with a content that the catalogue knows: the arguments of ``Catalog.attach_file``."""
 
     video_id: int
     file: FileStamp
@@ -63,21 +58,21 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do so that the catalogue agrees with the disk. All sorted by path."""
+    """The steps that bring the catalogue in line with the disk. All lists are sorted by path."""
 
     to_index: tuple[NewContent, ...]
     to_attach: tuple[Attachment, ...]
     to_forget: tuple[Path, ...]
     unchanged: int
-    """Files that were not even opened, the next field's among them."""
+    """Number of files that were not opened, including ``failed_before``."""
     failed_before: tuple[FileRecord, ...]
-    """Files that failed in an earlier run, have not changed and are sure to fail again: skipped."""
+    """Unchanged files that failed in an earlier run and would fail again: skipped."""
     offline: tuple[Path, ...]
-    """Known files that cannot be seen now, below something unreadable: kept, still searchable."""
+    """Known files in a folder that cannot be read now: kept, and still searchable."""
     unreadable: tuple[tuple[FileStamp, str], ...]
-    """Files that could not be hashed, with the reason: arguments of ``Catalog.record_failed``."""
+    """Files that could not be hashed, with the reason: the arguments of ``Catalog.record_failed``."""
     problems: tuple[ScanProblem, ...]
-    """The scan's problems."""
+    """The problems of the scan."""
 
 
 def plan(
@@ -89,25 +84,24 @@ def plan(
     attempts: int = 1,
     progress: HashProgress | None = None,
 ) -> Plan:
-    """Sort every file into what has to be done with it.
+    """Decide for every file what has to be done with it.
 
-    A file whose path, size and time of change are on record is not opened. Others are hashed: 1.1
-    MiB are read of each, or all of it where a copy has to be told from another content (see the
-    module's text).
+    A file whose path, size and modification time are on record is not opened. Others are hashed: 1.1 MiB of each are
+    read, or all of it to distinguish a copy from another content (see the docstring of this module).
 
     Args:
-        catalog: read, never written.
-        found: a scan of the roots; what the catalogue knows outside them is left alone.
-        retry_failed: decode again what failed before, and what could be decoded in part only.
-        again: ids of videos to decode again, whatever became of them before.
-        attempts: runs in which what failed by a crash, a hang or a limit is decoded.
+        catalog: is only read.
+        found: a scan of the roots; files outside them are ignored.
+        retry_failed: decode files again that failed before or could be decoded in part only.
+        again: ids of videos to decode again in any case.
+        attempts: number of runs that decode a file which failed by a crash, a hang or a limit.
         progress: called before each file is hashed.
 
     Raises:
         IndexDirectoryError: the catalogue cannot be read.
     """
     known = {file.stamp.path: file for root in found.roots for file in catalog.files_under(root)}
-    is_due = _Due(retry_failed, frozenset(again), attempts)
+    is_due = _RetryRule(retry_failed, frozenset(again), attempts)
     to_hash, unchanged = _split_unchanged(found.files, known, is_due)
     contents = _Contents(catalog, is_due)
     unreadable = []
@@ -115,10 +109,10 @@ def plan(
         if progress is not None:
             progress(done, len(to_hash), file.path)
         try:
-            contents.place(file)
+            contents.add(file)
         except OSError as error:
             unreadable.append((file, f"cannot be read: {error.strerror or error}"))
-    to_index, to_attach = contents.sort_out()
+    to_index, to_attach = contents.split()
     to_forget, offline = _split_missing(found, known)
     return Plan(
         to_index=tuple(to_index),
@@ -133,10 +127,10 @@ def plan(
 
 
 def differing(catalog: Catalog, found: Scan, *, attempts: int = 1) -> list[Path]:
-    """Paths that a plan would do something about, told by size and time alone: no file is opened.
+    """Return the paths that differ from the catalogue by size and time; no file is opened.
 
     Args:
-        catalog: read, never written.
+        catalog: is only read.
         found: a scan of the roots.
         attempts: as in :func:`plan`.
 
@@ -144,13 +138,13 @@ def differing(catalog: Catalog, found: Scan, *, attempts: int = 1) -> list[Path]
         IndexDirectoryError: the catalogue cannot be read.
     """
     known = {file.stamp.path: file for root in found.roots for file in catalog.files_under(root)}
-    changed, _ = _split_unchanged(found.files, known, _Due(False, frozenset(), attempts))
+    changed, _ = _split_unchanged(found.files, known, _RetryRule(False, frozenset(), attempts))
     gone, _ = _split_missing(found, known)
     return sorted([*(file.path for file in changed), *gone])
 
 
 def fast_hash(path: Path) -> str:
-    """Digest of a file's size and 18 blocks of it, 40 hex digits; reads 1.1 MiB at most.
+    """Return the digest of a file's size and 18 blocks of it, 40 hex digits; reads at most 1.1 MiB.
 
     Raises:
         OSError: it cannot be read.
@@ -169,7 +163,7 @@ def fast_hash(path: Path) -> str:
 
 
 def full_hash(path: Path) -> str:
-    """Digest of every byte of a file, 40 hex digits; about 1 s a gigabyte from memory.
+    """Return the digest of every byte of a file, 40 hex digits; takes about 1 s per gigabyte from memory.
 
     Raises:
         OSError: it cannot be read.
@@ -181,15 +175,18 @@ def full_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-# ---------------------------------------------------------------- walking
-
-
-# ---------------------------------------------------------------- sorting
+def is_unchanged(file: FileStamp) -> bool:
+    """Whether a file exists with the recorded size and modification time."""
+    try:
+        status = file.path.stat()
+    except OSError:
+        return False
+    return (status.st_size, status.st_mtime_ns) == (file.size_bytes, file.mtime_ns)
 
 
 @dataclass(frozen=True, slots=True)
-class _Due:
-    """Whether a known content is to be decoded again."""
+class _RetryRule:
+    """Decides whether a known content is decoded again."""
 
     retry_failed: bool
     again: frozenset[int]
@@ -205,16 +202,16 @@ class _Due:
 
 
 def _split_unchanged(
-    files: Iterable[FileStamp], known: dict[Path, FileRecord], is_due: _Due
+    files: Iterable[FileStamp], known: dict[Path, FileRecord], is_due: _RetryRule
 ) -> tuple[list[FileStamp], list[FileRecord]]:
-    """Files to hash, and records that still hold."""
+    """Return the files to hash, and the records that are still true."""
     to_hash, unchanged = [], []
     for file in files:
         record = known.get(file.path)
         if (
             record is None
             or record.stamp != file
-            or record.problem is not None  # so it is wherever there is no video
+            or record.problem is not None  # a file without a video has one
             or is_due(record)
         ):
             to_hash.append(file)
@@ -224,7 +221,7 @@ def _split_unchanged(
 
 
 def _split_missing(found: Scan, known: Iterable[Path]) -> tuple[list[Path], list[Path]]:
-    """Known files the scan did not see: those gone, and those that cannot be seen now."""
+    """Return the known files that the scan did not find: those that are gone, and those that are offline."""
     seen = {file.path for file in found.files}
     unseen = set(found.offline)
     gone: list[Path] = []
@@ -237,35 +234,35 @@ def _split_missing(found: Scan, known: Iterable[Path]) -> tuple[list[Path], list
 
 @dataclass
 class _Candidate:
-    """A content that files with its fast hash may hold: in the catalogue, or met in this plan."""
+    """A content with a certain fast hash, from the catalogue or found by this plan."""
 
     content: Content
     known: KnownContent | None
     files: list[FileStamp]
-    """Where it lies: as recorded (any of these may have changed or gone by now), then as found."""
+    """Its files: first the recorded ones, which may have changed since, then those found by this plan."""
     new_files: list[FileStamp] = field(default_factory=list)
-    """Found in this plan."""
+    """The files found by this plan."""
 
     def full_hash(self) -> str | None:
-        """Digest of all of it, read where it must be; None where it lies nowhere any more."""
+        """Return the full hash, which is computed if necessary; None if no file has this content any more."""
         for file in self.files:
             if self.content.full_hash is None and is_unchanged(file):
-                # Unreadable is as good as gone: it can prove nothing.
+                # An unreadable file proves as little as a missing one.
                 with suppress(OSError):
                     self.content = replace(self.content, full_hash=full_hash(file.path))
         return self.content.full_hash
 
 
 class _Contents:
-    """Finds out which files hold the same content. The module's text states the rule."""
+    """Groups files by content. The docstring of this module states the rule."""
 
-    def __init__(self, catalog: Catalog, is_due: _Due) -> None:
+    def __init__(self, catalog: Catalog, is_due: _RetryRule) -> None:
         self._catalog = catalog
         self._is_due = is_due
         self._candidates: dict[str, list[_Candidate]] = {}  # by fast hash
 
-    def place(self, file: FileStamp) -> None:
-        """Put a file to the content it holds.
+    def add(self, file: FileStamp) -> None:
+        """Add a file to its content.
 
         Raises:
             OSError: it cannot be read.
@@ -280,8 +277,8 @@ class _Contents:
         candidate.new_files.append(file)
         candidate.files.append(file)
 
-    def sort_out(self) -> tuple[list[NewContent], list[Attachment]]:
-        """What has to be decoded, and what only has to be recorded."""
+    def split(self) -> tuple[list[NewContent], list[Attachment]]:
+        """Return the contents to decode, and the files of known contents that only have to be recorded."""
         to_index, to_attach = [], []
         for candidate in chain.from_iterable(self._candidates.values()):
             known, content = candidate.known, candidate.content
@@ -300,7 +297,7 @@ class _Contents:
         return to_index, to_attach
 
     def _identify(self, file: FileStamp, fast: str) -> _Candidate:
-        """The candidate whose content the file holds; a new one where there is none."""
+        """Return the candidate with the content of the file; a new candidate if there is none."""
         candidates = self._candidates[fast]
         mine = None
         if candidates:
@@ -311,7 +308,10 @@ class _Contents:
             if all(digest is None for digest in theirs):
                 return candidates[0]
             mine = full_hash(file.path)
-            for wanted in (mine, None):  # the same; or else one that, for all we know, has moved
+            for wanted in (
+                mine,
+                None,
+            ):  # the same content, or else one without a file, which has moved
                 if wanted in theirs:
                     return candidates[theirs.index(wanted)]
         content = Content(mine or fast, fast, file.size_bytes, mine)
@@ -320,15 +320,6 @@ class _Contents:
 
 
 def _next_uid(uid: str) -> str:
-    """Names the same content scanned once more: ``3f9c``, ``3f9c-2``, ``3f9c-3``."""
+    """Return the uid of the next scan of the same content: ``3f9c``, ``3f9c-2``, ``3f9c-3``."""
     digest, _, number = uid.partition("-")
     return f"{digest}-{int(number or 1) + 1}"
-
-
-def is_unchanged(file: FileStamp) -> bool:
-    """Whether a file is there as it was recorded, by size and time of change."""
-    try:
-        status = file.path.stat()
-    except OSError:
-        return False
-    return (status.st_size, status.st_mtime_ns) == (file.size_bytes, file.mtime_ns)

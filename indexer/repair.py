@@ -1,10 +1,11 @@
-"""Makes again what can be derived: vectors from features, anchors from features, features by decoding again.
+"""Makes derived data again: vectors and anchors from features, features by decoding.
 
     report = repair(layout, settings=IndexerSettings(), storage=StorageSettings(), load_encoder=..., load_localiser=...)
-    report.mended, report.left
+    report.repaired, report.left
 
-What `indexer.verify` names is mended in the order in which one follows from the other. Nothing else is touched, and
-nothing is deleted before what takes its place is there. Encoder and localiser are loaded only where they are needed.
+Repairs the differences that `indexer.verify` found, in the order in which one kind of data is derived from another.
+Nothing else changes, and nothing is deleted before its replacement is there. Encoder and localiser are loaded only if
+they are needed.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -13,36 +14,33 @@ from functools import cache, partial
 from pathlib import Path
 
 from scanonce.indexer.anchors import scan_anchors
+from scanonce.indexer.differences import BY_DECODING, Difference, Kind
 from scanonce.indexer.pipeline import OnProgress, index_library
 from scanonce.indexer.plan import is_unchanged
 from scanonce.indexer.settings import IndexerSettings
-from scanonce.indexer.verify import Difference, Kind, OnChecked, Verification, verify
+from scanonce.indexer.verify import LoadLocaliser, OnChecked, Verification, verify
 from scanonce.models.clip4clip.pooling import open_pooling
 from scanonce.models.encoders.protocol import ClipEncoder
-from scanonce.models.soonet.trained import TrainedLocaliser
-from scanonce.storage.catalog.catalog import SEARCHABLE, Catalog
+from scanonce.storage.catalog.catalog import SEARCHABLE
 from scanonce.storage.errors import IndexDirectoryError, ScanonceError
 from scanonce.storage.index import Index
 from scanonce.storage.layout import IndexLayout
-from scanonce.storage.manifest import read_manifest
 from scanonce.storage.settings import StorageSettings
-from scanonce.storage.writer import clear_leavings, writing
+from scanonce.storage.writer import remove_leftovers, writing
 
-BY_DECODING: frozenset[Kind] = frozenset(
-    ("features missing", "features damaged", "thumbnails damaged", "file replaced")
-)
-"""Differences that are mended by decoding a video again."""
+Reasons = dict[tuple[Kind, Path], str]
+"""Why differences could not be repaired, by kind and subject."""
 
 
 @dataclass(frozen=True, slots=True)
 class RepairReport:
-    """What repairing came to."""
+    """The result of a repair."""
 
-    mended: tuple[Difference, ...]
+    repaired: tuple[Difference, ...]
     left: tuple[tuple[Difference, str], ...]
-    """What is still there, with the reason or the next step."""
+    """The differences that remain, each with the reason or the next step."""
     interrupted: bool = False
-    """It was stopped while videos were decoded; the same call goes on."""
+    """It was stopped while it decoded videos; the same call continues."""
 
 
 def repair(
@@ -51,111 +49,126 @@ def repair(
     settings: IndexerSettings,
     storage: StorageSettings,
     load_encoder: Callable[[], ClipEncoder],
-    load_localiser: Callable[[], TrainedLocaliser],
+    load_localiser: LoadLocaliser,
     found: Verification | None = None,
     full: bool = False,
     on_progress: OnProgress = lambda _: None,
     on_checked: OnChecked = lambda *_: None,
 ) -> RepairReport:
-    """Mends the differences whose remedy is ``repair``, then looks at the whole index again.
+    """Repair the differences whose remedy is ``repair``, then verify the whole index again.
 
-    Costs what `verify` does, and decoding where features or thumbnails are missing or damaged. A video decoded again
-    gets another id.
+    Costs what `verify` does, and decoding if features or thumbnails are missing or damaged. A video that is decoded
+    again gets another id.
 
     Args:
         layout: the index in use.
-        settings: how to decode; sampling and clips are those of the index.
-        storage: the vector index.
+        settings: settings of decoding; the index has its own sampling and clips.
+        storage: settings of the vector index.
         load_encoder: loads the encoder of the index.
-        load_localiser: loads its localiser, where it has one.
-        found: what `verify` found just now; None: look first.
-        full: look, before and after, as `verify` does with ``full``.
+        load_localiser: loads its localiser, if it has one.
+        found: the result of `verify` just now; None: verify first.
+        full: verify as `verify` with ``full`` does, before and after.
         on_progress: called with the state of decoding.
         on_checked: called with the state of verifying.
 
     Raises:
-        IndexDirectoryError: there is no usable index, somebody else writes it, or it cannot be written.
+        IndexDirectoryError: there is no usable index, another process writes it, or it cannot be written.
     """
     load_localiser = cache(load_localiser)
-    look = partial(
+    check = partial(
         verify,
         layout,
         full=full,
         load_localiser=load_localiser,
         on_checked=on_checked,
-        alone=True,
+        holds_lock=True,
     )
+    reasons: Reasons = {}
+    interrupted = False
     with writing(layout, "scanonce repair"):
-        found = found or look()
+        found = found or check()
         todo = [each for each in found.differences if each.remedy == "repair"]
-        run = _Repair(layout, settings, storage, load_encoder, load_localiser, on_progress)
-        if todo:
-            run.repair(todo)
-        after = look()
+        if todo:  # a damaged manifest or catalogue, which could not be opened, needs another remedy
+            with Index.open(layout, open_pooling) as index:
+                run = _Repair(index, settings, storage, load_encoder, load_localiser, on_progress)
+                run.repair(todo)
+                reasons, interrupted = run.reasons, run.interrupted
+        after = check()
     remaining = {(each.kind, each.subject) for each in after.differences}
     return RepairReport(
         tuple(each for each in todo if (each.kind, each.subject) not in remaining),
-        tuple((each, run.why_left(each)) for each in after.differences),
-        run.interrupted,
+        tuple((each, _why_left(each, reasons)) for each in after.differences),
+        interrupted,
     )
 
 
+def _why_left(each: Difference, reasons: Reasons) -> str:
+    """Return why a difference remains, or the next step."""
+    if (each.kind, each.subject) in reasons:
+        return reasons[each.kind, each.subject]
+    return {
+        "index": "run `scanonce index`",
+        "localise": "run `scanonce localise`",
+        "restore": "its file is not at hand: plug its disk in and repair again, or restore a backup",
+        "repair": "run `scanonce repair` again",
+        "none": each.detail,
+    }[each.remedy]
+
+
 class _Repair:
-    """One repair, and why what it could not mend is left."""
+    """One repair, and the reasons why differences are left."""
 
     def __init__(
         self,
-        layout: IndexLayout,
+        index: Index,
         settings: IndexerSettings,
         storage: StorageSettings,
         load_encoder: Callable[[], ClipEncoder],
-        load_localiser: Callable[[], TrainedLocaliser],
+        load_localiser: LoadLocaliser,
         on_progress: OnProgress,
     ) -> None:
-        self.layout, self.storage, self.on_progress = layout, storage, on_progress
-        self.manifest = read_manifest(layout)
-        self.settings = self.manifest.settle(settings)
+        self.target, self.storage, self.on_progress = index, storage, on_progress
+        self.settings = index.manifest.settle(settings)
         self.load_encoder, self.load_localiser = load_encoder, load_localiser
-        self.reasons: dict[tuple[Kind, Path], str] = {}
+        self.reasons: Reasons = {}
         self.interrupted = False
 
     def repair(self, todo: Sequence[Difference]) -> None:
-        """What nobody needs goes first; vectors come last, they follow from all else."""
-        self.attempt(_of_kinds(todo, "stray"), lambda _: clear_leavings(self.layout))
-        self.attempt([each for each in todo if each.kind in BY_DECODING], self.decode_again)
-        self.attempt(_of_kinds(todo, "anchors missing", "anchors damaged"), self.scan_again)
-        vectors = _of_kinds(todo, "vectors damaged", "vectors lacking", "vectors differ")
+        """Repair in the order of derivation: vectors come last because they follow from everything else."""
+        self.attempt(_of_kinds(todo, "orphan"), lambda _: remove_leftovers(self.target.layout))
+        self.attempt(_of_kinds(todo, *BY_DECODING), self.decode_again)
+        self.attempt(_of_kinds(todo, "anchors missing", "anchors damaged"), self.derive_anchors)
+        vectors = _of_kinds(todo, "vectors damaged", "vectors missing", "vectors differ")
         self.attempt(vectors, self.publish_again)
 
     def attempt(
-        self, todo: Sequence[Difference], mend: Callable[[Sequence[Difference]], object]
+        self, todo: Sequence[Difference], step: Callable[[Sequence[Difference]], object]
     ) -> None:
-        """Mends some differences; what stands in the way of these does not stand in that of others."""
+        """Take one step; if it fails, keep the reason so that the next steps are taken all the same."""
         if not todo or self.interrupted:
             return
         try:
-            mend(todo)
+            step(todo)
         except ScanonceError as error:
             for each in todo:
                 self.reasons[each.kind, each.subject] = str(error)
 
     def decode_again(self, todo: Sequence[Difference]) -> None:
-        """Scans videos again from a file that is as it was; the old ones go as each new one is recorded."""
+        """Scan videos again from files that are unchanged. The new scan of each replaces the old one in one commit."""
+        catalog, manifest = self.target.catalog, self.target.manifest
         ids = {each.video_id for each in todo if each.video_id is not None}
-        with Catalog.open(self.layout.catalog) as catalog:
-            paths = [path for video in catalog.videos(ids) for path in video.paths]
-            records = [record for path in paths for record in catalog.files_under(path)]
+        paths = [path for video in catalog.videos(ids) for path in video.paths]
+        records = [record for path in paths for record in catalog.files_under(path)]
         roots = [record.stamp.path for record in records if is_unchanged(record.stamp)]
         if not roots:
-            raise IndexDirectoryError("its file is not there, or has changed: run `scanonce index`")
-        encoder = self.load_encoder()
+            raise IndexDirectoryError("its file is missing or has changed: run `scanonce index`")
         report = index_library(
             roots,
-            layout=self.layout,
-            encoder=encoder,
+            layout=self.target.layout,
+            encoder=self.load_encoder(),
             settings=self.settings,
             storage=self.storage,
-            localiser=self.load_localiser() if self.manifest.anchors else None,
+            localiser=self.load_localiser() if manifest.anchors else None,
             on_progress=self.on_progress,
             again=ids,
         )
@@ -165,40 +178,25 @@ class _Repair:
             if each.subject in problems:
                 self.reasons[each.kind, each.subject] = problems[each.subject]
 
-    def scan_again(self, todo: Sequence[Difference]) -> None:
-        """Derives anchors of some videos from their features."""
-        localiser = self.load_localiser()
-        ids = [each.video_id for each in todo if each.video_id is not None]
-        kinds = {each.video_id: each.kind for each in todo}
-        with Index.open(self.layout) as index:
-            store = index.anchors
-            assert store is not None, "anchors were found missing or damaged"
-            for video in index.catalog.videos(ids, states=SEARCHABLE):
-                try:
-                    stored = index.features.read(video.uid)
-                    store.write(video.uid, scan_anchors(localiser, stored, video.duration_seconds))
-                except IndexDirectoryError as error:
-                    self.reasons[kinds[video.video_id], video.path] = str(error)
+    def derive_anchors(self, todo: Sequence[Difference]) -> None:
+        """Derive the anchors of some videos from their features."""
+        index, localiser = self.target, self.load_localiser()
+        assert index.anchors is not None, "anchors were found missing or damaged"
+        kinds = {each.video_id: each.kind for each in todo if each.video_id is not None}
+        for video in index.catalog.videos(kinds, states=SEARCHABLE):
+            try:
+                stored = index.features.read(video.uid)
+                arrays = scan_anchors(localiser, stored, video.duration_seconds)
+                index.anchors.write(video.uid, arrays)
+            except IndexDirectoryError as error:
+                self.reasons[kinds[video.video_id], video.path] = str(error)
 
     def publish_again(self, todo: Sequence[Difference]) -> None:
-        """Add the vectors that are missing; an index that is damaged or wrong is derived again from the stores."""
-        with Index.open(self.layout, open_pooling) as index:
-            if _of_kinds(todo, "vectors damaged", "vectors differ"):
-                index.clips.rebuild(index.catalog, self.storage)
-            else:
-                index.publish(self.storage)
-
-    def why_left(self, each: Difference) -> str:
-        """Why a difference is still there, or what helps."""
-        if (each.kind, each.subject) in self.reasons:
-            return self.reasons[each.kind, each.subject]
-        return {
-            "index": "run `scanonce index`",
-            "localise": "run `scanonce localise`",
-            "restore": "its file is not at hand: plug its disk in and repair again, or restore a backup",
-            "repair": "run `scanonce repair` again",
-            "none": each.detail,
-        }[each.remedy]
+        """Publish the missing vectors; if the vector index is damaged or wrong, derive all of it again."""
+        if _of_kinds(todo, "vectors damaged", "vectors differ"):
+            self.target.clips.rebuild(self.target.catalog, self.storage)
+        else:
+            self.target.publish(self.storage)
 
 
 def _of_kinds(todo: Iterable[Difference], *kinds: Kind) -> list[Difference]:

@@ -1,4 +1,4 @@
-"""Which video files there are below some roots: a walk over folders and links that opens no file."""
+"""Lists the video files below some roots: a walk over folders and links that opens no file."""
 
 import os
 import stat
@@ -12,28 +12,28 @@ from scanonce.storage.catalog.entries import FileStamp
 from scanonce.storage.errors import ConfigError
 
 VIDEO_EXTENSIONS = IndexerSettings().endings
-"""Extensions scanned by default, lower case with the dot."""
+"""Default extensions of videos, lower case with the dot."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScanProblem:
-    """Something in the library that could not be looked at."""
+    """A file or folder that could not be scanned or indexed."""
 
     path: Path
-    """Printable: bytes that are no UTF-8 are written as ``\\xff``."""
+    """Printable: bytes that are not UTF-8 are written as ``\\xff``."""
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What lies on the disk below some roots."""
+    """The video files on the disk below some roots."""
 
     roots: tuple[Path, ...]
     files: tuple[FileStamp, ...]
     """Sorted by path; one path per real file."""
     problems: tuple[ScanProblem, ...]
     offline: tuple[Path, ...]
-    """Roots, folders and links that cannot be read now; what is known below them is kept."""
+    """Roots, folders and links that cannot be read now; the index keeps the files below them."""
 
 
 def scan(
@@ -45,20 +45,19 @@ def scan(
 ) -> Scan:
     """List the video files at or below the roots.
 
-    Names that start with a dot are passed over, files and folders. A real file that is reached by
-    several ways is listed once: under its own path where a root holds that, else under the first
-    link.
+    Files and folders whose names start with a dot are ignored. A file that is reached in several ways is listed once:
+    under its own path if that is below a root, else under the first link.
 
     Args:
-        roots: folders or single files; relative ones count from the working directory.
+        roots: folders or single files; relative paths start at the working directory.
         extensions: lower case with the dot; matched in any case.
-        follow_symlinks: False passes links over, below the roots.
-        libraries: roots that are known. One that does not exist is offline (a disk not plugged in),
-            and so is a folder among them that lies below another, also where it is empty; what does
-            not exist below one that does, and is not empty, is gone.
+        follow_symlinks: False: links below the roots are ignored.
+        libraries: the known roots. A known root that does not exist is offline (a disk that is not plugged in). So is
+            a known folder inside another root, even if it exists and is empty. Other missing files and folders below a
+            root that exists and is not empty are gone.
 
     Raises:
-        ConfigError: a root that is neither does not exist, or its name is not valid UTF-8.
+        ConfigError: a root does not exist and is not in a library, or its name is not valid UTF-8.
     """
     walk = _Walk(extensions, follow_symlinks)
     absolute = tuple(sorted({Path(os.path.abspath(root)) for root in roots}))
@@ -81,7 +80,7 @@ def scan(
 
 
 def is_away(folder: Path) -> bool:
-    """Whether a folder is missing, unreadable or empty, as that of a disk that is not plugged in is."""
+    """Whether a folder is missing, unreadable or empty, like the mount point of a disk that is not plugged in."""
     try:
         with os.scandir(folder) as entries:
             return next(entries, None) is None
@@ -90,90 +89,94 @@ def is_away(folder: Path) -> bool:
 
 
 def outermost(paths: Iterable[Path]) -> list[Path]:
-    """Those that lie below no other of them, sorted: a video that was indexed alone is a root inside its folder."""
+    """Return the paths that are not below another of them, sorted. A root may be inside another root."""
     known = set(paths)
     return sorted(path for path in known if known.isdisjoint(path.parents))
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """A folder, a link or a root to look at."""
+class _Entry:
+    """A folder, a link or a root to visit."""
 
     path: str
-    """As it will be shown."""
+    """Path as it is shown."""
     real: str
-    """With every link resolved."""
+    """Path with every link resolved."""
     above: tuple[str, ...] = ()
-    """Real paths of the folders walked through to come here; none for a root."""
+    """Real paths of the folders on the way here; () for a root."""
 
 
 @dataclass
 class _Walk:
-    """Walks plain folders before links, so that a file keeps its own path where it has one."""
+    """Visits folders before links, so that a file keeps its own path if that is below a root."""
 
     extensions: frozenset[str]
     follow_symlinks: bool
     files: dict[str, FileStamp] = field(default_factory=dict)
-    """By real path."""
+    """The files by real path."""
     problems: list[ScanProblem] = field(default_factory=list)
     offline: list[Path] = field(default_factory=list)
-    _folders: deque[_Place] = field(default_factory=deque)
-    _links: deque[_Place] = field(default_factory=deque)
+    _folders: deque[_Entry] = field(default_factory=deque)
+    _links: deque[_Entry] = field(default_factory=deque)
     _entered: set[str] = field(default_factory=set)
 
     def enter_root(self, path: str) -> None:
-        """Put a root on the list."""
-        root = _Place(path, os.path.realpath(path))
+        """Add a root to the entries to visit."""
+        root = _Entry(path, os.path.realpath(path))
         (self._folders if root.path == root.real else self._links).append(root)
 
     def library_of(self, path: Path, libraries: Collection[Path]) -> Path | None:
-        """The innermost library that holds a path; for a video that is one itself, the folder around it."""
+        """Return the innermost library that contains a path; for a video that is itself a library, its folder's."""
         holding = [each for each in (path, *path.parents) if each in libraries]
         if len(holding) > 1 and holding[0] == path and self._is_video(str(path)):
             return holding[1]
         return holding[0] if holding else None
 
     def is_folder_away(self, library: Path) -> bool:
-        """Whether a library below another is a folder that is missing or empty: its disk is not plugged in."""
-        if self._is_video(str(library)):  # indexed by itself once; gone like any other file
+        """Whether a library below another is a missing or empty folder, so that its disk is not plugged in."""
+        if self._is_video(
+            str(library)
+        ):  # a video that was indexed alone is gone like any other file
             return False
         if not os.path.lexists(library):
             return True
         return os.path.isdir(library) and os.access(library, os.R_OK) and is_away(library)
 
     def report_away(self, root: Path) -> None:
-        """Keep what is known at and below a root that is not there."""
-        self._problem(str(root), "it is not there now; what is known of it is kept")
+        """Note that a root is offline."""
+        self._problem(str(root), "it is not there now; its videos are kept")
         self.offline.append(root)
 
     def run(self) -> None:
-        """Walk until nothing is left."""
+        """Visit all entries, and those found on the way."""
         while self._folders or self._links:
-            place = self._folders.popleft() if self._folders else self._links.popleft()
+            entry = self._folders.popleft() if self._folders else self._links.popleft()
             try:
-                self._look_at(place)
+                self._visit(entry)
             except OSError as error:
-                self._cannot_read(place.path, error)
+                self._cannot_read(entry.path, error)
 
-    def _look_at(self, place: _Place) -> None:
-        status = os.stat(place.path)
+    def _visit(self, entry: _Entry) -> None:
+        status = os.stat(entry.path)
         if not stat.S_ISDIR(status.st_mode):
-            if self._is_video(place.path):
-                self._add_file(place.path, place.real, status)
-            elif not place.above:
+            if self._is_video(entry.path):
+                self._add_file(entry.path, entry.real, status)
+            elif not entry.above:
                 known = " ".join(sorted(self.extensions))
-                self._problem(place.path, f"not a video by its extension; scanned are {known}")
-        elif place.real in place.above:
-            self._problem(place.path, "the link leads back to a folder above it")
-        elif place.real not in self._entered:  # two links a level would double the work each time
-            self._entered.add(place.real)
-            self._list_folder(place)
+                self._problem(entry.path, f"not a video by its extension; scanned are {known}")
+        elif entry.real in entry.above:
+            self._problem(entry.path, "the link leads back to a folder above it")
+        elif (
+            entry.real not in self._entered
+        ):  # two links per level would double the work with every level
+            self._entered.add(entry.real)
+            self._list_folder(entry)
 
-    def _list_folder(self, folder: _Place) -> None:
+    def _list_folder(self, folder: _Entry) -> None:
         with os.scandir(folder.path) as listing:
             entries = sorted(listing, key=lambda entry: entry.name)
         if not entries and not folder.above:
-            # An empty root is most often a mount point whose disk is not there.
+            # An empty root is most often a mount point without its disk.
             self.offline.append(Path(folder.path))
         for entry in entries:
             if not entry.name.startswith("."):
@@ -182,7 +185,7 @@ class _Walk:
                 except OSError as error:
                     self._cannot_read(entry.path, error)
 
-    def _sort_entry(self, entry: os.DirEntry[str], folder: _Place) -> None:
+    def _sort_entry(self, entry: os.DirEntry[str], folder: _Entry) -> None:
         above = (*folder.above, folder.real)
         is_folder = entry.is_dir(follow_symlinks=False)
         if not _is_utf8(entry.name):
@@ -190,10 +193,10 @@ class _Walk:
                 self._problem(entry.path, "the name is not valid UTF-8: rename it")
         elif entry.is_symlink():
             if self.follow_symlinks:
-                self._links.append(_Place(entry.path, os.path.realpath(entry.path), above))
+                self._links.append(_Entry(entry.path, os.path.realpath(entry.path), above))
         elif is_folder:
             real = os.path.join(folder.real, entry.name)
-            self._folders.append(_Place(entry.path, real, above))
+            self._folders.append(_Entry(entry.path, real, above))
         elif self._is_video(entry.name):
             real = os.path.join(folder.real, entry.name)
             self._add_file(entry.path, real, entry.stat(follow_symlinks=False))
@@ -209,7 +212,7 @@ class _Walk:
             self._problem(path, "not a regular file")
 
     def _cannot_read(self, path: str, error: OSError) -> None:
-        """Report it and keep what is known below it: a disk that is away is no deleted library."""
+        """Note that a path is offline: a missing disk does not delete its videos from the index."""
         is_broken = os.path.islink(path) and not os.path.exists(path)
         what = f"broken link to {_printable(os.path.realpath(path))}" if is_broken else "unreadable"
         self._problem(path, f"{what}: {error.strerror or error}")
@@ -220,7 +223,7 @@ class _Walk:
 
 
 def _is_utf8(name: str) -> bool:
-    """False where the file system's bytes are no UTF-8: Python holds those as lone surrogates."""
+    """Whether a name is UTF-8 on the disk; Python represents other bytes as lone surrogates."""
     try:
         name.encode()
     except UnicodeEncodeError:

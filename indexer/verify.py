@@ -1,146 +1,111 @@
-"""Compares the files, the catalogue and everything derived from them, and names what differs.
+"""Compares the video files, the catalogue and all derived data of an index, and reports the differences.
 
     found = verify(IndexLayout.of(index_dir))
     for each in found.differences:
         print(each.subject, each.detail, each.remedy)
 
-Nothing is written. A writer may be at work: each video that differs is looked at once more, in the catalogue as it is
-then, so what was indexed or deleted meanwhile is no difference. What a writer at work is about to mend (files that are
-gone or changed, videos not published yet, files of contents not recorded yet) is counted, not named.
+Nothing is written. Another process may write the index meanwhile: each video that differs is checked again in the
+catalogue as it is then, so that a video that was indexed or deleted in between is no difference. Differences that the
+running writer is about to remove are counted, not reported: files that are gone or changed, videos that are not
+published yet, stored files of contents that are not recorded yet.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
 
 import numpy as np
 
-from scanonce.indexer.plan import fast_hash, full_hash, is_unchanged
-from scanonce.indexer.scan import is_away
+from scanonce.indexer.differences import Difference, StoredFilesCheck, compare_file
 from scanonce.models.clip4clip.pooling import open_pooling
-from scanonce.models.soonet.grid import AnchorGrid
 from scanonce.models.soonet.trained import TrainedLocaliser
 from scanonce.storage.catalog.catalog import SEARCHABLE, Catalog
-from scanonce.storage.catalog.entries import Content, FileRecord
-from scanonce.storage.derived import DerivedVectors, published_rows
+from scanonce.storage.catalog.entries import FileRecord
+from scanonce.storage.derived import published_rows
 from scanonce.storage.errors import IndexDirectoryError, LocaliserError, ManifestMismatch
 from scanonce.storage.index import Index
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.manifest import read_manifest
 from scanonce.storage.records import Video
-from scanonce.storage.stores.anchors import AnchorStore
 from scanonce.storage.vectors.generation import Generation, newest_generation, newest_number
-from scanonce.storage.writer import content_stores, owner
+from scanonce.storage.writer import find_leftovers, owner
 
-Kind = Literal[
-    "manifest",
-    "catalogue",
-    "video without file",
-    "file missing",
-    "file offline",
-    "file changed",
-    "file replaced",
-    "features missing",
-    "features damaged",
-    "thumbnails damaged",
-    "localiser",
-    "anchors missing",
-    "anchors damaged",
-    "vectors damaged",
-    "vectors lacking",
-    "vectors differ",
-    "stray",
-]
-Remedy = Literal["index", "repair", "localise", "restore", "none"]
-"""The command that helps: ``index`` brings the index in line with the disk, ``repair`` makes again what is derived,
-``restore`` takes a backup; ``none``: nothing is to be done but what the detail says."""
+_SAMPLE = 200  # videos whose values are compared if not all are
 
+OnChecked = Callable[[int, int], None]
+"""Called with the number of files and videos checked, and the number of all."""
 
-_SAMPLE = 200  # videos whose values are compared where not all are
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One thing that is not as it should be."""
-
-    kind: Kind
-    subject: Path
-    """The file; for what is stored of a video, the first of its files."""
-    detail: str
-    remedy: Remedy
-    video_id: int | None = None
-    """Where it is about a video."""
+LoadLocaliser = Callable[[], TrainedLocaliser]
+"""Loads the localiser of the index."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What a look at the whole index came to."""
+    """The result of checking a whole index."""
 
     differences: tuple[Difference, ...]
-    """Each once, in the order of the way of a video: catalogue, files, features, vectors."""
+    """Each once, in the order in which a video is processed: catalogue, files, features, vectors."""
     videos: int = 0
-    """Searchable ones."""
+    """Number of searchable videos."""
     files: int = 0
     compared: int = 0
-    """Videos all of whose values were read and compared."""
+    """Number of videos all of whose values were read and compared."""
     without_thumbnails: int = 0
-    """Searchable videos; an index may have been made without."""
+    """Number of searchable videos without thumbnails; an index may have been made without."""
     pending: int = 0
-    """Differences left to the writer that is at work."""
-
-
-OnChecked = Callable[[int, int], None]
-"""Called with the number of files and videos checked, and the number of all."""
+    """Number of differences left to the running writer."""
 
 
 def verify(
     layout: IndexLayout,
     *,
     full: bool = False,
-    load_localiser: Callable[[], TrainedLocaliser] | None = None,
+    load_localiser: LoadLocaliser | None = None,
     on_checked: OnChecked = lambda *_: None,
-    alone: bool = False,
+    holds_lock: bool = False,
 ) -> Verification:
-    """Looks at everything in an index, and at the files it was made from.
+    """Check a whole index and the files it was made from.
 
-    Costs a copy of the catalogue in the temporary folder, a look at each file's size and time, and the heads of three
-    stored files of each video; of 200 videos, always the same ones, all values are read and compared: a few
-    milliseconds a video. With ``full`` that is done of all of them, 28 MB per hour of video at the default encoder,
-    and every video file is hashed: 1.1 MiB are read of each, all of it where a hash of the whole is on record.
+    Costs a copy of the catalogue in the temporary folder, the size and time of each video file, and the headers of
+    three stored files of each video. Of 200 videos, always the same ones, all values are read and compared, which
+    takes a few milliseconds per video. With ``full`` that is done for all videos, 28 MB per hour of video at the
+    default encoder, and every video file is hashed: 1.1 MiB of each are read, or all of it if a hash of the whole file
+    is on record.
 
     Args:
         layout: the index in use.
-        full: look at all values, and into the video files.
-        load_localiser: loads the localiser of the index, called only where it has one; None: how many anchors a
-            video should have is not checked.
+        full: compare the values of all videos, and hash the video files.
+        load_localiser: called only if the index has a localiser; None: the number of anchors is not checked.
         on_checked: see `OnChecked`.
-        alone: the caller holds the index for writing, so nobody else is at work.
+        holds_lock: the caller holds the writer's lock, so no other process writes.
 
     Raises:
         IndexDirectoryError: there is no index, or it is of an older version.
         ManifestMismatch: it is of a newer version.
     """
     while True:
-        found = _verify(layout, full, load_localiser, on_checked, alone)
-        now = IndexLayout.of(layout.root)
-        if now == layout:
-            return found
-        layout = now  # another index took its place: what was seen is of neither
+        try:
+            found = _verify(layout, full, load_localiser, on_checked, holds_lock)
+            if IndexLayout.of(layout.root) == layout:
+                return found
+        except IndexDirectoryError:
+            if IndexLayout.of(layout.root) == layout:
+                raise
+        # The index was replaced meanwhile: the result or the error is that of the old one.
+        layout = IndexLayout.of(layout.root)
 
 
 def _verify(
     layout: IndexLayout,
     full: bool,
-    load_localiser: Callable[[], TrainedLocaliser] | None,
+    load_localiser: LoadLocaliser | None,
     on_checked: OnChecked,
-    alone: bool,
+    holds_lock: bool,
 ) -> Verification:
     broken = []
-    manifest = None
     try:
-        manifest = read_manifest(layout)
+        read_manifest(layout)
     except ManifestMismatch:
         raise
     except IndexDirectoryError as error:
@@ -150,17 +115,17 @@ def _verify(
     problem = _catalogue_problem(layout)
     if problem:
         broken.append(Difference("catalogue", layout.catalog, problem, "restore"))
-    if manifest is None or broken:
+    if broken:
         return Verification(tuple(broken))
     with (
         TemporaryDirectory(prefix="scanonce-") as folder,
         Index.open(layout, open_pooling, read_only=True) as index,
     ):
-        snapshot = Path(folder, "catalog.sqlite")
-        index.catalog.copy_to(snapshot)
-        with Catalog.open(snapshot, read_only=True) as catalog:
-            look = _Look(index, catalog, full, load_localiser, on_checked, alone)
-            return look.at_everything()
+        copy = Path(folder, "catalog.sqlite")
+        index.catalog.copy_to(copy)
+        with Catalog.open(copy, read_only=True) as catalog:
+            check = _IndexCheck(index, catalog, full, on_checked, holds_lock)
+            return check.run(load_localiser)
 
 
 def _catalogue_problem(layout: IndexLayout) -> str | None:
@@ -175,153 +140,112 @@ def _catalogue_problem(layout: IndexLayout) -> str | None:
     return problems[0] + more if problems else None
 
 
-class _Look:
-    """One look: the catalogue as it was at the beginning, and the one in use to look again."""
+class _IndexCheck:
+    """One check of an index: of a copy of its catalogue, and again of the live catalogue if something differs."""
 
     def __init__(
-        self,
-        index: Index,
-        catalog: Catalog,
-        full: bool,
-        load_localiser: Callable[[], TrainedLocaliser] | None,
-        on_checked: OnChecked,
-        alone: bool,
+        self, index: Index, catalog: Catalog, full: bool, on_checked: OnChecked, holds_lock: bool
     ) -> None:
         self.index, self.catalog, self.live = index, catalog, index.catalog
-        self.layout, self.manifest = index.layout, index.manifest
-        self.full, self.load_localiser, self.alone = full, load_localiser, alone
+        self.full, self.holds_lock = full, holds_lock
         self.on_checked = on_checked
-        self.features, self.thumbnails = index.features, index.thumbnails
-        self.anchors = index.anchors
-        self.anchor_grid: AnchorGrid | None = None
-        self.anchor_width: int | None = None
+        self.stored = StoredFilesCheck(index)
         self.found: list[Difference] = []
-        self.pending = 0
-        self.done, self.total = 0, 0
+        self.num_pending = 0
+        self.num_checked, self.num_all = 0, 0
 
-    def at_everything(self) -> Verification:
-        """Catalogue, files, what is stored of each video, vectors, and what belongs to nothing."""
+    def run(self, load_localiser: LoadLocaliser | None) -> Verification:
+        """Check video files, the stored files of each video, the vector index, and leftovers."""
         files = _all_files(self.catalog)
         videos = self.catalog.videos(states=SEARCHABLE)
-        self.total = len(files) + len(videos)
-        self.at_localiser()
-        self.at_files(files)
+        self.num_all = len(files) + len(videos)
+        if self.index.anchors is not None and load_localiser is not None:
+            self.check_localiser(load_localiser)
+        self.check_files(files)
         chosen = {video.video_id for video in (videos if self.full else _sample(videos))}
-        sound = self.at_videos(videos, _by_video(files), chosen)
-        compared = [video for video in sound if video.video_id in chosen]
-        self.at_vectors(self.index.clips, compared)
-        self.at_leavings()
+        whole = self.check_videos(videos, _by_video(files), chosen)
+        compared = [video for video in whole if video.video_id in chosen]
+        self.check_vectors(compared)
+        self.check_leftovers()
+        has_thumbnails = self.index.thumbnails.has
         return Verification(
             tuple(self.found),
             videos=len(videos),
             files=len(files),
             compared=len(compared),
-            without_thumbnails=sum(not self.thumbnails.has(video.uid) for video in videos),
-            pending=self.pending,
+            without_thumbnails=sum(not has_thumbnails(video.uid) for video in videos),
+            pending=self.num_pending,
         )
 
-    # ------------------------------------------------ files
+    # ------------------------------------------------ video files
 
-    def at_files(self, files: Sequence[FileRecord]) -> None:
-        """The files of the library against what is on record of them."""
+    def check_files(self, files: Sequence[FileRecord]) -> None:
+        """Compare the video files with their records."""
         contents = self.catalog.contents() if self.full else {}
         libraries = [library.root for library in self.catalog.libraries()]
         for record in files:
-            if _file_difference(record, contents, libraries) is not None:
-                self.take(self.again_at_file(record.stamp.path, libraries))
-            self.step()
+            if compare_file(record, contents, libraries) is not None:
+                difference = self.compare_again(record.stamp.path, libraries)
+                if difference is None:
+                    pass
+                elif difference.remedy == "index" and self.is_being_written():
+                    self.num_pending += 1
+                else:
+                    self.found.append(difference)
+            self.count_checked()
 
-    def again_at_file(self, path: Path, libraries: Sequence[Path]) -> Difference | None:
-        """The difference of one file by the catalogue as it is now."""
+    def compare_again(self, path: Path, libraries: Sequence[Path]) -> Difference | None:
+        """Compare one file with the live catalogue."""
         for record in self.live.files_under(path):
             if record.stamp.path == path:
                 ids = [record.video_id] if self.full and record.video_id is not None else []
-                return _file_difference(record, self.live.contents(ids), libraries)
+                return compare_file(record, self.live.contents(ids), libraries)
         return None
 
-    def take(self, difference: Difference | None) -> None:
-        """Keeps a difference of a file, unless a writer is bringing the catalogue in line with the files."""
-        if difference is None:
-            return
-        if difference.remedy == "index" and self.writer_at_work():
-            self.pending += 1
-        else:
-            self.found.append(difference)
+    # ------------------------------------------------ stored files of videos
 
-    # ------------------------------------------------ what is stored of a video
-
-    def at_localiser(self) -> None:
-        """What anchors must be like, where the index has a localiser that can be asked."""
-        if self.anchors is None or self.load_localiser is None:
-            return
+    def check_localiser(self, load_localiser: LoadLocaliser) -> None:
+        """Load the localiser; if it fits the index, anchors are checked against its grid."""
+        anchors = str(self.index.manifest.anchors)
         problem = None
         try:
-            localiser = self.load_localiser()
+            localiser = load_localiser()
         except LocaliserError as error:
             problem = str(error)
         else:
-            if str(self.manifest.anchors).startswith(localiser.folder):
-                self.anchor_grid, self.anchor_width = localiser.grid, localiser.width
+            if anchors.startswith(localiser.folder):
+                self.stored = StoredFilesCheck(self.index, localiser.grid, localiser.width)
             else:
-                problem = f"{localiser.name} is another one than that which made the anchors"
+                problem = f"the anchors were made by another version of {localiser.name}"
         if problem:
-            subject = self.layout.anchors / str(self.manifest.anchors)
+            subject = self.index.layout.anchors / anchors
             self.found.append(Difference("localiser", subject, problem, "localise"))
 
-    def at_videos(
+    def check_videos(
         self,
         videos: Sequence[Video],
         files: Mapping[int, Sequence[FileRecord]],
         chosen: Collection[int],
     ) -> list[Video]:
-        """What is stored of each video, all values of the chosen ones; the videos nothing is wrong with."""
-        sound = []
+        """Check the stored files of each video, with all values of the chosen ones; return videos without a fault."""
+        whole = []
         for video in videos:
             values = video.video_id in chosen
-            problems = self.of_video(video, files.get(video.video_id, ()), values)
-            if problems:  # what is gone from the catalogue by now is no difference
-                fresh = self.live.videos([video.video_id], states=SEARCHABLE)
-                for each in fresh:
+            if self.stored.differences(video, files.get(video.video_id, ()), values=values):
+                # again by the live catalogue, which may have lost the video meanwhile
+                for each in self.live.videos([video.video_id], states=SEARCHABLE):
                     records = [file for path in each.paths for file in self.live.files_under(path)]
-                    self.found += self.of_video(each, records, values)
+                    self.found += self.stored.differences(each, records, values=values)
             else:
-                sound.append(video)
-            self.step()
-        return sound
-
-    def of_video(self, video: Video, files: Sequence[FileRecord], values: bool) -> list[Difference]:
-        """What is wrong with the stored files of one video."""
-        problems: list[tuple[Kind, str]] = []
-        if not self.features.has(video.uid):
-            problems.append(("features missing", "no frame features are stored"))
-        elif reason := self.features.problem(
-            video.uid, dim=self.manifest.dim, num_frames=video.num_frames, values=values
-        ):
-            problems.append(("features damaged", f"its frame features: {reason}"))
-        if reason := self.thumbnails.problem(video.uid, values=values):
-            problems.append(("thumbnails damaged", f"its thumbnails: {reason}"))
-        remedy = _remedy_by_decoding(files) if problems else "none"
-        found = [_of(video, kind, detail, remedy) for kind, detail in problems]
-        if self.anchors is not None:
-            found += self._of_anchors(self.anchors, video, values)
-        return found
-
-    def _of_anchors(self, store: AnchorStore, video: Video, values: bool) -> list[Difference]:
-        if not store.has(video.uid):
-            return [_of(video, "anchors missing", "no anchors of the localiser are stored")]
-        num_anchors = None
-        if self.anchor_grid is not None:
-            num_anchors = sum(self.anchor_grid.counts(video.duration_seconds))
-        reason = store.problem(
-            video.uid, num_anchors=num_anchors, width=self.anchor_width, values=values
-        )
-        return [_of(video, "anchors damaged", f"its anchors: {reason}")] if reason else []
+                whole.append(video)
+            self.count_checked()
+        return whole
 
     # ------------------------------------------------ vectors
 
-    def at_vectors(self, vectors: DerivedVectors, compared: Sequence[Video]) -> None:
-        """A library-wide index: is it whole, does it hold every live video, are these its embeddings?"""
-        generation = self.at_generation(vectors)
+    def check_vectors(self, compared: Sequence[Video]) -> None:
+        """Check that the vector index is whole and has every live video, and compare the vectors of some videos."""
+        generation = self.check_generation()
         if generation is None:
             return
         rows = published_rows(generation)
@@ -329,90 +253,97 @@ class _Look:
             if video.video_id not in rows:
                 continue
             try:
-                reason = vectors.difference(video, rows[video.video_id]())
+                reason = self.index.clips.difference(video, rows[video.video_id]())
             except IndexDirectoryError:  # its files were whole a moment ago: it was deleted since
                 continue
-            # a video keeps its vectors as long as it keeps its id: to look again is to see that it is still there
+            # A video keeps its vectors as long as its id, so it is enough to see that the id is still live.
             if reason and self.live.videos([video.video_id], states=SEARCHABLE):
-                self.found.append(_of(video, "vectors differ", reason))
+                self.found.append(Difference.of_video(video, "vectors differ", reason))
 
-    def at_generation(self, vectors: DerivedVectors) -> Generation | None:
-        """The newest generation, if it is whole; what it lacks is named where no writer is about to add it."""
+    def check_generation(self) -> Generation | None:
+        """Return the newest generation if it is whole; report missing videos unless a writer is about to add them."""
+        folder, dim = self.index.clips.folder, self.index.clips.dim
+
+        def damaged(detail: str) -> Difference:
+            return Difference("vectors damaged", folder, detail, "repair")
+
         for _ in range(10):
-            token, writer = self.live.change_token(), self.writer_at_work()
+            token, is_written = self.live.change_token(), self.is_being_written()
             live = self.live.live_video_ids()
-            newest = newest_number(vectors.folder)
+            newest = newest_number(folder)
             try:
-                generation = newest_generation(vectors.folder, dim=vectors.dim)
+                generation = newest_generation(folder, dim=dim)
             except ManifestMismatch as error:
-                self.found.append(
-                    Difference("vectors damaged", vectors.folder, str(error), "repair")
-                )
+                self.found.append(damaged(str(error)))
                 return None
-            writer = writer or self.writer_at_work()
-            # with nobody at work before and after, and no commit between, the two belong together
-            if writer or self.live.change_token() == token:
+            is_written = is_written or self.is_being_written()
+            # Without a writer before and after, and without a commit in between, the two belong together.
+            if is_written or self.live.change_token() == token:
                 break
         whole = generation is not None and generation.number >= newest
-        if not whole and (newest or len(live)) and not writer:
+        if not whole and (newest or len(live)) and not is_written:
             used = f"generation {generation.number} is used" if generation else "there is no other"
-            detail = f"generation {newest} cannot be used, {used}" if newest else "it is missing"
-            self.found.append(Difference("vectors damaged", vectors.folder, detail, "repair"))
+            self.found.append(
+                damaged(
+                    f"generation {newest} cannot be used, {used}" if newest else "it is missing"
+                )
+            )
         if generation is None or not whole:
-            self.pending += writer
+            self.num_pending += is_written
             return None
         if generation.videos.max(initial=0) > self.live.last_video_id():
-            detail = "it holds videos the catalogue never had, whose numbers others will get"
-            self.found.append(Difference("vectors damaged", vectors.folder, detail, "repair"))
+            self.found.append(
+                damaged(
+                    "it has ids of videos the catalogue never had; other videos will get these ids"
+                )
+            )
             return None
-        lacking = np.setdiff1d(live, generation.videos)
-        if writer:
-            self.pending += len(lacking)
+        missing = np.setdiff1d(live, generation.videos)
+        if is_written:
+            self.num_pending += len(missing)
         else:
-            detail = "searches load it each time: it is in no generation of the index"
-            for video in self.live.videos(lacking.tolist()):
-                self.found.append(_of(video, "vectors lacking", detail))
+            detail = "it is in no generation of the vector index: each search loads it again"
+            for video in self.live.videos(missing.tolist()):
+                self.found.append(Difference.of_video(video, "vectors missing", detail))
         return generation
 
-    # ------------------------------------------------ what belongs to nothing
+    # ------------------------------------------------ leftovers
 
-    def at_leavings(self) -> None:
-        """Files of contents nobody knows, unfinished files, and videos that lost their last file."""
-        strays = _strays(self.layout, self.catalog.uids())
-        orphans = self.catalog.without_files()
-        if not strays and not orphans:
+    def check_leftovers(self) -> None:
+        """Find orphaned and unfinished files, and videos that lost their last file."""
+        layout = self.index.layout
+        leftovers = find_leftovers(layout, self.catalog.uids())
+        without_files = self.catalog.without_files()
+        if not leftovers and not without_files:
             return
-        if self.writer_at_work():
-            self.pending += len(strays) + len(orphans)
+        if self.is_being_written():
+            self.num_pending += len(leftovers) + len(without_files)
             return
-        strays = [path for path in _strays(self.layout, self.live.uids()) if path in strays]
-        remaining = self.live.without_files().items() & orphans.items()
-        if self.writer_at_work():
-            self.pending += len(strays) + len(remaining)
+        leftovers = [path for path in find_leftovers(layout, self.live.uids()) if path in leftovers]
+        remaining = self.live.without_files().items() & without_files.items()
+        if self.is_being_written():
+            self.num_pending += len(leftovers) + len(remaining)
             return
-        for path in strays:
-            detail = "it is of no video in the catalogue, or was never finished"
-            self.found.append(Difference("stray", path, detail, "repair"))
+        for path in leftovers:
+            detail = "it belongs to no video in the catalogue, or was never finished"
+            self.found.append(Difference("orphan", path, detail, "repair"))
         for video_id, uid in sorted(remaining):
-            detail = "a video without a file is in the catalogue; it is never found"
-            subject = self.features.path(uid)
+            detail = "the catalogue has a video without a file; searches do not find it"
+            subject = self.index.features.path(uid)
             self.found.append(Difference("video without file", subject, detail, "index", video_id))
 
-    def writer_at_work(self) -> bool:
-        """Whether somebody writes the index at this moment."""
-        return not self.alone and owner(self.layout) is not None
+    def is_being_written(self) -> bool:
+        """Whether another process writes the index now."""
+        return not self.holds_lock and owner(self.index.layout) is not None
 
-    def step(self) -> None:
-        """Tells that one more was looked at."""
-        self.done += 1
-        self.on_checked(self.done, self.total)
-
-
-# ---------------------------------------------------------------- files
+    def count_checked(self) -> None:
+        """Report that one more file or video was checked."""
+        self.num_checked += 1
+        self.on_checked(self.num_checked, self.num_all)
 
 
 def _all_files(catalog: Catalog) -> list[FileRecord]:
-    """Every file of the catalogue once, also where libraries lie one inside the other."""
+    """Every file of the catalogue once, even if libraries are inside each other."""
     records = {
         record.stamp.path: record
         for library in catalog.libraries()
@@ -429,66 +360,9 @@ def _by_video(files: Iterable[FileRecord]) -> dict[int, list[FileRecord]]:
     return records
 
 
-def _file_difference(
-    record: FileRecord, contents: Mapping[int, Content], libraries: Sequence[Path]
-) -> Difference | None:
-    """A file against its record, and against its content where that is given."""
-    stamp = record.stamp
-
-    def differs(kind: Kind, detail: str, remedy: Remedy) -> Difference:
-        return Difference(kind, stamp.path, detail, remedy, record.video_id)
-
-    try:
-        status = stamp.path.stat()
-    except OSError as error:
-        if _is_offline(stamp.path, libraries):
-            return differs("file offline", "its folder is empty or not there; it is kept", "none")
-        return differs("file missing", f"it cannot be seen: {error.strerror or error}", "index")
-    if (status.st_size, status.st_mtime_ns) != (stamp.size_bytes, stamp.mtime_ns):
-        sizes = f"{stamp.size_bytes} bytes on record, {status.st_size} now"
-        same = status.st_size == stamp.size_bytes
-        return differs("file changed", "its time of change is another" if same else sizes, "index")
-    content = contents.get(record.video_id) if record.video_id is not None else None
-    if content is None or record.problem is not None:
-        return None
-    try:
-        same = fast_hash(stamp.path) == content.fast_hash
-        same = same and content.full_hash in (None, full_hash(stamp.path))
-    except OSError as error:
-        return differs("file missing", f"it cannot be read: {error.strerror or error}", "none")
-    if not same:
-        detail = "other content with the same size and time: `scanonce index` does not see that"
-        return differs("file replaced", detail, "repair")
-    return None
-
-
-def _is_offline(path: Path, libraries: Sequence[Path]) -> bool:
-    """Whether the library that holds a file is away, as that of a disk that is not plugged in is."""
-    return any(is_away(root) for root in libraries if root in path.parents)
-
-
-def _remedy_by_decoding(files: Iterable[FileRecord]) -> Remedy:
-    return "repair" if any(is_unchanged(record.stamp) for record in files) else "restore"
-
-
-# ---------------------------------------------------------------- the rest
-
-
-def _of(video: Video, kind: Kind, detail: str, remedy: Remedy = "repair") -> Difference:
-    return Difference(kind, video.path, detail, remedy, video.video_id)
-
-
 def _sample(videos: Sequence[Video]) -> list[Video]:
-    """The same videos each time, in their order."""
+    """Choose the same videos each time, in their order."""
     if len(videos) <= _SAMPLE:
         return list(videos)
     chosen = np.random.default_rng(0).choice(len(videos), _SAMPLE, replace=False)
     return [videos[number] for number in np.sort(chosen).tolist()]
-
-
-def _strays(layout: IndexLayout, known: set[str]) -> list[Path]:
-    """What `storage.writer.clear_leavings` would remove."""
-    files = [path for path in layout.folder.glob(".tmp-*") if path.is_file()]
-    files += [path for store in content_stores(layout) for path in store.strays(known)]
-    folders = [*layout.vectors.glob("staging-*"), *layout.anchors.glob("*/vectors")]
-    return [*files, *folders]

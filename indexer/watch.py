@@ -1,10 +1,11 @@
-"""Follows folders: what changes below them is indexed once it has stopped growing.
+"""Watches folders: a video file that changes is indexed once it has stopped growing.
 
-    watch([Path("/films")], work)            # until Ctrl-C; `work` looks, indexes and tells
+    watch([Path("/films")], index)           # until Ctrl-C; `index` is a `WatchedIndex`
 
-:class:`Settling` decides when a changed path is ready; it knows no clock and no source of events, both are handed in.
-:func:`watch` feeds it from the operating system, and from looks at everything: when it starts, every hour, and when a
-root comes back. So a lost event costs an hour at most, and nothing that happened while nobody watched is lost.
+:class:`Settling` decides when a changed path is ready. It gets the time and the events as arguments, so tests need
+neither a clock nor a file system that reports changes. :func:`watch` gets its events from the operating system, and
+from surveys of all folders: at the start, every hour, and when a root comes back. A lost event therefore costs an hour
+at most, and changes made while nothing was watching are found.
 """
 
 import os
@@ -25,25 +26,25 @@ from scanonce.indexer.settings import IndexerSettings, WatchSettings
 from scanonce.storage.errors import ScanonceError
 
 DELETION_PATIENCE_SECONDS = 600.0
-"""How long a deletion waits at most for what is being written: a camera never stops writing."""
-MOST_PATHS = 200
-"""Of one run; where more have changed, their folders are looked at."""
+"""Longest time a deletion waits for files that are being written: a camera never stops writing."""
+MAX_PATHS = 200
+"""Most paths given to one run; if more have changed, their folders are given instead."""
 
 _TICK_SECONDS = 1.0
-_STEP_MILLISECONDS = 200  # changes of so long are told together
-_CHECK_SECONDS = 10.0  # between two looks at whether the roots are the folders they were
-_BUSY_SECONDS = 10.0  # until the next try, where somebody else writes the index
+_STEP_MILLISECONDS = 200  # changes within this time arrive together
+_CHECK_SECONDS = 10.0  # between two checks that the roots are still the same folders
+_BUSY_SECONDS = 10.0  # until the next try if another process writes the index
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 5.0, 300.0  # after an error
 _POLL_MILLISECONDS = 5_000
-_BURST = 10_000  # changes at once that make it likely that the system has dropped some
+_BURST = 10_000  # with this many changes at once the system has probably dropped some
 
 
 # ---------------------------------------------------------------- when a path is ready
 
 
 @dataclass(frozen=True, slots=True)
-class _Sight:
-    """What a look at a path shows."""
+class _PathState:
+    """State of a path on the disk."""
 
     is_folder: bool
     size_bytes: int
@@ -51,28 +52,28 @@ class _Sight:
 
 
 @dataclass(slots=True)
-class _Changed:
-    """A path that somebody has told of. Times are of the clock that is handed in, seconds."""
+class _Pending:
+    """A path that has changed and is not ready. Times are seconds of the caller's clock."""
 
-    sight: _Sight | None
-    """None: nothing is there."""
+    state: _PathState | None
+    """None: it does not exist."""
     since: float
-    """It has looked like this all the time from here on."""
-    told: float
+    """Time since which it has had this state."""
+    added_at: float
     is_listed: bool = False
-    """A folder whose videos were looked for once more after it had settled."""
+    """For a folder: its videos were listed again after it had settled."""
 
 
 class Settling:
-    """Changed paths, until they have stopped changing.
+    """The changed paths that have not stopped changing.
 
-    A file is ready when its size and time of change have stayed the same for a while; only that they stay the same
-    counts, so a time in the future is as good as any. What is gone waits as long, and for all that is being written:
-    a move to another disk is a copy and then a deletion, and told together they cost no decoding. The videos below a
-    folder that appears are waited for one by one, and the folder as a whole for all of them.
+    A file is ready when its size and modification time have been the same for a while. Their values do not matter, so a
+    time in the future is as good as any. A deletion waits as long, and also for files that are being written: a move to
+    another disk is a copy and then a deletion, and if both are given to one run, nothing is decoded. The videos in a
+    new folder wait one by one, and the folder waits for all of them.
 
     >>> settling = Settling([Path("/films")], settle_seconds=5)
-    >>> settling.tell([Path("/films/gone.mp4"), Path("/films/.hidden.mp4")], now=0)
+    >>> settling.add([Path("/films/gone.mp4"), Path("/films/.hidden.mp4")], now=0)
     >>> settling.ready(now=4), settling.ready(now=5)
     ([], [PosixPath('/films/gone.mp4')])
     """
@@ -81,97 +82,94 @@ class Settling:
         self,
         roots: Sequence[Path],
         *,
-        settings: IndexerSettings | None = None,
         settle_seconds: float,
+        files: IndexerSettings | None = None,
         ignored: Collection[Path] = (),
     ) -> None:
-        """Nothing is told yet.
+        """Begin without a changed path.
 
         Args:
-            roots: absolute; names that start with a dot are passed over below them, not in them.
-            settings: which files are videos, and whether links are followed.
+            roots: absolute paths. Below them, names that start with a dot are ignored.
             settle_seconds: how long a path has to stay the same.
-            ignored: folders below which nothing matters, such as the index directory.
+            files: extensions of videos, and whether links are followed.
+            ignored: folders to ignore with everything in them, such as the index directory.
         """
-        settings = settings or IndexerSettings()
+        files = files or IndexerSettings()
         self._roots = tuple(roots)
-        self._extensions = settings.endings
-        self._follow_symlinks = settings.follow_symlinks
+        self._extensions = files.endings
+        self._follow_symlinks = files.follow_symlinks
         self._settle_seconds = settle_seconds
         self._ignored = frozenset(ignored)
-        self._changed: dict[Path, _Changed] = {}
+        self._pending: dict[Path, _Pending] = {}
 
     @property
     def unsettled(self) -> list[Path]:
-        """Paths that are there and were not ready yet."""
-        return [path for path, change in self._changed.items() if change.sight is not None]
+        """The paths that exist and are not ready."""
+        return [path for path, each in self._pending.items() if each.state is not None]
 
     @property
-    def is_calm(self) -> bool:
-        """Nothing waits."""
-        return not self._changed
+    def is_empty(self) -> bool:
+        """Whether no path waits."""
+        return not self._pending
 
-    def tell(self, paths: Iterable[Path], now: float) -> None:
-        """Something has happened at these paths.
+    def add(self, paths: Iterable[Path], now: float) -> None:
+        """Add paths that have changed.
 
         Args:
-            paths: absolute; what does not matter among them is passed over.
-            now: seconds by a clock that never goes back.
+            paths: absolute; those that are no videos or folders of the library are ignored.
+            now: seconds of a clock that never goes back.
         """
         for path in paths:
-            if path in self._changed or not self._is_visible(path):
+            if path in self._pending or not self._is_visible(path):
                 continue
-            sight = _look(path)
-            # what is gone may have been a folder, whatever its name
-            if sight is None or sight.is_folder or path.suffix.lower() in self._extensions:
-                self._changed[path] = _Changed(sight, now, now)
-                if sight is not None and sight.is_folder:
-                    self.tell(self._videos(path), now)
+            state = _read_state(path)
+            # A path that is gone may have been a folder, whatever its name.
+            if state is None or state.is_folder or path.suffix.lower() in self._extensions:
+                self._pending[path] = _Pending(state, now, now)
+                if state is not None and state.is_folder:
+                    self.add(self._videos(path), now)
 
     def ready(self, now: float) -> list[Path]:
-        """Paths that have stopped changing, sorted, each once. Costs a look at every path that waits."""
-        for path, change in list(self._changed.items()):
-            self._look_again(path, change, now)
+        """Remove and return the paths that have stopped changing, sorted. Reads the state of every path that waits."""
+        for path, each in list(self._pending.items()):
+            self._update(path, each, now)
         settled = {
-            path
-            for path, change in self._changed.items()
-            if now - change.since >= self._settle_seconds
+            path for path, each in self._pending.items() if now - each.since >= self._settle_seconds
         }
         growing = set(self.unsettled) - settled
         above = {folder for path in growing for folder in path.parents}
         ready = [path for path in settled if self._may_go(path, now, growing=growing, above=above)]
         for path in ready:
-            del self._changed[path]
+            del self._pending[path]
         return sorted(ready)
 
     def _may_go(self, path: Path, now: float, *, growing: set[Path], above: set[Path]) -> bool:
-        """Whether a path that has settled need not wait for others that have not."""
-        change = self._changed[path]
-        if change.sight is None:
-            return not growing or now - change.told >= DELETION_PATIENCE_SECONDS
-        return not change.sight.is_folder or path not in above
+        """Whether a path that has settled need not wait for paths that have not."""
+        each = self._pending[path]
+        if each.state is None:
+            return not growing or now - each.added_at >= DELETION_PATIENCE_SECONDS
+        return not each.state.is_folder or path not in above
 
-    def _look_again(self, path: Path, change: _Changed, now: float) -> None:
-        sight = _look(path)
-        if sight != change.sight:
-            change.sight, change.since, change.is_listed = sight, now, False
-            is_to_list = sight is not None and sight.is_folder
+    def _update(self, path: Path, each: _Pending, now: float) -> None:
+        state = _read_state(path)
+        is_folder = state is not None and state.is_folder
+        if state != each.state:
+            each.state, each.since, each.is_listed = state, now, False
+            is_to_list = is_folder
         else:
-            # what was put there before the system began to watch the folder was told by nobody
-            has_settled = now - change.since >= self._settle_seconds
-            is_to_list = (
-                sight is not None and sight.is_folder and has_settled and not change.is_listed
-            )
-            change.is_listed |= is_to_list
+            # Files that came into a new folder before the system watched it caused no event.
+            has_settled = now - each.since >= self._settle_seconds
+            is_to_list = is_folder and has_settled and not each.is_listed
+            each.is_listed |= is_to_list
         if is_to_list:
-            self.tell(self._videos(path), now)
+            self.add(self._videos(path), now)
 
     def _videos(self, folder: Path) -> list[Path]:
         found = scan(
             [folder],
             extensions=self._extensions,
             follow_symlinks=self._follow_symlinks,
-            libraries=[folder],  # gone by now: no error
+            libraries=[folder],  # so that it is no error if it is gone by now
         )
         return [file.path for file in found.files]
 
@@ -182,27 +180,27 @@ class Settling:
         return any(not any(part.startswith(".") for part in relative.parts) for relative in below)
 
 
-def _look(path: Path) -> _Sight | None:
-    """None where nothing is there, or nothing that can be looked at."""
+def _read_state(path: Path) -> _PathState | None:
+    """Return the state of a path; None if it does not exist or cannot be read."""
     try:
         status = path.stat()
     except OSError:
         return None
     if stat.S_ISDIR(status.st_mode):
-        return _Sight(True, 0, status.st_mtime_ns)
-    return _Sight(False, status.st_size, status.st_mtime_ns)
+        return _PathState(True, 0, status.st_mtime_ns)
+    return _PathState(False, status.st_size, status.st_mtime_ns)
 
 
 def collapse(
     paths: Iterable[Path], *, roots: Collection[Path], unsettled: Iterable[Path], most: int
 ) -> list[Path]:
-    """Few paths that hold all of the given ones: none below another, many in one folder become that folder.
+    """Reduce paths to a few that contain them all: none is below another, and many in one folder become that folder.
 
     Args:
         paths: at or below the roots.
-        roots: nothing above them is given.
-        unsettled: no folder that holds one of these takes the place of what is in it.
-        most: how many paths are few; more are given only where folders cannot take their place.
+        roots: no path above these is returned.
+        unsettled: a folder that contains one of these does not replace the paths in it.
+        most: most paths to return; more are returned only if no folder can replace them.
     """
     closed = {folder for path in unsettled for folder in (path, *path.parents)}
     few = outermost(paths)
@@ -221,111 +219,123 @@ def collapse(
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a look at some paths finds, compared with the index."""
+    """The files below some paths that differ from the index."""
 
     differing: tuple[Path, ...]
-    """Files that are new, changed or gone, or are to be tried again."""
+    """Files that are new, changed or gone, or that are to be tried again."""
     problems: tuple[ScanProblem, ...] = ()
 
 
-class Work(Protocol):
-    """What watching needs done. Each may raise; it is tried again then."""
+class WatchedIndex(Protocol):
+    """The index that watching keeps up to date. Each method may raise an error; it is called again later."""
 
     def busy(self) -> str | None:
-        """Who else writes the index now, for people; None for nobody."""
+        """Return the other process that writes the index now, as text for people; None if there is none."""
 
     def survey(self, paths: Sequence[Path]) -> Survey:
-        """Compares the disk with the index at and below these paths; opens no file."""
+        """Compare the disk with the index at and below these paths; opens no file."""
 
     def index(self, paths: Sequence[Path]) -> None:
-        """Brings the index in line with what lies at and below these paths; none: only finishes what a run left.
+        """Bring the index in line with the files at and below these paths.
+
+        Args:
+            paths: may be empty: then only the work of an interrupted run is finished.
 
         Raises:
             KeyboardInterrupt: it was stopped; watching ends.
         """
 
     def report(self, text: str) -> None:
-        """Report something to a person."""
+        """Show a message to people."""
 
 
 def watch(
     roots: Sequence[Path],
-    work: Work,
+    index: WatchedIndex,
     *,
-    settings: IndexerSettings | None = None,
-    timing: WatchSettings | None = None,
+    files: IndexerSettings | None = None,
+    settings: WatchSettings | None = None,
     ignored: Collection[Path] = (),
     stop: threading.Event | None = None,
 ) -> None:
-    """Keeps an index in line with some folders, until it is stopped. Whatever fails is told and tried again.
+    """Keep an index in line with some folders until it is stopped. Errors are reported, and the step is tried again.
 
     Args:
-        roots: folders, or single files, absolute; one that is not there is waited for, also inside another.
-        work: what looks, indexes and tells.
-        settings: which files are videos.
-        timing: when a path has settled, and how often everything is compared.
-        ignored: folders below which nothing matters, such as the index directory.
-        stop: ends it when set, between two runs. Default: only Ctrl-C does.
+        roots: folders or single files, absolute. A missing one is waited for, also if it is inside another root.
+        index: the index.
+        files: extensions of videos, and whether links are followed.
+        settings: how to watch.
+        ignored: folders to ignore with everything in them, such as the index directory.
+        stop: ends it when set, between two runs. Default: only Ctrl-C ends it.
 
     Raises:
         KeyboardInterrupt: Ctrl-C.
     """
-    timing = timing or WatchSettings()
-    settling = Settling(
-        roots, settings=settings, settle_seconds=timing.settle_seconds, ignored=ignored
-    )
-    _Watcher(tuple(roots), work, settling, timing, stop or threading.Event()).run()
+    _Watcher(
+        tuple(roots),
+        index,
+        files or IndexerSettings(),
+        settings or WatchSettings(),
+        ignored,
+        stop or threading.Event(),
+    ).run()
 
 
 class _Watcher:
-    """Watching: what is watched, what waits to be indexed, and what a person was told."""
+    """The state of watching: the roots that exist, the paths to index, and the messages reported."""
 
     def __init__(
         self,
         roots: tuple[Path, ...],
-        work: Work,
-        settling: Settling,
-        timing: WatchSettings,
+        index: WatchedIndex,
+        files: IndexerSettings,
+        settings: WatchSettings,
+        ignored: Collection[Path],
         stop: threading.Event,
     ) -> None:
         self.roots = roots
-        self.work = work
-        self.settling = settling
-        self.rescan_seconds = 60 * timing.rescan_minutes
-        self.force_polling = timing.force_polling
+        self.target = index
+        self.settling = Settling(
+            roots, settle_seconds=settings.settle_seconds, files=files, ignored=ignored
+        )
+        self.rescan_seconds = 60 * settings.rescan_minutes
+        self.force_polling = settings.force_polling
         self.stop = stop
         self.present: dict[Path, tuple[int, int]] = {}
         self.backlog: set[Path] = set()
-        self.said: dict[str, str] = {}
+        self.current_messages: dict[str, str] = {}
+        """The last message about each subject that is not over."""
         self.problems: set[tuple[Path, str]] = set()
-        self.next_look = self.next_check = self.try_at = 0.0
+        self.next_survey = self.next_check = self.try_at = 0.0
         self.pause_seconds = _FIRST_PAUSE_SECONDS
-        self.first_by: float | None = time.monotonic() + 2 * timing.settle_seconds
-        """There was no run yet; it comes by then, with nothing to do but finish what an earlier one left."""
+        self.first_run_by: float | None = time.monotonic() + 2 * settings.settle_seconds
+        """Until the first run: the time of that run at the latest, even if it has only to finish an interrupted one."""
 
     def run(self) -> None:
-        """Watches the roots that are there; begins anew when others are."""
+        """Watch the roots that exist; begin again when others do."""
         while not self.stop.is_set():
             self.find_roots()
-            self.next_look = 0.0
-            # the look comes with the first of these, when the system watches already: nothing falls in between
+            self.next_survey = 0.0
+            # The survey comes with the first of these, when the system watches already: no change falls in between.
             for changes in self.changes():
                 now = time.monotonic()
-                self.turn(changes, now)
+                self.handle(changes, now)
                 if self.have_roots_changed(changes, now):
                     break
 
     def find_roots(self) -> None:
-        """Which roots are there; a person is told of the others once, and when they are back."""
+        """Find the roots that exist; report the missing ones once, and again when they are back."""
         self.present = _present(self.roots)
         for root in self.roots:
             if root not in self.present:
-                self.say(str(root), f"{root} is not there now: waiting for it, its videos are kept")
-            elif self.said.pop(str(root), None):
-                self.work.report(f"{root} is there again")
+                self.report_once(
+                    str(root), f"{root} is not there now: waiting for it, its videos are kept"
+                )
+            elif self.current_messages.pop(str(root), None):
+                self.target.report(f"{root} is there again")
 
     def changes(self) -> Iterator[set[tuple[Change, str]]]:
-        """What has changed, every second at least; ends where the folders can no longer be watched."""
+        """Give the changes of each second, or an empty set; ends if the folders can no longer be watched."""
         until = float("inf")
         if self.present:
             try:
@@ -342,12 +352,12 @@ class _Watcher:
                 )
             except (OSError, RuntimeError) as error:
                 until = time.monotonic() + self.longer_pause()
-                self.say("events", _cannot_watch(error))
+                self.report_once("events", _cannot_watch(error))
         while not self.stop.wait(_TICK_SECONDS) and time.monotonic() < until:
             yield set()
 
     def have_roots_changed(self, changes: set[tuple[Change, str]], now: float) -> bool:
-        """Whether a root went, came back, or is another folder now: what was watched is not what is there then."""
+        """Whether a root went, came back, or is another folder now, which the system does not watch."""
         deleted = {Path(path) for change, path in changes if change == Change.deleted}
         if not deleted.isdisjoint(self.roots):
             return True
@@ -356,84 +366,88 @@ class _Watcher:
         self.next_check = now + _CHECK_SECONDS
         return _present(self.roots) != self.present
 
-    def turn(self, changes: set[tuple[Change, str]], now: float) -> None:
-        """Looks where it is time to, and has indexed what is ready."""
+    def handle(self, changes: set[tuple[Change, str]], now: float) -> None:
+        """Take in some changes, survey all folders if it is time, and index the paths that are ready."""
         if len(changes) >= _BURST:
-            self.next_look = min(self.next_look, now + _CHECK_SECONDS)
+            self.next_survey = min(self.next_survey, now + _CHECK_SECONDS)
         try:
-            self.settling.tell((Path(path) for _, path in changes), now)
+            self.settling.add((Path(path) for _, path in changes), now)
             self.backlog.update(self.settling.ready(now))
             if now < self.try_at:
                 return
-            if now >= self.next_look:
-                self.look(now)
-            if self.backlog or self.is_first_due(now):
-                self.index(now)
+            if now >= self.next_survey:
+                self.survey_all(now)
+            if self.backlog or self.is_first_run_due(now):
+                self.index_ready(now)
         except Exception as error:
-            # also what should not happen: tomorrow's videos are to be found all the same
+            # Any error, even a bug: watching goes on, so that later videos are found.
             pause = self.longer_pause()
             self.try_at = time.monotonic() + pause
-            self.say("error", _described(error))
+            self.report_once("error", _described(error))
 
-    def look(self, now: float) -> None:
-        """Finds everything that differs from the index; it settles like what was told."""
-        survey = self.work.survey(outermost(self.present))
-        self.settling.tell(survey.differing, now)
-        told, self.problems = self.problems, set()
-        self.tell_problems(survey, told)
-        self.next_look = now + self.rescan_seconds
+    def survey_all(self, now: float) -> None:
+        """Find all files that differ from the index; they settle like those of events."""
+        survey = self.target.survey(outermost(self.present))
+        self.settling.add(survey.differing, now)
+        # Problems that are over are dropped, so that they are reported if they come back.
+        known, self.problems = self.problems, set()
+        self.report_new_problems(survey, known)
+        self.next_survey = now + self.rescan_seconds
 
-    def is_first_due(self, now: float) -> bool:
-        """Whether the run comes that finishes what an earlier process has left."""
-        return self.first_by is not None and (self.settling.is_calm or now >= self.first_by)
+    def is_first_run_due(self, now: float) -> bool:
+        """Whether it is time for the first run, which finishes the work of an earlier process."""
+        return self.first_run_by is not None and (
+            self.settling.is_empty or now >= self.first_run_by
+        )
 
-    def index(self, now: float) -> None:
-        """Has what is ready indexed, if nobody else writes the index and anything differs."""
-        other = self.work.busy()
+    def index_ready(self, now: float) -> None:
+        """Index the paths that are ready, if no other process writes the index and they differ from it."""
+        other = self.target.busy()
         if other is not None:
-            self.say("busy", f"the index is being written by {other}: waiting for it")
+            self.report_once("busy", f"the index is being written by {other}: waiting for it")
             self.try_at = now + _BUSY_SECONDS
             return
-        self.said.pop("busy", None)
+        self.current_messages.pop("busy", None)
         unsettled = self.settling.unsettled
-        survey = self.work.survey(self.few(self.backlog, unsettled))
-        self.tell_problems(survey, self.problems)
+        survey = self.target.survey(self.few(self.backlog, unsettled))
+        self.report_new_problems(survey, self.problems)
         differing = set(survey.differing).difference(unsettled)
-        if differing or self.first_by is not None:
-            self.work.index(self.few(differing, unsettled))
+        if differing or self.first_run_by is not None:
+            self.target.index(self.few(differing, unsettled))
         self.backlog.clear()
-        self.first_by = None
+        self.first_run_by = None
         self.pause_seconds = _FIRST_PAUSE_SECONDS
-        if self.said.pop("error", None):
-            self.work.report("it works again")
+        if self.current_messages.pop("error", None):
+            self.target.report("it works again")
 
     def few(self, paths: Iterable[Path], unsettled: Sequence[Path]) -> list[Path]:
-        """Few paths that hold all of these and nothing that has not settled."""
-        return collapse(paths, roots=self.roots, unsettled=unsettled, most=MOST_PATHS)
+        """Reduce paths to a few that contain them all and none that has not settled."""
+        return collapse(paths, roots=self.roots, unsettled=unsettled, most=MAX_PATHS)
 
-    def tell_problems(self, survey: Survey, told: set[tuple[Path, str]]) -> None:
-        """Tells the problems that were not told; a look at everything forgets those that are over."""
+    def report_new_problems(self, survey: Survey, known: set[tuple[Path, str]]) -> None:
+        """Report the problems of a survey that are not known."""
         for problem in survey.problems:
             what = (problem.path, problem.reason)
-            if what not in told and str(problem.path) not in self.said:  # a root that is away
-                self.work.report(f"{problem.path}: {problem.reason}")
+            is_missing_root = str(problem.path) in self.current_messages
+            if what not in known and not is_missing_root:
+                self.target.report(f"{problem.path}: {problem.reason}")
             self.problems.add(what)
 
     def longer_pause(self) -> float:
-        """Seconds until the next try: each time twice as many, up to some minutes."""
+        """Return the seconds until the next try, which double with each call up to some minutes."""
         pause = self.pause_seconds
         self.pause_seconds = min(2 * pause, _LONGEST_PAUSE_SECONDS)
         return pause
 
-    def say(self, about: str, text: str) -> None:
-        """Tells something once, until it is something else or over."""
-        if self.said.get(about) != text:
-            self.said[about] = text
-            self.work.report(text)
+    def report_once(self, about: str, text: str) -> None:
+        """Report a message unless it is the last one about its subject."""
+        if self.current_messages.get(about) != text:
+            self.current_messages[about] = text
+            self.target.report(text)
 
 
 def _present(roots: Iterable[Path]) -> dict[Path, tuple[int, int]]:
-    """Roots that are there, with what tells one folder from another at the same place: device and inode."""
+    """Return the roots that exist, with device and inode: another folder at the same path has others."""
     found = {}
     for root in roots:
         with suppress(OSError):
@@ -444,8 +458,8 @@ def _present(roots: Iterable[Path]) -> dict[Path, tuple[int, int]]:
 
 def _cannot_watch(error: Exception) -> str:
     return (
-        f"the folders cannot be watched ({error}): they are looked at every few minutes instead. Where there are too "
-        "many of them, raise fs.inotify.max_user_watches; a name that is not valid UTF-8 has to be changed."
+        f"the folders cannot be watched ({error}): they are checked every few minutes instead. If there are too many, "
+        "raise fs.inotify.max_user_watches; if a name is not valid UTF-8, rename it."
     )
 
 

@@ -1,4 +1,4 @@
-"""Semantic video search: a video is scanned once; after that a query finds its moments in milliseconds.
+"""Semantic video search: each video is scanned once, then a query finds its moments in milliseconds.
 
 import scanonce
 
@@ -16,11 +16,14 @@ if TYPE_CHECKING:
     from scanonce.search.settings import SearchSettings
     from scanonce.storage.settings import StorageSettings
 
-__all__ = ["Library", "open"]
+__all__ = ["DEFAULT_INDEX", "Library", "open"]
+
+DEFAULT_INDEX = "~/.scanonce"
+"""The index directory if none is given."""
 
 
 def open(
-    root: "AnyPath" = "~/.scanonce",
+    root: "AnyPath" = DEFAULT_INDEX,
     *,
     models: "ModelSettings | None" = None,
     indexer: "IndexerSettings | None" = None,
@@ -31,12 +34,14 @@ def open(
 
     Args:
         root: the index directory.
-        models: encoder and localiser of a new index, device and number format of any.
-        indexer: sampling and clips of a new index, and decoding.
-        storage: the vector index.
-        search: how to search.
+        models: encoder and localiser of a new index; device and number format of any index.
+        indexer: sampling and clips of a new index; decoding.
+        storage: settings of the vector index.
+        search: settings of the search.
     """
-    from scanonce.library import Library  # torch takes seconds to import: not for `scanonce --help`
+    from scanonce.library import (
+        Library,  # torch takes seconds to import, too long for `scanonce --help`
+    )
 
     return Library(root, models=models, indexer=indexer, storage=storage, search=search)
 

@@ -15,31 +15,32 @@ from threading import Lock
 from types import MappingProxyType, TracebackType
 from typing import Any
 
+from pydantic import ValidationError
+
+from scanonce import DEFAULT_INDEX
 from scanonce.indexer.models import LoadedModels, encoder_name, load_models
 from scanonce.indexer.pipeline import IndexReport, OnProgress, index_library
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.models.clip4clip.pooling import open_pooling
 from scanonce.models.settings import ModelSettings
 from scanonce.search.engine import SearchEngine, SearchResult
-from scanonce.search.filters import Within
+from scanonce.search.filters import SearchScope
 from scanonce.search.settings import SearchSettings
-from scanonce.storage.errors import IndexDirectoryError
+from scanonce.storage.errors import ConfigError, IndexDirectoryError
 from scanonce.storage.index import Index, IndexStatus, change_labels
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.manifest import Manifest, read_manifest
 from scanonce.storage.settings import StorageSettings
-
-DEFAULT_INDEX = "~/.scanonce"
 
 AnyPath = str | os.PathLike[str]
 NOTHING_TYPED: Mapping[str, Any] = MappingProxyType({})
 
 
 class Library:
-    """An index directory, which need not exist yet. `scanonce.open` makes it; a context manager.
+    """A library of videos, by its index directory, which need not exist yet; a context manager. See `scanonce.open`.
 
-    Searching may be shared by threads. Indexing, forgetting and labelling hold the lock of the index while they write,
-    so another process that writes it is an error; searches go on meanwhile and see each commit.
+    Searching may be shared by threads. Indexing and forgetting hold the writer's lock of the index, so they fail if
+    another process writes it; searches go on meanwhile and see each commit.
     """
 
     def __init__(
@@ -51,14 +52,14 @@ class Library:
         storage: StorageSettings | None = None,
         search: SearchSettings | None = None,
     ) -> None:
-        """Nothing is opened or loaded before it is needed.
+        """Set the index and the settings; nothing is opened or loaded before it is needed.
 
         Args:
             root: the index directory.
-            models: encoder and localiser of a new index, device and number format of any.
-            indexer: sampling and clips of a new index, and decoding.
-            storage: the vector index.
-            search: how to search.
+            models: encoder and localiser of a new index; device and number format of any index.
+            indexer: sampling and clips of a new index; decoding.
+            storage: settings of the vector index.
+            search: settings of the search.
         """
         self.root = _absolute(root)
         self._models = models or ModelSettings()
@@ -81,7 +82,7 @@ class Library:
         self.close()
 
     def close(self) -> None:
-        """Close the index and let go of the models."""
+        """Close the index and release the models."""
         with self._opening:
             if self._engine is not None:
                 self._engine.close()
@@ -91,25 +92,31 @@ class Library:
 
     @property
     def layout(self) -> IndexLayout:
-        """The layout in use now: another index may take the place of this one."""
+        """The layout in use now; `scanonce reindex` and `restore` change it."""
         return IndexLayout.of(self.root)
 
     @property
     def manifest(self) -> Manifest | None:
-        """What the index was made with; None before the first run."""
+        """The manifest of the index; None before the first run."""
         layout = self.layout
         return read_manifest(layout) if layout.manifest.exists() else None
 
     def settings(self, typed: Mapping[str, Any] = NOTHING_TYPED) -> IndexerSettings:
-        """Return the settings of a run: those of the index as far as it is tied to them.
+        """Return the settings of a run: sampling and clips of an existing index, the others as given.
 
         Args:
-            typed: settings asked for explicitly, by name; they decide for a new index.
+            typed: settings for this run, by name, such as ``{"sampling": "keyframes"}``.
 
         Raises:
+            ConfigError: one of ``typed`` is unknown or out of bounds.
             ManifestMismatch: one of ``typed`` differs from that of the index.
         """
-        asked = self._indexer.model_copy(update=dict(typed))
+        asked = self._indexer
+        if typed:
+            try:
+                asked = IndexerSettings.model_validate({**asked.model_dump(), **typed})
+            except ValidationError as error:
+                raise ConfigError(f"settings of the indexer: {error}") from error
         manifest = self.manifest
         return asked if manifest is None else manifest.settle(asked, typed)
 
@@ -120,11 +127,11 @@ class Library:
         *,
         on_stage: Callable[[str], object] = lambda _: None,
     ) -> LoadedModels:
-        """Load the models of the index, or those of a new one; kept until the index is given others.
+        """Load the models of the index, or those for a new one; they are kept until the index has others.
 
         Args:
-            encoder: name of another encoder than that of the index, or of the settings for a new index.
-            typed: as for `settings`.
+            encoder: name of an encoder; by default that of the index, or of the settings for a new index.
+            typed: see `settings`.
             on_stage: called with a line of text if the models have to be loaded.
 
         Raises:
@@ -156,24 +163,24 @@ class Library:
         """Bring the index in line with folders of videos: new videos are scanned, missing ones forgotten.
 
         Args:
-            paths: folders or single video files; by default all folders the index knows.
-            encoder: name of the encoder of a new index; that of an existing one needs no name.
-            typed: settings of the indexer for this run, by name, such as ``{"sampling": "keyframes"}``.
-            retry_failed: decode again what failed before, or could be decoded in part only.
+            paths: folders or single video files; by default all folders of the index.
+            encoder: name of the encoder of a new index.
+            typed: settings of the indexer for this run; see `settings`.
+            retry_failed: decode files again that failed before or could be decoded in part only.
             on_progress: called with the state of the run, several times a second at most.
             on_stage: called with a line of text before each long step.
 
         Returns:
-            What was done. Ctrl-C ends the run early with ``interrupted`` set; every finished video is kept.
+            The result. Ctrl-C ends the run early with ``interrupted`` set; every finished video is kept.
 
         Raises:
-            IndexDirectoryError: the index cannot be written, another process writes it, or it knows no folder.
-            ManifestMismatch: the encoder or a setting asked for differs from that of the index.
+            IndexDirectoryError: the index cannot be written, another process writes it, or it has no folders.
+            ManifestMismatch: the encoder or a setting in ``typed`` differs from that of the index.
             EncoderError, LocaliserError: a model cannot be loaded.
         """
         roots = [_absolute(path) for path in paths] or self.known_roots()
         models = self.models(encoder, typed, on_stage=on_stage)
-        on_stage("looking for new videos")
+        on_stage("searching for new videos")
         return index_library(
             roots,
             layout=self.layout,
@@ -186,24 +193,24 @@ class Library:
         )
 
     def known_roots(self) -> list[Path]:
-        """The folders and files the index was made of.
+        """Return the folders and files that were indexed.
 
         Raises:
-            IndexDirectoryError: there is no index, or it knows no folder.
+            IndexDirectoryError: there is no index, or it has no folders.
         """
         with Index.open(self.root) as index:
             roots = index.roots
         if not roots:
             raise IndexDirectoryError(
-                f"the index {self.root} knows no folder: name one, such as scanonce index ~/Videos"
+                f"the index {self.root} has no folders: name one, such as scanonce index ~/Videos"
             )
         return roots
 
     def forget(self, paths: Iterable[AnyPath]) -> int:
-        """Forget folders or files with all that was stored of their videos; the video files stay untouched.
+        """Remove folders or files from the index, with all stored data of their videos. The video files stay.
 
         Returns:
-            The number of files forgotten.
+            The number of files removed.
 
         Raises:
             IndexDirectoryError: nothing at one of the paths is in the index, or another process writes it.
@@ -218,13 +225,13 @@ class Library:
         """Change the labels of the videos at or below some paths; see `storage.index.change_labels`.
 
         Returns:
-            How many labels were added and removed.
+            The numbers of labels added and removed.
         """
         roots = [_absolute(path) for path in paths]
         return change_labels(self.root, roots, add=add, remove=remove)
 
     def status(self) -> IndexStatus:
-        """Return what the index was made with, what it holds, and its size on disk.
+        """Return the settings of the index, its content and its size on disk.
 
         Raises:
             IndexDirectoryError: there is no usable index.
@@ -236,7 +243,7 @@ class Library:
 
     @property
     def engine(self) -> SearchEngine:
-        """The search engine, opened by its first use; it follows the index by itself.
+        """The search engine, opened by the first use; it follows all changes of the index.
 
         Raises:
             ScanonceError: as `SearchEngine.open`.
@@ -248,12 +255,14 @@ class Library:
                 )
             return self._engine
 
-    def search(self, text: str, *, top: int | None = None, within: Within = None) -> SearchResult:
+    def search(
+        self, text: str, *, top: int | None = None, within: SearchScope = None
+    ) -> SearchResult:
         """Find the moments that show what the text says; see `SearchEngine.search`."""
         return self.engine.search(text, top=top, within=within)
 
     def search_many(
-        self, texts: Sequence[str], *, top: int | None = None, within: Within = None
+        self, texts: Sequence[str], *, top: int | None = None, within: SearchScope = None
     ) -> list[SearchResult]:
         """Answer several queries at once; see `SearchEngine.search_many`."""
         return self.engine.search_many(texts, top=top, within=within)

@@ -1,4 +1,4 @@
-"""A query becomes moments.
+"""Searching an index: from the text of a query to moments.
 
 from scanonce.search import SearchEngine
 

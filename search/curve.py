@@ -1,22 +1,24 @@
-"""Where in a stretch of video a moment begins and ends, from the curve of frame scores alone.
+"""Begin and end of the moments in stretches of video, from the curve of frame scores alone.
 
-Needs no training and works with any encoder whose frames and sentences share a space. It takes three steps:
+Needs no training and works with any encoder whose frames and texts share a space. There are three steps:
 
-1. How much each frame belongs to a moment: its score as a share of the best score around it, squashed, so that a
-   scene that is merely similar does not count half.
-2. Inside minus outside, over windows of many lengths, judged as a change of level is in statistics, so that one
-   bright frame does not beat a whole scene:
+1. Membership: the degree to which each frame belongs to a moment. It is the frame's score as a share of the best score
+   around it, squashed, so that a merely similar scene does not count half.
+2. Contrast: membership inside minus outside a window, for windows of many lengths. It is weighted as a change of level
+   is in statistics, so that one bright frame does not beat a whole scene:
 
        contrast = (mean inside - mean outside) * sqrt(n_inside * n_outside / (n_inside + n_outside))
 
-   with twice as many frames outside as inside, half before and half after.
-3. The edges of the best windows moved to where the contrast is greatest.
+   with twice as many frames outside as inside, half of them before and half after.
+3. Refinement: the edges of the best windows move to where the contrast is greatest.
 
-Means come from prefix sums: O(frames x lengths), no loop over spans. The stretches of a query are laid one after
-another into one long row, far enough apart not to see each other: numpy is called once for all of them.
+Means come from prefix sums: O(frames x lengths), no loop over spans. All stretches of a query are concatenated to one
+row, with gaps so wide that no window reaches from one to the next; numpy is called once for all of them.
 
-`change_points` and `snap` need the pictures too: they move edges, of whatever localiser, to where shots change.
-Chosen by `benchmarks.recipes`; docs/benchmarks.md has the figures.
+`change_points` and `snap` also need the embeddings of the frames. They move the edges that any localiser found to the
+nearest change of shot.
+
+The constants were chosen by `benchmarks.recipes`; docs/benchmarks.md has the figures.
 """
 
 from collections.abc import Sequence
@@ -30,26 +32,29 @@ from numpy.typing import NDArray
 from scanonce.storage.records import Span
 
 _LENGTH_STEP = 1.5
-"""Ratio of two lengths that are tried. Coarse, because edges are then refined; on films of seed 7 as good as 1.01."""
+"""Ratio of successive window lengths. It is coarse because edges are refined later; on films of seed 7 it is as good
+as 1.01."""
 
 _NUDGE_SHARE, _NUDGE_STEPS, _NUDGE_PASSES = 0.25, 8, 2
-"""How far an edge is moved at most, as a share of the window, in how many steps from a frame up to there, and how
-often. Twice a quarter bridges `_LENGTH_STEP`."""
+"""Refinement: the longest move of an edge as a share of the window, the number of steps from one frame up to that, and
+the number of passes. Two moves of a quarter bridge `_LENGTH_STEP`."""
 
 _MEMBER_SHARE, _MEMBER_WIDTH = 0.75, 0.15
-"""Share of the best score around it from which a frame belongs to the moment rather than not, and how far from there
-it takes to be sure. Chosen on rendered films of another seed than those whose figures docs/benchmarks.md shows."""
+"""Share of the best score around it at which the membership of a frame changes sign, and the distance from there to
+full membership. Chosen on rendered films of another seed than those in docs/benchmarks.md."""
 
 _LONGEST_GAP_SECONDS = 1.0
-"""Frames further apart are key frames, which encoders put at cuts: the picture did not change half a gap before."""
+"""Frames that are further apart are key frames. Encoders put those at cuts, so the image changed at the key frame and
+not half a gap before it."""
 
 _SHOT_REACH, _SHOT_RATIO, _SHOT_SHARE = 12, 3.0, 0.5
-"""Frames on either side that tell what is usual, how many times the usual distance a cut has, and how much of the
-spread of the pictures around it. On films of seed 7: every cut and fade is found, 3 % of the points are neither."""
+"""Change of shot: frames on either side that give the usual distance, the least multiple of the usual distance, and
+the least share of the spread of the frames around it. On films of seed 7 this finds every cut and fade, and 3 % of its
+points are neither."""
 
 SNAP_REACH_SECONDS = 1.0
-"""How far `snap` may move an edge. On films of seed 7, whose moments begin and end with shots, reaches of 0.5 to 3 s
-differ by 0.006 of mean tIoU; where moments do not, the longer ones may do harm (not measured)."""
+"""Longest move of an edge by `snap`. On films of seed 7, whose moments begin and end with shots, reaches of 0.5 to 3 s
+differ by 0.006 of mean tIoU. If moments do not begin and end with shots, long reaches may do harm (not measured)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,7 +62,7 @@ class Stretch:
     """A piece of video with its curve."""
 
     curve: NDArray[np.float64]
-    """``[num_frames]`` score of the query at each frame, z-scored."""
+    """``[num_frames]`` z-score of the query at each frame."""
     pts_seconds: NDArray[np.float64]
     """``[num_frames]`` rising times of the frames."""
     end_seconds: float
@@ -66,15 +71,15 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True)
 class ScoredSpan:
-    """A span of one video and how clearly it stands out there."""
+    """A span of one video and its contrast."""
 
     span: Span
     contrast: float
-    """Change of membership against the frames around it, weighted by length; higher is better."""
+    """Difference of membership from the frames around it, weighted by length; higher is better."""
 
 
 def z_scores(curve: NDArray[np.float32], mean: float, std: float) -> NDArray[np.float64]:
-    """The curve in standard deviations of the library's own scores for the query."""
+    """Return the curve in standard deviations of the query's scores over the library."""
     return (curve.astype(np.float64) - mean) / max(std, 1e-6)
 
 
@@ -87,7 +92,7 @@ def find_spans(
     top: int,
     overlap: float,
 ) -> list[ScoredSpan]:
-    """The spans of one stretch, as `find_spans_each` gives them."""
+    """Find the spans of one stretch; see `find_spans_each`."""
     stretch = Stretch(curve, pts_seconds, end_seconds)
     return find_spans_each([stretch], longest_seconds=longest_seconds, top=top, overlap=overlap)[0]
 
@@ -95,19 +100,19 @@ def find_spans(
 def find_spans_each(
     stretches: Sequence[Stretch], *, longest_seconds: float, top: int, overlap: float
 ) -> list[list[ScoredSpan]]:
-    """The spans of each stretch that stand out most, best first, none sharing more than ``overlap`` with another.
+    """Find the spans of each stretch with the highest contrast, best first; none overlaps another too much.
 
-    Stretches do not influence each other; together they take a fraction of the time.
+    Stretches do not influence each other; one call takes a fraction of the time of many.
 
     Args:
-        stretches: where to look.
-        longest_seconds: spans are at most this long, single frames excepted.
-        top: at most so many spans a stretch.
+        stretches: the stretches.
+        longest_seconds: length of the longest span; a single frame may be longer.
+        top: most spans per stretch.
         overlap: see `suppress_overlaps`.
 
     Returns:
-        Of each stretch spans inside ``[pts_seconds[0], end_seconds)``, whose edges lie halfway between two frames. A
-        stretch of one frame, and one that is equally good throughout, is one span; no frames give no spans.
+        For each stretch, spans inside ``[pts_seconds[0], end_seconds)`` with edges halfway between two frames. A
+        stretch of one frame, or of equal scores, is one span; a stretch without frames has none.
     """
     found: list[list[ScoredSpan]] = [[] for _ in stretches]
     filled = [k for k, stretch in enumerate(stretches) if len(stretch.curve)]
@@ -115,7 +120,7 @@ def find_spans_each(
         return found
     row = _lay_out([stretches[k] for k in filled], longest_seconds)
     first, last, contrasts = _coarse_windows(row)
-    # of a crowd around one moment the best is refined, and what then is the same moment dropped
+    # Of many windows around one moment the best is refined. Windows that then are the same moment are dropped.
     for refine in (True, False):
         kept = _best_apart(
             row.owner[first], row.edges[first], row.edges[last], contrasts, overlap, top
@@ -131,25 +136,25 @@ def find_spans_each(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Row:
-    """Stretches one after another, with ``longest`` frames of nothing before, between and after them."""
+    """Stretches concatenated to one row, with gaps of ``longest`` frames before, between and after them."""
 
     longest: int
-    """Frames of the longest window of any stretch."""
+    """Number of frames of the longest window of any stretch."""
     sums: NDArray[np.float64]
-    """Membership of all frames before each. What is missing around a stretch counts as not belonging: beyond the end
-    of a video there is something else. So a scene that fills its video is found whole."""
+    """Sum of the membership of all frames before each frame. Gaps count as not belonging, as if another scene followed
+    the end of the video, so that a scene that fills its video is found whole."""
     edges: NDArray[np.float64]
-    """When each frame begins, and after the last one of a stretch when that ends, in seconds of its video."""
+    """Begin of each frame in seconds of its video, and after the last frame of a stretch its end."""
     furthest: NDArray[np.int64]
-    """One past the last frame of the longest window that starts at each frame; of nothing, the frame itself."""
+    """One past the last frame of the longest window that starts at each frame; in a gap, the frame itself."""
     owner: NDArray[np.int64]
-    """Position of each frame's stretch."""
+    """Index of the stretch of each frame."""
 
 
 def _lay_out(stretches: Sequence[Stretch], longest_seconds: float) -> _Row:
-    """The row of stretches that have frames."""
+    """Concatenate stretches that have frames."""
     edges = [_edges(stretch) for stretch in stretches]
-    # a frame may be longer than allowed
+    # at least one frame, even if that is longer than allowed
     lengths = [
         np.maximum(np.searchsorted(each, each[:-1] + longest_seconds, side="right") - 1 - k, 1)
         for each in edges
@@ -168,30 +173,30 @@ def _lay_out(stretches: Sequence[Stretch], longest_seconds: float) -> _Row:
         members[frames] = membership(stretch.curve, round(longest_seconds * rate) // 2)
         all_edges[begin : begin + len(ours)] = ours
         furthest[frames] += ahead
-    # sums of whole multiples of 2**-20 are exact: equally good windows have equal contrasts, wherever they lie
+    # Sums of whole multiples of 2**-20 are exact: equally good windows have equal contrasts at any position.
     sums = np.concatenate([[0.0], np.cumsum(np.rint(members * 2**20) / 2**20)])
     owner = np.repeat(np.arange(len(stretches)), sizes)
     return _Row(longest, sums, all_edges, furthest, np.append(np.zeros(longest, np.int64), owner))
 
 
 def _edges(stretch: Stretch) -> NDArray[np.float64]:
-    """``[num_frames + 1]``: where the frames of a stretch begin, and its end."""
+    """Return ``[num_frames + 1]``: the begin of each frame of a stretch, and the end of the stretch."""
     pts = stretch.pts_seconds
     return np.concatenate([pts[:1], _between(pts), [max(stretch.end_seconds, float(pts[-1]))]])
 
 
 def membership(curve: NDArray[np.float64], reach: int) -> NDArray[np.float64]:
-    """How much each frame belongs to the best moment around it, from -1 (not at all) to 1.
+    """Return the membership of each frame in the best moment around it, from -1 (not at all) to 1.
 
     Args:
         curve: ``[num_frames]`` z-scores, at least one.
-        reach: frames on either side among which the best is looked for.
+        reach: number of frames on either side that may hold the best score.
     """
-    # a mean of three: the best score should not be one lucky frame
+    # The mean of three frames, so that the best score is not one lucky frame.
     padded = np.concatenate([curve[:1], curve, curve[-1:]])
     smooth = (padded[:-2] + curve + padded[2:]) / 3
     best = running_max(smooth, min(reach, len(curve)))
-    # shares count from 0, the library's mean; where nothing rises above it, from one deviation below the best
+    # Shares count from 0, the mean of the library. If no score exceeds it, from one deviation below the best.
     floor = np.minimum(0.0, best - 1.0)
     share = (curve - floor) / (best - floor)
     members: NDArray[np.float64] = np.clip((share - _MEMBER_SHARE) / _MEMBER_WIDTH, -1.0, 1.0)
@@ -199,9 +204,10 @@ def membership(curve: NDArray[np.float64], reach: int) -> NDArray[np.float64]:
 
 
 def running_max(values: NDArray[np.float64], reach: int) -> NDArray[np.float64]:
-    """The greatest of each value and its ``reach`` neighbours on either side, in O(values).
+    """Return the greatest of each value and its ``reach`` neighbours on either side, in O(values).
 
-    By van Herk and Gil-Werman: any window is the end of one block as long as it and the beginning of the next.
+    The algorithm of van Herk and Gil-Werman: any window is the end of one block of its length and the beginning of the
+    next.
     """
     window = 2 * reach + 1
     num_blocks = (len(values) + 2 * reach) // window + 1
@@ -215,21 +221,23 @@ def running_max(values: NDArray[np.float64], reach: int) -> NDArray[np.float64]:
 def _coarse_windows(
     row: _Row,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """First and one-past-last frame of the windows that beat those a frame sooner or later and a length up or down,
-    and their contrasts."""
+    """Return first frames, one-past-last frames and contrasts of the windows that are local maxima.
+
+    The neighbours of a window start one frame earlier or later, or have the next shorter or longer length.
+    """
     longest = row.longest
     begin, end = longest, len(row.edges) - longest
-    # 1, 2, 3, 5, 8 ... frames; not the longest itself, which is another one beside other stretches
+    # 1, 2, 3, 5, 8 ... frames; not the longest itself, which depends on the other stretches
     ladder = np.rint(_LENGTH_STEP ** np.arange(1 + np.log(longest) / np.log(_LENGTH_STEP)))
     lengths = np.unique(ladder[ladder <= longest].astype(np.int64))
-    # sums up to each frame, and up to a fixed number of frames after or before it: a line each
+    # Each line holds the sums up to a fixed number of frames before or after each frame.
     lines = sliding_window_view(row.sums, end - begin)
     contrasts = 1.5 * (lines[longest + lengths] - lines[longest])
     contrasts -= 0.5 * (lines[longest + 2 * lengths] - lines[longest - lengths])
     contrasts *= np.sqrt(2 / (3 * lengths))[:, None]
     ahead = (row.furthest - np.arange(len(row.edges)))[begin:end]
     contrasts[lengths[:, None] > ahead] = -np.inf
-    # most windows are no better inside than outside: they cannot be moments, unless there is nothing else
+    # Most windows are no better inside than outside. They cannot be moments unless a stretch has no others.
     owner = row.owner[begin:end]
     starts = np.searchsorted(owner, np.arange(owner[-1] + 1))
     best = np.maximum.reduceat(contrasts.max(axis=0), starts)
@@ -239,7 +247,7 @@ def _coarse_windows(
 
 
 def _peaks(contrasts: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which are at least as great as those before and after them in both directions."""
+    """Return which values are at least as great as their neighbours in both directions."""
     peaks = np.ones(contrasts.shape, np.bool_)
     for here, there in ((contrasts, peaks), (contrasts.T, peaks.T)):
         there[1:] &= here[1:] >= here[:-1]
@@ -250,7 +258,7 @@ def _peaks(contrasts: NDArray[np.float64]) -> NDArray[np.bool_]:
 def _refine(
     row: _Row, first: NDArray[np.int64], last: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """The windows with start and end moved in turn to where the contrast is greatest, and their contrasts."""
+    """Move start and end of each window in turn to where the contrast is greatest; return windows and contrasts."""
     which, nudges = np.arange(len(first)), _nudges(row.longest)
     for side in ("start", "end") * _NUDGE_PASSES:
         steps = nudges[last - first]
@@ -264,9 +272,9 @@ def _refine(
 
 @lru_cache(maxsize=16)
 def _nudges(longest: int) -> NDArray[np.int64]:
-    """Frames by which an edge may move, for windows of 0 to ``longest`` frames: not at all, then fine to coarse.
+    """Return the moves of an edge, in frames, for windows of 0 to ``longest`` frames: none, then fine to coarse.
 
-    Of a window of 64 frames: 0, -1, 1, -1, 1, -2, 2, -3, 3, -4, 4, -6, 6, -8, 8, -11, 11, -16, 16.
+    For a window of 64 frames: 0, -1, 1, -1, 1, -2, 2, -3, 3, -4, 4, -6, 6, -8, 8, -11, 11, -16, 16.
     """
     most = np.maximum(_NUDGE_SHARE * np.arange(longest + 1), 1.0)[:, None]
     steps = np.rint(most ** (np.arange(_NUDGE_STEPS + 1) / _NUDGE_STEPS))
@@ -275,7 +283,10 @@ def _nudges(longest: int) -> NDArray[np.int64]:
 
 
 def _contrasts(row: _Row, first: NDArray[np.int64], last: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Contrasts of windows of any shape; minus infinity for those that are empty, too long or outside a stretch."""
+    """Return the contrasts of windows in an array of any shape.
+
+    Windows that are empty, too long or outside a stretch have minus infinity.
+    """
     fits = (first < last) & (last <= row.furthest[first.clip(0, len(row.furthest) - 1)])
     first, last = np.where(fits, first, row.longest), np.where(fits, last, row.longest + 1)
     inside = last - first
@@ -288,19 +299,19 @@ def _contrasts(row: _Row, first: NDArray[np.int64], last: NDArray[np.int64]) -> 
 def suppress_overlaps(
     spans: NDArray[np.float64], scores: NDArray[np.float64], overlap: float, top: int
 ) -> list[int]:
-    """Greedy temporal non-maximum suppression by intersection over the shorter span.
+    """Suppress non-maxima in time, greedily, by intersection over the shorter span.
 
-    Unlike tIoU this also drops a fragment of a better span, and a span around a better one: to a person they are the
+    Unlike tIoU this also drops a fragment of a better span and a span around a better one. To a person they are the
     same moment.
 
     Args:
         spans: ``[num_spans, 2]`` seconds.
-        scores: ``[num_spans]`` higher is better; equal scores keep the order they came in.
+        scores: ``[num_spans]`` higher is better; equal scores keep their order.
         overlap: in [0, 1]; a span that shares more than this with a better one is dropped.
-        top: stops after so many.
+        top: most spans to keep.
 
     Returns:
-        Positions of the kept spans, best first.
+        Indices of the kept spans, best first.
     """
     one = np.zeros(len(scores), np.int64)
     kept: list[int] = _best_apart(one, spans[:, 0], spans[:, 1], scores, overlap, top).tolist()
@@ -315,13 +326,13 @@ def _best_apart(
     overlap: float,
     top: int,
 ) -> NDArray[np.int64]:
-    """`suppress_overlaps` within each owner: positions of what is kept, by owner, then best first."""
+    """Apply `suppress_overlaps` within each owner; return the indices kept, by owner, then best first."""
     order = np.lexsort((-scores, owner))
     owner, starts, ends = owner[order], starts[order], ends[order]
     kept: list[NDArray[np.int64]] = []
     owners: list[NDArray[np.int64]] = []
     while len(order) and len(kept) < top:
-        # one round keeps the best of each owner and drops what is too much like it
+        # One round keeps the best span of each owner and drops those that overlap it too much.
         first = np.append(True, owner[1:] != owner[:-1])
         kept.append(order[first])
         owners.append(owner[first])
@@ -336,10 +347,10 @@ def _best_apart(
 
 
 def _between(pts_seconds: NDArray[np.float64]) -> NDArray[np.float64]:
-    """``[num_frames - 1]``: when each frame but the first takes over from the one before it, as far as one can tell.
+    """Estimate when each frame but the first replaces the one before it, ``[num_frames - 1]``.
 
-    A cut between two sampled frames lies anywhere between them: halfway is off by a quarter of their distance on
-    average, the later frame by half of it.
+    A cut between two sampled frames is anywhere between them. Halfway is off by a quarter of their distance on average,
+    the later frame by half of it.
     """
     later: NDArray[np.float64] = (
         pts_seconds[1:] - np.minimum(np.diff(pts_seconds), _LONGEST_GAP_SECONDS) / 2
@@ -350,11 +361,11 @@ def _between(pts_seconds: NDArray[np.float64]) -> NDArray[np.float64]:
 def change_points(
     units: NDArray[np.float32], pts_seconds: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Where one shot goes over into another, from the pictures alone: no query, so once per video.
+    """Find the changes of shot from the frames alone; they depend on no query.
 
-    A frame begins a shot when it is further from the one before it (one minus cosine) than those beside it are, and
-    than is usual around there: clearly above the median distance, and far for pictures as different as these.
-    Nothing is measured in units of the encoder. O(frames).
+    A frame begins a shot if its distance (one minus cosine) from the frame before it exceeds that of its neighbours,
+    is clearly above the median distance around it, and is large for the spread of the frames there. All thresholds are
+    relative, so they hold for any encoder. O(frames).
 
     Args:
         units: ``[num_frames, dim]`` unit vectors of the frames.
@@ -384,14 +395,14 @@ def change_points(
 def snap(
     spans: NDArray[np.float64], points: NDArray[np.float64], reach_seconds: float
 ) -> NDArray[np.float64]:
-    """The spans with each edge moved to the nearest change point within reach.
+    """Move each edge of the spans to the nearest change point within reach; of two equally near ones to the earlier.
 
-    Of two as near the earlier. A span whose edges would meet stays as it is.
+    A span whose edges would meet is unchanged.
 
     Args:
         spans: ``[num_spans, 2]`` seconds.
         points: ``[num_points]`` rising seconds; may be empty.
-        reach_seconds: no edge moves further.
+        reach_seconds: longest move of an edge.
 
     Returns:
         ``[num_spans, 2]`` in the same order.

@@ -1,21 +1,22 @@
-"""Text in, moments out: the whole way of a query.
+"""From the text of a query to its moments.
 
     with SearchEngine.open("~/.scanonce") as engine:
         result = engine.search("a red car drives past at night")
         for moment in result.moments:
             print(moment.path, moment.span.start_seconds, moment.span.end_seconds, moment.score)
 
-Everything that depends on a video alone was computed at indexing: a query reads stored arrays, runs the text tower
-once, and decodes nothing.
+Everything that depends on a video alone is computed at indexing. A query runs the text tower once and reads stored
+arrays; it decodes nothing.
 """
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,21 +26,22 @@ from scanonce.models.encoders.load import load_encoder
 from scanonce.models.encoders.protocol import ClipEncoder, TextFeatures
 from scanonce.models.settings import ModelSettings
 from scanonce.models.vectors import unit
-from scanonce.search.filters import Passing, Within
+from scanonce.search.filters import FilteredLibrary, SearchScope
 from scanonce.search.localise import Candidate, Curve, Localiser, Proposal, Query
 from scanonce.search.rank import background_level, margins
 from scanonce.search.rerank import num_located, rerank
-from scanonce.search.retrieve import neighbourhoods
+from scanonce.search.retrieve import stretches_around
 from scanonce.search.settings import SearchSettings
-from scanonce.search.snapshot import Snapshot, next_snapshot, open_snapshot
-from scanonce.storage.catalog.catalog import Catalog
+from scanonce.search.snapshot import OpenIndexes, Snapshot, next_snapshot, open_snapshot
 from scanonce.storage.errors import IndexDirectoryError, QueryError
 from scanonce.storage.index import Index
-from scanonce.storage.layout import IndexLayout
-from scanonce.storage.manifest import Manifest, read_manifest
+from scanonce.storage.manifest import Manifest
 from scanonce.storage.records import Moment, Span, Video, split_clip_id
 
 _CLIPS_PER_MOMENT = 5
+"""Clips to retrieve per shown moment: clips of all scales overlap, so several of them belong to one moment."""
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,35 +52,46 @@ class SearchResult:
     moments: tuple[Moment, ...]
     """Best first, in the order of the re-ranker if the index has one (`search.rerank`)."""
     no_good_match: bool
-    """Nothing in the library stands out for the query; ``moments`` are then merely the nearest."""
+    """Nothing in the library matches the query better than chance; ``moments`` are then merely the nearest."""
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     """Wall milliseconds by stage: ``text``, ``library``, ``moments``, ``rerank`` if there is a re-ranker, and their
-    ``total``. Queries asked together share ``text`` and ``library`` evenly."""
+    ``total``. Queries that are answered together share ``text`` and ``library`` evenly."""
     num_videos: int | None = None
-    """Videos that passed the filter; None without a filter. If it is 0 there are no moments, and ``no_good_match``
-    means only that."""
+    """Number of videos that passed the filter; None without a filter. If it is 0 there are no moments, and
+    ``no_good_match`` is set for that reason alone."""
 
 
 class SearchEngine:
     """An open index and its text encoder. May be shared by threads.
 
-    Each call answers from one snapshot of the library (`search.snapshot`): what was committed before the call is in
-    it, what is committed during the call is not.
+    Each call answers from one snapshot of the library (`search.snapshot`), which has all commits before the call and
+    none during it.
     """
 
     def __init__(
         self,
-        layout: IndexLayout,
-        catalog: Catalog,
+        index: Index,
         encoder: ClipEncoder,
         settings: SearchSettings,
         models: ModelSettings | None = None,
     ) -> None:
-        """`open` is the usual way in."""
-        index = Index(layout, read_manifest(layout), catalog, open_pooling)
+        """Search an open index, and close it in the end. `open` is the usual way in.
+
+        Args:
+            index: opened with the pooling of its clips.
+            encoder: the text tower of the index.
+            settings: settings of the search.
+            models: device and number format, in case another encoder has to be loaded later.
+
+        Raises:
+            ScanonceError: as `open`; the index is still open then.
+        """
         self._snapshot = open_snapshot(index, encoder, settings, models)
+        self._is_closed = False
+        self._open_indexes = OpenIndexes()
+        self._open_indexes.acquire(index)  # the use of this engine; each call adds one
         self._following = Lock()
-        # tokenizers of the Rust library fail with "Already borrowed" in two threads at once
+        # Tokenizers of the Rust library fail with "Already borrowed" if two threads use one at once.
         self._encoding = Lock()
 
     @classmethod
@@ -93,7 +106,7 @@ class SearchEngine:
 
         Args:
             index_dir: the index directory.
-            settings: how to search.
+            settings: settings of the search.
             models: device and number format; its ``encoder`` and ``localiser`` are ignored, the index names its own.
 
         Raises:
@@ -102,14 +115,13 @@ class SearchEngine:
             LocaliserError: its localiser cannot be loaded.
             ManifestMismatch: the weights of one of them have changed since indexing.
         """
-        layout = IndexLayout.of(Path(index_dir).expanduser().resolve())
-        encoder = load_encoder(read_manifest(layout).encoder, models, towers="text")
-        catalog = Catalog.open(layout.catalog, read_only=True)
-        try:
-            return cls(layout, catalog, encoder, settings or SearchSettings(), models)
-        except BaseException:
-            catalog.close()
-            raise
+        root = Path(index_dir).expanduser().resolve()
+        with ExitStack() as on_error:
+            index = on_error.enter_context(Index.open(root, open_pooling, read_only=True))
+            encoder = load_encoder(index.manifest.encoder, models, towers="text")
+            engine = cls(index, encoder, settings or SearchSettings(), models)
+            on_error.pop_all()
+        return engine
 
     def __enter__(self) -> "SearchEngine":
         return self
@@ -123,17 +135,20 @@ class SearchEngine:
         self.close()
 
     def close(self) -> None:
-        """Close the catalogue. Calls still running in other threads may fail."""
-        self._snapshot.index.catalog.close()
+        """Close the index as soon as the calls that run in other threads are done. A second call does nothing."""
+        with self._following:
+            if not self._is_closed:
+                self._is_closed = True
+                self._open_indexes.release(self._snapshot.index)
 
     @property
     def manifest(self) -> Manifest:
-        """What the index was made with."""
+        """The manifest of the index."""
         return self._snapshot.index.manifest
 
     @property
     def localiser(self) -> Localiser:
-        """The localiser that finds the moments of text."""
+        """The localiser for text."""
         return self._snapshot.methods.localiser
 
     @property
@@ -146,12 +161,15 @@ class SearchEngine:
         """The number of searchable videos."""
         return len(self.videos)
 
-    def search(self, text: str, *, top: int | None = None, within: Within = None) -> SearchResult:
+    def search(
+        self, text: str, *, top: int | None = None, within: SearchScope = None
+    ) -> SearchResult:
         """Find the moments that show what the text says.
 
-        A filter decides which clips are searched, not which of those found are shown: a narrow one gives as many
-        moments as a wide one, if they are there. Whether there is a good match, and how strong a moment is, is still
-        judged by the whole library: the few clips that pass may all show the query, or none of them.
+        A filter restricts the clips that are searched. It does not remove moments from the result, so a narrow filter
+        finds as many moments as a wide one, if there are as many. Whether there is a good match, and the strength of
+        a moment, is still measured against the whole library: all or none of the few clips that pass may show the
+        query.
 
         Args:
             text: a query in the language of the encoder.
@@ -166,9 +184,9 @@ class SearchEngine:
         return self.search_many([text], top=top, within=within)[0]
 
     def search_many(
-        self, texts: Sequence[str], *, top: int | None = None, within: Within = None
+        self, texts: Sequence[str], *, top: int | None = None, within: SearchScope = None
     ) -> list[SearchResult]:
-        """Answer several queries at once: encoded and looked up together, one result each, in their order."""
+        """Answer several queries at once, encoded and looked up together; one result each, in their order."""
         _refuse_empty(texts)
         if not texts:
             return []
@@ -180,15 +198,15 @@ class SearchEngine:
             search = _Search(snapshot, snapshot.methods.localiser, top, within, reranks=True)
             return search.answer(texts, features, watch)
 
-        return self._answered(answer)
+        return self._answer(answer)
 
     def similar(
-        self, video_id: int, span: Span, *, top: int | None = None, within: Within = None
+        self, video_id: int, span: Span, *, top: int | None = None, within: SearchScope = None
     ) -> SearchResult:
-        """Find moments that look like this one, which is among them, by the embedding of its own frames.
+        """Find moments that look like a given one, by the embedding of its frames; the given moment is among them.
 
-        A trained localiser and a re-ranker read text, so these moments are found by the curve of frame scores and
-        stay in that order.
+        A trained localiser and a re-ranker read text. So these moments are found by the curve of frame scores and are
+        not re-ranked.
 
         Raises:
             QueryError: there is no such video.
@@ -204,44 +222,67 @@ class SearchEngine:
             search = _Search(snapshot, snapshot.methods.by_frames, top, within, reranks=False)
             return search.answer([f"like {video.path.name}"], features, watch)
 
-        return self._answered(answer)[0]
+        return self._answer(answer)[0]
 
     def curve(self, text: str, video_id: int) -> Curve:
-        """Score each piece of a video by how well it fits the text, over the whole video.
+        """Score each piece of a whole video with the text.
 
         Raises:
             QueryError: the text is empty, or there is no such video.
         """
         _refuse_empty([text])
-        snapshot = self.follow()
-        video = _video(snapshot, video_id)
-        features = self._encode(snapshot, [text])
-        embeddings = unit(features.joint)
-        levels = snapshot.frame_levels(embeddings, snapshot.clips.background(embeddings))
-        query = _query(features, 0, levels[0])
-        return snapshot.methods.localiser.curve(query, snapshot.stored(video))
+
+        def answer(snapshot: Snapshot) -> Curve:
+            video = _video(snapshot, video_id)
+            features = self._encode(snapshot, [text])
+            embeddings = unit(features.joint)
+            levels = snapshot.frame_levels(embeddings, snapshot.clips.background(embeddings))
+            query = _query(features, 0, levels[0])
+            return snapshot.methods.localiser.curve(query, snapshot.stored(video))
+
+        return self._answer(answer)
+
+    @contextmanager
+    def reading(self) -> Iterator[Snapshot]:
+        """Give the library as it is now, with its index open until the block ends.
+
+        Raises:
+            IndexDirectoryError: the index was damaged or removed.
+            ValueError: the engine is closed.
+        """
+        with ExitStack() as use:
+            with (
+                self._following
+            ):  # one thread takes in a change; the others wait for it and then share its snapshot
+                self._follow()
+                snapshot = self._snapshot
+                use.enter_context(self._open_indexes.using(snapshot.index))
+            yield snapshot
+
+    def _follow(self) -> None:
+        if self._is_closed:
+            raise ValueError("this search engine is closed; open a new one")
+        before = self._snapshot
+        self._snapshot = next_snapshot(before)
+        if self._snapshot.index.catalog is not before.index.catalog:
+            self._open_indexes.acquire(self._snapshot.index)
+            self._open_indexes.release(before.index)
+
+    def _answer(self, answer: Callable[[Snapshot], Answer]) -> Answer:
+        """Answer from the library as it is now."""
+        with self.reading() as snapshot:
+            try:
+                return answer(snapshot)
+            except IndexDirectoryError:
+                # A later commit may have removed files of this snapshot; its successor does without them.
+                with self.reading() as newer:
+                    if newer is snapshot:
+                        raise
+                    return answer(newer)
 
     def _encode(self, snapshot: Snapshot, texts: Sequence[str]) -> TextFeatures:
         with self._encoding:
             return snapshot.encoder.encode_text_features(texts)
-
-    def _answered(self, answer: Callable[[Snapshot], list[SearchResult]]) -> list[SearchResult]:
-        """The answer from the library as it is now."""
-        snapshot = self.follow()
-        try:
-            return answer(snapshot)
-        except IndexDirectoryError:
-            # files of this snapshot may have been removed by a later commit
-            newer = self.follow()
-            if newer is snapshot:
-                raise
-            return answer(newer)
-
-    def follow(self) -> Snapshot:
-        """Return the library as it is now. One thread at a time takes in what a writer has changed."""
-        with self._following:
-            self._snapshot = next_snapshot(self._snapshot)
-            return self._snapshot
 
 
 class Stopwatch:
@@ -259,27 +300,27 @@ class Stopwatch:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """What the vector index found for several queries."""
+class _Retrieved:
+    """The clips that the vector index found for several queries."""
 
     scores: NDArray[np.float32]
-    """``[num_queries, depth]`` cosines of the best clips, -inf where there are fewer."""
+    """``[num_queries, depth]`` cosines of the best clips, -inf beyond the last one."""
     clip_ids: NDArray[np.int64]
     backgrounds: NDArray[np.float32]
-    """``[num_queries, num_clips]`` cosines of clips drawn from the whole library."""
+    """``[num_queries, num_clips]`` cosines of a sample of the clips of the whole library."""
     levels: NDArray[np.float32]
-    """``[num_queries, num_clips]`` the same for means of frames."""
+    """``[num_queries, num_clips]`` cosines of a sample of clips that are means of frames."""
 
 
 class _Search:
-    """One call: the library once for all its queries, then each query by itself."""
+    """The search of one call: the vector index once for all its queries, then the moments of each query."""
 
     def __init__(
         self,
         snapshot: Snapshot,
         localiser: Localiser,
         top: int | None,
-        within: Within,
+        within: SearchScope,
         *,
         reranks: bool,
     ) -> None:
@@ -292,12 +333,12 @@ class _Search:
     def answer(
         self, texts: Sequence[str], features: TextFeatures, watch: Stopwatch
     ) -> list[SearchResult]:
-        """One result for each query."""
+        """Return one result for each query."""
         with watch("library"):
-            passing = self.snapshot.filters.passing(self.within)
-            found = self.look_up(features, passing)
+            selected = self.snapshot.filters.apply(self.within)
+            found = self.retrieve(features, selected)
+        num_videos = None if selected is None else len(selected.ids)
         shared = {stage: took / len(texts) for stage, took in watch.took_ms.items()}
-        num_videos = None if passing is None else len(passing.ids)
         results = []
         for k, text in enumerate(texts):
             watch = Stopwatch()
@@ -311,35 +352,35 @@ class _Search:
                     stored = [each.video for each in candidates]
                     scoring = self.reranker[1]
                     proposals = rerank(proposals, stored, query.features, scoring, top=self.top)
-            nothing = self.nothing_stands_out(found.scores[k], found.backgrounds[k])
-            moments = self.moments(proposals, list(by_video), found.backgrounds[k], nothing=nothing)
+            is_chance = self.is_chance(found.scores[k], found.backgrounds[k])
+            shown = min(self.top, self.settings.nearest_shown) if is_chance else self.top
+            moments = self.moments(proposals[:shown], list(by_video), found.backgrounds[k])
             took = {**shared, **watch.took_ms}
             timings = {**took, "total": sum(took.values())}
-            results.append(SearchResult(text, moments, nothing, timings, num_videos))
+            results.append(SearchResult(text, moments, is_chance, timings, num_videos))
         return results
 
-    def look_up(self, features: TextFeatures, passing: Passing | None) -> _Found:
-        """The best clips of the library for each query, and scores of clips drawn at random."""
+    def retrieve(self, features: TextFeatures, selected: FilteredLibrary | None) -> _Retrieved:
+        """Look up the best clips for each query, and score samples of clips."""
         embeddings = unit(features.joint)
-        # clips of all scales overlap: several of them are one moment
         depth = max(self.settings.candidate_clips, _CLIPS_PER_MOMENT * self.top)
         clips = self.snapshot.clips
-        # of the clips that pass: the others take no part of the depth
-        allowed = None if passing is None else passing.clips
+        # Filtered inside the search: clips that do not pass take up none of the depth.
+        allowed = None if selected is None else selected.clips
         scores, clip_ids = clips.search(embeddings, depth, allowed=allowed)
-        # of all clips, whatever passes: a yardstick that is the same for every filter
+        # Sampled from all clips: a good match means the same with every filter.
         backgrounds = clips.background(embeddings)
         levels = self.snapshot.frame_levels(embeddings, backgrounds)
-        return _Found(scores, clip_ids, backgrounds, levels)
+        return _Retrieved(scores, clip_ids, backgrounds, levels)
 
     def num_located(self) -> int:
-        """How many moments the localiser is asked for: more than shown if they are re-ranked."""
+        """Return how many moments the localiser finds: more than are shown if they are re-ranked."""
         return self.top if self.reranker is None else num_located(self.top)
 
     def candidates(
         self, ids: NDArray[np.int64], scores: NDArray[np.float32]
     ) -> dict[int, Candidate]:
-        """The videos of the clips found by id, in the order of their best clip, and the stretches around the clips."""
+        """Return the videos of the retrieved clips by id, best clip first, with the stretches around the clips."""
         snapshot, grid = self.snapshot, self.snapshot.index.manifest.grid
         found: list[tuple[int, Span]] = []
         clips: dict[int, list[tuple[Span, float]]] = {}
@@ -349,17 +390,15 @@ class _Search:
             span = grid.span(ordinal, snapshot.videos[video_id].duration_seconds)
             found.append((video_id, span))
             clips.setdefault(video_id, []).append((span, score))
-        context = self.settings.context_seconds
+        by_video = stretches_around(found, snapshot.videos, self.settings.context_seconds)
         return {
             video_id: Candidate(
                 snapshot.stored(snapshot.videos[video_id]), stretches, tuple(clips[video_id])
             )
-            for video_id, stretches in neighbourhoods(found, snapshot.videos, context).items()
+            for video_id, stretches in by_video.items()
         }
 
-    def nothing_stands_out(
-        self, best_clips: NDArray[np.float32], background: NDArray[np.float32]
-    ) -> bool:
+    def is_chance(self, best_clips: NDArray[np.float32], background: NDArray[np.float32]) -> bool:
         """Whether the best clip is no better than chance; see `search.rank`."""
         if not np.isfinite(best_clips[0]):
             return True
@@ -371,15 +410,12 @@ class _Search:
         proposals: Sequence[Proposal],
         video_ids: Sequence[int],
         background: NDArray[np.float32],
-        *,
-        nothing: bool,
     ) -> tuple[Moment, ...]:
-        """The proposals that are shown, with their strength."""
+        """Turn proposals into moments with their strength."""
         level, _ = background_level(background)
         margin = max(self.snapshot.chance.margin, 1e-6)
-        shown = min(self.top, self.settings.nearest_shown) if nothing else self.top
         moments = []
-        for each in proposals[:shown]:
+        for each in proposals:
             video = self.snapshot.videos[video_ids[each.candidate]]
             strength = (each.cosine - level) / margin
             moments.append(Moment(video.video_id, video.path, each.span, each.score, strength))
@@ -388,12 +424,12 @@ class _Search:
 
 def _video(snapshot: Snapshot, video_id: int) -> Video:
     if video_id not in snapshot.videos:
-        raise QueryError(f"there is no video {video_id}; search again, it may be forgotten")
+        raise QueryError(f"there is no video {video_id}; search again, it may have been forgotten")
     return snapshot.videos[video_id]
 
 
 def _query(features: TextFeatures, k: int, background: NDArray[np.float32]) -> Query:
-    """One of several queries, with its level over the library."""
+    """Return one of several queries, with its level over the library."""
     mean, std = background_level(background)
     return Query(unit(features.joint[k]), features.joint[k], features.states[k], mean, std)
 
@@ -401,5 +437,5 @@ def _query(features: TextFeatures, k: int, background: NDArray[np.float32]) -> Q
 def _refuse_empty(texts: Sequence[str]) -> None:
     if empty := [position for position, text in enumerate(texts) if not text.strip()]:
         raise QueryError(
-            f'query {empty[0] + 1} is empty; write what the moment shows, such as "a red car at night"'
+            f'query {empty[0] + 1} is empty; describe the moment, such as "a red car at night"'
         )

@@ -1,10 +1,10 @@
-"""Which videos a search looks in: a `Filter`, and what it comes to as ids of videos and as masks over an index.
+"""Filters of a search: a `Filter`, and the videos and clips of a library that pass it.
 
     only = Filter(folders=(Path("/films/2024"),), labels=frozenset({"holiday"}), min_seconds=30.0)
     engine.search("a red car", within=only)
 
-A mask goes into the search itself, where it decides what is looked at: few passing clips are all scored, more of them
-take more probes (`storage.vectors.flat`). Filtering what an unfiltered search had found would lose the answer.
+The mask of a filter is applied inside the vector search: if few clips pass, all of them are scored; if more do, the
+search probes more cells (`storage.vectors.ivfpq`). Filtering the result of an unfiltered search would lose answers.
 """
 
 from collections.abc import Collection
@@ -17,51 +17,53 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from scanonce.storage.catalog.catalog import Catalog, HalfOpen
+from scanonce.storage.catalog.catalog import Catalog
+from scanonce.storage.catalog.entries import HalfOpen
 from scanonce.storage.catalog.labels import folded, normal_label
 from scanonce.storage.errors import QueryError
 from scanonce.storage.vectors.library import LibraryIndex
 from scanonce.storage.vectors.rows import Mask
 
-MOST_TERMS = 100
-"""Folders of a filter, and labels: each is a term of the catalogue's query, which takes some hundreds."""
+MAX_TERMS = 100
+"""Most folders, and most labels, of a filter. Each is a term of an SQL query, and SQLite allows some hundreds."""
 
 EARLIEST, LATEST = date(1900, 1, 1), date(2200, 1, 1)
-"""Days a filter may name; nanoseconds since 1970 end in 2262."""
+"""First and last day of a filter; 64-bit nanoseconds since 1970 end in 2262."""
 
-_KEPT = 4  # filters whose masks are kept: a page asks with one again and again; a byte a clip each
+_NUM_CACHED = 4
+"""Filters whose masks are kept, since a page searches with the same one repeatedly. A mask takes a byte per clip."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """Which videos a search looks in: those of which all of this is true. The default lets all pass.
+    """Conditions on the videos to search; a video passes if it meets all of them. The default passes every video.
 
     Raises:
-        QueryError: something of it makes no sense; the message says what is allowed.
+        QueryError: a condition makes no sense; the message says what is allowed.
     """
 
     videos: frozenset[int] | None = None
-    """Ids; any by default. Those that are gone are no error."""
+    """Ids of the videos; None for any. Unknown ids are ignored."""
     folders: tuple[Path, ...] = ()
-    """Absolute. A file of the video lies at or below one of them; anywhere where there is none."""
+    """Absolute paths. A file of the video is at or below one of them; () for any."""
     labels: frozenset[str] = frozenset()
-    """It carries all of these. Upper and lower case are the same; see `storage.catalog.labels`."""
+    """The video has all of these labels. Case is ignored; see `storage.catalog.labels`."""
     without_labels: frozenset[str] = frozenset()
-    """It carries none of these."""
+    """The video has none of these labels."""
     recorded_after: date | None = None
-    """The file was changed last on this day or later, in the local time zone. The catalogue knows no other date of a
-    recording: what a camera wrote keeps its own, a file that was edited has that of the edit. Where the video has
-    several files, one that lies in ``folders`` counts."""
+    """The file was last changed on this day or later, in the local time zone. The catalogue knows no other date of a
+    recording: a file from a camera keeps its date, an edited file has the date of the edit. If a video has several
+    files, those in ``folders`` count."""
     recorded_before: date | None = None
-    """The file was changed last on this day or earlier."""
+    """The file was last changed on this day or earlier."""
     indexed_after: date | None = None
-    """The video was indexed last on this day or later, in the local time zone."""
+    """The video was last indexed on this day or later, in the local time zone."""
     indexed_before: date | None = None
-    """The video was indexed last on this day or earlier."""
+    """The video was last indexed on this day or earlier."""
     min_seconds: float | None = None
-    """Length of the video at least, seconds."""
+    """Least length of the video, seconds, inclusive."""
     max_seconds: float | None = None
-    """Length of the video, seconds; this itself is too long."""
+    """Greatest length of the video, seconds, exclusive."""
 
     def __post_init__(self) -> None:
         for name in ("labels", "without_labels"):
@@ -74,13 +76,13 @@ class Filter:
 
     @property
     def passes_all(self) -> bool:
-        """Whether nothing is filtered out."""
+        """Whether every video passes."""
         return self == Filter()
 
     def matching(self, catalog: Catalog) -> NDArray[np.int64]:
-        """Ids of the searchable videos that pass, rising.
+        """Return the ids of the searchable videos that pass, rising.
 
-        Cost with 100,000 files: 5 to 30 ms where some thousand pass, up to .2 s where most do.
+        With 100,000 files this takes 5 to 30 ms if some thousands pass, up to 0.2 s if most do.
 
         Raises:
             IndexDirectoryError: the catalogue cannot be read.
@@ -99,14 +101,14 @@ class Filter:
         return ids[np.isin(ids, np.fromiter(self.videos, np.int64))]
 
     def _check_folders(self) -> None:
-        if len(self.folders) > MOST_TERMS:
+        if len(self.folders) > MAX_TERMS:
             raise QueryError(
-                f"a filter takes up to {MOST_TERMS} folders, got {len(self.folders)}; "
-                "name one that holds them"
+                f"a filter takes up to {MAX_TERMS} folders, got {len(self.folders)}; "
+                "name a folder that holds them"
             )
         for folder in self.folders:
             if not folder.is_absolute():
-                raise QueryError(f"a filter takes whole paths of folders, got {str(folder)!r}")
+                raise QueryError(f"a filter takes absolute paths of folders, got {str(folder)!r}")
 
     def _check_labels(self) -> None:
         both = {folded(each) for each in self.labels} & {
@@ -114,36 +116,36 @@ class Filter:
         }
         if both:
             raise QueryError(
-                f"the label {min(both)!r} is asked for and ruled out: no video can pass; drop one"
+                f"the label {min(both)!r} is both required and excluded: no video can pass; drop one"
             )
         count = len(self.labels) + len(self.without_labels)
-        if count > MOST_TERMS:
-            raise QueryError(f"a filter takes up to {MOST_TERMS} labels, got {count}")
+        if count > MAX_TERMS:
+            raise QueryError(f"a filter takes up to {MAX_TERMS} labels, got {count}")
 
 
-Within: TypeAlias = Filter | Collection[int] | None
-"""Where to look: a filter, ids of videos, or everywhere."""
+SearchScope: TypeAlias = Filter | Collection[int] | None
+"""The videos to search: a filter, ids of videos, or None for all."""
 
 
-def as_filter(within: Within) -> Filter | None:
-    """The filter that says the same; None where everything passes."""
+def as_filter(within: SearchScope) -> Filter | None:
+    """Return the equivalent filter; None if every video passes."""
     if within is None or isinstance(within, Filter):
         return None if within is None or within.passes_all else within
     return Filter(videos=frozenset(int(video_id) for video_id in within))  # NumPy ints too
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Passing:
-    """What a filter comes to in a library as it is."""
+class FilteredLibrary:
+    """The videos and clips of one state of a library that pass a filter."""
 
     ids: NDArray[np.int64]
-    """Of the videos, rising."""
+    """Ids of the videos, rising."""
     clips: Mask
-    """Over the rows of the vector index."""
+    """Mask over the clips of the vector index."""
 
 
-class FilterMasks:
-    """What filters come to, the last few of them kept. Make another one when the catalogue has changed."""
+class LibraryFilters:
+    """Applies filters to one state of a library and keeps the last few results. Threads may share it."""
 
     def __init__(
         self,
@@ -151,36 +153,35 @@ class FilterMasks:
         live_videos: Collection[int] | NDArray[np.int64],
         clips: LibraryIndex,
     ) -> None:
-        """For a library that was opened for these videos; what was committed since does not pass."""
+        """Filter these videos and clips; videos that the catalogue got later do not pass."""
         self._catalog = catalog
         array = isinstance(live_videos, np.ndarray)
         self._live = np.asarray(live_videos if array else list(live_videos), np.int64)
         self._clips = clips
-        self._kept = lru_cache(maxsize=_KEPT)(self._resolve)
+        self._cached = lru_cache(maxsize=_NUM_CACHED)(self._apply)
 
-    def passing(self, within: Within) -> Passing | None:
-        """What passes; None where everything does.
+    def apply(self, within: SearchScope) -> FilteredLibrary | None:
+        """Return the videos and clips that pass; None if all do.
 
-        Kept for the last few filters; anew it is `Filter.matching` (nothing for ids alone) and .2 ms for a
-        million clips.
+        A filter that is not cached costs `Filter.matching`, unless it has only ids, and 0.2 ms for a million clips.
         """
         only = as_filter(within)
-        return None if only is None else self._kept(only)
+        return None if only is None else self._cached(only)
 
-    def _resolve(self, only: Filter) -> Passing:
-        if only == Filter(videos=only.videos):  # the catalogue knows nothing more
+    def _apply(self, only: Filter) -> FilteredLibrary:
+        if only == Filter(videos=only.videos):  # ids alone need no query
             ids = np.sort(np.fromiter(only.videos or (), np.int64))
         else:
             ids = only.matching(self._catalog)
         ids = ids[np.isin(ids, self._live)]
-        return Passing(ids, self._clips.mask(ids))
+        return FilteredLibrary(ids, self._clips.mask(ids))
 
 
 # ---------------------------------------------------------------- days and lengths
 
 
 def _days(first: date | None, last: date | None) -> HalfOpen[datetime]:
-    """From the midnight that begins the first day to the one that ends the last, local time."""
+    """Return the midnights before the first day and after the last day, local time."""
     return (
         None if first is None else _midnight(first),
         None if last is None else _midnight(last + timedelta(days=1)),
@@ -188,7 +189,9 @@ def _days(first: date | None, last: date | None) -> HalfOpen[datetime]:
 
 
 def _midnight(day: date) -> datetime:
-    return datetime.combine(day, time.min).astimezone()  # the zone as it was on that day
+    return datetime.combine(
+        day, time.min
+    ).astimezone()  # with the offset of that day, summer time or not
 
 
 def _nanoseconds(when: datetime | None) -> int | None:

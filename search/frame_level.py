@@ -1,8 +1,8 @@
-"""How high a query scores pictures as such, in an index whose clips are pooled by a head.
+"""The level of frame scores in an index whose clips are pooled by a head.
 
-The curve of frame scores is judged by the library's level (`search.curve.z_scores`). Where clips are means of frames
-their scores give that level. A head moves them elsewhere in the joint space, frames stay where they were: so means of
-clips are drawn from the stored frames, once, as the yardstick for frames.
+The curve of frame scores is measured from the level of the library (`search.curve.z_scores`). If clips are means of
+frames, their scores give that level. A head moves clips elsewhere in the joint space but not frames.
+For such an index, means of a sample of clips are computed from the stored frames, once.
 """
 
 from collections.abc import Sequence
@@ -22,17 +22,17 @@ _VIDEOS, _CLIPS_EACH = 256, 4
 def draw_means(
     videos: Sequence[Video], features: FeatureStore, grid: ClipGrid
 ) -> NDArray[np.float32]:
-    """Means of clips drawn from some of the videos, always the same ones; videos that cannot be read are left out.
+    """Return the means of a fixed random sample of clips; videos that cannot be read are left out.
 
-    Costs a few stored frames of 256 videos: less than a tenth of a second.
+    Reads a few stored frames of 256 videos, which takes less than 0.1 s.
 
     Returns:
-        ``[num_clips, dim]`` float32 of length 1, 1,024 in a large library; ``[0, 0]`` where there is none.
+        ``[num_clips, dim]`` float32 of length 1, 1,024 clips in a large library; ``[0, 0]`` without a clip.
     """
     rng = np.random.default_rng(0)
     chosen = rng.choice(len(videos), min(_VIDEOS, len(videos)), replace=False)
     means = []
-    for video in (videos[place] for place in np.sort(chosen).tolist()):
+    for video in (videos[position] for position in np.sort(chosen).tolist()):
         spans = grid.spans(video.duration_seconds)
         drawn = rng.choice(len(spans), min(_CLIPS_EACH, len(spans)), replace=False)
         try:

@@ -1,11 +1,11 @@
-"""Localisers: from stretches of video worth a closer look to the moments in them.
+"""Localisers find the moments in stretches of video.
 
-    clips           the candidate clips as they are: what products with fixed chunks answer with
-    training-free   spans from the curve of frame scores (search.curve); works with any encoder
-    SOONet          a trained localiser's anchors, computed when the video was indexed (search.soonet)
+    clips           the candidate clips unchanged, as products with fixed chunks answer
+    training-free   spans from the curve of frame scores (search.training_free); works with any encoder
+    SOONet          anchors of a trained localiser, computed when the video was indexed (search.soonet)
 
-All read stored arrays only, and only of the stretches: a query costs the same in a library of shorts and in one of
-long films. The curve over a whole video is computed for the one a person opens.
+All read stored arrays only, and only within the stretches: a query costs the same in a library of short videos as in
+one of long films. The curve over a whole video is computed only for the video that a person opens.
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scanonce.models.vectors import as_float32, cosines_with
-from scanonce.search.curve import (
-    suppress_overlaps,
-)
+from scanonce.search.curve import suppress_overlaps
 from scanonce.storage.records import Span
 from scanonce.storage.stores.anchors import AnchorArrays
 from scanonce.storage.stores.features import FrameFeatures
@@ -26,7 +24,7 @@ from scanonce.storage.stores.features import FrameFeatures
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Query:
-    """What was asked, as vectors, and how the library as a whole answers it."""
+    """A query as vectors, with the level of its scores over the whole library."""
 
     joint: NDArray[np.float32]
     """``[dim]`` unit embedding."""
@@ -35,35 +33,39 @@ class Query:
     states: NDArray[np.float32]
     """``[text width]`` state of the text tower before the projection."""
     mean: float = 0.0
-    """Mean cosine of the query with clips drawn from the library, each the mean of its frames: a yardstick for frames,
-    also where the index pools clips by a head."""
+    """Mean cosine of the query with a sample of clips of the library. Each clip is the mean of its frames even if a
+    head pools the clips of the index, because frame scores are compared with it."""
     std: float = 1.0
-    """Their standard deviation."""
+    """Standard deviation of those cosines."""
 
 
 class StoredVideo(Protocol):
-    """What the index holds of one video."""
+    """The stored arrays of one video."""
 
     @property
     def duration_seconds(self) -> float:
-        """Spans end here at the latest."""
+        """Length of the video; no span ends later."""
 
     def frames(self, spans: Sequence[tuple[float, float]]) -> list[FrameFeatures]:
-        """The stored frames inside each half-open span of seconds; only their bytes are read."""
+        """Read the stored frames inside each half-open span of seconds, and no other bytes."""
 
     def anchors(self, rows: NDArray[np.int64] | None) -> AnchorArrays | None:
-        """The given rows (rising) of what the localiser's `scan` gave, all for None; None where nothing is stored."""
+        """Read the stored anchors of a trained localiser; None if none are stored.
+
+        Args:
+            rows: rising row numbers; None for all.
+        """
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
-    """A video and where in it to look."""
+    """A video and the stretches of it to search."""
 
     video: StoredVideo
     stretches: tuple[tuple[float, float], ...]
-    """Seconds, half-open, in order, apart from each other."""
+    """Seconds, half-open, in order, disjoint."""
     clips: tuple[tuple[Span, float], ...] = ()
-    """The clips that brought the video up, with their cosines, best first."""
+    """The clips that retrieved the video, with their cosines, best first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +73,17 @@ class Proposal:
     """A span of a candidate that may be a moment."""
 
     candidate: int
-    """Position among the candidates."""
+    """Index of the candidate."""
     span: Span
     score: float
     """Higher is better; comparable within one localiser and index."""
     cosine: float
-    """Of the query with the frames in the span, pooled as a clip is."""
+    """Cosine of the query with the frames of the span, pooled as those of a clip."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
-    """How well each piece of a video fits a query."""
+    """Scores of a query over one whole video."""
 
     edges_seconds: NDArray[np.float64]
     """``[num_pieces + 1]`` rising, from 0 to the end of the video."""
@@ -90,49 +92,37 @@ class Curve:
 
 
 class Localiser(Protocol):
-    """Finds moments: a video side that runs once, when a video is indexed, and a query side."""
+    """The query side of a localiser. A trained one also has a video side, which runs when a video is indexed."""
 
     @property
     def name(self) -> str:
-        """What people call it."""
-
-    def scan(self, frames: FrameFeatures, duration_seconds: float) -> AnchorArrays | None:
-        """What to store of a video so that queries need not compute it; None where that is nothing.
-
-        Args:
-            frames: all of the video, as stored.
-            duration_seconds: its length.
-        """
+        """Name for people."""
 
     def locate(self, query: Query, candidates: Sequence[Candidate], *, top: int) -> list[Proposal]:
-        """The moments in the candidates' stretches, best first.
+        """Find the moments in the stretches of some candidates, best first.
 
         Args:
-            query: what was asked.
-            candidates: where to look.
-            top: how many will be shown; more may be returned.
+            query: the query.
+            candidates: the videos and stretches to search.
+            top: number of moments that will be shown; more may be returned.
 
         Returns:
-            Spans inside their video with start < end; in one video none shares more than the allowed part with a
-            better one. Equal scores keep the order of candidates, then of time.
+            Spans inside their video with start < end. Within one video no span shares more than the allowed part with
+            a better one. Equal scores keep the order of candidates, then of time.
         """
 
     def curve(self, query: Query, video: StoredVideo) -> Curve:
-        """The scores over a whole video, for display; reads all that is stored of it."""
+        """Score a whole video, for display; reads everything stored of it."""
 
 
 class FixedClips:
-    """The candidate clips as they are, less those that overlap a better one."""
+    """Returns the candidate clips, without those that overlap a better one."""
 
     name = "clips"
 
     def __init__(self, *, overlap: float) -> None:
         """``overlap``: see `search.curve.suppress_overlaps`."""
         self._overlap = overlap
-
-    def scan(self, frames: FrameFeatures, duration_seconds: float) -> AnchorArrays | None:
-        """Needs nothing."""
-        return None
 
     def locate(self, query: Query, candidates: Sequence[Candidate], *, top: int) -> list[Proposal]:
         """See `Localiser.locate`."""
@@ -144,12 +134,12 @@ class FixedClips:
         return best_apart(proposals, overlap=self._overlap)
 
     def curve(self, query: Query, video: StoredVideo) -> Curve:
-        """The cosine of every frame."""
+        """See `frame_curve`."""
         return frame_curve(query, video)
 
 
 def frame_curve(query: Query, video: StoredVideo) -> Curve:
-    """The cosine of the query with every stored frame, each standing for the time up to the next."""
+    """Return the cosine of the query with every stored frame, each for the time up to the next frame."""
     (stored,) = video.frames([(0.0, np.inf)])
     if not len(stored.pts_seconds):
         return Curve(np.zeros(1), np.zeros(0))
@@ -159,7 +149,7 @@ def frame_curve(query: Query, video: StoredVideo) -> Curve:
 
 
 def best_apart(proposals: Sequence[Proposal], *, overlap: float) -> list[Proposal]:
-    """Best first, less those of zero length and those that overlap a better one of the same video too much."""
+    """Sort proposals best first and drop those of zero length or that overlap a better one of their video too much."""
     by_candidate: dict[int, list[Proposal]] = {}
     for each in proposals:
         if each.span.duration_seconds > 0:
@@ -170,8 +160,9 @@ def best_apart(proposals: Sequence[Proposal], *, overlap: float) -> list[Proposa
         spans = np.array([(each.span.start_seconds, each.span.end_seconds) for each in group])
         scores = np.array([each.score for each in group])
         kept += [group[k] for k in suppress_overlaps(spans, scores, overlap, len(group))]
-    return _in_order(kept)
+    return best_first(kept)
 
 
-def _in_order(proposals: Sequence[Proposal]) -> list[Proposal]:
+def best_first(proposals: Sequence[Proposal]) -> list[Proposal]:
+    """Sort proposals by score, falling; equal ones by candidate, then by time."""
     return sorted(proposals, key=lambda each: (-each.score, each.candidate, each.span))

@@ -1,10 +1,10 @@
-"""Whether anything was found at all, judged against the library's own background.
+"""Whether a query has a good match, measured against the background of the library.
 
-A cosine alone says little: its level differs between encoders, sentences and libraries. So two backgrounds are used.
-A query's *margin* is how far its best clip rises above its mean score over clips drawn from the library. And the
-margin it must beat is that of sentences which no picture can show: whatever the encoder and the library, the best of
-those is chance. It is a conformal test: an unanswerable query passes about once in as many times as there are
-background sentences (Vovk et al., Algorithmic Learning in a Random World, 2005).
+A cosine alone says little: its level differs between encoders, queries and libraries. Two backgrounds replace it. The
+*margin* of a query is the distance from its mean score over a sample of the library up to the score of its best clip.
+It must exceed the margins of sentences that no image can show: with any encoder and any library, their best clips are
+chance. This is a conformal test: with n background sentences, an unanswerable query passes about once in n times (Vovk
+et al., Algorithmic Learning in a Random World, 2005).
 """
 
 import numpy as np
@@ -44,17 +44,17 @@ BACKGROUND_SENTENCES = (
     "probability of a rare event",
     "the grammar of an extinct language",
 )
-"""Sentences that no picture can show."""
+"""Sentences that no image can show."""
 
 
 def background_level(scores: NDArray[np.float32]) -> tuple[float, float]:
-    """Mean and standard deviation of a query's scores over a sample of the library.
+    """Return the mean and standard deviation of a query's scores over a sample of the library.
 
     Args:
         scores: ``[num_clips]`` cosines of the query with clips drawn at random; may be empty.
 
     Returns:
-        ``(0.0, 1.0)`` for fewer than two clips, where nothing can be said.
+        ``(0.0, 1.0)`` for fewer than two clips, which give no estimate.
     """
     if len(scores) < 2:
         return 0.0, 1.0
@@ -62,14 +62,14 @@ def background_level(scores: NDArray[np.float32]) -> tuple[float, float]:
 
 
 def margins(best: NDArray[np.float32], backgrounds: NDArray[np.float32]) -> NDArray[np.float64]:
-    """How far the best clip of each query rises above the query's mean over the library.
+    """Return the distance from the mean score of each query over the library up to the score of its best clip.
 
     Args:
         best: ``[num_queries]`` cosine of the best clip.
         backgrounds: ``[num_queries, num_clips]`` cosines over a sample of the library.
 
     Returns:
-        ``[num_queries]``, 0 or more but for rounding and chance in the sample.
+        ``[num_queries]``, 0 or more apart from rounding and chance in the sample.
     """
     means = [background_level(scores)[0] for scores in backgrounds]
     above: NDArray[np.float64] = best.astype(np.float64) - np.array(means)

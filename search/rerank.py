@@ -1,16 +1,16 @@
-"""Moments put into another order: that of a head which looks at a sentence and the frames of a moment together.
+"""Re-ranking of moments by a head that reads the query and the frames of a moment together.
 
     scoring = open_scoring(layout.head, manifest.reranker)
     proposals = localiser.locate(query, candidates, top=num_located(10))
     proposals = rerank(proposals, videos, query.features, scoring, top=10)
 
-CLIP4Clip's tight head (`models.clip4clip.heads.TightHead`) has no vector of a clip to be looked up, its score needs a
-pass for each pair of sentence and clip. So the library and the localiser find moments by the mean of their frames, and
-only the best of those are scored: four times as many as are shown, `MOST_SCORED` at most, all in one pass.
+CLIP4Clip's tight head (`models.clip4clip.heads.TightHead`) has no embedding of a clip that could be stored: its score
+needs a pass for each pair of query and clip. Moments are therefore found by the mean of their frames, and only the best
+of them are scored by the head: four times as many as are shown, at most `MAX_SCORED`, in one pass.
 
-Its scores decide the order and nothing else. They are no cosines, and those behind the ones scored have none; so every
-place keeps the score that the localiser gave it: the best score goes to the moment that is first now. Scores fall from
-first to last as without a re-ranker and mean what they do there, which whoever sorts by them or compares queries relies
+The scores of the head decide the order and nothing else. They are not cosines, and moments beyond the scored ones have
+none. So each rank keeps the score of the localiser: the best score goes to the moment that is first now. Scores fall
+from first to last and mean the same as without a re-ranker, which callers that sort by them or compare queries rely
 on. A moment keeps its own cosine.
 """
 
@@ -26,33 +26,33 @@ from scanonce.models.vectors import span_rows
 from scanonce.search.localise import Proposal, StoredVideo
 
 _SCORED_PER_MOMENT = 4
-MOST_SCORED = 100
-"""Moments of one query that are scored at most."""
+MAX_SCORED = 100
+"""Most moments of one query that are scored."""
 
 
 class Scoring(Protocol):
-    """How well a sentence fits frames that are looked at together with it."""
+    """Scores how well a query fits some frames, reading both together."""
 
     def scores(
         self, text: NDArray[np.float32], runs: Sequence[NDArray[np.floating]]
     ) -> NDArray[np.float32]:
-        """Scores of one sentence with runs of frames.
+        """Score a query with several runs of frames.
 
         Args:
-            text: ``[dim]`` raw features.
-            runs: of each its frames, ``[num_frames, dim]`` raw features in their order, at least one.
+            text: ``[dim]`` raw features of the query.
+            runs: the frames of each run, ``[num_frames, dim]`` raw features in order, at least one frame.
 
         Returns:
-            ``[num_runs]``, higher is better; comparable for one sentence.
+            ``[num_runs]``, higher is better; comparable for one query.
         """
 
 
 def open_scoring(folder: Path, digest: str) -> Scoring:
-    """The re-ranker of an index, whose files are read when it is first used.
+    """Return the re-ranker of an index; its files are read when it is first used.
 
     Args:
-        folder: where the index keeps it.
-        digest: of its files, as in the manifest.
+        folder: the head folder of the index.
+        digest: digest of its files, as in the manifest.
     """
     from scanonce.models.clip4clip.apply import HeadScoring
 
@@ -60,8 +60,8 @@ def open_scoring(folder: Path, digest: str) -> Scoring:
 
 
 def num_located(top: int) -> int:
-    """How many moments to have found so that the best ``top`` can be chosen by their scores: ``top`` or more."""
-    return max(top, min(_SCORED_PER_MOMENT * top, MOST_SCORED))
+    """Return the number of moments to find so that re-ranking can choose the best ``top``; at least ``top``."""
+    return max(top, min(_SCORED_PER_MOMENT * top, MAX_SCORED))
 
 
 def rerank(
@@ -72,29 +72,30 @@ def rerank(
     *,
     top: int,
 ) -> list[Proposal]:
-    """The same proposals in the order of their scores; those behind the ones that are scored stay behind them.
+    """Sort the first proposals by the scores of a re-ranker; the others follow unchanged.
 
     Args:
-        proposals: best first, as the localiser found them.
-        videos: of the candidates, by their position.
-        text: ``[dim]`` raw features of the sentence.
-        scoring: what scores them.
-        top: how many will be shown.
+        proposals: the proposals of the localiser, best first.
+        videos: the videos of the candidates, in the order of the candidates.
+        text: ``[dim]`` raw features of the query.
+        scoring: the re-ranker.
+        top: number of moments that will be shown.
 
     Returns:
-        Best first, equals in the order they were found. The score of each is the one found in its place.
+        The same proposals, best first; equal scores keep their order. Each has the score that the localiser gave to
+        the proposal of that rank.
 
     Raises:
         IndexDirectoryError: the frames of one of the videos cannot be read.
         EncoderError: the files of the re-ranker are missing or damaged.
     """
-    scored = proposals[: min(_SCORED_PER_MOMENT * top, MOST_SCORED)]
+    scored = proposals[: min(_SCORED_PER_MOMENT * top, MAX_SCORED)]
     if len(scored) < 2:
         return list(proposals)
     order = np.argsort(-scoring.scores(text, _frames_inside(scored, videos)), kind="stable")
     moved = [
-        replace(scored[k], score=place.score)
-        for k, place in zip(order.tolist(), scored, strict=True)
+        replace(scored[k], score=ranked.score)
+        for k, ranked in zip(order.tolist(), scored, strict=True)
     ]
     return [*moved, *proposals[len(scored) :]]
 
@@ -102,23 +103,20 @@ def rerank(
 def _frames_inside(
     proposals: Sequence[Proposal], videos: Sequence[StoredVideo]
 ) -> list[NDArray[np.float16]]:
-    """The stored frames of each proposal; where a span has none of its own, the one on screen when it starts."""
-    places: dict[int, list[int]] = {}
-    for place, each in enumerate(proposals):
-        places.setdefault(each.candidate, []).append(place)
+    """Read the stored frames of each proposal; a span without frames gets the frame on screen at its start."""
+    by_candidate: dict[int, list[int]] = {}
+    for k, each in enumerate(proposals):
+        by_candidate.setdefault(each.candidate, []).append(k)
     inside: dict[int, NDArray[np.float16]] = {}
-    for number, mine in places.items():
-        spans = [
-            (proposals[place].span.start_seconds, proposals[place].span.end_seconds)
-            for place in mine
-        ]
-        for place, span, found in zip(mine, spans, videos[number].frames(spans), strict=True):
-            inside[place] = found.frames if len(found.frames) else _on_screen(videos[number], span)
-    return [inside[place] for place in range(len(proposals))]
+    for number, mine in by_candidate.items():
+        spans = [(proposals[k].span.start_seconds, proposals[k].span.end_seconds) for k in mine]
+        for k, span, found in zip(mine, spans, videos[number].frames(spans), strict=True):
+            inside[k] = found.frames if len(found.frames) else _on_screen(videos[number], span)
+    return [inside[k] for k in range(len(proposals))]
 
 
 def _on_screen(video: StoredVideo, span: tuple[float, float]) -> NDArray[np.float16]:
-    """As pooling does it. Reads all that is stored of the video: key frames are seldom that far apart."""
+    """The frame that pooling takes for a span without frames. Reads all frames: key frames are rarely so far apart."""
     (stored,) = video.frames([(0.0, np.inf)])
     first, last = span_rows(stored.pts_seconds, np.array([span]))
     return stored.frames[first[0] : last[0]]

@@ -1,4 +1,4 @@
-"""From what the library index found to the stretches of video worth a closer look."""
+"""From the clips that the vector index found to the stretches of video around them."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,17 +6,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from scanonce.storage.records import Span, Video
 
 
-def neighbourhoods(
+def stretches_around(
     found: Iterable[tuple[int, Span]], videos: Mapping[int, Video], context_seconds: float
 ) -> dict[int, tuple[tuple[float, float], ...]]:
-    """The stretches around the spans that were found, by video, merged where they meet.
+    """Return the stretches around the spans that were found, by video; those that meet are merged.
 
-    A moment is looked for there only, so a query costs the same in a library of shorts and in one of long films.
+    Moments are searched for in these only, so a query costs the same in a library of short videos as in one of long
+    films.
 
     Args:
-        found: (video id, span), best first; the videos come in the order of their best one.
-        videos: by id; each found one is there.
-        context_seconds: what is added on either side, as far as the video goes.
+        found: (video id, span), best first; the result has the videos in the order of their best span.
+        videos: the videos by id, with all those found.
+        context_seconds: seconds added before and after each span, within the video.
     """
     stretches: dict[int, list[tuple[float, float]]] = defaultdict(list)
     for video_id, span in found:
@@ -27,7 +28,7 @@ def neighbourhoods(
 
 
 def merge(stretches: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Stretches in order of time, those that touch or overlap made one.
+    """Sort stretches by time and join those that touch or overlap.
 
     >>> merge([(5.0, 9.0), (0.0, 2.0), (8.0, 12.0)])
     [(0.0, 2.0), (5.0, 12.0)]

@@ -1,15 +1,18 @@
-"""One state of a library, frozen: all that a query reads, and the step to the next state.
+"""One frozen state of a library: everything that a query reads, and the step to the next state.
 
     snapshot = open_snapshot(index, encoder, SearchSettings(), ModelSettings())
     snapshot = next_snapshot(snapshot)      # the same object if no writer has changed anything
 
-Any number of threads may read one snapshot. A step costs as much as what changed: a library grows by thousands of
-commits, and each of them is followed by a query.
+Any number of threads may read one snapshot. The cost of a step depends on the change, not on the library: a library
+grows by thousands of commits, and each of them may be followed by a query.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +23,7 @@ from scanonce.models.encoders.protocol import ClipEncoder
 from scanonce.models.settings import ModelSettings
 from scanonce.models.soonet.trained import TrainedLocaliser, load_localiser
 from scanonce.models.vectors import unit
-from scanonce.search.filters import FilterMasks
+from scanonce.search.filters import LibraryFilters
 from scanonce.search.frame_level import draw_means
 from scanonce.search.localise import FixedClips, Localiser
 from scanonce.search.rank import BACKGROUND_SENTENCES, margins
@@ -28,8 +31,9 @@ from scanonce.search.rerank import Scoring, open_scoring
 from scanonce.search.settings import SearchSettings
 from scanonce.search.soonet import SoonetLocaliser
 from scanonce.search.training_free import TrainingFree
+from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.catalog.entries import ChangeMark, VideoChanges
-from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
+from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch, reported
 from scanonce.storage.index import Index
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.manifest import check_encoder, read_manifest
@@ -67,20 +71,20 @@ class StoredFrames:
 
 @dataclass(frozen=True, slots=True)
 class Methods:
-    """How moments are found and ordered: the localisers and the re-ranker of an index."""
+    """The localisers and the re-ranker of an index."""
 
     trained: TrainedLocaliser | None
     localiser: Localiser
-    """The one that answers text."""
+    """The localiser for text."""
     by_frames: TrainingFree
-    """The one that answers images: a trained localiser reads text only."""
+    """The localiser for images; a trained localiser reads text only."""
     reranker: tuple[str, Scoring] | None
-    """Digest of its files and the re-ranker; None if the index has none or the settings leave it out."""
+    """Digest of its files and the re-ranker; None if the index has none or the settings switch it off."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chance:
-    """How well the library answers text that no video can show (`search.rank`)."""
+    """Matches of the library with text that no video can show (`search.rank`)."""
 
     embeddings: NDArray[np.float32]
     """``[num_sentences, dim]`` of `search.rank.BACKGROUND_SENTENCES`."""
@@ -107,29 +111,72 @@ class Snapshot:
     videos: Mapping[int, Video]
     """Searchable videos by id."""
     live: Ids
-    """Their ids, rising."""
+    """Ids of those videos, rising."""
     clips: LibraryIndex
     waiting: Mapping[int, NDArray[np.float32]]
     """Embeddings of videos that are not published yet, by id."""
-    filters: FilterMasks
+    filters: LibraryFilters
     methods: Methods
     chance: Chance
     frame_means: NDArray[np.float32] | None
-    """``[num_clips, dim]`` means of clips drawn from the library (`search.frame_level`), if its clips are pooled by a
-    head; None if they are means themselves."""
-    num_drawn: int
-    """Videos of the library when ``frame_means`` were drawn."""
+    """``[num_clips, dim]`` means of a sample of clips (`search.frame_level`) if a head pools the clips of the index;
+    None if they are means themselves."""
+    num_sampled: int
+    """Number of videos when ``frame_means`` were sampled."""
 
     def stored(self, video: Video) -> StoredFrames:
-        """The stored frames and anchors of a video."""
+        """Return the stored frames and anchors of a video."""
         return StoredFrames(video, self.index.features, self.index.anchors)
 
     def frame_levels(
         self, embeddings: NDArray[np.float32], backgrounds: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Scores ``[num_queries, num_clips]`` of means of clips: the clips of the library, unless a head pools them."""
+        """Score queries with clips that are means of frames.
+
+        Args:
+            embeddings: ``[num_queries, dim]`` of the queries.
+            backgrounds: ``[num_queries, num_clips]`` their scores with a sample of the clips of the index.
+
+        Returns:
+            ``[num_queries, num_clips]``; ``backgrounds`` if the clips of the index are means of frames.
+        """
         means = self.frame_means
         return backgrounds if means is None or not len(means) else embeddings @ means.T
+
+
+class OpenIndexes:
+    """Counts the users of open indexes and closes each index when its last user is done. Thread-safe.
+
+    A query that is running when `scanonce reindex` or `restore` replaces its index still reads the old catalogue.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._users: Counter[Catalog] = Counter()
+
+    def acquire(self, index: Index) -> None:
+        """Keep an index open until `release`."""
+        with self._lock:
+            self._users[index.catalog] += 1
+
+    def release(self, index: Index) -> None:
+        """End one use of an index; the last one closes it."""
+        with self._lock:
+            self._users[index.catalog] -= 1
+            is_last = not self._users[index.catalog]
+            if is_last:
+                del self._users[index.catalog]
+        if is_last:
+            index.close()
+
+    @contextmanager
+    def using(self, index: Index) -> Iterator[None]:
+        """Keep an index open during a block."""
+        self.acquire(index)
+        try:
+            yield
+        finally:
+            self.release(index)
 
 
 def open_snapshot(
@@ -137,28 +184,31 @@ def open_snapshot(
     encoder: ClipEncoder,
     settings: SearchSettings,
     models: ModelSettings | None,
+    background: NDArray[np.float32] | None = None,
 ) -> Snapshot:
     """Open the library as it is now.
 
     Args:
-        index: opened with the pooling of its clips; its catalogue for reading only.
-        encoder: with the text tower of the index.
-        settings: how to search.
-        models: device and number format, should another encoder have to be loaded later.
+        index: opened with the pooling of its clips, its catalogue read-only.
+        encoder: the text tower of the index.
+        settings: settings of the search.
+        models: device and number format, in case another encoder has to be loaded later.
+        background: embeddings of `BACKGROUND_SENTENCES` by this encoder; None: they are computed.
 
     Raises:
         ManifestMismatch: the encoder or the localiser is not the one the index was made with.
         LocaliserError: the localiser of the index cannot be loaded.
     """
     check_encoder(index.layout, index.manifest, encoder.name, encoder.fingerprint)
-    token = _token(index)  # first: a commit in between is then seen the next time
+    token = _token(index)  # before anything is read: a later commit then changes the token
     changes = index.catalog.searchable_changes()
     videos = {video.video_id: video for video in changes.videos}
     methods = _open_methods(index, settings, previous=None)
-    embeddings = unit(encoder.encode_texts(BACKGROUND_SENTENCES))
+    if background is None:
+        background = unit(encoder.encode_texts(BACKGROUND_SENTENCES))
     live = np.fromiter(videos, np.int64, len(videos))
     clips, waiting = _open_clips(index, videos, live)
-    nearest = clips.search(embeddings, 1)
+    nearest = clips.search(background, 1)
     return Snapshot(
         index=index,
         encoder=encoder,
@@ -170,50 +220,56 @@ def open_snapshot(
         live=live,
         clips=clips,
         waiting=waiting,
-        filters=FilterMasks(index.catalog, live, clips),
+        filters=LibraryFilters(index.catalog, live, clips),
         methods=methods,
-        chance=_chance(embeddings, *nearest, clips),
-        frame_means=_draw_means(index, videos),
-        num_drawn=len(videos),
+        chance=_chance(background, *nearest, clips),
+        frame_means=_sample_means(index, videos),
+        num_sampled=len(videos),
     )
 
 
 def next_snapshot(snapshot: Snapshot) -> Snapshot:
-    """The library as it is now; the same object if nothing has changed.
+    """Return the library as it is now; the same object if nothing has changed.
+
+    If another index has replaced the one of ``snapshot``, the result has that one open; the old one stays open too.
 
     Raises:
         IndexDirectoryError: the index was damaged or removed; the old snapshot can still be read.
     """
     while True:
-        layout = IndexLayout.of(snapshot.index.layout.root)
-        if layout != snapshot.index.layout:
+        index = snapshot.index
+        layout = IndexLayout.of(index.layout.root)
+        if layout != index.layout:
             return _switched(snapshot, layout)
-        token = _token(snapshot.index)
-        if token == snapshot.token:
-            return snapshot
+        token = None
         try:
-            return _changed(snapshot, token)
+            token = _token(index)
+            return snapshot if token == snapshot.token else _changed(snapshot, token)
         except IndexDirectoryError:
-            # what was being read may have been forgotten in between: then there is a newer state to read
-            if _token(snapshot.index) == token:
+            # A file that was being read may have been removed by a later commit or a switch: then there is a newer
+            # state to read.
+            if index.is_current and (token is None or _token(index) == token):
                 raise
 
 
 def _switched(snapshot: Snapshot, layout: IndexLayout) -> Snapshot:
-    """Another index has taken the place of the open one, perhaps with another encoder."""
+    """Open the index that has replaced that of a snapshot, perhaps with another encoder."""
     index = Index.open(layout, open_pooling, read_only=True)
-    encoder = snapshot.encoder
+    encoder, background = snapshot.encoder, None
     try:
-        if index.manifest.fingerprint != encoder.fingerprint:
+        if index.manifest.fingerprint == encoder.fingerprint:
+            # Another thread may be encoding its query: a text tower is not thread-safe.
+            background = snapshot.chance.embeddings
+        else:
             encoder = load_encoder(index.manifest.encoder, snapshot.models, towers="text")
-        return open_snapshot(index, encoder, snapshot.settings, snapshot.models)
+        return open_snapshot(index, encoder, snapshot.settings, snapshot.models, background)
     except BaseException:
         index.close()
         raise
 
 
 def _changed(snapshot: Snapshot, token: tuple[int, ...]) -> Snapshot:
-    """The snapshot after the commits since; reads nothing but what has changed."""
+    """Return the snapshot after the commits since; reads only what has changed."""
     index = snapshot.index
     changes = index.catalog.searchable_changes(snapshot.mark)
     manifest = read_manifest(index.layout)
@@ -233,30 +289,36 @@ def _changed(snapshot: Snapshot, token: tuple[int, ...]) -> Snapshot:
     after = replace(
         before, index=index, token=token, mark=changes.mark, videos=videos, methods=methods
     )
-    if np.array_equal(live, before.live) and not _is_outdated(before):
-        # labels, perhaps, or the name of a file
-        return replace(after, filters=FilterMasks(index.catalog, live, before.clips))
+    is_same = np.array_equal(live, before.live) and not changes.is_all
+    if is_same and not _is_outdated(before):
+        # Only labels or paths have changed.
+        return replace(after, filters=LibraryFilters(index.catalog, live, before.clips))
     return _with_clips(after, live)
 
 
 def _with_clips(snapshot: Snapshot, live: Ids) -> Snapshot:
-    """The snapshot with these live videos, ids rising, instead of those it had; their records are in it."""
+    """Return a snapshot with other searchable videos.
+
+    Args:
+        snapshot: has the records of the new videos, but still the ids and clips of the old ones.
+        live: ids of the new videos, rising.
+    """
     index, videos = snapshot.index, snapshot.videos
     clips, waiting = _open_clips(index, videos, live, snapshot)
     new = live[~np.isin(live, snapshot.live)]
     nearest = _nearest_after(snapshot.chance, clips, live, new)
-    means, num_drawn = snapshot.frame_means, snapshot.num_drawn
-    if abs(len(videos) - num_drawn) > num_drawn // 10:
-        means, num_drawn = _draw_means(index, videos), len(videos)
+    means, num_sampled = snapshot.frame_means, snapshot.num_sampled
+    if abs(len(videos) - num_sampled) > num_sampled // 10:
+        means, num_sampled = _sample_means(index, videos), len(videos)
     return replace(
         snapshot,
         live=live,
         clips=clips,
         waiting=waiting,
-        filters=FilterMasks(index.catalog, live, clips),
+        filters=LibraryFilters(index.catalog, live, clips),
         chance=_chance(snapshot.chance.embeddings, *nearest, clips),
         frame_means=means,
-        num_drawn=num_drawn,
+        num_sampled=num_sampled,
     )
 
 
@@ -264,7 +326,8 @@ def _with_clips(snapshot: Snapshot, live: Ids) -> Snapshot:
 
 
 def _token(index: Index) -> tuple[int, ...]:
-    manifest = index.layout.manifest.stat()
+    with reported(index.layout.manifest, "read"):
+        manifest = index.layout.manifest.stat()
     return index.catalog.change_token(), manifest.st_ino, manifest.st_mtime_ns
 
 
@@ -276,19 +339,19 @@ def _is_outdated(snapshot: Snapshot) -> bool:
 def _open_clips(
     index: Index, videos: Mapping[int, Video], live: Ids, previous: Snapshot | None = None
 ) -> tuple[LibraryIndex, dict[int, NDArray[np.float32]]]:
-    """The clips of these videos as one index, and the embeddings of those that are not published yet."""
+    """Open the clips of these videos; return them and the embeddings of videos that are not published yet."""
     waiting: dict[int, NDArray[np.float32]] = {}
     known = previous.waiting if previous else {}
 
     def load(video_id: int) -> NDArray[np.float32]:
-        # frames of a searchable video are never written again: scanned again, it gets another id
+        # The frames of a searchable video never change: a video that is scanned again gets another id.
         try:
             embeddings = known.get(video_id)
             waiting[video_id] = (
                 index.embed_clips(videos[video_id]) if embeddings is None else embeddings
             )
         except IndexDirectoryError as error:
-            # all others are searched, and this one is tried again at the next change
+            # The other videos are searched; this one is tried again at the next change.
             logger.warning("video %d is not searched, run `scanonce verify`: %s", video_id, error)
             return np.empty((0, index.manifest.dim), np.float32)
         return waiting[video_id]
@@ -299,7 +362,10 @@ def _open_clips(
 def _nearest_after(
     chance: Chance, clips: LibraryIndex, live: Ids, new: Ids
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The clip nearest to each background sentence: only new videos, and those that lost theirs, are searched."""
+    """Return score and id of the clip nearest to each background sentence.
+
+    Searches only the new videos, and all videos for sentences whose nearest clip is gone.
+    """
     if len(new) == len(live):
         return clips.search(chance.embeddings, 1)
     scores, ids = chance.scores.copy(), chance.clip_ids.copy()
@@ -323,14 +389,14 @@ def _chance(
     return Chance(embeddings, scores, ids, margin)
 
 
-def _draw_means(index: Index, videos: Mapping[int, Video]) -> NDArray[np.float32] | None:
+def _sample_means(index: Index, videos: Mapping[int, Video]) -> NDArray[np.float32] | None:
     if index.manifest.head is None:
         return None
     return draw_means(list(videos.values()), index.features, index.manifest.grid)
 
 
 def _open_methods(index: Index, settings: SearchSettings, previous: Methods | None) -> Methods:
-    """The localisers and the re-ranker that the index and the settings name; those open already are kept."""
+    """Open the localisers and the re-ranker of the index; keep those of ``previous`` that still fit."""
     trained = _open_localiser(index, previous.trained if previous else None)
     by_frames = TrainingFree(
         longest_seconds=settings.longest_moment_seconds,
@@ -346,12 +412,12 @@ def _open_methods(index: Index, settings: SearchSettings, previous: Methods | No
     )
 
 
-def _open_localiser(index: Index, open_one: TrainedLocaliser | None) -> TrainedLocaliser | None:
+def _open_localiser(index: Index, previous: TrainedLocaliser | None) -> TrainedLocaliser | None:
     name, anchors = index.manifest.localiser, index.manifest.anchors
     if name is None or anchors is None:
         return None
-    if open_one is not None and anchors.startswith(open_one.folder):
-        return open_one
+    if previous is not None and anchors.startswith(previous.folder):
+        return previous
     trained = load_localiser(name)
     if not anchors.startswith(trained.folder):
         raise ManifestMismatch(
@@ -377,16 +443,18 @@ def _choose_localiser(
 
 
 def _open_reranker(
-    index: Index, settings: SearchSettings, open_one: tuple[str, Scoring] | None
+    index: Index, settings: SearchSettings, previous: tuple[str, Scoring] | None
 ) -> tuple[str, Scoring] | None:
     digest = index.manifest.reranker if settings.rerank == "auto" else None
-    if digest is None or (open_one is not None and open_one[0] == digest):
-        return open_one if digest else None
+    if digest is None:
+        return None
+    if previous is not None and previous[0] == digest:
+        return previous
     return digest, open_scoring(index.layout.head, digest)
 
 
 def _live_after(live: Ids, changes: VideoChanges) -> Ids:
-    """Ids of the searchable videos, rising, after some changes."""
+    """Apply changes to the ids of the searchable videos, which stay sorted."""
     if not changes.videos and not changes.gone:
         return live
     kept = live[~np.isin(live, changes.gone)]

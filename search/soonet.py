@@ -1,8 +1,8 @@
-"""SOONet's query side over a library: one inner product for each stored anchor, boundaries for the few that win.
+"""The query side of SOONet over a library: one inner product per stored anchor, boundaries for the best few.
 
-Both stages of the ranking (arXiv 2303.08345) are in that product, so the anchors of all candidate stretches are
-compared with the query as they are read. Frames are read only around the best of them: for the regression of their
-boundaries, and for the cosine that `SoonetConfig.clip_weight` adds.
+The product contains both stages of the ranking (arXiv 2303.08345), so the anchors of all candidate stretches are
+scored as they are read. Frames are read only around the best anchors: for the regression of their boundaries, and for
+the cosine that `SoonetConfig.clip_weight` adds.
 """
 
 from collections.abc import Sequence
@@ -33,29 +33,28 @@ from scanonce.search.localise import Candidate, Curve, Proposal, Query, StoredVi
 from scanonce.search.retrieve import merge
 from scanonce.storage.records import Span
 from scanonce.storage.stores.anchors import AnchorArrays
-from scanonce.storage.stores.features import FrameFeatures
 
 _SPARE = 2.0
-"""Anchors that get boundaries, for each moment shown, where their frames may still change the order."""
+"""Anchors per shown moment that get boundaries, if their frames may still change the order."""
 
 _CURVE_SPANS = 8
-_LEAST_REACH_SECONDS = 10.0
-"""Around a short anchor, so that the curve is seen to fall on either side of the moment."""
+_MIN_REACH_SECONDS = 10.0
+"""Read around a short anchor at least, so that the curve includes its fall on either side of the moment."""
 
 _SECOND_STAGE_ANCHORS = 100
-"""Of each scale, where the second stage is not stored; the paper's number."""
+"""Anchors of each scale that get the second stage, if it is not stored; the number of the paper."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Anchors:
-    """Anchors of all candidates, one after the other, and their scores."""
+    """The anchors of all candidates, concatenated, and their scores."""
 
     candidates: NDArray[np.int64]
-    """``[num_anchors]`` position of the candidate each belongs to, rising."""
+    """``[num_anchors]`` index of the candidate, rising."""
     rows: NDArray[np.int64]
-    """``[num_anchors]`` row in its video, rising for each."""
+    """``[num_anchors]`` row in the video, rising within a video."""
     spans: NDArray[np.float64]
-    """``[num_anchors, 2]`` seconds in its video."""
+    """``[num_anchors, 2]`` seconds in the video."""
     scores: NDArray[np.float32]
     """``s1 + s2`` (`models.soonet.query`)."""
 
@@ -66,18 +65,25 @@ class _Anchors:
 
 
 class SoonetLocaliser:
-    """A trained SOONet."""
+    """Finds moments by the anchors of a trained SOONet."""
 
     def __init__(
         self,
         trained: TrainedLocaliser,
         *,
         overlap: float,
-        longest_seconds: float = 60.0,
+        longest_seconds: float,
         snap_seconds: float = 0.0,
     ) -> None:
-        """``longest_seconds`` bounds spans of the curve; ``overlap`` and ``snap_seconds``: see `search.curve`."""
-        self._trained = trained
+        """Set how moments are found.
+
+        Args:
+            trained: the localiser of the index.
+            overlap: see `search.curve.suppress_overlaps`.
+            longest_seconds: length of the longest span of the curve (`SoonetConfig.curve_tiou`).
+            snap_seconds: see `search.curve.snap`.
+        """
+        self.trained = trained
         self._model = trained.model
         self._grid = trained.grid
         self._overlap = overlap
@@ -86,37 +92,32 @@ class SoonetLocaliser:
 
     @property
     def name(self) -> str:
-        """What people call it."""
-        return f"SOONet ({self._trained.name})"
-
-    def scan(self, frames: FrameFeatures, duration_seconds: float) -> AnchorArrays | None:
-        """The vectors of all anchors."""
-        scanned = self._trained.scan(frames.frames, frames.pts_seconds, duration_seconds)
-        return AnchorArrays(*scanned)
+        """Name for people."""
+        return f"SOONet ({self.trained.name})"
 
     def locate(self, query: Query, candidates: Sequence[Candidate], *, top: int) -> list[Proposal]:
         """See `search.localise.Localiser.locate`."""
         text = self._text(query)
         vector = self._model.query_vector(text)
         anchors = self._scored(vector, candidates)
-        if not self._trained.ranks_by_vectors:
+        if not self.trained.ranks_by_vectors:
             anchors = self._with_second_stage(vector, anchors, candidates)
         weight = self._model.config.clip_weight
         best = anchors[self._apart(anchors, candidates, round(top * _SPARE) if weight else top)]
         numbers = np.unique(best.candidates).tolist()
         groups = [best[np.flatnonzero(best.candidates == number)] for number in numbers]
         frames = [
-            _Frames(self._trained, candidates[number].video, group.rows)
+            _Frames(self.trained, candidates[number].video, group.rows)
             for number, group in zip(numbers, groups, strict=True)
         ]
         chosen = [
-            self._chosen(candidates[number].video, group.rows, pictures)
-            for number, group, pictures in zip(numbers, groups, frames, strict=True)
+            self._chosen(candidates[number].video, group.rows, around)
+            for number, group, around in zip(numbers, groups, frames, strict=True)
         ]
         regressed = refine(self._model, text, chosen)
         proposals: list[Proposal] = []
-        for number, group, pictures, rough in zip(numbers, groups, frames, regressed, strict=True):
-            spans, cosines = self._edged(query, rough, pictures)
+        for number, group, around, rough in zip(numbers, groups, frames, regressed, strict=True):
+            spans, cosines = self._edged(query, rough, around)
             totals = sigmoid(group.scores + weight * cosines)
             proposals += [
                 Proposal(number, Span(*span), float(total), float(cosine))
@@ -126,11 +127,11 @@ class SoonetLocaliser:
 
     def _text(self, query: Query) -> NDArray[np.float32]:
         features = TextFeatures(query.features[None], query.states[None])
-        text: NDArray[np.float32] = self._trained.texts(features)[0]
+        text: NDArray[np.float32] = self.trained.texts(features)[0]
         return text
 
     def _scored(self, vector: NDArray[np.float32], candidates: Sequence[Candidate]) -> _Anchors:
-        """The anchors inside the stretches."""
+        """Read and score the anchors inside the stretches."""
         none = np.empty(0, np.int64)
         found = [_Anchors(none, none, np.empty((0, 2)), np.empty(0, np.float32))]
         for number, candidate in enumerate(candidates):
@@ -138,7 +139,7 @@ class SoonetLocaliser:
             pieces = [self._grid.rows_between(duration, *each) for each in candidate.stretches]
             rows = np.unique(np.concatenate([none, *pieces]))
             stored = self._arrays(candidate.video, rows)
-            rows = rows[: len(stored.norms)]  # a video of which no frame is stored has no anchors
+            rows = rows[: len(stored.norms)]  # a video without stored frames has no anchors
             spans = self._grid.spans_of(rows, duration)
             scores = score_anchors(vector, stored.vectors)
             found.append(_Anchors(np.full(len(rows), number), rows, spans, scores))
@@ -150,12 +151,12 @@ class SoonetLocaliser:
         )
 
     def _arrays(self, video: StoredVideo, rows: NDArray[np.int64] | None) -> AnchorArrays:
-        """Stored anchors; where a video has none they are computed from its frames."""
+        """Return the stored anchors; if a video has none, compute them from its frames."""
         stored = video.anchors(rows)
         if stored is not None:
             return stored
         (frames,) = video.frames([(0.0, np.inf)])
-        whole = self._trained.scan(frames.frames, frames.pts_seconds, video.duration_seconds)
+        whole = self.trained.scan(frames.frames, frames.pts_seconds, video.duration_seconds)
         if rows is None or not len(whole[1]):
             return AnchorArrays(*whole)
         return AnchorArrays(whole[0][rows], whole[1][rows])
@@ -163,7 +164,7 @@ class SoonetLocaliser:
     def _with_second_stage(
         self, vector: NDArray[np.float32], anchors: _Anchors, candidates: Sequence[Candidate]
     ) -> _Anchors:
-        """The best anchors of each scale by their first stage, with both stages: read and computed for each query."""
+        """Select the best anchors of each scale by the first stage and add the second, computed from their frames."""
         scales = np.empty(len(anchors.rows), np.int64)
         for number, candidate in enumerate(candidates):
             mine = anchors.candidates == number
@@ -180,7 +181,7 @@ class SoonetLocaliser:
         for number in np.unique(kept.candidates).tolist():
             mine = np.flatnonzero(kept.candidates == number)
             video = candidates[number].video
-            frames = _Frames(self._trained, video, kept.rows[mine])
+            frames = _Frames(self.trained, video, kept.rows[mine])
             scores[mine] += second_stage(
                 self._model, vector, kept.rows[mine], frames.read, video.duration_seconds
             )
@@ -189,9 +190,9 @@ class SoonetLocaliser:
     def _apart(
         self, anchors: _Anchors, candidates: Sequence[Candidate], limit: int
     ) -> NDArray[np.int64]:
-        """The best anchors of which none overlaps a better one of its video too much: positions, best first."""
+        """Return the indices of the best anchors, best first, without those that overlap a better one too much."""
         order = np.argsort(-anchors.scores, kind="stable")
-        # one time line for all videos, one behind the other
+        # one time line on which the videos follow each other
         ends = np.cumsum([0.0, *(each.video.duration_seconds + 1.0 for each in candidates)])
         line = anchors.spans + ends[anchors.candidates, None]
         kept = suppress_overlaps(
@@ -202,7 +203,7 @@ class SoonetLocaliser:
     def _chosen(
         self, video: StoredVideo, rows: NDArray[np.int64], frames: "_Frames"
     ) -> SelectedAnchors:
-        """Some anchors of one video, in whatever order, with what their regression needs."""
+        """Return some anchors of one video, in any order, with the inputs of their regression."""
         in_order = np.sort(rows)
         stored = self._arrays(video, in_order)
         at = np.searchsorted(in_order, rows)
@@ -213,7 +214,7 @@ class SoonetLocaliser:
     def _edged(
         self, query: Query, spans: NDArray[np.float64], frames: "_Frames"
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Regressed spans of one video with their final edges, and the cosine of the query with the frames inside."""
+        """Move the edges of regressed spans; return the spans and the cosines of the query with their frames."""
         units = [unit(piece.frames) for piece in frames.pieces]
         if self._model.config.curve_tiou:
             spans = self._edges_by_curve(query, spans, frames, units)
@@ -233,10 +234,10 @@ class SoonetLocaliser:
         frames: "_Frames",
         units: list[NDArray[np.float32]],
     ) -> NDArray[np.float64]:
-        """Spans with the edges of the training-free span that is the same moment, where there is one.
+        """Give each span the edges of the training-free span of the same moment, if there is one.
 
-        The network knows what happens, the curve where the pictures change: an anchor's regression is right to a
-        fraction of its length, the curve to a frame.
+        The network knows what happens, the curve knows where the image changes: the regression of an anchor is exact
+        to a fraction of its length, the curve to a frame.
         """
         stretches = [
             Stretch(z_scores(each @ query.joint, query.mean, query.std), piece.pts_seconds, end)
@@ -257,7 +258,7 @@ class SoonetLocaliser:
         return edges
 
     def curve(self, query: Query, video: StoredVideo) -> Curve:
-        """For each finest anchor the best score of those that cover it."""
+        """Return for each anchor of the finest scale the best score of the anchors that cover it."""
         duration = video.duration_seconds
         stored = self._arrays(video, None)
         if not len(stored.norms):
@@ -272,16 +273,16 @@ class SoonetLocaliser:
 
 
 class _Frames:
-    """The stored frames in and around some anchors of a video, read once."""
+    """The stored frames in and around some anchors of one video, read once."""
 
     def __init__(
         self, trained: TrainedLocaliser, video: StoredVideo, rows: NDArray[np.int64]
     ) -> None:
         self._grid, self._duration = trained.grid, video.duration_seconds
         spans = self._grid.spans_of(rows, self._duration)
-        # boundaries move by less than a length, so the frames inside the regressed span are here too
+        # Boundaries move by less than a length, so this includes the frames of the regressed span.
         lengths = spans[:, 1:] - spans[:, :1]
-        reach = np.maximum(lengths, _LEAST_REACH_SECONDS)
+        reach = np.maximum(lengths, _MIN_REACH_SECONDS)
         self.around = merge(
             [
                 (max(0.0, start), min(end, self._duration))
@@ -293,6 +294,6 @@ class _Frames:
         self.pts_seconds = np.concatenate([piece.pts_seconds for piece in self.pieces])
 
     def read(self, first: int, last: int) -> NDArray[np.float16]:
-        """A `models.soonet.query.FrameReader`."""
+        """Return some rows of frames; a `models.soonet.query.FrameReader`."""
         rows = self._grid.frame_rows(self.pts_seconds, self._duration, first, last)
         return self.features[rows]

@@ -1,11 +1,10 @@
-"""Moments by the curve of frame scores: a localiser that needs no training."""
+"""Moments from the curve of frame scores: a localiser that needs no training."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scanonce.models.clip4clip.pooling import Pooling
 from scanonce.models.vectors import as_float32, cosines_with, pool_spans, unit
 from scanonce.search.curve import (
     ScoredSpan,
@@ -21,25 +20,23 @@ from scanonce.search.localise import (
     Proposal,
     Query,
     StoredVideo,
-    _in_order,
     best_apart,
+    best_first,
     frame_curve,
 )
+from scanonce.storage.pooling import Pooling
 from scanonce.storage.records import Span
-from scanonce.storage.stores.anchors import AnchorArrays
-from scanonce.storage.stores.features import FrameFeatures
 
 _SPANS_PER_STRETCH = 8
 
-
-_FEWEST_POOLED, _POOLED_PER_MOMENT = 64, 4
-
+_MIN_POOLED, _POOLED_PER_MOMENT = 64, 4
+"""Pooling is most of the work, so only the spans with the best mean cosine are pooled: this many."""
 
 _POOLED_BY_HEAD_PER_MOMENT = 2
 
 
 class TrainingFree:
-    """Spans by how far the frame scores inside rise above those around; scores as of a clip with that span."""
+    """Finds spans whose frame scores rise above those around them. A span scores as a clip with that span would."""
 
     name = "training-free"
 
@@ -51,36 +48,32 @@ class TrainingFree:
         snap_seconds: float = 0.0,
         pooling: Pooling | None = None,
     ) -> None:
-        """Decides what is found, and by what it is ranked.
+        """Set the limits of moments and their ranking.
 
         Args:
-            longest_seconds: no moment is longer.
-            overlap: see `search.curve`.
-            snap_seconds: likewise.
-            pooling: the head of the index, by which the best spans are scored in the end: twice as many as are
-                shown, at the cost of pooling as many clips. None: the index has none, spans are scored by their mean.
+            longest_seconds: length of the longest moment.
+            overlap: see `search.curve.suppress_overlaps`.
+            snap_seconds: see `search.curve.snap`.
+            pooling: the head of the index. It scores the best spans last, twice as many as are shown, at the cost of
+                pooling that many clips. None: the index has no head, and spans are scored by the mean of their frames.
         """
         self._pooling = pooling
         self._longest_seconds = longest_seconds
         self._overlap = overlap
         self._snap_seconds = snap_seconds
 
-    def scan(self, frames: FrameFeatures, duration_seconds: float) -> AnchorArrays | None:
-        """Needs nothing but the frames."""
-        return None
-
     def locate(self, query: Query, candidates: Sequence[Candidate], *, top: int) -> list[Proposal]:
-        """See `Localiser.locate`."""
+        """See `search.localise.Localiser.locate`."""
         owners: list[int] = []
-        pictures: list[NDArray[np.float32]] = []
+        features: list[NDArray[np.float32]] = []
         cosines: list[NDArray[np.float32]] = []
         stretches: list[Stretch] = []
         for number, candidate in enumerate(candidates):
             stored = candidate.video.frames(candidate.stretches)
             for (_, end), frames in zip(candidate.stretches, stored, strict=True):
                 owners.append(number)
-                pictures.append(as_float32(frames.frames))
-                cosines.append(cosines_with(query.joint, pictures[-1]))
+                features.append(as_float32(frames.frames))
+                cosines.append(cosines_with(query.joint, features[-1]))
                 curve = z_scores(cosines[-1], query.mean, query.std)
                 stretches.append(Stretch(curve, frames.pts_seconds, end))
         found = find_spans_each(
@@ -89,7 +82,6 @@ class TrainingFree:
             top=_SPANS_PER_STRETCH,
             overlap=self._overlap,
         )
-        # pooling is most of the work: spans whose frames are far from the best on average are not worth it
         spans, means = [], []
         for k, group in enumerate(found):
             spans += [(k, each.span) for each in group]
@@ -98,10 +90,10 @@ class TrainingFree:
         proposals = []
         origins: dict[Proposal, int] = {}
         units: dict[int, NDArray[np.float32]] = {}
-        for place in promising[: max(_FEWEST_POOLED, _POOLED_PER_MOMENT * top)].tolist():
-            k, span = spans[place]
+        for position in promising[: max(_MIN_POOLED, _POOLED_PER_MOMENT * top)].tolist():
+            k, span = spans[position]
             if k not in units:
-                units[k] = unit(pictures[k])
+                units[k] = unit(features[k])
             pts = stretches[k].pts_seconds
             bounds = np.array([(span.start_seconds, span.end_seconds)])
             if self._snap_seconds:
@@ -118,19 +110,19 @@ class TrainingFree:
             k = origins[each]
             bounds = np.array([(each.span.start_seconds, each.span.end_seconds)])
             pts = stretches[k].pts_seconds
-            (score,) = self._pooling.embed_spans(pictures[k], pts, bounds) @ query.joint
+            (score,) = self._pooling.embed_spans(features[k], pts, bounds) @ query.joint
             pooled.append(Proposal(each.candidate, each.span, float(score), float(score)))
-        return _in_order(pooled)
+        return best_first(pooled)
 
     def curve(self, query: Query, video: StoredVideo) -> Curve:
-        """The cosine of every frame."""
+        """See `search.localise.frame_curve`."""
         return frame_curve(query, video)
 
 
 def _means_inside(
     cosines: NDArray[np.float32], pts_seconds: NDArray[np.float64], found: list[ScoredSpan]
 ) -> list[float]:
-    """Mean cosine of the frames in each span, or of the one on screen where it has none."""
+    """Mean cosine of the frames in each span; of a span without frames, the cosine of the frame on screen then."""
     if not found:
         return []
     bounds = np.array([(each.span.start_seconds, each.span.end_seconds) for each in found])

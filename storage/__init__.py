@@ -1,4 +1,4 @@
-"""What is on disk, and the types everyone shares."""
+"""The index on disk, and the types all packages share."""
 
 from scanonce.storage.errors import ScanonceError
 from scanonce.storage.records import Moment, Span, Video

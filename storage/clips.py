@@ -1,7 +1,7 @@
-"""Which clips a video of a given length has: multi-scale windows, pure arithmetic.
+"""The clips of a video of a given length: multi-scale windows, pure arithmetic.
 
-The grid is fixed for an index (it stands in the manifest), so a clip's span follows from its ordinal and the
-length of its video, and no row per clip is stored. The indexer makes clips by it, the search reads them back.
+The grid is fixed for an index (it is part of the manifest), so a clip's span follows from its ordinal and the length of
+its video, and no row per clip is stored. The indexer makes clips by it, the search resolves them by it.
 
     >>> ClipGrid((4.0, 8.0)).spans(10.0).tolist()
     [[0.0, 4.0], [2.0, 6.0], [4.0, 8.0], [6.0, 10.0], [0.0, 8.0], [4.0, 10.0]]
@@ -19,7 +19,7 @@ from scanonce.storage.records import MAX_ORDINAL, Span
 
 @dataclass(frozen=True, slots=True)
 class ClipGrid:
-    """Windows of several lengths over a video, each scale sliding by a share of its own length."""
+    """Windows of several lengths over a video; each scale slides by a share of its own length."""
 
     scales_seconds: tuple[float, ...] = (4.0, 8.0, 16.0)
     """Window lengths, rising."""
@@ -34,10 +34,10 @@ class ClipGrid:
             raise ValueError(f"the stride ratio must be in (0, 1]; got {self.stride_ratio}")
 
     def counts(self, duration_seconds: float) -> list[int]:
-        """Number of windows of each scale.
+        """Return the number of windows of each scale.
 
-        Windows start at 0, stride, 2 stride ... until one reaches the end. A scale is left out (count 0) where the
-        next finer one already covers the whole video with a single window; the finest always has at least one.
+        Windows start at 0, stride, 2 stride ... until one reaches the end. A scale is left out (count 0) if a single
+        window of the next finer one covers the whole video; the finest scale always has at least one.
         """
         if not duration_seconds > 0:
             return [0] * len(self.scales_seconds)
@@ -59,7 +59,7 @@ class ClipGrid:
         return counts
 
     def spans(self, duration_seconds: float) -> NDArray[np.float64]:
-        """Spans of all clips in the order of their ordinals, ``[num_clips, 2]`` seconds, finest scale first."""
+        """Return the spans of all clips by ordinal, ``[num_clips, 2]`` seconds, finest scale first."""
         pieces = []
         for scale, count in zip(self.scales_seconds, self.counts(duration_seconds), strict=True):
             starts = np.arange(count) * (scale * self.stride_ratio)
@@ -67,7 +67,7 @@ class ClipGrid:
         return np.concatenate(pieces)
 
     def span(self, ordinal: int, duration_seconds: float) -> Span:
-        """Span of one clip.
+        """Return the span of one clip.
 
         Raises:
             IndexError: the video has no such clip.

@@ -1,11 +1,10 @@
-"""The library-wide vector indexes and how their vectors follow from the stores.
+"""The vector index of a library, derived from the stores.
 
-    for vectors in index.vectors:
-        vectors.publish(index.catalog, settings)    # adds the videos that are not published yet
-        vectors.rebuild(index.catalog, settings)    # derives all vectors again
+    index.clips.publish(index.catalog, settings)    # adds the videos that are not published yet
+    index.clips.rebuild(index.catalog, settings)    # derives all vectors again
 
-A video whose stored files cannot be read keeps the vectors it has, or is published with none. It is not found until
-`scanonce repair`; all other videos are.
+A video whose stored files cannot be read keeps its published vectors, or is published with none: searches find all
+other videos, and this one again after `scanonce repair`.
 """
 
 import logging
@@ -14,39 +13,46 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scanonce.storage.catalog.catalog import Catalog
-from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
+from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch, reported
 from scanonce.storage.files import sync_directory
 from scanonce.storage.records import Video
 from scanonce.storage.settings import StorageSettings
-from scanonce.storage.vectors.generation import Generation, newest_generation, newest_number
+from scanonce.storage.vectors.generation import (
+    Generation,
+    newest_generation,
+    newest_number,
+    numbered,
+)
 from scanonce.storage.vectors.library import LibraryIndex
 from scanonce.storage.vectors.publish import open_library, publish
 from scanonce.storage.vectors.rows import Ids
 
-_ROUNDING = 1e-3  # two neighbours in float16 below 1 differ by half of that
+_ROUNDING = 1e-3  # neighbouring float16 numbers below 1 differ by at most half of this
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class DerivedVectors:
-    """A library-wide vector index and the function that derives the vectors of a video."""
+    """A vector index, and the function that derives the vectors of a video."""
 
-    of: Literal["clips", "anchors"]
     folder: Path
-    """Folder of its generations."""
+    """The folder of its generations."""
     dim: int
     derive: Callable[[Video], NDArray[np.float32]]
-    """Return ``[num_rows, dim]`` from the stores; raises IndexDirectoryError if they cannot be read."""
+    """Derives the vectors ``[num_rows, dim]`` of a video; raises IndexDirectoryError if its files cannot be read."""
 
     def difference(self, video: Video, rows: NDArray[np.float16]) -> str | None:
-        """Describe how the vectors of a video differ from those its stored files give; None if they do not.
+        """Describe how published vectors of a video differ from those derived from its files; None if they do not.
+
+        Args:
+            video: a searchable video.
+            rows: ``[num_rows, dim]`` its published vectors.
 
         Raises:
             IndexDirectoryError: the stored files of the video are missing or damaged.
@@ -64,9 +70,12 @@ class DerivedVectors:
         load: Callable[[int], NDArray[np.float32]],
         previous: LibraryIndex | None = None,
     ) -> LibraryIndex:
-        """Open the newest generation for searching these videos; ``load`` gives the vectors of unpublished ones.
+        """Open the newest generation for searching.
 
-        Files that are open in ``previous`` are shared.
+        Args:
+            live: ids of the videos to search, rising.
+            load: returns the vectors of a video that is not published.
+            previous: an earlier state, whose open files are shared.
         """
         return open_library(
             self.folder, dim=self.dim, live_videos=live, load_clips=load, previous=previous
@@ -82,16 +91,17 @@ class DerivedVectors:
         publish(self.folder, live, self._loader(catalog), dim=self.dim, settings=settings)
 
     def rebuild(self, catalog: Catalog, settings: StorageSettings) -> None:
-        """Derive all vectors again, in a staging folder, and put them in place of all generations.
+        """Derive all vectors again, in a staging folder, and replace all generations by them.
 
-        Costs reading all stored features, and a publication of the whole library. A tuned search is tuned again to
-        the same target, as long as the generation that holds its queries can be read.
+        Costs reading all stored features and publishing the whole library. If the search was tuned, it is tuned again
+        to the same target, as long as the generation with its queries can be read.
 
         Raises:
             IndexDirectoryError: it cannot be written; the previous generations are unchanged.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix="staging-", dir=self.folder))
+        with reported(self.folder, "written"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            staging = Path(tempfile.mkdtemp(prefix="staging-", dir=self.folder))
         try:
             made = publish(
                 staging,
@@ -103,18 +113,13 @@ class DerivedVectors:
             )
             goal = None
             if made is not None:
-                number = newest_number(self.folder) + 1
-                goal = self.folder / f"{number:0{len(made.path.name)}d}"
-                made.path.rename(goal)
-                sync_directory(self.folder)
-        except OSError as error:
-            raise IndexDirectoryError(
-                f"the vector index in {self.folder} cannot be written ({error.strerror or error}). Make room or check "
-                "the folder's permissions, then run the same command again."
-            ) from error
+                goal = self.folder / numbered(newest_number(self.folder) + 1)
+                with reported(self.folder, "written"):
+                    made.path.rename(goal)
+                    sync_directory(self.folder)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-        for other in self.folder.iterdir():  # a reader keeps what it has mapped
+        for other in self.folder.iterdir():  # a reader keeps the files it has mapped
             if other != goal:
                 shutil.rmtree(other, ignore_errors=True)
 
@@ -127,7 +132,7 @@ class DerivedVectors:
             return None
 
     def _loader(self, catalog: Catalog) -> Callable[[int], NDArray[np.float32]]:
-        """Derives the vectors of a video; if that fails, takes those already published, else none."""
+        """Return a function that derives the vectors of a video, or else reads the published ones if there are any."""
 
         def load(video_id: int) -> NDArray[np.float32]:
             (video,) = catalog.videos([video_id])
@@ -144,7 +149,7 @@ class DerivedVectors:
     def _published(self, video_id: int) -> NDArray[np.float32]:
         try:
             old = newest_generation(self.folder, dim=self.dim)
-        except ManifestMismatch:  # vectors of another length: nothing to keep
+        except ManifestMismatch:  # its vectors have another length
             old = None
         rows = published_rows(old) if old else {}
         if video_id not in rows:
@@ -153,7 +158,7 @@ class DerivedVectors:
 
 
 def published_rows(generation: Generation) -> dict[int, Callable[[], NDArray[np.float16]]]:
-    """By video id, a function that reads its vectors ``[num_rows, dim]`` from a generation."""
+    """Return for each video id in a generation a function that reads its vectors, ``[num_rows, dim]``."""
     parts = (generation.base, generation.delta)
 
     def reader(part: int, first: int, last: int) -> Callable[[], NDArray[np.float16]]:

@@ -1,23 +1,28 @@
-"""Every error of ours, in one small tree.
+"""All errors of Scanonce, in one small tree.
 
-    ScanonceError                 anything a person can meet; its text ends with what to do next
+    ScanonceError                 any error shown to a person; its text ends with the next step
     ├── ConfigError               config.toml or an option has a value that is not allowed
     ├── IndexDirectoryError       the index directory is missing, foreign or cannot be read or written
-    │   └── ManifestMismatch      the index was made with other settings than those asked for
+    │   └── ManifestMismatch      the index was made with settings other than the requested ones
     ├── EncoderError              an encoder could not be loaded or does not fit
     │   └── EncoderUnavailable    its weights are not on this machine and the hub cannot be reached
     ├── LocaliserError            a trained localiser could not be loaded or does not fit the index
     ├── VideoError                one video file could not be used; a run goes on without it
     │   ├── UnreadableVideo       nothing of it could be decoded
     │   └── DecoderCrashed        the guarded child process died or hung on it
-    └── QueryError                what was asked is empty or cannot be understood
+    └── QueryError                a query is empty or cannot be understood
 
-Errors of other packages are turned into these once, at the edge where they arise, with ``raise ... from``.
+Errors of other packages are converted at the point they arise, with ``raise ... from``; errors of the operating system
+by `reported`.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class ScanonceError(Exception):
-    """Anything a person can meet. The message says what was given, what is allowed and what to do."""
+    """Any error shown to a person. The message says what was given, what is allowed and what to do."""
 
 
 class ConfigError(ScanonceError):
@@ -29,11 +34,11 @@ class IndexDirectoryError(ScanonceError):
 
 
 class ManifestMismatch(IndexDirectoryError):
-    """The index was made with other settings than those asked for."""
+    """The index was made with settings other than the requested ones."""
 
 
 class EncoderError(ScanonceError):
-    """An encoder could not be loaded, or what it says of itself does not fit."""
+    """An encoder could not be loaded, or its configuration does not fit."""
 
 
 class EncoderUnavailable(EncoderError):
@@ -57,4 +62,27 @@ class DecoderCrashed(VideoError):
 
 
 class QueryError(ScanonceError):
-    """What was asked is empty or cannot be understood."""
+    """A query is empty or cannot be understood."""
+
+
+@contextmanager
+def reported(path: Path, doing: str, *also: type[Exception]) -> Iterator[None]:
+    """Turn an error of the operating system into one that says what to do.
+
+    Args:
+        path: the file or folder named in the message.
+        doing: what failed, as in "cannot be written": ``written``, ``read``, ``removed``.
+        also: errors of other packages that mean the same.
+
+    Raises:
+        IndexDirectoryError: the block raised an OSError, or one of ``also``.
+    """
+    mapped: tuple[type[Exception], ...] = (OSError, *also)
+    try:
+        yield
+    except mapped as error:
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise IndexDirectoryError(
+            f"{path} cannot be {doing} ({reason}). Make room or check the folder's permissions, "
+            "then run the same command again: what is stored already is kept."
+        ) from error

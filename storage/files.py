@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, also after a power cut."""
+"""Files that exist whole or not at all, even after a power cut."""
 
 import os
 import tempfile
@@ -7,37 +7,35 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from scanonce.storage.errors import IndexDirectoryError
+from scanonce.storage.errors import reported
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Writes a file so that it is there whole or not at all, also after a power cut.
+    """Write a file so that it exists whole or not at all, even after a power cut.
 
     Raises:
         IndexDirectoryError: it cannot be written; an earlier file of that name is untouched.
     """
     temporary = None
-    try:
-        make_folder(path.parent)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".tmp-", delete=False) as file:
-            temporary = Path(file.name)
-            write(file.file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_directory(path.parent)
-    except OSError as error:
-        if temporary is not None:
-            with suppress(OSError):  # a disk that has become read-only: the next writer clears it
-                temporary.unlink(missing_ok=True)
-        raise IndexDirectoryError(
-            f"{path} cannot be written ({error.strerror or error}). Make room or check the folder's permissions, "
-            "then run the same command again: what is stored already is kept."
-        ) from error
+    with reported(path, "written"):
+        try:
+            make_folder(path.parent)
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".tmp-", delete=False) as file:
+                temporary = Path(file.name)
+                write(file.file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            sync_directory(path.parent)
+        except OSError:
+            if temporary is not None:
+                with suppress(OSError):  # the disk has become read-only: the next writer removes it
+                    temporary.unlink(missing_ok=True)
+            raise
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a folder and those above it, each to last through a power cut: without its name, all in it is lost."""
+    """Create a folder and its parents so that they survive a power cut; with its name, a folder loses its content."""
     if not folder.is_dir():
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
@@ -45,7 +43,7 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_directory(folder: Path) -> None:
-    """Makes a rename inside ``folder`` last through a power cut, where the system can."""
+    """Sync a folder, so that a rename in it survives a power cut, if the system can."""
     if os.name == "nt":  # directories cannot be opened there
         return
     descriptor = os.open(folder, os.O_RDONLY)

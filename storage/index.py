@@ -1,14 +1,14 @@
-"""An index as one object: its manifest, catalogue, stores and vectors, opened once.
+"""An index as one object: its manifest, catalogue, stores and vector index, opened once.
 
     with Index.open(Path("~/.scanonce").expanduser(), open_pooling) as index:
         index.manifest.encoder, index.catalog.totals().indexed
-        index.embed(video, index.manifest.grid.spans(video.duration_seconds))    # [num_clips, dim]
+        index.embed_clips(video)                                                 # [num_clips, dim]
 
     with Index.open(root, open_pooling, writing="scanonce forget") as index:     # holds the writer's lock
         index.forget([Path("/films/old")], StorageSettings())
 
-Everything that an index decides by itself is decided here: its settings, the derivation of its vectors, and how they
-are published. The models come in through one function, `storage.pooling.OpenPooling`.
+Embeddings are derived from stored frames here and nowhere else. The only model involved comes in through one function,
+`storage.pooling.OpenPooling`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -39,14 +39,14 @@ from scanonce.storage.writer import Owner, delete_stored, owner, writing
 
 @dataclass(frozen=True, slots=True)
 class IndexStatus:
-    """The state of an index: what it was made with, what it holds, and its size on disk."""
+    """The state of an index: its settings, its content and its size on disk."""
 
     manifest: Manifest
     libraries: tuple[Path, ...]
-    """Folders and files it was made of."""
+    """The folders and files that were indexed."""
     totals: Totals
     partial: tuple[Video, ...]
-    """Videos of which a part could be decoded."""
+    """Videos that could be decoded in part only."""
     failures: tuple[Failure, ...]
     feature_bytes: int
     anchor_bytes: int
@@ -56,14 +56,14 @@ class IndexStatus:
     vectors: GenerationInfo | None
     num_clips: int
     writer: Owner | None
-    """The process that writes the index at this moment."""
+    """The process that writes the index now."""
 
 
 class Index:
-    """An open index directory. May be shared by threads; a context manager.
+    """An open index. May be shared by threads; a context manager.
 
-    It stays with the data that was in use when it was opened: `is_current` says if another index has taken its place
-    since (`scanonce reindex`, `restore`).
+    `scanonce reindex` and `restore` may replace the index of its directory. This object stays with the index that was
+    opened; see `is_current`.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Index:
         catalog: Catalog,
         open_pooling: OpenPooling | None = None,
     ) -> None:
-        """`open` and `create` are the usual way in."""
+        """Hold an open catalogue. `open` and `create` are the usual way in."""
         self.layout = layout
         self.manifest = manifest
         self.catalog = catalog
@@ -86,7 +86,7 @@ class Index:
     @classmethod
     def open(
         cls,
-        place: Path | IndexLayout,
+        location: Path | IndexLayout,
         open_pooling: OpenPooling | None = None,
         *,
         writing: str | None = None,
@@ -95,16 +95,16 @@ class Index:
         """Open an existing index.
 
         Args:
-            place: the index directory, or the layout of an index that grows beside the one in use.
+            location: the index directory, or the layout of an index in staging.
             open_pooling: opens the pooling of its clips; None if nothing will be embedded.
-            writing: the command that writes the index, which is locked until it is closed; None to leave it unlocked.
+            writing: the command that writes the index, which is then locked until it is closed; None: not locked.
             read_only: open the catalogue for reading only.
 
         Raises:
-            IndexDirectoryError: there is no usable index, or it is locked by another writer.
+            IndexDirectoryError: there is no usable index, or another process writes it.
             ManifestMismatch: it was written by a newer version.
         """
-        layout = place if isinstance(place, IndexLayout) else IndexLayout.of(place)
+        layout = location if isinstance(location, IndexLayout) else IndexLayout.of(location)
         with ExitStack() as resources:
             _lock(resources, layout, writing)
             manifest = read_manifest(layout)
@@ -123,7 +123,14 @@ class Index:
         *,
         writing: str,
     ) -> Self:
-        """Open the index for writing, after making it if there is none, as `storage.manifest.create_or_check` does.
+        """Open an index for writing; create it if there is none.
+
+        Args:
+            layout: the index.
+            wanted: the manifest of a new index, with which an existing one must agree.
+            head_files: see `storage.manifest.create_or_check`.
+            open_pooling: opens the pooling of its clips; None if nothing will be embedded.
+            writing: the command that writes the index, which is locked until it is closed.
 
         Raises:
             ManifestMismatch: the index was made with other settings than ``wanted``; nothing was changed.
@@ -153,26 +160,26 @@ class Index:
         self._resources.close()
 
     def with_manifest(self, manifest: Manifest) -> "Index":
-        """The same open index after its manifest was written again; closing either closes both."""
+        """Return the same open index with a manifest that was written since; closing either closes both."""
         index = Index(self.layout, manifest, self.catalog, self._open_pooling)
         index._resources = self._resources
         return index
 
     @property
     def is_current(self) -> bool:
-        """Whether the index directory still uses this index."""
+        """Whether this is still the index of its directory."""
         return IndexLayout.of(self.layout.root) == self.layout
 
     @property
     def roots(self) -> list[Path]:
-        """The folders and files it was made of, sorted; [] if none is known."""
+        """The folders and files that were indexed, sorted."""
         return [library.root for library in self.catalog.libraries()]
 
     # ------------------------------------------------ vectors
 
     @property
     def pooling(self) -> Pooling:
-        """How the frames of its clips become embeddings."""
+        """The pooling of its clips, opened by the first use."""
         if self._pooling is None:
             assert self._open_pooling is not None, "this index was opened without its pooling"
             self._pooling = self._open_pooling(self.layout.head, self.manifest.head)
@@ -201,36 +208,30 @@ class Index:
     @property
     def clips(self) -> DerivedVectors:
         """The vector index of the clips."""
-        return DerivedVectors("clips", self.layout.vectors, self.manifest.dim, self.embed_clips)
+        return DerivedVectors(self.layout.vectors, self.manifest.dim, self.embed_clips)
 
     @property
     def anchors(self) -> AnchorStore | None:
-        """What the trained localiser computed of each video; None if the index has no trained localiser."""
+        """The anchors of the trained localiser; None if the index has no trained localiser."""
         folder = self.manifest.anchors
         return AnchorStore(self.layout.anchors / folder) if folder else None
 
-    @property
-    def vectors(self) -> list[DerivedVectors]:
-        """Every library-wide vector index there is."""
-        return [self.clips]
-
     def publish(self, settings: StorageSettings) -> None:
-        """Bring every vector index in line with the catalogue; milliseconds if they are.
+        """Bring the vector index in line with the catalogue; takes milliseconds if it is.
 
         Raises:
-            IndexDirectoryError: one cannot be written.
+            IndexDirectoryError: it cannot be written.
         """
-        for vectors in self.vectors:
-            vectors.publish(self.catalog, settings)
+        self.clips.publish(self.catalog, settings)
 
     # ------------------------------------------------ changes
 
     def use_localiser(self, name: str | None, folder: str | None) -> None:
-        """Find moments by this localiser and its anchors from now on.
+        """Switch searches to another localiser and its anchors.
 
         Args:
-            name: by which it was loaded; None for the training-free localiser.
-            folder: of its anchors, in the folder of anchors.
+            name: name by which it was loaded; None for the training-free localiser.
+            folder: name of the folder of its anchors; None for the training-free localiser.
         """
         if (self.manifest.localiser, self.manifest.anchors) != (name, folder):
             self.manifest = replace(self.manifest, localiser=name, anchors=folder)
@@ -241,17 +242,17 @@ class Index:
         delete_stored(self.layout, videos)
 
     def forget(self, paths: Sequence[Path], settings: StorageSettings) -> int:
-        """Forget folders or files with all that was stored of their videos; the video files stay untouched.
+        """Remove folders or files from the index, with all stored data of their videos. The video files stay.
 
         Args:
-            paths: absolute.
-            settings: of the vector index.
+            paths: absolute paths.
+            settings: settings of the vector index.
 
         Returns:
-            The number of files forgotten.
+            The number of files removed.
 
         Raises:
-            IndexDirectoryError: nothing at one of the paths is in the index; nothing was forgotten.
+            IndexDirectoryError: nothing at one of the paths is in the index; nothing was removed.
         """
         known = {path: self.catalog.files_under(path) for path in paths}
         for path, files in known.items():
@@ -266,7 +267,7 @@ class Index:
         """Return the ids, rising, of the searchable videos at or below these absolute paths.
 
         Raises:
-            IndexDirectoryError: there is none at one of the paths.
+            IndexDirectoryError: one of the paths has none.
         """
         found: set[int] = set()
         for path in paths:
@@ -284,7 +285,7 @@ class Index:
     # ------------------------------------------------ status
 
     def status(self) -> IndexStatus:
-        """Return the state of the index; reads no feature, only the sizes of files."""
+        """Return the state of the index; reads no features, only the sizes of their files."""
         newest = newest_generation(self.layout.vectors, dim=self.manifest.dim, with_codes=False)
         anchors = self.anchors
         return IndexStatus(
@@ -306,14 +307,19 @@ class Index:
 def change_labels(
     root: Path, paths: Sequence[Path], *, add: Sequence[str] = (), remove: Sequence[str] = ()
 ) -> tuple[int, int]:
-    """Change the labels of the videos at or below some absolute paths.
+    """Change the labels of the videos at or below some paths.
 
-    It does not wait for a run that writes the index for hours: one short transaction, which SQLite puts between those
-    of the run. Whichever comes first, a video that is scanned again passes its labels on, and one that is forgotten is
-    skipped.
+    This takes no writer's lock, so it need not wait for a run of hours: it is one short transaction between those of
+    the run. In either order, a video that is scanned again passes its labels on, and one that is removed is skipped.
+
+    Args:
+        root: the index directory.
+        paths: absolute paths.
+        add: labels the videos get.
+        remove: labels the videos lose.
 
     Returns:
-        How many labels were added and removed.
+        The numbers of labels added and removed.
 
     Raises:
         IndexDirectoryError: there is no index, or nothing searchable at one of the paths.
@@ -322,10 +328,11 @@ def change_labels(
     while True:
         with Index.open(root) as index:
             ids = index.searchable_at(paths)
-            changed = index.catalog.add_labels(ids, add), index.catalog.remove_labels(ids, remove)
+            labels = index.catalog.labels
+            changed = labels.add(ids, add), labels.remove(ids, remove)
             if index.is_current:
                 return changed
-        # another index took its place in between: change the labels there too
+        # The index was replaced in between: change the labels of the new one too.
 
 
 def _lock(resources: ExitStack, layout: IndexLayout, command: str | None) -> None:

@@ -1,4 +1,4 @@
-"""The manifest: what an index was made with."""
+"""The manifest: the encoder and settings an index was made with."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -24,45 +24,44 @@ Settings = TypeVar("Settings", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What an index was made with."""
+    """The encoder, localiser and settings that an index was made with."""
 
     encoder: str
     """Name by which the encoder was loaded."""
     fingerprint: str
-    """Digest of its weights and configuration."""
+    """Digest of the encoder's weights and configuration."""
     dim: int
     sampling: str
     """``uniform`` or ``keyframes``."""
     sample_fps: float
-    """Frames per second; in key-frame mode the most that are kept."""
+    """Frames per second; with key frames, the most that are kept."""
     clip_scales_seconds: tuple[float, ...]
     clip_stride_ratio: float
     localiser: str | None = None
     """Name by which the trained localiser was loaded; None: moments are found without one."""
     anchors: str | None = None
-    """Folder under ``anchors/`` with what it computed: its fingerprint, and a number that counts rebuilds."""
+    """Folder below ``anchors/`` with its anchors: the prefix of its fingerprint, and a number that counts rebuilds."""
     head: str | None = None
-    """Digest of the head that pools the frames of its clips; None: they are means."""
+    """Digest of the head that pools the frames of a clip; None: clips are means of frames."""
     reranker: str | None = None
-    """Digest of the head that re-ranks the moments found; None: there is none. An index has one head at most."""
+    """Digest of the head that re-ranks moments; None: there is none. An index has at most one head."""
     schema_version: int = SCHEMA_VERSION
 
     @property
     def keeps_head(self) -> bool:
-        """Whether files belong into `IndexLayout.head`."""
+        """Whether the index keeps files in `IndexLayout.head`."""
         return self.head is not None or self.reranker is not None
 
     def settle(
         self, asked: Settings, typed: Mapping[str, object] = MappingProxyType({})
     ) -> Settings:
-        """Return the settings of the indexer with everything this index is tied to as the index has it.
+        """Return settings of the indexer with the sampling and the clips of this index.
 
-        An index names its own sampling and clips, as it names its encoder: a configuration that says otherwise is of
-        the next index.
+        An index keeps these, as it keeps its encoder: other values in a configuration are for new indexes.
 
         Args:
             asked: the settings of the configuration.
-            typed: the settings somebody has asked for explicitly, this time, by name.
+            typed: the settings that were given explicitly for this run, by name.
 
         Raises:
             ManifestMismatch: one of ``typed`` differs from that of the index.
@@ -75,15 +74,15 @@ class Manifest:
 
     @property
     def grid(self) -> ClipGrid:
-        """The windows of its clips."""
+        """The windows of the clips."""
         return ClipGrid(self.clip_scales_seconds, self.clip_stride_ratio)
 
 
 def read_manifest(layout: IndexLayout) -> Manifest:
-    """The manifest of an existing index.
+    """Read the manifest of an existing index.
 
     Raises:
-        IndexDirectoryError: there is no index, or it cannot be read.
+        IndexDirectoryError: there is no index, or its manifest cannot be read.
         ManifestMismatch: it was written by a newer version.
     """
     try:
@@ -112,13 +111,13 @@ def read_manifest(layout: IndexLayout) -> Manifest:
 
 
 def check_encoder(layout: IndexLayout, manifest: Manifest, name: str, fingerprint: str) -> None:
-    """Refuses an encoder that is not the one the index was made with.
+    """Refuse an encoder that is not the one the index was made with.
 
     Args:
-        layout: of the index, which is named.
-        manifest: of the index.
-        name: by which the encoder was loaded.
-        fingerprint: of what was loaded: under the same name there may be other weights by now.
+        layout: layout of the index, for the message.
+        manifest: manifest of the index.
+        name: name by which the encoder was loaded.
+        fingerprint: fingerprint of the loaded encoder; the weights under a name may change.
 
     Raises:
         ManifestMismatch: the fingerprints differ.
@@ -132,32 +131,32 @@ def check_encoder(layout: IndexLayout, manifest: Manifest, name: str, fingerprin
 
 
 def create_or_check(layout: IndexLayout, wanted: Manifest, head_files: Sequence[Path] = ()) -> None:
-    """Writes the manifest of a new index, or checks that an existing one was made with the same settings.
+    """Write the manifest of a new index, or check that an existing index has the same settings.
 
-    The encoder is told by its fingerprint: the same weights in another folder are the same encoder. The localiser is
-    not compared: an index has the one it has until `scanonce localise` gives it another. One made before re-rankers
-    were kept takes that of its encoder: nothing stored depends on it.
+    Encoders are compared by fingerprint: the same weights in another folder are the same encoder. Localisers are not
+    compared: only `scanonce localise` changes that of an index. An index without a re-ranker gets that of its encoder,
+    since nothing stored depends on it; indexes of earlier versions have none.
 
     Args:
         layout: the index directory.
-        wanted: what it is to be made with.
-        head_files: of the encoder's head, whose digest ``wanted`` names. The index keeps a copy, which is made anew
-            where it is missing or damaged.
+        wanted: the manifest of a new index.
+        head_files: files of the encoder's head, whose digest ``wanted`` has. The index keeps a copy, which is written
+            again if it is missing or damaged.
 
     Raises:
-        ManifestMismatch: names every setting that differs, both its values and the way out.
+        ManifestMismatch: a setting differs; the message has every such setting with both values, and the next step.
     """
     if not layout.manifest.exists():
-        _keep_head(layout, head_files)  # first: the manifest names it
+        _keep_head(layout, head_files)  # before the manifest, which has its digest
         write_manifest(layout, wanted)
         return
     stored = asdict(read_manifest(layout))
     asked = asdict(wanted)
     gains_reranker = stored["reranker"] is None and wanted.reranker is not None
-    told_otherwise = {"encoder", "localiser", "anchors"}
+    not_compared = {"encoder", "localiser", "anchors"}
     if gains_reranker:
-        told_otherwise.add("reranker")
-    names = [name for name in asked if name not in told_otherwise and stored[name] != asked[name]]
+        not_compared.add("reranker")
+    names = [name for name in asked if name not in not_compared and stored[name] != asked[name]]
     if names:
         if "fingerprint" in names:
             names.insert(0, "encoder")
@@ -172,7 +171,7 @@ def create_or_check(layout: IndexLayout, wanted: Manifest, head_files: Sequence[
 def _differences(
     names: Sequence[str], stored: Mapping[str, object], asked: Mapping[str, object]
 ) -> str:
-    """The settings that differ, with both values and the way out."""
+    """Describe the settings that differ, with both values and the next step."""
     lines = [
         f"  {name}: the index has {stored[name]}, asked for is {asked[name]}" for name in names
     ]
@@ -189,6 +188,6 @@ def _keep_head(layout: IndexLayout, files: Sequence[Path]) -> None:
 
 
 def write_manifest(layout: IndexLayout, manifest: Manifest) -> None:
-    """Writes the manifest, in place of the one that may be there; a reader sees one of them whole."""
+    """Write the manifest. It replaces an earlier one at once: a reader sees one of them whole."""
     content = json.dumps(asdict(manifest), indent=2) + "\n"
     write_whole(layout.manifest, lambda file: file.write(content.encode()))

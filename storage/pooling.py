@@ -1,4 +1,4 @@
-"""How stored frames become embeddings: the one thing an index needs from a model."""
+"""Pooling of stored frames to embeddings: the only model that an open index needs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 class Pooling(Protocol):
-    """Pools the frames of spans of a video into embeddings. Every vector of an index comes from one of these."""
+    """Pools the frames of a span to one embedding. All clips of an index have the same pooling."""
 
     def embed_spans(
         self,
@@ -22,7 +22,7 @@ class Pooling(Protocol):
         A span without a frame of its own (key frames can be far apart) takes the frame on screen at its start.
 
         Args:
-            frames: ``[num_frames, dim]`` raw features as stored, at least one frame.
+            frames: ``[num_frames, dim]`` raw features as stored, at least one.
             pts_seconds: ``[num_frames]`` rising.
             spans: ``[num_spans, 2]`` half-open, seconds.
 
@@ -32,5 +32,5 @@ class Pooling(Protocol):
 
 
 OpenPooling: TypeAlias = Callable[[Path, str | None], Pooling]
-"""Opens the pooling of an index from its head folder and the digest of the head in its manifest; None if clips are
-means (`models.clip4clip.pooling.open_pooling`)."""
+"""Opens the pooling of an index (`models.clip4clip.pooling.open_pooling`). Its arguments are the head folder of the
+index and the digest of the head in its manifest, or None if clips are means of frames."""

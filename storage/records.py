@@ -1,7 +1,7 @@
-"""The types every room shares: spans, clips, videos, moments.
+"""The types all packages share: spans, clips, videos, moments.
 
-Times are seconds from the start of the video as a player shows it (its first frame is at 0), spans are
-half-open ``[start, end)``, scores are higher-is-better.
+Times are seconds from the start of the video as a player shows it (its first frame is at 0). Spans are half-open
+``[start, end)``. Higher scores are better.
 
     >>> Span(4.0, 8.0).tiou(Span(6.0, 10.0))
     0.3333333333333333
@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import Literal
 
 ORDINAL_BITS = 20
-"""Bits of a clip id that count the clip inside its video: 2**20 clips, about 330 hours at the default windows."""
+"""Bits of a clip id that number the clip within its video: 2**20 clips, about 330 hours at the default windows."""
 
 MAX_ORDINAL = (1 << ORDINAL_BITS) - 1
 
 VideoState = Literal["indexed", "partial", "failed"]
-"""``indexed``: all of it is searchable; ``partial``: what could be decoded is; ``failed``: nothing is."""
+"""``indexed``: all of it is searchable; ``partial``: the decodable part is; ``failed``: nothing is."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Span:
-    """A half-open piece of time, ``[start_seconds, end_seconds)``."""
+    """A half-open interval of time, ``[start_seconds, end_seconds)``."""
 
     start_seconds: float
     end_seconds: float
@@ -42,7 +42,7 @@ class Span:
         return self.end_seconds - self.start_seconds
 
     def tiou(self, other: "Span") -> float:
-        """Temporal intersection over union, in [0, 1]; 0 for two empty spans."""
+        """Return the temporal intersection over union, in [0, 1]; 0 for two empty spans."""
         intersection = min(self.end_seconds, other.end_seconds) - max(
             self.start_seconds, other.start_seconds
         )
@@ -52,39 +52,39 @@ class Span:
 
 
 def clip_id(video_id: int, ordinal: int) -> int:
-    """The id of the ``ordinal``-th clip of a video: ``video_id << 20 | ordinal``, so it resolves without a look-up."""
+    """Return the id of the ``ordinal``-th clip of a video: ``video_id << 20 | ordinal``, so no look-up is needed."""
     if video_id < 0 or not 0 <= ordinal <= MAX_ORDINAL:
         raise ValueError(f"clip {ordinal} of video {video_id}: ordinals go from 0 to {MAX_ORDINAL}")
     return video_id << ORDINAL_BITS | ordinal
 
 
 def split_clip_id(identifier: int) -> tuple[int, int]:
-    """``(video_id, ordinal)`` of a clip id."""
+    """Split a clip id into ``(video_id, ordinal)``."""
     return identifier >> ORDINAL_BITS, identifier & MAX_ORDINAL
 
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """What a decoder says of a video file before decoding it."""
+    """Facts about a video file that are known before it is decoded."""
 
     duration_seconds: float
-    """Length as the container states it, or 0.0 where it does not."""
+    """Length by the container, or 0.0 if it states none."""
     width: int
     """Width in pixels as shown, rotation applied."""
     height: int
     """Height in pixels as shown, rotation applied."""
     fps: float
-    """Average frames per second, or 0.0 where unknown."""
+    """Average frames per second, or 0.0 if unknown."""
     codec: str
     """FFmpeg's short name, such as ``h264``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """One video of the library: a content, at one or more paths."""
+    """One video of the library: a content at one or more paths."""
 
     video_id: int
-    """Never used again after the video is gone."""
+    """Never used again after the video is removed."""
     uid: str
     """Hex digest of the content; names the feature file."""
     state: VideoState
@@ -93,15 +93,15 @@ class Video:
     num_frames: int
     """Frames stored, at the index's sampling."""
     paths: tuple[Path, ...]
-    """Where the content lies now, sorted; the first one is shown."""
+    """Current paths of the content, sorted; the first one is shown."""
     reason: str | None = None
     """Why it is partial or failed."""
     info: VideoInfo | None = None
-    """Picture size, frame rate and codec as shown; None where nobody asked the catalogue."""
+    """Image size, frame rate and codec; None for a removed video."""
     size_bytes: int = 0
-    """Of the content."""
+    """Size of the content."""
     added_at: datetime | None = None
-    """When it was indexed last, UTC."""
+    """Time of its last indexing, UTC."""
 
     @property
     def path(self) -> Path:
@@ -117,8 +117,8 @@ class Moment:
     path: Path
     span: Span
     score: float
-    """Higher is better; comparable within one index only. Training-free: cosine of query and moment, in [-1, 1]. Of a
-    moment that was re-ranked: what the localiser gave the one it found in that place (`search.rerank`)."""
+    """Higher is better; comparable within one index only. Training-free: cosine of query and moment, in [-1, 1]. After
+    re-ranking: the score of the localiser's moment at the same rank (`search.rerank`)."""
     strength: float = 0.0
-    """How far its frames rise above the library's mean for the query, measured in the furthest that sentences do
-    which no picture can show: at 1 it may be chance."""
+    """Normalised margin: how far its frames are above the library's mean for the query, divided by the greatest margin
+    of texts that no image can show. A margin of 1 may be chance."""

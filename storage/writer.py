@@ -1,13 +1,13 @@
-"""One writer at a time, any number of readers; what a writer that died left behind is cleared by the next one.
+"""One writer at a time, any number of readers; the next writer removes what a dead writer left.
 
     with writing(layout, "scanonce index"):
-        ...                                  # nobody else writes this index meanwhile
-    owner(layout)                            # None, or who writes it now and since when
+        ...                                  # no other process or thread writes this index
+    owner(layout)                            # None, or the process that writes it now
 
-The lock is the operating system's, so that of a writer that died is free at once, whatever it left:
+The lock is the operating system's, so that of a dead writer is free at once:
 
-    writer.lock    locked while somebody writes
-    writer.json    who that is; a writer that ends well takes it away, so one that is found is of a dead one
+    writer.lock    locked while a process writes
+    writer.json    that process; a writer that ends well removes it, so if the lock is free, its writer has died
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -27,7 +27,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from scanonce.storage.catalog.catalog import Catalog
-from scanonce.storage.errors import IndexDirectoryError
+from scanonce.storage.errors import IndexDirectoryError, reported
 from scanonce.storage.files import make_folder, write_whole
 from scanonce.storage.layout import IndexLayout, remove_superseded
 from scanonce.storage.records import Video
@@ -37,23 +37,23 @@ from scanonce.storage.stores.features import FeatureStore
 from scanonce.storage.stores.thumbnails import ThumbnailStore
 
 _LOCK, _OWNER = "writer.lock", "writer.json"
-_PATIENCE_SECONDS = 1.0  # a look at the lock by `owner` holds it for a moment
+_PATIENCE_SECONDS = 1.0  # `owner` holds the lock for a moment to see whether it is free
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who writes an index, or wrote it when it died."""
+    """The process that writes an index, or wrote it when it died."""
 
     pid: int
     host: str
     doing: str
     """The command, for people."""
     since: float
-    """Seconds since 1970, by the clock of then."""
+    """Seconds since 1970, by its own clock."""
 
     @property
     def age_seconds(self) -> float:
-        """How long ago it began, at least 0: clocks are set back now and then."""
+        """Seconds since it began, at least 0: a clock may be set back."""
         return max(0.0, time.time() - self.since)
 
 
@@ -63,22 +63,22 @@ _held_lock = threading.Lock()
 
 @contextmanager
 def writing(layout: IndexLayout, doing: str) -> Iterator[Owner | None]:
-    """Holds the index for writing; again within itself, in the same thread, it holds nothing more.
+    """Lock the index for writing. In the thread that holds the lock already, this does nothing more.
 
     Args:
-        layout: the index; its folder is made where it does not exist.
-        doing: the command, for whoever finds the index taken.
+        layout: the index; its folder is made if it does not exist.
+        doing: the command, shown to others that want to write.
 
     Yields:
-        The writer that died holding it, whose leavings were just cleared; None where the last one ended well.
+        The writer that died with the lock, whose leftovers were just removed; None if the last one ended well.
 
     Raises:
-        IndexDirectoryError: another process or thread writes it, nothing can be written there, or another index has
-            taken its place since ``layout`` was looked up.
+        IndexDirectoryError: another process or thread writes the index, nothing can be written there, or another index
+            has replaced it since ``layout`` was read.
     """
     _refuse_superseded(layout)
     folder = _lock_folder(layout)
-    with _mapped_errors(layout):
+    with reported(layout.root, "written"):
         make_folder(folder)
         path = os.path.realpath(folder / _LOCK)
     with _held_lock:
@@ -87,20 +87,20 @@ def writing(layout: IndexLayout, doing: str) -> Iterator[Owner | None]:
         yield None
         return
     with _locked(layout, path):
-        _refuse_superseded(layout)  # it may have been while we waited
+        _refuse_superseded(layout)  # a switch may have come while we waited
         with _held_lock:
             _held[path] = os.getpid(), threading.get_ident()
         try:
-            with _mapped_errors(layout):
+            with reported(layout.root, "written"):
                 died = _read(folder / _OWNER)
                 if died is not None:
-                    clear_leavings(layout)
-                _clear_unfinished_note(folder)
+                    remove_leftovers(layout)
+                _remove_unfinished_note(folder)
             me = Owner(os.getpid(), socket.gethostname(), doing, time.time())
             content = json.dumps(asdict(me)).encode()
             write_whole(folder / _OWNER, lambda file: file.write(content))
             yield died
-            # reached only where nothing was raised: after an error the next writer clears
+            # Not reached after an error: the note stays, and the next writer removes the leftovers.
             with contextlib.suppress(OSError):
                 (folder / _OWNER).unlink()
         finally:
@@ -109,7 +109,7 @@ def writing(layout: IndexLayout, doing: str) -> Iterator[Owner | None]:
 
 
 def owner(layout: IndexLayout) -> Owner | None:
-    """Who writes the index at this moment; None for nobody."""
+    """Return the process that writes the index now; None if there is none."""
     folder = _lock_folder(layout)
     if not (folder / _LOCK).exists():
         return None
@@ -119,55 +119,69 @@ def owner(layout: IndexLayout) -> Owner | None:
     except Timeout:
         just_begun = Owner(0, socket.gethostname(), "just begun", time.time())
         return _read(folder / _OWNER) or just_begun
-    except OSError:  # read-only: nobody writes there
+    except OSError:  # a read-only folder has no writer
         return None
 
 
 def refuse_while_written(layout: IndexLayout) -> None:
-    """Raises IndexDirectoryError where somebody writes the index at this moment."""
+    """Raise IndexDirectoryError if a process writes the index now."""
     other = owner(layout)
     if other is not None:
         raise _taken(layout, other)
 
 
-def clear_leavings(layout: IndexLayout) -> list[Path]:
-    """Removes what a writer that died left: temporary files, old generations, files of contents that are unknown.
+def remove_leftovers(layout: IndexLayout) -> list[Path]:
+    """Remove what a dead writer left; see `find_leftovers`. Reads the name of every file of the index.
 
-    Call it while holding the index; `writing` does after a death. Costs a look at every file of the index.
+    Call it while holding the lock; `writing` does so after a death.
 
     Returns:
-        What was removed.
+        The files and folders removed.
     """
-    unnamed = (*layout.folder.glob(".tmp-*"), *layout.head.glob(".tmp-*"))
-    removed = [path for path in unnamed if path.is_file()]
-    # without a catalogue all files would be unknown, and it may come back from a backup
+    known = None
     if layout.catalog.exists():
         with Catalog.open(layout.catalog) as catalog:
             known = catalog.uids()
-        for store in content_stores(layout):
-            removed += store.strays(known)
-    for path in removed:
-        path.unlink(missing_ok=True)
+    leftovers = find_leftovers(layout, known)
+    folders = [path for path in leftovers if path.is_dir()]
+    for path in leftovers:
+        if path not in folders:
+            path.unlink(missing_ok=True)
     remove_superseded(layout)
-    unfinished: list[Path] = []
-    unfinished += layout.vectors.glob("staging-*")
-    # a writer that died while it swept may leave one half; of those that are whole two are kept
-    unfinished += sorted(layout.vectors.glob("[0-9]*"))[:-2]
-    # earlier versions could keep the anchors as a library-wide index too
-    unfinished += layout.anchors.glob("*/vectors")
-    for path in unfinished:
+    for path in folders:
         shutil.rmtree(path, ignore_errors=True)
-    return [*removed, *unfinished]
+    return leftovers
+
+
+def find_leftovers(layout: IndexLayout, known: Collection[str] | None) -> list[Path]:
+    """Return the temporary files, unfinished or old generations, and orphaned files of an index.
+
+    Args:
+        layout: the index.
+        known: uids of the contents in the catalogue. None if there is no catalogue: then no file is an orphan, since
+            the catalogue may come back from a backup.
+    """
+    temporary = (*layout.folder.glob(".tmp-*"), *layout.head.glob(".tmp-*"))
+    found = [path for path in temporary if path.is_file()]
+    if known is not None:
+        for store in content_stores(layout):
+            found += store.orphans(known)
+    found += layout.vectors.glob("staging-*")
+    # Two generations are kept. Older ones remain if a writer died while it removed them.
+    found += sorted(layout.vectors.glob("[0-9]*"))[:-2]
+    # Earlier versions could keep a vector index of the anchors too.
+    found += layout.anchors.glob("*/vectors")
+    return found
 
 
 def content_stores(layout: IndexLayout) -> list[ContentFiles]:
-    """Every store of an index that keeps a file for each content; of anchors, those of all localisers."""
+    """Return every store with a file per content; for anchors, the stores of all localisers."""
     anchors = [AnchorStore(folder) for folder in sorted(layout.anchors.glob("*-*"))]
     return [FeatureStore(layout.features), ThumbnailStore(layout.thumbnails), *anchors]
 
 
 def delete_stored(layout: IndexLayout, videos: Iterable[Video]) -> None:
-    """Deletes what was derived of videos that are gone from the catalogue."""
+    """Delete the stored files of videos that are gone from the catalogue."""
     stores = content_stores(layout)
     for video in videos:
         for store in stores:
@@ -175,12 +189,12 @@ def delete_stored(layout: IndexLayout, videos: Iterable[Video]) -> None:
 
 
 def _lock_folder(layout: IndexLayout) -> Path:
-    """The index directory; for an index that grows beside the one in use, its own folder."""
+    """The index directory; for an index in staging, its own folder."""
     return layout.root if IndexLayout.of(layout.root) == layout else layout.folder
 
 
-def _clear_unfinished_note(folder: Path) -> None:
-    """What is left of a writer that died before it had noted who it is: nobody could tell that it died."""
+def _remove_unfinished_note(folder: Path) -> None:
+    """Remove the temporary note of a writer that died before its note was complete."""
     for path in folder.glob(".tmp-*"):
         path.unlink(missing_ok=True)
 
@@ -188,18 +202,18 @@ def _clear_unfinished_note(folder: Path) -> None:
 def _refuse_superseded(layout: IndexLayout) -> None:
     if layout.number < IndexLayout.of(layout.root).number:
         raise IndexDirectoryError(
-            f"the index {layout.root} was switched to another encoder or restored meanwhile: run again"
+            f"the index {layout.root} was replaced meanwhile, by `scanonce reindex` or `restore`: run again"
         )
 
 
 @contextmanager
 def _locked(layout: IndexLayout, path: str) -> Iterator[None]:
     lock = FileLock(path, timeout=_PATIENCE_SECONDS, thread_local=False)
-    try:
-        with _mapped_errors(layout):
+    with reported(layout.root, "written"):
+        try:
             lock.acquire()
-    except Timeout as error:
-        raise _taken(layout, _read(Path(path).with_name(_OWNER))) from error
+        except Timeout as error:  # an OSError, too
+            raise _taken(layout, _read(Path(path).with_name(_OWNER))) from error
     try:
         yield
     finally:
@@ -215,21 +229,8 @@ def _taken(layout: IndexLayout, other: Owner | None) -> IndexDirectoryError:
     )
 
 
-@contextmanager
-def _mapped_errors(layout: IndexLayout) -> Iterator[None]:
-    try:
-        yield
-    except Timeout:
-        raise
-    except OSError as error:
-        raise IndexDirectoryError(
-            f"the index {layout.root} cannot be written ({error.strerror or error}). Make room or check the folder's "
-            "permissions, then run the same command again: what is stored already is kept."
-        ) from error
-
-
 def _read(path: Path) -> Owner | None:
-    """What a writer wrote of itself; one that makes no sense is still of one that died."""
+    """Read the note of a writer. A damaged note still says that its writer died."""
     try:
         content = path.read_bytes()
     except OSError:

@@ -1,25 +1,19 @@
-"""A real browser and a real server, for tests and figures of the pages.
+"""A real browser for tests and benchmarks of the pages.
 
     with Server(index_dir, home) as server, open_browser(home) as browser:
         page = browser.new_page()
         page.goto(server.url)
 
-The browser is the system's chromium, driven by Playwright; nothing is downloaded.
+The browser is the system's Chromium, driven by Playwright; nothing is downloaded.
 """
 
 import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 from urllib.parse import urlsplit
 
 from playwright.sync_api import (
@@ -30,8 +24,6 @@ from playwright.sync_api import (
     Page,
     sync_playwright,
 )
-
-ROOT = Path(__file__).parents[1]
 
 VARIABLE = "SCANONCE_CHROMIUM"
 """Environment variable with the path of the browser."""
@@ -48,13 +40,12 @@ _ARGUMENTS = (
     "--disable-sync",
     "--no-first-run",
 )
-_START_SECONDS = 90.0
-# opened at /moment, Streamlit's page first looks whether the application lives there
-_LOOKING_FOR_ITS_ROOT = re.compile(r"/(library|moment|status)/_stcore/(health|host-config)$")
+# opened at /moment, Streamlit's page first tries whether the application is served from there
+_ROOT_REQUESTS = re.compile(r"/(library|moment|status)/_stcore/(health|host-config)$")
 
 
 def find_chromium() -> str | None:
-    """The browser of this machine; None where there is none."""
+    """Return the path of this machine's browser; None if there is none."""
     given = os.environ.get(VARIABLE)
     if given:
         return shutil.which(given)
@@ -63,7 +54,7 @@ def find_chromium() -> str | None:
 
 @contextmanager
 def open_browser(home: Path) -> Iterator[Browser]:
-    """A chromium without a window, which keeps its own things below ``home``."""
+    """Open a Chromium without a window, with ``home`` as its home directory."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=find_chromium(),
@@ -76,64 +67,9 @@ def open_browser(home: Path) -> Iterator[Browser]:
             browser.close()
 
 
-class Server:
-    """`scanonce ui` as a process of its own, at a free port."""
-
-    def __init__(self, index_dir: Path, home: Path, *, config: Path | None = None) -> None:
-        """
-        Args:
-            index_dir: what is shown.
-            home: home directory of the process; its output lies there too.
-            config: configuration file. Default: the repository's.
-        """
-        self.log = home / "server.log"
-        command = [sys.executable, "-m", "scanonce.ui.cli", "ui", "--no-browser", "--port", "0"]
-        command += ["--index", str(index_dir), *(["--config", str(config)] if config else [])]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "HOME": str(home), "PYTHONUNBUFFERED": "1"},
-            )
-
-    def __enter__(self) -> Self:
-        """Waits until it has told its address."""
-        deadline = time.monotonic() + _START_SECONDS
-        while time.monotonic() < deadline and self.process.poll() is None:
-            told = re.search(r" at (http://\S+)", self.log.read_text("utf-8"))
-            if told:
-                self.url = told[1]
-                return self
-            time.sleep(0.05)
-        self._end()
-        raise AssertionError(f"the server did not start:\n{self.log.read_text('utf-8')}")
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Ends it as Ctrl-C does."""
-        self._end()
-
-    def _end(self) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-            raise AssertionError("the server did not end within 20 s of Ctrl-C") from None
-
-
-@dataclass  # Playwright keeps things of its own in it
+@dataclass  # without slots: Playwright stores attributes of its own in it
 class Watched:
-    """What a page did that it should not: see :meth:`problems`."""
+    """Records errors, dialogs and requests of a page, see :meth:`problems`."""
 
     host: str
     errors: list[str] = field(default_factory=list)
@@ -141,7 +77,7 @@ class Watched:
     requests: list[str] = field(default_factory=list)
 
     def listen(self, context: BrowserContext) -> Page:
-        """A page that is watched from its first request on."""
+        """Return a new page that is watched from its first request on."""
         page = context.new_page()
         page.on("console", self._console)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
@@ -156,11 +92,11 @@ class Watched:
 
     def _console(self, message: ConsoleMessage) -> None:
         url = message.location.get("url", "")
-        if message.type == "error" and not _LOOKING_FOR_ITS_ROOT.search(url):
+        if message.type == "error" and not _ROOT_REQUESTS.search(url):
             self.errors.append(f"{message.text} ({url})")
 
     def problems(self) -> list[str]:
-        """Errors in the console, dialogs, and requests to other hosts."""
+        """Return errors in the console, dialogs, and requests to other hosts."""
         elsewhere = [
             f"asked for {url}"
             for url in self.requests

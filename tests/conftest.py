@@ -1,19 +1,23 @@
-"""What all tests share. No test reads or writes the user's own directory or configuration."""
+"""Set-up that tests share. No test reads or writes the user's own directory or configuration."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 
-# No deadline: machines are busy. The same examples each time: a change fails because of what it changes, not by
-# chance; HYPOTHESIS_PROFILE=explore looks for new ones.
+if TYPE_CHECKING:
+    from scanonce.storage.catalog.catalog import Catalog
+
+# No deadline, because machines are busy. The same examples each time, so that a failure is due to the change and not to
+# chance; HYPOTHESIS_PROFILE=explore searches for new examples.
 hypothesis.settings.register_profile("same", deadline=None, derandomize=True)
 hypothesis.settings.register_profile("explore", deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
-# before anything imports them: no network, no progress bars, no threads left spinning
+# Before these packages are imported: no network, no progress bars, no threads that keep spinning.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -23,13 +27,61 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 def own_home(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    """An empty home, and no configuration but the repository's."""
+    """Set an empty home, and no configuration but that of the repository."""
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.delenv("SCANONCE_CONFIG", raising=False)
     yield
     leftovers = [path for path in home.rglob("*") if path.is_file() and ".cache" not in path.parts]
     assert not leftovers, f"a test wrote into the home directory: {leftovers}"
+
+
+@pytest.fixture
+def catalog_path(tmp_path: Path) -> Path:
+    return tmp_path / "catalog.sqlite"
+
+
+@pytest.fixture
+def catalog(catalog_path: Path) -> "Iterator[Catalog]":
+    """An open catalogue with the library /films; `tests.catalogs` has videos for it."""
+    from scanonce.storage.catalog.catalog import Catalog
+
+    with Catalog.open(catalog_path) as opened:
+        opened.add_library(Path("/films"))
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def one_faiss_thread() -> Iterator[None]:
+    """See `tests.oracle.one_training_thread`."""
+    from tests.oracle import one_training_thread
+
+    with one_training_thread():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def alone_if_serial(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """A test marked ``serial`` waits until no other test runs, and keeps the others waiting.
+
+    The processes of pytest-xdist share a lock file: it is held shared by every test, alone by a serial one.
+    """
+    is_serial = request.node.get_closest_marker("serial") is not None
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        yield
+        return
+    import fcntl
+
+    with (tmp_path_factory.getbasetemp().parent / "serial.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX if is_serial else fcntl.LOCK_SH)
+        yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run serial tests last, so that the processes seldom wait for each other."""
+    items.sort(key=lambda item: item.get_closest_marker("serial") is not None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -50,7 +102,7 @@ SHARED_VIDEOS = Path(__file__).parents[2] / "shared/data/videos"
 
 @pytest.fixture(scope="session")
 def shared_videos() -> Path:
-    """Real videos, where they are at hand."""
+    """The folder of real videos; without it the test is skipped."""
     if not SHARED_VIDEOS.is_dir():
         pytest.skip("the folder of real videos is not on this machine")
     return SHARED_VIDEOS

@@ -56,7 +56,7 @@ from sqlalchemy.engine.default import DefaultDialect
 
 import scanonce.indexer.pipeline
 import scanonce.search.snapshot
-import scanonce.storage.catalog.catalog
+import scanonce.storage.catalog.database
 from scanonce.indexer.pipeline import IndexReport, Progress, index_library
 from scanonce.indexer.plan import fast_hash
 from scanonce.indexer.settings import IndexerSettings
@@ -66,8 +66,8 @@ from scanonce.models.encoders.preprocess import Preprocessing
 from scanonce.models.encoders.protocol import ClipEncoder, TextFeatures
 from scanonce.models.soonet.trained import TrainedLocaliser
 from scanonce.search.engine import SearchEngine
-from scanonce.search.settings import SearchSettings
-from scanonce.storage.catalog.catalog import BUSY_TIMEOUT_SECONDS, Catalog
+from scanonce.storage.catalog.catalog import Catalog
+from scanonce.storage.catalog.database import BUSY_TIMEOUT_SECONDS
 from scanonce.storage.errors import IndexDirectoryError
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.manifest import read_manifest
@@ -76,6 +76,7 @@ from scanonce.storage.settings import StorageSettings
 from scanonce.storage.stores.anchors import AnchorStore
 from scanonce.storage.stores.features import FeatureStore
 from scanonce.storage.stores.thumbnails import Thumbnails, ThumbnailStore
+from tests import indexes
 
 Report = Callable[..., None]
 
@@ -133,9 +134,7 @@ ENCODER: ClipEncoder = NumberEncoder()
 LOCALISER = cast(TrainedLocaliser, NumberLocaliser())
 SETTINGS = IndexerSettings()
 # far below what pydantic lets people set: a handful of videos is folded and becomes IVF-PQ
-STORAGE = StorageSettings.model_construct(
-    ivf_threshold=20, rescore_depth=500, fold_rows=8, anchor_index=True
-)
+STORAGE = StorageSettings.model_construct(ivf_threshold=20, rescore_depth=500, fold_rows=8)
 
 
 class GeneratedDecoders:
@@ -349,15 +348,8 @@ NOTHING = Expected((), (), 0)
 
 
 def open_engine(index_dir: Path) -> SearchEngine:
-    """Ready to search, as `SearchEngine.open` does it for encoders that have a name."""
-    layout = IndexLayout.of(index_dir)
-    catalog = Catalog.open(layout.catalog, read_only=True)
-    try:
-        settings = SearchSettings(localiser="clips", nms_overlap=1.0, cutoff=0.0)
-        return SearchEngine(layout, catalog, ENCODER, settings)
-    except BaseException:
-        catalog.close()
-        raise
+    """Open the index for searches that return whole clips."""
+    return indexes.open_engine(index_dir, ENCODER, localiser="clips", nms_overlap=1.0, cutoff=0.0)
 
 
 def numbers_found(
@@ -777,7 +769,7 @@ def write(
         shutil.rmtree(folder.folder, ignore_errors=True)
         shutil.copytree(start, folder.folder)
     folder.index.parent.mkdir(parents=True, exist_ok=True)
-    scanonce.storage.catalog.catalog.BUSY_TIMEOUT_SECONDS = patience
+    scanonce.storage.catalog.database.BUSY_TIMEOUT_SECONDS = patience
     faults = Faults(folder, **fault)
     with faults.installed():
         ended = _told(lambda: run_story(folder, report, first=first, last=last))
@@ -907,7 +899,7 @@ def write_at_another_time(report: Report, *, case: str) -> None:
     real = time.time
     jumps = iter(range(0, 1 << 30, 3600))
     time.time = lambda: real() - next(jumps)
-    scanonce.storage.catalog.catalog._now = lambda: datetime.fromtimestamp(time.time(), UTC)
+    scanonce.storage.catalog.database.now = lambda: datetime.fromtimestamp(time.time(), UTC)
     report("ended", _told(lambda: run_story(folder, report)))
 
 
@@ -998,7 +990,8 @@ def read_on(report: Report, *, case: str, log: str, stop: str, seed: int) -> Non
                 old = chance.sample(sorted(promises.gone), min(1, len(promises.gone)))
                 for number in (*newest, *some, *old):
                     _ask(engine, number, promises, waiting, counts)
-                generations.add(engine.follow().clips.generation)
+                with engine.reading() as snapshot:
+                    generations.add(snapshot.clips.generation)
     counts.generations = len(generations)
     report("counts", vars(counts))
 

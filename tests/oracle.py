@@ -1,26 +1,35 @@
-"""Small clips of which every score is exact, and exact search over them in the plainest way."""
+"""Small clips with exact scores, exact search over them in the simplest way, and libraries made of them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scanonce.storage.records import clip_id
+from scanonce.storage.settings import StorageSettings
 from scanonce.storage.vectors.flat import VectorIndex
+from scanonce.storage.vectors.generation import Generation, newest_generation
+from scanonce.storage.vectors.library import LibraryIndex
+from scanonce.storage.vectors.publish import open_library, publish
 from scanonce.storage.vectors.rows import ClipRows, Ids, Scores
 
 DIM = 16
 Clips = dict[int, NDArray[np.float32]]
+Load = Callable[[int], NDArray[np.float32]]
+SETTINGS = StorageSettings(fold_rows=40, ivf_threshold=1_000)
+MANY = set(range(250))
+"""Videos of more than 1,000 clips in all: IVF-PQ."""
 
 
 def lattice(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Small whole numbers: every product is exact in float32, so scores must be equal, and many tie."""
+    """Draw small whole numbers: every product is exact in float32, so scores must be equal, and many tie."""
     return rng.integers(-2, 3, shape).astype(np.float32)
 
 
 def clips_of(video: int, dim: int = DIM) -> NDArray[np.float32]:
-    """The clips of a video: 0 to 12 of them, the same at every call."""
+    """Return the clips of a video: 0 to 12 of them, the same at every call."""
     rng = np.random.default_rng(video)
     return lattice(rng, (int(rng.integers(0, 13)), dim))
 
@@ -28,7 +37,7 @@ def clips_of(video: int, dim: int = DIM) -> NDArray[np.float32]:
 def oracle(
     clips: Clips, queries: NDArray[np.float32], k: int, allowed_ids: set[int] | None = None
 ) -> tuple[Scores, Ids]:
-    """Exact search in the plainest way."""
+    """Search exactly in the simplest way."""
     ids = [clip_id(video, n) for video, rows in clips.items() for n in range(len(rows))]
     rows = [row for video in clips.values() for row in video]
     scores = np.full((len(queries), k), -np.inf, np.float32)
@@ -39,8 +48,8 @@ def oracle(
             for i, row in zip(ids, rows, strict=True)
             if allowed_ids is None or i in allowed_ids
         )[:k]
-        for place, (negative, i) in enumerate(ranked):
-            scores[number, place], found[number, place] = -negative, i
+        for rank, (negative, i) in enumerate(ranked):
+            scores[number, rank], found[number, rank] = -negative, i
     return scores, found
 
 
@@ -63,9 +72,51 @@ def truth(live: set[int]) -> Clips:
     return {video: clips_of(video) for video in sorted(live)}
 
 
+# ---------------------------------------------------------------- on disk
+
+
+def bring_up(
+    vectors: Path,
+    live: Iterable[int],
+    load: Load = clips_of,
+    *,
+    settings: StorageSettings = SETTINGS,
+    dim: int = DIM,
+    progress: Callable[[int], None] | None = None,
+) -> Generation:
+    generation = publish(vectors, live, load, dim=dim, settings=settings, progress=progress)
+    assert generation is not None
+    return generation
+
+
+def newest(vectors: Path) -> Generation:
+    generation = newest_generation(vectors, dim=DIM)
+    assert generation is not None
+    return generation
+
+
+def reopen(
+    vectors: Path,
+    live: Iterable[int],
+    previous: LibraryIndex | None = None,
+    load: Load = clips_of,
+    dim: int = DIM,
+) -> LibraryIndex:
+    return open_library(vectors, dim=dim, live_videos=live, load_clips=load, previous=previous)
+
+
+def not_needed(video: int) -> NDArray[np.float32]:
+    raise AssertionError(f"video {video} is stored already")
+
+
+def disk_is_full(*args: object) -> None:
+    """Takes the place of a function that writes."""
+    raise OSError(28, "No space left on device")
+
+
 @contextmanager
 def one_training_thread() -> Iterator[None]:
-    """Tiny k-means runs wait for each other's threads: 200 times slower where cores are busy."""
+    """Tiny k-means runs wait for each other's threads: 200 times slower if cores are busy."""
     import faiss
 
     before = faiss.omp_get_max_threads()

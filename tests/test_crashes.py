@@ -133,7 +133,7 @@ def test_a_power_cut_at_any_step_loses_nothing_and_leaves_nothing(
 
 
 @pytest.mark.parametrize(("kind", "first"), [("full", 2), ("read-only", 6)])
-def test_a_disk_that_refuses_any_step_is_told_of_and_loses_nothing(
+def test_a_disk_that_refuses_any_step_is_reported_and_loses_nothing(
     lab: Lab, stages: list[Stage], kind: FaultKind, first: int
 ) -> None:
     try_faults(lab, stages, kind, slice(first % STRIDE, None, STRIDE))
@@ -179,7 +179,7 @@ def test_a_real_disk_that_is_full_at_any_size_loses_nothing(lab: Lab, tmp_path: 
     assert all(not text or text.startswith("refused: ") for text in ended)
 
 
-def test_a_disk_mounted_read_only_is_told_of_and_loses_nothing(lab: Lab, tmp_path: Path) -> None:
+def test_a_disk_mounted_read_only_is_reported_and_loses_nothing(lab: Lab, tmp_path: Path) -> None:
     before = lab.run("write", case=str(tmp_path))
     outcome = lab.run("write_on_read_only_disk", case=str(tmp_path))
     if reason := outcome.said("impossible"):
@@ -203,7 +203,7 @@ def test_a_catalogue_that_is_locked_for_a_moment_is_waited_for(lab: Lab, tmp_pat
     assert problems_after(lab, case, outcome) == []
 
 
-def test_a_catalogue_that_stays_locked_is_told_of_and_searched_meanwhile(
+def test_a_catalogue_that_stays_locked_is_reported_and_searched_meanwhile(
     lab: Lab, tmp_path: Path
 ) -> None:
     case = Case(tmp_path)

@@ -1,4 +1,4 @@
-"""Every row of docs/incremental.md, from the folder to the answer of a search: what is decoded, and what is found.
+"""Every row of docs/incremental.md, from the folder to the answer of a search: the files decoded and the videos found.
 
 Each test begins with a library that is indexed: films/a.mp4 (red) and films/sub/b.mkv (blue).
 """
@@ -10,20 +10,18 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from scanonce.indexer.pipeline import IndexReport, index_library
+from scanonce.indexer.pipeline import IndexReport
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.media.answers import Failed
 from scanonce.media.workers import DecodePool
-from scanonce.search.engine import SearchEngine
-from scanonce.search.settings import SearchSettings
-from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import ConfigError
 from scanonce.storage.layout import IndexLayout
-from scanonce.storage.settings import StorageSettings
-from tests.colours import ColourEncoder, write_film
+from tests.colours import write_film
+from tests.indexes import build_index, open_engine, read_videos
 from tests.videos import cut, write_video
 
 ROOT = Path(__file__).parents[1]
@@ -36,7 +34,7 @@ class World:
 
     base: Path
     decoded: list[str] = field(default_factory=list)
-    """Names of the files that the last run handed to the decoder."""
+    """Names of the files that the last run passed to the decoder."""
 
     @property
     def films(self) -> Path:
@@ -46,44 +44,35 @@ class World:
     def layout(self) -> IndexLayout:
         return IndexLayout(self.base / "index")
 
-    def index(self, *roots: Path, **options: bool) -> IndexReport:
-        """One run, over the films unless told otherwise."""
+    def index(self, *roots: Path, **options: Any) -> IndexReport:
+        """Run the indexer, by default over the films."""
         self.decoded.clear()
-        return index_library(
-            roots or [self.films],
-            layout=self.layout,
-            encoder=ColourEncoder(),
-            settings=SETTINGS,
-            storage=StorageSettings(),
-            **options,  # type: ignore[arg-type]
-        )
+        return build_index(self.layout, *(roots or [self.films]), settings=SETTINGS, **options)
 
     def found(self, colour: str) -> set[str]:
-        """Every path, from the base on, of the videos that a search finds to show a colour."""
-        catalog = Catalog.open(self.layout.catalog, read_only=True)
-        with SearchEngine(self.layout, catalog, ColourEncoder(), SearchSettings()) as engine:
+        """Return all paths, relative to ``base``, of the videos that a search finds for a colour."""
+        with open_engine(self.layout) as engine:
             moments = engine.search(colour, top=50).moments
             ids = {moment.video_id for moment in moments if moment.score > 0.9}
-            videos = catalog.videos(ids)
+            videos = [engine.videos[video_id] for video_id in ids]
         return {path.relative_to(self.base).as_posix() for video in videos for path in video.paths}
 
     def known(self) -> dict[str, str]:
-        """State of every video by its path from the base on."""
-        with Catalog.open(self.layout.catalog, read_only=True) as catalog:
-            return {
-                path.relative_to(self.base).as_posix(): video.state
-                for video in catalog.videos()
-                for path in video.paths
-            }
+        """Return the state of every video by its path relative to ``base``."""
+        return {
+            path.relative_to(self.base).as_posix(): video.state
+            for video in read_videos(self.layout)
+            for path in video.paths
+        }
 
     def stored(self) -> int:
-        """How many videos have features on the disk."""
+        """Return the number of videos with features on the disk."""
         return len(list(self.layout.features.rglob("*.safetensors")))
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A library that is indexed; paths in an index are absolute, so all tests use this place."""
+    """An indexed library; paths in an index are absolute, so all tests use this folder."""
     base = tmp_path_factory.mktemp("incremental")
     world = World(base)
     write_film(world.films / "a.mp4", [("red", 4)])
@@ -100,7 +89,7 @@ def world(base: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         if path.name != "as it was":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     for name in ("films", "index"):
-        shutil.copytree(base / "as it was" / name, base / name)  # times of change included
+        shutil.copytree(base / "as it was" / name, base / name)  # with modification times
     world = World(base)
     real = DecodePool.decode
 
@@ -130,7 +119,7 @@ def test_a_changed_file_is_found_by_its_new_content_only(world: World) -> None:
     world.index()
     assert world.decoded == ["a.mp4"]
     assert (world.found("red"), world.found("green")) == (set(), {"films/a.mp4"})
-    assert world.stored() == 2, "what was stored of the old content is deleted"
+    assert world.stored() == 2, "the features of the old content are deleted"
 
 
 def test_a_new_time_of_change_costs_no_decoding(world: World) -> None:
@@ -168,14 +157,14 @@ def test_a_renamed_file_or_folder_costs_no_decoding(world: World) -> None:
     assert world.found("blue") == {"films/bus/b.mkv"}
 
 
-def test_a_file_moved_to_another_library_costs_no_decoding_whichever_is_looked_at_first(
+def test_a_file_moved_to_another_library_costs_no_decoding_whichever_is_scanned_first(
     world: World,
 ) -> None:
     (world.base / "more").mkdir()
     (world.films / "a.mp4").rename(world.base / "more" / "a.mp4")
     world.index(world.base / "more")
     assert world.decoded == []
-    assert world.found("red") == {"films/a.mp4", "more/a.mp4"}, "films was not looked at yet"
+    assert world.found("red") == {"films/a.mp4", "more/a.mp4"}, "films was not scanned yet"
     world.index()
     assert world.found("red") == {"more/a.mp4"}
     (world.base / "more" / "a.mp4").rename(world.films / "a.mp4")
@@ -183,7 +172,7 @@ def test_a_file_moved_to_another_library_costs_no_decoding_whichever_is_looked_a
     assert world.decoded == []
 
 
-def test_a_library_that_a_file_left_is_looked_at_first_only_together_with_the_other(
+def test_a_library_that_a_file_left_is_scanned_first_only_together_with_the_other(
     world: World,
 ) -> None:
     (world.base / "more").mkdir()
@@ -191,7 +180,7 @@ def test_a_library_that_a_file_left_is_looked_at_first_only_together_with_the_ot
     world.index(world.films, world.base / "more")
     assert world.decoded == []
     (world.base / "more" / "a.mp4").rename(world.films / "a.mp4")
-    (world.base / "more" / "sub").mkdir()  # not empty: the library is there
+    (world.base / "more" / "sub").mkdir()  # the library exists and is not empty
     world.index(world.base / "more")
     world.index(world.films)
     assert world.decoded == ["a.mp4"], "it was deleted in one run and put back in the next"
@@ -250,7 +239,7 @@ def test_a_missing_root_is_offline_and_its_videos_are_found(world: World) -> Non
 
 
 def test_an_empty_root_is_offline_and_its_videos_are_found(world: World) -> None:
-    """What a mount point looks like while its disk is away."""
+    """Like a mount point while its disk is not plugged in."""
     world.films.rename(world.base / "unplugged")
     world.films.mkdir()
     assert world.index().num_offline == 2
@@ -335,7 +324,7 @@ def test_a_file_still_being_written_is_decoded_again_once_it_has_grown(world: Wo
 
 
 def test_a_truncated_file_is_another_content(world: World) -> None:
-    film = world.films / "a.mp4"  # its end is what tells where everything is
+    film = world.films / "a.mp4"  # its end has the table of all frames
     film.write_bytes(film.read_bytes()[:-800])
     report = world.index()
     assert world.decoded == ["a.mp4"]
@@ -380,18 +369,16 @@ def test_a_partial_video_is_scanned_again_by_a_retry_and_found_meanwhile(world: 
     world.index()
     world.index()
     assert world.decoded == [], "not by an ordinary run"
-    with Catalog.open(world.layout.catalog, read_only=True) as catalog:
-        before = {video.uid for video in catalog.videos() if video.state == "partial"}
+    before = {video.uid for video in read_videos(world.layout, states=["partial"])}
     world.index(retry_failed=True)
     assert world.decoded == ["cut.mkv"]
-    with Catalog.open(world.layout.catalog, read_only=True) as catalog:
-        after = {video.uid for video in catalog.videos() if video.state == "partial"}
+    after = {video.uid for video in read_videos(world.layout, states=["partial"])}
     assert after == {f"{uid}-2" for uid in before}, "scanned again, under a name of its own"
     assert world.stored() == 3
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="its file systems refuse such names")
-def test_a_name_that_is_no_utf8_is_reported_and_found_once_renamed(world: World) -> None:
+def test_a_name_that_is_not_utf8_is_reported_and_found_once_renamed(world: World) -> None:
     film = write_film(world.base / "c.mp4", [("green", 4)])
     named = Path(os.fsdecode(os.fsencode(world.films) + b"/caf\xe9.mp4"))
     film.rename(named)

@@ -1,53 +1,34 @@
-"""A trained localiser given to an index, changed and rebuilt: from stored features, resumable, never half done."""
+"""Switching an index to a trained localiser and back: from stored features, resumable, all or nothing."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from scanonce.indexer.anchors import derive_anchors
-from scanonce.indexer.pipeline import IndexReport, index_library
-from scanonce.indexer.settings import IndexerSettings
-from scanonce.models.soonet.checkpoint import write_soonet
-from scanonce.models.soonet.network import Soonet, SoonetConfig
-from scanonce.models.soonet.trained import TrainedLocaliser, load_localiser
+from scanonce.indexer.pipeline import IndexReport
+from scanonce.models.soonet.trained import TrainedLocaliser
 from scanonce.search.engine import SearchEngine
-from scanonce.search.settings import SearchSettings
-from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.manifest import read_manifest
 from scanonce.storage.settings import StorageSettings
 from scanonce.storage.stores.anchors import AnchorStore
 from scanonce.storage.stores.features import FeatureStore
-from tests.colours import ColourEncoder, write_film
+from tests.colours import write_film
+from tests.indexes import build_index, open_engine, random_localiser, read_videos
 
 STORAGE = StorageSettings()
 
 
-def checkpoint(folder: Path, seed: int) -> TrainedLocaliser:
-    """A random SOONet for the colour encoder's features at 2 frames a second."""
-    torch.manual_seed(seed)
-    config = SoonetConfig(
-        hidden_dim=8, snippet_length=4, num_scales=2, fps=2.0, window=8, num_heads=2,
-        max_positions=8, frame_dim=4, text_dim=4,
-    )  # fmt: skip
-    model = Soonet(config)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    write_soonet(model, folder)
-    return load_localiser(str(folder))
-
-
 @pytest.fixture
 def first(tmp_path: Path) -> TrainedLocaliser:
-    return checkpoint(tmp_path / "first", 1)
+    return random_localiser(tmp_path / "first", 1)
 
 
 @pytest.fixture
 def second(tmp_path: Path) -> TrainedLocaliser:
-    return checkpoint(tmp_path / "second", 2)
+    return random_localiser(tmp_path / "second", 2)
 
 
 @pytest.fixture
@@ -65,24 +46,7 @@ def layout(tmp_path: Path) -> IndexLayout:
 
 
 def build(films: Path, layout: IndexLayout, localiser: TrainedLocaliser | None) -> IndexReport:
-    return index_library(
-        [films],
-        layout=layout,
-        encoder=ColourEncoder(),
-        settings=IndexerSettings(decode_workers=1),
-        storage=STORAGE,
-        localiser=localiser,
-    )
-
-
-def open_engine(layout: IndexLayout, **settings: object) -> SearchEngine:
-    catalog = Catalog.open(layout.catalog, read_only=True)
-    try:
-        chosen = SearchSettings(cutoff=0, **settings)  # type: ignore[arg-type]
-        return SearchEngine(layout, catalog, ColourEncoder(), chosen)
-    except BaseException:
-        catalog.close()
-        raise
+    return build_index(layout, films, localiser=localiser)
 
 
 def answers(engine: SearchEngine) -> list[tuple[str, float, float, float]]:
@@ -99,9 +63,7 @@ def test_anchors_of_new_videos_are_stored_with_their_features(
     manifest = read_manifest(layout)
     assert manifest.localiser == first.name
     store = AnchorStore(layout.anchors / str(manifest.anchors))
-    with Catalog.open(layout.catalog, read_only=True) as catalog:
-        videos = catalog.videos()
-    for video in videos:
+    for video in read_videos(layout):
         stored = FeatureStore(layout.features).read(video.uid)
         vectors, norms = first.scan(stored.frames, stored.pts_seconds, video.duration_seconds)
         np.testing.assert_array_equal(store.read(video.uid).vectors, vectors)
@@ -115,13 +77,13 @@ def test_giving_an_index_a_localiser_later_is_the_same_as_from_the_start(
     build(films, layout, first)
     later = IndexLayout(tmp_path / "later")
     build(films, later, None)
-    with open_engine(later) as engine:
+    with open_engine(later, cutoff=0) as engine:
         assert engine.localiser.name == "training-free"
         report = derive_anchors(later, first)
         assert (report.videos, report.derived) == (3, 3)
         after = answers(engine)  # a running engine follows
         assert engine.localiser.name == f"SOONet ({first.name})"
-    with open_engine(layout) as engine:
+    with open_engine(layout, cutoff=0) as engine:
         assert answers(engine) == after
 
 
@@ -136,11 +98,11 @@ def test_deriving_decodes_nothing_and_does_nothing_twice(
     assert derive_anchors(layout, first).derived == 0
 
 
-def test_an_interrupted_change_leaves_the_old_localiser_and_goes_on_where_it_was(
+def test_an_interrupted_change_keeps_the_old_localiser_and_continues_later(
     films: Path, layout: IndexLayout, first: TrainedLocaliser, second: TrainedLocaliser
 ) -> None:
     build(films, layout, first)
-    with open_engine(layout) as engine:
+    with open_engine(layout, cutoff=0) as engine:
         before = answers(engine)
 
         def stop(done: int, total: int, seconds: float) -> None:
@@ -157,11 +119,11 @@ def test_an_interrupted_change_leaves_the_old_localiser_and_goes_on_where_it_was
     assert [path.name for path in layout.anchors.iterdir()] == [f"{second.folder}-0"]
 
 
-def test_a_rebuild_mends_damaged_anchors(
+def test_a_rebuild_repairs_damaged_anchors(
     films: Path, layout: IndexLayout, first: TrainedLocaliser
 ) -> None:
     build(films, layout, first)
-    with open_engine(layout) as engine:
+    with open_engine(layout, cutoff=0) as engine:
         before = answers(engine)
         for path in layout.anchors.glob("*/??/*.safetensors"):
             path.write_bytes(b"rotten")
@@ -180,7 +142,7 @@ def test_going_back_to_training_free_frees_the_space(
     derive_anchors(layout, None)
     assert read_manifest(layout).localiser is None
     assert list(layout.anchors.iterdir()) == []
-    with open_engine(layout) as engine:
+    with open_engine(layout, cutoff=0) as engine:
         assert engine.localiser.name == "training-free"
 
 

@@ -1,4 +1,4 @@
-"""Batches that cross the borders of videos, with an encoder that writes down what it is given."""
+"""Batches that cross the borders of videos, with an encoder that records its batches."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ INFO = VideoInfo(10.0, 8, 8, 25.0, "h264")
 
 
 class Recorder:
-    """The feature of a frame is its first byte; batch sizes are kept."""
+    """Returns the first byte of each frame as its feature, and records the sizes of batches."""
 
     name = fingerprint = "recorder"
     dim = 1
@@ -57,7 +57,7 @@ def frames(job: int, values: list[int]) -> Frames:
 def test_every_video_gets_its_own_frames_in_order_whatever_the_interleaving(
     videos: list[list[int]], batch_frames: int, max_concurrency: int, random: object
 ) -> None:
-    """``videos`` are the sizes of the messages of each."""
+    """``videos`` has the sizes of the messages of each video."""
     queues: list[list[Event]] = []
     for job, sizes in enumerate(videos):
         numbers = iter(range(sum(sizes)))
@@ -94,7 +94,7 @@ def test_a_video_is_given_as_soon_as_its_last_frame_is_encoded() -> None:
     assert first.job == 0
 
 
-def test_a_video_that_fails_half_way_is_dropped_and_told() -> None:
+def test_a_video_that_fails_half_way_is_dropped_and_reported() -> None:
     events: list[Event] = [
         *(Opened(0, INFO), frames(0, [1, 2, 3]), Opened(1, INFO), frames(1, [9])),
         *(Failed(0, "crashed"), Finished(1, 1.0, "cut off")),

@@ -1,33 +1,30 @@
-"""A folder becomes an index: incremental, resumable, undisturbed by broken files."""
+"""Indexing a folder: incremental, resumable, robust against broken files."""
 
 import io
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from scanonce.indexer.pipeline import IndexReport, Progress, index_library
-from scanonce.indexer.settings import IndexerSettings
+from scanonce.indexer.pipeline import IndexReport, Progress
 from scanonce.media.answers import Event, Failed
-from scanonce.search.engine import SearchEngine
-from scanonce.search.settings import SearchSettings
-from scanonce.storage.catalog.catalog import Catalog
+from scanonce.storage.catalog.catalog import SEARCHABLE, Catalog
 from scanonce.storage.clips import ClipGrid
 from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import Span
-from scanonce.storage.settings import StorageSettings
 from scanonce.storage.stores.features import FeatureStore
 from scanonce.storage.stores.thumbnails import ThumbnailStore
 from scanonce.storage.vectors.generation import newest_generation
-from tests.colours import ColourEncoder, write_film
+from tests.colours import write_film
+from tests.indexes import SETTINGS, build_index, open_engine, read_videos
 from tests.videos import cut, write_audio, write_video
 
-SETTINGS = IndexerSettings(decode_workers=1)
 Indexer = Callable[..., IndexReport]
 
 
@@ -46,33 +43,23 @@ def layout(tmp_path: Path) -> IndexLayout:
 
 @pytest.fixture
 def index(layout: IndexLayout, films: Path) -> Indexer:
-    def run(*roots: Path, **options: object) -> IndexReport:
-        defaults: dict[str, object] = {
-            "layout": layout,
-            "encoder": ColourEncoder(),
-            "settings": SETTINGS,
-            "storage": StorageSettings(),
-        }
-        return index_library(roots or (films,), **{**defaults, **options})  # type: ignore[arg-type]
+    def run(*roots: Path, layout: IndexLayout = layout, **options: Any) -> IndexReport:
+        return build_index(layout, *(roots or (films,)), **options)
 
     return run
 
 
 def best(layout: IndexLayout, text: str) -> tuple[str, Span]:
-    catalog = Catalog.open(layout.catalog, read_only=True)
-    with SearchEngine(layout, catalog, ColourEncoder(), SearchSettings()) as engine:
+    with open_engine(layout) as engine:
         moment = engine.search(text).moments[0]
     return moment.path.name, moment.span
 
 
 def searchable(layout: IndexLayout) -> dict[str, str]:
-    with Catalog.open(layout.catalog, read_only=True) as catalog:
-        return {
-            video.path.name: video.state for video in catalog.videos() if video.state != "failed"
-        }
+    return {video.path.name: video.state for video in read_videos(layout, states=SEARCHABLE)}
 
 
-def test_everything_of_a_folder_is_found_at_its_place(index: Indexer, layout: IndexLayout) -> None:
+def test_every_scene_of_a_folder_is_found_at_its_time(index: Indexer, layout: IndexLayout) -> None:
     report = index()
     assert (report.counts.indexed, report.counts.failed, report.problems) == (2, 0, ())
     assert report.counts.video_seconds == pytest.approx(34, abs=0.2)
@@ -87,14 +74,12 @@ def test_everything_of_a_folder_is_found_at_its_place(index: Indexer, layout: In
         assert where.tiou(span) > 0.85, (text, where)
 
 
-def test_frames_lie_half_a_second_apart_and_clips_follow_the_grid(
+def test_frames_are_half_a_second_apart_and_clips_follow_the_grid(
     index: Indexer, layout: IndexLayout
 ) -> None:
     index()
-    with Catalog.open(layout.catalog, read_only=True) as catalog:
-        videos = catalog.videos()
     clips = 0
-    for video in videos:
+    for video in read_videos(layout):
         stored = FeatureStore(layout.features).read(video.uid)
         np.testing.assert_allclose(stored.pts_seconds, np.arange(video.num_frames) / 2, atol=1e-6)
         clips += sum(ClipGrid().counts(video.duration_seconds))
@@ -106,8 +91,7 @@ def test_frames_lie_half_a_second_apart_and_clips_follow_the_grid(
 def test_each_second_has_its_thumbnail(index: Indexer, layout: IndexLayout) -> None:
     index()
     store = ThumbnailStore(layout.thumbnails)
-    with Catalog.open(layout.catalog, read_only=True) as catalog:
-        (uid,) = [video.uid for video in catalog.videos() if video.path.name == "a.mp4"]
+    (uid,) = [video.uid for video in read_videos(layout) if video.path.name == "a.mp4"]
     assert store.times(uid) == pytest.approx(np.arange(18))
     for seconds, channel in ((0.0, 0), (5.9, 0), (6.0, 2), (11.99, 2)):
         jpeg = store.read(uid, seconds)
@@ -151,12 +135,11 @@ def test_a_moved_a_copied_and_a_renamed_file_cost_no_decoding(
     )
     index()
     assert best(layout, "blue")[0] == "moved.mp4"
-    with Catalog.open(layout.catalog, read_only=True) as catalog:
-        paths = {path.name for video in catalog.videos() for path in video.paths}
+    paths = {path.name for video in read_videos(layout) for path in video.paths}
     assert paths == {"moved.mp4", "b.mkv", "copy.mkv"}
 
 
-def test_what_is_gone_is_forgotten_with_its_features_and_thumbnails(
+def test_a_deleted_file_is_forgotten_with_its_features_and_thumbnails(
     index: Indexer, films: Path, layout: IndexLayout
 ) -> None:
     index()
@@ -176,8 +159,7 @@ def test_a_file_replaced_in_place_is_found_by_its_new_content_only(
     assert index().counts.indexed == 1
     assert len(list(layout.features.rglob("*.safetensors"))) == 2
     assert best(layout, "white") != ("a.mp4", Span(0, 0))
-    with Catalog.open(layout.catalog, read_only=True) as catalog:
-        durations = sorted(video.duration_seconds for video in catalog.videos())
+    durations = sorted(video.duration_seconds for video in read_videos(layout))
     assert durations == pytest.approx([13, 16], abs=0.2)
 
 
@@ -199,7 +181,7 @@ def test_broken_files_are_reported_and_the_run_goes_on(
     assert len(list(layout.thumbnails.rglob("*.safetensors"))) == 3, "partial videos have some too"
 
 
-def test_what_failed_is_not_tried_again_unless_asked(index: Indexer, films: Path) -> None:
+def test_a_failed_file_is_tried_again_only_on_request(index: Indexer, films: Path) -> None:
     (films / "garbage.mp4").write_bytes(b"no video" * 100)
     index()
     again = index()
@@ -223,12 +205,11 @@ def test_a_partial_video_is_scanned_again_when_asked(
     assert searchable(layout)["cut.mkv"] == "partial"
 
 
-def test_what_was_searchable_stays_where_scanning_it_again_fails(
+def test_a_searchable_video_stays_if_scanning_it_again_fails(
     index: Indexer, layout: IndexLayout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index()
-    with Catalog.open(layout.catalog) as catalog:
-        (video_id,) = [each.video_id for each in catalog.videos() if each.path.name == "a.mp4"]
+    (video_id,) = [each.video_id for each in read_videos(layout) if each.path.name == "a.mp4"]
 
     def crash(events: Iterable[Event], *_: object, **__: object) -> Iterator[Failed]:
         list(events)
@@ -237,12 +218,12 @@ def test_what_was_searchable_stays_where_scanning_it_again_fails(
     monkeypatch.setattr("scanonce.indexer.pipeline.encode_videos", crash)
     report = index(again=[video_id])
     assert report.counts.failed == 1
-    assert "what was stored is kept: the decoder crashed" in report.problems[0].reason
+    assert "its earlier scan is kept: the decoder crashed" in report.problems[0].reason
     assert set(searchable(layout)) == {"a.mp4", "b.mkv"}
     assert best(layout, "red")[0] == "a.mp4"
 
 
-def test_a_file_of_a_known_folder_is_no_folder_of_its_own(
+def test_a_file_of_a_known_folder_does_not_become_a_root(
     index: Indexer, films: Path, layout: IndexLayout
 ) -> None:
     index()
@@ -251,7 +232,7 @@ def test_a_file_of_a_known_folder_is_no_folder_of_its_own(
         assert [library.root for library in catalog.libraries()] == [films]
 
 
-def test_a_folder_on_a_disk_that_is_away_is_kept_and_told(
+def test_a_folder_on_a_missing_disk_is_kept_and_reported(
     index: Indexer, films: Path, layout: IndexLayout, tmp_path: Path
 ) -> None:
     index()
@@ -280,7 +261,7 @@ def test_other_settings_are_refused_before_anything_changes(
 
 
 class _StopsAfter:
-    """Ctrl-C after some videos."""
+    """Presses Ctrl-C after some videos."""
 
     def __init__(self, videos: int) -> None:
         self.videos = videos
@@ -290,7 +271,7 @@ class _StopsAfter:
             raise KeyboardInterrupt
 
 
-def test_ctrl_c_keeps_what_is_done_and_the_next_run_goes_on(
+def test_ctrl_c_keeps_finished_videos_and_the_next_run_continues(
     index: Indexer, films: Path, layout: IndexLayout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(4):
@@ -321,19 +302,19 @@ def test_a_disk_that_is_full_stops_the_run_and_loses_nothing(
             index()
     assert set(searchable(layout)) == {"a.mp4", "b.mkv"}
     with Catalog.open(layout.catalog, read_only=True) as catalog:
-        assert catalog.runs()[0].outcome == "failed"
+        assert catalog.runs.last()[0].outcome == "failed"
     assert index().counts.indexed == 1
 
 
 def test_progress_goes_up_to_the_whole(index: Indexer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scanonce.indexer.pipeline._REPORT_SECONDS", 0.0)
-    told: list[Progress] = []
-    index(on_progress=told.append)
-    assert [p.videos_done for p in told] == sorted(p.videos_done for p in told)
-    assert all(0 <= p.bytes_done <= p.bytes_total for p in told)
-    assert told[-1].videos_done == told[-1].videos_total == 2
-    assert told[-1].bytes_done == told[-1].bytes_total
-    assert told[-1].video_seconds == pytest.approx(34, abs=0.5)
+    reports: list[Progress] = []
+    index(on_progress=reports.append)
+    assert [p.videos_done for p in reports] == sorted(p.videos_done for p in reports)
+    assert all(0 <= p.bytes_done <= p.bytes_total for p in reports)
+    assert reports[-1].videos_done == reports[-1].videos_total == 2
+    assert reports[-1].bytes_done == reports[-1].bytes_total
+    assert reports[-1].video_seconds == pytest.approx(34, abs=0.5)
 
 
 def test_key_frames_alone_make_an_index_too(layout: IndexLayout, index: Indexer) -> None:
@@ -347,8 +328,7 @@ def test_both_decoders_make_the_same_index(tmp_path: Path, index: Indexer, films
     for decoder in ("pyav", "decord"):
         layout = IndexLayout(tmp_path / decoder)
         index(layout=layout, settings=SETTINGS.model_copy(update={"decoder": decoder}))
-        with Catalog.open(layout.catalog, read_only=True) as catalog:
-            uids = sorted(video.uid for video in catalog.videos())
+        uids = sorted(video.uid for video in read_videos(layout))
         stores.append([FeatureStore(layout.features).read(uid) for uid in uids])
     for first, second in zip(*stores, strict=True):
         np.testing.assert_allclose(first.pts_seconds, second.pts_seconds, atol=1e-3)

@@ -1,4 +1,4 @@
-"""Scanning a folder and planning what to do about it."""
+"""Scanning folders, and planning the steps that bring the catalogue in line with them."""
 
 import itertools
 import os
@@ -43,7 +43,7 @@ def catalog(tmp_path: Path, library: Path) -> Iterator[Catalog]:
 
 
 def write(path: Path, text: str | bytes) -> Path:
-    """A file with this content and a time of change that no other file of the test has."""
+    """Write a file with this content and a modification time that no other file of the test has."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     mtime_ns = next(_mtimes)
@@ -52,7 +52,7 @@ def write(path: Path, text: str | bytes) -> Path:
 
 
 def big(*, hole: bytes = b"", size: int = 2 * WHOLE_FILE_BYTES) -> bytes:
-    """Bytes of a film too large to be hashed whole; ``hole`` lies where the fast hash does not look."""
+    """Return the bytes of a film too large to be hashed whole; the fast hash does not read ``hole``."""
     data = bytearray(size)
     data[HOLE : HOLE + len(hole)] = hole
     return bytes(data)
@@ -70,7 +70,7 @@ def carry_out(
     transient: bool = False,
     partial: bool = False,
 ) -> list[Video]:
-    """Does what the pipeline does, without decoding; names in ``broken`` fail. The videos removed."""
+    """Do the same as the pipeline, without decoding; return the videos removed. Files named in ``broken`` fail."""
     for new in work.to_index:
         if new.files[0].path.name in broken:
             catalog.record_failed(new.files, "broken", content=new.content, transient=transient)
@@ -99,7 +99,7 @@ def update(catalog: Catalog, library: Path) -> Plan:
 
 
 def summary(work: Plan) -> tuple[list[list[str]], list[str], list[str], int]:
-    """Names of the files to index (grouped by content), to attach, to forget; how many are unchanged."""
+    """Return the names of files to index (grouped by content), to attach and to forget, and the number unchanged."""
     return (
         [[file.path.name for file in new.files] for new in work.to_index],
         [each.file.path.name for each in work.to_attach],
@@ -143,7 +143,7 @@ def test_a_root_may_be_a_file(library: Path) -> None:
     assert [file.path for file in scan([path]).files] == [path]
 
 
-def test_a_root_file_that_is_no_video_is_reported(library: Path) -> None:
+def test_a_root_file_that_is_not_a_video_is_reported(library: Path) -> None:
     found = scan([write(library / "notes.txt", "a")])
     assert found.files == ()
     assert "not a video by its extension" in found.problems[0].reason
@@ -186,7 +186,7 @@ def test_one_real_file_behind_two_links_is_one(library: Path, tmp_path: Path) ->
     assert names(library) == ["one.mp4"]
 
 
-def test_a_file_keeps_its_own_path_where_a_link_leads_to_it(library: Path) -> None:
+def test_a_file_keeps_its_own_path_if_a_link_leads_to_it(library: Path) -> None:
     write(library / "z" / "own.mp4", "a")
     (library / "a link.mp4").symlink_to(library / "z" / "own.mp4")
     (library / "a folder").symlink_to(library / "z")
@@ -240,7 +240,7 @@ def test_broken_links_are_reported_and_count_as_offline(library: Path) -> None:
     assert found.offline == (library / "a.mp4", library / "self")
 
 
-def test_what_is_no_regular_file_is_reported(
+def test_a_path_that_is_not_a_regular_file_is_reported(
     library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     os.mkfifo(library / "pipe.mp4")
@@ -261,7 +261,7 @@ def test_a_folder_named_like_a_video_is_a_folder(library: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="its file systems refuse such names")
-def test_names_that_are_no_utf8_are_reported_in_printable_form(library: Path) -> None:
+def test_names_that_are_not_utf8_are_reported_in_printable_form(library: Path) -> None:
     raw = os.fsencode(library)
     Path(os.fsdecode(raw + b"/caf\xe9.mp4")).write_bytes(b"a")
     Path(os.fsdecode(raw + b"/caf\xe9.txt")).write_bytes(b"a")
@@ -277,7 +277,7 @@ def test_names_that_are_no_utf8_are_reported_in_printable_form(library: Path) ->
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
-    """Makes folders unreadable, for root as well."""
+    """Make folders unreadable, also for root."""
     real = os.scandir
 
     def scandir(path: str) -> "os._ScandirIterator[str]":
@@ -400,7 +400,9 @@ def test_moving_a_big_file_reads_samples_only(
     assert summary(update(catalog, library)) == ([], ["b.mp4"], ["a.mp4"], 0)
 
 
-def test_a_copy_of_a_big_file_is_told_by_its_full_hash(catalog: Catalog, library: Path) -> None:
+def test_a_copy_of_a_big_file_is_recognised_by_its_full_hash(
+    catalog: Catalog, library: Path
+) -> None:
     path = write(library / "a.mp4", big())
     update(catalog, library)
     shutil.copyfile(path, library / "b.mp4")
@@ -434,7 +436,7 @@ def test_new_files_that_differ_between_the_samples_are_two(catalog: Catalog, lib
     assert (first, second) == (fast_hash(library / "a.mp4"), full_hash(library / "b.mp4"))
 
 
-def test_a_moved_file_is_told_from_a_twin_whose_full_hash_is_known(
+def test_a_moved_file_is_distinguished_from_a_twin_whose_full_hash_is_known(
     catalog: Catalog, library: Path
 ) -> None:
     path = write(library / "a.mp4", big())
@@ -447,7 +449,7 @@ def test_a_moved_file_is_told_from_a_twin_whose_full_hash_is_known(
     assert (moved.file.path.name, moved.video_id) == ("b.mp4", first.video_id)
 
 
-def test_a_full_hash_on_record_tells_contents_apart_when_the_file_is_gone(
+def test_a_full_hash_on_record_distinguishes_contents_when_the_file_is_gone(
     catalog: Catalog, library: Path
 ) -> None:
     path = write(library / "a.mp4", big())
@@ -520,7 +522,7 @@ def test_a_failed_file_is_skipped_until_a_retry_or_a_change(
     assert summary(plan(catalog, scan([library])))[0] == [["bad.mp4"]]
 
 
-def test_a_transient_failure_is_tried_again_so_many_times(catalog: Catalog, library: Path) -> None:
+def test_a_transient_failure_is_tried_again_a_few_times(catalog: Catalog, library: Path) -> None:
     write(library / "bad.mp4", "bad")
     tried = 0
     for _ in range(5):
@@ -567,7 +569,9 @@ def test_a_path_that_is_gone_below_a_library_that_is_there_is_forgotten(
     (library / "a.mp4").unlink()
     found = scan([library / "a.mp4"], libraries=[library])
     assert summary(plan(catalog, found))[2] == ["a.mp4"]
-    (library / "b.mp4").unlink()  # now the library is empty, as that of an unplugged disk
+    (
+        library / "b.mp4"
+    ).unlink()  # now the library is empty, like the mount point of an unplugged disk
     work = plan(catalog, scan([library / "b.mp4"], libraries=[library]))
     assert (work.to_forget, work.offline) == ((), (library / "b.mp4",))
 
@@ -607,7 +611,7 @@ def test_an_empty_root_is_a_disk_not_mounted(catalog: Catalog, library: Path) ->
     shutil.rmtree(library / "sub")
     work = plan(catalog, scan([library]))
     assert (work.to_forget, work.offline) == ((), (library / "sub" / "a.mp4",))
-    (library / "sub").mkdir()  # somebody emptied a folder: the root is there
+    (library / "sub").mkdir()  # an emptied folder; its root exists
     assert summary(plan(catalog, scan([library])))[2] == ["a.mp4"]
 
 
@@ -637,7 +641,7 @@ def test_a_link_to_a_disk_that_is_away_keeps_its_files(
 
 
 def deny(monkeypatch: pytest.MonkeyPatch, denied: Path) -> None:
-    """Makes a file unreadable, for root as well."""
+    """Make a file unreadable, also for root."""
 
     def hash_or_deny(path: Path) -> str:
         if path == denied:
@@ -676,7 +680,7 @@ def test_a_changed_file_that_cannot_be_read_keeps_its_video(
     assert summary(update(catalog, library))[0] == [["a.mp4"]]
 
 
-def test_a_file_that_is_as_before_after_all_is_looked_at_once_more(
+def test_a_file_that_is_as_before_after_an_error_is_hashed_again(
     catalog: Catalog, library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(library / "a.mp4", "old")
@@ -732,7 +736,7 @@ _change = st.one_of(
 def test_the_catalogue_follows_any_history_of_the_folder(
     rounds: list[list[tuple[str, str, str]]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """After each update the catalogue holds the disk's contents; only unseen contents were decoded."""
+    """After each update the catalogue has the contents on the disk; only new contents were decoded."""
     folder = tmp_path_factory.mktemp("history")
     library = folder / "films"
     write(library / "keep.txt", "so that the root is never empty")
@@ -754,7 +758,7 @@ def test_the_catalogue_follows_any_history_of_the_folder(
 
 
 def _apply(disk: dict[str, str], library: Path, kind: str, name: str, other: str) -> None:
-    """One change, on the disk and in the model of it."""
+    """Make a change on the disk and in the model of it."""
     if kind == "write":
         write(library / name, other)
         disk[name] = other

@@ -1,4 +1,4 @@
-"""Another encoder for an index in use: built beside it, resumable, switched at once."""
+"""Another encoder for an index in use: made in staging, resumable, switched at once."""
 
 import shutil
 from collections.abc import Callable
@@ -14,21 +14,17 @@ import scanonce.search.snapshot
 from scanonce.indexer.pipeline import IndexReport, Progress, index_library
 from scanonce.indexer.reindex import ReindexReport, reindex
 from scanonce.indexer.settings import IndexerSettings
-from scanonce.search.engine import SearchEngine
-from scanonce.search.settings import SearchSettings
-from scanonce.storage.catalog.catalog import Catalog
+from scanonce.storage.catalog.catalog import SEARCHABLE, Catalog
 from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.manifest import read_manifest
-from scanonce.storage.settings import StorageSettings
 from scanonce.storage.writer import writing
 from tests.colours import ColourEncoder, write_film
-
-SETTINGS = IndexerSettings(decode_workers=1)
+from tests.indexes import SETTINGS, STORAGE, build_index, open_engine, read_videos
 
 
 class Brighter(ColourEncoder):
-    """Sees the same colours, but is another encoder."""
+    """An encoder with another fingerprint that sees the same colours."""
 
     name = "brighter"
     fingerprint = "b" * 64
@@ -56,33 +52,18 @@ def root(tmp_path: Path, films: Path) -> Path:
     return tmp_path / "index"
 
 
-def index(root: Path, *films: Path, encoder: Any = None) -> IndexReport:
-    return index_library(
-        films,
-        layout=IndexLayout.of(root),
-        encoder=encoder or ColourEncoder(),
-        settings=SETTINGS,
-        storage=StorageSettings(),
-    )
+def index(root: Path, *films: Path, encoder: ColourEncoder | None = None) -> IndexReport:
+    return build_index(IndexLayout.of(root), *films, encoder=encoder)
 
 
-def anew(root: Path, **options: Any) -> ReindexReport:
-    given = {"encoder": Brighter(), "settings": SETTINGS, "storage": StorageSettings()}
+def run_reindex(root: Path, **options: Any) -> ReindexReport:
+    given = {"encoder": Brighter(), "settings": SETTINGS, "storage": STORAGE}
     return reindex(IndexLayout.of(root), **{**given, **options})
 
 
 def ids(root: Path) -> dict[str, int]:
-    with Catalog.open(IndexLayout.of(root).catalog, read_only=True) as catalog:
-        return {
-            video.path.name: video.video_id
-            for video in catalog.videos(states=("indexed", "partial"))
-        }
-
-
-def open_engine(root: Path, encoder: ColourEncoder) -> SearchEngine:
-    layout = IndexLayout.of(root)
-    catalog = Catalog.open(layout.catalog, read_only=True)
-    return SearchEngine(layout, catalog, encoder, SearchSettings())
+    videos = read_videos(IndexLayout.of(root), states=SEARCHABLE)
+    return {video.path.name: video.video_id for video in videos}
 
 
 def best(root: Path, text: str, encoder: ColourEncoder) -> str:
@@ -95,14 +76,14 @@ def test_videos_keep_their_numbers_and_the_old_index_is_removed(root: Path, film
     index(root, films)
     before = ids(root)
     assert sorted(before) == ["b.mp4", "c.mp4"]
-    report = anew(root)
+    report = run_reindex(root)
     assert report.switched
     assert not report.lost
     assert ids(root) == before
     assert read_manifest(IndexLayout.of(root)).encoder == "brighter"
     assert best(root, "green", Brighter()) == "b.mp4"
     assert sorted(path.name for path in root.iterdir()) == ["current", "data-1", "writer.lock"]
-    assert anew(root, encoder=ColourEncoder()).switched
+    assert run_reindex(root, encoder=ColourEncoder()).switched
     assert IndexLayout.of(root).data == "data-2"
     assert not (root / "data-1").exists()
 
@@ -119,7 +100,7 @@ def test_an_open_engine_follows_to_the_other_encoder(
     monkeypatch.setattr(scanonce.search.snapshot, "load_encoder", load)
     with open_engine(root, ColourEncoder()) as engine:
         assert engine.search("red").moments[0].path.name == "a.mp4"
-        anew(root)
+        run_reindex(root)
         assert engine.search("red").moments[0].path.name == "a.mp4"
         assert engine.manifest.encoder == "brighter"
         engine.search("blue")
@@ -127,24 +108,24 @@ def test_an_open_engine_follows_to_the_other_encoder(
 
 
 def stop_after(videos: int) -> Callable[[Progress], None]:
-    def observe(progress: Progress) -> None:
+    def stop(progress: Progress) -> None:
         if progress.videos_done >= videos:
             raise KeyboardInterrupt
 
-    return observe
+    return stop
 
 
-def test_stopped_it_goes_on_where_it_was_and_searches_go_on_meanwhile(
+def test_a_stopped_reindex_continues_later_and_searches_go_on_meanwhile(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("scanonce.indexer.pipeline._REPORT_SECONDS", 0.0)
     whole = Brighter()
-    assert anew(root, encoder=whole, on_progress=stop_after(1)).interrupted
+    assert run_reindex(root, encoder=whole, on_progress=stop_after(1)).interrupted
     assert best(root, "blue", ColourEncoder()) == "c.mp4"
     rest = Brighter()
-    report = anew(root, encoder=rest)
+    report = run_reindex(root, encoder=rest)
     assert report.switched
-    assert 0 < rest.num_frames < 60  # 20 of each film: not all three again
+    assert 0 < rest.num_frames < 60  # 20 frames per film: not all three films again
     assert report.runs[0].counts.skipped >= 1
 
 
@@ -155,18 +136,18 @@ def test_a_video_that_cannot_be_scanned_keeps_the_old_index_in_use(
     write_film(away / "d.mp4", [("red", 4), ("green", 4)])
     index(root, away)
     away.rename(tmp_path / "unplugged")
-    report = anew(root)
+    report = run_reindex(root)
     assert not report.switched
     assert [video.path.name for video in report.lost] == ["d.mp4"]
     assert read_manifest(IndexLayout.of(root)).encoder == "colours"
-    assert anew(root, force=True).switched
+    assert run_reindex(root, force=True).switched
     assert sorted(ids(root)) == ["a.mp4", "b.mp4", "c.mp4"]
     (tmp_path / "unplugged").rename(away)
     index(root, films, away, encoder=Brighter())
     assert sorted(ids(root)) == ["a.mp4", "b.mp4", "c.mp4", "d.mp4"]
 
 
-def test_what_changes_meanwhile_is_in_the_new_index(
+def test_changes_during_a_reindex_are_in_the_new_index(
     root: Path, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = tmp_path / "other"
@@ -178,28 +159,28 @@ def test_what_changes_meanwhile_is_in_the_new_index(
         nonlocal runs
         runs += 1
         report = index_library(*given, **options)
-        if runs == 1:  # while the long run went on
+        if runs == 1:  # during the long run
             write_film(films / "late.mp4", [("white", 3), ("red", 5)])
             index(root, films)
             with Catalog.open(IndexLayout.of(root).catalog) as catalog:
                 catalog.forget_library(other)
-                catalog.add_labels([ids(root)["a.mp4"]], ["holiday"])
+                catalog.labels.add([ids(root)["a.mp4"]], ["holiday"])
         return report
 
     monkeypatch.setattr(scanonce.indexer.reindex, "index_library", indexing)
-    assert anew(root).switched
+    assert run_reindex(root).switched
     assert sorted(ids(root)) == ["a.mp4", "b.mp4", "c.mp4", "late.mp4"]
     with Catalog.open(IndexLayout.of(root).catalog) as catalog:
-        assert catalog.labels_of([ids(root)["a.mp4"]]) == {ids(root)["a.mp4"]: ("holiday",)}
+        assert catalog.labels.of([ids(root)["a.mp4"]]) == {ids(root)["a.mp4"]: ("holiday",)}
 
 
-def test_begun_with_other_settings_it_begins_anew(
+def test_a_reindex_begun_with_other_settings_starts_from_scratch(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("scanonce.indexer.pipeline._REPORT_SECONDS", 0.0)
-    assert anew(root, on_progress=stop_after(1)).interrupted
+    assert run_reindex(root, on_progress=stop_after(1)).interrupted
     dense = IndexerSettings(decode_workers=1, sample_fps=4.0)
-    report = anew(root, settings=dense)
+    report = run_reindex(root, settings=dense)
     assert report.switched
     assert report.runs[0].counts.indexed == 3
     assert read_manifest(IndexLayout.of(root)).sample_fps == 4.0
@@ -213,33 +194,27 @@ def test_a_switch_that_cannot_be_written_leaves_the_old_index(
 
     monkeypatch.setattr(scanonce.indexer.reindex, "switch", full)
     with pytest.raises(IndexDirectoryError, match="no space left"):
-        anew(root)
+        run_reindex(root)
     assert best(root, "green", ColourEncoder()) == "b.mp4"
     monkeypatch.undo()
     encoder = Brighter()
-    assert anew(root, encoder=encoder).switched
-    assert encoder.num_frames == 0  # all was there already
+    assert run_reindex(root, encoder=encoder).switched
+    assert encoder.num_frames == 0  # all videos were scanned before
 
 
 def test_two_at_once_are_refused_but_not_an_ordinary_run(root: Path, films: Path) -> None:
     layout = IndexLayout.of(root)
-    with writing(layout.beside, "scanonce reindex"):
+    with writing(layout.staging, "scanonce reindex"):
         assert index(root, films).counts.skipped == 3
     write_film(films / "d.mp4", [("red", 3)])
     shutil.copy(films / "d.mp4", films / "e.mp4")
-    assert anew(root).switched
+    assert run_reindex(root).switched
 
 
 def test_a_run_with_the_old_encoder_is_refused_after_the_switch(root: Path, films: Path) -> None:
     before = IndexLayout.of(root)
-    anew(root)
+    run_reindex(root)
     with pytest.raises(ManifestMismatch, match="scanonce reindex"):
         index(root, films)
-    with pytest.raises(IndexDirectoryError, match="switched to another encoder"):
-        index_library(
-            [films],
-            layout=before,
-            encoder=ColourEncoder(),
-            settings=SETTINGS,
-            storage=StorageSettings(),
-        )
+    with pytest.raises(IndexDirectoryError, match="was replaced meanwhile"):
+        build_index(before, films)

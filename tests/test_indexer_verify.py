@@ -1,37 +1,32 @@
-"""Every way in which an index can differ from its files and itself is named, once, and mended where that can be."""
+"""Each difference between an index, its files and its own parts is reported once, and repaired if possible."""
 
 import os
 import shutil
+import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from scanonce.indexer.anchors import derive_anchors
-from scanonce.indexer.pipeline import index_library
 from scanonce.indexer.repair import RepairReport, repair
-from scanonce.indexer.settings import IndexerSettings
 from scanonce.indexer.verify import Verification, verify
 from scanonce.models.encoders.protocol import ClipEncoder
-from scanonce.models.soonet.checkpoint import write_soonet
-from scanonce.models.soonet.network import Soonet, SoonetConfig
 from scanonce.models.soonet.trained import TrainedLocaliser, load_localiser
-from scanonce.search.engine import SearchEngine
-from scanonce.search.settings import SearchSettings
 from scanonce.storage.catalog.catalog import SEARCHABLE, Catalog
+from scanonce.storage.derived import published_rows
 from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
 from scanonce.storage.index import Index
-from scanonce.storage.layout import IndexLayout, switch
+from scanonce.storage.layout import IndexLayout
 from scanonce.storage.manifest import read_manifest
 from scanonce.storage.records import Video
-from scanonce.storage.settings import StorageSettings
 from scanonce.storage.stores.anchors import AnchorStore
 from scanonce.storage.stores.content_files import ContentFiles
 from scanonce.storage.stores.features import FeatureStore
@@ -40,15 +35,21 @@ from scanonce.storage.vectors.generation import newest_generation
 from scanonce.storage.vectors.publish import publish
 from scanonce.storage.writer import writing
 from tests.colours import ColourEncoder, write_film
-from tests.indexes import publish_all
-
-SETTINGS = IndexerSettings(decode_workers=1)
-STORAGE = StorageSettings()
+from tests.indexes import (
+    SETTINGS,
+    STORAGE,
+    build_index,
+    open_engine,
+    publish_all,
+    random_localiser,
+    read_videos,
+    replace_index,
+)
 
 
 @dataclass(frozen=True)
 class Library:
-    """A small index with a localiser, and its films, at the same place in each test."""
+    """A small index with a localiser, and its films, under the same path in each test."""
 
     root: Path
 
@@ -76,21 +77,13 @@ class Library:
         return load_localiser(str(self.root / "localiser"))
 
     def video(self, name: str = "b.mp4") -> Video:
-        with Catalog.open(self.layout.catalog, read_only=True) as catalog:
-            return next(each for each in catalog.videos() if each.path.name == name)
+        return next(each for each in read_videos(self.layout) if each.path.name == name)
 
     def index(self) -> None:
-        index_library(
-            [self.films],
-            layout=self.layout,
-            encoder=ColourEncoder(),
-            settings=SETTINGS,
-            storage=STORAGE,
-            localiser=self.localiser(),
-        )
+        build_index(self.layout, self.films, localiser=self.localiser())
 
-    def verify(self, *, full: bool = False, alone: bool = False) -> Verification:
-        return verify(self.layout, full=full, load_localiser=self.localiser, alone=alone)
+    def verify(self, *, full: bool = False) -> Verification:
+        return verify(self.layout, full=full, load_localiser=self.localiser)
 
     def repair(
         self, *, full: bool = False, load_encoder: Callable[[], ClipEncoder] = ColourEncoder
@@ -104,11 +97,27 @@ class Library:
             full=full,
         )
 
+    def published(self) -> dict[int, NDArray[np.float32]]:
+        """Return the vectors in the vector index by video id."""
+        generation = newest_generation(self.layout.vectors, dim=4)
+        assert generation is not None
+        return {
+            video_id: read().astype(np.float32)
+            for video_id, read in published_rows(generation).items()
+        }
+
+    def republish(self, rows: dict[int, NDArray[np.float32]]) -> None:
+        """Replace the vector index by one with these vectors."""
+        shutil.rmtree(self.layout.vectors)
+        publish(self.layout.vectors, rows, rows.__getitem__, dim=4, settings=STORAGE)
+
+    def execute(self, statement: str) -> None:
+        """Change the catalogue behind its back."""
+        with closing(sqlite3.connect(self.layout.catalog)) as connection, connection:
+            connection.execute(statement)
+
     def answers(self) -> list[tuple[str, float, float]]:
-        catalog = Catalog.open(self.layout.catalog, read_only=True)
-        with SearchEngine(
-            self.layout, catalog, ColourEncoder(), SearchSettings(cutoff=0)
-        ) as engine:
+        with open_engine(self.layout, cutoff=0) as engine:
             return [
                 (each.path.name, each.span.start_seconds, each.span.end_seconds)
                 for text in ("red", "green", "blue", "white")
@@ -116,7 +125,7 @@ class Library:
             ]
 
     def stamps(self) -> dict[Path, tuple[bytes, int]]:
-        """Every file: what is in it, and when it was changed last."""
+        """Return the content and the modification time of every file."""
         return {
             path: (path.read_bytes(), path.stat().st_mtime_ns)
             for path in sorted(self.root.rglob("*"))
@@ -126,18 +135,13 @@ class Library:
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Made once; the films lie where the tests will have them, since the catalogue names them."""
+    """An index made once, under the path that tests use, because the catalogue has the paths of the films."""
     work = tmp_path_factory.mktemp("verify") / "work"
     library = Library(work)
     write_film(library.films / "a.mp4", [("red", 8), ("blue", 6)])
     write_film(library.films / "b.mp4", [("green", 9)])
     write_film(library.films / "c.mp4", [("white", 5), ("red", 5)])
-    torch.manual_seed(1)
-    config = SoonetConfig(
-        hidden_dim=8, snippet_length=4, num_scales=2, fps=2.0, window=8, num_heads=2,
-        max_positions=8, frame_dim=4, text_dim=4,
-    )  # fmt: skip
-    write_soonet(Soonet(config), library.root / "localiser")
+    random_localiser(library.root / "localiser", 1, std=None)
     library.index()
     shutil.copytree(work, work.with_name("template"))
     return work.with_name("template")
@@ -170,7 +174,7 @@ def named(found: Verification) -> list[tuple[str, Path, str]]:
     return [(each.kind, each.subject, each.remedy) for each in found.differences]
 
 
-# ------------------------------------------------ nothing differs
+# ------------------------------------------------ no difference
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -184,9 +188,9 @@ def test_a_healthy_index_has_no_difference(library: Library, full: bool) -> None
 
 
 def test_progress_counts_files_and_videos(library: Library) -> None:
-    told: list[tuple[int, int]] = []
-    verify(library.layout, on_checked=lambda done, total: told.append((done, total)))
-    assert told == [(done, 6) for done in range(1, 7)]
+    reports: list[tuple[int, int]] = []
+    verify(library.layout, on_checked=lambda done, total: reports.append((done, total)))
+    assert reports == [(done, 6) for done in range(1, 7)]
 
 
 def test_there_must_be_an_index(tmp_path: Path) -> None:
@@ -200,8 +204,8 @@ def test_videos_without_thumbnails_are_counted_only(library: Library) -> None:
     assert (found.differences, found.without_thumbnails) == ((), 1)
 
 
-def test_what_comes_and_goes_meanwhile_is_no_difference(library: Library) -> None:
-    """A writer that adds and deletes all the time, in another thread."""
+def test_videos_that_come_and_go_during_verify_are_no_difference(library: Library) -> None:
+    """A writer in another thread adds and deletes a film all the time."""
     spare = library.root / "spare.mp4"
     write_film(spare, [("black", 3)])
     stop = threading.Event()
@@ -237,7 +241,7 @@ def test_what_comes_and_goes_meanwhile_is_no_difference(library: Library) -> Non
     assert videos == {3, 4}, "it was seen with and without the film that comes and goes"
 
 
-# ------------------------------------------------ each difference is named, once
+# ------------------------------------------------ each difference is reported once
 
 
 def broken_times(library: Library, uid: str) -> None:
@@ -287,7 +291,7 @@ def test_damaged_features_are_named_and_made_again(library: Library, how: str) -
     assert FEATURES[how][1] in found.differences[0].detail
     assert found.differences[0].video_id == video.video_id
     report = library.repair()
-    assert (report.mended, report.left) == (found.differences, ())
+    assert (report.repaired, report.left) == (found.differences, ())
     assert library.verify(full=True).differences == ()
     assert library.answers() == before
     assert library.video().uid == f"{video.uid}-2"
@@ -310,7 +314,7 @@ def test_features_whose_file_is_not_at_hand_are_left(library: Library) -> None:
     assert named(found) == [*offline, ("features missing", video.path, "restore")]
     before = library.stamps()
     report = library.repair()
-    assert report.mended == ()
+    assert report.repaired == ()
     assert "plug its disk in" in report.left[-1][1]
     assert changes(before, library.stamps()) == set()
 
@@ -327,12 +331,12 @@ def test_damaged_thumbnails_are_named_and_made_again(library: Library) -> None:
     ("damage", "reason"),
     [
         (lambda tensors: {"ends": tensors["ends"] + 1}, "do not add up"),
-        (lambda tensors: {"jpegs": tensors["jpegs"] * 0}, "no pictures"),
+        (lambda tensors: {"jpegs": tensors["jpegs"] * 0}, "no images"),
         (lambda tensors: {"pts_seconds": -tensors["pts_seconds"]}, "do not rise"),
         (lambda tensors: {"ends": tensors["ends"][1:].copy()}, "do not belong together"),
     ],
 )
-def test_thumbnails_are_damaged_where_a_picture_could_not_be_read(
+def test_thumbnails_that_cannot_be_read_are_damaged(
     library: Library,
     damage: Callable[[dict[str, NDArray[Any]]], dict[str, NDArray[Any]]],
     reason: str,
@@ -373,7 +377,7 @@ def never() -> ClipEncoder:
 def changes(
     before: dict[Path, tuple[bytes, int]], after: dict[Path, tuple[bytes, int]]
 ) -> set[Path]:
-    """Files that are other, new or gone, but for those that say who writes."""
+    """Return the files that changed, came or went, without those of the writer's lock."""
     paths = {path for path in before.keys() | after if before.get(path) != after.get(path)}
     return {
         path
@@ -382,11 +386,9 @@ def changes(
     }
 
 
-def test_another_localiser_in_the_place_of_ours_is_named(library: Library) -> None:
-    torch.manual_seed(9)
-    config = library.localiser().model.config
+def test_another_localiser_under_the_same_name_is_reported(library: Library) -> None:
     shutil.rmtree(library.root / "localiser")
-    write_soonet(Soonet(config), library.root / "localiser")
+    random_localiser(library.root / "localiser", 9, std=None)
     assert [each.remedy for each in library.verify().differences] == ["localise"]
     shutil.rmtree(library.root / "localiser")
     (difference,) = library.verify().differences
@@ -431,7 +433,7 @@ def test_a_file_replaced_in_place_is_scanned_by_repair(library: Library, tmp_pat
     assert library.features.read(library.video().uid).frames[0].argmax() == 2, "it is blue now"
 
 
-def test_a_copy_with_the_same_samples_is_told_by_its_full_hash(library: Library) -> None:
+def test_a_copy_with_the_same_samples_is_distinguished_by_its_full_hash(library: Library) -> None:
     video = library.video()
     with Catalog.open(library.layout.catalog) as catalog:
         (record,) = catalog.files_under(video.path)
@@ -455,11 +457,7 @@ def test_a_damaged_catalogue_is_named_and_not_guessed_at(library: Library) -> No
 
 
 def test_a_file_of_no_video_is_a_damaged_catalogue(library: Library) -> None:
-    import sqlite3
-
-    with sqlite3.connect(library.layout.catalog) as connection:
-        connection.execute("UPDATE files SET video_id = 77 WHERE path LIKE '%b.mp4'")
-    connection.close()
+    library.execute("UPDATE files SET video_id = 77 WHERE path LIKE '%b.mp4'")
     (difference, *_) = library.verify().differences
     assert (difference.kind, difference.remedy) == ("catalogue", "restore")
     assert "files refers to one of videos" in difference.detail
@@ -476,13 +474,9 @@ def test_a_damaged_manifest_is_named(library: Library) -> None:
 
 
 def test_a_video_without_a_file_goes_with_the_next_run(library: Library) -> None:
-    import sqlite3
-
     video = library.video()
     (library.films / "b.mp4").unlink()
-    with sqlite3.connect(library.layout.catalog) as connection:
-        connection.execute("DELETE FROM files WHERE path LIKE '%b.mp4'")
-    connection.close()
+    library.execute("DELETE FROM files WHERE path LIKE '%b.mp4'")
     found = library.verify()
     assert [(each.kind, each.remedy, each.video_id) for each in found.differences] == [
         ("video without file", "index", video.video_id)
@@ -520,53 +514,32 @@ def test_a_missing_vector_index_is_made_again(library: Library) -> None:
 
 def test_vectors_that_are_not_those_of_the_features_are_made_again(library: Library) -> None:
     video, answers = library.video(), library.answers()
-    vectors, dim = library.layout.vectors, read_manifest(library.layout).dim
-    generation = newest_generation(vectors, dim=dim)
-    assert generation is not None
-    rows = generation.delta
-    (position,) = np.flatnonzero(rows.videos == video.video_id)
-    counts = dict(zip(rows.videos.tolist(), rows.counts.tolist(), strict=True))
-    all_rows = {
-        each: rows.gather(np.arange(rows.starts[number], rows.starts[number + 1]))
-        for number, each in enumerate(rows.videos.tolist())
-    }
-    all_rows[video.video_id][1] += 0.01
-    shutil.rmtree(vectors)
-    publish(vectors, counts, all_rows.__getitem__, dim=dim, settings=STORAGE)
+    vectors, rows = library.layout.vectors, library.published()
+    rows[video.video_id][1] += 0.01
+    library.republish(rows)
     before = library.stamps()
     found = library.verify()
     assert named(found) == [("vectors differ", video.path, "repair")]
-    assert f"1 of its {counts[video.video_id]} vectors" in found.differences[0].detail
-    assert position >= 0
+    assert f"1 of its {len(rows[video.video_id])} vectors" in found.differences[0].detail
     report = library.repair(load_encoder=never)
-    assert (report.mended, report.left) == (found.differences, ())
+    assert (report.repaired, report.left) == (found.differences, ())
     assert library.verify(full=True).differences == ()
     assert library.answers() == answers
     assert all(path.is_relative_to(vectors) for path in changes(before, library.stamps()))
     assert len(list(vectors.iterdir())) == 1, "the wrong ones are not kept to fall back to"
 
 
-def test_a_rebuild_keeps_what_a_video_without_features_has(library: Library) -> None:
-    """Its file is away and its features are gone: the vectors are all there is."""
+def test_a_rebuild_keeps_the_vectors_of_a_video_without_features(library: Library) -> None:
+    """Its file and its features are missing: only its vectors remain."""
     a, b = library.video("a.mp4"), library.video("b.mp4")
-    vectors = library.layout.vectors
-    generation = newest_generation(vectors, dim=4)
-    assert generation is not None
-    rows = generation.delta
-    wrong = {
-        each: rows.gather(np.arange(rows.starts[number], rows.starts[number + 1]))
-        for number, each in enumerate(rows.videos.tolist())
-    }
+    wrong = library.published()
     wrong[a.video_id][0] += 0.5
-    shutil.rmtree(vectors)
-    publish(vectors, wrong, wrong.__getitem__, dim=4, settings=STORAGE)
+    library.republish(wrong)
     library.features.delete(b.uid)
     library.films.rename(library.films.with_name("unplugged"))
     report = library.repair()
-    assert [each.kind for each in report.mended] == ["vectors differ"]
-    rebuilt = newest_generation(vectors, dim=4)
-    assert rebuilt is not None
-    assert sorted(rebuilt.videos.tolist()) == sorted(wrong)
+    assert [each.kind for each in report.repaired] == ["vectors differ"]
+    assert sorted(library.published()) == sorted(wrong)
 
 
 def test_videos_that_were_never_published_are_named_and_added(
@@ -578,7 +551,7 @@ def test_videos_that_were_never_published_are_named_and_added(
         patched.setattr(Index, "publish", lambda *_: None)
         library.index()
     video = library.video("d.mp4")
-    assert named(library.verify()) == [("vectors lacking", video.path, "repair")]
+    assert named(library.verify()) == [("vectors missing", video.path, "repair")]
     with writing(library.layout, "a test"):
         found = library.verify()
         assert (found.differences, found.pending) == ((), 1), "the writer will publish it"
@@ -587,9 +560,7 @@ def test_videos_that_were_never_published_are_named_and_added(
 
 
 def test_vectors_of_videos_the_catalogue_never_had_are_named(library: Library) -> None:
-    rows = {number: np.full((3, 4), 0.5, np.float32) for number in (1, 2, 3, 77)}
-    shutil.rmtree(library.layout.vectors)
-    publish(library.layout.vectors, rows, rows.__getitem__, dim=4, settings=STORAGE)
+    library.republish({number: np.full((3, 4), 0.5, np.float32) for number in (1, 2, 3, 77)})
     (difference,) = library.verify().differences
     assert (difference.kind, difference.remedy) == ("vectors damaged", "repair")
     assert "never had" in difference.detail
@@ -600,7 +571,7 @@ def test_vectors_of_videos_the_catalogue_never_had_are_named(library: Library) -
 def test_a_video_whose_features_are_lost_is_indexed_with_no_vectors(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All others are found again; before, a search could not open the library."""
+    """Searches find all other videos; in earlier versions they could not open the library."""
     write_film(library.films / "d.mp4", [("black", 4)])
     write_film(library.films / "e.mp4", [("black", 5)])
     with monkeypatch.context() as patched:
@@ -628,20 +599,20 @@ def test_values_are_compared_of_a_sample_unless_all_are_asked_for(
     assert len(library.verify(full=True).differences) == 3
 
 
-# ------------------------------------------------ strays
+# ------------------------------------------------ orphans
 
 
-def test_what_belongs_to_nothing_is_named_and_removed(library: Library) -> None:
+def test_orphans_are_reported_and_removed(library: Library) -> None:
     before = library.stamps()
     folder = library.features.path("ab" * 20).parent
     folder.mkdir(exist_ok=True)
     source = library.features.path(library.video().uid)
-    strays = [
+    orphans = [
         folder / f"{'ab' * 20}.safetensors",
         folder / ".tmp-half",
         library.thumbnails.path("cd" * 20),
     ]
-    for path in strays:
+    for path in orphans:
         path.parent.mkdir(exist_ok=True)
         shutil.copy(source, path)
     staging = library.layout.vectors / "staging-dead"
@@ -653,10 +624,10 @@ def test_what_belongs_to_nothing_is_named_and_removed(library: Library) -> None:
     unfinished = library.layout.folder / ".tmp-manifest"
     unfinished.write_bytes(b"")
     found = library.verify()
-    expected = {("stray", path, "repair") for path in [*strays, staging, unfinished]}
+    expected = {("orphan", path, "repair") for path in [*orphans, staging, unfinished]}
     assert (set(named(found)), len(found.differences)) == (expected, 5)
     report = library.repair(load_encoder=never)
-    assert {each.subject for each in report.mended} == {*strays, staging}, (
+    assert {each.subject for each in report.repaired} == {*orphans, staging}, (
         "the last went by locking"
     )
     assert report.left == ()
@@ -666,21 +637,21 @@ def test_what_belongs_to_nothing_is_named_and_removed(library: Library) -> None:
 # ------------------------------------------------ repair as a whole
 
 
-def test_everything_at_once_is_mended_and_what_is_whole_is_not_touched(library: Library) -> None:
+def test_everything_at_once_is_repaired_and_whole_files_are_not_touched(library: Library) -> None:
     a, b = library.video("a.mp4"), library.video("b.mp4")
     answers = library.answers()
     cut_off(library.features.path(b.uid))
     cut_off(library.anchors.path(a.uid))
     shutil.rmtree(library.layout.vectors)
-    stray = library.features.path(b.uid).with_name(".tmp-left")
-    stray.write_bytes(b"")
+    leftover = library.features.path(b.uid).with_name(".tmp-left")
+    leftover.write_bytes(b"")
     before = library.stamps()
     report = library.repair()
-    assert len(report.mended) == 4
+    assert len(report.repaired) == 4
     assert report.left == ()
     assert library.answers() == answers
     touched = changes(before, library.stamps()) & before.keys()
-    may = {library.layout.catalog, stray, library.anchors.path(a.uid)}
+    may = {library.layout.catalog, leftover, library.anchors.path(a.uid)}
     may |= {store.path(b.uid) for store in (library.features, library.thumbnails, library.anchors)}
     vectors = library.layout.vectors
     assert {path for path in touched - may if vectors not in path.parents} == set()
@@ -707,7 +678,7 @@ def test_repair_says_why_a_video_could_not_be_decoded(library: Library) -> None:
     assert changes(before, library.stamps()) == set(), "the damaged file is not deleted either"
 
 
-def test_repair_waits_for_nobody(library: Library) -> None:
+def test_repair_does_not_wait_for_another_writer(library: Library) -> None:
     errors: list[str] = []
 
     def other() -> None:
@@ -723,18 +694,16 @@ def test_repair_waits_for_nobody(library: Library) -> None:
     assert "is being written" in errors[0]
 
 
-def test_an_index_that_was_switched_meanwhile_is_looked_at_anew(library: Library) -> None:
+def test_an_index_that_was_replaced_meanwhile_is_verified_again(library: Library) -> None:
     old = library.layout
-    beside = old.beside
-    shutil.copytree(old.root, beside.folder, ignore=shutil.ignore_patterns("writer.*", "data-*"))
-    switch(beside)
-    before = old
 
-    def look(layout: IndexLayout) -> Verification:
-        return verify(layout, load_localiser=library.localiser)
+    def replace_once(*_: int) -> None:
+        if library.layout == old:
+            replace_index(old)
 
-    assert look(IndexLayout.of(before.root)).differences == ()
+    found = verify(old, load_localiser=library.localiser, on_checked=replace_once)
+    assert library.layout != old
+    assert (found.differences, found.videos) == ((), 3)
     derive_anchors(library.layout, None)
-    with Catalog.open(library.layout.catalog, read_only=True) as catalog:
-        assert len(catalog.videos(states=SEARCHABLE)) == 3
-    assert look(library.layout).differences == ()
+    assert len(read_videos(library.layout, states=SEARCHABLE)) == 3
+    assert library.verify().differences == ()

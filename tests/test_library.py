@@ -15,7 +15,7 @@ from scanonce.library import Library
 from scanonce.search.engine import SearchResult
 from scanonce.search.filters import Filter
 from scanonce.search.settings import SearchSettings
-from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
+from scanonce.storage.errors import ConfigError, IndexDirectoryError, ManifestMismatch
 from tests.colours import ColourEncoder, write_film
 
 COLOURS = ("red", "green", "blue", "white", "black")
@@ -23,7 +23,7 @@ COLOURS = ("red", "green", "blue", "white", "black")
 
 @pytest.fixture(autouse=True)
 def colours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Colours instead of an encoder."""
+    """Use the colour encoder for all indexes."""
     monkeypatch.setattr(
         scanonce.library, "load_models", lambda *_, **__: LoadedModels(ColourEncoder(), None)
     )
@@ -87,6 +87,15 @@ def test_an_index_names_its_own_settings(
         library.index(typed=other)
 
 
+@pytest.mark.parametrize("typed", [{"sampling": "none"}, {"samplng": "uniform"}])
+def test_a_setting_that_is_not_allowed_is_refused_by_name(
+    library: Library, films: Path, typed: dict[str, object]
+) -> None:
+    with pytest.raises(ConfigError, match=next(iter(typed))):
+        library.index([films], typed=typed)
+    assert not library.root.exists()
+
+
 def test_forgetting_a_path_that_is_not_indexed_forgets_nothing(
     library: Library, films: Path
 ) -> None:
@@ -99,7 +108,7 @@ def test_forgetting_a_path_that_is_not_indexed_forgets_nothing(
 def test_eight_threads_and_a_writer_answer_as_one_thread_does(
     library: Library, films: Path, tmp_path: Path
 ) -> None:
-    """Every answer is that of one state of the library: as it was before or after a commit, never a mixture."""
+    """Every answer is that of one state of the library, before or after a commit, and never a mixture."""
     library.index([films])
     queries = [f"{colour} {number}" for number in range(4) for colour in COLOURS]
     states: list[dict[str, SearchResult]] = [alone(library, queries)]
@@ -131,7 +140,7 @@ def test_eight_threads_and_a_writer_answer_as_one_thread_does(
 
 
 def alone(library: Library, queries: list[str]) -> dict[str, SearchResult]:
-    """The answers of an engine of its own, used by one thread."""
+    """Return the answers of another engine, used by one thread."""
     with scanonce.open(library.root, search=SearchSettings(cutoff=0)) as other:
         return {query: timeless(other.search(query)) for query in queries}
 

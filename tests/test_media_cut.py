@@ -34,6 +34,8 @@ from tests.videos import (
     write_video,
 )
 
+pytestmark = pytest.mark.serial
+
 
 @dataclass(frozen=True)
 class Written:

@@ -19,6 +19,7 @@ from scanonce.media.decoders import pyav
 from scanonce.media.open import BACKENDS, open_video
 from scanonce.media.sampling import FrameSource, SampledFrame, Sampler, Sampling, reduced_size
 from scanonce.storage.errors import ConfigError, UnreadableVideo
+from tests.own_process import open_isolated
 from tests.videos import (
     TestVideo,
     cut,
@@ -109,7 +110,7 @@ def sample(
     path: Path, fps: float = 5.0, mode: Any = "uniform", **options: Any
 ) -> tuple[list[SampledFrame], FrameSource]:
     """Return all frames, and the source after iterating."""
-    with open_video(path, sampling=Sampling(mode, fps), **options) as source:
+    with open_isolated(path, sampling=Sampling(mode, fps), **options) as source:
         return list(source.frames()), source
 
 
@@ -201,7 +202,7 @@ def test_number_of_threads_changes_nothing(make: Maker, backend: str, threads: i
 
 
 def test_info_has_length_rate_and_codec(make: Maker, backend: str) -> None:
-    with open_video(
+    with open_isolated(
         make("ntsc.mp4").path, sampling=Sampling("uniform", 1.0), backend=backend
     ) as source:
         assert source.info.duration_seconds == pytest.approx(2.002)
@@ -210,7 +211,8 @@ def test_info_has_length_rate_and_codec(make: Maker, backend: str) -> None:
 
 
 def test_closing_twice_is_allowed(make: Maker, backend: str) -> None:
-    source = open_video(make("plain.mp4").path, sampling=Sampling("uniform", 1.0), backend=backend)
+    path = make("plain.mp4").path
+    source = open_isolated(path, sampling=Sampling("uniform", 1.0), backend=backend)
     source.close()
     source.close()
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
-from scanonce.indexer.pipeline import index_library
 from scanonce.indexer.reindex import reindex
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.indexer.verify import Verification, verify
@@ -32,9 +31,7 @@ from scanonce.models.clip4clip.pooling import MeanPooling, open_pooling
 from scanonce.models.encoders.clip import TransformersEncoder
 from scanonce.models.encoders.hub import HEAD_FILES, fingerprint_folder, head_digest, weight_files
 from scanonce.models.settings import ModelSettings
-from scanonce.search.engine import SearchEngine
 from scanonce.search.localise import Proposal, Query
-from scanonce.search.settings import SearchSettings
 from scanonce.search.training_free import TrainingFree
 from scanonce.storage.backup.backup import backup, restore
 from scanonce.storage.catalog.catalog import SEARCHABLE, Catalog
@@ -49,7 +46,7 @@ from scanonce.storage.stores.features import FeatureStore
 from scanonce.storage.vectors.generation import newest_generation
 from tests.checkpoints import make_clip
 from tests.colours import ColourEncoder, write_film
-from tests.indexes import publish_all
+from tests.indexes import build_index, open_engine, publish_all
 
 Floats = NDArray[np.float64]
 
@@ -409,18 +406,10 @@ class HeadedIndex:
         return IndexLayout.of(self.index_dir)
 
     def index(self, encoder: ColourEncoder) -> None:
-        settings = IndexerSettings(decode_workers=1)
-        index_library(
-            [self.films],
-            layout=self.layout,
-            encoder=encoder,
-            settings=settings,
-            storage=StorageSettings(),
-        )
+        build_index(self.layout, self.films, encoder=encoder)
 
     def search(self, encoder: ColourEncoder) -> Moment:
-        catalog = Catalog.open(self.layout.catalog, read_only=True)
-        with SearchEngine(self.layout, catalog, encoder, SearchSettings()) as engine:
+        with open_engine(self.layout, encoder) as engine:
             return engine.search("a green wall").moments[0]
 
 

@@ -83,7 +83,7 @@ def test_a_planted_back_import_fails_the_layers(tmp_path: Path) -> None:
     shutil.copytree(
         ROOT / "scanonce",
         tmp_path / "scanonce",
-        ignore=shutil.ignore_patterns("bundled", "__pycache__"),
+        ignore=shutil.ignore_patterns("*.safetensors", "__pycache__"),
     )
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     lint = Path(sys.executable).with_name("lint-imports")

@@ -46,7 +46,7 @@ def step(num_frames: int, first: int, last: int, height: float = 3.0) -> np.ndar
 
 
 def seen(first: int, last: int, num_frames: int) -> Span:
-    """The span of frames at 2 fps: a cut lies halfway between two frames."""
+    """Return the span of frames at 2 fps; a cut is halfway between two frames."""
     return Span(
         max(0.0, first / 2 - 0.25), num_frames / 2 if last == num_frames else last / 2 - 0.25
     )
@@ -109,7 +109,7 @@ def test_spans_are_ordered_inside_the_video_and_do_not_overlap_more_than_allowed
 
 
 def shared(a: Span, b: Span) -> float:
-    """Share of the shorter span that lies in the other."""
+    """Return the share of the shorter span that is in the other."""
     both = min(a.end_seconds, b.end_seconds) - max(a.start_seconds, b.start_seconds)
     return max(0.0, both) / max(min(a.duration_seconds, b.duration_seconds), 1e-9)
 
@@ -203,7 +203,7 @@ def test_a_running_maximum_is_that_of_every_window(values: np.ndarray, reach: in
 
 
 def shots(*lengths: int, noise: float = 0.1, seed: int = 0) -> np.ndarray:
-    """Unit vectors of frames: shots of the given lengths, each around a direction of its own."""
+    """Return unit vectors of frames: shots of the given lengths, each around another direction."""
     rng = np.random.default_rng(seed)
     frames = np.repeat(rng.normal(size=(len(lengths), 32)), lengths, axis=0)
     frames += noise * rng.normal(size=frames.shape)

@@ -1,17 +1,19 @@
-"""The whole way of a query, over a library of flat colours."""
+"""A query from its text to its moments, over a library of flat colours."""
 
+import gc
 import logging
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from scanonce.indexer.models import make_manifest
-from scanonce.indexer.pipeline import index_library
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.models.encoders.protocol import TextFeatures
 from scanonce.search.engine import SearchEngine
@@ -24,22 +26,10 @@ from scanonce.storage.index import Index
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.manifest import create_or_check
 from scanonce.storage.records import Span, Video, VideoInfo
-from scanonce.storage.settings import StorageSettings
 from scanonce.storage.stores.features import FeatureStore, FrameFeatures
 from scanonce.storage.vectors.publish import open_library
 from tests.colours import ColourEncoder, write_film
-from tests.indexes import publish_all
-from tests.test_indexer_anchors import checkpoint
-
-
-def build(films: Path, layout: IndexLayout) -> None:
-    index_library(
-        [films],
-        layout=layout,
-        encoder=ColourEncoder(),
-        settings=IndexerSettings(decode_workers=1),
-        storage=StorageSettings(),
-    )
+from tests.indexes import build_index, open_engine, publish_all, random_localiser, replace_index
 
 
 @pytest.fixture(scope="module")
@@ -57,24 +47,8 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def layout(films: Path) -> IndexLayout:
     layout = IndexLayout(films.parent / "index")
-    build(films, layout)
+    build_index(layout, films)
     return layout
-
-
-def open_engine(
-    layout: IndexLayout, encoder: ColourEncoder | None = None, **settings: object
-) -> SearchEngine:
-    catalog = Catalog.open(layout.catalog, read_only=True)
-    try:
-        return SearchEngine(
-            layout,
-            catalog,
-            encoder or ColourEncoder(),
-            SearchSettings(**settings),  # type: ignore[arg-type]
-        )
-    except BaseException:
-        catalog.close()
-        raise
 
 
 @pytest.fixture
@@ -105,7 +79,7 @@ def test_top_limits_the_moments(engine: SearchEngine) -> None:
     assert engine.search("white", top=3).moments == engine.search("white", top=9).moments[:3]
 
 
-def test_what_the_library_does_not_show_is_no_good_match_with_the_nearest_few(
+def test_a_query_without_a_match_has_the_nearest_few_moments(
     engine: SearchEngine,
 ) -> None:
     result = engine.search("a quarterly report")
@@ -113,7 +87,7 @@ def test_what_the_library_does_not_show_is_no_good_match_with_the_nearest_few(
     assert 0 < len(result.moments) <= SearchSettings().nearest_shown
 
 
-def test_asking_together_gives_what_asking_alone_gives(engine: SearchEngine) -> None:
+def test_queries_answered_together_have_the_same_answers_as_alone(engine: SearchEngine) -> None:
     texts = ["red", "white", "a quarterly report", "red"]
     together = engine.search_many(texts)
     assert [result.query for result in together] == texts
@@ -122,7 +96,7 @@ def test_asking_together_gives_what_asking_alone_gives(engine: SearchEngine) -> 
         assert alone.no_good_match == result.no_good_match
         assert len(alone.moments) == len(result.moments)
         for first, second in zip(alone.moments, result.moments, strict=True):
-            # the library's mean is summed in another order
+            # the mean of the library is summed in another order
             assert first.strength == pytest.approx(second.strength, abs=1e-4)
             assert replace(first, strength=0) == replace(second, strength=0)
     assert engine.search_many([]) == []
@@ -167,19 +141,19 @@ def test_only_the_stretches_near_candidates_are_read(layout: IndexLayout) -> Non
     assert moment.path.name == "two-reds.mp4"
 
 
-def test_a_running_engine_follows_what_is_added_and_forgotten(films: Path, tmp_path: Path) -> None:
+def test_a_running_engine_follows_added_and_forgotten_videos(films: Path, tmp_path: Path) -> None:
     folder = tmp_path / "films"
     write_film(folder / "first.mp4", [("red", 5), ("black", 9)])
     layout = IndexLayout(tmp_path / "index")
-    build(folder, layout)
+    build_index(layout, folder)
     with open_engine(layout) as engine:
         assert engine.num_videos == 1
         write_film(folder / "second.mp4", [("white", 6), ("green", 7)])
-        build(folder, layout)
+        build_index(layout, folder)
         best = engine.search("green").moments[0]
         assert (best.path.name, engine.num_videos) == ("second.mp4", 2)
         (folder / "second.mp4").unlink()
-        build(folder, layout)
+        build_index(layout, folder)
         assert {moment.path.name for moment in engine.search("green").moments} == {"first.mp4"}
 
 
@@ -189,7 +163,7 @@ def drawn(tmp_path: Path) -> "DrawnLibrary":
 
 
 class DrawnLibrary:
-    """An index of colours that nobody decoded, changed as a running indexer changes it."""
+    """An index of random features, changed as a running indexer changes it."""
 
     def __init__(self, layout: IndexLayout) -> None:
         self.layout = layout
@@ -216,7 +190,7 @@ class DrawnLibrary:
         )
 
     def change(self, catalog: Catalog) -> None:
-        """One commit, or a publish."""
+        """Make a random commit, or publish."""
         videos = catalog.videos()
         some = videos[self.rng.integers(len(videos))] if videos else None
         step = self.rng.integers(8) if some is not None else 0
@@ -229,14 +203,14 @@ class DrawnLibrary:
         elif step == 4:
             catalog.forget_files(some.paths)
         elif step == 5:
-            catalog.add_labels([some.video_id], ["keep"])
+            catalog.labels.add([some.video_id], ["keep"])
         elif step == 6:
             self.record(catalog, str(some.path), replaces=some.video_id)
         else:
-            publish_all(self.layout, StorageSettings())
+            publish_all(self.layout)
 
 
-def test_an_engine_that_follows_answers_as_one_that_is_opened_anew(drawn: DrawnLibrary) -> None:
+def test_an_engine_that_follows_answers_like_a_new_one(drawn: DrawnLibrary) -> None:
     everywhere, labelled = None, Filter(labels=frozenset({"keep"}))
     first = Filter(folders=(Path("/films/0"),))
     with Catalog.open(drawn.layout.catalog) as catalog, open_engine(drawn.layout) as following:
@@ -244,18 +218,18 @@ def test_an_engine_that_follows_answers_as_one_that_is_opened_anew(drawn: DrawnL
             drawn.change(catalog)
             if step % 3 == 1:
                 continue  # two commits at once
-            with open_engine(drawn.layout) as anew:
+            with open_engine(drawn.layout) as fresh:
                 for within in (everywhere, labelled, first):
                     results = [
-                        engine.search("red", top=50, within=within) for engine in (following, anew)
+                        engine.search("red", top=50, within=within) for engine in (following, fresh)
                     ]
                     one, other = (replace(each, timings_ms={}) for each in results)
                     assert one == other, step
-                assert following.videos == anew.videos
+                assert following.videos == fresh.videos
         assert following.num_videos > 2
 
 
-def test_only_what_has_changed_is_read_again(
+def test_only_changed_videos_are_read_again(
     drawn: DrawnLibrary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embedded: list[int] = []
@@ -271,7 +245,7 @@ def test_only_what_has_changed_is_read_again(
 
             monkeypatch.setattr(Index, "embed_clips", counted)
             monkeypatch.setattr("scanonce.storage.derived.open_library", pytest.fail)
-            catalog.add_labels([2], ["keep"])
+            catalog.labels.add([2], ["keep"])
             assert engine.search("red", within=Filter(labels=frozenset({"keep"}))).num_videos == 1
             catalog.attach_file(3, FileStamp(Path("/films/moved/3.mp4"), 1, 1))
             assert (
@@ -298,7 +272,7 @@ def test_changes_that_could_not_be_taken_in_are_taken_in_by_the_next_query(
         assert engine.search("red").moments
 
 
-def test_a_video_that_is_forgotten_while_it_is_taken_in_is_no_error(
+def test_a_video_that_is_forgotten_while_it_is_read_is_no_error(
     drawn: DrawnLibrary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Catalog.open(drawn.layout.catalog) as catalog, open_engine(drawn.layout) as engine:
@@ -317,10 +291,116 @@ def test_a_video_that_is_forgotten_while_it_is_taken_in_is_no_error(
     assert {moment.path.name for moment in moments} == {"a.mp4"}
 
 
+def open_files(layout: IndexLayout) -> set[str]:
+    """Names of the files that this process has open or mapped, but for features, of which the last few stay mapped."""
+    opened = {os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()}
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    mapped = {line.split(maxsplit=5)[-1] for line in maps}
+    paths = {Path(path.removesuffix(" (deleted)")) for path in opened | mapped}
+    inside = [path.relative_to(layout.folder) for path in paths if layout.folder in path.parents]
+    return {
+        path.name for path in inside if path.parts[0] != "data-1" and path.suffix != ".safetensors"
+    }
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux lists open files")
+def test_a_replaced_index_is_closed_when_its_last_reader_is_done(drawn: DrawnLibrary) -> None:
+    old = drawn.layout
+    with Catalog.open(old.catalog) as catalog:
+        drawn.record(catalog, "/films/a.mp4")
+        catalog.labels.add([1], ["keep"])
+    publish_all(old)
+    labelled = Filter(labels=frozenset({"keep"}))
+    with open_engine(old) as engine:
+        with engine.reading() as before:
+            new = replace_index(old)
+            assert engine.search("red", within=labelled).num_videos == 1
+            with engine.reading() as after:
+                assert (before.index.layout, after.index.layout) == (old, new)
+            assert before.filters.apply(labelled) is not None, "its catalogue can be read"
+            assert "catalog.sqlite" in open_files(old)
+        del before, after
+        gc.collect()
+        assert open_files(old) == set()
+        assert "catalog.sqlite" in open_files(new)
+    assert "catalog.sqlite" not in open_files(new)
+    with pytest.raises(ValueError, match="closed"):
+        engine.search("red")
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux lists open files")
+def test_a_closed_engine_ends_the_call_that_runs_and_no_other(drawn: DrawnLibrary) -> None:
+    with Catalog.open(drawn.layout.catalog) as catalog:
+        drawn.record(catalog, "/films/a.mp4")
+    engine = open_engine(drawn.layout)
+    with engine.reading() as snapshot:
+        engine.close()
+        engine.close()
+        assert snapshot.index.catalog.totals().indexed == 1
+        assert "catalog.sqlite" in open_files(drawn.layout)
+    assert "catalog.sqlite" not in open_files(drawn.layout)
+
+
+def test_following_to_an_index_of_the_same_encoder_leaves_the_text_tower_alone(
+    drawn: DrawnLibrary,
+) -> None:
+    """Another thread may be using it, and tokenizers are not thread-safe."""
+    encoded: list[str] = []
+
+    class Counting(ColourEncoder):
+        def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            encoded.extend(texts)
+            return super().encode_texts(texts)
+
+    with open_engine(drawn.layout, Counting()) as engine:
+        encoded.clear()
+        new = replace_index(drawn.layout)
+        with engine.reading() as snapshot:
+            assert snapshot.index.layout == new
+    assert encoded == []
+
+
+def test_a_catalogue_that_lost_all_its_videos_has_no_moments(
+    drawn: DrawnLibrary, tmp_path: Path
+) -> None:
+    with Catalog.open(drawn.layout.catalog) as catalog, open_engine(drawn.layout) as engine:
+        drawn.record(catalog, "/films/a.mp4")
+        assert engine.search("red").moments
+        Catalog.open(tmp_path / "empty.sqlite").close()
+        catalog.replace_by(tmp_path / "empty.sqlite")
+        assert engine.search("red").moments == ()
+        assert engine.num_videos == 0
+
+
+@pytest.mark.parametrize("call", ["search", "similar", "curve"])
+def test_a_call_whose_index_is_replaced_meanwhile_answers_from_the_new_one(
+    drawn: DrawnLibrary, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    calls: dict[str, Callable[[SearchEngine], object]] = {
+        "search": lambda engine: engine.search("red").moments,
+        "similar": lambda engine: engine.similar(1, Span(0, 5)).moments,
+        "curve": lambda engine: engine.curve("red", 1).scores.tolist(),
+    }
+    with Catalog.open(drawn.layout.catalog) as catalog:
+        drawn.record(catalog, "/films/a.mp4")
+    with open_engine(drawn.layout) as engine:
+        expected = calls[call](engine)
+        read_between = FeatureStore.read_between
+
+        def overtaken(store: FeatureStore, uid: str, spans: Any) -> list[FrameFeatures]:
+            if IndexLayout.of(drawn.layout.root) == drawn.layout:
+                replace_index(drawn.layout)
+            return read_between(store, uid, spans)
+
+        monkeypatch.setattr(FeatureStore, "read_between", overtaken)
+        assert calls[call](engine) == expected
+        assert IndexLayout.of(drawn.layout.root) != drawn.layout
+
+
 def test_a_video_that_cannot_be_read_hides_no_other(
     drawn: DrawnLibrary, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither in a library that is opened nor in one that is followed; it is found once it can be read."""
+    """This holds when a library is opened and when it is followed. The video is found once it can be read."""
     with Catalog.open(drawn.layout.catalog) as catalog:
         drawn.record(catalog, "/films/a.mp4")
         drawn.record(catalog, "/films/b.mp4")
@@ -349,7 +429,7 @@ def test_a_committed_video_is_found_before_it_is_published(
     write_film(tmp_path / "films" / "a.mp4", [("red", 5), ("green", 5)])
     layout = IndexLayout(tmp_path / "index")
     monkeypatch.setattr(Index, "publish", lambda *_: None)
-    build(tmp_path / "films", layout)
+    build_index(layout, tmp_path / "films")
     assert not layout.vectors.exists()
     with open_engine(layout) as engine:
         assert engine.search("green").moments[0].span.tiou(Span(5, 10)) > 0.85
@@ -358,7 +438,7 @@ def test_a_committed_video_is_found_before_it_is_published(
 def test_an_empty_library_has_no_good_match_and_no_moments(tmp_path: Path) -> None:
     (tmp_path / "films").mkdir()
     layout = IndexLayout(tmp_path / "index")
-    build(tmp_path / "films", layout)
+    build_index(layout, tmp_path / "films")
     with open_engine(layout) as engine:
         result = engine.search("red")
     assert result.no_good_match
@@ -401,7 +481,7 @@ FILTERS = {
 
 @pytest.mark.parametrize("name", FILTERS)
 @pytest.mark.parametrize("text", ["red", "white", "a quarterly report"])
-def test_a_filtered_search_is_the_search_of_everything_less_what_does_not_pass(
+def test_a_filtered_search_is_the_full_search_without_other_videos(
     layout: IndexLayout, name: str, text: str
 ) -> None:
     with (
@@ -417,7 +497,7 @@ def test_a_filtered_search_is_the_search_of_everything_less_what_does_not_pass(
     assert (filtered.num_videos, everything.num_videos) == (len(passing), None)
 
 
-def test_clips_that_do_not_pass_take_no_place_among_the_candidates(layout: IndexLayout) -> None:
+def test_clips_that_do_not_pass_do_not_count_as_candidates(layout: IndexLayout) -> None:
     with open_engine(layout, candidate_clips=1) as engine:
         (reds,) = (video for video in engine.videos.values() if video.path.stem == "two-reds")
         found = engine.search("white", top=1, within=Filter(videos=frozenset({reds.video_id})))
@@ -442,7 +522,7 @@ def test_a_filter_that_nothing_passes_gives_an_empty_answer(engine: SearchEngine
         assert set(result.timings_ms) == {"text", "library", "moments", "total"}
 
 
-def test_what_looks_like_a_moment_is_looked_for_where_it_is_asked(engine: SearchEngine) -> None:
+def test_similar_moments_are_searched_within_the_filter(engine: SearchEngine) -> None:
     first = engine.search("white").moments[0]
     others = Filter(videos=frozenset(engine.videos) - {first.video_id})
     like = engine.similar(first.video_id, first.span, within=others)
@@ -450,18 +530,12 @@ def test_what_looks_like_a_moment_is_looked_for_where_it_is_asked(engine: Search
     assert first.video_id not in {moment.video_id for moment in like.moments}
 
 
-def test_a_trained_localiser_looks_only_at_what_passes(tmp_path: Path) -> None:
+def test_a_trained_localiser_finds_only_videos_that_pass(tmp_path: Path) -> None:
     for number in range(4):
         write_film(tmp_path / "films" / f"{number}.mp4", [("red", 6 + number), ("blue", 5)])
     layout = IndexLayout(tmp_path / "index")
-    index_library(
-        [tmp_path / "films"],
-        layout=layout,
-        encoder=ColourEncoder(),
-        settings=IndexerSettings(decode_workers=1),
-        storage=StorageSettings(),
-        localiser=checkpoint(tmp_path / "localiser", 1),
-    )
+    localiser = random_localiser(tmp_path / "localiser", 1)
+    build_index(layout, tmp_path / "films", localiser=localiser)
     with open_engine(layout, cutoff=0.0, candidate_clips=10_000) as engine:
         everything = engine.search("red", top=1000).moments
         found = engine.search("red", top=1000, within=Filter(min_seconds=12.5)).moments
@@ -474,13 +548,13 @@ def test_a_running_engine_follows_labels(layout: IndexLayout) -> None:
     only = Filter(labels=frozenset({"Keep"}))
     with open_engine(layout) as engine, Catalog.open(layout.catalog) as catalog:
         assert engine.search("white", within=only).num_videos == 0
-        catalog.add_labels([2, 3], ["keep"])
+        catalog.labels.add([2, 3], ["keep"])
         assert engine.search("white", within=only).num_videos == 2
-        catalog.remove_labels([2, 3], ["KEEP"])
+        catalog.labels.remove([2, 3], ["KEEP"])
         assert engine.search("white", within=only).num_videos == 0
 
 
-def test_what_looks_like_a_moment_is_found_by_its_own_frames(engine: SearchEngine) -> None:
+def test_similar_moments_are_found_by_the_frames_of_a_moment(engine: SearchEngine) -> None:
     first = engine.search("red").moments[0]
     like = engine.similar(first.video_id, first.span)
     assert [moment.path.name for moment in like.moments[:2]] == ["two-reds.mp4"] * 2
@@ -489,7 +563,7 @@ def test_what_looks_like_a_moment_is_found_by_its_own_frames(engine: SearchEngin
         engine.similar(999, first.span)
 
 
-def test_the_curve_of_a_query_is_high_where_the_moments_are(engine: SearchEngine) -> None:
+def test_the_curve_of_a_query_is_high_at_its_moments(engine: SearchEngine) -> None:
     moment = engine.search("red").moments[0]
     curve = engine.curve("red", moment.video_id)
     assert curve.edges_seconds[-1] == pytest.approx(45.0)

@@ -1,4 +1,4 @@
-"""Filters: what they mean, against the plainest oracle; that a narrow one never loses the answer."""
+"""Filters: which videos pass, compared with an oracle; and no narrow filter loses the answer."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import scanonce.storage.catalog.catalog
+import scanonce.storage.catalog.database
 import scanonce.storage.vectors.ivfpq
-from scanonce.search.filters import Filter, FilterMasks, as_filter
+from scanonce.search.filters import Filter, LibraryFilters, as_filter
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.catalog.entries import Content, FileStamp
 from scanonce.storage.errors import QueryError
@@ -45,7 +45,7 @@ def in_berlin() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A video of the drawn catalogue, as the test knows it."""
+    """A video of the random catalogue, as the oracle knows it."""
 
     video_id: int
     state: str
@@ -56,7 +56,7 @@ class Drawn:
 
 
 def near_midnights(rng: np.random.Generator) -> datetime:
-    """A time at, shortly before or well after a local midnight."""
+    """Return a time at, shortly before or well after a local midnight."""
     day = DAYS[int(rng.integers(len(DAYS)))] + timedelta(days=int(rng.integers(-1, 3)))
     midnight = datetime(day.year, day.month, day.day).astimezone()
     return midnight + timedelta(seconds=float(rng.choice([-0.001, 0.0, 3 * 3600.0, 80_000.0])))
@@ -74,7 +74,7 @@ def add_video(catalog: Catalog, number: int, rng: np.random.Generator) -> Drawn:
     seconds = float(rng.choice(LENGTHS))
     content, indexed_at = Content(f"{number}", f"{number}", 1), near_midnights(rng)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scanonce.storage.catalog.catalog, "_now", lambda: indexed_at.astimezone(UTC))
+        patch.setattr(scanonce.storage.catalog.database, "now", lambda: indexed_at.astimezone(UTC))
         if state == "failed":
             video_id = catalog.record_failed(stamps, "garbage", content=content)
         else:
@@ -89,7 +89,7 @@ def add_video(catalog: Catalog, number: int, rng: np.random.Generator) -> Drawn:
             )
     assert video_id is not None
     labels = frozenset(name for name in ("holiday", "work", "strasse") if rng.random() < 0.4)
-    catalog.add_labels([video_id], labels)
+    catalog.labels.add([video_id], labels)
     return Drawn(video_id, state, seconds, files, indexed_at, labels)
 
 
@@ -102,7 +102,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Catalog, l
 
 
 def passes(video: Drawn, only: Filter) -> bool:
-    """The plainest reading of a filter."""
+    """Return whether a video passes a filter: the oracle."""
 
     def on_days(at: datetime, first: date | None, last: date | None) -> bool:
         day = at.astimezone().date()
@@ -132,7 +132,7 @@ def passes(video: Drawn, only: Filter) -> bool:
 
 
 def filters() -> st.SearchStrategy[Filter]:
-    """Filters of any number of parts, those that make no sense left out."""
+    """Draw a filter with any number of conditions that make sense together."""
     parts: dict[str, st.SearchStrategy[Any]] = {
         "videos": st.frozensets(st.integers(1, 90)),
         "folders": st.lists(st.sampled_from(FOLDERS).map(Path), max_size=3).map(tuple),
@@ -156,7 +156,7 @@ def filters() -> st.SearchStrategy[Filter]:
 
 @settings(max_examples=400)
 @given(only=filters())
-def test_what_passes_is_what_the_plainest_reading_says(
+def test_a_filter_passes_the_same_videos_as_the_oracle(
     drawn: tuple[Catalog, list[Drawn]], only: Filter
 ) -> None:
     catalog, videos = drawn
@@ -189,7 +189,7 @@ def test_each_part_alone_lets_some_videos_pass(
     assert 0 < len(found) < len(catalog.live_video_ids())
 
 
-def test_a_day_has_23_hours_where_clocks_are_put_forward() -> None:
+def test_a_day_has_23_hours_when_clocks_are_put_forward() -> None:
     only = Filter(recorded_after=date(2024, 3, 31), recorded_before=date(2024, 3, 31))
     asked: dict[str, Any] = {}
 
@@ -205,14 +205,17 @@ def test_a_day_has_23_hours_where_clocks_are_put_forward() -> None:
 
 
 @pytest.mark.parametrize(
-    ("parts", "told"),
+    ("parts", "message"),
     [
-        ({"folders": (Path("films"),)}, "whole paths of folders, got 'films'"),
+        ({"folders": (Path("films"),)}, "absolute paths of folders, got 'films'"),
         ({"folders": (Path("/a"),) * 101}, "up to 100 folders, got 101"),
         ({"labels": frozenset({" "})}, "1 to 100 characters"),
         ({"labels": frozenset({"x" * 101})}, "1 to 100 characters.*got 101"),
         ({"without_labels": frozenset({"a\tb"})}, "a control character"),
-        ({"labels": frozenset({"A"}), "without_labels": frozenset({"a"})}, "ruled out"),
+        (
+            {"labels": frozenset({"A"}), "without_labels": frozenset({"a"})},
+            "both required and excluded",
+        ),
         ({"labels": frozenset(map(str, range(101)))}, "up to 100 labels, got 101"),
         ({"recorded_after": DAYS[1], "recorded_before": DAYS[0]}, "swap them"),
         ({"indexed_after": datetime(2024, 1, 2, 3)}, "is a day, such as 2024-01-02"),
@@ -223,8 +226,10 @@ def test_a_day_has_23_hours_where_clocks_are_put_forward() -> None:
         ({"min_seconds": 60.0, "max_seconds": 60.0}, "60 is not below max_seconds 60"),
     ],
 )
-def test_what_makes_no_sense_is_told_with_what_is_allowed(parts: dict[str, Any], told: str) -> None:
-    with pytest.raises(QueryError, match=told):
+def test_a_filter_that_makes_no_sense_is_refused_with_the_allowed_values(
+    parts: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(QueryError, match=message):
         Filter(**parts)
 
 
@@ -237,7 +242,7 @@ def test_as_many_terms_as_are_allowed_can_be_asked(drawn: tuple[Catalog, list[Dr
     assert wide.matching(catalog).tolist() == catalog.live_video_ids().tolist()
 
 
-def test_ids_are_a_filter_and_what_lets_all_pass_is_none() -> None:
+def test_ids_are_a_filter_and_a_filter_that_passes_all_is_none() -> None:
     assert as_filter(None) is as_filter(Filter()) is None
     assert as_filter(np.array([3, 1, 3])) == Filter(videos=frozenset({1, 3}))
     assert as_filter([]) == Filter(videos=frozenset())
@@ -260,7 +265,7 @@ PARTS = {
 
 
 def clips_of(video: int) -> NDArray[np.float32]:
-    """Clips of a video, near its topic: as embeddings do, they lie in clumps."""
+    """Return the clips of a video near its topic: like real embeddings, they form clusters."""
     rng = np.random.default_rng(video)
     topic = np.random.default_rng(10_000 + video % 40).standard_normal(DIM)
     clips = topic + rng.standard_normal(DIM) + 0.7 * rng.standard_normal((CLIPS_EACH, DIM))
@@ -271,14 +276,14 @@ def clips_of(video: int) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class Library:
-    """A library in IVF-PQ whose videos are labelled in parts of all sizes."""
+    """An IVF-PQ library with labels on shares of the videos of all sizes."""
 
     catalog: Catalog
     index: LibraryIndex
     ids: dict[str, NDArray[np.int64]]
 
-    def masks(self) -> FilterMasks:
-        return FilterMasks(self.catalog, self.catalog.live_video_ids().tolist(), self.index)
+    def filters(self) -> LibraryFilters:
+        return LibraryFilters(self.catalog, self.catalog.live_video_ids().tolist(), self.index)
 
 
 @pytest.fixture(scope="module")
@@ -292,7 +297,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
         ids = {}
         for name, part in PARTS.items():
             chosen = rng.choice(live, max(1, round(part * NUM_VIDEOS)), replace=False)
-            catalog.add_labels(chosen, [name])
+            catalog.labels.add(chosen, [name])
             ids[name] = np.sort(chosen)
         publish(folder / "vectors", live.tolist(), clips_of, dim=DIM, settings=lowered)
         index = open_library(
@@ -314,14 +319,14 @@ def add_numbered(catalog: Catalog, number: int) -> int:
 
 
 def recall_at_10(library: Library, name: str) -> float:
-    """Of the ten best clips that pass, the share that is found; queries near passing clips and far from them."""
+    """Return the share of the ten best passing clips that is found, for queries near passing clips and far away."""
     ids = library.ids[name]
     rng = np.random.default_rng(7)
     passing = np.concatenate([clips_of(video) for video in ids.tolist()])
     near = passing[rng.integers(len(passing), size=40)] + 0.2 * rng.standard_normal((40, DIM))
     queries = np.concatenate([near, rng.standard_normal((40, DIM))]).astype(np.float32)
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
-    within = library.masks().passing(Filter(labels=frozenset({name})))
+    within = library.filters().apply(Filter(labels=frozenset({name})))
     assert within is not None
     assert within.ids.tolist() == ids.tolist()
     scores, found = library.index.search(queries, 10, allowed=within.clips)
@@ -336,12 +341,12 @@ def test_a_narrow_filter_never_loses_the_answer(library: Library, name: str) -> 
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_nor_where_few_clips_pass_for_its_size_only(
+def test_nor_in_a_library_too_large_for_exact_search(
     library: Library, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in a library of a million clips: up to one in a hundred are scored exactly, more take more probes.
+    """As in a library of a million clips: up to one clip in a hundred is scored exactly, more take more probes.
 
-    Measured .95 to 1; with the usual probes .80 where a hundredth passes, .91 where a tenth does.
+    Measured 0.95 to 1; with the usual number of probes 0.80 if a hundredth passes and 0.91 if a tenth does.
     """
     monkeypatch.setattr(
         scanonce.storage.vectors.ivfpq, "EXACT_ROWS", NUM_VIDEOS * CLIPS_EACH // 100
@@ -350,10 +355,10 @@ def test_nor_where_few_clips_pass_for_its_size_only(
 
 
 def test_the_depth_counts_passing_clips_only(library: Library) -> None:
-    """A video about something else gives as many clips as are asked for."""
+    """A video about another topic returns as many clips as requested."""
     query = clips_of(int(library.ids["half"][0]))[:1]
     for name in ("tenth", "one"):
-        within = library.masks().passing(Filter(labels=frozenset({name})))
+        within = library.filters().apply(Filter(labels=frozenset({name})))
         assert within is not None
         _, found = library.index.search(query, CLIPS_EACH, allowed=within.clips)
         assert (found >= 0).all()
@@ -370,18 +375,18 @@ def test_a_filter_asked_again_asks_the_catalogue_once(
         return look_up(self, **parts)
 
     monkeypatch.setattr(Catalog, "matching_videos", spy)
-    masks = library.masks()
-    first = masks.passing(Filter(labels=frozenset({"rare"})))
-    assert masks.passing(Filter(labels=frozenset({"rare"}))) is first
-    assert masks.passing(None) is None
-    one = masks.passing([5, 10**9])  # ids are looked up nowhere
+    filters = library.filters()
+    first = filters.apply(Filter(labels=frozenset({"rare"})))
+    assert filters.apply(Filter(labels=frozenset({"rare"}))) is first
+    assert filters.apply(None) is None
+    one = filters.apply([5, 10**9])  # ids need no query
     assert one is not None
     assert (one.ids.tolist(), int(one.clips.sum())) == ([5], CLIPS_EACH)
     assert len(asked) == 1
 
 
-def test_what_was_committed_since_the_library_was_opened_does_not_pass(library: Library) -> None:
-    masks = FilterMasks(library.catalog, library.ids["few"].tolist(), library.index)
-    within = masks.passing(Filter(max_seconds=100.0))
+def test_videos_committed_since_the_library_was_opened_do_not_pass(library: Library) -> None:
+    filters = LibraryFilters(library.catalog, library.ids["few"].tolist(), library.index)
+    within = filters.apply(Filter(max_seconds=100.0))
     assert within is not None
     assert within.ids.tolist() == library.ids["few"].tolist()

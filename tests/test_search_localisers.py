@@ -1,4 +1,4 @@
-"""One conformance suite over all localisers, and what is particular to the trained one."""
+"""One conformance suite over all localisers, and tests of the trained one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +29,7 @@ GRID = ClipGrid((4.0, 8.0))
 
 @dataclass(frozen=True)
 class InMemory:
-    """A `StoredVideo` that counts what is read of it."""
+    """A `StoredVideo` in memory."""
 
     features: FrameFeatures
     duration_seconds: float
@@ -58,17 +58,21 @@ def trained(**changes: object) -> TrainedLocaliser:
     return TrainedLocaliser("random", model.eval(), "f" * 64)
 
 
+def soonet(snap_seconds: float = 0.0, **changes: object) -> SoonetLocaliser:
+    return SoonetLocaliser(
+        trained(**changes), longest_seconds=60.0, overlap=OVERLAP, snap_seconds=snap_seconds
+    )
+
+
 LOCALISERS: dict[str, Localiser] = {
     "clips": FixedClips(overlap=OVERLAP),
     "training-free": TrainingFree(longest_seconds=60.0, overlap=OVERLAP),
-    "soonet": SoonetLocaliser(trained(), overlap=OVERLAP),
-    "soonet, max pooling": SoonetLocaliser(trained(stage2_pool="max"), overlap=OVERLAP),
-    "soonet, clip weight": SoonetLocaliser(trained(clip_weight=1.0), overlap=OVERLAP),
-    "soonet, edges by the curve": SoonetLocaliser(
-        trained(clip_weight=1.0, curve_tiou=0.3), overlap=OVERLAP
-    ),
+    "soonet": soonet(),
+    "soonet, max pooling": soonet(stage2_pool="max"),
+    "soonet, clip weight": soonet(clip_weight=1.0),
+    "soonet, edges by the curve": soonet(clip_weight=1.0, curve_tiou=0.3),
     "training-free, snapped": TrainingFree(longest_seconds=60.0, overlap=OVERLAP, snap_seconds=1.0),
-    "soonet, snapped": SoonetLocaliser(trained(), overlap=OVERLAP, snap_seconds=1.0),
+    "soonet, snapped": soonet(snap_seconds=1.0),
 }
 
 
@@ -78,14 +82,16 @@ def localiser(request: pytest.FixtureRequest) -> Localiser:
 
 
 def video(duration: float, seed: int = 0, *, scanned_by: Localiser | None = None) -> InMemory:
-    """Random features with a run of 6 s, from a third of the length on, that look like the query."""
+    """Return a video of random features with 6 s, from a third of its length on, that are similar to the query."""
     rng = np.random.default_rng(seed)
     pts = np.arange(0, duration, 1 / FPS)
     frames = rng.normal(size=(len(pts), DIM))
     frames[(pts >= duration / 3) & (pts < duration / 3 + 6)] += 4 * query().features
     features = FrameFeatures(frames.astype(np.float16), pts)
-    arrays = scanned_by.scan(features, duration) if scanned_by else None
-    return InMemory(features, duration, arrays)
+    if not isinstance(scanned_by, SoonetLocaliser):
+        return InMemory(features, duration)
+    arrays = scanned_by.trained.scan(features.frames, pts, duration)
+    return InMemory(features, duration, AnchorArrays(*arrays))
 
 
 def query(seed: int = 1) -> Query:
@@ -94,7 +100,7 @@ def query(seed: int = 1) -> Query:
 
 
 def candidate(stored: InMemory, *stretches: tuple[float, float]) -> Candidate:
-    """With the clips in its stretches as candidates, which only the fixed ones look at."""
+    """Return a candidate with the clips in its stretches, which only the localiser "clips" reads."""
     pieces = stretches or ((0.0, stored.duration_seconds),)
     spans = GRID.spans(stored.duration_seconds)
     if not len(stored.features.frames):
@@ -109,7 +115,7 @@ def candidate(stored: InMemory, *stretches: tuple[float, float]) -> Candidate:
     return Candidate(stored, pieces, tuple(sorted(clips, key=lambda each: -each[1])))
 
 
-def test_spans_lie_inside_their_video_best_first_and_apart(localiser: Localiser) -> None:
+def test_spans_are_inside_their_video_best_first_and_apart(localiser: Localiser) -> None:
     videos = [video(47.3, seed=4), video(9.1, seed=5), video(120.0, seed=6)]
     found = localiser.locate(query(), [candidate(each) for each in videos], top=30)
     assert found
@@ -184,7 +190,7 @@ def test_moments_are_found_inside_the_stretches_only(localiser: Localiser) -> No
         )  # a boundary may move by an anchor's length
 
 
-def test_far_frames_do_not_change_what_is_found_in_a_stretch_by_frames_alone() -> None:
+def test_far_frames_do_not_change_the_spans_of_a_stretch_found_by_frames_alone() -> None:
     for name in ("clips", "training-free"):
         short, long = video(60.0, seed=9), video(600.0, seed=10)
         frames = long.features.frames.copy()
@@ -206,15 +212,10 @@ def test_the_curve_covers_the_video_and_is_finite(localiser: Localiser) -> None:
         assert np.isfinite(curve.scores).all()
 
 
-def test_what_looks_like_the_query_is_found_by_the_frames() -> None:
+def test_frames_similar_to_the_query_are_found() -> None:
     for name in ("clips", "training-free"):
         (best, *_) = LOCALISERS[name].locate(query(), [candidate(video(90.0, seed=3))], top=3)
         assert best.span.tiou(Span(30, 36)) > 0.45
-
-
-def test_only_soonet_stores_anything(localiser: Localiser) -> None:
-    arrays = localiser.scan(video(30.0).features, 30.0)
-    assert (arrays is not None) == localiser.name.startswith("SOONet")
 
 
 @settings(max_examples=25)
@@ -249,7 +250,7 @@ def test_scores_are_those_of_both_stages_as_the_network_computes_them() -> None:
     np.testing.assert_allclose(collapsed, torch.cat(plain).numpy(), atol=3e-3)  # stored in fp16
 
 
-def test_a_gap_in_a_video_is_filled_so_that_anchors_stay_where_they_are() -> None:
+def test_a_gap_in_a_video_is_filled_so_that_anchors_keep_their_times() -> None:
     localiser = trained()
     whole = video(64.0, seed=2)
     keep = np.ones(128, bool)

@@ -1,4 +1,4 @@
-"""A tight head as a re-ranker: its order, and an index that keeps one."""
+"""A tight head as a re-ranker: its order, and an index that has one."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -10,37 +10,32 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from scanonce.indexer.pipeline import index_library
-from scanonce.indexer.settings import IndexerSettings
 from scanonce.models.clip4clip.apply import spread_evenly
 from scanonce.models.clip4clip.build import build_head
 from scanonce.models.clip4clip.head_files import write_head
 from scanonce.models.clip4clip.heads import TightHead
 from scanonce.models.encoders.hub import HEAD_FILES, head_digest
-from scanonce.search.engine import SearchEngine, SearchResult
+from scanonce.search.engine import SearchResult
 from scanonce.search.localise import Proposal, StoredVideo
 from scanonce.search.rerank import num_located, open_scoring, rerank
-from scanonce.search.settings import SearchSettings
 from scanonce.storage.backup.backup import backup, restore
-from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import EncoderError, ManifestMismatch
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.manifest import create_or_check, read_manifest, write_manifest
 from scanonce.storage.records import Moment, Span
-from scanonce.storage.settings import StorageSettings
 from scanonce.storage.stores.anchors import AnchorArrays
 from scanonce.storage.stores.features import FeatureStore, FrameFeatures
 from tests.colours import ColourEncoder, write_film
-from tests.indexes import publish_all
+from tests.indexes import build_index, open_engine, publish_all, read_videos
 
 MAX_FRAMES = 5
 ASKED = "a green wall"
-ALL_CLIPS = SearchSettings(localiser="clips", nms_overlap=1.0, cutoff=0.0)
+ALL_CLIPS = {"localiser": "clips", "nms_overlap": 1.0, "cutoff": 0.0}
 
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
-    """So small a model only loses time when its threads wait for each other."""
+    """Run torch in one thread: for so small a model, more threads only wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -48,7 +43,7 @@ def one_thread() -> Iterator[None]:
 
 
 def make_head(folder: Path, *, dim: int) -> TightHead:
-    """One whose every parameter matters, in evaluation mode, and its files."""
+    """Write and return a head in evaluation mode whose every parameter has an effect."""
     torch.manual_seed(0)
     head = build_head("tight", dim, MAX_FRAMES)
     assert isinstance(head, TightHead)
@@ -68,7 +63,7 @@ def digest_of(folder: Path) -> str:
 def slow_score(
     head: TightHead, text: NDArray[np.float32], stored: FrameFeatures, span: Span
 ) -> float:
-    """Of one moment alone, its frames looked for one by one."""
+    """Score one moment alone, finding its frames one by one."""
     pts = stored.pts_seconds.tolist()
     inside = [k for k, at in enumerate(pts) if span.start_seconds <= at < span.end_seconds]
     if not inside:
@@ -84,8 +79,8 @@ def slow_score(
 # ---------------------------------------------------------------- the order
 
 
-class Kept:
-    """Some frames of a video."""
+class FewFrames:
+    """A stored video with random frames at given times."""
 
     def __init__(self, pts_seconds: list[float], seed: int) -> None:
         rng = np.random.default_rng(seed)
@@ -106,11 +101,11 @@ class Kept:
 def test_moments_come_in_the_order_of_their_scores_each_by_itself(tmp_path: Path) -> None:
     head = make_head(tmp_path, dim=16)
     videos = [
-        Kept(np.arange(0.0, 40.0, 0.5).tolist(), 1),
-        Kept(np.arange(1.0, 40.0, 1.7).tolist(), 2),  # key frames: short spans have none
-        Kept(np.arange(0.25, 40.0, 2.0).tolist(), 3),
+        FewFrames(np.arange(0.0, 40.0, 0.5).tolist(), 1),
+        FewFrames(np.arange(1.0, 40.0, 1.7).tolist(), 2),  # key frames: short spans have none
+        FewFrames(np.arange(0.25, 40.0, 2.0).tolist(), 3),
     ]
-    lasting = (0.1, 2.0, 9.0)  # of no frame, of some, of more than it takes
+    lasting = (0.1, 2.0, 9.0)  # with no frame, with some, with more than the head takes
     found = [
         Proposal(k % 3, Span(k * 1.3, k * 1.3 + lasting[k // 3 % 3]), 1 - k / 100, k / 100)
         for k in range(30)
@@ -121,13 +116,15 @@ def test_moments_come_in_the_order_of_their_scores_each_by_itself(tmp_path: Path
     ]
     order = sorted(range(20), key=lambda k: -scores[k])
     assert order != list(range(20))
-    assert np.diff(np.sort(scores)).min() > 1e-4, "not to be told apart"
+    assert np.diff(np.sort(scores)).min() > 1e-4, "no two scores are equal"
     scoring = open_scoring(tmp_path, digest_of(tmp_path))
     given: list[StoredVideo] = [*videos]
     ranked = rerank(found, given, text, scoring, top=5)
     assert [each.cosine for each in ranked] == [found[k].cosine for k in [*order, *range(20, 30)]]
     assert [each.span for each in ranked[:20]] == [found[k].span for k in order]
-    assert [each.score for each in ranked] == [each.score for each in found], "of the places"
+    assert [each.score for each in ranked] == [each.score for each in found], (
+        "each rank keeps its score"
+    )
     assert rerank(found[:1], given, text, scoring, top=5) == found[:1]
     assert rerank([], given, text, scoring, top=5) == []
 
@@ -140,7 +137,7 @@ def test_four_times_as_many_as_are_shown_are_found_and_a_hundred_scored_at_most(
 
 
 class Ranked(ColourEncoder):
-    """Sees colours, and has a tight head beside it."""
+    """An encoder of colours with a tight head."""
 
     def __init__(self, folder: Path) -> None:
         self.head = make_head(folder, dim=4)
@@ -159,7 +156,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ranked]:
 
 @pytest.fixture
 def layout(template: tuple[Path, Ranked], tmp_path: Path) -> IndexLayout:
-    """The same index elsewhere."""
+    """A copy of the template index."""
     shutil.copytree(template[0] / "index", tmp_path / "index")
     return IndexLayout.of(tmp_path / "index")
 
@@ -170,28 +167,17 @@ def encoder(template: tuple[Path, Ranked]) -> Ranked:
 
 
 def index(root: Path, encoder: ColourEncoder) -> None:
-    index_library(
-        [root / "films"],
-        layout=IndexLayout.of(root / "index"),
-        encoder=encoder,
-        settings=IndexerSettings(decode_workers=1),
-        storage=StorageSettings(),
-    )
-
-
-def open_engine(layout: IndexLayout, encoder: ColourEncoder, **settings: object) -> SearchEngine:
-    catalog = Catalog.open(layout.catalog, read_only=True)
-    return SearchEngine(layout, catalog, encoder, ALL_CLIPS.model_copy(update=settings))
+    build_index(IndexLayout.of(root / "index"), root / "films", encoder=encoder)
 
 
 def ask(
     layout: IndexLayout, encoder: ColourEncoder, *, top: int = 40, **settings: object
 ) -> SearchResult:
-    with open_engine(layout, encoder, **settings) as engine:
+    with open_engine(layout, encoder, **{**ALL_CLIPS, **settings}) as engine:
         return engine.search(ASKED, top=top)
 
 
-def places(moments: Sequence[Moment]) -> list[tuple[int, Span, float]]:
+def spans_of(moments: Sequence[Moment]) -> list[tuple[int, Span, float]]:
     return [(each.video_id, each.span, each.strength) for each in moments]
 
 
@@ -201,8 +187,7 @@ def test_an_index_answers_in_the_order_of_its_tight_head(
     manifest = read_manifest(layout)
     assert (manifest.head, manifest.reranker) == (None, head_digest(encoder.head_files))
     as_found = ask(layout, encoder, rerank="off")
-    with Catalog.open(layout.catalog) as catalog:
-        uids = {video.video_id: video.uid for video in catalog.videos()}
+    uids = {video.video_id: video.uid for video in read_videos(layout)}
     store, text = FeatureStore(layout.features), encoder.encode_texts([ASKED])[0]
 
     def scores(moments: Sequence[Moment]) -> list[float]:
@@ -216,8 +201,8 @@ def test_an_index_answers_in_the_order_of_its_tight_head(
     located = as_found.moments[: num_located(top)]
     assert len(as_found.moments) > len(located) == 12
     result = ask(layout, encoder, top=top)
-    assert set(places(result.moments)) <= set(places(located))
-    # by their scores: clips of one colour look alike
+    assert set(spans_of(result.moments)) <= set(spans_of(located))
+    # compared by score, because clips of one colour are equal
     expected = sorted(scores(located), reverse=True)[:top]
     assert scores(result.moments) == pytest.approx(expected, abs=1e-5)
     assert scores(located[:top]) != pytest.approx(expected, abs=0.1)
@@ -227,12 +212,12 @@ def test_an_index_answers_in_the_order_of_its_tight_head(
     assert total == pytest.approx(sum(stages))
 
 
-def test_without_a_reranker_nothing_is_ordered_anew(layout: IndexLayout, encoder: Ranked) -> None:
+def test_without_a_reranker_the_order_is_unchanged(layout: IndexLayout, encoder: Ranked) -> None:
     off = ask(layout, encoder, rerank="off")
-    with open_engine(layout, encoder) as engine:
+    with open_engine(layout, encoder, **ALL_CLIPS) as engine:
         assert engine.search(ASKED, top=40).moments != off.moments
         some = off.moments[0]
-        # what looks like a moment is no question in words
+        # a similar moment has no text to re-rank by
         assert "rerank" not in engine.similar(some.video_id, some.span).timings_ms
     write_manifest(layout, replace(read_manifest(layout), reranker=None))
     shutil.rmtree(layout.head)
@@ -246,14 +231,14 @@ def test_an_engine_follows_an_index_that_gains_a_reranker(
     layout: IndexLayout, encoder: Ranked
 ) -> None:
     whole = read_manifest(layout)
-    expected = places(ask(layout, encoder).moments)
+    expected = spans_of(ask(layout, encoder).moments)
     write_manifest(layout, replace(whole, reranker=None))  # as made by an earlier version
     shutil.rmtree(layout.head)
-    with open_engine(layout, encoder) as engine:
-        assert places(engine.search(ASKED, top=40).moments) != expected
+    with open_engine(layout, encoder, **ALL_CLIPS) as engine:
+        assert spans_of(engine.search(ASKED, top=40).moments) != expected
         create_or_check(layout, whole, encoder.head_files)
         assert read_manifest(layout) == whole
-        assert places(engine.search(ASKED, top=40).moments) == expected
+        assert spans_of(engine.search(ASKED, top=40).moments) == expected
     with pytest.raises(ManifestMismatch, match="reranker: the index has"):
         create_or_check(layout, replace(whole, reranker="0" * 64))
 
@@ -261,13 +246,10 @@ def test_an_engine_follows_an_index_that_gains_a_reranker(
 def test_backup_and_restore_carry_the_reranker(
     layout: IndexLayout, encoder: Ranked, tmp_path: Path
 ) -> None:
-    def complete(layout: IndexLayout) -> None:
-        publish_all(layout, StorageSettings())
-
     expected = ask(layout, encoder).moments
-    backup(layout, tmp_path / "backup", complete=complete)
+    backup(layout, tmp_path / "backup", complete=publish_all)
     shutil.rmtree(layout.root)
-    report = restore(tmp_path / "backup", tmp_path / "again", complete=complete)
+    report = restore(tmp_path / "backup", tmp_path / "again", complete=publish_all)
     assert not report.damaged
     assert digest_of(report.layout.head) == read_manifest(report.layout).reranker
     assert ask(report.layout, encoder).moments == expected

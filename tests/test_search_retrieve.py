@@ -1,4 +1,4 @@
-"""What the library index found, to the stretches worth a closer look."""
+"""From retrieved clips to the stretches around them."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scanonce.search.retrieve import merge, neighbourhoods
+from scanonce.search.retrieve import merge, stretches_around
 from scanonce.storage.records import Span, Video
 
 
@@ -21,7 +21,7 @@ def test_merged_stretches_cover_the_same_and_keep_apart(pairs: list[tuple[float,
     assert all(a in edges and b in edges for a, b in merged)
 
 
-def test_what_was_found_opens_stretches_around_it_inside_its_video() -> None:
+def test_stretches_are_around_the_found_spans_and_inside_their_video() -> None:
     videos = {
         number: Video(number, "uid", "indexed", 100.0, 200, (Path("a.mp4"),)) for number in (3, 9)
     }
@@ -32,6 +32,6 @@ def test_what_was_found_opens_stretches_around_it_inside_its_video() -> None:
         (3, Span(80, 84)),
         (9, Span(98, 100)),
     ]
-    stretches = neighbourhoods(found, videos, context_seconds=10.0)
+    stretches = stretches_around(found, videos, context_seconds=10.0)
     assert stretches == {9: ((40.0, 64.0), (88.0, 100.0)), 3: ((0.0, 16.0), (70.0, 94.0))}
     assert list(stretches) == [9, 3]

@@ -1,10 +1,9 @@
-"""What is on disk: published video by video, opened and opened again, damaged, folded, trained anew."""
+"""The vector index on disk: published video by video, opened again, damaged, merged, trained again."""
 
 import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,50 +11,32 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
 from scanonce.storage.records import clip_id
 from scanonce.storage.settings import StorageSettings
+from scanonce.storage.vectors import build, segments
 from scanonce.storage.vectors import publish as generations
-from scanonce.storage.vectors import segments
-from scanonce.storage.vectors.codes import write_codes
-from scanonce.storage.vectors.generation import Generation, newest_generation, newest_number
-from scanonce.storage.vectors.ivfpq import IvfPqIndex
+from scanonce.storage.vectors.codes import train_codes, write_codes
+from scanonce.storage.vectors.generation import Generation, newest_number
 from scanonce.storage.vectors.library import LibraryIndex
-from scanonce.storage.vectors.publish import open_library, publish
+from scanonce.storage.vectors.publish import publish
 from tests.oracle import (
     DIM,
+    MANY,
+    SETTINGS,
     Clips,
+    Load,
     assert_searches_like,
+    bring_up,
     clips_of,
     lattice,
-    one_training_thread,
+    newest,
+    not_needed,
+    reopen,
     rows_of,
     truth,
 )
 
-SETTINGS = StorageSettings(fold_rows=40, ivf_threshold=1_000)
-MANY = set(range(250))
-"""Videos of more than 1,000 clips in all: IVF-PQ."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    with one_training_thread():
-        yield
-
-
-def bring_up(vectors: Path, live: set[int], settings: StorageSettings = SETTINGS) -> Generation:
-    generation = publish(vectors, live, clips_of, dim=DIM, settings=settings)
-    assert generation is not None
-    return generation
-
-
-def reopen(vectors: Path, live: set[int], previous: LibraryIndex | None = None) -> LibraryIndex:
-    return open_library(vectors, dim=DIM, live_videos=live, load_clips=clips_of, previous=previous)
-
-
-def not_needed(video: int) -> NDArray[np.float32]:
-    raise AssertionError(f"video {video} is stored already")
+pytestmark = pytest.mark.usefixtures("one_faiss_thread")
 
 
 def test_an_empty_library_opens_and_publishes_nothing(tmp_path: Path) -> None:
@@ -70,10 +51,9 @@ def test_a_library_of_videos_without_clips_is_published_once(tmp_path: Path) -> 
         return np.empty((0, DIM), np.float32)
 
     for _ in range(2):
-        generation = publish(tmp_path, {1, 2}, nothing, dim=DIM, settings=SETTINGS)
-        assert generation is not None
+        generation = bring_up(tmp_path, {1, 2}, nothing)
         assert generation.number == 1
-    index = open_library(tmp_path, dim=DIM, live_videos={1, 2}, load_clips=not_needed)
+    index = reopen(tmp_path, {1, 2}, load=not_needed)
     assert (len(index), index.num_videos) == (0, 2)
 
 
@@ -89,7 +69,7 @@ def test_random_adds_and_removals_search_like_the_truth(tmp_path: Path, seed: in
         assert_searches_like(reopen(tmp_path, live), truth(live))  # before it is published
         publish(tmp_path, live, clips_of, dim=DIM, settings=SETTINGS)
         numbers.append(newest_number(tmp_path))
-        index = open_library(tmp_path, dim=DIM, live_videos=live, load_clips=not_needed)
+        index = reopen(tmp_path, live, load=not_needed)
         assert_searches_like(index, truth(live))
         assert index.num_videos == len(live)
     assert numbers == sorted(numbers)
@@ -99,14 +79,13 @@ def test_random_adds_and_removals_search_like_the_truth(tmp_path: Path, seed: in
 def test_publishing_again_changes_nothing(tmp_path: Path) -> None:
     bring_up(tmp_path, {1, 2, 3})
     before = sorted(tmp_path.rglob("*"))
-    generation = publish(tmp_path, {3, 2, 1}, not_needed, dim=DIM, settings=SETTINGS)
-    assert generation is not None
+    generation = bring_up(tmp_path, {3, 2, 1}, not_needed)
     assert generation.number == 1
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def new_files(before: Generation, after: Generation) -> dict[str, int]:
-    """Sizes of the files of clips and codes that are not those of the generation before."""
+    """Return the sizes of the files that the generation before does not have."""
     shared = {path.stat().st_ino for path in before.path.iterdir()}
     stats = {path.name: path.stat() for path in after.path.iterdir()}
     del stats["generation.json"]
@@ -123,15 +102,14 @@ def test_a_new_video_becomes_a_segment_and_shares_the_others(tmp_path: Path) -> 
         return clips_of(video)
 
     live = set(range(22))
-    second = publish(tmp_path, live, load, dim=DIM, settings=SETTINGS, progress=progress.append)
-    assert second is not None
+    second = bring_up(tmp_path, live, load, progress=progress.append)
     assert (seen, progress) == ([20, 21], [1, 2])
     assert second.segments[-1].rows.videos.tolist() == [20, 21]
     assert new_files(first, second).keys() == {"0000000002.f16", "0000000002_videos.npy"}
     assert_searches_like(reopen(tmp_path, live), truth(live))
 
 
-def test_segments_are_copied_where_links_are_refused(
+def test_segments_are_copied_if_links_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(source: Path, target: Path) -> None:
@@ -149,7 +127,7 @@ def test_segments_are_copied_where_links_are_refused(
     assert_searches_like(reopen(tmp_path, live), truth(live))
 
 
-def test_only_what_is_new_is_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_new_files_are_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bring_up(tmp_path, MANY)
     flushed: list[str] = []
     monkeypatch.setattr(generations, "sync", lambda path: flushed.append(path.name))
@@ -194,9 +172,7 @@ def same_size(video: int) -> NDArray[np.float32]:
 
 
 def publish_same_size(vectors: Path, num_videos: int) -> Generation:
-    generation = publish(vectors, range(num_videos), same_size, dim=DIM, settings=SETTINGS)
-    assert generation is not None
-    return generation
+    return bring_up(vectors, range(num_videos), same_size)
 
 
 def test_segments_join_so_that_they_are_few_and_little_is_copied(tmp_path: Path) -> None:
@@ -222,7 +198,7 @@ def test_a_new_video_writes_the_same_whatever_the_library_holds(
     assert written == {"0000000002.f16": 4 * DIM * 2, "0000000002_videos.npy": 128 + 16}
 
 
-def test_dead_clips_are_dropped_where_a_segment_is_joined(tmp_path: Path) -> None:
+def test_dead_clips_are_dropped_when_a_segment_is_joined(tmp_path: Path) -> None:
     bring_up(tmp_path, set(range(30)))
     bring_up(tmp_path, {*range(30), 31})
     generation = bring_up(tmp_path, {*range(30), 32})
@@ -234,7 +210,7 @@ def test_dead_clips_are_dropped_where_a_segment_is_joined(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("live", [set(range(40)), MANY])
-def test_what_a_reader_has_open_is_not_opened_again(tmp_path: Path, live: set[int]) -> None:
+def test_open_files_of_a_reader_are_not_opened_again(tmp_path: Path, live: set[int]) -> None:
     bring_up(tmp_path, live)
     old = reopen(tmp_path, live)
     bring_up(tmp_path, live | {250})
@@ -246,12 +222,14 @@ def test_what_a_reader_has_open_is_not_opened_again(tmp_path: Path, live: set[in
     if new.kind == "flat":
         assert new._parts[0] is old._parts[0] is shared.index
     else:
-        assert "index" not in vars(shared)  # its clips are searched by code: no copy in memory
+        assert "index" not in vars(
+            shared
+        )  # its clips are searched by code, so there is no copy in memory
     assert_searches_like(old, truth(live))
     assert_searches_like(new, truth(live | {250}))
 
 
-def test_an_index_made_anew_is_not_mistaken_for_the_one_that_is_open(tmp_path: Path) -> None:
+def test_a_new_index_is_not_mistaken_for_the_one_that_is_open(tmp_path: Path) -> None:
     bring_up(tmp_path, set(range(20)))
     old = reopen(tmp_path, set(range(20)))
     shutil.rmtree(tmp_path / "0000000001")
@@ -259,7 +237,7 @@ def test_an_index_made_anew_is_not_mistaken_for_the_one_that_is_open(tmp_path: P
     def others(video: int) -> NDArray[np.float32]:
         return clips_of(video)[::-1]
 
-    publish(tmp_path, range(20), others, dim=DIM, settings=SETTINGS)
+    bring_up(tmp_path, range(20), others)
     new = reopen(tmp_path, set(range(20)), old)
     assert_searches_like(new, {video: others(video) for video in range(20)})
 
@@ -273,28 +251,22 @@ def test_a_new_video_is_published_without_reading_the_codes(
     bring_up(tmp_path, MANY)
     with monkeypatch.context() as patch:
         patch.setattr(segments, "read_codes", refuse)
-        patch.setattr(generations, "read_codes", refuse)
+        patch.setattr(build, "read_codes", refuse)
         bring_up(tmp_path, MANY | {250})
     assert_searches_like(reopen(tmp_path, MANY | {250}), truth(MANY | {250}))
 
 
 def test_an_unpublished_video_that_was_stored_again_is_loaded_again(tmp_path: Path) -> None:
     old = reopen(tmp_path, {1, 2})
-    new = open_library(
-        tmp_path,
-        dim=DIM,
-        live_videos={1, 2},
-        load_clips=lambda video: clips_of(video + 5),
-        previous=old,
-    )
+    new = reopen(tmp_path, {1, 2}, old, load=lambda video: clips_of(video + 5))
     assert_searches_like(new, {1: clips_of(6), 2: clips_of(7)})
 
 
-# Folding and training anew
+# Merging and training again
 
 
-def load_only(known: int) -> Callable[[int], NDArray[np.float32]]:
-    """Loads the videos from ``known`` on; the others are stored."""
+def load_only(known: int) -> Load:
+    """Load the videos from ``known`` on; the others are stored."""
     return lambda video: not_needed(video) if video < known else same_size(video)
 
 
@@ -302,8 +274,7 @@ def test_a_delta_beyond_fold_rows_extends_the_base_without_loading_again(tmp_pat
     before = publish_same_size(tmp_path, 300)
     deltas = []
     for end in range(301, 325):
-        after = publish(tmp_path, range(end), load_only(end - 1), dim=DIM, settings=SETTINGS)
-        assert after is not None
+        after = bring_up(tmp_path, range(end), load_only(end - 1))
         deltas.append(len(after.delta))
         before, last = after, before
         if not deltas[-1]:
@@ -317,7 +288,7 @@ def test_a_delta_beyond_fold_rows_extends_the_base_without_loading_again(tmp_pat
     assert_searches_like(reopen(tmp_path, set(range(324))), expected)
 
 
-def test_clips_of_dead_videos_keep_their_place_in_the_base(tmp_path: Path) -> None:
+def test_clips_of_dead_videos_keep_their_position_in_the_base(tmp_path: Path) -> None:
     bring_up(tmp_path, MANY)
     live = MANY - {3, 120} | set(range(250, 263))
     assert len(bring_up(tmp_path, live).delta) == 0
@@ -339,23 +310,22 @@ def test_removals_are_masked_at_once_and_dropped_past_a_fifth(tmp_path: Path) ->
     assert_searches_like(reopen(tmp_path, set()), {})
 
 
-def test_a_base_with_many_dead_clips_is_trained_anew(tmp_path: Path) -> None:
+def test_a_base_with_many_dead_clips_is_trained_again(tmp_path: Path) -> None:
     publish_same_size(tmp_path, 400)
     live = range(90, 400)
-    generation = publish(tmp_path, live, not_needed, dim=DIM, settings=SETTINGS)
-    assert generation is not None
+    generation = bring_up(tmp_path, live, not_needed)
     assert generation.info.fit is not None
     assert generation.info.fit.trained_clips == 310 * 4
     assert generation.base.videos.tolist() == list(live)
 
 
 def strange(video: int) -> NDArray[np.float32]:
-    """Unlike any `same_size`: of every cosine with its centroid, less than .85 of theirs."""
+    """Clips unlike any of `same_size`: their cosine with their centroid is less than .85 of that."""
     return np.random.default_rng(video).standard_normal((4, DIM), np.float32)
 
 
 def crowded(video: int) -> NDArray[np.float32]:
-    """All of one direction, which one list takes."""
+    """Clips of one direction, which all go into one list."""
     return same_size(0)[:1].repeat(4, axis=0)
 
 
@@ -369,42 +339,40 @@ def crowded(video: int) -> NDArray[np.float32]:
         (same_size, 70, "were added to 1000"),
     ],
 )
-def test_the_base_is_trained_anew_when_its_lists_no_longer_fit(
+def test_the_base_is_trained_again_when_its_lists_no_longer_fit(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
-    load: Callable[[int], NDArray[np.float32]],
+    load: Load,
     num_new: int,
     reason: str | None,
 ) -> None:
     publish_same_size(tmp_path, 250)
     with caplog.at_level(logging.INFO):
-        generation = publish(tmp_path, range(250 + num_new), load, dim=DIM, settings=SETTINGS)
-    assert generation is not None
+        generation = bring_up(tmp_path, range(250 + num_new), load)
     assert generation.info.fit is not None
     clips = 1_000 + 4 * num_new
     assert len(generation.base) == clips
     assert generation.info.fit.trained_clips == (clips if reason else 1_000)
-    assert ("trained anew" in caplog.text) == (reason is not None)
+    assert ("trained again" in caplog.text) == (reason is not None)
     assert reason is None or reason in caplog.text
 
 
 def test_a_library_that_grows_migrates_to_ivfpq(tmp_path: Path) -> None:
-    settings = StorageSettings(ivf_threshold=1_000)
-
     def load(video: int) -> NDArray[np.float32]:
         return lattice(np.random.default_rng(video), (90, DIM))
 
     kinds = []
     for end in (10, 12, 13):
-        generation = publish(tmp_path, set(range(end)), load, dim=DIM, settings=settings)
-        assert generation is not None
+        generation = bring_up(
+            tmp_path, range(end), load, settings=StorageSettings(ivf_threshold=1_000)
+        )
         kinds.append((generation.info.kind, generation.info.factory, len(generation.delta)))
     assert kinds == [
         ("flat", None, 900),
         ("ivfpq", "IVF128,PQ8x4fs", 0),
         ("ivfpq", "IVF128,PQ8x4fs", 90),
     ]
-    index = open_library(tmp_path, dim=DIM, live_videos=range(1, 13), load_clips=not_needed)
+    index = reopen(tmp_path, range(1, 13), load=not_needed)
     assert index.kind == "ivfpq"
     assert_searches_like(index, {video: load(video) for video in range(1, 13)})
 
@@ -425,14 +393,14 @@ def test_readers_keep_the_generation_they_opened(tmp_path: Path) -> None:
 
 
 def write_first_format(vectors: Path, base: Clips, delta: Clips, *, factory: str | None) -> None:
-    """Generation 1 as the first version wrote it."""
+    """Write generation 1 as the first version did."""
     folder = vectors / "0000000001"
     folder.mkdir(parents=True)
     for name, clips in (("base", base), ("delta", delta)):
         np.concatenate(list(clips.values())).astype(np.float16).tofile(folder / f"{name}.f16")
         np.save(folder / f"{name}_videos.npy", [(v, len(rows)) for v, rows in clips.items()])
     if factory:
-        write_codes(IvfPqIndex.train(rows_of(base)), str(folder / "base.faiss"))
+        write_codes(train_codes(rows_of(base)), str(folder / "base.faiss"))
     info = {
         "format": 1,
         "kind": "ivfpq" if factory else "flat",
@@ -455,180 +423,20 @@ def test_a_generation_of_the_first_format_opens_and_grows(
     old = {video: same_size(video) for video in range(250)}
     delta = {video: same_size(video) for video in range(300, 304)}
     write_first_format(tmp_path, old, delta, factory=factory)
-    index = open_library(tmp_path, dim=DIM, live_videos=[*old, *delta], load_clips=not_needed)
+    index = reopen(tmp_path, [*old, *delta], load=not_needed)
     assert index.kind == ("ivfpq" if factory else "flat")
     assert_searches_like(index, old | delta)
     few = StorageSettings(fold_rows=40, ivf_threshold=5_000)
     for end in range(305, 320):
         new = {video: same_size(video) for video in range(304, end)}
         live = old | delta | new
-        publish(tmp_path, live, load_only(end - 1), dim=DIM, settings=few)
-        index = open_library(tmp_path, dim=DIM, live_videos=live, load_clips=not_needed)
+        bring_up(tmp_path, live, load_only(end - 1), settings=few)
+        index = reopen(tmp_path, live, load=not_needed)
         assert_searches_like(index, live)
-    generation = newest_generation(tmp_path, dim=DIM)
-    assert generation is not None
+    generation = newest(tmp_path)
     assert "base" in generation.info.segments
     fit = generation.info.fit
     assert (fit and (fit.trained_clips, fit.added_clips)) == ((1_000, 44) if factory else None)
-
-
-# What can go wrong
-
-
-def test_a_video_that_cannot_be_loaded_leaves_the_old_generation(tmp_path: Path) -> None:
-    bring_up(tmp_path, {1, 2})
-
-    def broken(video: int) -> NDArray[np.float32]:
-        if video == 4:
-            raise RuntimeError("feature file is gone")
-        return clips_of(video)
-
-    with pytest.raises(RuntimeError, match="feature file is gone"):
-        publish(tmp_path, {1, 2, 3, 4}, broken, dim=DIM, settings=SETTINGS)
-    assert [path.name for path in tmp_path.iterdir()] == ["0000000001"]
-    assert_searches_like(reopen(tmp_path, {1, 2}), truth({1, 2}))
-
-
-@pytest.mark.parametrize("step", ["write_rows", "_seal", "sync"])
-def test_a_write_that_fails_leaves_the_old_generation(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
-    bring_up(tmp_path, {1, 2})
-
-    def full(*args: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(generations, step, full)
-        with pytest.raises(IndexDirectoryError, match="No space left"):
-            bring_up(tmp_path, {1, 2, 3})
-    assert_searches_like(reopen(tmp_path, {1, 2, 3}), truth({1, 2, 3}))
-    assert bring_up(tmp_path, {1, 2, 3}).number == 2
-
-
-def test_what_a_killed_writer_left_is_not_read_and_is_swept(tmp_path: Path) -> None:
-    bring_up(tmp_path, {1, 2})
-    shutil.copytree(tmp_path / "0000000001", tmp_path / "staging-killed")
-    cut(tmp_path / "staging-killed" / "0000000001.f16")
-    assert_searches_like(reopen(tmp_path, {1, 2}), truth({1, 2}))
-    bring_up(tmp_path, {1, 2})
-    assert [path.name for path in tmp_path.iterdir()] == ["0000000001"]
-
-
-def cut(path: Path) -> None:
-    """Take a byte off the end, of this name only: a hard link keeps the whole file."""
-    content = path.read_bytes()
-    path.unlink()
-    path.write_bytes(content[:-1])
-
-
-def grow(path: Path) -> None:
-    """Put a byte at the end, of this name only."""
-    content = path.read_bytes()
-    path.unlink()
-    path.write_bytes(content + b"x")
-
-
-@pytest.mark.parametrize(
-    "name", ["0000000001.f16", "0000000001_videos.npy", "0000000002.f16", "generation.json"]
-)
-@pytest.mark.parametrize("damage", [cut, grow, Path.unlink])
-def test_a_damaged_generation_is_passed_over_and_replaced(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, damage: Callable[[Path], None]
-) -> None:
-    live = set(range(22))
-    bring_up(tmp_path, set(range(20)))
-    bring_up(tmp_path, live)
-    damage(tmp_path / "0000000002" / name)
-    with caplog.at_level(logging.WARNING):
-        index = reopen(tmp_path, live)
-    assert "generation 2 is passed over" in caplog.text
-    assert index.generation == 1
-    assert_searches_like(index, truth(live))
-    assert bring_up(tmp_path, live).number == 3
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["0000000001", "0000000003"]
-
-
-def test_a_damaged_generation_is_replaced_even_where_no_video_is_new(tmp_path: Path) -> None:
-    live = set(range(20))
-    bring_up(tmp_path, live)
-    bring_up(tmp_path, live | {20})
-    cut(tmp_path / "0000000002" / "0000000002.f16")
-    generation = publish(tmp_path, live, not_needed, dim=DIM, settings=SETTINGS)
-    assert generation is not None
-    assert generation.number == 3
-    assert_searches_like(reopen(tmp_path, live), truth(live))
-
-
-@pytest.mark.parametrize("damage", [cut, Path.unlink])
-def test_a_library_whose_only_generation_is_damaged_is_rebuilt(
-    tmp_path: Path, damage: Callable[[Path], None]
-) -> None:
-    settings = StorageSettings(ivf_threshold=1_000)
-    live = set(range(250))
-    publish(tmp_path, live, clips_of, dim=DIM, settings=settings)
-    damage(tmp_path / "0000000001" / "base.faiss")
-    assert_searches_like(reopen(tmp_path, live), truth(live))
-    generation = publish(tmp_path, live, clips_of, dim=DIM, settings=settings)
-    assert generation is not None
-    assert (generation.number, generation.info.kind) == (2, "ivfpq")
-    assert newest_number(tmp_path) == 2
-
-
-def test_codes_that_faiss_cannot_read_count_as_damage(tmp_path: Path) -> None:
-    settings = StorageSettings(ivf_threshold=1_000)
-    publish(tmp_path, range(250), clips_of, dim=DIM, settings=settings)
-    codes = tmp_path / "0000000001" / "base.faiss"
-    codes.write_bytes(bytes(codes.stat().st_size))
-    assert newest_generation(tmp_path, dim=DIM) is None
-
-
-@pytest.mark.parametrize("num_new", [0, 1, 20])
-def test_codes_that_faiss_cannot_read_are_made_anew_once_they_are_looked_at(
-    tmp_path: Path, num_new: int
-) -> None:
-    bring_up(tmp_path, MANY)
-    codes = tmp_path / "0000000001" / "base.faiss"
-    codes.write_bytes(bytes(codes.stat().st_size))
-    live = MANY | set(range(250, 250 + num_new))
-    bring_up(tmp_path, live)
-    assert_searches_like(reopen(tmp_path, live), truth(live))
-    bring_up(tmp_path, live)  # nothing is new: time to look
-    generation = newest_generation(tmp_path, dim=DIM)
-    assert generation is not None
-    assert len(generation.base) == sum(map(len, truth(live).values()))
-    assert_searches_like(reopen(tmp_path, live), truth(live))
-
-
-def test_another_dim_is_an_error_that_names_both(tmp_path: Path) -> None:
-    bring_up(tmp_path, {1, 2})
-    with pytest.raises(ManifestMismatch, match="16 dimensions, the encoder makes 8"):
-        open_library(tmp_path, dim=8, live_videos={1}, load_clips=clips_of)
-    with pytest.raises(ManifestMismatch, match="16 dimensions, the encoder makes 8"):
-        publish(tmp_path, {1}, clips_of, dim=8, settings=SETTINGS)
-
-
-@pytest.mark.parametrize(
-    ("bad", "message"),
-    [
-        (np.ones((2, DIM + 1), np.float32), r"video 5 have shape \[2, 17\]"),
-        (np.full((2, DIM), np.nan, np.float32), "not finite"),
-        (np.full((2, DIM), 1e6, np.float32), "not finite"),
-    ],
-)
-def test_clips_that_do_not_fit_are_refused_by_name(
-    tmp_path: Path, bad: NDArray[np.float32], message: str
-) -> None:
-    with pytest.raises(IndexDirectoryError, match=message):
-        publish(tmp_path, {5}, lambda _: bad, dim=DIM, settings=SETTINGS)
-
-
-def test_a_directory_that_cannot_be_made_is_an_error_of_ours(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(IndexDirectoryError, match="cannot be written"):
-        bring_up(tmp_path / "file", {1})
-    with pytest.raises(IndexDirectoryError, match="cannot be read"):
-        reopen(tmp_path / "file", {1})
 
 
 # The library as a whole

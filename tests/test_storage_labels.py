@@ -1,46 +1,15 @@
-"""Labels: what they may be called, and that they stay with what a file holds."""
+"""Labels: their names, and that they stay with the content of a file."""
 
-import sqlite3
-import threading
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
-from alembic import command
-from alembic.config import Config
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Connection
 
-import scanonce.storage.catalog.catalog
-from scanonce.storage.catalog.catalog import SCHEMA_REVISION, Catalog
-from scanonce.storage.catalog.entries import Content, FileStamp
+from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.catalog.labels import folded, normal_label
 from scanonce.storage.errors import QueryError
-from scanonce.storage.records import VideoInfo
-
-INFO = VideoInfo(duration_seconds=9.0, width=64, height=48, fps=25.0, codec="h264")
-
-
-@pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    with Catalog.open(tmp_path / "catalog.sqlite") as opened:
-        opened.add_library(Path("/films"))
-        yield opened
-
-
-def record(catalog: Catalog, uid: str, *, name: str = "", replaces: int | None = None) -> int:
-    return catalog.record_indexed(
-        Content(uid, uid, 1),
-        [FileStamp(Path(f"/films/{name or uid}.mp4"), 1, 1)],
-        state="indexed",
-        duration_seconds=8.0,
-        num_frames=16,
-        info=INFO,
-        replaces=replaces,
-    )
-
+from tests.catalogs import LIBRARY, record, running, stamp
 
 # ---------------------------------------------------------------- names
 
@@ -56,14 +25,14 @@ def record(catalog: Catalog, uid: str, *, name: str = "", replaces: int | None =
         ("'; DROP TABLE labels; --", "'; DROP TABLE labels; --"),
     ],
 )
-def test_a_label_is_kept_without_stray_spaces_and_composed(text: str, label: str) -> None:
+def test_a_label_is_stored_without_extra_spaces_and_composed(text: str, label: str) -> None:
     assert normal_label(text) == label
 
 
 @pytest.mark.parametrize(
     "text", ["", " ", "\u3000", "x" * 101, "a\nb", "\x00", "a\x7f", "\ud800", "a\u2028b", "\t"]
 )
-def test_what_is_no_label_is_refused(text: str) -> None:
+def test_a_text_that_is_no_label_is_refused(text: str) -> None:
     with pytest.raises(QueryError, match="label"):
         normal_label(text)
 
@@ -84,82 +53,82 @@ def test_a_normal_label_is_normal_and_can_be_stored(text: str) -> None:
 
 def test_labels_are_added_counted_and_taken_away(catalog: Catalog) -> None:
     one, two, three = (record(catalog, uid) for uid in "abc")
-    assert catalog.add_labels([one, two, 999], ["Holiday", "work"]) == 4
-    assert catalog.add_labels([two, three], [" holiday"]) == 1
-    assert catalog.labels() == {"Holiday": 3, "work": 2}
-    assert catalog.labels_of([three, one]) == {one: ("Holiday", "work"), three: ("Holiday",)}
-    assert catalog.remove_labels([one, two], ["WORK", "never there"]) == 2
-    assert catalog.labels() == {"Holiday": 3}
-    assert catalog.add_labels([], ["x"]) == catalog.remove_labels([one], []) == 0
+    assert catalog.labels.add([one, two, 999], ["Holiday", "work"]) == 4
+    assert catalog.labels.add([two, three], [" holiday"]) == 1
+    assert catalog.labels.counts() == {"Holiday": 3, "work": 2}
+    assert catalog.labels.of([three, one]) == {one: ("Holiday", "work"), three: ("Holiday",)}
+    assert catalog.labels.remove([one, two], ["WORK", "never there"]) == 2
+    assert catalog.labels.counts() == {"Holiday": 3}
+    assert catalog.labels.add([], ["x"]) == catalog.labels.remove([one], []) == 0
 
 
 def test_a_label_that_is_no_longer_in_use_may_come_back_in_another_spelling(
     catalog: Catalog,
 ) -> None:
     video = record(catalog, "a")
-    catalog.add_labels([video], ["STRASSE"])
-    catalog.add_labels([video], ["Straße"])
-    assert catalog.labels() == {"STRASSE": 1}
-    catalog.remove_labels([video], ["straße"])
-    catalog.add_labels([video], ["Straße"])
-    assert catalog.labels_of([video]) == {video: ("Straße",)}
+    catalog.labels.add([video], ["STRASSE"])
+    catalog.labels.add([video], ["Straße"])
+    assert catalog.labels.counts() == {"STRASSE": 1}
+    catalog.labels.remove([video], ["straße"])
+    catalog.labels.add([video], ["Straße"])
+    assert catalog.labels.of([video]) == {video: ("Straße",)}
 
 
-def test_nothing_is_added_where_one_of_the_labels_is_none(catalog: Catalog) -> None:
+def test_nothing_is_added_if_one_of_the_labels_is_refused(catalog: Catalog) -> None:
     video = record(catalog, "a")
     with pytest.raises(QueryError):
-        catalog.add_labels([video], ["good", "b\nad"])
-    assert catalog.labels() == {}
+        catalog.labels.add([video], ["good", "b\nad"])
+    assert catalog.labels.counts() == {}
 
 
-def test_labels_go_to_the_scan_that_takes_the_place_of_another(catalog: Catalog) -> None:
+def test_labels_go_to_the_scan_that_replaces_another(catalog: Catalog) -> None:
     old = record(catalog, "a")
-    catalog.add_labels([old], ["holiday"])
-    new = record(catalog, "a-2", name="a", replaces=old)
-    assert catalog.labels_of([old, new]) == {new: ("holiday",)}
+    catalog.labels.add([old], ["holiday"])
+    new = record(catalog, "a-2", "a.mp4", replaces=old)
+    assert catalog.labels.of([old, new]) == {new: ("holiday",)}
     taken = record(catalog, "b")
-    catalog.add_labels([taken], ["holiday", "work"])
-    assert record(catalog, "b", replaces=new) == taken  # which has one of them already
-    assert catalog.labels_of([new, taken]) == {taken: ("holiday", "work")}
+    catalog.labels.add([taken], ["holiday", "work"])
+    assert record(catalog, "b", replaces=new) == taken  # it has one of the labels already
+    assert catalog.labels.of([new, taken]) == {taken: ("holiday", "work")}
 
 
-def test_labels_stay_where_a_file_moves_and_go_where_the_last_one_does(catalog: Catalog) -> None:
+def test_labels_stay_if_a_file_moves_and_go_with_the_last_one(catalog: Catalog) -> None:
     video = record(catalog, "a")
-    catalog.add_labels([video], ["holiday"])
-    catalog.attach_file(video, FileStamp(Path("/films/moved.mp4"), 1, 2))
-    assert catalog.forget_files([Path("/films/a.mp4")]) == []
-    assert catalog.labels() == {"holiday": 1}
-    catalog.forget_files([Path("/films/moved.mp4")])
-    assert catalog.labels() == {}
+    catalog.labels.add([video], ["holiday"])
+    catalog.attach_file(video, stamp("moved.mp4"))
+    assert catalog.forget_files([LIBRARY / "a.mp4"]) == []
+    assert catalog.labels.counts() == {"holiday": 1}
+    catalog.forget_files([LIBRARY / "moved.mp4"])
+    assert catalog.labels.counts() == {}
     assert record(catalog, "a") != video
-    assert catalog.labels() == {}
+    assert catalog.labels.counts() == {}
 
 
 def test_labels_go_with_a_library_that_is_forgotten(catalog: Catalog) -> None:
-    catalog.add_labels([record(catalog, "a")], ["holiday"])
-    catalog.forget_library(Path("/films"))
-    assert catalog.labels() == {}
+    catalog.labels.add([record(catalog, "a")], ["holiday"])
+    catalog.forget_library(LIBRARY)
+    assert catalog.labels.counts() == {}
 
 
-def test_an_index_that_is_made_anew_begins_with_the_labels_and_takes_over_later_ones(
+def test_a_new_index_begins_with_the_labels_and_takes_over_later_ones(
     catalog: Catalog, tmp_path: Path
 ) -> None:
     kept, again, gone = (record(catalog, uid) for uid in "abc")
-    catalog.add_labels([kept, again, gone], ["before"])
-    catalog.copy_to(tmp_path / "beside.sqlite")
-    with Catalog.open(tmp_path / "beside.sqlite") as beside:
-        beside.mark_unscanned("not yet")
-        assert beside.labels_of([kept]) == {kept: ("before",)}
-        record(beside, "a")
-        replaced = record(beside, "b-2", name="b", replaces=again)
-        beside.forget_files([Path("/films/c.mp4")])
-        new = record(beside, "d")
-        catalog.add_labels([kept, again], ["After"])  # meanwhile
-        catalog.remove_labels([kept], ["before"])
+    catalog.labels.add([kept, again, gone], ["before"])
+    catalog.copy_to(tmp_path / "staging.sqlite")
+    with Catalog.open(tmp_path / "staging.sqlite") as staging:
+        staging.mark_unscanned("not yet")
+        assert staging.labels.of([kept]) == {kept: ("before",)}
+        record(staging, "a")
+        replaced = record(staging, "b-2", "b.mp4", replaces=again)
+        staging.forget_files([LIBRARY / "c.mp4"])
+        new = record(staging, "d")
+        catalog.labels.add([kept, again], ["After"])  # meanwhile
+        catalog.labels.remove([kept], ["before"])
         other = record(catalog, "e")
-        catalog.add_labels([record(catalog, "d"), other], ["late"])
-        beside.take_labels(catalog)
-        assert beside.labels_of([kept, replaced, gone, new]) == {
+        catalog.labels.add([record(catalog, "d"), other], ["late"])
+        staging.labels.take_over(catalog.labels)
+        assert staging.labels.of([kept, replaced, gone, new]) == {
             kept: ("After",),
             replaced: ("After", "before"),
             new: ("late",),
@@ -167,57 +136,16 @@ def test_an_index_that_is_made_anew_begins_with_the_labels_and_takes_over_later_
 
 
 def test_labelling_goes_on_while_a_run_writes(catalog: Catalog) -> None:
-    """Many short writes of both; nothing is lost, nobody gives up."""
+    """Both do many short writes; nothing is lost, and neither gives up."""
     labelled = [record(catalog, f"first {number}") for number in range(20)]
-    errors: list[BaseException] = []
 
     def run() -> None:
-        try:
-            with Catalog.open(catalog.path) as writer:
-                for number in range(40):
-                    record(writer, f"content {number}")
-        except BaseException as error:
-            errors.append(error)
+        with Catalog.open(catalog.path) as writer:
+            for number in range(40):
+                record(writer, f"content {number}")
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    for video in labelled:
-        catalog.add_labels([video], ["mine"])
-    thread.join()
-    assert errors == []
-    assert catalog.labels() == {"mine": 20}
+    with running(run):
+        for video in labelled:
+            catalog.labels.add([video], ["mine"])
+    assert catalog.labels.counts() == {"mine": 20}
     assert len(catalog.live_video_ids()) == 60
-
-
-@pytest.mark.parametrize("before", ["0001", "0002"])
-def test_a_catalogue_without_labels_gets_their_table_and_keeps_its_videos(
-    tmp_path: Path, before: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    place = tmp_path / "catalog.sqlite"
-
-    def to_older(connection: Connection) -> None:
-        config = Config(attributes={"connection": connection})
-        config.set_main_option("script_location", str(scanonce.storage.catalog.catalog._MIGRATIONS))
-        command.upgrade(config, before)
-
-    monkeypatch.setattr(scanonce.storage.catalog.catalog, "_migrate", to_older)
-    Catalog.open(place).close()
-    monkeypatch.undo()
-    with closing(sqlite3.connect(place)) as connection:
-        connection.execute("INSERT INTO libraries VALUES (1, '/films', '2024-01-01 00:00:00')")
-        names = "uid, fast_hash, state, duration_seconds, num_frames, width, height, fps, codec"
-        connection.execute(
-            f"INSERT INTO videos ({names}, size_bytes, indexed_at) "
-            "VALUES ('a', 'a', 'indexed', 8, 16, 64, 48, 25, 'h264', 1, '2024-01-01 00:00:00')"
-        )
-        connection.execute("INSERT INTO files VALUES (1, 1, '/films/a.mp4', 1, 1, 1, NULL)")
-        connection.commit()
-    with Catalog.open(place) as catalog:
-        (video,) = catalog.videos()
-        assert (video.uid, catalog.labels()) == ("a", {})
-        catalog.add_labels([video.video_id], ["holiday"])
-        assert catalog.labels() == {"holiday": 1}
-    with closing(sqlite3.connect(place)) as connection:
-        assert connection.execute("SELECT * FROM alembic_version").fetchall() == [
-            (SCHEMA_REVISION,)
-        ]

@@ -1,4 +1,4 @@
-"""The manifest and whole-or-nothing writing."""
+"""The manifest, and writing files whole or not at all."""
 
 import errno
 import os
@@ -58,7 +58,7 @@ def test_another_setting_is_an_error_that_names_both_sides_and_the_way_out(
     assert read_manifest(layout) == MADE_WITH
 
 
-def test_another_encoder_is_named_beside_its_fingerprint(layout: IndexLayout) -> None:
+def test_another_encoder_is_named_with_its_fingerprint(layout: IndexLayout) -> None:
     with pytest.raises(ManifestMismatch, match="has bundled, asked for is openai/clip"):
         create_or_check(layout, replace(MADE_WITH, encoder="openai/clip", fingerprint="0"))
 
@@ -76,7 +76,7 @@ def test_a_missing_index_says_how_to_make_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"schema_version": 1}'])
-def test_a_damaged_manifest_is_told(layout: IndexLayout, content: str) -> None:
+def test_a_damaged_manifest_is_an_error(layout: IndexLayout, content: str) -> None:
     layout.manifest.write_text(content)
     with pytest.raises(IndexDirectoryError):
         read_manifest(layout)

@@ -33,7 +33,7 @@ def test_arrays_are_those_that_safetensors_wrote(
         assert not mapped[name].flags.writeable
 
 
-def test_every_cut_and_a_foreign_header_are_seen(tmp_path: Path) -> None:
+def test_every_truncation_and_a_wrong_header_are_noticed(tmp_path: Path) -> None:
     whole = save({"a": np.arange(6, dtype=np.float32).reshape(2, 3)})
     path = tmp_path / "a.safetensors"
     for length in range(len(whole)):

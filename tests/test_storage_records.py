@@ -20,7 +20,7 @@ spans = st.tuples(times, times).map(lambda pair: Span(min(pair), max(pair)))
 
 
 @pytest.mark.parametrize(("start", "end"), [(-1, 2), (3, 2), (0, math.inf), (math.nan, 1)])
-def test_a_span_that_is_none_is_refused(start: float, end: float) -> None:
+def test_an_invalid_span_is_refused(start: float, end: float) -> None:
     with pytest.raises(ValueError, match="a span needs"):
         Span(start, end)
 
@@ -37,7 +37,7 @@ def test_tiou_of_spans_that_only_touch_is_0() -> None:
 
 
 @given(st.integers(0, 2**42), st.integers(0, MAX_ORDINAL))
-def test_a_clip_id_splits_into_what_it_was_made_of(video: int, ordinal: int) -> None:
+def test_a_clip_id_splits_into_its_parts(video: int, ordinal: int) -> None:
     assert split_clip_id(clip_id(video, ordinal)) == (video, ordinal)
 
 
@@ -98,7 +98,7 @@ def test_the_span_of_an_ordinal_is_that_of_the_list(
         (16, [7, 3, 1]),
     ],
 )
-def test_a_scale_is_left_out_where_a_finer_clip_covers_the_video(
+def test_a_scale_is_left_out_if_a_finer_clip_covers_the_video(
     duration: float, counts: list[int]
 ) -> None:
     assert ClipGrid().counts(duration) == counts

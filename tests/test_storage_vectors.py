@@ -1,8 +1,9 @@
-"""One set of tests over all vector indexes, with exact search as the oracle."""
+"""One set of tests for all vector indexes, with exact search as the oracle."""
 
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pytest
@@ -12,7 +13,13 @@ from pydantic import ValidationError
 from scanonce.storage.errors import IndexDirectoryError, ScanonceError
 from scanonce.storage.records import clip_id
 from scanonce.storage.settings import StorageSettings
-from scanonce.storage.vectors.codes import default_nprobe, factory, read_codes, write_codes
+from scanonce.storage.vectors.codes import (
+    default_nprobe,
+    extend_codes,
+    read_codes,
+    train_codes,
+    write_codes,
+)
 from scanonce.storage.vectors.flat import FlatIndex, VectorIndex
 from scanonce.storage.vectors.ivfpq import IvfPqIndex
 from scanonce.storage.vectors.library import LibraryIndex
@@ -24,19 +31,19 @@ from tests.oracle import (
     assert_searches_like,
     clips_of,
     lattice,
-    one_training_thread,
     oracle,
     rows_of,
 )
+from tests.topics import found_share
 
 
 def make_ivfpq(rows: ClipRows) -> IvfPqIndex:
-    codes = IvfPqIndex.train(rows)
+    codes = train_codes(rows)
     return IvfPqIndex(rows, codes, nprobe=default_nprobe(codes.nlist), rescore_depth=100)
 
 
 def make_library(rows: ClipRows) -> LibraryIndex:
-    """Three parts, the middle one with a dead video."""
+    """Make a library of three parts, the middle one with a dead video."""
     parts: list[Clips] = [{}, {1_000: lattice(np.random.default_rng(5), (9, rows.dim))}, {}]
     for number, (video, clips) in enumerate(by_video(rows)):
         parts[number % 3][video] = clips
@@ -45,7 +52,7 @@ def make_library(rows: ClipRows) -> LibraryIndex:
 
 
 def in_pieces(rows: ClipRows) -> ClipRows:
-    """The same clips in pieces, one of them empty, and the last video first."""
+    """Return the same clips in pieces, one of them empty, and the last video first."""
     *others, last = by_video(rows)
     middle = len(others) // 2
     parts = [dict([last]), dict(others[:middle]), dict(others[middle:])]
@@ -58,6 +65,9 @@ def by_video(rows: ClipRows) -> Iterator[tuple[int, NDArray[np.float32]]]:
         yield video, rows.gather(np.arange(start, end))
 
 
+Make: TypeAlias = Callable[[ClipRows], VectorIndex]
+Crowd: TypeAlias = tuple[ClipRows, NDArray[np.float32]]
+
 MAKERS: dict[str, Callable[[ClipRows], FlatIndex | IvfPqIndex | LibraryIndex]] = {
     "flat": FlatIndex,
     "ivfpq": make_ivfpq,
@@ -67,15 +77,12 @@ MAKERS: dict[str, Callable[[ClipRows], FlatIndex | IvfPqIndex | LibraryIndex]] =
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    with one_training_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("one_faiss_thread")
 
 
 @pytest.fixture(params=MAKERS)
-def make(request: pytest.FixtureRequest) -> Callable[[ClipRows], VectorIndex]:
-    maker: Callable[[ClipRows], VectorIndex] = MAKERS[request.param]
+def make(request: pytest.FixtureRequest) -> Make:
+    maker: Make = MAKERS[request.param]
     return maker
 
 
@@ -85,45 +92,39 @@ def clips() -> Clips:
 
 
 def all_ids(index: VectorIndex) -> Ids:
-    """The id of every row; rows of dead videos included."""
+    """Return the id of every row, rows of dead videos included."""
     if isinstance(index, LibraryIndex):
         return np.concatenate([part.rows.ids(np.arange(len(part))) for part in index._parts])
     assert isinstance(index, FlatIndex | IvfPqIndex)
     return index.rows.ids(np.arange(len(index)))
 
 
-# One set of tests over all kinds
+# ---------------------------------------------------------------- one set of tests for all kinds
 
 
 @pytest.mark.parametrize("k", [1, 10, 1_000])
 def test_search_equals_the_oracle_with_ties_by_id_and_padding(
-    make: Callable[[ClipRows], VectorIndex], clips: Clips, k: int
+    make: Make, clips: Clips, k: int
 ) -> None:
     assert_searches_like(make(rows_of(clips)), clips, k)
 
 
-def test_all_clips_alike_come_in_the_order_of_their_ids(
-    make: Callable[[ClipRows], VectorIndex],
-) -> None:
+def test_all_clips_alike_come_in_the_order_of_their_ids(make: Make) -> None:
     same = {video: np.ones((10, DIM), np.float32) for video in range(1, 31)}
     _, ids = make(rows_of(same)).search(np.ones((1, DIM), np.float32), 25)
     expected = [clip_id(video, n) for video in (1, 2, 3) for n in range(10)]
     assert ids[0].tolist() == expected[:25]
 
 
-def test_a_lower_id_wins_a_tie_at_the_end_of_the_list(
-    make: Callable[[ClipRows], VectorIndex],
-) -> None:
-    # The better rows come last, so that a bounded list has to give up some of the tied ones.
+def test_a_lower_id_wins_a_tie_at_the_end_of_the_list(make: Make) -> None:
+    # The better rows come last, so that a bounded list must drop some of the tied ones.
     ranked = {video: np.full((1, DIM), 1 + video // 25, np.float32) for video in range(1, 31)}
     _, ids = make(rows_of(ranked)).search(np.ones((1, DIM), np.float32), 10)
     assert (ids[0] >> 20).tolist() == [25, 26, 27, 28, 29, 30, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 1.0])
-def test_a_mask_leaves_the_allowed_clips_only(
-    make: Callable[[ClipRows], VectorIndex], clips: Clips, share: float
-) -> None:
+def test_a_mask_leaves_the_allowed_clips_only(make: Make, clips: Clips, share: float) -> None:
     index = make(rows_of(clips))
     queries = lattice(np.random.default_rng(3), (4, DIM))
     allowed: Mask = np.random.default_rng(4).random(index.num_rows) < share
@@ -133,9 +134,7 @@ def test_a_mask_leaves_the_allowed_clips_only(
     np.testing.assert_array_equal(scores, expected[0])
 
 
-def test_gather_gives_the_rows_as_stored(
-    make: Callable[[ClipRows], VectorIndex], clips: Clips
-) -> None:
+def test_gather_returns_the_rows_as_stored(make: Make, clips: Clips) -> None:
     index = make(rows_of(clips))
     ids = all_ids(index)
     rows = np.flatnonzero(ids < clip_id(1_000, 0))[::-7]
@@ -144,7 +143,7 @@ def test_gather_gives_the_rows_as_stored(
     assert index.gather(rows).dtype == np.float32
 
 
-def test_no_queries_give_no_answers(make: Callable[[ClipRows], VectorIndex], clips: Clips) -> None:
+def test_no_queries_give_no_answers(make: Make, clips: Clips) -> None:
     scores, ids = make(rows_of(clips)).search(np.empty((0, DIM), np.float32), 5)
     assert scores.shape == ids.shape == (0, 5)
 
@@ -160,7 +159,7 @@ def test_no_queries_give_no_answers(make: Callable[[ClipRows], VectorIndex], cli
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(
-    make: Callable[[ClipRows], VectorIndex],
+    make: Make,
     clips: Clips,
     queries: NDArray[np.float32],
     k: int,
@@ -172,9 +171,7 @@ def test_arguments_that_do_not_fit_are_refused(
         make(rows_of(clips)).search(queries, k, allowed=allowed)
 
 
-def test_search_leaves_the_number_of_threads_as_it_was(
-    make: Callable[[ClipRows], VectorIndex], clips: Clips
-) -> None:
+def test_search_leaves_the_number_of_threads_as_it_was(make: Make, clips: Clips) -> None:
     import faiss
 
     index = make(rows_of(clips))
@@ -185,11 +182,11 @@ def test_search_leaves_the_number_of_threads_as_it_was(
     assert after == 2
 
 
-# IVF-PQ where it does not fall back to exact search
+# ---------------------------------------------------------------- IVF-PQ that does not fall back to exact search
 
 
 @pytest.fixture(scope="module")
-def crowd() -> tuple[ClipRows, NDArray[np.float32]]:
+def crowd() -> Crowd:
     """20,000 unit clips in 500 clusters, and 100 queries near some of them."""
     rng = np.random.default_rng(1)
     centres = rng.standard_normal((500, 64), dtype=np.float32)
@@ -200,13 +197,13 @@ def crowd() -> tuple[ClipRows, NDArray[np.float32]]:
 
 
 @pytest.fixture(scope="module")
-def crowd_ivfpq(crowd: tuple[ClipRows, NDArray[np.float32]]) -> IvfPqIndex:
+def crowd_ivfpq(crowd: Crowd) -> IvfPqIndex:
     return make_ivfpq(crowd[0])
 
 
 @pytest.mark.parametrize("share", [1.0, 0.6])
 def test_ivfpq_finds_nearly_all_with_exact_scores(
-    crowd: tuple[ClipRows, NDArray[np.float32]], crowd_ivfpq: IvfPqIndex, share: float
+    crowd: Crowd, crowd_ivfpq: IvfPqIndex, share: float
 ) -> None:
     rows, queries = crowd
     allowed = np.random.default_rng(2).random(len(rows)) < share
@@ -218,27 +215,11 @@ def test_ivfpq_finds_nearly_all_with_exact_scores(
     np.testing.assert_array_equal(scores[:, 0], true_scores[:, 0])
 
 
-def test_ivfpq_is_exact_where_few_clips_pass(
-    crowd: tuple[ClipRows, NDArray[np.float32]], crowd_ivfpq: IvfPqIndex
-) -> None:
+def test_ivfpq_is_exact_if_few_clips_pass(crowd: Crowd, crowd_ivfpq: IvfPqIndex) -> None:
     rows, queries = crowd
     allowed = np.random.default_rng(2).random(len(rows)) < 0.01
     _, ids = crowd_ivfpq.search(queries, 10, allowed=allowed)
     np.testing.assert_array_equal(ids, FlatIndex(rows).search(queries, 10, allowed=allowed)[1])
-
-
-@pytest.mark.parametrize(
-    ("num_rows", "dim", "expected"),
-    [
-        (50_000, 512, "IVF1024,PQ256x4fs"),
-        (1_000_000, 512, "IVF4096,PQ256x4fs"),
-        (1_000, 63, "IVF128,PQ21x4fs"),
-        (1_000, 7, "IVF128,PQ1x4fs"),
-    ],
-)
-def test_the_factory_follows_rows_and_dim(num_rows: int, dim: int, expected: str) -> None:
-    matrix = np.broadcast_to(np.float16(0), (num_rows, dim))
-    assert factory(ClipRows((matrix,), np.array([1]), np.array([num_rows]))) == expected
 
 
 @pytest.mark.parametrize(("nlist", "nprobe"), [(8, 8), (1024, 64), (4096, 128), (16384, 512)])
@@ -247,7 +228,7 @@ def test_nprobe_follows_nlist(nlist: int, nprobe: int) -> None:
 
 
 def test_codes_of_other_rows_are_refused(clips: Clips) -> None:
-    codes = IvfPqIndex.train(rows_of(clips))
+    codes = train_codes(rows_of(clips))
     with pytest.raises(ValueError, match="do not fit"):
         IvfPqIndex(rows_of({1: np.ones((20, DIM), np.float32)}), codes, nprobe=1, rescore_depth=10)
 
@@ -277,7 +258,7 @@ def test_missing_faiss_names_the_command(monkeypatch: pytest.MonkeyPatch, clips:
         FlatIndex(rows_of(clips))
 
 
-def test_settings_refuse_what_is_out_of_bounds() -> None:
+def test_settings_out_of_bounds_are_refused() -> None:
     with pytest.raises(ValidationError, match="ivf_threshold"):
         StorageSettings(ivf_threshold=5)
     with pytest.raises(ValidationError, match="extra"):
@@ -285,7 +266,7 @@ def test_settings_refuse_what_is_out_of_bounds() -> None:
 
 
 def test_mapped_codes_search_like_those_in_memory_even_after_they_are_unlinked(
-    tmp_path: Path, crowd: tuple[ClipRows, NDArray[np.float32]], crowd_ivfpq: IvfPqIndex
+    tmp_path: Path, crowd: Crowd, crowd_ivfpq: IvfPqIndex
 ) -> None:
     rows, queries = crowd
     path = tmp_path / "base.faiss"
@@ -299,53 +280,44 @@ def test_mapped_codes_search_like_those_in_memory_even_after_they_are_unlinked(
 def test_codes_that_cannot_be_written_are_an_error_of_ours(
     tmp_path: Path, crowd_ivfpq: IvfPqIndex
 ) -> None:
-    with pytest.raises(IndexDirectoryError, match="cannot write"):
+    with pytest.raises(IndexDirectoryError, match="cannot be written"):
         write_codes(crowd_ivfpq.codes, str(tmp_path / "missing" / "base.faiss"))
 
 
-# Lists that are extended
-
-
-def recall(index: IvfPqIndex, queries: NDArray[np.float32]) -> float:
-    _, found = index.search(queries, 10)
-    _, expected = FlatIndex(index.rows).search(queries, 10)
-    return float(np.mean([np.isin(a, b) for a, b in zip(found, expected, strict=True)]))
+# ---------------------------------------------------------------- extended lists
 
 
 def halves(rows: ClipRows) -> tuple[ClipRows, ClipRows]:
-    """Every other clip, and the others as new videos: both halves have clips of every cluster."""
+    """Split the clips in two; the second half are new videos. Both halves have clips of every cluster."""
     videos = list(by_video(rows))
     first = {video: clips[::2] for video, clips in videos}
     second = {video + 1_000: clips[1::2] for video, clips in videos}
     return rows_of(first), rows_of(second)
 
 
-def test_extended_lists_find_as_much_as_newly_trained_ones(
-    crowd: tuple[ClipRows, NDArray[np.float32]],
-) -> None:
+def test_extended_lists_find_as_much_as_newly_trained_ones(crowd: Crowd) -> None:
     first, second = halves(crowd[0])
-    codes = IvfPqIndex.train(first)
-    IvfPqIndex.extend(codes, second)
+    codes = train_codes(first)
+    extend_codes(codes, second)
     both = ClipRows.joined([first, second], first.dim)
-    # Few probes and few scored again, so that good lists and good codes matter: about .9 here.
+    # Few probes and few rescored candidates, so that good lists and good codes matter: recall is about .9.
     extended, trained = (
-        IvfPqIndex(both, each, nprobe=4, rescore_depth=20)
-        for each in (codes, IvfPqIndex.train(both))
+        IvfPqIndex(both, each, nprobe=4, rescore_depth=20) for each in (codes, train_codes(both))
     )
-    assert recall(extended, crowd[1]) >= recall(trained, crowd[1]) - 0.02
+    assert found_share(extended, crowd[1]) >= found_share(trained, crowd[1]) - 0.02
 
 
 def test_codes_read_into_memory_can_be_extended(tmp_path: Path, clips: Clips) -> None:
     rows = rows_of(clips)
-    write_codes(IvfPqIndex.train(rows), str(tmp_path / "base.faiss"))
+    write_codes(train_codes(rows), str(tmp_path / "base.faiss"))
     codes = read_codes(str(tmp_path / "base.faiss"), mapped=False)
     more = rows_of({41: lattice(np.random.default_rng(6), (30, DIM))})
-    IvfPqIndex.extend(codes, more)
+    extend_codes(codes, more)
     assert codes.ntotal == len(rows) + 30
 
 
 def fit(**changes: float) -> ListFit:
-    """The lists of 10,000 clips with 2,000 new ones, as even and as near as those were."""
+    """Return the fit of lists of 10,000 clips with 2,000 new ones that are as even and as near."""
     fields = {"trained_clips": 10_000, "trained_cosine": 0.9, "trained_imbalance": 1.6}
     fields |= {"added_clips": 2_000, "added_cosine": 0.9, "imbalance": 1.6}
     return ListFit.model_validate(fields | changes)
@@ -361,14 +333,14 @@ def fit(**changes: float) -> ListFit:
         ({"added_cosine": 0.85}, "0.850"),
         ({"added_cosine": 0.2, "added_clips": 499}, None),
         ({"strange_clips": 499}, None),
-        ({"strange_clips": 500}, "500 of 2000 new clips came in folds"),
+        ({"strange_clips": 500}, "500 of 2000 new clips came in merges"),
         ({"imbalance": 3.1}, None),
         ({"imbalance": 3.3}, "from 1.60 to 3.30"),
         ({"imbalance": 2.9, "trained_imbalance": 1.0}, None),
         ({"imbalance": 8.0, "trained_imbalance": 4.5}, None),
     ],
 )
-def test_lists_are_trained_anew_for_a_reason_only(
+def test_lists_are_trained_again_only_for_a_reason(
     changes: dict[str, float], reason: str | None
 ) -> None:
     found = fit(**changes).misfit()
@@ -376,11 +348,9 @@ def test_lists_are_trained_anew_for_a_reason_only(
     assert reason is None or reason in str(found)
 
 
-def test_the_fit_is_measured_over_all_that_was_added(
-    crowd: tuple[ClipRows, NDArray[np.float32]],
-) -> None:
+def test_the_fit_is_measured_over_all_that_was_added(crowd: Crowd) -> None:
     first, second = halves(crowd[0])
-    codes = IvfPqIndex.train(first)
+    codes = train_codes(first)
     new = ListFit.measured(codes, first)
     same = new.extended(codes, second).extended(codes, second)
     strange = rows_of({1: np.random.default_rng(0).standard_normal((20_000, 64), np.float32)})

@@ -1,4 +1,4 @@
-"""One writer at a time, whoever else tries; what a dead one left is cleared by the next."""
+"""One writer at a time; the next writer removes what a dead writer left."""
 
 import json
 import os
@@ -25,6 +25,8 @@ from scanonce.storage.stores.features import FeatureStore, FrameFeatures
 from scanonce.storage.stores.thumbnails import Thumbnails, ThumbnailStore
 from scanonce.storage.writer import Owner, owner, writing
 
+pytestmark = pytest.mark.serial
+
 HOLD = """
 import sys, time
 from pathlib import Path
@@ -43,7 +45,7 @@ def layout(tmp_path: Path) -> IndexLayout:
 
 @pytest.fixture
 def note(layout: IndexLayout) -> Path:
-    """Where a writer says who it is."""
+    """The note of a writer."""
     return layout.root / "writer.json"
 
 
@@ -80,7 +82,7 @@ def record(layout: IndexLayout, uid: str) -> None:
         )
 
 
-def test_a_second_process_is_told_who_writes_since_when_and_what_to_do(
+def test_a_second_process_gets_the_writer_its_age_and_the_next_step(
     layout: IndexLayout, note: Path
 ) -> None:
     with held_by_another_process(layout) as process:
@@ -109,18 +111,22 @@ def test_the_owner_is_known_to_others_while_it_writes_and_forgotten_after(
     assert not note.exists()
 
 
-def test_the_lock_of_a_killed_process_is_free_and_its_leavings_are_cleared(
+def test_the_lock_of_a_killed_process_is_free_and_its_leftovers_are_removed(
     layout: IndexLayout, note: Path
 ) -> None:
     with held_by_another_process(layout) as process:
         record(layout, "aa11")
         kept = write_features(layout, "aa11")
-        stray = write_features(layout, "bb22")
+        orphan = write_features(layout, "bb22")
         anchors = AnchorStore(layout.anchors / "some-0")
         anchors.write("bb22", AnchorArrays(np.ones((1, 4), np.float16), np.ones(1, np.float32)))
         thumbnails = ThumbnailStore(layout.thumbnails)
         thumbnails.write("bb22", Thumbnails(np.zeros(1), (b"jpeg",)))
-        unfinished = [layout.folder / ".tmp-1", kept.with_name(".tmp-2"), stray.with_name(".tmp-3")]
+        unfinished = [
+            layout.folder / ".tmp-1",
+            kept.with_name(".tmp-2"),
+            orphan.with_name(".tmp-3"),
+        ]
         for path in unfinished:
             path.write_bytes(b"half")
         staging = [layout.vectors / "staging-1", layout.anchors / "some-0" / "vectors"]
@@ -134,9 +140,9 @@ def test_the_lock_of_a_killed_process_is_free_and_its_leavings_are_cleared(
         with writing(layout, "test") as died:
             assert died is not None
             assert (died.pid, died.doing) == (process.pid, "scanonce index")
-            strays = [stray, anchors.path("bb22"), thumbnails.path("bb22")]
-            left = [path for path in [*unfinished, *staging, *strays] if path.exists()]
-            assert not left
+            orphans = [orphan, anchors.path("bb22"), thumbnails.path("bb22")]
+            remaining = [path for path in [*unfinished, *staging, *orphans] if path.exists()]
+            assert not remaining
             assert kept.exists()
             assert json.loads(note.read_text())["pid"] == os.getpid()
     assert not note.exists()
@@ -150,13 +156,13 @@ def test_a_writer_that_died_before_its_note_was_there_leaves_no_file(layout: Ind
     assert [path.name for path in layout.root.iterdir()] == ["writer.lock"]
 
 
-def test_a_writer_after_one_that_ended_well_looks_for_nothing(
+def test_a_writer_after_one_that_ended_well_searches_for_no_leftovers(
     layout: IndexLayout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with writing(layout, "first"):
         pass
     monkeypatch.setattr(
-        "scanonce.storage.writer.clear_leavings", lambda layout: pytest.fail("cleared")
+        "scanonce.storage.writer.remove_leftovers", lambda layout: pytest.fail("cleared")
     )
     with writing(layout, "second") as died:
         assert died is None
@@ -169,10 +175,10 @@ def test_a_note_that_makes_no_sense_is_of_a_writer_that_died(
     layout.root.mkdir()
     note.write_bytes(content)
     record(layout, "aa11")
-    stray = write_features(layout, "bb22")
+    orphan = write_features(layout, "bb22")
     with writing(layout, "test") as died:
         assert died is not None
-        assert not stray.exists()
+        assert not orphan.exists()
 
 
 def test_without_a_catalogue_nothing_that_was_stored_is_removed(
@@ -196,7 +202,7 @@ def test_of_the_generations_a_dead_writer_left_two_are_kept(
         assert kept == ["0000000003", "0000000004"]
 
 
-def test_an_error_inside_frees_the_lock_and_has_the_next_writer_clear(
+def test_an_error_inside_frees_the_lock_and_makes_the_next_writer_clean_up(
     layout: IndexLayout, note: Path
 ) -> None:
     def fail() -> None:
@@ -248,7 +254,7 @@ def test_another_thread_is_refused(layout: IndexLayout, monkeypatch: pytest.Monk
         pool.submit(second).result()
 
 
-def test_a_look_at_the_owner_stops_no_writer(layout: IndexLayout) -> None:
+def test_reading_the_owner_stops_no_writer(layout: IndexLayout) -> None:
     stop = threading.Event()
 
     def look() -> None:
@@ -273,10 +279,10 @@ def test_two_indexes_are_written_at_once(tmp_path: Path) -> None:
         assert owner(second) is not None
 
 
-def test_the_index_that_grows_beside_has_a_lock_of_its_own(layout: IndexLayout) -> None:
+def test_an_index_in_staging_has_its_own_lock(layout: IndexLayout) -> None:
     with writing(layout, "scanonce index"):
-        with writing(layout.beside, "scanonce reindex"):
-            assert (layout.beside.folder / "writer.json").exists()
+        with writing(layout.staging, "scanonce reindex"):
+            assert (layout.staging.folder / "writer.json").exists()
         assert owner(layout) is not None
 
 
@@ -289,20 +295,20 @@ def test_an_index_that_was_switched_while_a_writer_waited_is_refused(layout: Ind
         with writing(layout, "first"):
             waiting = pool.submit(second)
             time.sleep(0.2)
-            switch(layout.beside)
-        with pytest.raises(IndexDirectoryError, match=r"switched .* meanwhile: run again"):
+            switch(layout.staging)
+        with pytest.raises(IndexDirectoryError, match=r"was replaced meanwhile, .*: run again"):
             waiting.result()
 
 
 def test_an_index_that_was_switched_before_is_refused_and_not_made_again(
     layout: IndexLayout,
 ) -> None:
-    second = layout.beside
-    third = second.beside
+    second = layout.staging
+    third = second.staging
     with writing(layout, "first"):
         switch(third)
     for old in (layout, second):
-        with pytest.raises(IndexDirectoryError, match="switched"), writing(old, "test"):
+        with pytest.raises(IndexDirectoryError, match="was replaced"), writing(old, "test"):
             pytest.fail("it must not be written")
     assert not second.folder.exists()
 
@@ -331,7 +337,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_of_ours(
         assert owner(layout) is not None
 
 
-def test_a_file_where_the_index_should_be_is_an_error_of_ours(layout: IndexLayout) -> None:
+def test_a_file_instead_of_the_index_directory_is_an_error_of_ours(layout: IndexLayout) -> None:
     layout.root.write_bytes(b"a file")
     with pytest.raises(IndexDirectoryError, match="cannot be"), writing(layout, "test"):
         pytest.fail("it must not be written")

@@ -1,4 +1,4 @@
-"""Captions with their videos: own files and benchmarks', what is missing, and what a wrong line says."""
+"""Captions with their videos: own files and benchmarks', missing videos, and errors of wrong lines."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from scanonce.training.evaluation.annotations import Annotation
 
 @pytest.fixture
 def films(tmp_path: Path) -> Path:
-    """A folder with a.mp4, and b.mkv in a folder of it."""
+    """A folder with a.mp4 and deep/b.mkv."""
     folder = tmp_path / "films"
     (folder / "deep").mkdir(parents=True)
     (folder / "a.mp4").touch()
@@ -28,7 +28,7 @@ def write(folder: Path, name: str, text: str) -> Path:
     return path
 
 
-def test_captions_of_one_part_come_together_and_other_parts_apart(films: Path) -> None:
+def test_captions_are_grouped_by_part(films: Path) -> None:
     path = write(
         films,
         "captions.csv",
@@ -58,14 +58,14 @@ def test_the_ground_truth_of_the_rendered_world_is_a_file_of_captions(
     assert part == CaptionedPart(films / "a.mp4", Span(0.0, 3.2), ("a star",))
 
 
-def test_videos_that_are_not_there_are_listed_with_what_goes_with_them(films: Path) -> None:
+def test_missing_videos_are_listed_with_the_number_of_their_captions(films: Path) -> None:
     path = write(films, "c.csv", "path,text\nno.mp4,one\na.mp4,two\nno.mp4,three\nc,four\nb,five\n")
     captioned = read_captions(path, videos=films)
     assert [part.captions for part in captioned.parts] == [("two",), ("five",)]
     assert captioned.missing == (MissingVideo("no.mp4", 2), MissingVideo("c", 1))
 
 
-def test_a_benchmarks_videos_are_found_by_name_wherever_they_lie(
+def test_a_benchmarks_videos_are_found_by_name_in_any_folder(
     films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [
@@ -89,7 +89,7 @@ def test_a_benchmarks_videos_are_found_by_name_wherever_they_lie(
         read_captions(tmp_path / "x.json", videos=None, benchmark="charades")
 
 
-def test_msrvtts_own_json_gives_many_captions_of_a_video(films: Path) -> None:
+def test_msrvtts_own_json_has_many_captions_of_a_video(films: Path) -> None:
     sentences = [("a", "a car"), ("b", "a dog"), ("a", "it is red"), ("video7", "a cat")]
     rows = [{"video_id": video, "caption": caption, "sen_id": 0} for video, caption in sentences]
     path = write(films, "train_val.json", json.dumps({"videos": [], "sentences": rows}))
@@ -118,7 +118,7 @@ def test_msrvtts_own_json_gives_many_captions_of_a_video(films: Path) -> None:
         ("c.txt", "a.mp4 a car\n", r"come as \.csv or \.jsonl"),
     ],
 )
-def test_a_wrong_file_is_refused_with_its_line_and_what_is_expected(
+def test_a_wrong_file_is_refused_with_its_line_and_the_expected_form(
     films: Path, name: str, text: str, message: str
 ) -> None:
     path = write(films, name, text)
@@ -127,7 +127,7 @@ def test_a_wrong_file_is_refused_with_its_line_and_what_is_expected(
     assert str(path) in str(caught.value)
 
 
-def test_a_file_that_is_not_there_or_no_text_is_told(films: Path) -> None:
+def test_a_file_that_is_missing_or_not_text_is_refused(films: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         read_captions(films / "none.csv", videos=films)
     (films / "c.csv").write_bytes(b"video,caption\na.mp4,caf\xe9\n")

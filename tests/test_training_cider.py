@@ -1,26 +1,23 @@
-"""CIDEr-D against a value published with its sample, and by hand."""
+"""CIDEr-D compared with a value published with its sample, and by hand."""
 
 import math
-from pathlib import Path
 
 import pytest
 
 from scanonce.training.evaluation.cider import cider_d, words
+from tests.training_kit import published
 
-SAMPLE = Path(__file__).parents[2] / "shared/data/groundtruth/cider"
 
-
-@pytest.mark.skipif(not SAMPLE.is_dir(), reason="the captioning sample is not on this machine")
-def test_the_sample_scores_what_its_authors_print() -> None:
+def test_the_sample_has_the_published_score() -> None:
     captions, *references = (
-        (SAMPLE / name).read_text(encoding="utf-8").splitlines()
+        (published("cider") / name).read_text(encoding="utf-8").splitlines()
         for name in ("hyp.txt", "ref1.txt", "ref2.txt")
     )
     scores = cider_d(captions, list(zip(*references, strict=True)))
     assert round(float(scores.mean()), 6) == 1.242192
 
 
-def test_the_very_reference_scores_ten_and_words_of_all_videos_nothing() -> None:
+def test_the_reference_itself_scores_ten_and_words_of_all_videos_nothing() -> None:
     references = [["a red car drives past"], ["a blue boat sails away"]]
     assert cider_d([row[0] for row in references], references) == pytest.approx([10, 10])
     assert cider_d(["a", ""], references).tolist() == [0, 0]
@@ -32,13 +29,13 @@ def test_a_score_by_hand() -> None:
     assert scores == pytest.approx([10 * 0.5 / 4, 10 * 1 / 4])
 
 
-def test_several_references_count_by_their_mean_and_a_video_once() -> None:
+def test_several_references_are_averaged_and_a_video_counts_once() -> None:
     # "red" is in one video of two, though in two references: its weight stays ln 2
     scores = cider_d(["red", "sun"], [["red", "boat"], ["sun"]])
     assert scores == pytest.approx([(10 / 4 + 0) / 2, 10 / 4])
 
 
-def test_repeating_a_word_gains_nothing_and_another_length_costs() -> None:
+def test_repeating_a_word_gains_nothing_and_another_length_has_a_penalty() -> None:
     # the cosine of (2 red) with (1 red) is 1, and half of it clipped; a bigram more
     scores = cider_d(["red red", "sun"], [["red"], ["sun"]])
     assert scores[0] == pytest.approx(10 / 4 * 0.5 * math.exp(-1 / (2 * 6**2)))

@@ -1,4 +1,4 @@
-"""Curves of a run: the CSV, TensorBoard's events, resumption, and the picture."""
+"""Curves of a run: the CSV, TensorBoard's events, resumption, and the plot."""
 
 import importlib
 from pathlib import Path
@@ -16,7 +16,7 @@ def lines(folder: Path) -> list[str]:
     return (folder / CSV_NAME).read_text(encoding="utf-8").splitlines()
 
 
-def test_rows_and_late_columns_are_in_the_csv_at_once(tmp_path: Path) -> None:
+def test_rows_and_new_columns_are_written_to_the_csv_immediately(tmp_path: Path) -> None:
     with Curves(tmp_path) as curves:
         curves.log(1, {"loss/train": 4.5, "rate/head": 1e-4})
         curves.log(2, {"loss/train": 0.1 + 0.2, "rate/head": 2e-4})
@@ -33,7 +33,7 @@ def test_rows_and_late_columns_are_in_the_csv_at_once(tmp_path: Path) -> None:
         assert curves.points("rate/head") == ([1, 2, 3], [1e-4, 2e-4, 3e-4])
 
 
-def test_tensorboard_reads_what_was_logged(tmp_path: Path) -> None:
+def test_tensorboard_reads_the_logged_values(tmp_path: Path) -> None:
     with Curves(tmp_path) as curves:
         curves.log(1, {"loss/train": 4.5})
         curves.log(7, {"loss/train": 1.5})
@@ -47,13 +47,13 @@ def test_tensorboard_reads_what_was_logged(tmp_path: Path) -> None:
     assert found == {(1, "loss/train", 4.5), (7, "loss/train", 1.5)}
 
 
-def test_a_resumed_run_drops_what_comes_again_and_a_new_one_all(tmp_path: Path) -> None:
+def test_a_resumed_run_drops_later_rows_and_a_new_one_all_rows(tmp_path: Path) -> None:
     with Curves(tmp_path) as curves:
         for step in (1, 2, 3):
             curves.log(step, {"loss/train": 5.0 - step})
         curves.log(3, {"validation/R@1": 0.5})
     with (tmp_path / CSV_NAME).open("a") as file:
-        file.write("4,1.")  # the machine went down in the middle of a line
+        file.write("4,1.")  # a crash in the middle of a line
     with Curves(tmp_path, resumed_step=2) as curves:
         assert lines(tmp_path) == ["step,loss/train", "1,4.0", "2,3.0"]
         curves.log(3, {"loss/train": 2.5})
@@ -62,14 +62,14 @@ def test_a_resumed_run_drops_what_comes_again_and_a_new_one_all(tmp_path: Path) 
         assert lines(tmp_path) == ["step"]
 
 
-def test_a_file_that_is_not_ours_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_another_file_is_refused_and_not_changed(tmp_path: Path) -> None:
     (tmp_path / CSV_NAME).write_text("name,age\nx,3\n")
     with pytest.raises(ConfigError, match="Move it away"):
         Curves(tmp_path, resumed_step=1)
     assert lines(tmp_path) == ["name,age", "x,3"]
 
 
-def test_the_picture_has_a_panel_for_each_group(tmp_path: Path) -> None:
+def test_the_plot_has_a_panel_for_each_group(tmp_path: Path) -> None:
     with Curves(tmp_path) as curves:
         for step in range(1, 6):
             curves.log(step, {"loss/train": 5.0 / step})
@@ -82,7 +82,7 @@ def test_the_picture_has_a_panel_for_each_group(tmp_path: Path) -> None:
         assert (panel < 128).mean() > 0.005, "an empty panel"
 
 
-def test_without_the_packages_of_training_the_error_says_what_to_install(
+def test_without_the_packages_of_training_the_error_has_the_install_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def gone(name: str) -> None:

@@ -1,4 +1,4 @@
-"""Answers become figures: files of predictions, each benchmark's own counting, and the command."""
+"""Figures of answers: files of predictions, each benchmark's own counting, and the command."""
 
 import json
 import math
@@ -11,12 +11,11 @@ from typer.testing import CliRunner
 from scanonce.storage.errors import ConfigError
 from scanonce.storage.records import Span
 from scanonce.training.evaluation.annotations import Query
-from scanonce.training.evaluation.evaluate import ALL, OWN_RULES, Evaluation, as_json, evaluate
+from scanonce.training.evaluation.evaluate import ALL, OWN_RULES, as_json, evaluate
 from scanonce.training.evaluation.metrics import Prediction, Relevant, both_directions
 from scanonce.training.evaluation.predictions import Answer, read_predictions, write_predictions
 from scanonce.ui.cli import app
-
-QVHIGHLIGHTS = Path(__file__).parents[2] / "shared/data/groundtruth/qvhighlights"
+from tests.training_kit import published
 
 QUERIES = [
     Query("1", "a dog", (Relevant("x", Span(0, 10)),), ("v",)),
@@ -37,7 +36,7 @@ def written(tmp_path: Path, *rows: object) -> Path:
     return path
 
 
-def test_predictions_with_scores_are_put_in_order_and_those_without_stay_as_listed(
+def test_predictions_with_scores_are_sorted_and_others_keep_their_order(
     tmp_path: Path,
 ) -> None:
     scored = [["y", 4, 6, 0.5], ["x", 0, 2, 0.9], ["x", 1, 3, 0.5]]
@@ -52,7 +51,7 @@ def test_predictions_with_scores_are_put_in_order_and_those_without_stay_as_list
     assert answers["2"] == Answer(None, (found("y", 4, 6), found("x", 0, 2)))
 
 
-def test_windows_of_qvhighlights_are_of_the_right_video_and_in_their_own_order(
+def test_windows_of_qvhighlights_are_in_the_right_video_and_keep_their_order(
     tmp_path: Path,
 ) -> None:
     row = {
@@ -86,7 +85,7 @@ def test_a_bad_line_of_predictions_is_named(
         read_predictions(written(tmp_path, *rows), QUERIES)
 
 
-def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+def test_written_predictions_are_read_again(tmp_path: Path) -> None:
     answers = {
         "1": Answer((found("x", 0, 2, 0.9),), (found("x", 0, 3, 0.8),)),
         "2": Answer((found("y", 1, 2, 0.7),), (found("y", 1, 4, 0.6),), saliency=(0.1, 0.2)),
@@ -96,10 +95,6 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------- figures
-
-
-def own(benchmark: str, queries: list[Query], answers: dict[str, Answer]) -> Evaluation:
-    return evaluate(benchmark, queries, answers)
 
 
 @pytest.mark.parametrize(
@@ -112,11 +107,11 @@ def own(benchmark: str, queries: list[Query], answers: dict[str, Answer]) -> Eva
         ("mad", 0.5, False),
     ],
 )
-def test_each_benchmark_counts_the_threshold_itself_as_its_own_evaluator_does(
+def test_a_tiou_of_exactly_the_threshold_counts_as_in_the_benchmarks_evaluator(
     benchmark: str, tiou: float, hit: bool
 ) -> None:
     answers = {"1": Answer((found("x", 0, 5),)), "2": Answer((found("y", 10, 15.1),))}
-    figures = own(benchmark, QUERIES, answers).own["SVMR"][ALL]
+    figures = evaluate(benchmark, QUERIES, answers).own["SVMR"][ALL]
     assert figures[f"R@1 tIoU {tiou:g}"] == (100 if hit else 50)
 
 
@@ -124,7 +119,7 @@ def test_two_annotators_of_didemo_must_agree() -> None:
     spans = (Span(0, 5), Span(0, 10), Span(20, 25), Span(25, 30))
     query = Query("1", "a dog", tuple(Relevant("x", span) for span in spans))
     for answer, percent in ((found("x", 0, 10), 100), (found("x", 20, 25), 0)):
-        evaluation = own("didemo", [query], {"1": Answer((answer,))})
+        evaluation = evaluate("didemo", [query], {"1": Answer((answer,))})
         assert evaluation.own["VCMR"][ALL]["R@1 tIoU 0.5"] == percent
         assert not any(name.startswith("NDCG") for name in evaluation.figures[ALL])
 
@@ -134,7 +129,7 @@ def test_tvr_has_three_tasks_by_kind_of_query() -> None:
         "1": Answer((found("x", 0, 9),), (found("x", 0, 9),)),
         "2": Answer((found("x", 10, 20), found("y", 0, 3)), (found("y", 10, 20),)),
     }
-    figures = own("tvr", QUERIES, answers).own
+    figures = evaluate("tvr", QUERIES, answers).own
     assert list(figures) == ["VCMR", "SVMR", "VR"]
     assert list(figures["VR"]) == ["all", "v", "vt"]
     assert figures["VCMR"]["v"]["R@1 tIoU 0.7"] == 100
@@ -143,33 +138,30 @@ def test_tvr_has_three_tasks_by_kind_of_query() -> None:
     assert figures["VR"]["all"] == {"R@1": 50, "R@5": 100, "R@10": 100, "R@100": 100}
 
 
-def test_without_answers_of_their_own_those_in_the_right_video_tell_how_it_would_be_given() -> None:
+def test_without_answers_with_the_video_given_those_in_the_right_video_are_used() -> None:
     answers = {"1": Answer((found("y", 0, 9), found("x", 0, 9))), "2": Answer(())}
-    figures = own("charades", QUERIES, answers).figures[ALL]
+    figures = evaluate("charades", QUERIES, answers).figures[ALL]
     assert figures["SVMR R@1 tIoU 0.5"].value == 0.5
     assert figures["VCMR R@1 tIoU 0.5"].value == 0
     assert figures["VCMR R@5 tIoU 0.5"].value == 0.5
 
 
-def test_a_query_without_an_answer_is_a_miss_and_told() -> None:
-    evaluation = own("tvr", QUERIES, {"1": Answer((found("x", 0, 10),))})
+def test_a_query_without_an_answer_is_a_miss_and_reported() -> None:
+    evaluation = evaluate("tvr", QUERIES, {"1": Answer((found("x", 0, 10),))})
     assert evaluation.num_unanswered == 1
     assert evaluation.num_queries == {"all": 2, "v": 1, "vt": 1}
     assert evaluation.figures[ALL]["VR R@100"].value == 0.5
-    assert (
-        evaluation.median_ranks["vt"]["VR"] is math.inf
-        or evaluation.median_ranks["vt"]["VR"] == math.inf
-    )
+    assert evaluation.median_ranks["vt"]["VR"] == math.inf
     assert as_json(evaluation)["median_ranks"]["vt"]["VR"] is None
 
 
-def test_answers_with_the_video_given_say_nothing_of_the_library() -> None:
-    evaluation = own("tvr", QUERIES, {"1": Answer(None, (found("x", 0, 10),))})
+def test_answers_with_the_video_given_have_no_figures_of_the_library() -> None:
+    evaluation = evaluate("tvr", QUERIES, {"1": Answer(None, (found("x", 0, 10),))})
     assert list(evaluation.own) == ["SVMR"]
     assert {name.split()[0] for name in evaluation.figures[ALL]} == {"SVMR"}
 
 
-def test_sentences_about_whole_videos_have_figures_of_the_video_alone() -> None:
+def test_queries_about_whole_videos_have_figures_of_the_video_alone() -> None:
     whole = [Query(str(n), "a dog", (Relevant(f"v{n}", Span(0, 0)),)) for n in range(2)]
     answers = {
         "0": Answer((found("v0", 3, 4),)),
@@ -196,17 +188,16 @@ def test_each_rule_names_its_source() -> None:
         assert "arXiv" in rule.source or "github.com" in rule.source, name
 
 
-def test_the_official_predictions_of_qvhighlights_give_the_official_figures(tmp_path: Path) -> None:
-    if not QVHIGHLIGHTS.is_dir():
-        pytest.skip("the published annotations are not on this machine")
+def test_the_official_predictions_of_qvhighlights_have_the_official_figures(tmp_path: Path) -> None:
+    folder = published("qvhighlights")
     files = {
-        "--annotations": QVHIGHLIGHTS / "highlight_val_release.jsonl",
-        "--predictions": QVHIGHLIGHTS / "sample_val_preds.jsonl",
+        "--annotations": folder / "highlight_val_release.jsonl",
+        "--predictions": folder / "sample_val_preds.jsonl",
         "--json": tmp_path / "out.json",
     }
     options = [str(each) for option in files.items() for each in option]
     assert CliRunner().invoke(app, ["eval", "--benchmark", "qvhighlights", *options]).exit_code == 0
-    expected = json.loads((QVHIGHLIGHTS / "sample_val_preds_metrics_raw.json").read_text())
+    expected = json.loads((folder / "sample_val_preds_metrics_raw.json").read_text())
     assert json.loads((tmp_path / "out.json").read_text())["official"] == expected
 
 

@@ -1,13 +1,11 @@
-"""Fine-tuning: gradients of a batch in pieces and over processes, resumption after a kill, and what comes out."""
+"""Fine-tuning: gradients of a batch in parts and over processes, resumption after a kill, and the checkpoint."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,12 +22,12 @@ from scanonce.models.encoders.load import load_encoder
 from scanonce.models.settings import ModelSettings
 from scanonce.storage.errors import ConfigError
 from scanonce.storage.records import Span
-from scanonce.training.clip.batches import Batches, augmented, hold_out
+from scanonce.training.clip.batches import Batches, augment, hold_out
 from scanonce.training.clip.captions import CaptionedPart, CaptionedVideos
 from scanonce.training.clip.contrast import Embedded, add_gradients, info_nce, right_pairs
-from scanonce.training.clip.finetune import Observer, train
 from scanonce.training.clip.recipe import MAX_LOG_SCALE, HeadName
-from scanonce.training.clip.run import Run, score_all
+from scanonce.training.clip.run import ClipRun, score_all
+from scanonce.training.loop import train
 from scanonce.training.processes import OneProcess, SeveralProcesses
 from scanonce.ui.cli import app
 from tests.checkpoints import make_clip, make_siglip
@@ -47,17 +45,8 @@ from tests.toy_clips import (
     toy_clips,
     without_dropout,
 )
-
-ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """So small a model only loses time when its threads wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+from tests.training_kit import ROOT, assert_equal, assert_near, copy_weights, run_until_killed
+from tests.training_kit import one_thread as one_thread
 
 
 @pytest.fixture(scope="module")
@@ -65,24 +54,15 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_clip(tmp_path_factory.mktemp("tiny"))
 
 
-def weights(run: Run) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+def changed_weights(run: ClipRun) -> set[str]:
+    """Names of the weights that a step changes."""
+    before = copy_weights(run.model)
+    run.step()
+    after = run.model.state_dict()
+    return {name for name, each in before.items() if not torch.equal(each, after[name])}
 
 
-def assert_equal(got: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
-    assert got.keys() == expected.keys()
-    unequal = [name for name in expected if not torch.equal(got[name], expected[name])]
-    assert not unequal
-
-
-def assert_near(got: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
-    """Equal but for rounding."""
-    assert got.keys() == expected.keys()
-    for name, gradient in expected.items():
-        torch.testing.assert_close(got[name], gradient, rtol=1e-3, atol=2e-6, msg=name)
-
-
-# -- loss and gradients ------------------------------------------------------------------------------------------------
+# --- Loss and gradients ---
 
 
 def test_the_loss_is_the_mean_cross_entropy_of_both_directions() -> None:
@@ -94,7 +74,7 @@ def test_the_loss_is_the_mean_cross_entropy_of_both_directions() -> None:
     )
 
 
-def test_a_caption_that_is_also_another_clips_is_no_negative_of_it() -> None:
+def test_a_caption_that_another_clip_has_too_is_no_negative_of_it() -> None:
     captions = [("A dog runs.", "a dog"), ("two cats",), ("a  dog runs", "a park")]
     right = right_pairs(["a dog", "two cats", "a dog runs"], captions)
     assert right.tolist() == [[True, False, False], [False, True, False], [True, False, True]]
@@ -117,7 +97,7 @@ def test_parts_of_a_batch_give_the_gradients_of_the_whole(tiny: Path, head: Head
 
 
 def test_dropout_is_the_same_both_times_a_part_is_embedded() -> None:
-    """A gradient that belongs to other random numbers than the loss would be wrong by more than rounding."""
+    """With other random numbers than those of the loss the gradient would be wrong by more than rounding."""
     layer = torch.nn.Linear(6, 4, bias=False)
     inputs = torch.randn(2, 3, 6)
     seen: list[torch.Tensor] = []
@@ -147,7 +127,7 @@ def test_checkpointing_changes_no_gradient(tiny: Path) -> None:
     assert_near(first_gradients(new_run(tiny, replace(RECIPE, checkpointing=True))), expected)
 
 
-# -- steps -------------------------------------------------------------------------------------------------------------
+# --- Steps ---
 
 
 def test_a_run_learns_which_caption_belongs_to_which_clip(tiny: Path) -> None:
@@ -164,7 +144,7 @@ def test_a_run_learns_which_caption_belongs_to_which_clip(tiny: Path) -> None:
     assert before.videos["R@1"] < 0.2
     assert run.best.videos["R@1"] > 0.8
     with torch.no_grad():
-        for parameter in run.model.parameters():  # what comes after the best does not matter
+        for parameter in run.model.parameters():  # later weights than the best do not matter
             parameter.zero_()
     scores = score_all(run.take_kept(), toy_clips(), OneProcess(CPU), 5)
     assert scores is not None
@@ -198,10 +178,7 @@ def test_learning_rates_rise_then_fall_to_nothing(tiny: Path) -> None:
 
 
 def test_frozen_layers_stay_and_others_do_not(tiny: Path) -> None:
-    run = new_run(tiny, replace(RECIPE, freeze_layers=1))
-    before = weights(run)
-    run.step()
-    changed = {name for name, each in weights(run).items() if not torch.equal(each, before[name])}
+    changed = changed_weights(new_run(tiny, replace(RECIPE, freeze_layers=1)))
     frozen = ("embeddings", "pre_layrnorm", "layers.0.")
     assert not [name for name in changed if any(part in name for part in frozen)]
     for part in (
@@ -217,10 +194,8 @@ def test_frozen_layers_stay_and_others_do_not(tiny: Path) -> None:
 
 def test_an_encoder_without_a_learning_rate_stays_and_its_head_learns(tmp_path: Path) -> None:
     tiny = make_siglip(tmp_path / "siglip")
-    run = new_run(tiny, replace(RECIPE, head="transformer", encoder_lr=0.0, accumulate=2, batch=4))
-    before = weights(run)
-    run.step()
-    changed = {name for name, each in weights(run).items() if not torch.equal(each, before[name])}
+    recipe = replace(RECIPE, head="transformer", encoder_lr=0.0, accumulate=2, batch=4)
+    changed = changed_weights(new_run(tiny, recipe))
     assert changed
     assert all(name.startswith("head.") for name in changed)
 
@@ -233,10 +208,10 @@ def test_a_loss_that_is_no_number_ends_the_run(tiny: Path) -> None:
         run.step()
 
 
-# -- batches -----------------------------------------------------------------------------------------------------------
+# --- Batches ---
 
 
-def test_an_epoch_has_each_clip_once_and_epochs_go_through_the_captions() -> None:
+def test_an_epoch_has_each_clip_once_and_the_next_epoch_other_captions() -> None:
     batches = Batches(toy_clips(), batch=8, seed=3, augment=False)
 
     def texts(epoch: int) -> list[str]:
@@ -272,7 +247,7 @@ def test_augmenting_keeps_the_order_of_frames_and_half_of_them() -> None:
     )
     counts = set()
     for seed in range(30):
-        result = augmented(frames, np.random.default_rng(seed))
+        result = augment(frames, np.random.default_rng(seed))
         counts.add(len(result))
         levels = result[:, 0, 0, 0].astype(int)
         assert (np.diff(levels) > 0).all()
@@ -285,26 +260,27 @@ def test_a_batch_larger_than_all_clips_is_refused() -> None:
         Batches(toy_clips(), batch=17, seed=0, augment=False)
 
 
-# -- resumption --------------------------------------------------------------------------------------------------------
+# --- Resumption ---
 
 
-def test_after_a_kill_a_run_comes_to_the_same_weights(tiny: Path, tmp_path: Path) -> None:
+def test_a_killed_run_is_resumed_to_the_weights_of_an_uninterrupted_one(
+    tiny: Path, tmp_path: Path
+) -> None:
     code = (
         "import sys; from pathlib import Path\n"
         "from tests.toy_clips import train_and_die\n"
         "train_and_die(Path(sys.argv[1]), Path(sys.argv[2]))"
     )
     state = tmp_path / "state.pt"
-    killed = subprocess.run([sys.executable, "-c", code, tiny, state], cwd=ROOT, check=False)
-    assert killed.returncode == -signal.SIGKILL
+    run_until_killed(code, tiny, state)
     resumed = new_run(tiny, RESUMED, toy_clips())
     resumed.resume(state)
     assert resumed.at.step == 6
-    train(resumed, state, None, Observer())
+    train(resumed, state)
     straight = new_run(tiny, RESUMED, toy_clips())
-    train(straight, tmp_path / "other.pt", None, Observer())
+    train(straight, tmp_path / "other.pt")
     assert resumed.at.step == straight.at.step == 12
-    assert_equal(weights(resumed), weights(straight))
+    assert_equal(resumed.model.state_dict(), straight.model.state_dict())
     assert resumed.best == straight.best
     assert_equal(resumed.take_kept().state_dict(), straight.take_kept().state_dict())
 
@@ -314,7 +290,7 @@ def test_the_state_of_another_run_is_refused_with_what_differs(tiny: Path, tmp_p
     run.step()
     run.save(tmp_path / "state.pt")
     same = new_run(tiny, replace(RECIPE, batch=4, accumulate=2, checkpointing=True))
-    same.resume(tmp_path / "state.pt")  # another way to the same
+    same.resume(tmp_path / "state.pt")  # these do not change the result
     with pytest.raises(ConfigError, match=r"lr was 0\.003, is 0\.1"):
         new_run(tiny, replace(RECIPE, lr=0.1)).resume(tmp_path / "state.pt")
     (tmp_path / "state.pt").write_bytes(b"no state")
@@ -322,12 +298,12 @@ def test_the_state_of_another_run_is_refused_with_what_differs(tiny: Path, tmp_p
         new_run(tiny).resume(tmp_path / "state.pt")
 
 
-# -- the whole way -----------------------------------------------------------------------------------------------------
+# --- From captions to a checkpoint ---
 
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of the toy clips as videos, with captions.csv; one video is missing and one is none."""
+    """A folder of the toy clips as videos, with captions.csv; one video is missing and one is damaged."""
     folder = tmp_path_factory.mktemp("films")
     lines = ["video,caption"]
     for number, film in enumerate(FILMS):
@@ -351,33 +327,29 @@ def _write_film(path: Path, frames: NDArray[np.uint8]) -> None:
 
 def arguments(films: Path, tiny: Path, out: Path, *more: str) -> list[str]:
     given = ["train", "clip", str(films / "captions.csv"), str(out), "--encoder", str(tiny)]
-    given += ["--head", "transformer", "--max-frames", "3", "--encoder-lr", "1e-3", "--lr", "1e-3"]
-    given += [
-        "--epochs",
-        "2",
-        "--validation-share",
-        "0.25",
-        "--precision",
-        "float32",
-        "--work",
-        str(films / "work"),
-    ]
+    given += ["--work", str(films / "work"), *OPTIONS.split()]
     return [*given, *more]
+
+
+OPTIONS = (
+    "--head transformer --max-frames 3 --encoder-lr 1e-3 --lr 1e-3 --epochs 2 --validation-share 0.25 "
+    "--precision float32"
+)
 
 
 @pytest.fixture(scope="module")
 def tuned(films: Path, tiny: Path) -> tuple[Path, str]:
-    """What the command wrote, and what it said."""
+    """The checkpoint folder of the command, and its output."""
     out = films / "tuned"
     result = CliRunner().invoke(app, arguments(films, tiny, out, "--batch", "6"))
     assert result.exit_code == 0, result.output
     return out, result.output
 
 
-def test_what_comes_out_is_an_encoder_with_a_head(
+def test_the_result_is_an_encoder_with_a_head(
     tuned: tuple[Path, str], tiny: Path, films: Path
 ) -> None:
-    out, told = tuned
+    out, output = tuned
     settings = ModelSettings(device="cpu", dtype="float32")
     before, after = load_encoder(str(tiny), settings), load_encoder(str(out), settings)
     assert after.dim == before.dim
@@ -394,12 +366,12 @@ def test_what_comes_out_is_an_encoder_with_a_head(
     card = (out / "README.md").read_text()
     assert "12 clips with 24 captions" in card
     assert "captions to clips, after" in card
-    assert "1 videos are missing, with 1 captions: gone.mp4" in told
-    assert "broken.mp4" in told
+    assert "1 videos are missing, with 1 captions: gone.mp4" in output
+    assert "broken.mp4" in output
     assert not (films / "work" / "state.pt").exists()
 
 
-def test_two_processes_come_to_what_one_comes_to_with_twice_the_batch(
+def test_two_processes_train_like_one_with_twice_the_batch(
     films: Path, tiny: Path, tuned: tuple[Path, str], tmp_path: Path
 ) -> None:
     code = (
@@ -416,7 +388,7 @@ def test_two_processes_come_to_what_one_comes_to_with_twice_the_batch(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
     assert two.returncode == 0, two.stderr
-    assert two.stdout.count("12 clips to train on") == 1  # one process tells
+    assert two.stdout.count("12 clips to train on") == 1  # only one process reports
 
     gradients = torch.load(tmp_path / "gradients.pt", weights_only=True)
     for head in SHARED_HEADS:
@@ -427,13 +399,13 @@ def test_two_processes_come_to_what_one_comes_to_with_twice_the_batch(
         ours, theirs = load_file(tuned[0] / file), load_file(tmp_path / "two" / file)
         start = load_file(tiny / file) if file == "model.safetensors" else {}
         for name, tensor in ours.items():
-            # AdamW's first steps have the size of the learning rate, however small a gradient
+            # AdamW's first steps have the size of the learning rate, even for tiny gradients
             torch.testing.assert_close(theirs[name], tensor, rtol=0, atol=2e-4, msg=name)
         assert not start or any((ours[name] - start[name]).abs().max() > 2e-3 for name in start)
     assert "2 processes" in (tmp_path / "two" / "README.md").read_text()
 
 
-def test_what_cannot_be_is_said_before_anything_is_done(
+def test_errors_are_reported_before_anything_is_done(
     films: Path,
     tiny: Path,
     tuned: tuple[Path, str],
@@ -447,14 +419,14 @@ def test_what_cannot_be_is_said_before_anything_is_done(
 
     fresh = str(tmp_path / "out")
     (tmp_path / "bad.csv").write_text("video,caption\n0.mp4,\n")
-    bad = [*arguments(films, tiny, Path(fresh))]
+    bad = arguments(films, tiny, Path(fresh))
     bad[2] = str(tmp_path / "bad.csv")
     assert "line 2" in error_of(*bad)
     assert "not empty" in error_of(*arguments(films, tiny, tuned[0]))
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "state.pt").touch()
     begun = arguments(films, tiny, Path(fresh), "--work", str(tmp_path / "work"))
-    assert "--resume goes on" in error_of(*begun)
+    assert "continue it with --resume" in error_of(*begun)
     assert "nothing else to train" in error_of(
         *arguments(films, tiny, Path(fresh), "--head", "mean", "--encoder-lr", "0")
     )

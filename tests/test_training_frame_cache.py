@@ -1,4 +1,4 @@
-"""The cache of frames: what of a video it holds, that nothing is decoded twice, and what bad videos cost."""
+"""The cache of frames: the frames of a part, no second decoding, and bad videos."""
 
 from pathlib import Path
 
@@ -40,7 +40,9 @@ def video(tmp_path: Path) -> Path:
     return write_video(tmp_path / "a.mp4", num_frames=60, fps=10).path
 
 
-def test_parts_hold_their_own_frames_of_one_decoding(video: Path, tmp_path: Path) -> None:
+def test_a_video_is_decoded_once_for_the_frames_of_all_its_parts(
+    video: Path, tmp_path: Path
+) -> None:
     spans = (None, Span(1.0, 2.5), Span(1.1, 1.2), Span(9.0, 12.0))
     cache = build(tmp_path / "cache", *(VideoPart(video, span) for span in spans))
     assert numbers(cache.frames(0)) == [0, 15, 35, 55]
@@ -53,7 +55,7 @@ def test_parts_hold_their_own_frames_of_one_decoding(video: Path, tmp_path: Path
         cache.frames(3)
 
 
-def test_a_later_run_decodes_only_what_is_new_even_of_a_moved_video(
+def test_a_later_run_decodes_only_new_videos_and_recognises_moved_ones(
     video: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "cache"
@@ -77,7 +79,7 @@ def test_other_settings_have_frames_of_their_own(video: Path, tmp_path: Path) ->
     assert len(four.frames(0)) == 4
 
 
-def test_what_a_run_that_died_left_behind_is_cut_off(video: Path, tmp_path: Path) -> None:
+def test_leftovers_of_a_run_that_died_are_cut_off(video: Path, tmp_path: Path) -> None:
     folder = tmp_path / "cache"
     build(folder, VideoPart(video, Span(0, 1)))
     (data,) = folder.glob("*.frames")
@@ -89,7 +91,7 @@ def test_what_a_run_that_died_left_behind_is_cut_off(video: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("damage", ["index", "frames"])
-def test_a_damaged_cache_is_made_anew(video: Path, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_cache_is_decoded_again(video: Path, tmp_path: Path, damage: str) -> None:
     folder = tmp_path / "cache"
     build(folder, VideoPart(video))
     (index,), (data,) = folder.glob("*.json"), folder.glob("*.frames")
@@ -102,7 +104,9 @@ def test_a_damaged_cache_is_made_anew(video: Path, tmp_path: Path, damage: str) 
     assert numbers(cache.frames(0)) == [0, 15, 35, 55]
 
 
-def test_bad_videos_are_told_and_left_out_and_half_ones_kept(video: Path, tmp_path: Path) -> None:
+def test_bad_videos_are_reported_and_left_out_and_incomplete_ones_kept(
+    video: Path, tmp_path: Path
+) -> None:
     whole = write_video(tmp_path / "long.ts", num_frames=200, fps=10).path
     half = cut(whole, tmp_path / "half.ts", 0.5)
     empty, gone = tmp_path / "empty.mp4", tmp_path / "gone.mp4"
@@ -114,7 +118,7 @@ def test_bad_videos_are_told_and_left_out_and_half_ones_kept(video: Path, tmp_pa
         preprocessing=STEPS,
         max_frames=2,
         workers=1,
-        observe=lambda *counts: seen.append(counts),
+        on_progress=lambda *counts: seen.append(counts),
     )
     assert cache.kept == [2, 3]
     assert {problem.video for problem in cache.problems if problem.is_left_out} == {empty, gone}
@@ -122,7 +126,7 @@ def test_bad_videos_are_told_and_left_out_and_half_ones_kept(video: Path, tmp_pa
     assert seen[-1] == (4, 4)
 
 
-def test_no_frames_or_no_rate_are_refused(video: Path, tmp_path: Path) -> None:
+def test_zero_frames_or_a_rate_of_zero_are_refused(video: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="at least one frame"):
         build(tmp_path / "cache", VideoPart(video), max_frames=0)
     with pytest.raises(ConfigError, match="frames per second"):

@@ -1,13 +1,14 @@
-"""The held-out gate on a small sample: real mp4 files through the whole pipeline, with the committed checkpoints."""
+"""The held-out gate on few films: real mp4 files through the whole pipeline, with the bundled checkpoints."""
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+import numpy as np
 import pytest
 
 from scanonce.search.settings import SearchSettings
@@ -16,19 +17,16 @@ from scanonce.training.bundled.gate import (
     ABSENT_QUERIES,
     FULL,
     SMALL,
-    Kind,
     Measured,
-    Question,
     evaluate_library,
-    index_films,
+    find_refused,
+    find_shortfalls,
     measure,
-    read_questions,
     read_recorded,
     record,
-    refusals,
-    shortfalls,
-    with_width,
+    widen_interval,
 )
+from scanonce.training.bundled.questions import Kind, Question, index_films, read_questions
 from scanonce.training.evaluation.intervals import Figure
 from scanonce.training.evaluation.metrics import LibraryFigures
 from scanonce.training.world.films import render_library
@@ -41,7 +39,7 @@ Figures: TypeAlias = dict[Kind, LibraryFigures]
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Question]]:
-    """(index, questions) of a few held-out films."""
+    """Index and questions of a few held-out films."""
     root = tmp_path_factory.mktemp("held-out")
     truth = render_library(
         root / "films", seed=SMALL.seed, num_films=SMALL.num_films, held_out=True
@@ -52,13 +50,13 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Questi
 
 @pytest.fixture(scope="module")
 def measured(library: tuple[Path, list[Question]]) -> Measured:
-    """What the gate looks at."""
+    """The figures of the gate."""
     return measure(*library)
 
 
 @pytest.fixture(scope="module")
 def figures_with(library: tuple[Path, list[Question]]) -> Callable[[LocaliserName], Figures]:
-    """Figures by kind of query with a localiser, worked out once."""
+    """Figures by kind of query with a localiser, computed once."""
 
     @cache
     def figures(localiser: LocaliserName) -> Figures:
@@ -70,11 +68,11 @@ def figures_with(library: tuple[Path, list[Question]]) -> Callable[[LocaliserNam
 def test_no_figure_falls_below_the_recorded_one_by_more_than_its_interval(
     measured: Measured,
 ) -> None:
-    """Where a change is meant to cost something: `python -m scanonce.training.bundled.gate --record`."""
-    assert shortfalls(measured.figures, read_recorded(SMALL)) == []
+    """If a loss is intended: `python -m scanonce.training.bundled.gate --record`."""
+    assert find_shortfalls(measured.figures, read_recorded(SMALL)) == []
 
 
-def test_sentences_find_their_film_and_span(measured: Measured) -> None:
+def test_queries_find_their_film_and_span(measured: Measured) -> None:
     """The full gate, 40 films: `make eval`."""
     figures = measured.evaluation.figures["need no time"]
     assert measured.evaluation.num_queries["need no time"] >= 20
@@ -83,15 +81,15 @@ def test_sentences_find_their_film_and_span(measured: Measured) -> None:
     assert figures["VCMR R@10 tIoU 0.5"].value >= 0.95
 
 
-def test_what_happens_is_found_by_the_trained_localiser_where_frames_alone_cannot_tell(
+def test_the_trained_localiser_finds_happenings_that_frames_alone_do_not_show(
     measured: Measured, figures_with: Callable[[LocaliserName], Figures]
 ) -> None:
-    """The full gate asks for 20 points; with these few films .88 against .69 was measured."""
+    """The full gate needs 20 points; with these few films .88 against .69 was measured."""
     trained, by_frames = measured.evaluation.figures, figures_with("training-free")
     at_half, at_most = "VCMR R@1 tIoU 0.5", "VCMR R@1 tIoU 0.7"
-    in_time, of_pictures = by_frames["need time"].vcmr, by_frames["need no time"].vcmr
+    in_time, of_images = by_frames["need time"].vcmr, by_frames["need no time"].vcmr
     assert trained["need time"][at_half].value >= in_time[0.5][1].value + 0.1
-    assert trained["need no time"][at_most].value >= of_pictures[0.7][1].value - 0.05
+    assert trained["need no time"][at_most].value >= of_images[0.7][1].value - 0.05
 
 
 def test_exact_spans_beat_fixed_clips(
@@ -102,48 +100,48 @@ def test_exact_spans_beat_fixed_clips(
     assert by_frames[0.7][1].value >= by_clips[0.7][1].value + 0.15
 
 
-def test_a_search_that_looks_at_one_candidate_only_is_seen_to_be_worse(
+def test_a_crippled_search_has_worse_figures(
     library: tuple[Path, list[Question]],
 ) -> None:
-    """The gate can fail: with moments of at most two seconds hardly a span fits."""
+    """The gate can fail: with moments of at most two seconds hardly any span fits."""
     index, questions = library
     settings = SearchSettings(localiser="training-free", longest_moment_seconds=2.0)
     crippled = evaluate_library(index, questions, settings)["need no time"]
     assert crippled.vcmr[0.5][1].value < 0.3
 
 
-def test_what_the_library_does_not_have_is_mostly_refused_and_what_it_has_is_not(
+def test_queries_for_absent_things_are_mostly_refused_and_others_are_not(
     library: tuple[Path, list[Question]],
 ) -> None:
     index, questions = library
     present = [question.text for question in questions if not question.needs_time]
-    assert refusals(index, present) <= 0.1
-    assert refusals(index, ABSENT_QUERIES) >= 0.5
+    assert np.mean(find_refused(index, present)) <= 0.1
+    assert np.mean(find_refused(index, ABSENT_QUERIES)) >= 0.5
 
 
-# ---------------------------------------------------------------- what is recorded
+# ---------------------------------------------------------------- recorded figures
 
 BEFORE = {"all: VR R@1": Figure(0.9, 0.85, 0.95)}
 
 
-def test_a_figure_may_fall_within_its_recorded_interval_and_rise_as_it_likes() -> None:
+def test_a_figure_may_fall_within_its_recorded_interval_and_rise_by_any_amount() -> None:
     for value in (0.85, 0.9, 1.0):
-        assert shortfalls({"all: VR R@1": Figure(value, 0, 1)}, BEFORE) == []
+        assert find_shortfalls({"all: VR R@1": Figure(value, 0, 1)}, BEFORE) == []
 
 
 def test_a_figure_below_its_recorded_interval_or_no_longer_measured_is_named() -> None:
-    (fallen,) = shortfalls({"all: VR R@1": Figure(0.849, 0.8, 0.9)}, BEFORE)
+    (fallen,) = find_shortfalls({"all: VR R@1": Figure(0.849, 0.8, 0.9)}, BEFORE)
     assert fallen == "all: VR R@1: 0.849; recorded is 0.900 (0.850 to 0.950)"
-    (gone,) = shortfalls({"all: VR R@5": Figure(1, 1, 1)}, BEFORE)
+    (gone,) = find_shortfalls({"all: VR R@5": Figure(1, 1, 1)}, BEFORE)
     assert gone.startswith("all: VR R@1: not measured")
 
 
 def test_an_interval_of_hits_alone_still_has_a_width() -> None:
-    """Wilson's interval of 20 hits of 20, worked out by hand: from 20 / (20 + 1.96^2) to 1."""
-    widened = with_width(Figure(1.0, 1.0, 1.0), 20)
+    """Wilson's interval of 20 hits of 20, by hand: from 20 / (20 + 1.96^2) to 1."""
+    widened = widen_interval(Figure(1.0, 1.0, 1.0), 20)
     assert widened.low == pytest.approx(20 / (20 + 1.96**2))
     assert widened.high == pytest.approx(1.0)
-    assert with_width(BEFORE["all: VR R@1"], 20) == BEFORE["all: VR R@1"]
+    assert widen_interval(BEFORE["all: VR R@1"], 20) == BEFORE["all: VR R@1"]
 
 
 def test_both_libraries_are_recorded_with_their_command_and_intervals() -> None:
@@ -155,6 +153,10 @@ def test_both_libraries_are_recorded_with_their_command_and_intervals() -> None:
 
 
 # ---------------------------------------------------------------- scanonce eval
+
+
+def write_lines(path: Path, rows: Iterable[object]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def test_an_index_is_evaluated_and_its_answers_evaluate_to_the_same(
@@ -172,7 +174,7 @@ def test_an_index_is_evaluated_and_its_answers_evaluate_to_the_same(
     elsewhere = {"qid": "gone", "path": "film_999.mp4", "query": "a red car"}
     annotations = tmp_path / "own.jsonl"
     rows = [*lines, whole, elsewhere]
-    annotations.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_lines(annotations, rows)
 
     answers, figures = tmp_path / "answers.jsonl", tmp_path / "figures.json"
     by_index = evaluate_index("scanonce", annotations, index, write_to=answers)
@@ -203,7 +205,7 @@ def test_an_index_is_evaluated_and_its_answers_evaluate_to_the_same(
 def test_an_index_answers_qvhighlights_with_windows_and_highlights(
     library: tuple[Path, list[Question]], tmp_path: Path
 ) -> None:
-    """Of two scenes: they are found, and the pieces of 2 s inside them score highest."""
+    """Two scenes are found, and the pieces of 2 s inside them score highest."""
     index, questions = library
     asked = [question for question in questions if question.truth.video == "film_000.mp4"][:2]
     rows = []
@@ -222,7 +224,7 @@ def test_an_index_answers_qvhighlights_with_windows_and_highlights(
             }
         )
     annotations, answers = tmp_path / "own.jsonl", tmp_path / "answers.jsonl"
-    annotations.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_lines(annotations, rows)
     evaluation = evaluate_index("qvhighlights", annotations, index, write_to=answers)
     brief = evaluation.own["brief"]["all"]
     assert brief["MR-full-R1@0.5"] == 100
@@ -242,13 +244,11 @@ def test_an_index_without_one_of_the_videos_is_refused_with_the_next_step(
         evaluate_index("scanonce", annotations, library[0])
 
 
-def test_what_was_measured_can_be_recorded_and_read_again(
-    measured: Measured, tmp_path: Path
-) -> None:
+def test_figures_can_be_recorded_and_read_again(measured: Measured, tmp_path: Path) -> None:
     path = tmp_path / "recorded.json"
     record(SMALL, measured, path)
     recorded = read_recorded(SMALL, path)
-    assert shortfalls(measured.figures, recorded) == []
+    assert find_shortfalls(measured.figures, recorded) == []
     worse = {name: replace(each, value=each.value - 0.6) for name, each in measured.figures.items()}
-    assert len(shortfalls(worse, recorded)) == len(recorded)
+    assert len(find_shortfalls(worse, recorded)) == len(recorded)
     assert read_recorded(FULL, path) == {}

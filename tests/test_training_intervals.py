@@ -1,4 +1,4 @@
-"""Intervals over queries: beside the binomial distribution, from the same draws, and of paired queries."""
+"""Intervals over queries: compared with the binomial distribution, from the same draws, and of paired queries."""
 
 import math
 
@@ -38,18 +38,18 @@ def test_every_figure_of_a_table_has_the_interval_it_has_alone(
         assert (one.value, one.low, one.high) == pytest.approx((other.value, other.low, other.high))
 
 
-def test_a_difference_on_the_same_queries_is_surer_than_two_figures_apart() -> None:
+def test_a_paired_difference_is_more_certain_than_two_separate_figures() -> None:
     theirs = np.tile([0.0, 0.2, 0.4, 0.6, 0.8], 20)
     ours = theirs + np.tile([0.1, 0.0], 50)
     difference = paired_difference(ours, theirs)
     assert difference.value == pytest.approx(0.05)
     assert 0.03 < difference.low < 0.05 < difference.high < 0.07
     better, worse = mean_figures(np.stack([ours, theirs], axis=1))
-    assert better.low < worse.high  # apart they tell nothing
+    assert better.low < worse.high  # separately they overlap
     assert paired_difference(theirs, ours).value == pytest.approx(-0.05)
 
 
-def test_differences_of_other_queries_or_without_meaning_are_refused() -> None:
+def test_differences_of_other_queries_or_infinite_values_are_refused() -> None:
     with pytest.raises(ValueError, match="got 2 and 3 values"):
         paired_difference(np.ones(2), np.ones(3))
     with pytest.raises(ValueError, match="finite"):

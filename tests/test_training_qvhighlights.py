@@ -1,7 +1,6 @@
-"""QVHighlights' figures: the official file to every digit, and plain loops beside what is vectorised."""
+"""QVHighlights' figures: the official file to every digit, and plain loops compared with vectorised code."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,7 @@ from hypothesis import strategies as st
 
 from scanonce.storage.records import Span
 from scanonce.training.evaluation.qvhighlights import TIOUS, qvhighlights_figures
-
-OFFICIAL = Path(__file__).parents[2] / "shared/data/groundtruth/qvhighlights"
+from tests.training_kit import published
 
 ANNOTATION: dict[str, Any] = {
     "qid": 1,
@@ -31,16 +29,14 @@ spans = st.tuples(st.integers(0, 5), st.integers(1, 25)).map(lambda row: [row[0]
 scores = st.sampled_from([0.0, 0.5, 1.0])
 
 
-@pytest.mark.skipif(
-    not OFFICIAL.is_dir(), reason="the official annotations are not on this machine"
-)
-def test_the_sample_predictions_give_the_official_file() -> None:
+def test_the_sample_predictions_have_the_official_figures() -> None:
+    official = published("qvhighlights")
     predictions, annotations = (
-        [json.loads(line) for line in (OFFICIAL / name).read_text("utf-8").splitlines()]
+        [json.loads(line) for line in (official / name).read_text("utf-8").splitlines()]
         for name in ("sample_val_preds.jsonl", "highlight_val_release.jsonl")
     )
     figures = qvhighlights_figures(predictions[::-1], annotations)  # in any order
-    expected = json.loads((OFFICIAL / "sample_val_preds_metrics_raw.json").read_text("utf-8"))
+    expected = json.loads((official / "sample_val_preds_metrics_raw.json").read_text("utf-8"))
     assert figures == expected
     assert json.dumps(figures) == json.dumps(expected)  # the order of the fields as well
 
@@ -65,14 +61,14 @@ def test_a_query_by_hand() -> None:
     assert figures["brief"]["HL-min-Good-mAP"] == figures["HL-min-Good"]["HL-mAP"]
 
 
-def test_scores_of_clips_behind_the_end_are_cut_off_and_missing_ones_are_zero() -> None:
+def test_scores_of_clips_after_the_end_are_cut_off_and_missing_ones_are_zero() -> None:
     longer = PREDICTION | {"pred_saliency_scores": [*PREDICTION["pred_saliency_scores"], 0.0]}
     assert qvhighlights_figures([longer], [ANNOTATION]) == qvhighlights_figures(
         [PREDICTION], [ANNOTATION]
     )
-    top_behind = PREDICTION | {"pred_saliency_scores": [*PREDICTION["pred_saliency_scores"], 1.0]}
+    top_after = PREDICTION | {"pred_saliency_scores": [*PREDICTION["pred_saliency_scores"], 1.0]}
     last_is_good = ANNOTATION | {"relevant_clip_ids": [0, 1, 5]}
-    assert qvhighlights_figures([top_behind], [last_is_good])["HL-min-Fair"]["HL-Hit1"] == 0
+    assert qvhighlights_figures([top_after], [last_is_good])["HL-min-Fair"]["HL-Hit1"] == 0
     short, zeros = (
         PREDICTION | {"pred_saliency_scores": [-0.5, 0.9] + [0.0] * count} for count in (0, 4)
     )
@@ -87,7 +83,7 @@ def test_only_the_first_ten_windows_as_listed_count() -> None:
     assert qvhighlights_figures([late], [ANNOTATION])["brief"]["MR-full-mAP"] == 0
 
 
-def test_a_part_that_no_record_has_is_left_out_and_no_windows_are_misses() -> None:
+def test_parts_that_no_record_has_are_left_out_and_empty_windows_are_misses() -> None:
     moments = qvhighlights_figures([{"qid": 1, "pred_relevant_windows": []}], [ANNOTATION])
     assert list(moments) == ["brief", "full", "long", "middle", "short"]
     assert moments["brief"]["MR-full-mAP"] == moments["brief"]["MR-full-R1@0.5"] == 0
@@ -177,12 +173,12 @@ def _plain_average_precision(
     hits: list[bool] = []
     for start, end, _ in sorted(found[:10], key=lambda window: -window[2]):
         tious = [Span(start, end).tiou(Span(*map(float, window))) for window in left]
-        best = max(reversed(range(len(left))), key=lambda place: tious[place], default=0)
+        best = max(reversed(range(len(left))), key=lambda number: tious[number], default=0)
         hits.append(bool(left) and tious[best] >= tiou)
         if hits[-1]:
             del left[best]
     precisions = [sum(hits[:count]) / count for count in range(1, len(hits) + 1)]
-    return sum(max(precisions[place:]) for place, hit in enumerate(hits) if hit) / len(right)
+    return sum(max(precisions[rank:]) for rank, hit in enumerate(hits) if hit) / len(right)
 
 
 def _plain_highlight_precision(predicted: list[float], positive: list[bool]) -> float:

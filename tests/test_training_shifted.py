@@ -1,4 +1,4 @@
-"""The proof of fine-tuning on another world: its pieces on two small films, its judgement on made-up hits."""
+"""The benchmark of fine-tuning on the shifted world: its parts on two small films, its verdict on made-up hits."""
 
 import json
 from dataclasses import asdict, replace
@@ -10,16 +10,16 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks import shifted
-from benchmarks.shifted import RECIPE, TEST, Comparison, Hits, compare, rendered, tune
+from benchmarks.shifted import RECIPE, TEST, Comparison, Hits, compare, tune
 from scanonce.models.encoders.hub import BUNDLED_NAME
 from scanonce.models.encoders.load import load_encoder
-from scanonce.training.clip.finetune import PICTURE_NAME, Observer
-from scanonce.training.world.films import FilmSpec, ground_truth, render_film
+from scanonce.training.curves import PLOT_NAME
+from scanonce.training.world.films import FilmSpec, ensure_rendered, ground_truth, render_film
 from scanonce.training.world.scene import SHIFTED, SceneSpec
 
 
 def write_films(folder: Path) -> Path:
-    """Two films of two scenes, each of its own thing, colour and place; returns their ground truth."""
+    """Write two films of two scenes, of different things, colours and places; returns their ground truth."""
     names = zip(("car", "dog", "star", "fish"), SHIFTED.colours, SHIFTED.places, strict=False)
     scenes = [
         SceneSpec(thing, colour, place, "day", 1, "nothing", num_frames=35, seed=number)
@@ -35,14 +35,14 @@ def write_films(folder: Path) -> Path:
     return truth
 
 
-def test_films_are_learnt_from_indexed_anew_and_asked_before_and_after(tmp_path: Path) -> None:
+def test_an_encoder_is_tuned_on_films_which_are_asked_before_and_after(tmp_path: Path) -> None:
     truth = write_films(tmp_path / "films")
     recipe = replace(RECIPE, epochs=3, batch=4, encoder_lr=1e-4)
-    tuned = tune(truth, tmp_path, recipe, validation=truth, minutes_cap=5.0, observer=Observer())
-    assert (tuned / PICTURE_NAME).stat().st_size > 5_000
+    tuned = tune(truth, tmp_path, recipe, validation=truth, minutes_cap=5.0)
+    assert (tuned / PLOT_NAME).stat().st_size > 5_000
     after = load_encoder(str(tuned), towers="vision")
     assert after.fingerprint != load_encoder(BUNDLED_NAME, towers="vision").fingerprint
-    found = compare(truth, tuned, tmp_path)
+    found = compare(truth, tuned)
     num_queries = len(truth.read_text().splitlines())
     for hits in (found.auto, found.training_free, found.tuned):
         assert hits.film.shape == hits.moment.shape == (num_queries,)
@@ -54,7 +54,7 @@ def some_hits(moments: list[int]) -> Hits:
     return Hits(np.ones(len(moments), bool), np.array(moments, bool))
 
 
-def test_the_lift_counts_against_the_better_way_before() -> None:
+def test_the_lift_is_over_the_better_localiser_before() -> None:
     worse, better = some_hits([1, 0, 0, 0]), some_hits([0, 1, 1, 0])
     tuned = some_hits([1, 1, 1, 0])
     for comparison in (Comparison(worse, better, tuned), Comparison(better, worse, tuned)):
@@ -63,13 +63,14 @@ def test_the_lift_counts_against_the_better_way_before() -> None:
 
 
 @pytest.mark.parametrize(("num_better", "exit_code"), [(9, 1), (10, 0)])
-def test_the_command_fails_where_less_than_ten_points_are_won(
+def test_the_command_fails_if_the_lift_is_less_than_ten_points(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_better: int, exit_code: int
 ) -> None:
-    (tmp_path / PICTURE_NAME).write_bytes(b"curves")
+    (tmp_path / PLOT_NAME).write_bytes(b"curves")
     before = some_hits([0] * 100)
     comparison = Comparison(before, before, some_hits([1] * num_better + [0] * (100 - num_better)))
-    monkeypatch.setattr(shifted, "rendered", lambda *args, **kwargs: tmp_path)
+    truth = tmp_path / "films" / "ground_truth.jsonl"
+    monkeypatch.setattr(shifted, "ensure_rendered", lambda *args, **kwargs: truth)
     monkeypatch.setattr(shifted, "tune", lambda *args, **kwargs: tmp_path)
     monkeypatch.setattr(shifted, "compare", lambda *args: comparison)
     app = typer.Typer()
@@ -81,7 +82,7 @@ def test_the_command_fails_where_less_than_ten_points_are_won(
     assert picture.read_bytes() == b"curves"
 
 
-def test_films_are_rendered_again_only_where_they_are_others(
+def test_films_are_rendered_again_only_if_they_differ(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     renderings: list[Path] = []
@@ -93,9 +94,11 @@ def test_films_are_rendered_again_only_where_they_are_others(
         lines = [json.dumps(asdict(line)) for line in ground_truth(films, seed=seed)]
         (folder / "ground_truth.jsonl").write_text("\n".join(lines) + "\n")
 
-    monkeypatch.setattr(shifted, "render_library", render)
+    monkeypatch.setattr("scanonce.training.world.films.render_library", render)
     small = replace(TEST, num_films=2)
-    assert rendered(small, tmp_path) == rendered(small, tmp_path)
-    assert renderings == [tmp_path / "test"]
-    rendered(replace(small, seed=5), tmp_path)
+    truth = ensure_rendered(small, tmp_path, workers=1)
+    assert truth == ensure_rendered(small, tmp_path, workers=1)
+    assert truth.is_relative_to(tmp_path)
+    assert renderings == [truth.parent]
+    ensure_rendered(replace(small, seed=5), tmp_path, workers=1)
     assert len(renderings) == 2

@@ -1,8 +1,7 @@
-"""Training the bundled checkpoint: losses, reproducibility, the folder it writes, its figure."""
+"""Training of the bundled encoder: losses, reproducibility, the checkpoint folder, its held-out figure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,54 +10,53 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 
+from scanonce.models.encoders.hub import BUNDLED_FOLDER
 from scanonce.training.bundled.clip import (
-    SPECIAL_TOKENS,
-    Batches,
-    Progressed,
-    Recipe,
-    build_tokenizer,
+    BundledClipRun,
+    PoolBatches,
     contrastive_loss,
-    embed_texts,
     facts_loss,
-    held_out_top1,
     mean_pool,
-    save_checkpoint,
-    train,
 )
 from scanonce.training.bundled.clip_examples import Pool, fact_row, render_pools, squeeze
-from scanonce.training.world.scene import draw_picture, is_held_out, random_scene
-from scanonce.training.world.words import FACTS
-
-BUNDLED = Path(__file__).parents[1] / "models" / "bundled" / "clip"
-
-TINY = Recipe(
-    image_size=32,
-    embed_dim=32,
-    vision_width=32,
-    vision_layers=1,
-    text_width=32,
-    text_layers=1,
-    vocab_size=400,
-    max_tokens=32,
-    num_pictures=48,
-    num_scenes=12,
-    frames_per_scene=3,
-    batch_pictures=24,
-    batch_scenes=6,
-    picture_steps=20,
-    scene_steps=4,
-    warm_up_steps=4,
-    learning_rate=3e-3,
+from scanonce.training.bundled.clip_model import (
+    SPECIAL_TOKENS,
+    BundledClipRecipe,
+    HeldOutImages,
+    build_model,
+    build_tokenizer,
+    embed_texts,
+    held_out_top1,
+    save_checkpoint,
 )
+from scanonce.training.loop import Callbacks, Validation, train
+from scanonce.training.world.scene import draw_image, is_held_out, random_scene
+from scanonce.training.world.words import FACTS
+from tests.training_kit import assert_equal
+from tests.training_kit import one_thread as one_thread
+
+TINY = BundledClipRecipe(
+    image_size=32, embed_dim=32, vision_width=32, vision_layers=1, text_width=32, text_layers=1, vocab_size=400,
+    max_tokens=32, num_images=48, num_scenes=12, frames_per_scene=3, batch_images=24, batch_scenes=6, image_steps=20,
+    scene_steps=4, warm_up_steps=4, learning_rate=3e-3,
+)  # fmt: skip
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """So small a model only loses time when its threads wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+class Recorder(Callbacks):
+    """Keeps steps, losses and validations."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.losses: list[float] = []
+        self.validated_steps: list[int] = []
+
+    def stepped(self, run: BundledClipRun) -> None:
+        self.steps.append(run.at.step)
+        self.losses.append(run.at.losses["train"])
+
+    def validated(self, run: BundledClipRun, found: Validation) -> None:
+        assert 0 <= found.selection_metric <= 1
+        self.validated_steps.append(found.step)
 
 
 @pytest.fixture(scope="module")
@@ -71,67 +69,77 @@ def tokenizer(pools: tuple[Pool, Pool]) -> PreTrainedTokenizerFast:
     return build_tokenizer((text for each in pools[0].captions for text in each), TINY)
 
 
-def test_examples_are_of_pairs_that_training_may_see(pools: tuple[Pool, Pool]) -> None:
+def test_examples_are_of_pairs_that_are_not_held_out(pools: tuple[Pool, Pool]) -> None:
     for pool in pools:
         for row in pool.facts:
             facts = dict(FACTS[i].split(":") for i in np.flatnonzero(row))
             assert not is_held_out(facts["thing"], facts["colour"])
 
 
-def test_captions_of_examples_name_only_what_is_true(pools: tuple[Pool, Pool]) -> None:
+def test_captions_of_examples_name_only_true_facts(pools: tuple[Pool, Pool]) -> None:
     for pool in pools:
         assert not (pool.named & ~pool.facts[:, None]).any()
 
 
-def test_a_training_run_lowers_the_loss(
+def test_a_training_run_lowers_the_loss_and_validates_at_the_end(
     pools: tuple[Pool, Pool], tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    losses: list[Progressed] = []
-    train(TINY, *pools, tokenizer, report=lambda model, progressed: losses.append(progressed))
-    assert [p.step for p in losses] == list(range(1, 25))
-    assert losses[19].loss < 0.9 * losses[0].loss  # the last of phase one, and the first
+    held_out = HeldOutImages.draw(4, 1, TINY.image_size, draw_size=(320, 180))
+    recorder = Recorder()
+    train(BundledClipRun(TINY, *pools, tokenizer, held_out=held_out), callbacks=recorder)
+    assert recorder.steps == list(range(1, 25))
+    assert recorder.losses[19] < 0.9 * recorder.losses[0]  # the last of phase one, and the first
+    assert recorder.validated_steps == [24]
 
 
-def test_two_runs_with_one_seed_give_equal_weights(
-    pools: tuple[Pool, Pool], tokenizer: PreTrainedTokenizerFast
+@pytest.fixture(scope="module")
+def run(pools: tuple[Pool, Pool], tokenizer: PreTrainedTokenizerFast) -> BundledClipRun:
+    """A run at its end."""
+    run = BundledClipRun(TINY, *pools, tokenizer)
+    train(run)
+    run.model.eval()
+    return run
+
+
+def test_two_runs_with_the_same_seed_have_equal_weights(
+    run: BundledClipRun, pools: tuple[Pool, Pool], tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    first, second = (train(TINY, *pools, tokenizer).state_dict() for _ in range(2))
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    second = BundledClipRun(TINY, *pools, tokenizer)
+    train(second)
+    assert_equal(second.model.state_dict(), run.model.state_dict())
 
 
 def test_a_run_out_of_time_ends_early(
     pools: tuple[Pool, Pool], tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    steps: list[int] = []
-    train(TINY, *pools, tokenizer, cap_seconds=1e-6, report=lambda _, p: steps.append(p.step))
-    assert not steps
+    recorder = Recorder()
+    train(BundledClipRun(TINY, *pools, tokenizer, cap_seconds=1e-6), callbacks=recorder)
+    assert not recorder.steps
 
 
 def test_the_saved_folder_loads_as_any_clip_does(
-    tmp_path: Path, pools: tuple[Pool, Pool], tokenizer: PreTrainedTokenizerFast
+    tmp_path: Path, run: BundledClipRun, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    model = train(TINY, *pools, tokenizer)
-    save_checkpoint(model, tokenizer, tmp_path)
+    save_checkpoint(run.model, tokenizer, tmp_path)
     loaded = AutoModel.from_pretrained(tmp_path, dtype=torch.float32).eval()
     again = AutoTokenizer.from_pretrained(tmp_path)
     texts = ["a red car on the beach", "two dogs"]
     tokens = again(texts, padding=True, return_tensors="pt")["input_ids"]
     torch.testing.assert_close(
         embed_texts(loaded, tokens, again.pad_token_id),
-        embed_texts(model, tokens, tokenizer.pad_token_id),
+        embed_texts(run.model, tokens, tokenizer.pad_token_id),
         atol=1e-2,
         rtol=0,
     )
 
 
-def test_the_saved_preprocessing_squeezes_whole_frames(tmp_path: Path) -> None:
+def test_the_saved_preprocessing_resizes_whole_frames(tmp_path: Path) -> None:
     tokenizer = build_tokenizer(iter(["a red car"]), TINY)
-    model = train(TINY, *render_pools(TINY.examples, workers=1), tokenizer, cap_seconds=1e-6)
-    save_checkpoint(model, tokenizer, tmp_path)
-    picture = Image.fromarray(draw_picture(random_scene(np.random.default_rng(0))))
+    save_checkpoint(build_model(TINY, tokenizer), tokenizer, tmp_path)
+    image = Image.fromarray(draw_image(random_scene(np.random.default_rng(0))))
     processor = AutoImageProcessor.from_pretrained(tmp_path)
-    pixels = processor(picture, return_tensors="np")["pixel_values"][0]  # [3, S, S]
-    expected = squeeze(picture, TINY.image_size).astype(np.float32).transpose(2, 0, 1) / 127.5 - 1
+    pixels = processor(image, return_tensors="np")["pixel_values"][0]  # [3, S, S]
+    expected = squeeze(image, TINY.image_size).astype(np.float32).transpose(2, 0, 1) / 127.5 - 1
     np.testing.assert_allclose(pixels, expected, atol=1e-4)
 
 
@@ -150,10 +158,8 @@ def test_the_tokenizer_ends_every_text_and_knows_every_character(
     assert tokenizer("A Red CAR")["input_ids"] == tokenizer("a red car")["input_ids"]
 
 
-def test_padding_does_not_change_a_text(
-    pools: tuple[Pool, Pool], tokenizer: PreTrainedTokenizerFast
-) -> None:
-    model = train(TINY, *pools, tokenizer, cap_seconds=1e-6)
+def test_padding_does_not_change_a_text(tokenizer: PreTrainedTokenizerFast) -> None:
+    model = build_model(TINY, tokenizer).eval()
     ids = tokenizer(["a red car", "three blue dogs in the snow at night"], padding=True)
     padded = torch.tensor(ids["input_ids"])
     alone = torch.tensor(tokenizer(["a red car"])["input_ids"])
@@ -175,19 +181,19 @@ def named(*facts: str) -> torch.Tensor:
     return torch.from_numpy(fact_row(frozenset(facts)).astype(np.float32))
 
 
-def test_a_caption_true_of_two_pictures_is_right_for_both() -> None:
+def test_a_caption_true_of_two_images_is_a_positive_of_both() -> None:
     captions = torch.stack([named("thing:car"), named("thing:dog", "colour:red")])
-    pictures = torch.stack([named("thing:car"), named("thing:dog", "colour:red")])
+    images = torch.stack([named("thing:car"), named("thing:dog", "colour:red")])
     both_cars = torch.stack([named("thing:car", "colour:red"), named("thing:car", "colour:blue")])
     apart = torch.tensor([[20.0, -20.0], [-20.0, 20.0]])
-    assert contrastive_loss(apart, captions, pictures) < 1e-3
+    assert contrastive_loss(apart, captions, images) < 1e-3
     alike = torch.stack([named("thing:car"), named("thing:car")])
     even = contrastive_loss(torch.zeros(2, 2), alike, both_cars)
     assert even == pytest.approx(np.log(2), abs=1e-6)
     assert contrastive_loss(apart, alike, both_cars) > even
 
 
-def test_open_questions_cost_nothing() -> None:
+def test_open_questions_add_no_loss() -> None:
     facts = named("thing:car")[None]
     right = 30 * facts
     assert facts_loss(right, facts) < 1e-6
@@ -199,16 +205,16 @@ def test_open_questions_cost_nothing() -> None:
 def test_batches_hold_no_example_twice_and_count_some_frames(
     pools: tuple[Pool, Pool], tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    batch = Batches(pools[1], tokenizer, TINY).draw(12)
+    batch = PoolBatches(pools[1], tokenizer, TINY).draw(12)
     assert batch.pixels.shape == (12, 3, 3, 32, 32)
     assert batch.pixels.abs().max() <= 1
     assert (batch.mask.sum(dim=1) >= 2).all()
     assert (batch.facts >= batch.named).all()
 
 
-def test_the_bundled_checkpoint_finds_pairs_it_never_saw() -> None:
-    assert held_out_top1(BUNDLED, num_pictures=60, seed=11) >= 0.9
+def test_the_bundled_checkpoint_finds_pairs_it_was_not_trained_on() -> None:
+    assert held_out_top1(BUNDLED_FOLDER, num_images=60, seed=11) >= 0.9
 
 
 def test_the_bundled_checkpoint_is_small() -> None:
-    assert (BUNDLED / "model.safetensors").stat().st_size <= 8_000_000
+    assert (BUNDLED_FOLDER / "model.safetensors").stat().st_size <= 8_000_000

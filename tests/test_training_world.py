@@ -1,4 +1,4 @@
-"""The rendered world: what its pictures show, what its captions claim, what its films hold."""
+"""The rendered world: contents of its images, facts of its captions, and its films."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from PIL import Image
 from scanonce.training.world.drawing import Painter
 from scanonce.training.world.films import (
     FilmSpec,
-    compose_sound,
-    film_pictures,
+    compose_audio,
+    film_frames,
     film_views,
     ground_truth,
     random_library,
@@ -35,19 +35,19 @@ from scanonce.training.world.scene import (
     THINGS,
     SceneSpec,
     World,
-    draw_picture,
+    draw_image,
     is_held_out,
     random_scene,
     view_at,
 )
 from scanonce.training.world.things import draw_sprite
-from scanonce.training.world.words import FACTS, picture_caption, scene_captions, true_facts
+from scanonce.training.world.words import FACTS, image_caption, scene_captions, true_facts
 
 SMALL = (160, 90)
 
 
 def scene(**changes: object) -> SceneSpec:
-    """A red car on a farm by day, in which nothing happens, or whatever is asked for."""
+    """A red car on a farm by day, in which nothing happens, with these changes."""
     plain = SceneSpec("car", "red", "farm", "day", 1, "nothing", num_frames=100, seed=5)
     return replace(plain, **changes)  # type: ignore[arg-type]
 
@@ -88,8 +88,8 @@ def test_every_thing_looks_different_in_every_colour(thing: str, colours: tuple[
 
 
 @pytest.mark.parametrize("place", [p for p in (*PLACES, *SHIFTED.places) if p != "space"])
-def test_light_changes_the_picture_of_every_place(place: str) -> None:
-    means = {light: draw_picture(scene(place=place, light=light), SMALL).mean() for light in LIGHTS}
+def test_light_changes_the_image_of_every_place(place: str) -> None:
+    means = {light: draw_image(scene(place=place, light=light), SMALL).mean() for light in LIGHTS}
     assert means["night"] < 0.6 * means["day"]
     assert means["rain"] < 0.9 * means["day"]
 
@@ -98,15 +98,15 @@ def digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=12).hexdigest()
 
 
-def test_the_home_world_is_what_it_was_before_there_was_another() -> None:
-    """Recorded figures and the bundled checkpoints are of exactly these films."""
+def test_the_home_world_has_not_changed() -> None:
+    """Recorded figures and the bundled checkpoints belong to exactly these films."""
     films = random_library(3, 4)
     assert digest(repr(films).encode()) == "b65ba8f4e47311d8d95ea12c"
     lines = [asdict(line) for line in ground_truth(films, seed=3)]
     assert digest(json.dumps(lines).encode()) == "ba169dede375caa2f5abf216"
     (film,) = random_library(3, 1)
-    pictures = film_pictures(film, [0, 150, 400], painter=Painter(SMALL))
-    assert [digest(picture.tobytes()) for picture in pictures] == [
+    frames = film_frames(film, [0, 150, 400], painter=Painter(SMALL))
+    assert [digest(frame.tobytes()) for frame in frames] == [
         "f6b59c1c9a2df004d14e1831",
         "34407f432c3eaaabf4c2354f",
         "d08810f730bf4938e9265a9f",
@@ -125,17 +125,17 @@ def test_the_shifted_world_has_no_colour_and_no_place_of_the_home_world() -> Non
 
 
 def test_far_places_look_different_from_each_other_and_from_those_at_home() -> None:
-    pictures = {
-        place: draw_picture(scene(place=place, colour="grey"), SMALL).astype(int)
+    images = {
+        place: draw_image(scene(place=place, colour="grey"), SMALL).astype(int)
         for place in (*PLACES, *SHIFTED.places)
     }
     for place in SHIFTED.places:
-        others = [picture for other, picture in pictures.items() if other != place]
-        assert min(np.abs(pictures[place] - other).mean() for other in others) > 12
+        others = [image for other, image in images.items() if other != place]
+        assert min(np.abs(images[place] - other).mean() for other in others) > 12
 
 
-def test_a_picture_has_the_size_asked_for_and_is_drawn_alike_twice() -> None:
-    first, second = (draw_picture(scene(), SMALL, seconds=1.0) for _ in range(2))
+def test_an_image_has_the_wanted_size_and_is_drawn_equally_twice() -> None:
+    first, second = (draw_image(scene(), SMALL, seconds=1.0) for _ in range(2))
     assert first.shape == (90, 160, 3)
     assert first.dtype == np.uint8
     np.testing.assert_array_equal(first, second)
@@ -193,20 +193,20 @@ def test_light_is_never_named_in_space() -> None:
             assert not any(fact.startswith("light:") for fact in caption.facts)
 
 
-def test_full_captions_name_all_and_states_only_what_is_true() -> None:
+def test_full_captions_name_everything_and_state_only_true_facts() -> None:
     rng = np.random.default_rng(2)
     for one in some_scenes(200):
         at = float(rng.uniform(0, one.duration_seconds))
         facts = true_facts(one, at)
-        full = picture_caption(facts, rng, full=True)
+        full = image_caption(facts, rng, full=True)
         kinds = ("thing", "colour", "place", "light", "count")
         assert full.facts == {f for f in facts if f.split(":")[0] in kinds}
-        partial = picture_caption(facts, rng)
+        partial = image_caption(facts, rng)
         assert partial.facts <= facts
         assert not partial.needs_time
 
 
-def test_words_of_what_happens_stand_only_in_captions_that_need_time() -> None:
+def test_only_captions_that_need_time_name_happenings() -> None:
     rng = np.random.default_rng(3)
     for one in some_scenes(200):
         captions = scene_captions(one, rng)
@@ -254,7 +254,7 @@ def test_a_library_too_large_for_the_world_is_refused() -> None:
         random_library(0, 1000, held_out=True)
 
 
-def test_the_same_seed_gives_the_same_library_and_another_seed_another() -> None:
+def test_a_library_depends_on_its_seed_alone() -> None:
     first, second, other = random_library(1, 3), random_library(1, 3), random_library(2, 3)
     assert first == second
     assert ground_truth(first, seed=1) == ground_truth(second, seed=1)
@@ -286,7 +286,7 @@ def test_the_middle_of_a_fade_is_the_boundary_of_its_scenes() -> None:
     assert shares[24] + shares[25] == pytest.approx(1)
 
 
-def test_a_film_is_cut_at_the_very_frame_its_truth_names(tmp_path: Path) -> None:
+def test_a_film_is_cut_at_the_frame_of_its_ground_truth(tmp_path: Path) -> None:
     path = render_film(two_scenes("cut"), tmp_path / "film.mp4")
     with av.open(str(path)) as file:
         frames = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
@@ -295,11 +295,11 @@ def test_a_film_is_cut_at_the_very_frame_its_truth_names(tmp_path: Path) -> None
     assert frames[0].shape == (360, 640, 3)
     steps = [np.abs(a.astype(int) - b).mean() for a, b in pairwise(frames)]
     assert int(np.argmax(steps)) + 1 == 25
-    drawn = draw_picture(two_scenes("cut").scenes[0], seconds=0.0)
+    drawn = draw_image(two_scenes("cut").scenes[0], seconds=0.0)
     assert np.abs(frames[0].astype(int) - drawn).mean() < 4
 
 
-def test_a_film_has_sound_as_long_as_its_pictures(tmp_path: Path) -> None:
+def test_a_film_has_audio_as_long_as_its_frames(tmp_path: Path) -> None:
     film = two_scenes("cut")
     path = render_film(film, tmp_path / "film.mp4")
     with av.open(str(path)) as file:
@@ -311,7 +311,7 @@ def test_a_film_has_sound_as_long_as_its_pictures(tmp_path: Path) -> None:
 
 def test_rain_can_be_heard() -> None:
     dry, wet = (FilmSpec((scene(light=light),), (), seed=2) for light in ("day", "rain"))
-    rustle = compose_sound(wet) - compose_sound(dry)
+    rustle = compose_audio(wet) - compose_audio(dry)
     assert np.abs(rustle).mean() > 0.005
 
 
@@ -344,7 +344,7 @@ def test_a_library_is_films_and_their_ground_truth(
 
 def test_a_still_equals_the_film_frame_at_its_time() -> None:
     size = (320, 180)
-    still = Image.fromarray(draw_picture(scene(happening="right"), size, seconds=2.0))
-    earlier = Image.fromarray(draw_picture(scene(happening="right"), size, seconds=1.0))
+    still = Image.fromarray(draw_image(scene(happening="right"), size, seconds=2.0))
+    earlier = Image.fromarray(draw_image(scene(happening="right"), size, seconds=1.0))
     assert still.size == size
     assert still.tobytes() != earlier.tobytes()

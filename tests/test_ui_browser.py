@@ -1,4 +1,4 @@
-"""The pages as a person uses them: a real browser, a real server, films indexed by the command line."""
+"""The pages as a person uses them: real browser, real server, films indexed by the command line."""
 
 import os
 import re
@@ -25,9 +25,13 @@ from scanonce.training.world.films import (
 )
 from scanonce.training.world.scene import FRAMES_PER_SECOND
 from scanonce.ui import jobs
-from tests.browser import HOW_TO_INSTALL, ROOT, Server, Watched, find_chromium, open_browser
+from tests.browser import HOW_TO_INSTALL, Watched, find_chromium, open_browser
+from tests.ui_server import ROOT, Server
 
-pytestmark = pytest.mark.skipif(find_chromium() is None, reason=HOW_TO_INSTALL)
+pytestmark = [
+    pytest.mark.serial,
+    pytest.mark.skipif(find_chromium() is None, reason=HOW_TO_INSTALL),
+]
 
 WAIT_MS = 40_000.0
 SCRIPT = "<img src=x onerror=alert(1)>"
@@ -38,19 +42,19 @@ FRAME = 1 / FRAMES_PER_SECOND
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What the server shows, and what is true of it."""
+    """The server, its library, and the ground truth."""
 
     url: str
     index: Path
     films: Path
     held_back: Path
-    """A film that is not in the folder yet."""
+    """A film that is not in the folder at first."""
     truth: tuple[TruthLine, ...]
-    """Only of queries that need no time."""
+    """Only the queries that a single frame can answer."""
     browser: Browser
 
     def question(self, name: str) -> TruthLine:
-        """The first query for a film."""
+        """Return the first query for a film."""
         return next(line for line in self.truth if line.path == name)
 
 
@@ -60,18 +64,9 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
     films, index = root / "films", root / "index"
     truth = render_films(films)
     held_back = (films / LATER).rename(root / LATER)
+    command = [sys.executable, "-m", "scanonce.ui.cli", "index", str(films), "--index", str(index)]
     subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "scanonce.ui.cli",
-            "index",
-            films,
-            "--index",
-            index,
-            "--encoder",
-            "bundled",
-        ],
+        [*command, "--encoder", "bundled"],
         cwd=ROOT,
         env={**os.environ, "HOME": str(home)},
         check=True,
@@ -83,7 +78,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
 
 
 def render_films(folder: Path) -> tuple[TruthLine, ...]:
-    """Films of three scenes each, one of them with a script for a name; the queries that need no time."""
+    """Render films of three scenes each, one with a script as its name; return the queries a frame can answer."""
     films = [
         FilmSpec(film.scenes[:3], film.joints[:2], film.seed)
         for film in random_library(seed=4, num_films=NUM_FILMS)
@@ -102,7 +97,7 @@ def render_films(folder: Path) -> tuple[TruthLine, ...]:
 
 @pytest.fixture
 def page(shown: Shown) -> Iterator[Page]:
-    """A page that may not fail in its console, open a dialog, or ask another host for anything."""
+    """A page that must not log an error, open a dialog, or send a request to another host."""
     watched = Watched(urlsplit(shown.url).netloc)
     context = shown.browser.new_context(viewport={"width": 1280, "height": 800})
     context.set_default_timeout(WAIT_MS)
@@ -114,7 +109,7 @@ def page(shown: Shown) -> Iterator[Page]:
 
 
 def ask(page: Page, text: str) -> Locator:
-    """Types a sentence and presses Enter; the cards that come."""
+    """Type a query and press Enter; return the cards."""
     box = page.get_by_label("What does the moment show?")
     box.fill(text)
     box.press("Enter")
@@ -125,7 +120,7 @@ def ask(page: Page, text: str) -> Locator:
 
 
 def open_moment(page: Page, shown: Shown, line: TruthLine) -> Locator:
-    """Asks, opens the first moment, and waits until its player stands on it."""
+    """Ask a query, open the first moment, and wait until the player has sought it."""
     page.goto(shown.url)
     cards = ask(page, line.query)
     expect(cards.first.locator("a.open")).to_have_text(line.path)
@@ -145,19 +140,25 @@ def handle(locator: Locator) -> object:
 
 
 def now(video: Locator) -> float:
-    """Where the player is, in seconds."""
+    """Return the time of the player in seconds."""
     return float(video.evaluate("video => video.currentTime"))
 
 
-def test_the_first_address_a_server_is_asked_for_may_be_any(shown: Shown, page: Page) -> None:
+def test_the_first_request_to_a_server_may_be_any_page(shown: Shown, page: Page) -> None:
     page.goto(f"{shown.url}library")
     expect(page.locator("tbody tr")).to_have_count(NUM_FILMS - 1)
     expect(page.get_by_text("Page not found")).to_have_count(0)
 
 
-def test_a_sentence_opens_its_moment_and_a_click_on_the_strip_jumps(
-    shown: Shown, page: Page
-) -> None:
+def test_the_theme_and_the_options_of_the_pages_are_in_effect(shown: Shown, page: Page) -> None:
+    page.goto(f"{shown.url}library")
+    expect(page.get_by_role("button", name="Index now")).to_have_css(
+        "background-color", "rgb(11, 114, 133)"
+    )
+    expect(page.locator(".stMarkdown").first).to_contain_text("5 videos")
+
+
+def test_a_query_opens_its_moment_and_a_click_on_the_strip_jumps(shown: Shown, page: Page) -> None:
     line = shown.question("film_001.mp4")
     video = open_moment(page, shown, line)
     assert line.start_seconds - 0.5 <= now(video) < line.end_seconds
@@ -204,7 +205,7 @@ def clip_address(link: Locator) -> str:
 
 
 def cut_of(link: Locator) -> tuple[float, float]:
-    """What the link to a clip would cut."""
+    """Return start and end of the clip that a link cuts."""
     found = re.search(r"/(\d+)-(\d+)\.mp4$", clip_address(link))
     assert found, clip_address(link)
     return int(found[1]) / 1000, int(found[2]) / 1000
@@ -219,7 +220,7 @@ def test_an_address_can_be_shared(shown: Shown, page: Page) -> None:
     assert page.evaluate("document.scrollingElement.scrollWidth") <= 420
 
 
-def test_a_script_in_a_name_or_a_sentence_is_shown_as_text(shown: Shown, page: Page) -> None:
+def test_a_script_in_a_name_or_a_query_is_shown_as_text(shown: Shown, page: Page) -> None:
     name = f"{SCRIPT}.mp4"
     open_moment(page, shown, shown.question(name))
     expect(page.get_by_text(name, exact=True).first).to_be_visible()
@@ -231,13 +232,13 @@ def test_a_script_in_a_name_or_a_sentence_is_shown_as_text(shown: Shown, page: P
 
 
 @pytest.mark.parametrize("address", ["moment?v=99999&a=1&b=2", "moment?v=../7", "moment"])
-def test_an_unknown_moment_gets_a_plain_sentence(shown: Shown, page: Page, address: str) -> None:
+def test_an_unknown_moment_gets_a_plain_message(shown: Shown, page: Page, address: str) -> None:
     page.goto(shown.url + address)
     expect(page.get_by_text("There is no such video in this library")).to_be_visible()
     assert page.locator("video").count() == 0
 
 
-def test_an_indexing_run_is_seen_to_its_end_and_searches_go_on_meanwhile(
+def test_an_indexing_run_is_shown_to_its_end_and_searches_work_meanwhile(
     shown: Shown, page: Page
 ) -> None:
     page.goto(f"{shown.url}library")

@@ -15,6 +15,8 @@ from scanonce.storage.errors import IndexDirectoryError
 from tests.colours import write_film
 from tests.command import ROOT, Ran, scanonce
 
+pytestmark = pytest.mark.serial
+
 COMMAND = [sys.executable, "-m", "scanonce.ui.cli"]
 BUNDLED = ("--encoder", "bundled")
 

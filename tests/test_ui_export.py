@@ -1,4 +1,4 @@
-"""Edit lists have the right timecodes, and nothing that a file or a person is called can break out."""
+"""Edit lists have the right timecodes, and no name or label can break a format."""
 
 import csv
 import doctest
@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import opentimelineio as otio  # type: ignore[import-untyped]
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,8 +16,6 @@ from hypothesis import strategies as st
 from scanonce.storage.records import Span
 from scanonce.ui.pages import export
 from scanonce.ui.pages.export import FrameRate, Pick, frame_rate, to_csv, to_edl, to_otio, to_srt
-
-otio = pytest.importorskip("opentimelineio")
 
 RATES = {
     23.976: (Fraction(24000, 1001), 24, False),
@@ -44,7 +43,7 @@ def _pick(path: str = "/v/a.mp4", start: float = 0.0, end: float = 1.0, **values
 
 
 texts = st.text(max_size=40)
-# of the surrogates a file name can only have those that stand for bytes which are no UTF-8
+# the only surrogates in a file name stand for bytes that are not UTF-8
 in_names = st.characters(exclude_categories=["Cs"], exclude_characters="/\0") | st.characters(
     min_codepoint=0xDC80, max_codepoint=0xDCFF
 )
@@ -115,7 +114,8 @@ def test_known_timecodes(rate: float, frame: int, expected: str) -> None:
 @given(frame=st.integers(0, 5_000_000))
 def test_timecodes_agree_with_opentimelineio(fps: float, drop: bool, frame: int) -> None:
     rate = frame_rate(fps, drop=drop)
-    frame %= rate.first_frame_of_hour(24)
+    # theirs starts 29.97 without drop frame again 86 s before the day is over
+    frame %= rate.first_frame_of_hour(24 if rate.drop else 23)
     time = otio.opentime.RationalTime(frame, float(rate.fps))
     theirs = otio.opentime.to_timecode(time, float(rate.fps), rate.drop)
     assert rate.timecode(frame) == theirs
@@ -123,7 +123,7 @@ def test_timecodes_agree_with_opentimelineio(fps: float, drop: bool, frame: int)
 
 @pytest.mark.parametrize("fps", [23.976, 24, 25, 29.97, 30, 50, 59.94, 60])
 @pytest.mark.parametrize("hour", [0, 1, 10, 23])
-def test_a_whole_hour_begins_where_it_says(fps: float, hour: int) -> None:
+def test_a_whole_hour_begins_at_its_timecode(fps: float, hour: int) -> None:
     rate = frame_rate(fps)
     assert rate.timecode(rate.first_frame_of_hour(hour)).replace(";", ":") == f"{hour:02}:00:00:00"
 
@@ -139,7 +139,16 @@ def test_drop_frame_drifts_from_the_clock_by_less_than_a_tenth_of_a_second_in_a_
     assert rate.timecode(rate.frames(23 * 3600.0)) == "23:00:00;02"
 
 
-def test_drop_frame_is_refused_where_there_is_none() -> None:
+@pytest.mark.parametrize("fps", [23.976, 24, 25, 29.97, 30, 50, 59.94, 60])
+@pytest.mark.parametrize("drop", [False, True])
+def test_a_day_of_timecode_ends_with_its_last_frame(fps: float, drop: bool) -> None:
+    rate = frame_rate(fps, drop=drop)
+    last = rate.timecode(rate.first_frame_of_hour(24) - 1).replace(";", ":")
+    assert last == f"23:59:59:{rate.timebase - 1:02}"
+    assert rate.timecode(rate.first_frame_of_hour(24)).replace(";", ":") == "00:00:00:00"
+
+
+def test_drop_frame_is_refused_for_other_rates() -> None:
     with pytest.raises(ValueError, match=r"29\.97"):
         FrameRate(Fraction(25), 25, drop=True)
 
@@ -191,7 +200,7 @@ def test_an_edit_list_at_29_97_drops_frames_and_says_so() -> None:
 
 
 @given(st.lists(picks(), max_size=8))
-def test_an_edit_list_is_whole_whatever_things_are_called(many: list[Pick]) -> None:
+def test_an_edit_list_is_valid_for_any_names(many: list[Pick]) -> None:
     edl = to_edl(many)
     edl.encode("utf-8")
     events = _events(edl)
@@ -208,7 +217,7 @@ def test_an_edit_list_is_whole_whatever_things_are_called(many: list[Pick]) -> N
 
 
 @given(st.lists(picks(), max_size=8))
-def test_a_table_has_no_formulas_and_loses_nothing(many: list[Pick]) -> None:
+def test_a_table_has_no_formulas_and_all_values(many: list[Pick]) -> None:
     text = to_csv(many)
     text.encode("utf-8")
     rows = list(csv.DictReader(io.StringIO(text, newline="")))
@@ -222,7 +231,7 @@ def test_a_table_has_no_formulas_and_loses_nothing(many: list[Pick]) -> None:
 
 
 @pytest.mark.parametrize("label", ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1", " =1", "＝1"])
-def test_what_looks_like_a_formula_becomes_text(label: str) -> None:
+def test_a_formula_becomes_text(label: str) -> None:
     row = next(csv.DictReader(io.StringIO(to_csv([_pick(label=label)]), newline="")))
     assert row["label"] == f"'{label}"
 
@@ -293,7 +302,7 @@ def test_a_timeline_names_clips_and_markers() -> None:
     assert clip.source_range.duration.value == 50
 
 
-def test_nothing_picked_is_no_error() -> None:
+def test_no_picks_are_no_error() -> None:
     assert to_csv([]).count("\r\n") == 1
     assert to_srt([]) == {}
     assert "FCM" in to_edl([])

@@ -1,4 +1,4 @@
-"""Indexing as a process of its own: real processes on tiny films."""
+"""Indexing in a process of its own: real processes on tiny films."""
 
 import json
 import os
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from scanonce.indexer.pipeline import IndexReport, Progress
@@ -20,15 +21,23 @@ from scanonce.ui import jobs
 from scanonce.ui.jobs import Job, read, recorded
 from tests.colours import write_film
 
+pytestmark = pytest.mark.serial
+
 WAIT_SECONDS = 90.0
 
 
+def job_of(index: Path) -> Job:
+    """Return the run of an index, which must have one."""
+    job = read(index)
+    assert job is not None
+    return job
+
+
 def wait_until(index: Path, holds: Callable[[Job], bool]) -> Job:
-    """The job as soon as it is as wanted."""
+    """Return the run as soon as a condition holds."""
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
-        job = read(index)
-        assert job is not None
+        job = job_of(index)
         if holds(job):
             return job
         time.sleep(0.02)
@@ -45,7 +54,7 @@ def num_searchable(index: Path) -> int:
 
 @pytest.fixture
 def slow(tmp_path: Path) -> Path:
-    """A configuration with which a run takes a while."""
+    """A configuration that makes a run slow."""
     config = tmp_path / "slow.toml"
     config.write_text(
         '[models]\nencoder = "bundled"\n[indexer]\nbatch_frames = 1\ndecode_workers = 1\n'
@@ -126,14 +135,13 @@ def test_a_run_that_cannot_begin_has_failed_and_says_why(tmp_path: Path) -> None
     assert any("there is no such key" in line for line in job.log_tail)
 
 
-def test_a_run_from_a_terminal_is_seen_and_refuses_a_second(
+def test_a_run_from_a_terminal_is_visible_and_refuses_a_second(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = tmp_path / "index"
     with recorded(index, [tmp_path]) as recorder:
-        recorder.say("loading")
-        job = read(index)
-        assert job is not None
+        recorder.report("loading")
+        job = job_of(index)
         assert (job.state, job.doing, job.pid) == ("running", "loading", os.getpid())
         with pytest.raises(IndexDirectoryError, match="wait until it has ended, or pause it"):
             jobs.start(index, [tmp_path])
@@ -143,8 +151,7 @@ def test_a_run_from_a_terminal_is_seen_and_refuses_a_second(
         assert "is being written by process" in other.stderr
         assert "1 worker" not in other.stdout
         recorder.finish(IndexReport(RunCounts(seen=1, indexed=1), (), num_offline=2))
-    job = read(index)
-    assert job is not None
+    job = job_of(index)
     assert (job.state, job.num_offline, job.has_log) == ("done", 2, False)
     assert job.counts == RunCounts(seen=1, indexed=1)
 
@@ -158,7 +165,7 @@ with recorded(Path(sys.argv[1]), []):
 """
 
 
-def test_progress_is_written_twice_a_second_at_most(
+def test_progress_is_written_at_most_twice_a_second(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [100.0]
@@ -167,59 +174,61 @@ def test_progress_is_written_twice_a_second_at_most(
     with recorded(tmp_path, [tmp_path]) as recorder:
         for tenth in range(101):
             clock[0] = 101.0 + tenth / 10
-            recorder.observe(
+            recorder.on_progress(
                 Progress(tenth // 20, 10, 20.0 * tenth, 4000, 3.0 * tenth, Path("/a \udcff.mp4"))
             )
-            job = read(tmp_path)
-            assert job is not None
+            job = job_of(tmp_path)
             seen.append(job)
         recorder.finish(IndexReport(RunCounts(), (), interrupted=True))
     assert len({job.bytes_done for job in seen}) == 21  # 10 s
     assert seen[-1].rate == pytest.approx(30.0)
     assert seen[-1].seconds_left == pytest.approx(10.0)
     assert seen[-1].current == Path("/a \udcff.mp4")
-    job = read(tmp_path)
-    assert job is not None
+    job = job_of(tmp_path)
     assert job.state == "stopped", "nobody has asked it to pause"
 
 
 def test_a_run_whose_interrupt_was_lost_stops_at_its_next_progress(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), recorded(tmp_path, [tmp_path]) as recorder:  # noqa: PT012
-        job = read(tmp_path)
-        assert job is not None
+        job = job_of(tmp_path)
         jobs._write_json(tmp_path / "run.pause", {"pid": job.pid, "pid_started": job.pid_started})
-        recorder.observe(Progress(0, 1, 0.0, 1, 0.0, None))
-    job = read(tmp_path)
-    assert job is not None
+        recorder.on_progress(Progress(0, 1, 0.0, 1, 0.0, None))
+    job = job_of(tmp_path)
     assert job.state == "paused"
 
 
 def test_an_error_is_kept_with_its_next_step(tmp_path: Path) -> None:
     with pytest.raises(ConfigError), recorded(tmp_path, [tmp_path]):
         raise ConfigError("/films does not exist: plug its disk in")
-    job = read(tmp_path)
-    assert job is not None
+    job = job_of(tmp_path)
     assert (job.state, job.error) == ("failed", "/films does not exist: plug its disk in")
     with pytest.raises(ZeroDivisionError), recorded(tmp_path, [tmp_path]):
         _ = 1 / 0
-    job = read(tmp_path)
-    assert job is not None
+    job = job_of(tmp_path)
     assert job.error is not None
     assert "please report it" in job.error
 
 
-def test_a_number_that_another_process_has_now_is_not_the_run(tmp_path: Path) -> None:
+def test_another_process_with_the_same_id_is_not_the_run(tmp_path: Path) -> None:
     with recorded(tmp_path, [tmp_path]):
-        job = read(tmp_path)
-        assert job is not None
+        job = job_of(tmp_path)
         jobs._write(tmp_path, replace(job, pid_started="some other time"))
-        dead = read(tmp_path)
-        assert dead is not None
+        dead = job_of(tmp_path)
         assert dead.state == "died"
 
 
+def test_a_process_that_has_ended_is_not_alive_before_anybody_waits_for_it() -> None:
+    assert jobs._process_started(os.getpid()) == jobs._process_started(os.getpid()) is not None
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        deadline = time.monotonic() + WAIT_SECONDS
+        while jobs._process_started(child.pid) is not None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert psutil.Process(child.pid).status() == psutil.STATUS_ZOMBIE
+    assert jobs._process_started(child.pid) is None
+
+
 @pytest.mark.parametrize("content", ["", "[]", '{"paths": 3}', "{\x00", json.dumps({"pid": 1})])
-def test_a_file_that_makes_no_sense_is_no_run(tmp_path: Path, content: str) -> None:
+def test_an_invalid_file_is_no_run(tmp_path: Path, content: str) -> None:
     (tmp_path / "run.json").write_text(content)
     assert read(tmp_path) is None
     assert read(tmp_path / "nowhere") is None
@@ -230,6 +239,6 @@ def test_a_file_that_makes_no_sense_is_no_run(tmp_path: Path, content: str) -> N
 
 
 def test_neither_torch_nor_streamlit_is_imported() -> None:
-    code = "import sys, ui.jobs; print([n for n in ('torch', 'streamlit') if n in sys.modules])"
+    code = "import sys, scanonce.ui.jobs; print([n for n in ('torch', 'streamlit') if n in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

@@ -45,7 +45,7 @@ def without_labels(layout: IndexLayout, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.setattr("scanonce.search.engine.load_encoder", lambda *_, **__: ColourEncoder())
     yield
     with Catalog.open(layout.catalog) as catalog:
-        catalog.remove_labels(catalog.live_video_ids(), catalog.labels())
+        catalog.labels.remove(catalog.live_video_ids(), catalog.labels.counts())
 
 
 def run(layout: IndexLayout, *arguments: object) -> Result:
@@ -191,7 +191,7 @@ def test_an_index_that_takes_the_place_of_the_other_meanwhile_is_labelled_too(
     layout: IndexLayout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     films = layout.root.parent / "films"
-    other = layout.beside
+    other = layout.staging
     places = iter([layout, other, other, other])
     other.catalog.parent.mkdir(parents=True)
     with Catalog.open(layout.catalog) as catalog:
@@ -200,4 +200,4 @@ def test_an_index_that_takes_the_place_of_the_other_meanwhile_is_labelled_too(
     monkeypatch.setattr(IndexLayout, "of", lambda _: next(places))
     assert change_labels(layout.root, [films], add=["x"]) == (4, 0)
     with Catalog.open(other.catalog) as catalog:
-        assert catalog.labels() == {"x": 4}
+        assert catalog.labels.counts() == {"x": 4}

@@ -1,4 +1,4 @@
-"""Media are served by id, in ranges, safely whatever files are called, and made once however many ask."""
+"""Media are served by id and in ranges, safe against any file name, and made once for any number of requests."""
 
 import io
 import json
@@ -31,8 +31,11 @@ from scanonce.storage.stores.thumbnails import Thumbnails, ThumbnailStore
 from scanonce.ui.server import cache as caching
 from scanonce.ui.server import routes as media
 from scanonce.ui.server.cache import ProxyCache
-from scanonce.ui.server.routes import Media, content_disposition, media_facts, placeholder, playback
+from scanonce.ui.server.playback import media_facts, playback
+from scanonce.ui.server.routes import Media, content_disposition, placeholder
 from tests.videos import TestVideo, read_number, write_video
+
+pytestmark = pytest.mark.serial
 
 INFO = VideoInfo(3.0, 128, 96, 30.0, "h264")
 JPEGS = [f"jpeg {number}".encode() for number in range(3)]
@@ -40,7 +43,7 @@ JPEGS = [f"jpeg {number}".encode() for number in range(3)]
 
 @dataclass
 class Site:
-    """A library of four videos and what serves it."""
+    """A library of four videos and its server."""
 
     client: TestClient
     layout: IndexLayout
@@ -86,7 +89,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
         _add(catalog, "aa03", films / "gone.mp4")
         _add(catalog, "aa05", films / "broken.mp4")
         stamp = FileStamp(films / "bad.mp4", 1, 0)
-        catalog.record_failed([stamp], "it has no pictures", content=Content("aa04", "aa04", 1))
+        catalog.record_failed([stamp], "it has no frames", content=Content("aa04", "aa04", 1))
     store = ThumbnailStore(layout.thumbnails)
     store.write("aa01", Thumbnails(np.array([0.0, 1.0, 2.0]), tuple(JPEGS)))
     cache = ProxyCache(layout.root / "cache")
@@ -162,7 +165,7 @@ def test_nothing_can_be_written(site: Site) -> None:
         assert site.client.request(method, "/media/videos/1").status_code == 405
 
 
-def test_before_the_first_indexing_nothing_is_found(tmp_path: Path) -> None:
+def test_before_the_first_run_nothing_is_found(tmp_path: Path) -> None:
     cache = ProxyCache(tmp_path / "cache")
     served = Media(IndexLayout(tmp_path), cache)
     with TestClient(Starlette(routes=served.routes())) as client:
@@ -268,10 +271,10 @@ def test_an_offline_file_is_not_found_and_says_why(site: Site) -> None:
 def test_a_failed_video_is_not_found_and_says_why(site: Site) -> None:
     response = site.client.get(f"/media/videos/{site.id('bad.mp4')}")
     assert response.status_code == 404
-    assert response.text == "this video could not be read: it has no pictures"
+    assert response.text == "this video could not be read: it has no frames"
 
 
-def test_what_took_the_place_of_a_file_is_not_served(site: Site, url: str) -> None:
+def test_a_folder_or_pipe_in_place_of_a_file_is_not_served(site: Site, url: str) -> None:
     site.video.path.unlink()
     os.mkfifo(site.video.path)
     assert site.client.get(url).status_code == 404
@@ -280,7 +283,7 @@ def test_what_took_the_place_of_a_file_is_not_served(site: Site, url: str) -> No
     assert site.client.get(url).status_code == 404
 
 
-def test_a_second_place_of_a_video_stands_in_for_the_first(site: Site, url: str) -> None:
+def test_a_second_file_of_a_video_replaces_a_missing_first(site: Site, url: str) -> None:
     copy = site.films / "z-copy.mp4"
     copy.write_bytes(site.video.path.read_bytes())
     with Catalog.open(site.layout.catalog) as catalog:
@@ -304,10 +307,10 @@ def test_memory_stays_flat_with_a_large_file(site: Site) -> None:
     assert process.memory_info().rss - before < 100 << 20
 
 
-# ---------------------------------------------------------------- pictures
+# ---------------------------------------------------------------- images
 
 
-def test_a_stored_picture_is_the_last_one_before_and_may_be_kept(site: Site) -> None:
+def test_a_thumbnail_is_the_last_one_before_and_may_be_cached(site: Site) -> None:
     number = site.id("night.mp4")
     response = site.client.get(f"/media/thumbs/{number}/1900.jpg")
     assert response.content == JPEGS[1]
@@ -319,7 +322,7 @@ def test_a_stored_picture_is_the_last_one_before_and_may_be_kept(site: Site) -> 
     assert (again.status_code, again.content) == (304, b"")
 
 
-def test_where_no_picture_is_stored_there_is_a_grey_one_that_is_asked_for_again(
+def test_without_a_thumbnail_there_is_a_placeholder_that_is_not_cached(
     site: Site,
 ) -> None:
     for name in ("old.avi", "gone.mp4", "bad.mp4"):
@@ -329,7 +332,7 @@ def test_where_no_picture_is_stored_there_is_a_grey_one_that_is_asked_for_again(
     assert Image.open(io.BytesIO(placeholder())).size == (240, 135)
 
 
-def test_damaged_pictures_cost_no_page(site: Site) -> None:
+def test_damaged_thumbnails_break_no_page(site: Site) -> None:
     ThumbnailStore(site.layout.thumbnails).path("aa01").write_bytes(b"damaged")
     response = site.client.get(f"/media/thumbs/{site.id('night.mp4')}/0.jpg")
     assert (response.status_code, response.content) == (200, placeholder())
@@ -350,7 +353,7 @@ def test_a_frame_is_decoded_once(site: Site, monkeypatch: pytest.MonkeyPatch) ->
     assert calls == [1.033]
 
 
-def test_a_frame_of_a_broken_file_is_refused_in_a_sentence(site: Site) -> None:
+def test_a_frame_of_a_broken_file_is_refused_with_a_message(site: Site) -> None:
     response = site.client.get(f"/media/frames/{site.id('broken.mp4')}/0.jpg")
     assert response.status_code == 422
     assert "not a video" in response.text
@@ -477,19 +480,18 @@ def test_a_proxy_that_cannot_be_made_says_why(site: Site) -> None:
     assert response.json() == state
 
 
-def test_playback_is_direct_where_browsers_can_and_by_proxy_where_not(
+def test_playback_is_direct_if_browsers_can_and_by_proxy_if_not(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     videos = site.videos()
     direct = playback(videos["night.mp4"], site.cache)
-    assert (direct.url, direct.is_proxy, direct.note) == ("/media/videos/1", False, None)
+    assert (direct.url, direct.state_url, direct.note) == ("/media/videos/1", None, None)
     proxy = playback(videos["old.avi"], site.cache)
     assert (proxy.url, proxy.state_url) == ("/media/proxies/2", "/media/proxies/2/state")
-    assert proxy.is_proxy
     assert "mpeg4" in str(proxy.note)
     with pytest.raises(VideoError, match="offline"):
         playback(videos["gone.mp4"], site.cache)
-    monkeypatch.setattr(media, "probe", None)  # it is remembered
+    monkeypatch.setattr("scanonce.ui.server.playback.probe", None)  # it is remembered
     assert playback(videos["old.avi"], site.cache) == proxy
     remembered = site.cache.folder / "facts-aa02.json"
     assert json.loads(remembered.read_text())["container"] == "avi"
@@ -518,7 +520,7 @@ def store(tmp_path: Path) -> Iterator[ProxyCache]:
     cache.close()
 
 
-def test_many_who_ask_at_once_have_it_made_once(store: ProxyCache) -> None:
+def test_a_file_is_made_once_for_many_requests(store: ProxyCache) -> None:
     calls: list[str] = []
     make = _writer(10, calls, lambda _: time.sleep(0.1))
     with ThreadPoolExecutor(8) as pool:
@@ -527,31 +529,31 @@ def test_many_who_ask_at_once_have_it_made_once(store: ProxyCache) -> None:
     assert {state.state for state in states} == {"ready"}
 
 
-def test_what_was_used_longest_ago_goes_first(store: ProxyCache) -> None:
+def test_the_least_recently_used_file_goes_first(store: ProxyCache) -> None:
     for age, key in enumerate(("a", "b", "c")):
         store.wait(key, _writer(300))
         os.utime(store.path(key), (1000 + age, 1000 + age))
-    assert store.borrow("a") is not None  # used just now
-    store.give_back("a")
+    assert store.acquire("a") is not None  # used just now
+    store.release("a")
     store.wait("d", _writer(300))
     assert store.size_bytes() <= 1000
     assert [store.state(key).state for key in "abcd"] == ["ready", "absent", "ready", "ready"]
 
 
-def test_a_file_that_is_lent_out_stays(store: ProxyCache) -> None:
+def test_a_file_in_use_stays(store: ProxyCache) -> None:
     store.wait("a", _writer(600))
-    path = store.borrow("a")
+    path = store.acquire("a")
     assert path is not None
     os.utime(path, (1, 1))
     store.wait("b", _writer(600))
     assert path.exists()
-    store.give_back("a")
+    store.release("a")
     store.wait("c", _writer(300))
     assert not path.exists()
     assert store.size_bytes() == 900
 
 
-def test_progress_is_told_and_making_can_be_cancelled(store: ProxyCache) -> None:
+def test_progress_is_reported_and_making_can_be_cancelled(store: ProxyCache) -> None:
     def until_cancelled(cancel: threading.Event) -> None:
         assert cancel.wait(20)
         raise VideoError("it was cancelled")
@@ -564,7 +566,7 @@ def test_progress_is_told_and_making_can_be_cancelled(store: ProxyCache) -> None
     assert store.state("a").reason == "it was cancelled"
 
 
-def test_a_failure_is_told_for_a_while_and_then_tried_again(
+def test_a_failure_is_reported_for_a_while_and_then_tried_again(
     store: ProxyCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(out: Path, progress: Any, cancel: threading.Event) -> None:
@@ -577,7 +579,7 @@ def test_a_failure_is_told_for_a_while_and_then_tried_again(
     assert store.wait("a", _writer(1)).state == "ready"
 
 
-def test_closing_ends_what_is_being_made(tmp_path: Path) -> None:
+def test_closing_stops_making_files(tmp_path: Path) -> None:
     cache = ProxyCache(tmp_path / "cache")
     cache.start("a", _writer(10, wait=lambda cancel: cancel.wait(20)))
     cache.start("b", _writer(10, wait=lambda cancel: cancel.wait(20)))

@@ -8,32 +8,33 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from scanonce.indexer.scan import outermost
-from scanonce.indexer.settings import IndexerSettings
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.catalog.entries import Content, FileStamp, RunCounts, Totals
 from scanonce.storage.errors import ConfigError
-from scanonce.storage.layout import IndexLayout
-from scanonce.storage.manifest import Manifest, write_manifest
 from scanonce.storage.records import Video, VideoInfo
 from scanonce.ui import jobs
 from scanonce.ui.jobs import Job
-from scanonce.ui.pages.library_page import (
+from scanonce.ui.pages.addresses import opening
+from scanonce.ui.pages.finding import name_order
+from scanonce.ui.pages.library_table import (
+    COLUMNS,
+    Sorting,
+    named,
+    sorted_videos,
+    table_row,
+)
+from scanonce.ui.pages.library_text import (
     advice,
     check_folder,
-    name_order,
-    named,
     outcome_text,
     progress_text,
-    sorted_videos,
     totals_text,
 )
-from scanonce.ui.pages.library_table import COLUMNS, Sorting, opening, table_row
+from tests.ui_library import empty_index, run_page, shown_index, texts
 
-PAGE = str(Path(__file__).parents[1] / "ui/pages/library_page.py")
 NAME = "<img src=x onerror=alert(1)> **a** [b](http://c) :smile:.mp4".replace("/", "_")
 
 VIDEOS = [
@@ -64,7 +65,7 @@ def test_videos_are_sorted_by_each_column_and_back() -> None:
         assert back == order[::-1]
 
 
-def test_a_click_on_a_heading_turns_it_or_takes_another() -> None:
+def test_a_click_on_a_heading_reverses_the_order_or_changes_the_column() -> None:
     assert Sorting().clicked("name") == Sorting("name", True)
     assert Sorting("name", True).clicked("added") == Sorting("added", True)
     assert Sorting("added", True).clicked("folder") == Sorting("folder", False)
@@ -82,7 +83,7 @@ def test_a_row_is_data_and_says_what_can_be_done() -> None:
     assert row["name"] == NAME
     assert (row["length"], row["state"], row["actions"]) == ("0:00:30", "indexed", ["forget"])
     assert row["href"] == "moment?v=3&a=0.000&b=10.000"
-    assert row["picture"] == "/media/thumbs/3/15000.jpg"
+    assert row["thumbnail"] == "/media/thumbs/3/15000.jpg"
     failed = table_row(VIDEOS[1], offline=False, busy=False)
     assert (failed["actions"], failed["href"], failed["note"]) == (
         ["retry", "forget"],
@@ -109,8 +110,8 @@ def test_only_the_outermost_folders_are_indexed() -> None:
         ("/nowhere/at/all", "does not exist"),
         ("{index}", "inside the index"),
         ("{index}/cache", "inside the index"),
-        ("/\0", "does not exist|looked at"),
-        ("/" + 300 * "x", "looked at"),
+        ("/\0", "does not exist|examined"),
+        ("/" + 300 * "x", "examined"),
     ],
 )
 def test_a_folder_that_cannot_be_indexed_is_refused_with_the_next_step(
@@ -128,22 +129,20 @@ def test_a_folder_may_be_typed_with_a_tilde_or_dots(tmp_path: Path) -> None:
     assert check_folder(" ~/films/../films ", tmp_path) == home / "films"
 
 
-def test_what_a_run_did_and_how_far_it_is() -> None:
+def test_the_result_and_the_progress_of_a_run() -> None:
     counts = RunCounts(9, 1, 1, 2, 3, 4, 60.0)
     assert outcome_text(counts, 5) == (
-        "2 videos indexed (0:01:00), 1 of them in part, 3 there already, 4 no longer there, 2 failed, "
-        "5 cannot be seen now and stay"
+        "2 videos indexed (0:01:00), 1 of them in part, 3 already indexed, 4 no longer there, 2 failed, "
+        "5 offline and kept"
     )
-    assert outcome_text(RunCounts(skipped=2)) == "nothing new indexed, 2 there already"
+    assert outcome_text(RunCounts(skipped=2)) == "nothing new indexed, 2 already indexed"
     now = datetime.now(UTC)
     job = Job(1, "", (), "running", now, now)
     assert progress_text(job) is None
     job = replace(job, videos_done=3, videos_total=1200, bytes_done=25.0, bytes_total=100)
     assert progress_text(job) == "3 of 1,200 videos · 25%"
     job = replace(job, rate=81.2, seconds_left=3700.0)
-    assert progress_text(job) == (
-        "3 of 1,200 videos · 25% · 81 video-seconds per second · 1:01:40 left"
-    )
+    assert progress_text(job) == ("3 of 1,200 videos · 25% · 81x real time · 1:01:40 left")
 
 
 def test_totals_say_what_an_hour_takes() -> None:
@@ -179,36 +178,17 @@ def test_every_failure_has_a_next_step(reason: str) -> None:
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder for an index, which the page shows."""
-    folder = tmp_path / "index"
-    monkeypatch.setenv("SCANONCE_UI_INDEX", str(folder))
-    st.cache_resource.clear()
-    st.cache_data.clear()
-    yield folder
-    st.cache_resource.clear()
-    st.cache_data.clear()
+    """The index directory that the page shows, not made yet."""
+    for _ in shown_index(tmp_path / "index", monkeypatch):
+        yield tmp_path / "index"
 
 
 @pytest.fixture
 def library(index: Path, tmp_path: Path) -> Path:
-    """Three videos, one of them with an odd name, and two failures; of one the file is gone."""
+    """Three videos, one with an odd name and one whose file is gone, and a failure."""
     films = tmp_path / "films"
     films.mkdir()
-    settings = IndexerSettings()
-    index.mkdir()
-    layout = IndexLayout(index)
-    write_manifest(
-        layout,
-        Manifest(
-            encoder="bundled",
-            fingerprint="f" * 64,
-            dim=4,
-            sampling=settings.sampling,
-            sample_fps=settings.sample_fps,
-            clip_scales_seconds=settings.clip_scales_seconds,
-            clip_stride_ratio=settings.clip_stride_ratio,
-        ),
-    )
+    layout = empty_index(index, "bundled")
     info = VideoInfo(30.0, 64, 48, 25.0, "h264")
     with Catalog.open(layout.catalog) as catalog:
         catalog.add_library(films)
@@ -233,12 +213,7 @@ def library(index: Path, tmp_path: Path) -> Path:
 
 
 def run(**state: object) -> AppTest:
-    page = AppTest.from_file(PAGE, default_timeout=60)
-    for name, value in state.items():
-        page.session_state[name] = value
-    page.run()
-    assert not page.exception, page.exception
-    return page
+    return run_page("library", **state)
 
 
 def button(page: AppTest, label: str) -> object:
@@ -251,13 +226,12 @@ def click(page: AppTest, label: str) -> AppTest:
     return page
 
 
-def texts(page: AppTest) -> str:
-    kinds = (page.markdown, page.caption, page.text, page.error, page.code)
-    return "\n".join(str(each.value) for kind in kinds for each in kind)
+def text(page: AppTest) -> str:
+    return "\n".join(texts(page))
 
 
 class Started:
-    """Stands in for `jobs.start`."""
+    """A stub of `jobs.start`."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[list[Path], bool]] = []
@@ -277,12 +251,12 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Started:
 
 def test_an_empty_library_says_what_to_do(index: Path, started: Started) -> None:
     page = run()
-    assert "Add a folder" in texts(page)
-    assert f"scanonce index FOLDER --index {index}" in texts(page)
+    assert "Add a folder" in text(page)
+    assert f"scanonce index FOLDER --index {index}" in text(page)
     assert button(page, "Index now").disabled  # type: ignore[attr-defined]
 
 
-def test_a_wrong_folder_is_told_and_a_right_one_is_indexed(
+def test_a_wrong_folder_is_refused_and_a_right_one_is_indexed(
     index: Path, tmp_path: Path, started: Started
 ) -> None:
     page = run()
@@ -298,11 +272,11 @@ def test_a_wrong_folder_is_told_and_a_right_one_is_indexed(
 
 def test_the_table_the_totals_and_the_failures_are_there(library: Path, started: Started) -> None:
     page = run()
-    assert "3 videos, 2 min" in texts(page)
+    assert "3 videos, 2 min" in text(page)
     assert "1 file could not be indexed" in page.expander[0].label
     films = library.parent / "films"
     assert any(each.value == str(films / "**bad**.mp4") for each in page.text), "not as Markdown"
-    assert "4 videos" in texts(page)
+    assert "4 videos" in text(page)
     click(page, "Index now")
     click(page, "Retry all")
     click(page, "Retry")
@@ -319,13 +293,13 @@ def test_no_name_reaches_markdown(library: Path) -> None:
 
 def test_videos_are_filtered_by_name_and_state(library: Path) -> None:
     page = run(library_name="B.mp4")
-    assert "1 of 4 videos" in texts(page)
+    assert "1 of 4 videos" in text(page)
     page = run(library_state="failed")
-    assert "1 of 4 videos" in texts(page)
+    assert "1 of 4 videos" in text(page)
     page = run(library_state="offline")
-    assert "1 of 4 videos" in texts(page)
+    assert "1 of 4 videos" in text(page)
     page = run(library_name="zebra")
-    assert "No video has such a name" in texts(page)
+    assert "No video has such a name" in text(page)
 
 
 def test_a_retry_of_a_file_that_is_gone_says_what_to_do(library: Path, started: Started) -> None:
@@ -336,15 +310,15 @@ def test_a_retry_of_a_file_that_is_gone_says_what_to_do(library: Path, started: 
 
 
 def test_forgetting_asks_first(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    forgotten: list[Path] = []
+    forgotten = []
     monkeypatch.setattr("scanonce.library.Library.forget", lambda _, paths: forgotten.extend(paths))
     page = run(forgetting=2)
     films = library.parent / "films"
-    assert str(films / "b.mp4") in texts(page)
-    assert "The file itself is not touched" in texts(page)
+    assert str(films / "b.mp4") in text(page)
+    assert "The file itself is not touched" in text(page)
     click(page, "Keep")
     assert not forgotten
-    assert "is not touched" not in texts(page)
+    assert "is not touched" not in text(page)
     click(run(forgetting=2), "Forget")
     assert forgotten == [films / "b.mp4"]
 
@@ -362,7 +336,7 @@ def test_a_run_is_shown_and_can_be_paused(library: Path, monkeypatch: pytest.Mon
     asked: list[Path] = []
     monkeypatch.setattr(jobs, "pause", asked.append)
     with jobs.recorded(library, [library]) as recorder:
-        recorder.say("loading the encoder **x**")
+        recorder.report("loading the encoder **x**")
         page = run()
         assert any(each.value == "loading the encoder **x**" for each in page.text)
         assert button(page, "Index now").disabled  # type: ignore[attr-defined]
@@ -379,7 +353,7 @@ def test_a_run_that_ended_early_can_be_resumed(
     with pytest.raises(KeyboardInterrupt), jobs.recorded(library, [library]):
         raise KeyboardInterrupt
     page = run()
-    assert "Stopped in the terminal." in texts(page)
+    assert "Stopped in the terminal." in text(page)
     click(page, "Resume")
     assert resumed == [library]
 
@@ -393,9 +367,9 @@ def test_a_run_that_failed_says_why(library: Path) -> None:
     assert "Try again" in [each.label for each in page.button]
 
 
-def test_a_damaged_catalogue_is_told_in_a_sentence(library: Path) -> None:
+def test_a_damaged_catalogue_gives_a_message(library: Path) -> None:
     for path in library.glob("catalog.sqlite*"):
         path.write_bytes(b"no database" * 1000)
     page = run()
     assert "it is damaged" in page.error[0].value
-    assert "Traceback" not in texts(page)
+    assert "Traceback" not in text(page)

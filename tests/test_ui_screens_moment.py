@@ -11,8 +11,9 @@ from scanonce.search.engine import SearchEngine
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import Moment, Span
 from scanonce.ui.pages import finding
-from scanonce.ui.pages.components import cut_of, moment_card, moment_key
-from scanonce.ui.pages.exports_bar import FORMATS, clip_url, export_file, pick_of
+from scanonce.ui.pages.addresses import clip_url, moment_key
+from scanonce.ui.pages.components import cut_of, moment_card
+from scanonce.ui.pages.exports_bar import FORMATS, export_content, export_name, pick_of
 from tests.ui_library import NASTY, build_library, open_page, shown_index
 
 
@@ -28,12 +29,12 @@ def pages(layout: IndexLayout, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
 @pytest.fixture
 def ids(pages: None) -> dict[str, int]:
-    videos = finding.library_facts(finding.index_stamp()).videos
+    videos = finding.searchable_library(finding.index_stamp()).videos
     return {video.path.name: video_id for video_id, video in videos.items()}
 
 
 def component(app: AppTest, key: str) -> dict[str, Any]:
-    """What a component was sent."""
+    """Return the data sent to a component."""
     (found,) = [each for each in app.get("bidi_component") if each.key == key]
     data: dict[str, Any] = json.loads(found.proto.json)
     return data
@@ -82,7 +83,7 @@ def test_a_new_query_searches_this_video_and_leaves_the_player_where_it_is(
     assert component(app, "wider")["cards"]
 
 
-def test_another_moment_in_the_address_is_another_opening(ids: dict[str, int]) -> None:
+def test_a_new_moment_in_the_address_is_a_new_opening(ids: dict[str, int]) -> None:
     app = open_page("moment", v=str(ids["two-reds.mp4"]), a="8", b="14")
     before = component(app, "player")["opening"]
     app.query_params["a"] = "9"
@@ -112,7 +113,7 @@ def test_a_name_that_is_markup_is_shown_as_text(ids: dict[str, int]) -> None:
     assert "\\*\\*b\\*\\*" in shown
 
 
-# ---------------------------------------------------------------- what needs no page
+# ---------------------------------------------------------------- without a page
 
 
 def test_a_cut_is_taken_only_from_the_player_of_this_moment() -> None:
@@ -124,13 +125,13 @@ def test_a_cut_is_taken_only_from_the_player_of_this_moment() -> None:
 
 
 def test_cards_carry_addresses_and_words(ids: dict[str, int]) -> None:
-    video = finding.library_facts(finding.index_stamp()).videos[ids[NASTY]]
+    video = finding.searchable_library(finding.index_stamp()).videos[ids[NASTY]]
     moment = Moment(video.video_id, video.path, Span(1.5, 4.5), 0.25, 1.2)
     card = moment_card(moment, "a & b", dim=True)
     assert card["key"] == moment_key(moment) == f"{video.video_id}-1500-4500"
     assert card["href"] == f"moment?v={video.video_id}&a=1.500&b=4.500&q=a+%26+b"
     assert (card["word"], card["strength"], card["span"]) == ("fair", "1.20", "0:00:01 - 0:00:04")
-    assert [picture["src"].rpartition("/")[2] for picture in card["pictures"]] == [
+    assert [thumbnail["src"].rpartition("/")[2] for thumbnail in card["thumbnails"]] == [
         "2000.jpg",
         "3000.jpg",
         "4000.jpg",
@@ -139,12 +140,13 @@ def test_cards_carry_addresses_and_words(ids: dict[str, int]) -> None:
 
 @pytest.mark.parametrize("kind", list(FORMATS))
 def test_every_format_gives_a_file(ids: dict[str, int], kind: Any) -> None:
-    videos = finding.library_facts(finding.index_stamp()).videos
+    videos = finding.searchable_library(finding.index_stamp()).videos
     picks = [pick_of(videos[ids[name]], Span(1.0, 2.0), "red", 0.5) for name in ids]
-    one, all_of_them = export_file(kind, picks[:1], "cut"), export_file(kind, picks, "cut")
-    assert one.content
-    assert one.name == f"cut.{kind.lower()}"
-    assert all_of_them.name == ("cut srt.zip" if kind == "SRT" else one.name)
+    assert export_content(kind, picks[:1])
+    assert export_content(kind, picks)
+    assert export_name(kind, picks[:1], "cut") == f"cut.{kind.lower()}"
+    several = "cut srt.zip" if kind == "SRT" else f"cut.{kind.lower()}"
+    assert export_name(kind, picks, "cut") == several
 
 
 def test_clips_are_addressed_in_milliseconds() -> None:

@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import IndexDirectoryError
 from scanonce.storage.layout import IndexLayout
-from scanonce.ui.pages import finding
+from scanonce.ui.pages import exports_bar, finding
 from scanonce.ui.pages.components import Picks
 from scanonce.ui.pages.session import shared
 from tests.ui_library import NASTY, build_library, open_page, shown_index
@@ -29,7 +29,7 @@ def pages(layout: IndexLayout, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
 
 def grid(app: AppTest) -> dict[str, Any]:
-    """What the grid was sent."""
+    """Return the data sent to the grid."""
     (component,) = [each for each in app.get("bidi_component") if each.key == "grid"]
     data: dict[str, Any] = json.loads(component.proto.json)
     return data
@@ -57,8 +57,10 @@ def test_a_query_in_the_address_is_searched_and_its_moments_are_shown() -> None:
     assert first["word"] in ("strong", "fair")
     assert first["href"].startswith("moment?v=")
     assert "q=red" in first["href"]
-    assert len(first["pictures"]) == 3
-    assert all(picture["alt"].startswith("two-reds.mp4 at 0:00:") for picture in first["pictures"])
+    assert len(first["thumbnails"]) == 3
+    assert all(
+        thumbnail["alt"].startswith("two-reds.mp4 at 0:00:") for thumbnail in first["thumbnails"]
+    )
     assert "4 videos, 3 min | " in app.caption[0].value
     assert "page" in app.caption[0].value
     assert len(shared().timings) == 1
@@ -86,10 +88,10 @@ def labelled(layout: IndexLayout) -> Iterator[None]:
     """Some videos carry labels, one of them with markup in it."""
     with Catalog.open(layout.catalog) as catalog:
         dull = catalog.matching_videos(seconds=(60.0, None))
-        catalog.add_labels(dull, ["dull", "**bold**"])
-        catalog.add_labels(dull[:1], ["first"])
+        catalog.labels.add(dull, ["dull", "**bold**"])
+        catalog.labels.add(dull[:1], ["first"])
         yield
-        catalog.remove_labels(dull, catalog.labels())
+        catalog.labels.remove(dull, catalog.labels.counts())
 
 
 @pytest.mark.usefixtures("labelled")
@@ -137,7 +139,7 @@ def test_one_per_video_shows_each_video_once() -> None:
     assert len(names(app)) == len(set(names(app)))
 
 
-def test_no_good_match_is_said_first_and_the_closest_are_dimmed() -> None:
+def test_no_good_match_comes_first_and_the_closest_are_dimmed() -> None:
     app = open_page("search", q="quarterly tax form")
     assert app.markdown[0].value.startswith("No good match for “quarterly tax form”")
     cards = grid(app)["cards"]
@@ -145,7 +147,7 @@ def test_no_good_match_is_said_first_and_the_closest_are_dimmed() -> None:
     assert all(card["dim"] for card in cards)
 
 
-def test_turning_pages_asks_the_engine_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_turning_pages_searches_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scanonce.ui.views.num_pages", lambda items, size: -(-items // 2))
     app = open_page("search", q="red")
     pages_shown = app.get("pagination")
@@ -159,27 +161,19 @@ def test_turning_pages_asks_the_engine_once(monkeypatch: pytest.MonkeyPatch) -> 
 def test_picked_moments_stay_and_can_be_exported() -> None:
     app = open_page("search", q="red")
     key = grid(app)["cards"][0]["key"]
-    app.session_state["picked"] = {}
-    from scanonce.ui.pages.exports_bar import Picked  # what a click in the grid leads to
-
-    stamp = finding.index_stamp()
-    moment = finding.search("red", None, 100, stamp).moments[0]
-    app.session_state["picked"] = {key: Picked(moment, "red")}
+    moment = finding.search("red", None, 100, finding.index_stamp()).moments[0]
+    app.session_state["picked"] = {key: exports_bar.Picked(moment, "red")}  # as a click does
     app.session_state["picks_version"] = 1
     app.text_input[0].set_value("green").run()
     assert not app.exception
     assert grid(app)["picks"] == [key]
-    assert [button.proto.label for button in app.get("download_button")] == [
-        "CSV",
-        "SRT",
-        "EDL",
-        "OTIO",
-    ]
+    labels = [button.proto.label for button in app.get("download_button")]
+    assert labels == ["CSV", "SRT", "EDL", "OTIO"]
     (link,) = app.get("link_button")
     assert "/clips/" in link.proto.url
 
 
-def test_an_error_is_a_sentence_with_its_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_is_a_message_with_its_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise IndexDirectoryError("the index is damaged: restore it, or index again")
 
@@ -198,11 +192,9 @@ def test_without_an_index_the_page_says_how_to_make_one(
     assert app.code[0].value.startswith("scanonce index FOLDER --index ")
 
 
-def test_only_what_was_shown_can_be_picked() -> None:
-    from scanonce.ui.pages import exports_bar
-
+def test_only_shown_moments_can_be_picked() -> None:
     moment = finding.search("red", None, 100, finding.index_stamp()).moments[0]
     shown = exports_bar.shown_picks([moment], "red")
     (key,) = shown
-    exports_bar.take_picks(shown)(Picks(1, (key, "999-0-1")))
+    exports_bar.take_picks(shown, Picks(1, (key, "999-0-1")))
     assert list(exports_bar.picked()) == [key]

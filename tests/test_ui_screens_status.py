@@ -1,5 +1,6 @@
 """The status page: its pure functions, and the page as Streamlit runs it."""
 
+import json
 import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -8,24 +9,19 @@ from typing import Any
 
 import pytest
 import streamlit as st
-from streamlit.testing.v1 import AppTest
 
-from scanonce.indexer.settings import IndexerSettings
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.catalog.entries import Run, RunCounts
-from scanonce.storage.layout import IndexLayout
-from scanonce.storage.manifest import Manifest, write_manifest
 from scanonce.ui.pages.session import shared
 from scanonce.ui.pages.status_page import (
-    facts,
+    index_facts,
     latency_text,
     percentiles,
     run_doctor,
     run_rows,
-    sizes,
+    size_rows,
 )
-
-PAGE = str(Path(__file__).parents[1] / "ui/pages/status_page.py")
+from tests.ui_library import empty_index, run_page, shown_index, texts
 
 STATUS: dict[str, Any] = {
     "index": "/index",
@@ -48,28 +44,28 @@ STATUS: dict[str, Any] = {
 
 
 def test_facts_name_encoder_localiser_and_index() -> None:
-    shown = facts(STATUS, "cpu")
+    shown = index_facts(STATUS, "cpu")
     assert shown["Encoder"] == "openai/clip, 512 dimensions, fingerprint abcdefabcdef, on cpu"
     assert shown["Localiser"] == "bundled, fingerprint 0123456789ab, on cpu"
     assert shown["Vector index"] == "exact (flat), 1,655 clips, generation 4"
     assert shown["Videos"] == "6 videos, 2.0 h, 1 in part; 2 failed"
     assert shown["Folders"] == "/films, /more"
-    assert facts({**STATUS, "localiser": "training-free"}, "cpu")["Localiser"].startswith(
+    assert index_facts({**STATUS, "localiser": "training-free"}, "cpu")["Localiser"].startswith(
         "training-free"
     )
 
 
 def test_sizes_are_given_per_hour_of_video() -> None:
-    rows = {row["Kind"]: row["Per hour of video"] for row in sizes(STATUS)}
+    rows = {row["Kind"]: row["Per hour of video"] for row in size_rows(STATUS)}
     assert rows == {
         "features": "2.0 MB",
         "thumbnails": "14.0 MB",
         "all of these": "16.0 MB",
         "the videos themselves": "2.0 GB",
     }
-    assert {row["Per hour of video"] for row in sizes({**STATUS, "searchable_seconds": 0.0})} == {
-        ""
-    }
+    assert {
+        row["Per hour of video"] for row in size_rows({**STATUS, "searchable_seconds": 0.0})
+    } == {""}
 
 
 def test_runs_are_rows() -> None:
@@ -98,8 +94,8 @@ def test_percentiles_are_by_stage_in_order() -> None:
     ("stdout", "stderr", "said"),
     [
         ("", "scanonce: config.toml: no such key", "config.toml: no such key; run `scanonce"),
-        ("nonsense", "", "it said nothing"),
-        ("[1]", "", "it said nothing"),
+        ("nonsense", "", "it printed nothing"),
+        ("[1]", "", "it printed nothing"),
     ],
 )
 def test_a_doctor_that_cannot_answer_is_a_finding(
@@ -122,59 +118,30 @@ def test_a_doctor_that_hangs_is_given_up() -> None:
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder for an index, which the page shows."""
-    monkeypatch.setenv("SCANONCE_UI_INDEX", str(tmp_path / "index"))
-    st.cache_resource.clear()
-    st.cache_data.clear()
-    yield tmp_path / "index"
-    st.cache_resource.clear()
-    st.cache_data.clear()
+    """The index directory that the page shows, not made yet."""
+    for _ in shown_index(tmp_path / "index", monkeypatch):
+        yield tmp_path / "index"
 
 
 @pytest.fixture
 def library(index: Path) -> Path:
     """An index with one finished run and no videos."""
-    index.mkdir()
-    settings = IndexerSettings()
-    layout = IndexLayout(index)
-    write_manifest(
-        layout,
-        Manifest(
-            encoder="**bundled**",
-            fingerprint="f" * 64,
-            dim=4,
-            sampling=settings.sampling,
-            sample_fps=settings.sample_fps,
-            clip_scales_seconds=settings.clip_scales_seconds,
-            clip_stride_ratio=settings.clip_stride_ratio,
-        ),
-    )
+    layout = empty_index(index, "**bundled**")
     with Catalog.open(layout.catalog) as catalog:
         catalog.add_library(Path("/films/_a_ <b>"))
-        catalog.finish_run(catalog.begin_run("index"), "done", RunCounts())
+        catalog.runs.finish(catalog.runs.begin("index"), "done", RunCounts())
     return index
-
-
-def run() -> AppTest:
-    page = AppTest.from_file(PAGE, default_timeout=60).run()
-    assert not page.exception, page.exception
-    return page
-
-
-def texts(page: AppTest) -> list[str]:
-    kinds = (page.markdown, page.caption, page.text, page.error)
-    return [str(each.value) for kind in kinds for each in kind]
 
 
 def test_without_an_index_the_page_says_so(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(st, "page_link", lambda *_, **__: None)  # its page is in `ui/pages/app.py`
-    page = run()
+    page = run_page("status")
     assert "There is no index yet." in texts(page)
     assert "Nobody has searched since this server was started." in texts(page)
 
 
 def test_index_runs_and_sizes_are_shown_as_text(library: Path) -> None:
-    page = run()
+    page = run_page("status")
     shown = [element.value for element in page.text]
     assert str(library) in shown
     assert "/films/_a_ <b>" in shown
@@ -186,7 +153,10 @@ def test_index_runs_and_sizes_are_shown_as_text(library: Path) -> None:
 def test_the_last_searches_are_shown_by_stage(library: Path) -> None:
     for total in (10.0, 20.0):
         shared().timings.append({"text": 5.0, "library": 1.0, "moments": 2.0, "total": total})
-    assert any("last 2 searches" in text and "total 15 and 20" in text for text in texts(run()))
+    assert any(
+        "last 2 searches" in text and "total 15 and 20" in text
+        for text in texts(run_page("status"))
+    )
 
 
 def test_the_doctor_is_asked_by_a_button_and_its_findings_are_kept(
@@ -199,25 +169,23 @@ def test_the_doctor_is_asked_by_a_button_and_its_findings_are_kept(
     ]
 
     def doctor(*command: object, **_: object) -> subprocess.CompletedProcess[str]:
-        import json
-
         asked.append(command)
         return subprocess.CompletedProcess([], 1, json.dumps(found), "")
 
     monkeypatch.setattr(subprocess, "run", doctor)
-    page = run()
+    page = run_page("status")
     assert not asked
     page.button[0].click().run()
     page.run()
     assert len(asked) == 1, "kept"
-    assert "1 finding of 2 to look at." in texts(page)
+    assert "1 of 2 checks failed." in texts(page)
     assert "**not** here: fetch it" in [element.value for element in page.text]
     page.button[0].click().run()
-    assert len(asked) == 2, "asked anew"
+    assert len(asked) == 2, "asked again"
 
 
-def test_a_damaged_manifest_is_told_in_a_sentence(library: Path) -> None:
+def test_a_damaged_manifest_gives_a_message(library: Path) -> None:
     (library / "manifest.json").write_text("{")
-    page = run()
+    page = run_page("status")
     assert "Restore the file from a backup" in page.error[0].value
     assert "Doctor" in [element.value for element in page.subheader]

@@ -1,10 +1,6 @@
-"""Who is let in, under which name and from where; and that the whole application serves pages beside media."""
+"""Access by name, site and token; and the whole application, which serves pages and media together."""
 
-import os
 import re
-import socket
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -20,15 +16,14 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from scanonce.storage.errors import ConfigError
-from scanonce.ui.server import server
-from scanonce.ui.server.server import (
-    AccessGuard,
-    address,
-    check_token,
-    exposure,
-    is_loopback,
-    listen,
-)
+from scanonce.ui.pages.session import shared
+from scanonce.ui.server.cache import proxy_cache
+from scanonce.ui.server.guard import AccessGuard
+from scanonce.ui.server.server import address, check_token, exposure, is_loopback, listen
+from tests.ui_library import shown_index
+from tests.ui_server import Server
+
+pytestmark = pytest.mark.serial
 
 TOKEN = "a-token-that-is-long"
 NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -69,7 +64,7 @@ def _connects(client: TestClient, **headers: str) -> bool:
 @pytest.mark.parametrize(
     "host", ["localhost", "LOCALHOST:8501", "127.0.0.1:8501", "[::1]:8501", "localhost:99"]
 )
-def test_our_own_names_are_answered(host: str) -> None:
+def test_own_names_are_answered(host: str) -> None:
     client = _client()
     assert client.get("/", headers={"Host": host}).status_code == 200
     assert _connects(client, Host=host)
@@ -82,7 +77,7 @@ def test_our_own_names_are_answered(host: str) -> None:
         *("", "localhost:x", "a@localhost", "localhost/x", "localhost?", "127.0.0.2", "[::1"),
     ],
 )
-def test_a_name_that_was_made_to_mean_this_machine_is_not(host: str) -> None:
+def test_a_foreign_name_that_resolves_to_this_machine_is_refused(host: str) -> None:
     client = _client()
     assert client.get("/", headers={"Host": host}).status_code == 421
     assert not _connects(client, Host=host)
@@ -99,13 +94,13 @@ def test_with_another_address_any_name_is_answered() -> None:
 @pytest.mark.parametrize(
     "origin", ["http://evil.example", "http://localhost:3000", "null", "http://localhost.evil:8501"]
 )
-def test_another_site_can_neither_connect_nor_ask(origin: str) -> None:
+def test_another_site_can_neither_connect_nor_request(origin: str) -> None:
     client = _client()
     assert not _connects(client, Origin=origin)
     assert client.get("/", headers={"Origin": origin}).status_code == 403
 
 
-def test_our_own_pages_can() -> None:
+def test_own_pages_can() -> None:
     client = _client()
     assert _connects(client, Origin=LOCAL, Host="localhost:8501")
     headers = {"Origin": LOCAL, "Host": "localhost:8501", "Sec-Fetch-Site": "same-origin"}
@@ -191,7 +186,7 @@ def test_the_token_becomes_a_cookie_that_scripts_and_other_sites_do_not_get() ->
 @pytest.mark.parametrize(
     "path", ["//evil.example/x", "/\\evil.example", '/"><script>alert(1)</script>']
 )
-def test_the_way_in_leads_nowhere_else(path: str) -> None:
+def test_the_welcome_page_links_to_no_other_site(path: str) -> None:
     client = _client(token=TOKEN)
     text = client.get(f"{LOCAL}{path}", params={"token": TOKEN, "q": '"><script>'}).text
     target = re.search(r'url=([^"]*)"', text)
@@ -242,7 +237,7 @@ def test_the_address_to_open() -> None:
     assert address("::1", 8501, None) == "http://[::1]:8501/"
 
 
-def test_what_is_exposed_is_told() -> None:
+def test_the_warning_says_what_is_exposed() -> None:
     assert "EVERYBODY" in exposure("0.0.0.0", None)
     assert "--token auto" in exposure("0.0.0.0", None)
     assert "not encrypted" in exposure("192.168.1.5", TOKEN)
@@ -260,7 +255,7 @@ def test_the_next_free_port_is_taken_where_one_is_busy() -> None:
 @pytest.mark.parametrize(
     ("host", "port"), [("203.0.113.7", 8501), ("no such name", 8501), ("127.0.0.1", 70_000)]
 )
-def test_an_address_that_is_not_ours_is_refused_in_a_sentence(host: str, port: int) -> None:
+def test_an_address_of_another_machine_is_refused_with_a_message(host: str, port: int) -> None:
     with pytest.raises(ConfigError, match=r"cannot listen|a port is"):
         listen(host, port)
 
@@ -268,58 +263,29 @@ def test_an_address_that_is_not_ours_is_refused_in_a_sentence(host: str, port: i
 # ---------------------------------------------------------------- the whole
 
 
-def test_pages_know_what_is_served_without_a_server_too(
+def test_pages_know_the_index_without_a_server_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(server.INDEX_VARIABLE, str(tmp_path))
-    served = server.current()
-    assert served.layout.root == tmp_path
-    assert server.current() is served
-    served.cache.close()
-
-
-def test_the_pages_read_the_variable_that_is_set() -> None:
-    from scanonce.ui.pages.session import INDEX_VARIABLE
-
-    assert server.INDEX_VARIABLE == INDEX_VARIABLE
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    for _ in shown_index(tmp_path, monkeypatch):
+        assert shared().layout.root == tmp_path
+        cache = proxy_cache(shared().index_dir)
+        assert proxy_cache(tmp_path) is cache
+        cache.close()
 
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[str]:
-    """A server of an empty index directory in a process of its own; its address."""
-    port = _free_port()
-    code = (
-        "import sys; from pathlib import Path; from scanonce.ui.server.server import serve; "
-        "serve(Path(sys.argv[1]), port=int(sys.argv[2]), token=sys.argv[3])"
-    )
-    root = Path(__file__).parents[1]
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path / "index"), str(port), TOKEN],
-        env={**os.environ, "PYTHONPATH": str(root), "STREAMLIT_BROWSER_GATHER_USAGE_STATS": "true"},
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            assert process.poll() is None
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0 and _status(url + "/") == 401:
-                    break
+    """The address of a server of an empty index directory, without its token."""
+    with Server(tmp_path / "index", tmp_path, token=TOKEN) as server:
+        url = server.url.partition("/?")[0]
+        for _ in range(600):  # the address is printed before the server accepts connections
+            if _status(url + "/") == 401:
+                break
+            assert server.process.poll() is None
             time.sleep(0.1)
         yield url
-        process.terminate()
-        assert process.wait(timeout=20) in (0, -15, 143)
-    finally:
-        process.kill()
-        process.wait()
+        server.process.terminate()
+        assert server.process.wait(timeout=20) in (0, -15, 143)
 
 
 def _status(url: str, **headers: str) -> int:
@@ -339,7 +305,7 @@ def _open(url: str, **headers: str) -> tuple[int, str, dict[str, str]]:
         return 0, "", {}
 
 
-def test_the_server_serves_pages_and_media_to_who_has_the_token(running: str) -> None:
+def test_the_server_serves_pages_and_media_to_those_with_the_token(running: str) -> None:
     assert _status(f"{running}/_stcore/health") == 401
     status, _, headers = _open(f"{running}/?token={TOKEN}")
     assert status == 200

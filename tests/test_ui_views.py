@@ -1,4 +1,4 @@
-"""What people read."""
+"""Times, sizes and texts for people."""
 
 from dataclasses import replace
 from datetime import date
@@ -27,13 +27,13 @@ from scanonce.ui.views import (
     one_per_video,
     page_of,
     parse_span,
-    picture_times,
     plain,
     result_json,
     search_line,
     size_text,
     span_text,
     strength_word,
+    times_across,
     timings_text,
 )
 
@@ -144,13 +144,13 @@ VIDEOS = [
 ]
 
 
-def test_what_was_added_lately_was_added_from_some_day_on() -> None:
+def test_choices_of_added_become_days() -> None:
     today = date(2024, 3, 1)
     days = [added_since(choice, today) for choice in ADDED]
     assert days == [None, today, date(2024, 2, 23), date(2024, 1, 31)]
 
 
-def test_a_filter_is_written_as_far_as_it_goes() -> None:
+def test_a_filter_is_written_without_its_open_fields() -> None:
     assert filter_json(Filter()) == {}
     assert filter_text(Filter(folders=(Path("/a"),), min_seconds=3.0)) == ""
     only = Filter(
@@ -170,7 +170,7 @@ def test_a_filter_is_written_as_far_as_it_goes() -> None:
     assert filter_text(only) == "not labelled x or y, recorded until 2024-05-01"
 
 
-def test_folders_to_choose_are_libraries_and_what_lies_directly_in_them() -> None:
+def test_folders_to_choose_are_libraries_and_the_folders_directly_in_them() -> None:
     assert folder_names([Path("/films"), Path("/films2")], VIDEOS) == {
         "/films": "films",
         "/films/2020": "films/2020",
@@ -199,8 +199,8 @@ def test_pages_count_from_one_and_the_last_may_be_short() -> None:
     assert [num_pages(count, 3) for count in (0, 3, 4)] == [1, 1, 2]
 
 
-def test_the_middle_picture_is_the_middle_of_the_moment() -> None:
-    times = picture_times(Span(10.0, 20.0), 5)
+def test_times_across_a_span_are_even_and_the_middle_is_its_middle() -> None:
+    times = times_across(Span(10.0, 20.0), 5)
     assert times == (11.0, 13.0, 15.0, 17.0, 19.0)
 
 

@@ -1,1 +1,1 @@
-"""Offline side: the rendered world, training of checkpoints, and their scores."""
+"""Training and evaluation: fine-tuning of encoders, training of localisers, and the rendered world."""

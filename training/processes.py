@@ -1,7 +1,7 @@
-"""The processes that train together: one, or several that `torchrun` or `accelerate launch` started.
+"""The processes of one training: a single one, or several that `torchrun` or `accelerate launch` started.
 
-Hugging Face Accelerate finds out who they are, on which device each computes and how they talk; it is imported only
-where there are several.
+Hugging Face Accelerate finds their number, devices and means of communication; it is imported only if there are
+several.
 """
 
 from __future__ import annotations
@@ -17,48 +17,48 @@ from scanonce.models.runtime import pick_device
 from scanonce.storage.errors import ConfigError
 
 _PATIENCE = timedelta(hours=12)
-"""How long a process waits for another one: the first run decodes all videos while the others wait."""
+"""Longest wait for another process: in the first run one process decodes all videos while the others wait."""
 
 _NUMBERS_AT_ONCE = 32_000_000
-"""Of gradients that are added up in one go: few calls, and little memory beside."""
+"""Numbers of gradients that are added up in one call: few calls, and little extra memory."""
 
 
 class Processes(Protocol):
-    """Who trains together. Every process calls the same methods in the same order."""
+    """The processes that train together; all of them call the same methods in the same order."""
 
     @property
     def device(self) -> torch.device:
-        """Where this process computes."""
+        """Device of this process."""
 
     @property
     def index(self) -> int:
-        """Of this process; the one of index 0 writes and prints."""
+        """Index of this process; the one of index 0 writes and reports."""
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """Number of processes."""
 
     def gather(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Those of all processes, one after another along the first axis; shapes must be equal. Without a graph."""
+        """Concatenate the tensors of all processes along the first axis; shapes must be equal. Without a graph."""
 
     def add_up(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Puts the sum over all processes into each tensor."""
+        """Replace each tensor by its sum over all processes, in place."""
 
     def gather_rows(self, rows: list[Any]) -> list[Any]:
-        """The lists of all processes, one after another; of any lengths."""
+        """Concatenate the lists of all processes, which may differ in length."""
 
     def agree(self, value: float) -> float:
-        """The value that the first process has."""
+        """Return the value of the first process."""
 
     def wait(self) -> None:
-        """Returns when all have come here."""
+        """Wait until all processes have called this."""
 
     def close(self) -> None:
-        """Lets the others go."""
+        """Leave the group."""
 
 
 class OneProcess:
-    """Nobody else."""
+    """A single process."""
 
     index, count = 0, 1
 
@@ -66,38 +66,38 @@ class OneProcess:
         self.device = device
 
     def gather(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A tensor of its own with the same numbers: what is done to one is not done to the other."""
+        """Return a copy, so that changes in place of one do not change the other."""
         return tensor.detach().clone()
 
     def add_up(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Nothing is to be added."""
+        """Do nothing: the tensors are the sums."""
 
     def gather_rows(self, rows: list[Any]) -> list[Any]:
-        """The rows themselves."""
+        """Return the rows."""
         return rows
 
     def agree(self, value: float) -> float:
-        """The value itself."""
+        """Return the value."""
         return value
 
     def wait(self) -> None:
-        """Nobody is waited for."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nobody is let go."""
+        """Do nothing."""
 
 
 class SeveralProcesses:
-    """Those that a launcher started, through Accelerate."""
+    """The processes that a launcher started, through Accelerate."""
 
     def __init__(self, device: str) -> None:
-        """Meets the others.
+        """Join the other processes.
 
         Args:
-            device: "auto", "cpu" or "cuda"; which GPU is each process's own is the launcher's business.
+            device: "auto", "cpu" or "cuda"; the launcher decides which GPU each process has.
 
         Raises:
-            ConfigError: Accelerate is not installed, or the device is not here.
+            ConfigError: Accelerate is not installed, or the device does not exist here.
         """
         try:
             accelerate: Any = importlib.import_module("accelerate")
@@ -114,14 +114,14 @@ class SeveralProcesses:
         self.count: int = self._accelerator.num_processes
 
     def gather(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Those of all processes along the first axis."""
-        if tensor.dtype == torch.bool:  # not every way of talking knows truth values
+        """Concatenate the tensors of all processes along the first axis."""
+        if tensor.dtype == torch.bool:  # not every backend can send bool
             return self.gather(tensor.to(torch.uint8)).bool()
         gathered: torch.Tensor = self._accelerator.gather(tensor.detach().contiguous())
         return gathered
 
     def add_up(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Puts the sum over all processes into each tensor, many of them in one message."""
+        """Replace each tensor by its sum over all processes, many of them in one message."""
         bundle: list[torch.Tensor] = []
         size = 0
         for number, tensor in enumerate(tensors, start=1):
@@ -139,32 +139,32 @@ class SeveralProcesses:
             tensor.copy_(sums.view_as(tensor))
 
     def gather_rows(self, rows: list[Any]) -> list[Any]:
-        """The lists of all processes, one after another."""
+        """Concatenate the lists of all processes."""
         gathered: list[Any] = self._accelerate.utils.gather_object(rows)
         return gathered
 
     def agree(self, value: float) -> float:
-        """The value that the first process has."""
+        """Return the value of the first process."""
         own = torch.tensor([value], dtype=torch.float32, device=self.device)
         return float(self.gather(own)[0])
 
     def wait(self) -> None:
-        """Returns when all have come here."""
+        """Wait until all processes have called this."""
         self._accelerator.wait_for_everyone()
 
     def close(self) -> None:
-        """Ends the group."""
+        """Leave the group."""
         self._accelerator.end_training()
 
 
 def meet_processes(device: str = "auto") -> Processes:
-    """The processes that this one was started with.
+    """Return the processes that this one was started with.
 
     Args:
         device: "auto", "cpu", "cuda" or "cuda:N".
 
     Raises:
-        ConfigError: the device is not here; or there are several processes and Accelerate is not installed.
+        ConfigError: the device does not exist here; or there are several processes and Accelerate is not installed.
     """
     if torch.distributed.is_available() and torch.distributed.is_torchelastic_launched():
         return SeveralProcesses(device)

@@ -1,17 +1,18 @@
-"""Indexing as a process of its own: closing a page or restarting the server does not lose it.
+"""Indexing in a process of its own, which survives a closed page and a restarted server.
 
     start(index_dir, [Path("/films")])       # returns at once
-    read(index_dir).state                    # "running", at last "done"
-    pause(index_dir); resume(index_dir)      # what is indexed by then is kept
+    read(index_dir).state                    # "running", finally "done"
+    pause(index_dir); resume(index_dir)      # videos indexed by then are kept
 
-Every `scanonce index`, also one from a terminal, writes how far it is into the index directory (:func:`recorded`):
+Every `scanonce index`, also one from a terminal, writes its progress into the index directory (:func:`recorded`):
 
-    run.json    the run that goes on, or the last one
-    run.pause   which process was asked to pause
-    run.log     what a run without a terminal printed
-    run.lock    held for the moment in which a run begins, so that a second click does not begin another
+    run.json    the current run, or the last one
+    run.pause   the process that was asked to pause
+    run.log     the output of a run without a terminal
+    run.lock    held while a run starts, so that a second click does not start another
 
-A process is known by its number and the time it began, since numbers are used again. Linux and macOS.
+Process ids are reused, so a process is identified by its id together with the time it started.
+Starting and pausing need Linux or macOS.
 """
 
 import contextlib
@@ -28,61 +29,61 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import psutil
+from filelock import FileLock
 
 from scanonce.storage.catalog.entries import RunCounts
 from scanonce.storage.errors import ConfigError, IndexDirectoryError, ScanonceError
 from scanonce.storage.layout import IndexLayout
-from scanonce.storage.manifest import read_manifest
 from scanonce.storage.writer import refuse_while_written, writing
 
-if TYPE_CHECKING:  # it imports torch, which the pages' process need not
+if TYPE_CHECKING:  # it imports torch, which starting and watching a run does without
     from scanonce.indexer.pipeline import IndexReport, Progress
 
-if sys.platform != "win32":
-    import fcntl
-
 JobState = Literal["running", "pausing", "paused", "done", "failed", "stopped", "died"]
-"""``paused``: by :func:`pause`; ``stopped``: by Ctrl-C; ``died``: its process is gone without a word."""
+"""``paused``: by :func:`pause`; ``stopped``: by Ctrl-C; ``died``: its process ended without a report."""
 
 _RUN, _PAUSE, _LOG, _LOCK = "run.json", "run.pause", "run.log", "run.lock"
-_DETACHED = "SCANONCE_DETACHED"  # environment: this run has no terminal
-_TELL_SECONDS = 0.5  # between two writings of run.json
-_RATE_SECONDS = 30.0  # rates are those of the last so many seconds
+_DETACHED = "SCANONCE_DETACHED"  # environment variable: this run has no terminal
+_WRITE_SECONDS = 0.5  # between two writes of run.json
+_RATE_SECONDS = 30.0  # rates are averages over this time
 _TAIL_LINES, _TAIL_BYTES = 12, 8_000
-_TOLD = "scanonce: "  # how `ui.cli.main` begins an error
-_NICENESS = 5  # searches go first
+_ERROR_PREFIX = "scanonce: "  # `ui.cli.main` prints it before an error
+_NICENESS = 5  # searches get the processor first
 
 _KILLED = (
-    "The run ended without finishing: it was killed, ran out of memory, or the machine went down. What was indexed is "
-    "kept: resume goes on from there."
+    "The run ended without finishing: it was killed, ran out of memory, or the machine went down. All videos indexed "
+    "so far are kept: resume goes on from there."
 )
-_BROKEN = "This should not happen: please report it with the log. What was indexed is kept."
+_BROKEN = (
+    "This should not happen: please report it with the log. All videos indexed so far are kept."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A run of the indexer: how far it is, or how it ended."""
+    """A run of the indexer: its progress, or how it ended."""
 
     pid: int
     pid_started: str
-    """When the process began, as the system tells it."""
+    """When the process started, see :func:`_process_started`."""
     paths: tuple[Path, ...]
     state: JobState
     started_at: datetime
     """UTC."""
     updated_at: datetime
-    """UTC; when it was heard of last."""
+    """UTC; the last write of ``run.json``."""
     retry: bool = False
-    """It also decodes again what failed before."""
+    """Whether it also decodes again the videos that failed before."""
     encoder: str | None = None
-    """The one it was given; None: that of the index or the configuration."""
+    """The encoder it was given. None: that of the index or the configuration."""
     has_log: bool = False
-    """It writes ``run.log``."""
+    """Whether it writes ``run.log``."""
     doing: str = "starting"
-    """For people, before there is progress to be shown."""
+    """For people, until there is progress to show."""
     videos_done: int = 0
     videos_total: int | None = None
     """None: not known yet."""
@@ -91,31 +92,31 @@ class Job:
     video_seconds: float = 0.0
     """Decoded and encoded so far."""
     rate: float | None = None
-    """Seconds of video per second, lately."""
+    """Seconds of video per second, over the last 30 s."""
     seconds_left: float | None = None
     current: Path | None = None
     counts: RunCounts | None = None
-    """What it did, once it has ended."""
+    """Its result, once it has ended."""
     num_offline: int = 0
-    """Known files that it could not see; they are kept."""
+    """Number of known files that are offline; they stay in the index."""
     error: str | None = None
     """Why it failed or died, with the next step."""
     log_tail: tuple[str, ...] = ()
-    """Last lines of its log where it failed or died."""
+    """Last lines of its log, if it failed or died."""
 
     @property
     def alive(self) -> bool:
-        """Its process is at work."""
+        """Whether its process is at work."""
         return self.state in ("running", "pausing")
 
     @property
     def resumable(self) -> bool:
-        """It ended before its end."""
+        """Whether it ended with work left."""
         return self.state in ("paused", "stopped", "died")
 
     @property
     def share(self) -> float:
-        """Of its bytes that are done, 0 to 1."""
+        """The part of its bytes that is done, 0 to 1."""
         return min(1.0, self.bytes_done / self.bytes_total) if self.bytes_total else 0.0
 
 
@@ -130,17 +131,17 @@ def start(
     encoder: str | None = None,
     retry: bool = False,
 ) -> Job:
-    """Starts `scanonce index` in a process that outlives this one; returns at once.
+    """Start `scanonce index` in a process that outlives this one, and return at once.
 
     Args:
-        index_dir: the index directory; made where it does not exist.
+        index_dir: the index directory; made if it does not exist.
         paths: folders, or single video files.
         config: configuration file. Default: as for the command line.
-        encoder: of a new index. Default: that of the configuration.
-        retry: also decode again what failed before.
+        encoder: encoder of a new index. Default: that of the configuration.
+        retry: also decode again the videos that failed before.
 
     Raises:
-        IndexDirectoryError: a run goes on there already, or nothing can be written there.
+        IndexDirectoryError: a run is at work there already, or nothing can be written there.
         ConfigError: no paths.
     """
     if not paths:
@@ -159,11 +160,9 @@ def start(
         command += ["--config", os.path.abspath(config)]
     if encoder is not None:
         command += ["--encoder", encoder]
-    if _sampling(index_dir) == "keyframes":
-        command.append("--keyframes")
     if retry:
         command.append("--retry")
-    with _beginning(index_dir):
+    with _starting(index_dir):
         with (index_dir / _LOG).open("wb") as log:
             process = subprocess.Popen(
                 command,
@@ -173,31 +172,20 @@ def start(
                 start_new_session=True,
                 env={**os.environ, _DETACHED: "1", "PYTHONUNBUFFERED": "1"},
             )
-        now = datetime.now(UTC)
-        job = Job(
-            pid=process.pid,
-            pid_started=_process_started(process.pid) or "",
-            paths=roots,
-            state="running",
-            started_at=now,
-            updated_at=now,
-            retry=retry,
-            encoder=encoder,
-            has_log=True,
-        )
+        job = _new_job(process.pid, roots, encoder=encoder, retry=retry, has_log=True)
         _write(index_dir, job)
-    # somebody has to wait for a child, or it stays as a zombie
+    # a child that nobody waits for stays as a zombie
     threading.Thread(target=process.wait, name="index run", daemon=True).start()
     return job
 
 
 def read(index_dir: Path) -> Job | None:
-    """The run that goes on, or the last one; None where there was none."""
+    """Return the current run, or the last one; None if there was none."""
     job = _read(index_dir)
     if job is None:
         return None
     if job.state == "running" and not _is_alive(job):
-        job = _read(index_dir) or job  # it may have ended between the two looks
+        job = _read(index_dir) or job  # it may have ended between the two calls
         if job.state == "running":
             if _asked_to_pause(index_dir, job):
                 return replace(job, state="paused")
@@ -210,17 +198,17 @@ def read(index_dir: Path) -> Job | None:
 
 
 def pause(index_dir: Path) -> Job:
-    """Asks the run to stop cleanly; it keeps what it has, and :func:`resume` goes on from there.
+    """Ask the run to stop cleanly. Videos indexed so far are kept, and :func:`resume` goes on from there.
 
     Raises:
-        IndexDirectoryError: no run goes on there.
+        IndexDirectoryError: no run is at work there.
     """
     job = read(index_dir)
     if job is None or not job.alive:
         raise IndexDirectoryError(
             f"no run is at work on the index {index_dir}: there is nothing to pause."
         )
-    if job.state == "running":  # a second interrupt would cut its ending short
+    if job.state == "running":  # a second interrupt would stop it before it has saved its state
         _write_json(index_dir / _PAUSE, {"pid": job.pid, "pid_started": job.pid_started})
         with contextlib.suppress(ProcessLookupError):
             os.kill(job.pid, signal.SIGINT)
@@ -228,10 +216,10 @@ def pause(index_dir: Path) -> Job:
 
 
 def resume(index_dir: Path, *, config: Path | None = None) -> Job:
-    """Starts the last run anew, with the same paths: what it has done is not done again.
+    """Start the last run again, with the same paths; indexed videos are not decoded again.
 
     Raises:
-        IndexDirectoryError: a run goes on there already, or there was none.
+        IndexDirectoryError: a run is at work there already, or there was none.
     """
     job = _read(index_dir)
     if job is None:
@@ -243,25 +231,28 @@ def resume(index_dir: Path, *, config: Path | None = None) -> Job:
 
 
 class Recorder:
-    """Writes how far a run is, twice a second at most."""
+    """Writes the progress of a run, at most twice a second. :func:`recorded` makes it."""
 
     def __init__(self, index_dir: Path, job: Job) -> None:
-        """`recorded` makes it."""
         self._index_dir = index_dir
         self._job = job
-        self._told_at = 0.0
-        self._heard: deque[tuple[float, float, float]] = deque()
+        self._written_at = 0.0
+        self._samples: deque[tuple[float, float, float]] = deque()  # time, video seconds, bytes
 
-    def say(self, doing: str) -> None:
-        """Tells what is done before videos are."""
-        self._job = replace(self._job, doing=doing)
-        self._tell()
-
-    def observe(self, progress: "Progress") -> None:
-        """The observer of `index_library`.
+    def report(self, doing: str) -> None:
+        """Report what the run does before it has any progress.
 
         Raises:
-            KeyboardInterrupt: somebody has asked the run to pause, and its signal was lost.
+            KeyboardInterrupt: see :meth:`on_progress`.
+        """
+        self._job = replace(self._job, doing=doing)
+        self._write_progress()
+
+    def on_progress(self, progress: "Progress") -> None:
+        """Callback for `index_library`.
+
+        Raises:
+            KeyboardInterrupt: the run was asked to pause, and the signal was lost (a library may have swallowed it).
         """
         now = time.monotonic()
         rate, left = self._rates(now, progress)
@@ -277,11 +268,11 @@ class Recorder:
             seconds_left=left,
             current=progress.current,
         )
-        if now - self._told_at >= _TELL_SECONDS:
-            self._tell()
+        if now - self._written_at >= _WRITE_SECONDS:
+            self._write_progress()
 
     def finish(self, report: "IndexReport") -> None:
-        """Notes what the run did."""
+        """Write the result of the run."""
         self._job = replace(self._job, counts=report.counts, num_offline=report.num_offline)
         if report.interrupted:
             self._end(self._interrupted())
@@ -289,11 +280,11 @@ class Recorder:
             self._end("done")
 
     def _rates(self, now: float, progress: "Progress") -> tuple[float | None, float | None]:
-        """Seconds of video per second, and seconds left."""
-        self._heard.append((now, progress.video_seconds, progress.bytes_done))
-        while now - self._heard[0][0] > _RATE_SECONDS and len(self._heard) > 2:
-            self._heard.popleft()
-        then, seconds, num_bytes = self._heard[0]
+        """Return seconds of video per second, and seconds left."""
+        self._samples.append((now, progress.video_seconds, progress.bytes_done))
+        while now - self._samples[0][0] > _RATE_SECONDS and len(self._samples) > 2:
+            self._samples.popleft()
+        then, seconds, num_bytes = self._samples[0]
         if now - then < 1.0:
             return None, None
         bytes_rate = (progress.bytes_done - num_bytes) / (now - then)
@@ -306,8 +297,8 @@ class Recorder:
     def _interrupted(self) -> JobState:
         return "paused" if _asked_to_pause(self._index_dir, self._job) else "stopped"
 
-    def _tell(self) -> None:
-        self._told_at = time.monotonic()
+    def _write_progress(self) -> None:
+        self._written_at = time.monotonic()
         self._save()
         if _asked_to_pause(self._index_dir, self._job):
             raise KeyboardInterrupt
@@ -319,7 +310,8 @@ class Recorder:
         self._save()
 
     def _save(self) -> None:
-        with contextlib.suppress(OSError):  # a full disk is the run's to tell, not this file's
+        # on a full disk the run itself fails, with its own error
+        with contextlib.suppress(OSError):
             _write(self._index_dir, replace(self._job, updated_at=datetime.now(UTC)))
 
 
@@ -332,78 +324,66 @@ def recorded(
     retry: bool = False,
     doing: str = "scanonce index",
 ) -> Iterator[Recorder]:
-    """Around a run of the indexer: how far it is and how it ends can be read by others.
+    """Record a run of the indexer: its progress and its end can be read by other processes.
+
+    Args:
+        index_dir: the index directory.
+        paths: folders and files of the run.
+        encoder, retry: see `Job`.
+        doing: the command, for a second writer's error message.
 
     Raises:
-        IndexDirectoryError: another run goes on there, or nothing can be written there.
+        IndexDirectoryError: another run is at work there, or nothing can be written there.
     """
     detached = os.environ.pop(_DETACHED, None) is not None
     if detached:
-        # a server that was started in the background hands on that interrupts are to be ignored
+        # a server that was started in the background passes on that interrupts are ignored
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.nice(_NICENESS)
     with writing(IndexLayout.of(index_dir), doing):
-        yield from _recorded(index_dir, paths, encoder, retry, detached)
-
-
-def _recorded(
-    index_dir: Path, paths: Sequence[Path], encoder: str | None, retry: bool, detached: bool
-) -> Iterator[Recorder]:
-    with _beginning(index_dir, mine=os.getpid()):
-        now = datetime.now(UTC)
-        job = Job(
-            pid=os.getpid(),
-            pid_started=_process_started(os.getpid()) or "",
-            paths=tuple(Path(os.path.abspath(path)) for path in paths),
-            state="running",
-            started_at=now,
-            updated_at=now,
-            retry=retry,
-            encoder=encoder,
-            has_log=detached,
-        )
-        _write(index_dir, job)
-    recorder = Recorder(index_dir, job)
-    try:
-        yield recorder
-    except KeyboardInterrupt:
-        recorder._end(recorder._interrupted())
-        raise
-    except ScanonceError as error:
-        recorder._end("failed", str(error))
-        raise
-    except BaseException as error:
-        recorder._end("failed", f"{type(error).__name__}: {error}. {_BROKEN}")
-        raise
+        with _starting(index_dir, own_pid=os.getpid()):
+            roots = tuple(Path(os.path.abspath(path)) for path in paths)
+            job = _new_job(os.getpid(), roots, encoder=encoder, retry=retry, has_log=detached)
+            _write(index_dir, job)
+        recorder = Recorder(index_dir, job)
+        try:
+            yield recorder
+        except KeyboardInterrupt:
+            recorder._end(recorder._interrupted())
+            raise
+        except ScanonceError as error:
+            recorder._end("failed", str(error))
+            raise
+        except BaseException as error:
+            recorder._end("failed", f"{type(error).__name__}: {error}. {_BROKEN}")
+            raise
 
 
 # ---------------------------------------------------------------- files
 
 
 @contextmanager
-def _beginning(index_dir: Path, *, mine: int | None = None) -> Iterator[None]:
-    """The one place where a run begins: only if no other than process ``mine`` goes on, and one at a time."""
-    with _mapped_errors(index_dir):
+def _starting(index_dir: Path, *, own_pid: int | None = None) -> Iterator[None]:
+    """Hold the lock under which runs start; refuse if another run than that of ``own_pid`` is at work."""
+    with _reported(index_dir):
         index_dir.mkdir(parents=True, exist_ok=True)
-        with (index_dir / _LOCK).open("a") as lock:
-            if sys.platform != "win32":
-                fcntl.flock(lock, fcntl.LOCK_EX)  # freed when the file is closed
+        with FileLock(index_dir / _LOCK):
             other = read(index_dir)
-            if other is not None and other.alive and other.pid != mine:
+            if other is not None and other.alive and other.pid != own_pid:
                 since = other.started_at.astimezone().strftime("%H:%M")
                 raise IndexDirectoryError(
                     f"the index {index_dir} is being written by another run (process {other.pid}, since {since}): "
                     "wait until it has ended, or pause it on the library page."
                 )
-            if mine is None:
+            if own_pid is None:
                 refuse_while_written(IndexLayout.of(index_dir))
-            if other is None or other.pid != mine:
+            if other is None or other.pid != own_pid:
                 (index_dir / _PAUSE).unlink(missing_ok=True)
             yield
 
 
 @contextmanager
-def _mapped_errors(index_dir: Path) -> Iterator[None]:
+def _reported(index_dir: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -413,10 +393,21 @@ def _mapped_errors(index_dir: Path) -> Iterator[None]:
         ) from error
 
 
-def _sampling(index_dir: Path) -> str | None:
-    """That of an existing index, which a run has to keep to."""
-    layout = IndexLayout.of(index_dir)
-    return read_manifest(layout).sampling if layout.manifest.exists() else None
+def _new_job(
+    pid: int, paths: tuple[Path, ...], *, encoder: str | None, retry: bool, has_log: bool
+) -> Job:
+    now = datetime.now(UTC)
+    return Job(
+        pid=pid,
+        pid_started=_process_started(pid) or "",
+        paths=paths,
+        state="running",
+        started_at=now,
+        updated_at=now,
+        retry=retry,
+        encoder=encoder,
+        has_log=has_log,
+    )
 
 
 def _write(index_dir: Path, job: Job) -> None:
@@ -429,7 +420,7 @@ def _write(index_dir: Path, job: Job) -> None:
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
-    """Whole or not at all; not synced: after a power cut the run is dead, whatever the file says."""
+    """Write a file whole or not at all. It is not synced: after a power cut the run is dead whatever the file says."""
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".tmp-", delete=False) as file:
         temporary = Path(file.name)
         try:
@@ -442,7 +433,7 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
 
 
 def _read(index_dir: Path) -> Job | None:
-    """What the run wrote last; None where there is nothing that makes sense."""
+    """Return what the run wrote last; None if there is no valid file."""
     try:
         values = json.loads((index_dir / _RUN).read_text("utf-8"))
         values["paths"] = tuple(Path(path) for path in values["paths"])
@@ -465,11 +456,11 @@ def _asked_to_pause(index_dir: Path, job: Job) -> bool:
 
 
 def _post_mortem(index_dir: Path, job: Job) -> Job:
-    """What became of a run that ended without a word: it may have said one to its log."""
+    """Return a run that ended without a report, as failed if its log ends with an error, else as died."""
     tail = _log_tail(index_dir / _LOG) if job.has_log else ()
     for number, line in enumerate(tail):
-        if line.startswith(_TOLD):
-            error = "\n".join([line.removeprefix(_TOLD), *tail[number + 1 :]])
+        if line.startswith(_ERROR_PREFIX):
+            error = "\n".join([line.removeprefix(_ERROR_PREFIX), *tail[number + 1 :]])
             return replace(job, state="failed", error=error, log_tail=tail)
     return replace(job, state="died", error=_KILLED, log_tail=tail)
 
@@ -492,25 +483,12 @@ def _is_alive(job: Job) -> bool:
 
 
 def _process_started(pid: int) -> str | None:
-    """When a process began; None where it is gone. Together with its number it names a process for good."""
-    if sys.platform == "linux":
-        try:
-            stat = Path(f"/proc/{pid}/stat").read_bytes()
-        except OSError:
-            return None
-        # the name, in brackets, may hold anything; then come state and others, the 20th is the start in ticks
-        fields = stat[stat.rindex(b")") + 2 :].split()
-        return None if fields[0] in (b"Z", b"X") else f"{_boot()} {fields[19].decode()}"
-    told = subprocess.run(
-        ["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
-    ).stdout.split(maxsplit=1)
-    return told[1].strip() if len(told) == 2 and not told[0].startswith("Z") else None
-
-
-@cache
-def _boot() -> str:
-    """Names the time since the machine was started: ticks count from there."""
+    """Return the seconds from the start of the machine to that of a process, to 0.01 s; None if it has ended."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
+        process = psutil.Process(pid)
+        if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+            return None
+        # on Linux both times move when the clock is set, their difference does not
+        return f"{process.create_time() - psutil.boot_time():.2f}"
+    except psutil.Error:
+        return None

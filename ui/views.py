@@ -1,10 +1,10 @@
-"""What people and programs read: times, sizes, tables and the JSON schema. Pure functions."""
+"""Times, sizes, tables and JSON for people and programs. Pure functions."""
 
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
-from datetime import date, timedelta
+from dataclasses import asdict, fields
+from datetime import date, datetime, timedelta
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -14,16 +14,17 @@ from rich.table import Table
 
 from scanonce.storage.records import Moment, Span, Video
 
-if TYPE_CHECKING:  # torch and numpy, which `scanonce --help` must not wait for
+if TYPE_CHECKING:  # these import numpy and torch, which `scanonce --help` must not wait for
     from scanonce.search.engine import SearchResult
     from scanonce.search.filters import Filter
     from scanonce.search.localise import Curve
+    from scanonce.storage.index import IndexStatus
 
 Item = TypeVar("Item")
 
 
 def clock(seconds: float, *, tenths: bool = False) -> str:
-    """Seconds as h:mm:ss, or h:mm:ss.t.
+    """Return seconds as h:mm:ss, or h:mm:ss.t.
 
     >>> clock(3725.44), clock(59.97, tenths=True)
     ('1:02:05', '0:01:00.0')
@@ -35,12 +36,12 @@ def clock(seconds: float, *, tenths: bool = False) -> str:
 
 
 def span_text(span: Span, *, tenths: bool = True) -> str:
-    """A span as people read it, to the tenth of a second or to the second."""
+    """Return a span for people, to the tenth of a second or to the second."""
     return f"{clock(span.start_seconds, tenths=tenths)} - {clock(span.end_seconds, tenths=tenths)}"
 
 
 def hours_text(seconds: float) -> str:
-    """A length in the unit people would use, roughly.
+    """Return a length, rounded, in the unit that people would use.
 
     >>> hours_text(219_600), hours_text(5_000), hours_text(1_500), hours_text(12)
     ('61 h', '1.4 h', '25 min', '12 s')
@@ -53,7 +54,7 @@ def hours_text(seconds: float) -> str:
 
 
 def size_text(num_bytes: float) -> str:
-    """Bytes with a unit people know.
+    """Return bytes in a decimal unit.
 
     >>> size_text(7_400_000)
     '7.4 MB'
@@ -66,7 +67,7 @@ def size_text(num_bytes: float) -> str:
 
 
 def count_text(count: int, noun: str) -> str:
-    """A number with its noun in the right form.
+    """Return a number with its noun in the singular or plural.
 
     >>> count_text(1, "video"), count_text(1200, "video")
     ('1 video', '1,200 videos')
@@ -74,8 +75,13 @@ def count_text(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+def date_text(when: datetime | None) -> str:
+    """Return a date and time in the zone of this machine; empty for None."""
+    return when.astimezone().strftime("%Y-%m-%d %H:%M") if when else ""
+
+
 def moment_json(moment: Moment) -> dict[str, Any]:
-    """A moment in the documented schema (docs/cli.md)."""
+    """Return a moment in the documented schema (docs/cli.md)."""
     return {
         "video_id": moment.video_id,
         "path": str(moment.path),
@@ -87,7 +93,7 @@ def moment_json(moment: Moment) -> dict[str, Any]:
 
 
 def result_json(result: "SearchResult", only: "Filter | None" = None) -> dict[str, Any]:
-    """A search result in the documented schema (docs/cli.md), with the filter where there was one."""
+    """Return a search result in the documented schema (docs/cli.md), with the filter if one was given."""
     filtered = {} if only is None else {"filter": filter_json(only), "videos": result.num_videos}
     return {
         "query": result.query,
@@ -99,7 +105,7 @@ def result_json(result: "SearchResult", only: "Filter | None" = None) -> dict[st
 
 
 def filter_json(only: "Filter") -> dict[str, Any]:
-    """What a filter asks for, by the names of its fields; what it leaves open is left out.
+    """Return the fields of a filter by name, without those that filter nothing.
 
     >>> from scanonce.search.filters import Filter
     >>> filter_json(Filter(labels=frozenset({"b", "a"}), min_seconds=30.0))
@@ -111,14 +117,50 @@ def filter_json(only: "Filter") -> dict[str, Any]:
 
 
 def _plain_value(value: Any) -> Any:
-    """A value as JSON has it."""
+    """Return a value of a filter as a JSON type."""
     if isinstance(value, tuple | frozenset):
         return sorted(_plain_value(each) for each in value)
     return str(value) if isinstance(value, date | Path) else value
 
 
+def status_json(root: Path, status: "IndexStatus") -> dict[str, Any]:
+    """Return the state of the index at ``root`` in the documented schema (docs/cli.md)."""
+    from scanonce.models.soonet.trained import NO_LOCALISER
+
+    manifest, totals, vectors = status.manifest, status.totals, status.vectors
+    return {
+        "index": str(root),
+        "encoder": manifest.encoder,
+        "fingerprint": manifest.fingerprint,
+        "dim": manifest.dim,
+        "sampling": manifest.sampling,
+        "sample_fps": manifest.sample_fps,
+        "localiser": manifest.localiser or NO_LOCALISER,
+        "libraries": [str(root) for root in status.libraries],
+        "videos": {"indexed": totals.indexed, "partial": totals.partial, "failed": totals.failed},
+        "files": totals.num_files,
+        "searchable_seconds": totals.searchable_seconds,
+        "video_bytes": totals.size_bytes,
+        "feature_bytes": status.feature_bytes,
+        "anchor_bytes": status.anchor_bytes,
+        "thumbnail_bytes": status.thumbnail_bytes,
+        "vector_index": {
+            "kind": vectors.kind if vectors else "none",
+            "generation": status.generation,
+            "factory": vectors.factory if vectors else None,
+            "clips": status.num_clips,
+        },
+        "partial": [{"path": str(video.path), "reason": video.reason} for video in status.partial],
+        "failures": [
+            {"path": str(each.path), "reason": each.reason, "detail": each.detail}
+            for each in status.failures
+        ],
+        "writer": asdict(status.writer) if status.writer else None,
+    }
+
+
 def moments_table(moments: Sequence[Moment]) -> Table:
-    """Moments as rows for a terminal."""
+    """Return moments as a table for a terminal."""
     table = Table(box=None, header_style="dim", pad_edge=False)
     table.add_column("#", justify="right")
     table.add_column("moment")
@@ -136,12 +178,12 @@ def moments_table(moments: Sequence[Moment]) -> Table:
 
 
 def timings_text(result: "SearchResult") -> str:
-    """One line: where the time went."""
+    """Return the times of a search in a line, see :func:`stages_text`."""
     return stages_text(result.timings_ms)
 
 
 def stages_text(timings_ms: Mapping[str, float]) -> str:
-    """Milliseconds by stage, with their total first.
+    """Return milliseconds by stage, with their total first.
 
     >>> stages_text({"text": 11, "library": 3, "total": 14})
     '14 ms: text 11, library 3'
@@ -153,7 +195,7 @@ def stages_text(timings_ms: Mapping[str, float]) -> str:
 def search_line(
     num_videos: int, seconds: float, timings_ms: Mapping[str, float], page_ms: float
 ) -> str:
-    """One line under a search: how much was looked through, and where the time went.
+    """Return the line under a search: the size of the library, and the time of each stage.
 
     >>> search_line(128, 219_600, {"text": 11, "library": 3, "moments": 9, "total": 23}, 15)
     '128 videos, 61 h | 38 ms: text 11, library 3, moments 9, page 15'
@@ -170,11 +212,11 @@ StrengthWord = Literal["strong", "fair", "weak"]
 
 STRONG, FAIR = 1.3, 1.1
 """Measured with the bundled encoder on 80 films: of the right moments (tIoU above 0.3) 92-95 % are strong and 98 % fair
-or strong; of what is called strong two thirds to four fifths are right."""
+or strong; of the moments called strong two thirds to four fifths are right."""
 
 
 def strength_word(strength: float) -> StrengthWord:
-    """`Moment.strength` as people take it: 1 is what chance reaches.
+    """Return a word for `Moment.strength`, in which 1 is reached by chance.
 
     >>> strength_word(1.35), strength_word(1.2), strength_word(0.9)
     ('strong', 'fair', 'weak')
@@ -188,7 +230,7 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:^=&])")
 
 
 def plain(text: str) -> str:
-    """A text that Markdown shows as it is: names of files and messages that hold them.
+    """Return a text that Markdown shows unchanged, for names of files and for messages that contain them.
 
     >>> plain("a_b [c].mp4")
     'a\\\\_b \\\\[c\\\\]\\\\.mp4'
@@ -206,24 +248,24 @@ LENGTHS: dict[str, tuple[float | None, float | None]] = {
     "10-60 min": (600.0, 3600.0),
     "> 1 h": (3600.0, None),
 }
-"""The shortest seconds, and those that are too long."""
+"""Minimum length, and the length from which on a video is too long, in seconds."""
 ADDED: dict[str, int | None] = {
     "Added any time": None,
     "Added today": 0,
     "Last 7 days": 7,
     "Last 30 days": 30,
 }
-"""Whole days before today."""
+"""Number of days before today."""
 
 
 def added_since(choice: str, today: date) -> date | None:
-    """The day from which on a choice of `ADDED` counts."""
+    """Return the first day that a choice of `ADDED` includes."""
     days = ADDED[choice]
     return None if days is None else today - timedelta(days=days)
 
 
 def filter_text(only: "Filter") -> str:
-    """What of a filter is out of sight in the row above the moments; empty where nothing is.
+    """Return the part of a filter that the row above the moments does not show; empty if there is none.
 
     >>> from scanonce.search.filters import Filter
     >>> filter_text(Filter(labels=frozenset({"work"}), recorded_after=date(2024, 5, 1)))
@@ -244,10 +286,10 @@ def _is_below(path: Path, folder: str) -> bool:
 
 
 def folder_names(roots: Iterable[Path], videos: Iterable[Video]) -> dict[str, str]:
-    """Folders to choose from: the libraries and the folders directly in them that hold videos.
+    """Return the folders to choose from: the libraries, and the folders directly in them that contain videos.
 
     Returns:
-        Names by path: ``films``, ``films/2020``; the whole path where two names are alike.
+        Names by path: ``films``, ``films/2020``; the whole path if two names are equal.
     """
     tops = sorted(set(roots))
     folders: dict[str, str] = {str(root): root.name or str(root) for root in tops}
@@ -267,7 +309,7 @@ def folder_names(roots: Iterable[Path], videos: Iterable[Video]) -> dict[str, st
 
 
 def one_per_video(moments: Iterable[Moment]) -> list[Moment]:
-    """The best moment of each video, in their order."""
+    """Return the best moment of each video, in their order."""
     best: dict[int, Moment] = {}
     for moment in moments:
         best.setdefault(moment.video_id, moment)
@@ -275,23 +317,23 @@ def one_per_video(moments: Iterable[Moment]) -> list[Moment]:
 
 
 def page_of(items: Sequence[Item], page: int, size: int) -> Sequence[Item]:
-    """The items of a page; pages count from 1, one beyond the last is the last."""
+    """Return the items of a page. Pages count from 1; a page beyond the last is the last."""
     page = max(1, min(page, num_pages(len(items), size)))
     return items[(page - 1) * size : page * size]
 
 
 def num_pages(num_items: int, size: int) -> int:
-    """Pages of ``size``, 1 at least."""
+    """Return the number of pages of ``size`` items, 1 at least."""
     return max(1, -(-num_items // size))
 
 
 # ---------------------------------------------------------------- the pages: times and curves
 
 
-def picture_times(span: Span, count: int = 3) -> tuple[float, ...]:
-    """Times evenly inside a span; of an odd number the middle one is its middle.
+def times_across(span: Span, count: int = 3) -> tuple[float, ...]:
+    """Return times spread evenly over a span; if ``count`` is odd, the middle one is the middle of the span.
 
-    >>> picture_times(Span(0.0, 6.0))
+    >>> times_across(Span(0.0, 6.0))
     (1.0, 3.0, 5.0)
     """
     step = span.duration_seconds / count
@@ -299,7 +341,7 @@ def picture_times(span: Span, count: int = 3) -> tuple[float, ...]:
 
 
 def parse_span(start: str, end: str, duration_seconds: float) -> Span | None:
-    """A span of an address, kept inside its video; None where it makes no sense."""
+    """Return the span of an address, cut to the length of its video; None if it is invalid."""
     try:
         first, last = float(start), float(end)
     except ValueError:
@@ -310,14 +352,14 @@ def parse_span(start: str, end: str, duration_seconds: float) -> Span | None:
 
 
 def curve_levels(curve: "Curve", duration_seconds: float, most: int = 20_000) -> list[int]:
-    """A curve as levels 0 to 255, evenly over the video: the mean of what each piece of time holds.
+    """Return a curve as levels 0 to 255 for intervals of equal length over the video: the mean score of each.
 
-    255 is the best piece; 0 is the median and below, so that what stands out is seen.
+    255 is the best interval; 0 is the median and below, so that peaks stand out.
 
     Args:
         curve: see `Localiser.curve`.
-        duration_seconds: of the video.
-        most: levels at most; a curve with fewer pieces gives about as many.
+        duration_seconds: length of the video.
+        most: maximum number of levels; a curve with fewer scores has one level for each score.
     """
     import numpy as np
 

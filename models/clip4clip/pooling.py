@@ -7,35 +7,12 @@ All embeddings of an index come from one pooling.
 """
 
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scanonce.models.vectors import pool_spans, unit
-
-
-class Pooling(Protocol):
-    """Pooling of the frames of a clip to its embedding; all embeddings of an index come from one of these."""
-
-    def embed_spans(
-        self,
-        frames: NDArray[np.floating],
-        pts_seconds: NDArray[np.float64],
-        spans: NDArray[np.float64],
-    ) -> NDArray[np.float32]:
-        """Embed many spans of one video.
-
-        A span without a frame of its own (key frames can be far apart) takes the frame on screen at its start.
-
-        Args:
-            frames: ``[num_frames, dim]`` raw features as they are stored, at least one.
-            pts_seconds: ``[num_frames]`` rising.
-            spans: ``[num_spans, 2]`` half-open, seconds.
-
-        Returns:
-            ``[num_spans, dim]`` float32 of length 1.
-        """
+from scanonce.storage.pooling import Pooling
 
 
 class MeanPooling:

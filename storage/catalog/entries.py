@@ -1,19 +1,22 @@
-"""What the catalogue is handed and gives: files, contents, libraries and runs as it knows them."""
+"""The records that callers pass to the catalogue and get from it: files, contents, libraries and runs."""
 
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias, TypeVar
 
 from scanonce.storage.records import Video, VideoState
 
+Value = TypeVar("Value")
+HalfOpen: TypeAlias = tuple[Value | None, Value | None]
+"""A range from the first value to before the second; None is no bound."""
 RunKind = Literal["index", "update", "forget", "rebuild"]
 RunOutcome = Literal["done", "stopped", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
 class FileStamp:
-    """A file as the file system shows it: enough to say unread that it has not changed."""
+    """A file by the file system: enough to see, without reading it, that it has not changed."""
 
     path: Path
     """Absolute."""
@@ -24,15 +27,15 @@ class FileStamp:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a video file holds, wherever it lies. ``indexer/library.py`` makes the digests."""
+    """The content of a video file, whatever its path. ``indexer/library.py`` makes the digests."""
 
     uid: str
-    """Hex digest that names the content and its feature file: never two contents with one uid."""
+    """Hex digest that names the content and its feature file; no two contents have the same uid."""
     fast_hash: str
     """Hex digest of the size and samples."""
     size_bytes: int
     full_hash: str | None = None
-    """Hex digest of every byte, where it was needed."""
+    """Hex digest of every byte, if it was needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,7 @@ class KnownContent:
     content: Content
     state: VideoState
     files: tuple[FileStamp, ...]
-    """Sorted by path. Empty where all are gone and :meth:`Catalog.forget_files` has not run yet."""
+    """Sorted by path. Empty if all are gone and :meth:`Catalog.forget_files` has not run yet."""
     transient_failures: int | None = None
     """As in :class:`FileRecord`."""
 
@@ -54,21 +57,21 @@ class FileRecord:
 
     stamp: FileStamp
     video_id: int | None
-    """None where the file could never be read."""
+    """None if the file could never be read."""
     state: VideoState | None
     """State of its video."""
     reason: str | None
     """Why the video is partial or failed."""
     problem: str | None
-    """Why the file could not be read when it was last looked at."""
+    """Why the file could not be read the last time."""
     transient_failures: int | None = None
-    """How often in a row its decoder crashed, hung or met a limit, which may pass; 0: never tried.
-    None where it did not fail, or is sure to fail again."""
+    """How often in a row its decoder crashed, hung or met a limit, which may pass; 0: never tried. None if it did not
+    fail, or will certainly fail again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """A folder (or single file) a person asked to index."""
+    """A folder (or single file) that a person has indexed."""
 
     library_id: int
     root: Path
@@ -78,17 +81,17 @@ class Library:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A file nothing of which is searchable."""
+    """A file without searchable content."""
 
     path: Path
     reason: str
     detail: str | None = None
-    """The end of what its decoder printed, where it printed something."""
+    """The end of its decoder's output, if there was any."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunCounts:
-    """What one run did, in files, and seconds of video decoded."""
+    """Result of one run, in files, and seconds of decoded video."""
 
     seen: int = 0
     indexed: int = 0
@@ -113,7 +116,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Size of the library. A content at several paths counts once, but in ``num_files``."""
+    """Size of the library. A content at several paths counts once, except in ``num_files``."""
 
     indexed: int
     partial: int
@@ -122,33 +125,38 @@ class Totals:
     searchable_seconds: float
     """Length of what can be searched."""
     size_bytes: int
-    """Of all videos, failed ones too."""
+    """Size of all videos, failed ones too."""
 
     @property
     def searchable(self) -> int:
-        """Videos a search can find something in."""
+        """Number of searchable videos."""
         return self.indexed + self.partial
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeMark:
-    """How far somebody has read the changes of a catalogue; `storage.catalog.catalog` makes them."""
+    """A position in the changes of a catalogue, made by `Catalog.searchable_changes`."""
 
     lineage: str
-    """Another one where the catalogue has taken the place of another: numbers cannot be compared then."""
+    """Changes when another catalogue replaces this one: numbers cannot be compared then."""
     number: int
     """The newest change of a video."""
 
 
 @dataclass(frozen=True, slots=True)
 class VideoChanges:
-    """What there is to search that was not there before, and what is there no more."""
+    """The changes of the searchable videos."""
 
     videos: list[Video]
-    """Searchable ones that are new or of which something is another, by rising id."""
+    """Searchable videos that are new or have changed, by rising id."""
     gone: list[int]
-    """Ids that cannot be searched now; some may never have been known to whoever asks."""
+    """Ids that cannot be searched now; the caller may never have known some of them."""
     is_all: bool
-    """``videos`` are all there are: what is known from before is to be forgotten."""
+    """``videos`` are all searchable videos: discard all earlier ones."""
     mark: ChangeMark
-    """To ask with the next time."""
+    """Pass this the next time."""
+
+
+def content_of(uid: str) -> str:
+    """Return the content that a uid names: the uid without the number of the scan."""
+    return uid.partition("-")[0]

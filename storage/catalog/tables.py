@@ -1,9 +1,12 @@
-"""The tables of the catalogue, as the migrations make them; only `storage.catalog.catalog` looks at them."""
+"""The tables of the catalogue, as the migrations create them. Only `storage.catalog` uses them."""
 
 from datetime import UTC, datetime
 
-from sqlalchemy import BigInteger, DateTime, Dialect, ForeignKey, TypeDecorator
+from sqlalchemy import BigInteger, DateTime, Dialect, ForeignKey, String, TypeDecorator
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from scanonce.storage.catalog.entries import RunKind, RunOutcome
+from scanonce.storage.records import VideoState
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -13,20 +16,20 @@ class UtcDateTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Aware to UTC without a zone."""
+        """Convert to UTC without a zone."""
         return value.astimezone(UTC).replace(tzinfo=None) if value else None
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Back to aware."""
+        """Add the zone again."""
         return value.replace(tzinfo=UTC) if value else None
 
 
 class Base(DeclarativeBase):
-    """Every table, as the migrations make it. Ids are never used again (AUTOINCREMENT there)."""
+    """Base of all tables. Ids are never used again (the migrations set AUTOINCREMENT)."""
 
 
 class LibraryRow(Base):
-    """Roots a person added."""
+    """Libraries: roots that a person added."""
 
     __tablename__ = "libraries"
 
@@ -36,7 +39,7 @@ class LibraryRow(Base):
 
 
 class VideoRow(Base):
-    """Contents."""
+    """Videos: contents."""
 
     __tablename__ = "videos"
 
@@ -44,7 +47,7 @@ class VideoRow(Base):
     uid: Mapped[str] = mapped_column(unique=True)
     fast_hash: Mapped[str] = mapped_column(index=True)
     full_hash: Mapped[str | None]
-    state: Mapped[str]
+    state: Mapped[VideoState] = mapped_column(String)
     reason: Mapped[str | None]
     duration_seconds: Mapped[float]
     num_frames: Mapped[int]
@@ -59,7 +62,7 @@ class VideoRow(Base):
 
 
 class FileRow(Base):
-    """Places."""
+    """Files: paths of contents."""
 
     __tablename__ = "files"
 
@@ -73,7 +76,7 @@ class FileRow(Base):
 
 
 class LabelRow(Base):
-    """What people call videos. ``folded`` is what labels are compared by, ``label`` what is shown."""
+    """Labels of videos. Labels are compared by ``folded`` and shown as ``label``."""
 
     __tablename__ = "labels"
 
@@ -85,9 +88,9 @@ class LabelRow(Base):
 
 
 class ChangeRow(Base):
-    """The last change of each video and of its files, by triggers; the row stays when the video goes.
+    """The last change of each video and of its files, written by triggers; the row stays when the video is removed.
 
-    Nothing is known of videos that have not changed since the catalogue keeps this.
+    A video that has not changed since this table exists has no row.
     """
 
     __tablename__ = "video_changes"
@@ -98,7 +101,7 @@ class ChangeRow(Base):
 
 
 class LineageRow(Base):
-    """One row where the catalogue has taken the place of another one: numbers of changes mean nothing across that."""
+    """One row if this catalogue has replaced another: numbers of changes before and after that cannot be compared."""
 
     __tablename__ = "lineage"
 
@@ -106,15 +109,15 @@ class LineageRow(Base):
 
 
 class RunRow(Base):
-    """Runs."""
+    """Runs of the indexer."""
 
     __tablename__ = "runs"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    kind: Mapped[str]
+    kind: Mapped[RunKind] = mapped_column(String)
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    outcome: Mapped[str | None]
+    outcome: Mapped[RunOutcome | None] = mapped_column(String)
     seen: Mapped[int]
     indexed: Mapped[int]
     partial: Mapped[int]

@@ -1,9 +1,9 @@
-"""What a trained localiser computed of each video, once: one safetensors file per content, memory-mapped when read.
+"""Anchors of each video, computed once by a trained localiser: one safetensors file per content, mapped when read.
 
-    anchors/3f9c0a51d2e7-0/        of one localiser; the manifest names the folder in use
+    anchors/3f9c0a51d2e7-0/        anchors of one localiser; the manifest names the folder in use
         ab/<uid>.safetensors       vectors [num_anchors, width] fp16, norms [num_anchors] fp32
 
-Derived from the stored frame features, so it can be made again at any time without decoding a video. At the
+Anchors are derived from the stored frame features and can be derived again at any time without decoding a video. At the
 published sizes (5 frames/s, 4 scales, 512 dimensions) an hour of video takes 6.9 MB.
 """
 
@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scanonce.storage.errors import IndexDirectoryError
 from scanonce.storage.stores.content_files import ContentFiles
-from scanonce.storage.stores.mapped import DamagedFile, map_tensors
+from scanonce.storage.stores.mapped import DamagedFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +21,9 @@ class AnchorArrays:
     """Anchors of one video, or some of them."""
 
     vectors: NDArray[np.float16]
-    """``[num_anchors, width]``: what a query is multiplied with."""
+    """``[num_anchors, width]``, to be multiplied with a query."""
     norms: NDArray[np.float32]
-    """``[num_anchors]`` lengths of the context features before they were made unit."""
+    """``[num_anchors]`` lengths of the context features before they were normalised."""
 
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or self.norms.shape != self.vectors.shape[:1]:
@@ -34,53 +33,51 @@ class AnchorArrays:
 
 
 class AnchorStore(ContentFiles):
-    """One localiser's folder of an index."""
+    """The folder of one localiser in an index."""
+
+    what = "anchors"
+    names = ("vectors", "norms")
+    next_step = (
+        "Run `scanonce repair`: it derives them again, without decoding; "
+        "`scanonce localise --rebuild` does that for all videos."
+    )
 
     def write(self, uid: str, arrays: AnchorArrays) -> None:
-        """Stores the anchors of a video whole or not at all; raises IndexDirectoryError where that fails."""
+        """Store the anchors of a video whole or not at all; raises IndexDirectoryError if that fails."""
         self._write(uid, {"vectors": arrays.vectors, "norms": arrays.norms})
 
     def read(self, uid: str) -> AnchorArrays:
-        """All anchors of a video."""
+        """Return all anchors of a video."""
         return self.read_rows(uid, None)
 
     def read_rows(self, uid: str, rows: NDArray[np.int64] | None) -> AnchorArrays:
-        """The given rows (rising), all for None; only their bytes are read.
+        """Return the given rows (rising), or all; only their bytes are read.
 
         Raises:
             IndexDirectoryError: the file is missing or damaged, or has no such row.
         """
-        path = self.path(uid)
-        try:
-            tensors = map_tensors(path)
-            vectors, norms = tensors["vectors"], tensors["norms"]
-        except (OSError, DamagedFile, KeyError) as error:
-            raise IndexDirectoryError(
-                f"the stored anchors {path} are missing or damaged ({error}). {_NEXT_STEP}"
-            ) from error
+        vectors, norms = self._tensors(uid)
         if rows is None:
             return AnchorArrays(vectors.copy(), norms.copy())
         if len(rows) and not 0 <= rows[0] <= rows[-1] < len(norms):
-            raise IndexDirectoryError(
-                f"{path} has {len(norms)} anchors, not as many as its video. {_NEXT_STEP}"
-            )
+            reason = f"there are {len(norms)} anchors, its video has another number"
+            raise self._damaged(uid, reason)
         return AnchorArrays(vectors[rows], norms[rows])
 
     def problem(
         self, uid: str, *, num_anchors: int | None, width: int | None, values: bool = False
     ) -> str | None:
-        """What is wrong with the stored anchors of a video, in words; None where nothing is.
+        """Describe the fault of the stored anchors of a video; None if there is no fault.
 
         Args:
             uid: names the content.
-            num_anchors: as many as a video of its length has; None: not known.
+            num_anchors: number of anchors of a video of its length; None: not known.
             width: length of a vector; None: not known.
             values: read all of them, 6.9 MB per hour of video at the published sizes.
         """
         try:
-            tensors = self._examine(uid, values=values)
-            vectors, norms = tensors["vectors"], tensors["norms"]
-        except (OSError, DamagedFile, KeyError) as error:
+            vectors, norms = self._examine(uid, values=values)
+        except DamagedFile as error:
             return f"they cannot be read: {error}"
         if vectors.ndim != 2 or norms.shape != vectors.shape[:1]:
             return f"vectors {vectors.shape} and norms {norms.shape} do not belong together"
@@ -91,9 +88,3 @@ class AnchorStore(ContentFiles):
         if values and not (np.isfinite(vectors).all() and np.isfinite(norms).all()):
             return "they hold values that are not finite"
         return None
-
-
-_NEXT_STEP = (
-    "Run `scanonce repair`: it derives them again, without decoding; "
-    "`scanonce localise --rebuild` does that for all videos."
-)

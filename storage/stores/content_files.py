@@ -1,84 +1,99 @@
-"""One safetensors file for each content, in a folder of an index: what the stores of features, anchors and thumbnails
-share.
-"""
+"""One safetensors file for each content, in a folder of an index: the base of all stores."""
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from scanonce.storage.errors import IndexDirectoryError
+from scanonce.storage.errors import IndexDirectoryError, reported
 from scanonce.storage.files import sync_directory, write_whole
 from scanonce.storage.stores.mapped import DamagedFile, map_tensors
 
 
 class ContentFiles:
-    """Files by the uid of a content, two letters of it as a folder, each there whole or not at all."""
+    """Files by the uid of a content, in folders named by its first two letters; each is there whole or not at all."""
+
+    what: ClassVar[str]
+    """The stored things, for messages."""
+    names: ClassVar[tuple[str, ...]]
+    """Names of the tensors in a file."""
+    next_step: ClassVar[str] = (
+        "Run `scanonce repair`, or `scanonce forget` the video and index it again."
+    )
 
     def __init__(self, root: Path) -> None:
-        """``root`` need not exist yet."""
+        """Use the folder ``root``, which need not exist yet."""
         self._root = root
 
     def path(self, uid: str) -> Path:
-        """Where the file of a content lies."""
+        """Return the path of a content's file."""
         return self._root / uid[:2] / f"{uid}.safetensors"
 
     def has(self, uid: str) -> bool:
-        """Whether a content's file is there."""
+        """Return whether a content's file exists."""
         return self.path(uid).exists()
 
     def delete(self, uid: str) -> None:
-        """Removes a content's file; nothing happens where there is none.
+        """Remove a content's file, if there is one.
 
         Raises:
             IndexDirectoryError: it cannot be removed.
         """
         path = self.path(uid)
-        try:
+        with reported(path, "removed"):
             if path.exists():
                 path.unlink()
                 sync_directory(path.parent)
-        except OSError as error:
-            raise IndexDirectoryError(
-                f"{path} cannot be removed ({error.strerror or error}). Check the disk and the folder's permissions, "
-                "then run the same command again: nobody searches in it any more."
-            ) from error
 
     def files(self) -> Iterator[Path]:
-        """The files of all contents, in no order."""
+        """Yield the files of all contents, in any order."""
         return self._root.glob("??/*.safetensors")
 
     def size_bytes(self) -> int:
-        """Bytes of all files."""
+        """Return the size of all files."""
         return sum(path.stat().st_size for path in self.files())
 
-    def strays(self, known: Collection[str]) -> list[Path]:
-        """What belongs to no content in ``known``, and what an interrupted write left behind."""
+    def orphans(self, known: Collection[str]) -> list[Path]:
+        """Return the files of contents that are not in ``known``, and the leftovers of interrupted writes."""
         unfinished = list(self._root.glob("??/.tmp-*"))
         return unfinished + [path for path in self.files() if path.stem not in known]
 
-    def _examine(self, uid: str, *, values: bool) -> Mapping[str, NDArray[Any]]:
-        """The tensors of a content, to be checked.
+    def _tensors(self, uid: str) -> list[NDArray[Any]]:
+        """Map the tensors of a content.
+
+        Raises:
+            IndexDirectoryError: the file is missing or damaged.
+        """
+        try:
+            tensors = map_tensors(self.path(uid))
+            return [tensors[name] for name in self.names]
+        except (OSError, DamagedFile, KeyError) as error:
+            raise self._damaged(uid, str(error)) from error
+
+    def _damaged(self, uid: str, reason: str) -> IndexDirectoryError:
+        stored = f"the stored {self.what} {self.path(uid)} are missing or damaged ({reason})"
+        return IndexDirectoryError(f"{stored}. {self.next_step}")
+
+    def _examine(self, uid: str, *, values: bool) -> list[NDArray[Any]]:
+        """Return the tensors of a content, to be checked.
 
         Args:
             uid: names the content.
-            values: read every byte, by ordinary reads: what a dying disk cannot give is an error then, where a mapping
-                would end the process. Else mapped.
+            values: read every byte by ordinary reads: a read error of the disk is an exception then, while with a
+                mapping it would kill the process. Default: map the file.
 
         Raises:
-            OSError: the file is missing or cannot be read.
-            DamagedFile: it is not what it should be.
+            DamagedFile: the file is missing, cannot be read, or is not a whole file of these tensors.
         """
-        if not values:
-            return map_tensors(self.path(uid))
+        path = self.path(uid)
         try:
-            tensors: dict[str, NDArray[Any]] = load(self.path(uid).read_bytes())
-        except (SafetensorError, KeyError) as error:
+            tensors = load(path.read_bytes()) if values else map_tensors(path)
+            return [tensors[name] for name in self.names]
+        except (OSError, SafetensorError, KeyError) as error:
             raise DamagedFile(str(error)) from error
-        return tensors
 
     def _write(self, uid: str, tensors: Mapping[str, NDArray[Any]]) -> None:
         content = save(dict(tensors))

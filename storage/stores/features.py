@@ -1,7 +1,7 @@
 """Frame features of each video: one safetensors file per content, memory-mapped when read.
 
-Stored are the encoder's raw projected features in fp16 (localisers want them raw; embeddings are their unit
-vectors) and the exact time of each frame. 2 frames/s at 512 dimensions are 7.4 MB per hour of video.
+A file holds the encoder's raw projected features in fp16 (localisers need them raw; embeddings are their unit vectors)
+and the exact time of each frame. 2 frames/s at 512 dimensions are 7.4 MB per hour of video.
 """
 
 from dataclasses import dataclass
@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scanonce.storage.errors import IndexDirectoryError
 from scanonce.storage.stores.content_files import ContentFiles
-from scanonce.storage.stores.mapped import DamagedFile, map_tensors
+from scanonce.storage.stores.mapped import DamagedFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,46 +32,40 @@ class FrameFeatures:
 class FeatureStore(ContentFiles):
     """The ``features/`` folder of an index."""
 
+    what = "features"
+    names = ("frames", "pts_seconds")
+
     def write(self, uid: str, features: FrameFeatures) -> None:
-        """Stores the features of a video whole or not at all.
+        """Store the features of a video whole or not at all.
 
         Raises:
-            IndexDirectoryError: disk full, read-only and the like; nothing stored is lost.
+            IndexDirectoryError: the disk is full, read-only and the like; nothing stored is lost.
         """
         self._write(uid, {"frames": features.frames, "pts_seconds": features.pts_seconds})
 
     def read(self, uid: str) -> FrameFeatures:
-        """All frames of a video; raises IndexDirectoryError where the file is missing or damaged."""
+        """Return all frames of a video; raises IndexDirectoryError if the file is missing or damaged."""
         return self.read_between(uid, [(0.0, np.inf)])[0]
 
     def read_between(self, uid: str, spans: list[tuple[float, float]]) -> list[FrameFeatures]:
-        """The frames inside each half-open span of seconds; only their bytes are read."""
-        path = self.path(uid)
-        try:
-            tensors = map_tensors(path)
-            pts, frames = tensors["pts_seconds"], tensors["frames"]
-        except (OSError, DamagedFile, KeyError) as error:
-            raise IndexDirectoryError(
-                f"the stored features {path} are missing or damaged ({error}). "
-                "Run `scanonce repair`, or `scanonce forget` the video and index it again."
-            ) from error
+        """Return the frames inside each half-open span of seconds; only their bytes are read."""
+        frames, pts = self._tensors(uid)
         bounds = [np.searchsorted(pts, span, side="left") for span in spans]
         return [FrameFeatures(frames[a:b].copy(), pts[a:b].copy()) for a, b in bounds]
 
     def problem(self, uid: str, *, dim: int, num_frames: int, values: bool = False) -> str | None:
-        """What is wrong with the stored features of a video, in words; None where nothing is.
+        """Describe the fault of the stored features of a video; None if there is no fault.
 
         Args:
             uid: names the content.
-            dim: of the index.
-            num_frames: as the catalogue says.
-            values: read all features, 7.4 MB per hour of video at 512 dimensions and 2 frames a second; else the
-                times only, 58 kB.
+            dim: length of an embedding of the index.
+            num_frames: number of frames in the catalogue.
+            values: read all features, 7.4 MB per hour of video at 512 dimensions and 2 frames a second. Default: read
+                the times only, 58 kB.
         """
         try:
-            tensors = self._examine(uid, values=values)
-            frames, pts = tensors["frames"], tensors["pts_seconds"]
-        except (OSError, DamagedFile, KeyError) as error:
+            frames, pts = self._examine(uid, values=values)
+        except DamagedFile as error:
             return f"they cannot be read: {error}"
         if frames.ndim != 2 or pts.shape != frames.shape[:1]:
             return f"frames {frames.shape} and times {pts.shape} do not belong together"

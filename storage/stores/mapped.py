@@ -1,7 +1,7 @@
-"""Tensors of a safetensors file as arrays that read from disk only what is looked at.
+"""Tensors of a safetensors file as arrays that read only the accessed parts from the disk.
 
-safetensors' own slices copy whole runs and must be told which; a query wants to bisect times and pick rows. The
-format is a page: eight bytes with the length of a JSON header, the header, the numbers.
+The slices of the safetensors package copy whole ranges that must be known in advance; a query needs to bisect times and
+pick rows. The format is short: eight bytes with the length of a JSON header, the header, the numbers.
 """
 
 import json
@@ -22,9 +22,8 @@ _DTYPES: dict[str, type[np.generic]] = {
     "F64": np.float64,
 }
 
-
 _KEPT_FILES = 256
-"""A query reads features and anchors of a hundred videos at most; each kept file holds one descriptor."""
+"""A query reads the features and anchors of a hundred videos at most; each file takes one descriptor."""
 
 
 class DamagedFile(Exception):
@@ -32,14 +31,13 @@ class DamagedFile(Exception):
 
 
 def map_tensors(path: Path) -> dict[str, NDArray[Any]]:
-    """Read-only arrays over a mapped file, by name.
+    """Map a file; return read-only arrays by name.
 
-    The last files asked for stay mapped, which costs addresses, not memory; one that was written anew since is mapped
-    anew.
+    The last files stay mapped, which costs addresses, not memory; a file that was replaced since is mapped again.
 
     Raises:
         OSError: the file cannot be opened.
-        DamagedFile: it is not what it should be.
+        DamagedFile: it is not a whole file of tensors.
     """
     stat = path.stat()
     return _map(path, (stat.st_ino, stat.st_mtime_ns, stat.st_size))

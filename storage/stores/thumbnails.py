@@ -1,9 +1,9 @@
-"""Small pictures of each video, made when it is indexed: one safetensors file per content, memory-mapped when read.
+"""Thumbnails of each video, made when it is indexed: one safetensors file per content, memory-mapped when read.
 
-A page of results shows these and decodes nothing. Stored are the JPEG files one after another (``jpegs``), where each
-of them ends (``ends``) and when it is shown (``pts_seconds``): reading one touches its bytes, not its neighbours'.
-By default there is one for a second, in a box of 240 x 135, 13 kB at most: never more than 47 MB per hour of video,
-and about 14 MB for real ones; `scanonce status` shows what an index has.
+A page of results shows them without decoding. A file holds the JPEG files one after another (``jpegs``), the end of
+each of them (``ends``) and its time (``pts_seconds``): reading one image reads its bytes only. By default there is one
+for each second, in a box of 240 x 135, 13 kB at most: never more than 47 MB per hour of video, and about 14 MB for real
+ones; `scanonce status` shows the size.
 """
 
 from collections.abc import Sequence
@@ -15,19 +15,19 @@ from numpy.typing import NDArray
 
 from scanonce.storage.errors import IndexDirectoryError
 from scanonce.storage.stores.content_files import ContentFiles
-from scanonce.storage.stores.mapped import DamagedFile, map_tensors
+from scanonce.storage.stores.mapped import DamagedFile
 
 _JPEG_START = np.array([0xFF, 0xD8], np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
 class Thumbnails:
-    """Small pictures of one video, in order of time."""
+    """Thumbnails of one video, in order of time."""
 
     pts_seconds: NDArray[np.float64]
     """``[num_thumbnails]`` rising, seconds from the start of the video."""
     jpegs: tuple[bytes, ...]
-    """A whole JPEG file each."""
+    """Whole JPEG files."""
 
     def __post_init__(self) -> None:
         if self.pts_seconds.shape != (len(self.jpegs),):
@@ -37,7 +37,7 @@ class Thumbnails:
 
     @classmethod
     def join(cls, parts: Sequence[Self]) -> Self:
-        """All of ``parts``, one after another; none of them for no parts."""
+        """Join parts, one after another; no parts are no thumbnails."""
         pts = np.concatenate([np.empty(0), *(part.pts_seconds for part in parts)])
         return cls(pts, tuple(jpeg for part in parts for jpeg in part.jpegs))
 
@@ -45,11 +45,14 @@ class Thumbnails:
 class ThumbnailStore(ContentFiles):
     """The ``thumbnails/`` folder of an index. A video that was indexed without thumbnails has no file."""
 
+    what = "thumbnails"
+    names = ("jpegs", "ends", "pts_seconds")
+
     def write(self, uid: str, thumbnails: Thumbnails) -> None:
-        """Stores the thumbnails of a video whole or not at all; of none nothing is kept.
+        """Store the thumbnails of a video whole or not at all; no thumbnails are no file.
 
         Raises:
-            IndexDirectoryError: disk full, read-only and the like; nothing stored is lost.
+            IndexDirectoryError: the disk is full, read-only and the like; nothing stored is lost.
         """
         if not thumbnails.jpegs:
             self.delete(uid)
@@ -62,10 +65,10 @@ class ThumbnailStore(ContentFiles):
         self._write(uid, tensors)
 
     def read(self, uid: str, seconds: float) -> bytes | None:
-        """The JPEG file shown at a time: the last one at or before it, the first one for what is earlier.
+        """Return the JPEG file for a time: the last one at or before it, or else the first one.
 
         Returns:
-            None where the video has no thumbnails.
+            None if the video has no thumbnails.
 
         Raises:
             IndexDirectoryError: they are damaged or cannot be read.
@@ -73,7 +76,7 @@ class ThumbnailStore(ContentFiles):
         tensors = self._map(uid)
         if tensors is None:
             return None
-        jpegs, ends, pts = tensors["jpegs"], tensors["ends"], tensors["pts_seconds"]
+        jpegs, ends, pts = tensors
         index = max(0, int(np.searchsorted(pts, seconds, side="right")) - 1)
         first, last = int(ends[index - 1]) if index else 0, int(ends[index])
         if not 0 <= first < last <= len(jpegs):
@@ -81,23 +84,22 @@ class ThumbnailStore(ContentFiles):
         return jpegs[first:last].tobytes()
 
     def times(self, uid: str) -> NDArray[np.float64]:
-        """``[num_thumbnails]`` rising, seconds; empty where the video has none. Raises as `read` does."""
+        """Return the times ``[num_thumbnails]``, seconds, rising; empty if there are none. Raises as `read` does."""
         tensors = self._map(uid)
-        return np.empty(0) if tensors is None else tensors["pts_seconds"].copy()
+        return np.empty(0) if tensors is None else tensors[-1].copy()
 
     def problem(self, uid: str, *, values: bool = False) -> str | None:
-        """What is wrong with the thumbnails of a video, in words; None where nothing is, or there are none.
+        """Describe the fault of the thumbnails of a video; None if there is no fault, or no thumbnails.
 
         Args:
             uid: names the content.
-            values: read all of them, about 14 MB per hour of video; else only where they begin.
+            values: read all of them, about 14 MB per hour of video. Default: read the first bytes of each.
         """
         if not self.has(uid):
             return None
         try:
-            tensors = self._examine(uid, values=values)
-            jpegs, ends, pts = (tensors[name] for name in ("jpegs", "ends", "pts_seconds"))
-        except (OSError, DamagedFile, KeyError) as error:
+            jpegs, ends, pts = self._examine(uid, values=values)
+        except DamagedFile as error:
             return f"they cannot be read: {error}"
         if jpegs.ndim != 1 or ends.ndim != 1 or pts.shape != ends.shape or not len(ends):
             return "their parts do not belong together"
@@ -107,24 +109,17 @@ class ThumbnailStore(ContentFiles):
         if not (np.isfinite(pts).all() and (np.diff(pts) >= 0).all()):
             return "their times do not rise"
         if (jpegs[firsts[:, None] + np.arange(len(_JPEG_START))] != _JPEG_START).any():
-            return "they are no pictures"
+            return "they are no images"
         return None
 
-    def _map(self, uid: str) -> dict[str, NDArray[Any]] | None:
-        """The tensors of a video, of which none is empty; None where there is no file."""
+    def _map(self, uid: str) -> list[NDArray[Any]] | None:
+        """Map the tensors of a video, none of them empty; None if there is no file."""
         try:
-            tensors = map_tensors(self.path(uid))
-            jpegs, ends, pts = (tensors[name] for name in ("jpegs", "ends", "pts_seconds"))
-        except FileNotFoundError:
-            return None
-        except (OSError, DamagedFile, KeyError) as error:
-            raise self._damaged(uid, str(error)) from error
+            jpegs, ends, pts = self._tensors(uid)
+        except IndexDirectoryError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return None
+            raise
         if jpegs.ndim != 1 or ends.ndim != 1 or pts.shape != ends.shape or not len(ends):
             raise self._damaged(uid, "its parts do not belong together")
-        return tensors
-
-    def _damaged(self, uid: str, reason: str) -> IndexDirectoryError:
-        return IndexDirectoryError(
-            f"the stored thumbnails {self.path(uid)} are damaged or cannot be read ({reason}). "
-            "Run `scanonce repair`, or `scanonce forget` the video and index it again."
-        )
+        return [jpegs, ends, pts]

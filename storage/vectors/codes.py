@@ -1,12 +1,12 @@
-"""Codes of clips in inverted lists, made by FAISS: which kind, how they are trained, and their file.
+"""Codes of clips in inverted lists, made by FAISS: their forms, their training, and their file.
 
     form = coded_form("auto", num_rows=1_000_000)             # "ivfpq-fastscan"
     codes = train_codes(rows, form)                           # a FAISS index: IVF4096,PQ256x4fs
     write_codes(codes, "base.faiss")
-    codes = read_codes("base.faiss")                          # to be searched; mapped where that works
+    codes = read_codes("base.faiss")                          # to be searched; mapped if FAISS can map them
 
-Two forms, measured at a million clips of 512 dimensions (recall@10 of sentences, CPU time of one
-query, bytes of a clip):
+Two forms, measured at a million clips of 512 dimensions (recall@10 of text queries, CPU time of a query, bytes of a
+clip):
 
     ivfpq-fastscan   IVF4096,PQ256x4fs   .982   1.4 ms   151 B   read into memory
     ivfpq            IVF4096,PQ64np      .966   2.6 ms    81 B   stays on disk, mapped
@@ -16,50 +16,53 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scanonce.storage.errors import IndexDirectoryError, ScanonceError
+from scanonce.storage.errors import IndexDirectoryError, ScanonceError, reported
+from scanonce.storage.settings import Kind
 from scanonce.storage.vectors.rows import ClipRows
 
 CodedForm = Literal["ivfpq-fastscan", "ivfpq"]
 """4-bit codes that are scanned in registers, or 8-bit codes that are looked up in tables."""
-Kind = Literal["auto", "flat", "ivfpq-fastscan", "ivfpq"]
-"""What an index is to be; ``auto`` decides by the number of clips."""
 
 MAPPED_ROWS = 4_000_000
-"""Clips from which ``auto`` leaves the codes on disk. FAISS copies 4-bit codes into every process
-that opens them: measured 30 ms and 151 MB a million, so 1.5 GB and .3 s at ten million. It maps
-8-bit codes: 3 ms and 1 MB a million, and a query reads only the lists it looks into. Below, the
-4-bit codes find more in half the time and fit into memory."""
+"""Number of clips from which ``auto`` leaves the codes on disk. FAISS copies 4-bit codes into every process that opens
+them: measured 30 ms and 151 MB a million, so 1.5 GB and .3 s at ten million. It maps 8-bit codes: 3 ms and 1 MB a
+million, and a query reads only the lists it searches. With fewer clips, the 4-bit codes find more in half the time and
+fit into memory."""
 
 HNSW_CELLS = 16_384
-"""Cells from which the nearest are looked up in a graph of the centroids: comparing a query with
-all of them would cost 8 million products at 512 dimensions, more than scanning the lists."""
+"""Number of cells from which the nearest ones are looked up in a graph of the centroids. Comparing a query with all
+centroids would cost 8 million products at 512 dimensions, more than scanning the lists."""
 
 TRAINING_ROWS_PER_CELL = 40
-"""FAISS asks for 39. At a million clips these were measured to take 77 CPU seconds of k-means."""
+"""FAISS wants at least 39. At a million clips, k-means took 77 CPU seconds with 40."""
 
 HELD_OUT_SHARE, HELD_OUT_ROWS, FEWEST_HELD_OUT = 0.02, 4_096, 8
-"""Clips that are left out of training, and the fewest videos these may be. Lists fit the videos they are trained on:
-another clip of such a video is nearer to a centroid (cosine .92 at 60,000 clips) than a new video about the same
-things (.78), and a search that looks into few lists finds those left out a little less often."""
+"""Share and number of clips held out of training at most, and the fewest videos these must come from. Lists fit the
+videos they are trained on: another clip of such a video is nearer to a centroid (cosine .92 at 60,000 clips) than a new
+video about the same things (.78), and a search of few lists finds held-out clips a little less often."""
 
-_HNSW_LINKS, _HNSW_SEARCH = 32, 64  # FAISS's own 16 miss the nearest centroid of some clips
+_HNSW_LINKS, _HNSW_SEARCH = (
+    32,
+    64,
+)  # FAISS's default of 16 misses the nearest centroid of some clips
 
 # Numbers of sub-quantisers that FAISS has kernels for on a GPU.
 _PLAIN_M = (96, 64, 56, 48, 40, 32, 28, 24, 20, 16, 12, 8, 4, 3, 2, 1)
 
 
 def coded_form(kind: Kind, num_rows: int, *, gpu: bool = False) -> CodedForm:
-    """The form of codes for so many clips; ``flat`` has none, and is asked as ``auto``.
+    """Return the form of codes for a number of clips; ``flat`` is treated as ``auto``.
 
     Args:
-        kind: what was configured.
-        num_rows: clips.
-        gpu: a GPU is to search them: it has no kernel for 4-bit codes.
+        kind: the configured kind.
+        num_rows: number of clips.
+        gpu: a GPU shall search them: it has no kernel for 4-bit codes.
     """
     if kind == "ivfpq-fastscan" or kind == "ivfpq":
         return kind
@@ -67,16 +70,16 @@ def coded_form(kind: Kind, num_rows: int, *, gpu: bool = False) -> CodedForm:
 
 
 def form_of(factory_name: str) -> CodedForm:
-    """The form of an index by FAISS's name of it."""
+    """Return the form of an index, given FAISS's name of it."""
     return "ivfpq-fastscan" if factory_name.endswith("x4fs") else "ivfpq"
 
 
 def factory(rows: ClipRows, form: CodedForm = "ivfpq-fastscan") -> str:
-    """FAISS's name of the index for these rows: ``IVF4096,PQ256x4fs`` at [1_000_000, 512].
+    """Return FAISS's name of the index for these rows: ``IVF4096,PQ256x4fs`` for [1_000_000, 512].
 
-    Cells are 4 sqrt(N), as a power of two. Fastscan: a 4-bit code for every two dimensions, measured
-    at a million clips as good as 8-bit PQ128 in less than half its time. Plain: an 8-bit code for
-    every eight. ``np``: without polysemous training, which costs 105 CPU seconds and is not used.
+    There are 4 sqrt(N) cells, rounded to a power of two. Fastscan: a 4-bit code for every two dimensions, measured at a
+    million clips as good as 8-bit PQ128 in less than half its time. Plain: an 8-bit code for every eight dimensions.
+    ``np``: without polysemous training, which costs 105 CPU seconds and is not used.
     """
     nlist = 2 ** round(math.log2(4 * math.sqrt(len(rows))))
     cells = f"IVF{nlist}_HNSW{_HNSW_LINKS}" if nlist >= HNSW_CELLS else f"IVF{nlist}"
@@ -88,12 +91,12 @@ def factory(rows: ClipRows, form: CodedForm = "ivfpq-fastscan") -> str:
 
 
 def default_nprobe(nlist: int) -> int:
-    """Lists to look into: measured recall@10 .995 with 64 of 1024, .98 with 128 of 4096."""
+    """Return the number of lists to search: measured recall@10 .995 with 64 of 1024, .98 with 128 of 4096."""
     return min(nlist, max(64, nlist // 32))
 
 
 def training_rows(rows: ClipRows, nlist: int) -> NDArray[np.int64]:
-    """The rows that ``nlist`` lists are trained on, rising; the same at every call."""
+    """Return the rows that ``nlist`` lists are trained on, rising; the same at every call."""
     trained = np.flatnonzero(np.repeat(~_is_held_out(rows), rows.counts))
     wanted = min(len(trained), TRAINING_ROWS_PER_CELL * nlist)
     chosen = np.random.default_rng(0).choice(len(trained), wanted, replace=False)
@@ -101,15 +104,15 @@ def training_rows(rows: ClipRows, nlist: int) -> NDArray[np.int64]:
 
 
 def held_out_rows(rows: ClipRows) -> NDArray[np.int64]:
-    """The rows of whole videos that lists are never trained on, rising: new videos lie to the lists as these do.
+    """Return the rows of whole videos that lists are never trained on, rising: new videos fit the lists as these do.
 
-    None where whole videos are too few to leave some out.
+    Empty if there are too few videos to hold some out.
     """
     return np.flatnonzero(np.repeat(_is_held_out(rows), rows.counts))
 
 
 def _is_held_out(rows: ClipRows) -> NDArray[np.bool_]:
-    """``[num_videos]``; drawn videos, up to `HELD_OUT_SHARE` of the rows and `HELD_OUT_ROWS`."""
+    """Return ``[num_videos]``, true for drawn videos, up to `HELD_OUT_SHARE` of the rows and `HELD_OUT_ROWS`."""
     order = np.random.default_rng(1).permutation(len(rows.videos))
     room = min(HELD_OUT_ROWS, HELD_OUT_SHARE * len(rows))
     chosen = order[np.cumsum(rows.counts[order]) <= room]
@@ -119,14 +122,14 @@ def _is_held_out(rows: ClipRows) -> NDArray[np.bool_]:
 
 
 def train_codes(rows: ClipRows, form: CodedForm = "ivfpq-fastscan") -> Any:
-    """A FAISS index over ``rows``; all cores are used.
+    """Train a FAISS index and add ``rows``; all cores are used.
 
-    Cost at a million clips: about 130 CPU seconds and 400 MB; at ten million, where the training
-    sample alone takes 1.3 GB, some ten times that.
+    Cost at a million clips: about 130 CPU seconds and 400 MB; at ten million, where the training sample alone takes
+    1.3 GB, about ten times as much.
 
     Args:
         rows: at least 16 (``ivfpq-fastscan``) or 256 (``ivfpq``).
-        form: of the codes.
+        form: form of the codes.
     """
     index = untrained_codes(rows, form)
     index.train(rows.gather(training_rows(rows, index.nlist)))
@@ -135,23 +138,25 @@ def train_codes(rows: ClipRows, form: CodedForm = "ivfpq-fastscan") -> Any:
 
 
 def untrained_codes(rows: ClipRows, form: CodedForm) -> Any:
-    """The FAISS index that is to hold these rows, empty."""
+    """Return an empty FAISS index for these rows."""
     faiss = load_faiss()
     index = faiss.index_factory(rows.dim, factory(rows, form), faiss.METRIC_INNER_PRODUCT)
     quantizer = faiss.downcast_index(index.quantizer)
     if isinstance(quantizer, faiss.IndexHNSW):
         quantizer.hnsw.efSearch = _HNSW_SEARCH
-    index.cp.niter = 10  # k-means settles by then; FAISS's 25 cost 2.5 times as much
-    # A small library is no reason to print warnings.
+    index.cp.niter = (
+        10  # k-means has converged by then; FAISS's default of 25 costs 2.5 times as much
+    )
+    # FAISS would print warnings about a small library.
     index.cp.min_points_per_centroid = index.pq.cp.min_points_per_centroid = 1
     return index
 
 
 def extend_codes(codes: Any, rows: ClipRows) -> None:
-    """Add rows behind those that ``codes`` holds, which must be in memory, not mapped.
+    """Append rows to ``codes``, which must be in memory, not mapped.
 
-    Lists and codec stay as they were trained; `storage.vectors.list_fit` notices when that no longer does.
-    Cost for 20,000 clips into 4096 lists: about 1.5 CPU seconds, whatever the lists hold already.
+    Lists and codec stay as they were trained; `storage.vectors.list_fit` notices when they no longer fit. Cost for
+    20,000 clips into 4096 lists: about 1.5 CPU seconds, whatever the size of the lists.
     """
     for block in rows.blocks():
         codes.add(block)
@@ -161,10 +166,10 @@ def read_codes(path: str, *, mapped: bool = True) -> Any:
     """Open a FAISS file.
 
     Args:
-        path: of the file.
-        mapped: to be searched only. Plain codes then stay on disk: 3 milliseconds and 1 MB of memory
-            for a million clips. FAISS copies fastscan codes all the same: 30 milliseconds and 151 MB
-            at 512 dimensions, which is half the time of reading them.
+        path: path of the file.
+        mapped: open it for searching only. Plain codes then stay on disk: 3 milliseconds and 1 MB of memory for a
+            million clips. FAISS copies fastscan codes nevertheless: 30 milliseconds and 151 MB at 512 dimensions, half
+            the time of reading them.
 
     Raises:
         IndexDirectoryError: FAISS cannot read it.
@@ -182,19 +187,15 @@ def write_codes(codes: Any, path: str) -> None:
     Raises:
         IndexDirectoryError: it cannot be written, for example because the disk is full.
     """
-    try:
+    with reported(Path(path), "written", RuntimeError):  # the type of all errors of FAISS
         load_faiss().write_index(codes, path)
-    except RuntimeError as error:
-        raise IndexDirectoryError(
-            f"cannot write {path}: {error}; check free space and permissions, then run again"
-        ) from error
 
 
 def load_faiss() -> Any:
-    """The faiss package.
+    """Import the faiss package.
 
     Raises:
-        ScanonceError: it is not installed; how to is said.
+        ScanonceError: it is not installed; the message has the command.
     """
     try:
         import faiss
@@ -207,10 +208,10 @@ def load_faiss() -> Any:
 
 
 def num_threads() -> int:
-    """Threads that many queries may use: the cores this process may use, fewer where OMP_NUM_THREADS says so.
+    """Return the number of threads for many queries: the cores of this process, or fewer by OMP_NUM_THREADS.
 
-    OpenMP itself is not asked. Torch shares it, and in a thread that has told torch to compute on one
-    core (`models.runtime`) it names one, whatever it is asked for.
+    OpenMP itself is not asked. Torch shares it, and in a thread that has set torch to one core (`models.runtime`) it
+    returns one.
     """
     affinity = getattr(os, "sched_getaffinity", None)  # not everywhere
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
@@ -220,8 +221,8 @@ def num_threads() -> int:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One OpenMP thread for what this thread asks of FAISS: two were measured 60 times slower for
-    single queries on a busy machine."""
+    """Have FAISS use one OpenMP thread for calls of this thread: two were measured 60 times slower for single queries
+    on a busy machine."""
     faiss = load_faiss()
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)

@@ -1,9 +1,9 @@
-"""One generation of the vector index, opened: what the newest whole directory holds.
+"""One generation of the vector index, opened.
 
     generation = newest_generation(vectors_dir, dim=512)      # None: nothing was ever published
     generation.info.kind, len(generation.base), len(generation.delta)
 
-How generations are written, and how a library is searched, is in ``storage.vectors.publish``.
+How generations are written, and how a library is opened, is in `storage.vectors.publish`.
 """
 
 import logging
@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
+from scanonce.storage.settings import GpuUse
 from scanonce.storage.vectors.flat import FlatIndex, IndexKind
-from scanonce.storage.vectors.gpu import NO_GPU, GpuUse
+from scanonce.storage.vectors.gpu import NO_GPU
 from scanonce.storage.vectors.ivfpq import IvfPqIndex
 from scanonce.storage.vectors.list_fit import ADDED_PROBES, ListFit
 from scanonce.storage.vectors.rows import ClipRows, Ids
@@ -29,40 +30,40 @@ logger = logging.getLogger(__name__)
 
 CODES = "base.faiss"
 TUNING_QUERIES = "tuning_queries.npy"
-"""``[num_queries, dim]`` float16: what the search was tuned with, for the next time."""
+"""``[num_queries, dim]`` float16: the queries the search was tuned with, for the next time."""
 
 _NUMBER_DIGITS = 10
 
 
 class TunedSettings(BaseModel):
-    """How the inverted lists are searched, chosen by measuring on the library's own clips."""
+    """Settings of a search in inverted lists, chosen by measuring on the library's own clips."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     nprobe: int
-    """Lists that a query looks into."""
+    """Inverted lists that are searched for a query."""
     rescore_depth: int
     """Candidates that are scored exactly."""
     target_recall: float
-    """Share of the ten best clips that was to be found."""
+    """Share of the ten best clips that should be found."""
     recall: float
-    """Share that was found; less than the target where no setting reaches it."""
+    """Share that was found; less than the target if no setting reaches it."""
     sure_recall: float | None = None
-    """Share that other queries find at least, nineteen times in twenty; what the target was held against. ``None``
-    where an earlier version has tuned."""
+    """Lower bound of the recall of other queries, right in nineteen of twenty cases; it was compared with the target.
+    ``None`` if an earlier version has tuned the search."""
     cpu_ms: float
-    """Milliseconds of one processor that a query took."""
+    """CPU milliseconds that a query took."""
     clips: int
-    """Clips in the lists then; measured again past twice as many."""
+    """Clips in the lists then."""
     num_queries: int
-    """Queries that were asked."""
+    """Number of queries measured with."""
     queries: Literal["text", "stand-in"]
-    """Embeddings of sentences, or `storage.vectors.recall.stand_in_queries`."""
+    """Embeddings of texts, or `storage.vectors.recall.synthetic_queries`."""
     measured: datetime
 
 
 class GenerationInfo(BaseModel):
-    """What ``generation.json`` says."""
+    """The content of ``generation.json``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -72,18 +73,18 @@ class GenerationInfo(BaseModel):
     segments: dict[str, int]
     """Clips of each segment by its name; the base first, then the oldest first."""
     base_segments: int
-    """So many of them, from the first, are in ``base.faiss``; 0 where the index is flat."""
+    """Number of segments, from the first, whose clips are in ``base.faiss``; 0 if the index is flat."""
     factory: str | None
-    """FAISS's name of the base, ``None`` where the index is flat."""
+    """FAISS's name of the base, ``None`` if the index is flat."""
     nprobe: int
     rescore_depth: int
     fit: ListFit | None
-    """How well the base's lists fit; ``None`` where flat, and where the first format left it out."""
+    """How well the base's lists fit; ``None`` if the index is flat, or of the first format."""
     tuned: TunedSettings | None = None
-    """Goes before ``nprobe`` and ``rescore_depth``; ``None`` where they were never tuned."""
+    """Takes precedence over ``nprobe`` and ``rescore_depth``; ``None`` if the search was never tuned."""
     created: datetime
     files: dict[str, int]
-    """Size of every other file in bytes, to notice one that is cut off or missing."""
+    """Size of every other file in bytes, to notice a truncated or missing one."""
 
 
 class _FirstFormat(BaseModel):
@@ -103,7 +104,7 @@ class _FirstFormat(BaseModel):
     files: dict[str, int]
 
     def info(self) -> GenerationInfo:
-        """The same in the present format."""
+        """Return the same in the present format."""
         same = self.model_dump(exclude={"format", "base_clips", "delta_clips"})
         return GenerationInfo(
             segments={"base": self.base_clips, "delta": self.delta_clips},
@@ -119,17 +120,17 @@ _INFO: TypeAdapter[GenerationInfo | _FirstFormat] = TypeAdapter(
 
 
 def read_info(text: bytes) -> GenerationInfo:
-    """What ``generation.json`` says.
+    """Read ``generation.json``.
 
     Raises:
-        ValueError: it is of neither format.
+        ValueError: it has neither format.
     """
     info = _INFO.validate_json(text)
     return info.info() if isinstance(info, _FirstFormat) else info
 
 
 class _Damaged(Exception):
-    """This generation cannot be used; its text says why."""
+    """This generation cannot be used; the text says why."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,36 +149,36 @@ class Generation:
 
     @property
     def codes(self) -> Codes | None:
-        """Those of the base, ``None`` where the index is flat or they were not asked for."""
+        """The codes of the base, ``None`` if the index is flat or it was opened without codes."""
         return self.open_files.codes
 
     @property
     def base_segments(self) -> tuple[Segment, ...]:
-        """Those that the codes cover."""
+        """Segments that the codes cover."""
         return self.segments[: self.info.base_segments]
 
     @property
     def delta_segments(self) -> tuple[Segment, ...]:
-        """Those that are searched exactly."""
+        """Segments that are searched exactly."""
         return self.segments[self.info.base_segments :]
 
     @cached_property
     def base(self) -> ClipRows:
-        """The clips that the codes cover; none where the index is flat."""
+        """The clips that the codes cover; none if the index is flat."""
         return ClipRows.joined([segment.rows for segment in self.base_segments], self.info.dim)
 
     @cached_property
     def delta(self) -> ClipRows:
-        """The clips that are searched exactly; all of them where the index is flat."""
+        """The clips that are searched exactly; all of them if the index is flat."""
         return ClipRows.joined([segment.rows for segment in self.delta_segments], self.info.dim)
 
     @property
     def videos(self) -> Ids:
-        """Ids of all videos it holds, dead ones included, in no order."""
+        """Ids of all videos it holds, dead ones included, in any order."""
         return np.concatenate([self.base.videos, self.delta.videos])
 
     def indexes(self, gpu: GpuUse = NO_GPU) -> list[FlatIndex | IvfPqIndex]:
-        """All it holds, ready to be searched, the base first; it must have been opened with codes."""
+        """Return all its clips, ready to be searched, the base first; it must have been opened with codes."""
         info = self.info
         exact = [segment.index for segment in self.delta_segments]
         if info.kind == "flat":
@@ -195,7 +196,7 @@ class Generation:
         return [base, *exact]
 
     def tuning_queries(self) -> NDArray[np.float32] | None:
-        """``[num_queries, dim]``, what the search was tuned with; ``None`` where it was not."""
+        """Return the queries the search was tuned with, ``[num_queries, dim]``; ``None`` if it was not tuned."""
         if self.info.tuned is None:
             return None
         queries: NDArray[np.float32] = np.load(self.path / TUNING_QUERIES).astype(np.float32)
@@ -203,7 +204,7 @@ class Generation:
 
 
 def newest_number(vectors_dir: Path) -> int:
-    """Number of the newest generation, 0 for none; a cheap way to notice a publish."""
+    """Return the number of the newest generation, 0 for none; a cheap way to notice a publish."""
     return max(generation_numbers(vectors_dir), default=0)
 
 
@@ -214,14 +215,14 @@ def newest_generation(
     known: OpenFiles = NOTHING_OPEN,
     with_codes: bool = True,
 ) -> Generation | None:
-    """The newest generation that is whole; a warning names each one passed over.
+    """Open the newest whole generation; a warning names each one that is skipped.
 
     Args:
         vectors_dir: the directory of the generations.
         dim: length of an embedding.
         known: files that are open already and need not be opened again.
-        with_codes: open the codes, too, so that it can be searched, and codes that FAISS cannot
-            read count as damage. That takes as long as the codes are large (see `read_codes`).
+        with_codes: open the codes too, so that it can be searched; codes that FAISS cannot read count as damage. The
+            time grows with the size of the codes (see `read_codes`).
 
     Raises:
         ManifestMismatch: it holds embeddings of another length than ``dim``.
@@ -231,15 +232,15 @@ def newest_generation(
         try:
             return _open_generation(vectors_dir, number, dim, known, with_codes)
         except _Damaged as error:
-            logger.warning("vector index generation %d is passed over: %s", number, error)
-    # Publishing twice while we looked sweeps what we saw: look again.
+            logger.warning("vector index generation %d is skipped: %s", number, error)
+    # Two publishes in the meantime have removed the generations listed above: list them again.
     if generation_numbers(vectors_dir) == numbers:
         return None
     return newest_generation(vectors_dir, dim=dim, known=known, with_codes=with_codes)
 
 
 def generation_numbers(vectors_dir: Path) -> list[int]:
-    """Numbers of the generations that are there, whole or not, rising."""
+    """Return the numbers of all generations, whole or not, rising."""
     try:
         names = [path.name for path in vectors_dir.iterdir()]
     except FileNotFoundError:
@@ -248,7 +249,7 @@ def generation_numbers(vectors_dir: Path) -> list[int]:
 
 
 def numbered(number: int) -> str:
-    """Name of a generation's directory, and of the segment that was written with it."""
+    """Return the name of a generation's directory, and of the segment that was written with it."""
     return f"{number:0{_NUMBER_DIGITS}d}"
 
 
@@ -279,6 +280,6 @@ def _check_counts(generation: Generation) -> None:
     path, info, codes = generation.path, generation.info, generation.codes
     clips = [len(segment.rows) for segment in generation.segments]
     if clips != list(info.segments.values()):
-        raise _Damaged(f"{path} has segments of {clips} clips, not what it says")
+        raise _Damaged(f"{path} has segments of {clips} clips, not those listed")
     if codes and (codes.faiss.d, codes.faiss.ntotal) != (info.dim, len(generation.base)):
         raise _Damaged(f"{path / CODES} belongs to other clips")

@@ -1,28 +1,27 @@
-"""An NVIDIA GPU beside the vector index: it trains, adds, and looks up candidates for many queries.
+"""An NVIDIA GPU for the vector index: it trains, adds, and looks up candidates for many queries.
 
     use = GpuUse(enabled=True, memory_mb=0)
     on_gpu = load_on_gpu(codes, use)            # None: they stay on the CPU, and the log says why once
     rows = on_gpu.candidates(queries, nprobe=64, depth=500)
 
-What is stored is always the CPU's form, so an index moves between machines with and without a GPU.
-FAISS has no 4-bit kernel there: `storage.vectors.codes.coded_form` takes plain 8-bit codes where a GPU is to
-search. Scores are computed on the CPU all the same, by the one kernel that computes all scores, so
-an answer does not depend on where its candidates were looked up, but for candidates that tie at the
-end of the list.
+Codes are always stored in the CPU's form, so an index moves between machines with and without a GPU. FAISS has no 4-bit
+kernel for GPUs: `storage.vectors.codes.coded_form` takes plain 8-bit codes if a GPU shall search. Scores are always
+computed on the CPU, by the one kernel that computes all scores. So an answer does not depend on where its candidates
+were looked up, except for candidates that tie at the end of the list.
 
-What decides (`codes_bytes`, `why_not`) is pure and tested. `GpuCodes` and `train_on_gpu` HAVE NEVER
-RUN: no GPU was at hand when they were written, they follow FAISS 1.15's documentation. The tests
-marked ``needs_cuda`` run them.
+`GpuCodes` and `train_on_gpu` HAVE NEVER RUN ON A GPU. There was none when they were written; they follow the
+documentation of FAISS 1.15. The tests marked ``needs_cuda`` and ``python -m benchmarks.gpu`` run them. The decision
+whether codes go to a GPU (`codes_bytes`, `why_not`) is pure arithmetic and is tested.
 """
 
 import logging
 import threading
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from scanonce.storage.settings import GpuUse
 from scanonce.storage.vectors.codes import (
     CodedForm,
     load_faiss,
@@ -35,37 +34,28 @@ from scanonce.storage.vectors.rows import ClipRows
 logger = logging.getLogger(__name__)
 
 MOST_CANDIDATES = 2_048
-"""FAISS's GPU indexes return no more for one query."""
+"""Limit of FAISS's GPU indexes for one query."""
 
 _BATCH = 1_024  # queries at once: bounds the tables of a search
-_SCRATCH_BYTES = 512 << 20  # what FAISS sets aside for its own work
-_SHARE_OF_FREE = 0.8  # of the memory that is free, where no limit is configured
-
-
-@dataclass(frozen=True)
-class GpuUse:
-    """Whether a GPU may be used and for how much."""
-
-    enabled: bool
-    memory_mb: int = 0
-    """Limit for the codes with FAISS's scratch memory; 0: four fifths of what is free."""
+_SCRATCH_BYTES = 512 << 20  # memory that FAISS reserves for its own work
+_SHARE_OF_FREE = 0.8  # of the free memory, if no limit is configured
 
 
 NO_GPU = GpuUse(enabled=False)
 
 
 def num_gpus() -> int:
-    """GPUs that FAISS can use; 0 with faiss-cpu."""
+    """Return the number of GPUs that FAISS can use; 0 with faiss-cpu."""
     return int(load_faiss().get_num_gpus())
 
 
 def searches_on_gpu(use: GpuUse) -> bool:
-    """Whether an index that is made now should have codes that a GPU can search."""
+    """Return whether a new index should have codes that a GPU can search."""
     return use.enabled and num_gpus() > 0
 
 
 def codes_bytes(num_rows: int, dim: int, m: int, nlist: int) -> int:
-    """Memory that 8-bit codes take on a GPU: codes and 8-byte ids, centroids, lists, scratch.
+    """Return the memory that 8-bit codes take on a GPU: codes and 8-byte ids, centroids, lists, scratch memory.
 
     A million clips at ``m`` 64 and 512 dimensions: 72 MB, 8 MB, some, and 512 MB.
     """
@@ -74,14 +64,14 @@ def codes_bytes(num_rows: int, dim: int, m: int, nlist: int) -> int:
 
 
 def why_not(use: GpuUse, *, gpus: int, nbits: int, need_bytes: int, free_bytes: int) -> str | None:
-    """Why codes stay on the CPU, for people; ``None`` where the GPU takes them.
+    """Return why codes stay on the CPU, for people; ``None`` if they go to the GPU.
 
     Args:
-        use: what was configured.
-        gpus: how many there are.
+        use: the configured use.
+        gpus: number of GPUs.
         nbits: bits of a code.
-        need_bytes: what they would take, by `codes_bytes`.
-        free_bytes: memory of the GPU that is free.
+        need_bytes: memory of the codes, by `codes_bytes`.
+        free_bytes: free memory of the GPU.
     """
     if not use.enabled:
         return "storage.gpu is off"
@@ -97,8 +87,8 @@ def why_not(use: GpuUse, *, gpus: int, nbits: int, need_bytes: int, free_bytes: 
 
 
 def load_on_gpu(codes: Any, use: GpuUse) -> "GpuCodes | None":
-    """The codes on the first GPU, or ``None`` and a line in the log where they stay on the CPU."""
-    if not use.enabled or not num_gpus():  # nothing to tell: that is what was asked for
+    """Return the codes on the first GPU, or ``None`` with a line in the log if they stay on the CPU."""
+    if not use.enabled or not num_gpus():  # nothing to report: nobody asked for a GPU
         return None
     need = codes_bytes(codes.ntotal, codes.d, codes.pq.M, codes.nlist)
     reason = why_not(
@@ -120,7 +110,7 @@ class GpuCodes:
     def candidates(
         self, queries: NDArray[np.float32], *, nprobe: int, depth: int
     ) -> NDArray[np.int64]:
-        """Rows ``[num_queries, min(depth, MOST_CANDIDATES)]``, best first, -1 for none."""
+        """Return rows ``[num_queries, min(depth, MOST_CANDIDATES)]``, best first, -1 for none."""
         params = load_faiss().SearchParametersIVF(nprobe=nprobe)
         depth = min(depth, MOST_CANDIDATES)
         found = [np.empty((0, depth), np.int64)]
@@ -132,10 +122,10 @@ class GpuCodes:
 
 
 def build_codes(rows: ClipRows, form: CodedForm, use: GpuUse) -> Any:
-    """`storage.vectors.codes.train_codes`, on a GPU where one may be used and the codes fit.
+    """Train codes as `train_codes` does, on a GPU if one may be used and the codes fit into its memory.
 
     Returns:
-        A FAISS index of the CPU, whichever trained it.
+        A FAISS index for the CPU, in either case.
     """
     if form == "ivfpq" and searches_on_gpu(use):
         index = untrained_codes(rows, form)
@@ -153,11 +143,11 @@ def train_on_gpu(index: Any, sample: NDArray[np.float32], rows: ClipRows) -> Any
 
     Args:
         index: as `faiss.index_factory` makes it.
-        sample: ``[num, dim]``, what it is trained on.
-        rows: what it is to hold.
+        sample: ``[num, dim]``, the training vectors.
+        rows: the rows to add.
 
     Returns:
-        The same as an index of the CPU.
+        The index, for the CPU.
     """
     faiss = load_faiss()
     resources = faiss.StandardGpuResources()
@@ -171,12 +161,14 @@ def train_on_gpu(index: Any, sample: NDArray[np.float32], rows: ClipRows) -> Any
 
 
 def _to_gpu(codes: Any) -> tuple[Any, Any]:
-    """FAISS's resources, which must live as long as the index, and the index."""
+    """Return FAISS's resources, which must live as long as the index, and the index."""
     faiss = load_faiss()
     resources = faiss.StandardGpuResources()
     resources.setTempMemory(_SCRATCH_BYTES)
     options = faiss.GpuClonerOptions()
-    options.useFloat16 = True  # of tables: with 56 sub-quantisers or more float32 does not fit
+    options.useFloat16 = (
+        True  # for the tables: with 56 sub-quantisers or more, float32 does not fit
+    )
     options.allowCpuCoarseQuantizer = True  # a graph of the centroids stays on the CPU
     return resources, faiss.index_cpu_to_gpu(resources, 0, codes, options)
 

@@ -6,39 +6,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scanonce.storage.vectors.codes import extend_codes, load_faiss, one_thread, train_codes
+from scanonce.storage.vectors.codes import load_faiss, one_thread
 from scanonce.storage.vectors.flat import (
     BATCH_QUERIES,
     IndexKind,
-    _exactly_among,
-    _in_blocks,
-    _joined,
-    _scorer,
-    _Selector,
+    RowsIndex,
+    Selector,
     check_search,
+    exactly_among,
+    in_blocks,
+    joined,
+    scorer,
 )
 from scanonce.storage.vectors.gpu import GpuCodes
 from scanonce.storage.vectors.rows import ClipRows, Ids, Mask, Scores
 
 EXACT_ROWS, EXACT_SHARE = 10_000, 1 / 64
-"""A filter that up to so many rows pass, or such a share of all, is answered exactly. Measured: .3 ms
-for 1,000 passing rows, where enough probes take 4 ms for a million rows whatever passes; the usual 64
-are faster and find half of the answer."""
+"""A filter that at most this number of rows pass, or this share of all, is answered exactly. Measured for a million
+rows: exact search of 1,000 passing rows takes .3 ms; enough probes take 4 ms, whatever passes; the usual 64 probes are
+faster and find half of the answer."""
 
-_GPU_SHARE = 0.9  # of the clips may be found, at least, where a GPU looks them up
+_GPU_SHARE = 0.9  # share of clips that must be allowed for a search on a GPU
 
 
-class IvfPqIndex:
+class IvfPqIndex(RowsIndex):
     """Candidates from codes in inverted lists, then exact scores of the best of them.
 
     Measured at a million clips of 512 dimensions with 4-bit codes: 1.4 ms a query at recall@10 .98,
-    151 B a clip. The forms of codes are told in `storage.vectors.codes`.
+    151 B a clip. The forms of codes are described in `storage.vectors.codes`.
     """
 
     kind: IndexKind = "ivfpq"
-
-    train = staticmethod(train_codes)
-    extend = staticmethod(extend_codes)
 
     def __init__(
         self,
@@ -49,17 +47,17 @@ class IvfPqIndex:
         rescore_depth: int,
         gpu: GpuCodes | None = None,
     ) -> None:
-        """Search ``rows`` by ``codes``: what `train` made of them, or `read_codes` of that.
+        """Search ``rows`` by their ``codes``.
 
         Args:
             rows: in the order in which they were added to the codes.
-            codes: a FAISS index.
-            nprobe: lists a query looks into; more where a filter leaves few clips.
-            rescore_depth: candidates that are scored exactly, at least as many as are asked for.
+            codes: a FAISS index, by `train_codes` or `read_codes`.
+            nprobe: lists that are searched for a query; more are if a filter leaves few clips.
+            rescore_depth: candidates that are scored exactly; at least ``k`` are.
             gpu: the same codes on a GPU, to look up the candidates of many queries.
 
         Raises:
-            ValueError: the codes are of other rows.
+            ValueError: the codes belong to other rows.
         """
         self.rows = rows
         self.nprobe = nprobe
@@ -74,59 +72,42 @@ class IvfPqIndex:
             )
 
     @property
-    def dim(self) -> int:
-        """Length of an embedding."""
-        return self.rows.dim
-
-    @property
     def nlist(self) -> int:
         """Number of inverted lists."""
         return int(self.codes.nlist)
 
-    @property
-    def num_rows(self) -> int:
-        """Rows that a mask covers."""
-        return len(self.rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
     def search(
         self, queries: NDArray[np.float32], k: int, *, allowed: Mask | None = None
     ) -> tuple[Scores, Ids]:
-        """The k best clips of each query; see `VectorIndex.search`. Exact where few rows pass."""
+        """Return the k best clips of each query; see `VectorIndex.search`. Exact if few rows pass."""
         check_search(self, queries, k, allowed)
         passing = len(self) if allowed is None else int(np.count_nonzero(allowed))
         if passing <= max(EXACT_ROWS, EXACT_SHARE * len(self), k):
             rows = np.arange(len(self)) if allowed is None else np.flatnonzero(allowed)
-            return _exactly_among(self.rows, rows, queries, k)
+            return exactly_among(self.rows, rows, queries, k)
         look_up = self._look_up(queries, max(self.rescore_depth, k), allowed, passing)
 
         def answer(part: slice) -> tuple[Scores, Ids]:
-            # One at a time: FAISS looks up several together, twice as fast, but in another order of
-            # its lists, which decides between candidates whose codes tie at the end.
+            # One at a time: FAISS looks up several together twice as fast, but visits its lists in another order, which
+            # decides between candidates whose codes tie at the end.
             numbers = range(*part.indices(len(queries)))
-            each = [_scorer(self.rows, look_up(n), k)(queries[n : n + 1]) for n in numbers]
-            return _joined(each, k)
+            each = [scorer(self.rows, look_up(n), k)(queries[n : n + 1]) for n in numbers]
+            return joined(each, k)
 
-        return _in_blocks(answer, len(queries), k)
+        return in_blocks(answer, len(queries), k)
 
     def candidates(
         self, queries: NDArray[np.float32], *, nprobe: int, depth: int, allowed: Mask | None = None
     ) -> Ids:
-        """Ids ``[num_queries, depth]`` of the clips with the best codes, best first, -1 for none."""
+        """Return the ids of the clips with the best codes, ``[num_queries, depth]``, best first, -1 for none."""
         look_up = _LookUp(self.codes, min(nprobe, self.nlist), depth, allowed)
         rows = [look_up(query[None], ranked=True) for query in queries]
         return self.rows.ids(np.stack(rows)) if rows else np.empty((0, depth), np.int64)
 
-    def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Embeddings ``[len(rows), dim]`` of rows."""
-        return self.rows.gather(rows)
-
     def _nprobe(self, passing: int) -> int:
-        """Lists to look into where so many rows pass."""
-        # The probed lists hold few passing rows under a filter. Measured recall@10 at 10 % passing:
-        # .80 with 64 of 4096 lists, .95 with 1024.
+        """Return the number of lists to search if ``passing`` rows pass the filter."""
+        # Under a filter the probed lists hold few passing rows. Measured recall@10 at 10 % passing: .80 with 64 of
+        # 4096 lists, .95 with 1024.
         if passing < 0.1 * len(self):
             return max(self.nprobe, self.nlist // 4)
         return self.nprobe * 4 if passing < 0.5 * len(self) else self.nprobe
@@ -134,9 +115,9 @@ class IvfPqIndex:
     def _look_up(
         self, queries: NDArray[np.float32], depth: int, allowed: Mask | None, passing: int
     ) -> Callable[[int], NDArray[np.int64]]:
-        """What gives the candidates of the query of a number, rising rows."""
+        """Return a function from the number of a query to its candidates, rising rows."""
         nprobe = min(self._nprobe(passing), self.nlist)
-        # A GPU cannot filter. Where nearly all may be found its candidates are filtered afterwards.
+        # A GPU cannot filter. If nearly all rows pass, its candidates are filtered afterwards.
         few_are_out = passing >= _GPU_SHARE * len(self)
         if self.gpu is not None and len(queries) >= BATCH_QUERIES and few_are_out:
             found = self.gpu.candidates(queries, nprobe=nprobe, depth=depth)
@@ -148,18 +129,18 @@ class IvfPqIndex:
 
 
 class _LookUp:
-    """The rows with the best codes for a query; may be called from several threads at once."""
+    """Finds the rows with the best codes for a query; may be called from several threads at once."""
 
     def __init__(self, codes: Any, nprobe: int, depth: int, allowed: Mask | None) -> None:
         self._codes, self._depth = codes, depth
         options: dict[str, Any] = {"nprobe": nprobe}
-        self._selector = None if allowed is None else _Selector(allowed)
+        self._selector = None if allowed is None else Selector(allowed)
         if self._selector is not None:
             options["sel"] = self._selector.faiss
         self._params = load_faiss().SearchParametersIVF(**options)
 
     def __call__(self, query: NDArray[np.float32], *, ranked: bool = False) -> NDArray[np.int64]:
-        """For one query ``[1, dim]``: its rows, rising; ``ranked``: ``[depth]``, best first, -1 for none."""
+        """Return the rows of one query ``[1, dim]``, rising; if ``ranked``: ``[depth]``, best first, -1 for none."""
         with one_thread():
             _, found = self._codes.search(
                 np.ascontiguousarray(query), self._depth, params=self._params

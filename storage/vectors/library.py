@@ -1,4 +1,4 @@
-"""A whole library as one index: the parts of a generation and what is not published yet."""
+"""A whole library as one index: the parts of a generation, and the videos that are not published yet."""
 
 from collections.abc import Iterable, Sequence
 
@@ -14,7 +14,7 @@ from scanonce.storage.vectors.segments import NOTHING_OPEN, OpenFiles
 class LibraryIndex:
     """A whole library as one `VectorIndex`: each part is searched, dead videos are masked out.
 
-    Rows are those of the parts, one part after the other. ``open_library`` makes it.
+    Its rows are the rows of the parts, one part after the other. `open_library` makes it.
     """
 
     def __init__(
@@ -28,10 +28,10 @@ class LibraryIndex:
         """Search parts for live videos only.
 
         Args:
-            parts: at least one, of one dim, no video in two of them.
+            parts: at least one, all of one dim, no video in two of them.
             live_videos: the videos whose clips may be found.
             generation: number of the generation they were opened from, 0 for none.
-            open_files: what of it is open, for whoever opens the next one.
+            open_files: its open files, to be reused when the next one is opened.
         """
         self.generation = generation
         self.open_files = open_files
@@ -61,21 +61,21 @@ class LibraryIndex:
 
     @property
     def num_rows(self) -> int:
-        """Rows that a mask covers, those of dead videos included."""
+        """Number of rows that a mask covers, those of dead videos included."""
         return int(self._ends[-1])
 
     def __len__(self) -> int:
         return self._num_live
 
     def mask(self, videos: Iterable[int]) -> Mask:
-        """``[num_rows]`` for ``search``: the clips of these videos. Unknown ids are no error."""
+        """Return the mask of the clips of these videos, ``[num_rows]``, for ``search``. Unknown ids are no error."""
         wanted = np.fromiter(videos, np.int64)
         return np.concatenate([part.rows.mask(wanted) for part in self._parts])
 
     def search(
         self, queries: NDArray[np.float32], k: int, *, allowed: Mask | None = None
     ) -> tuple[Scores, Ids]:
-        """The k best live clips of each query; see `VectorIndex.search`."""
+        """Return the k best live clips of each query; see `VectorIndex.search`."""
         check_search(self, queries, k, allowed)
         masks: Sequence[Mask | None] = self._part_live
         if allowed is not None:
@@ -96,7 +96,7 @@ class LibraryIndex:
         )
 
     def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Embeddings ``[len(rows), dim]`` of rows."""
+        """Return the embeddings of rows, ``[len(rows), dim]``."""
         out = np.empty((len(rows), self.dim), np.float32)
         part_of = np.searchsorted(self._ends, rows, side="right")
         first = np.concatenate([np.zeros(1, np.int64), self._ends])
@@ -108,11 +108,11 @@ class LibraryIndex:
     def background(
         self, queries: NDArray[np.float32], sample: int = 4096, seed: int = 0
     ) -> NDArray[np.float32]:
-        """Scores of the queries against a fixed random sample of the live clips, as a yardstick.
+        """Return the scores of the queries for a fixed random sample of the live clips, as a reference.
 
         Returns:
-            ``[num_queries, min(sample, len(self))]``, in no order. The sample is gathered once and
-            kept (8 MB at the defaults and 512 dimensions); after that about a millisecond a query.
+            ``[num_queries, min(sample, len(self))]``, in any order. The sample is gathered once and cached (8 MB at
+            the defaults and 512 dimensions); after that about a millisecond a query.
         """
         if self._background is None or self._background[0] != (sample, seed):
             chosen = np.random.default_rng(seed).choice(
@@ -122,20 +122,20 @@ class LibraryIndex:
         clips = self._background[1]
         if len(queries) >= BATCH_QUERIES:
             return queries @ clips.T
-        # numpy's product takes a second thread past 2**18 multiplications: measured 20 times slower
-        # when the machine is busy. One query and 256 clips of 512 dimensions stay on one.
+        # numpy's product uses a second thread from 2**18 multiplications: measured 20 times slower when the machine is
+        # busy. One query and 256 clips of 512 dimensions stay on one thread.
         scores = np.empty((len(queries), len(clips)), np.float32)
         for query, row in zip(queries, scores, strict=True):
             for start in range(0, len(clips), 256):
                 row[start : start + 256] = clips[start : start + 256] @ query
         return scores
 
-    def _live_rows(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The rows at these places among the live ones."""
+    def _live_rows(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the rows at these positions among the live rows."""
         if all(mask is None for mask in self._part_live):
-            return places  # no need to number ten million rows, 80 MB, for a sample
+            return positions  # no need to number ten million rows, 80 MB, for a sample
         masks = [
             np.ones(len(part), np.bool_) if mask is None else mask
             for part, mask in zip(self._parts, self._part_live, strict=True)
         ]
-        return np.flatnonzero(np.concatenate(masks))[places]
+        return np.flatnonzero(np.concatenate(masks))[positions]

@@ -1,7 +1,7 @@
-"""How well the inverted lists of an IVF index still fit what they hold, and when to train anew.
+"""How well the inverted lists of an IVF index still fit their clips, and when to train them again.
 
-Lists are trained once and then extended. Clips unlike those trained on crowd into lists that were
-made for others, where a search looks last: nothing fails, they are only found less often.
+Lists are trained once and then extended. Clips unlike the training clips crowd into lists that were made for others and
+that a search visits last: nothing fails, but these clips are found less often.
 """
 
 from typing import Any
@@ -14,78 +14,76 @@ from scanonce.storage.vectors.codes import held_out_rows, training_rows
 from scanonce.storage.vectors.rows import ClipRows
 
 MAX_GROWTH = 1.25
-"""Lists are trained anew past so many times the clips they were trained on. Lists are so fine that
-they fit videos, not only topics: of 24,000 clips of new videos about the same topics, added to
-60,000, recall@10 of sentences was .85, and 1.00 after training anew. Training takes 9 CPU seconds
-there and 200 at a million clips: less than a millisecond for each clip added, however large the
-library is."""
+"""Lists are trained again when they hold more than this number of times the clips they were trained on. Lists are so
+fine that they fit videos, not only topics: of 24,000 clips of new videos about the same topics, added to 60,000,
+recall@10 of text queries was .85, and 1.00 after training again. Training takes 9 CPU seconds there and 200 at a
+million clips: less than a millisecond for each clip added, whatever the size of the library."""
 
 ADDED_PROBES = 2
-"""Times as many lists are looked into while they hold clips they were not trained on: found .91 of
-those above, and costs half a millisecond more."""
+"""Factor of the number of lists that are searched while they hold clips they were not trained on: found .91 of those
+above, and costs half a millisecond more."""
 
 MIN_ADDED_SHARE = 0.05
-"""New clips that are hard to find are put up with until there are so many, of those trained on. For
-training costs as much as the library is large: once for 50,000 new clips of a million, that is 3
-milliseconds a clip."""
+"""New clips that are hard to find are accepted up to this share of the training clips, because the cost of training
+grows with the library: once for 50,000 new clips of a million, that is 3 milliseconds a clip."""
 
 MIN_COSINE_SHARE = 0.95
-"""New clips' cosine with their centroids, of that of videos left out of training: 1.00 where they are
-about the same things. 12,000 new clips beside 60,000, recall@10 of the new ones with twice the probes:
-.96 at 1.00, .92 at .96 (a quarter of them about topics never seen), .88 at .92 (half of them), and
-1.00 after training anew."""
+"""Least ratio of the mean cosine of new clips with their centroids to that of held-out videos. It is 1.00 if they are
+about the same things. With 12,000 new clips added to 60,000, recall@10 of the new ones with twice the probes was .96 at
+1.00, .92 at .96 (a quarter of them about topics never seen), .88 at .92 (half of them), and 1.00 after training
+again."""
 
 NEW_VIDEO_SHARE = 0.85
-"""Cosine of new videos with their centroids, of that of other clips of videos trained on: measured .78
+"""Ratio of the mean cosine of new videos with their centroids to that of other clips of training videos: measured .78
 and .92 with 60,000 clips, .80 and .89 with 120,000."""
 
 MAX_IMBALANCE_GROWTH = 2
-"""Times the imbalance right after training. The measured library had 1.6 then, and 6.2 where half of
-its clips were of topics that came later. Small libraries are less even from the start."""
+"""Greatest factor of the imbalance right after training. The measured library had 1.6 then, and 6.2 when half of its
+clips were about topics that came later. Small libraries are less even from the start."""
 
 FIT_ROWS = 4_096
-"""Rows whose nearest centroid is looked up to see how well the lists fit: a quarter of a CPU second
-at 4096 lists of 512 dimensions, and a mean that is good to .002."""
+"""Rows whose nearest centroid is looked up to measure the fit: a quarter of a CPU second at 4096 lists of 512
+dimensions, for a mean with an error of .002."""
 
 _EVEN = 1.5
-"""Lists up to this imbalance are as good as even."""
+"""Lists up to this imbalance count as even."""
 
 
 class ListFit(BaseModel):
-    """How well inverted lists fit what they hold: right after training, and with what came since."""
+    """How well inverted lists fit their clips: right after training, and with the clips added since."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     trained_clips: int
     """Clips they held right after training."""
     trained_cosine: float
-    """Mean cosine with their centroids of videos that were left out of training: new videos about the
-    same things have the same. Where the videos are too few to leave some out, by `NEW_VIDEO_SHARE`."""
+    """Mean cosine of held-out videos with their centroids; new videos about the same things have about the same. It is
+    estimated by `NEW_VIDEO_SHARE` if there are too few videos to hold some out."""
     trained_imbalance: float
-    """FAISS's imbalance factor then: 1 where all lists are equally long."""
+    """FAISS's imbalance factor then: 1 if all lists are equally long."""
     added_clips: int = 0
     """Clips added since."""
     added_cosine: float = 0.0
-    """Mean cosine of those with the centroid of their list."""
+    """Mean cosine of the added clips with the centroid of their list."""
     strange_clips: int = 0
-    """Those of them that came in a fold whose own mean cosine was below `MIN_COSINE_SHARE`: a late
-    burst is not to disappear in the mean of all that came before."""
+    """Number of clips added in merges whose own mean cosine was below `MIN_COSINE_SHARE`: a late burst must not vanish
+    in the mean of all earlier clips."""
     imbalance: float
     """FAISS's imbalance factor now."""
 
     @classmethod
     def measured(cls, codes: Any, rows: ClipRows) -> "ListFit":
-        """The fit of newly trained codes to the rows they hold."""
+        """Measure the fit of newly trained codes to their rows."""
         imbalance = codes.invlists.imbalance_factor()
         return cls(
             trained_clips=len(rows),
-            trained_cosine=_yardstick(codes, rows),
+            trained_cosine=_expected_cosine(codes, rows),
             trained_imbalance=imbalance,
             imbalance=imbalance,
         )
 
     def extended(self, codes: Any, added: ClipRows) -> "ListFit":
-        """The fit now that ``codes`` have been extended by the rows ``added``."""
+        """Return the fit after ``codes`` were extended by the rows ``added``."""
         clips = self.added_clips + len(added)
         cosine = _centroid_cosine(codes, added, np.arange(len(added)))
         total = self.added_cosine * self.added_clips + cosine * len(added)
@@ -100,7 +98,7 @@ class ListFit(BaseModel):
         )
 
     def misfit(self) -> str | None:
-        """Why the lists should be trained anew, ``None`` where they need not be."""
+        """Return why the lists should be trained again, ``None`` if they need not be."""
         if self.added_clips < MIN_ADDED_SHARE * self.trained_clips:
             return None
         if self.added_cosine < MIN_COSINE_SHARE * self.trained_cosine:
@@ -110,7 +108,7 @@ class ListFit(BaseModel):
             )
         if self.strange_clips >= MIN_ADDED_SHARE * self.trained_clips:
             return (
-                f"{self.strange_clips} of {self.added_clips} new clips came in folds whose mean "
+                f"{self.strange_clips} of {self.added_clips} new clips came in merges whose mean "
                 f"cosine with their centroids is less than {MIN_COSINE_SHARE} of "
                 f"{self.trained_cosine:.3f}"
             )
@@ -124,8 +122,8 @@ class ListFit(BaseModel):
         return None
 
 
-def _yardstick(codes: Any, rows: ClipRows) -> float:
-    """The mean cosine that new videos about the same things should have."""
+def _expected_cosine(codes: Any, rows: ClipRows) -> float:
+    """Return the mean cosine that new videos about the same things should have."""
     if len(held_out := held_out_rows(rows)):
         return _centroid_cosine(codes, rows, held_out)
     every = np.arange(len(rows))
@@ -134,10 +132,10 @@ def _yardstick(codes: Any, rows: ClipRows) -> float:
 
 
 def _centroid_cosine(codes: Any, rows: ClipRows, among: NDArray[np.int64]) -> float:
-    """Mean cosine with the nearest centroid of a sample of the rows ``among``; 0 if there are none."""
+    """Return the mean cosine of a sample of the rows ``among`` with their nearest centroid; 0 if there are none."""
     sample = np.random.default_rng(0).permutation(among)[:FIT_ROWS]
     clips = rows.gather(np.sort(sample))
-    # The centroids are unit vectors already; anchors of a localiser need not be.
+    # Centroids are unit vectors already; anchors of a localiser need not be.
     clips /= np.maximum(np.linalg.norm(clips, axis=1, keepdims=True), 1e-12)
     cosines, _ = codes.quantizer.search(clips, 1)
     return float(cosines.sum() / max(1, len(clips)))

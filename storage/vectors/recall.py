@@ -1,15 +1,15 @@
-"""How much a search by codes finds of what exact search finds, and what that costs.
+"""Recall of a search by codes, compared with exact search, and its cost.
 
-    queries = stand_in_queries(index.rows, 128)               # or embeddings of real sentences
+    queries = synthetic_queries(index.rows, 128)              # or embeddings of real texts
     measured = measure(index, queries, target_recall=0.95)
     measured.chosen                                           # nprobe 32, rescore depth 200, ...
 
-Two numbers decide: into how many lists a query looks (``nprobe``), and how many of the clips found
-there are scored exactly (``rescore_depth``). Either costs time and finds more, and which is worth
-more depends on the library and on the encoder.
+Two numbers decide: how many inverted lists are searched for a query (``nprobe``), and how many of the clips found there
+are scored exactly (``rescore_depth``). Either costs time and finds more, and which is worth more depends on the library
+and on the encoder.
 
-A target is to be kept by sentences that were not asked: what counts is not what the queries found
-but what others will find at least (`sure_recall`), and the more are asked the less lies between.
+The target must hold for queries that were not measured. So not the recall of the measured queries counts, but a lower
+bound for others (`recall_lower_bound`); the more queries are measured, the closer it is.
 """
 
 import time
@@ -28,41 +28,41 @@ from scanonce.storage.vectors.ivfpq import IvfPqIndex
 from scanonce.storage.vectors.rows import ClipRows, Ids, Mask
 
 RECALL_AT = 10
-"""Of so many best clips the share that is found counts."""
+"""Recall is the share of this number of best clips that is found."""
 
 DEPTHS = (50, 100, 200, 500, 1_000, 2_000)
 """Numbers of candidates that are tried."""
 
 FEWEST_QUERIES = 32
-"""They tell recall to .04 or so where it is .95; 128 queries to .02, 512 to .01."""
+"""They measure a recall of .95 to about .04; 128 queries to .02, 512 to .01."""
 
-_SURE = 1.645  # deviations that a mean is from its own in one of twenty draws, to one side
+_DEVIATIONS = 1.645  # one-sided 95 % of a normal distribution
 _FIRST_NPROBE = 4
 _COST_QUERIES = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One setting and what was measured with it."""
+    """One setting and its measurements."""
 
     nprobe: int
     rescore_depth: int
     recall: float
     """Mean share of the best clips that were found, 0 to 1."""
-    sure_recall: float
-    """What other queries like these find at least, nineteen times in twenty."""
+    recall_lower_bound: float
+    """Lower bound of the recall of other queries like these, right in nineteen of twenty cases."""
     cpu_ms: float
-    """Of one thread, for one query."""
+    """CPU milliseconds of one query."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The settings that were tried and the one to take."""
+    """The measured settings and the one to take."""
 
     points: tuple[Point, ...]
-    """By rising nprobe, each with the smallest depth that surely reaches the target, else the deepest."""
+    """By rising nprobe, each with the smallest depth whose lower bound reaches the target, else the largest depth."""
     chosen: Point
-    """The cheapest that surely reaches the target; where none does, the one that finds most."""
+    """The cheapest one whose lower bound reaches the target; if none does, the one with the highest recall."""
 
 
 def measure(
@@ -71,19 +71,19 @@ def measure(
     *,
     target_recall: float,
     allowed: Mask | None = None,
-    observe: Callable[[Point], None] | None = None,
+    on_progress: Callable[[Point], None] | None = None,
 ) -> Measured:
-    """Walk from cheap settings to dear ones, past the cheapest that finds enough.
+    """Measure settings in order of their cost, until more lists no longer make the search cheaper.
 
-    Cost at a million clips of 512 dimensions: 36 CPU milliseconds a query for the truth, about 30
-    for the walk; 512 queries take half a CPU minute.
+    Cost at a million clips of 512 dimensions: 36 CPU milliseconds a query for the truth, about 30 for the settings; 512
+    queries take half a CPU minute.
 
     Args:
-        index: what is searched; its own settings do not matter.
+        index: the index; its own settings do not matter.
         queries: ``[num_queries, dim]``, at least one.
         target_recall: share of the ten best clips to be found by other queries, above 0 to 1.
         allowed: ``[num_rows]``, the clips that may be found.
-        observe: called with each point as it is measured.
+        on_progress: called with each point as it is measured.
     """
     _, truth = search_exactly(index.rows, queries, RECALL_AT, allowed=allowed)
     deepest = min(DEPTHS[-1], len(index))
@@ -92,13 +92,13 @@ def measure(
     for nprobe in _probes(index.nlist):
         found = index.candidates(queries, nprobe=nprobe, depth=deepest, allowed=allowed)
         shares = [found_shares(found[:, :depth], truth) for depth in DEPTHS]
-        sure = [sure_recall(each) for each in shares]
-        enough = [n for n, least in enumerate(sure) if least >= target_recall]
+        bounds = [recall_lower_bound(each) for each in shares]
+        enough = [n for n, bound in enumerate(bounds) if bound >= target_recall]
         number = enough[0] if enough else len(DEPTHS) - 1
         cost = _cpu_ms(index, queries, nprobe, DEPTHS[number], allowed)
-        points.append(Point(nprobe, DEPTHS[number], _mean(shares[number]), sure[number], cost))
-        if observe is not None:
-            observe(points[-1])
+        points.append(Point(nprobe, DEPTHS[number], _mean(shares[number]), bounds[number], cost))
+        if on_progress is not None:
+            on_progress(points[-1])
         if not enough:
             continue
         if chosen is not None and cost >= chosen.cpu_ms:
@@ -115,18 +115,18 @@ def tuned_settings(
     target_recall: float,
     source: Literal["text", "stand-in"],
     allowed: Mask | None = None,
-    observe: Callable[[Point], None] | None = None,
+    on_progress: Callable[[Point], None] | None = None,
 ) -> TunedSettings:
-    """What `measure` chose, as a generation notes it; ``source`` tells what the queries are."""
+    """Return the settings that `measure` chooses, as a generation stores them; ``source`` is the kind of queries."""
     chosen = measure(
-        index, queries, target_recall=target_recall, allowed=allowed, observe=observe
+        index, queries, target_recall=target_recall, allowed=allowed, on_progress=on_progress
     ).chosen
     return TunedSettings(
         nprobe=chosen.nprobe,
         rescore_depth=chosen.rescore_depth,
         target_recall=target_recall,
         recall=chosen.recall,
-        sure_recall=chosen.sure_recall,
+        sure_recall=chosen.recall_lower_bound,
         cpu_ms=chosen.cpu_ms,
         clips=len(index),
         num_queries=len(queries),
@@ -136,15 +136,15 @@ def tuned_settings(
 
 
 def recall(found: Ids, truth: Ids) -> float:
-    """Mean share of each query's true ids ``[num_queries, k]`` that are among its found ones.
+    """Return the mean share of each query's true ids ``[num_queries, k]`` that are among its found ones.
 
-    -1 counts as no clip; queries without any true one are left out, and 1 is returned for none.
+    -1 is no clip; queries without a true clip are left out, and 1 is returned if none is left.
     """
     return _mean(found_shares(found, truth))
 
 
 def found_shares(found: Ids, truth: Ids) -> NDArray[np.float64]:
-    """``[num_queries]``, the share of each; see `recall`. Queries without any true clip are left out."""
+    """Return the share of each query, ``[num_queries]``; see `recall`. Queries without a true clip are left out."""
     shares = [
         float(np.isin(true[true >= 0], row).mean())
         for row, true in zip(found, truth, strict=True)
@@ -153,33 +153,33 @@ def found_shares(found: Ids, truth: Ids) -> NDArray[np.float64]:
     return np.array(shares, np.float64)
 
 
-def sure_recall(shares: NDArray[np.float64]) -> float:
-    """The lower end of an interval around the mean share: nineteen times in twenty the recall of all queries is above.
+def recall_lower_bound(shares: NDArray[np.float64]) -> float:
+    """Return a lower bound of the mean share of all queries, right in nineteen of twenty cases.
 
-    One query that finds half is counted beside those asked: where each of a few finds all, it is not sure that all
-    others do. All found by 32 queries: .96; by 128: .99; by 512: .997.
+    One query with a share of one half is added: if each of a few queries finds everything, others may not. If all
+    queries find everything, the bound is .96 for 32 of them, .99 for 128, .997 for 512.
     """
     padded = np.append(shares, 0.5)
-    least = padded.mean() - _SURE * padded.std() / np.sqrt(len(padded))
-    return max(0.0, float(least))
+    bound = padded.mean() - _DEVIATIONS * padded.std() / np.sqrt(len(padded))
+    return max(0.0, float(bound))
 
 
 def num_affordable(num_queries: int, num_rows: int) -> int:
-    """How many of the queries to ask of so many rows, for half a minute of one processor.
+    """Return the number of queries to measure with on a number of rows, for half a CPU minute.
 
-    All of 512 up to a million clips, 18 CPU seconds for the truth; 53 at ten million, as many seconds.
+    All of 512 up to a million clips, 18 CPU seconds for the truth; 53 at ten million, in the same time.
     """
     pairs = 2**29
     return min(num_queries, max(FEWEST_QUERIES, pairs // max(1, num_rows)))
 
 
-def stand_in_queries(rows: ClipRows, num_queries: int, seed: int = 0) -> NDArray[np.float32]:
-    """Vectors that lie to the library's clips as sentences do, where no sentences are at hand.
+def synthetic_queries(rows: ClipRows, num_queries: int, seed: int = 0) -> NDArray[np.float32]:
+    """Return vectors whose cosines with the library's clips are like those of texts.
 
-    No text is in them: each is what sets a clip of the library apart, more than half of it noise,
-    moved far off in a drawn direction at right angles to the mean clip, as the text tower of a dual
-    encoder lies apart from its image tower. The shares are those of simulated CLIP embeddings with a
-    cosine of about .17 between sentence and clip. Tuning by embeddings of sentences says more.
+    They are no embeddings of texts. Each is the difference of a clip from the mean clip, more than half of it noise,
+    moved far in a drawn direction that is orthogonal to the mean clip: the text embeddings of a dual encoder are apart
+    from its image embeddings in this way. The shares are those of simulated CLIP embeddings with a cosine of about .17
+    between text and clip. Tuning by embeddings of texts is more reliable.
 
     Returns:
         ``[num_queries, dim]`` unit vectors, the same at every call. Reads about 4,096 rows.
@@ -207,9 +207,10 @@ def _unit(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
 
 
 def _probes(nlist: int) -> list[int]:
-    """Numbers of lists to try, rising: up to a quarter of many lists, where exact search is near.
+    """Return the numbers of lists to try, rising, up to a quarter of many lists, which costs nearly as much as exact
+    search.
 
-    In steps of a half or a third: what is more than enough costs as much more. 4, 6, 8, 12, 16, 24, ...
+    Steps are a half or a third, because time is proportional to the number: 4, 6, 8, 12, 16, 24, ...
     """
     last = min(nlist, max(256, nlist // 4))
     steps = (number for n in range(1, 20) for number in (2**n, 3 * 2 ** (n - 1)))
@@ -223,11 +224,13 @@ def _cpu_ms(
     depth: int,
     allowed: Mask | None,
 ) -> float:
-    """Processor time of a query that is asked alone, the mean of some."""
+    """Return the CPU time of a query that is asked alone, the mean of some."""
     tried = IvfPqIndex(index.rows, index.codes, nprobe=nprobe, rescore_depth=depth)
     some = queries[:_COST_QUERIES]
     with one_thread():
-        tried.search(some[:1], RECALL_AT, allowed=allowed)  # the first one reads what others find
+        tried.search(
+            some[:1], RECALL_AT, allowed=allowed
+        )  # the first search reads files into memory
         begin = time.thread_time()
         tried.search(some, RECALL_AT, allowed=allowed)
         return (time.thread_time() - begin) * 1e3 / len(some)

@@ -1,4 +1,4 @@
-"""The clips of whole videos as rows of one matrix, in memory or mapped, and the names of their arrays.
+"""The embeddings of clips as rows of one matrix, in memory or mapped, and the types of related arrays.
 
 >>> rows = ClipRows.of([7], [np.eye(3, dtype=np.float16)])  # one video with three clips
 >>> rows.ids(np.array([2])) - (7 << 20)
@@ -15,27 +15,27 @@ from numpy.typing import NDArray
 from scanonce.storage.records import ORDINAL_BITS
 
 Scores: TypeAlias = NDArray[np.float32]
-"""``[num_queries, k]``, best first, ``-inf`` where there are fewer than k."""
+"""``[num_queries, k]``, best first, padded with ``-inf``."""
 Ids: TypeAlias = NDArray[np.int64]
-"""Clip ids (``video_id << 20 | ordinal``), -1 where there are fewer than asked."""
+"""Clip ids (``video_id << 20 | ordinal``), padded with -1."""
 Mask: TypeAlias = NDArray[np.bool_]
 """One truth value per row."""
 
 ADD_ROWS = 16_384
-"""Rows turned to float32 at once while an index is built: 32 MB at 512 dimensions."""
+"""Rows converted to float32 at once while an index is built: 32 MB at 512 dimensions."""
 
 
 @dataclass(frozen=True, eq=False)
 class ClipRows:
-    """The clips of whole videos, one float16 row a clip; a video's clips lie together, in order."""
+    """The clips of whole videos, one float16 row for each clip; a video's clips are contiguous and in order."""
 
     pieces: tuple[NDArray[np.float16], ...]
-    """At least one of ``[num_rows_of_the_piece, dim]``, contiguous; usually mappings of files. The
-    rows are those of the pieces, one piece after the other."""
+    """One or more arrays ``[num_rows_of_the_piece, dim]``, contiguous, usually mapped files. The rows are the rows of
+    the pieces, one piece after the other."""
     videos: Ids
     """``[num_videos]``, each id once, in any order."""
     counts: NDArray[np.int64]
-    """``[num_videos]``, clips of each video, 0 allowed; they sum to ``num_rows``."""
+    """``[num_videos]``, number of clips of each video, 0 allowed; their sum is ``num_rows``."""
     starts: NDArray[np.int64] = field(init=False)
     """``[num_videos + 1]``, first row of each video, then ``num_rows``."""
     _ends: NDArray[np.int64] = field(init=False)
@@ -46,7 +46,7 @@ class ClipRows:
         ends = np.cumsum([len(piece) for piece in self.pieces], dtype=np.int64)
         if self.videos.shape != self.counts.shape or len({p.shape[1:] for p in self.pieces}) != 1:
             raise ValueError(
-                f"need rows [N, D] and as many counts as videos; got "
+                f"need rows [N, D] and one count for each video; got "
                 f"{[piece.shape for piece in self.pieces]}, {self.counts.shape} and "
                 f"{self.videos.shape}"
             )
@@ -59,19 +59,19 @@ class ClipRows:
 
     @classmethod
     def of(cls, videos: Iterable[int], clips: Sequence[NDArray[np.floating]]) -> "ClipRows":
-        """Rows in memory from one ``[num_clips, dim]`` array for each video, at least one video."""
+        """Copy one ``[num_clips, dim]`` array for each video to memory; at least one video."""
         counts = np.array([len(rows) for rows in clips], np.int64)
         matrix = np.concatenate([rows.astype(np.float16) for rows in clips])
         return cls((matrix,), np.fromiter(videos, np.int64), counts)
 
     @classmethod
     def none(cls, dim: int) -> "ClipRows":
-        """No clips of no videos."""
+        """Return rows without clips and videos."""
         return cls.joined((), dim)
 
     @classmethod
     def joined(cls, parts: Sequence["ClipRows"], dim: int) -> "ClipRows":
-        """The rows of several, one after the other, nothing copied."""
+        """Return the rows of several parts, one after the other, nothing copied."""
         if len(parts) == 1:
             return parts[0]
         pieces = [piece for part in parts for piece in part.pieces if len(piece)]
@@ -91,13 +91,13 @@ class ClipRows:
         return int(self._ends[-1])
 
     def ids(self, rows: NDArray[np.int64]) -> Ids:
-        """Clip ids of rows, of any shape; -1 stays -1."""
+        """Return the clip ids of rows, of any shape; -1 stays -1."""
         video = np.searchsorted(self.starts, rows, side="right") - 1
         ids = self.videos[video] << ORDINAL_BITS | (rows - self.starts[video])
         return np.where(rows >= 0, ids, -1)
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
-        """Embeddings ``[len(rows), dim]`` of the given rows, in any order."""
+        """Return the stored embeddings of rows in any order, ``[len(rows), dim]``."""
         if len(self.pieces) == 1:
             return self.pieces[0][rows]
         out = np.empty((len(rows), self.dim), np.float16)
@@ -108,23 +108,23 @@ class ClipRows:
         return out
 
     def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Embeddings ``[len(rows), dim]``."""
+        """Return the embeddings of rows as float32, ``[len(rows), dim]``."""
         return self.take(rows).astype(np.float32)
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
-        """All rows in order, ``[at most ADD_ROWS, dim]`` at a time."""
+        """Yield all rows in order, ``[at most ADD_ROWS, dim]`` at a time."""
         for piece in self.pieces:
             for start in range(0, len(piece), ADD_ROWS):
                 yield piece[start : start + ADD_ROWS].astype(np.float32)
 
     def alive(self, videos: Ids) -> Mask:
-        """``[num_videos]``, true for those of its videos that are among the given ones."""
+        """Return ``[num_videos]``, true for its videos that are among the given ones."""
         return np.isin(self.videos, videos)
 
     def mask(self, videos: Ids) -> Mask:
-        """``[num_rows]``, true for the clips of the given videos."""
+        """Return ``[num_rows]``, true for the clips of the given videos."""
         return np.repeat(self.alive(videos), self.counts)
 
     def count(self, videos: Ids) -> int:
-        """Clips of the given videos; unlike `mask` it does not grow with the rows."""
+        """Return the number of clips of the given videos; unlike `mask` the cost does not grow with the rows."""
         return int(self.counts[self.alive(videos)].sum())

@@ -1,12 +1,11 @@
 """Immutable files of clips, which generations of the vector index share by hard links.
 
     0000000007.f16           [num_clips, dim] float16
-    0000000007_videos.npy    [num_videos, 2] int64: a video's id and how many clips it has
+    0000000007_videos.npy    [num_videos, 2] int64: a video's id and its number of clips
 
-A segment is named after the generation that wrote it. New clips come as a segment of their own; the
-newest segments that they outweigh are joined with them in the same file. So segments are few, and a
-clip is copied seldom: 50,000 clips that come 60 at a time lie in at most 7 segments, and each has
-been written 6 times.
+A segment is named after the generation that wrote it. New clips become a new segment; the newest segments that they
+outweigh are joined with them in the same file. So segments are few, and a clip is copied seldom: 50,000 clips that come
+60 at a time are in at most 7 segments, and each has been written 6 times.
 """
 
 import os
@@ -19,22 +18,23 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from scanonce.storage.settings import GpuUse
 from scanonce.storage.vectors.codes import read_codes
 from scanonce.storage.vectors.flat import FlatIndex
-from scanonce.storage.vectors.gpu import GpuCodes, GpuUse, load_on_gpu
+from scanonce.storage.vectors.gpu import GpuCodes, load_on_gpu
 from scanonce.storage.vectors.rows import ClipRows, Ids
 
 FileIdentity: TypeAlias = tuple[int, int, int, int]
-"""Device, inode, bytes and time of change: the same for all hard links of a file, and for no file
-that came after it."""
+"""Device, inode, bytes and time of change: the same for all hard links of a file, and different for every later
+file."""
 
 JOIN_RATIO = 2
-"""A segment up to so many times as large as what comes after it is joined with that."""
+"""A segment is joined with what comes after it if it is at most this many times as large."""
 
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """The clips of some videos as they lie on disk, mapped."""
+    """The clips of some videos, mapped from the disk."""
 
     name: str
     identity: FileIdentity
@@ -42,20 +42,20 @@ class Segment:
 
     @cached_property
     def index(self) -> FlatIndex:
-        """Its exact index; made at the first use, which copies the rows to memory."""
+        """Exact index of its clips; the first use copies the rows to memory."""
         return FlatIndex(self.rows)
 
 
 @dataclass(frozen=True, eq=False)
 class Codes:
-    """A FAISS index of some segments' clips, to be searched."""
+    """A FAISS index of some segments' clips, open for searching."""
 
     identity: FileIdentity
     faiss: Any
     _on_gpu: dict[GpuUse, GpuCodes | None] = field(default_factory=dict)
 
     def on_gpu(self, use: GpuUse) -> GpuCodes | None:
-        """A copy on a GPU, made at the first call; ``None`` where they stay on the CPU."""
+        """Return a copy on a GPU, made at the first call; ``None`` if they stay on the CPU."""
         if use not in self._on_gpu:
             self._on_gpu[use] = load_on_gpu(self.faiss, use)
         return self._on_gpu[use]
@@ -63,23 +63,23 @@ class Codes:
 
 @dataclass(frozen=True, eq=False)
 class OpenFiles:
-    """The files of a generation that are open; the next generation shares most of them."""
+    """The open files of a generation; the next generation shares most of them."""
 
     segments: tuple[Segment, ...] = ()
     codes: Codes | None = None
 
     def open(self, folder: Path, names: Iterable[str], codes: Path | None, dim: int) -> "OpenFiles":
-        """The segments of these names and the codes; what is open here already is taken from here.
+        """Open segments and codes; a file that is open here already is not opened again.
 
         Raises:
-            OSError, EOFError, ValueError, IndexDirectoryError: a file is missing, or is not what
-                `write_rows` and `write_codes` wrote.
+            OSError, EOFError, ValueError, IndexDirectoryError: a file is missing, or was not written by `write_rows`
+                or `write_codes`.
         """
         segments = tuple(self._segment(folder, name, dim) for name in names)
         return OpenFiles(segments, None if codes is None else self._codes(codes))
 
     def _segment(self, folder: Path, name: str, dim: int) -> Segment:
-        # A file that is open keeps its inode number, so none that came later can look like it.
+        # An open file keeps its inode number, so no later file can be mistaken for it.
         identity = _identity(folder / f"{name}.f16")
         for segment in self.segments:
             if segment.identity == identity:
@@ -97,7 +97,7 @@ NOTHING_OPEN = OpenFiles()
 
 
 def write_rows(folder: Path, name: str, parts: Iterable[ClipRows], dim: int) -> ClipRows:
-    """Write the rows of all parts into one segment's files, and map what was written."""
+    """Write the rows of all parts into one segment's files, and map these."""
     tables = [np.empty((0, 2), np.int64)]
     with open(folder / f"{name}.f16", "wb") as file:
         for part in parts:
@@ -109,13 +109,13 @@ def write_rows(folder: Path, name: str, parts: Iterable[ClipRows], dim: int) -> 
 
 
 def link_segment(source: Path, name: str, folder: Path) -> None:
-    """The files of a segment under the same names in another folder."""
+    """Link the files of a segment under the same names into another folder."""
     link_file(source / f"{name}.f16", folder)
     link_file(source / f"{name}_videos.npy", folder)
 
 
 def link_file(source: Path, folder: Path) -> None:
-    """A hard link under the same name, or a copy where the file system refuses links."""
+    """Link a file under the same name, or copy it if the file system refuses links."""
     try:
         os.link(source, folder / source.name)
     except OSError:
@@ -123,25 +123,25 @@ def link_file(source: Path, folder: Path) -> None:
 
 
 def live_rows(rows: ClipRows, live: Ids) -> ClipRows:
-    """The rows of the live videos, nothing copied; ``rows`` must be of one piece."""
+    """Return the rows of the live videos, nothing copied; ``rows`` must be one piece."""
     alive = rows.alive(live)
     if alive.all():
         return rows
     (matrix,) = rows.pieces
-    edges = np.flatnonzero(np.diff(alive, prepend=False, append=False))  # begin, end, begin, end
+    # begin and end of each run of live videos, in turn
+    edges = np.flatnonzero(np.diff(alive, prepend=False, append=False))
     runs = rows.starts[edges].reshape(-1, 2).tolist()
     pieces = tuple(matrix[begin:end] for begin, end in runs)
     return ClipRows(pieces or (matrix[:0],), rows.videos[alive], rows.counts[alive])
 
 
 def num_kept(segments: Sequence[Segment], num_new: int) -> int:
-    """How many segments, from the first, stay as they are when ``num_new`` clips come.
+    """Return the number of segments, from the first, that stay unchanged when ``num_new`` clips come.
 
-    The others are joined with them. A segment is then more than twice as large as the next, so they
-    are few; and a clip that is joined ends in a segment at least half as large again, so that does
-    not happen to it often.
+    The other segments are joined with the new clips. A segment is then more than twice as large as the next, so there
+    are few; and a clip that is joined ends in a segment at least half as large again, so that happens to it rarely.
 
-    Clips in the segments and new ones, and what stays: [900, 200] + 60 -> [900, 200];
+    Clips in the segments, new clips, and the segments that stay: [900, 200] + 60 -> [900, 200];
     [900, 100] + 60 -> [900]; [300, 100] + 60 -> [].
     """
     keep, total = len(segments), num_new

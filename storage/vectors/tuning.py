@@ -2,8 +2,8 @@
 
     tuned = tune(layout.vectors, dim=512, live_videos=live, target_recall=0.95, queries=embeddings)
 
-Searches use what was chosen from the next time the library is opened; `storage.vectors.publish.publish`
-keeps it, and measures again when the lists are trained anew.
+Searches use the chosen settings from the next time the library is opened. `storage.vectors.publish.publish` keeps them,
+and measures again when the lists are trained again.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from scanonce.storage.vectors.generation import Generation, TunedSettings, newest_generation
 from scanonce.storage.vectors.ivfpq import IvfPqIndex
 from scanonce.storage.vectors.publish import publish_tuned
-from scanonce.storage.vectors.recall import Point, num_affordable, stand_in_queries, tuned_settings
+from scanonce.storage.vectors.recall import Point, num_affordable, synthetic_queries, tuned_settings
 
 LOWEST_TARGET, HIGHEST_TARGET = 0.5, 0.999
-"""Bounds of the recall that can be asked for; exact search is what finds all."""
+"""Bounds of the recall that can be asked for; only exact search finds everything."""
 
-NUM_STAND_INS = 512
+NUM_SYNTHETIC = 512
 
 
 def tune(
@@ -30,15 +30,14 @@ def tune(
     *,
     target_recall: float = 0.95,
     queries: NDArray[np.float32] | None = None,
-    observe: Callable[[Point], None] | None = None,
+    on_progress: Callable[[Point], None] | None = None,
 ) -> TunedSettings | None:
-    """Find the cheapest settings that find enough, and publish them with the newest generation.
+    """Find the cheapest settings with sufficient recall, and publish them with the newest generation.
 
-    Recall is the share of the ten best clips, by exact search of all that the codes cover, that a
-    search by codes finds. The settings are those with which sentences that were not asked surely reach
-    the target (`storage.vectors.recall.sure_recall`), so those that are asked find more: the fewer there are,
-    the more lies between. Cost: half a CPU minute and 70 MB at a million clips of 512 dimensions and
-    at ten million, where fewer queries are asked (`num_affordable`). Call it while holding the index
+    Recall is the share of the ten best clips, by exact search of all clips with codes, that a search by codes finds.
+    The lower bound of the recall of other queries must reach the target (`recall_lower_bound`), so the given queries
+    find more than the target; the fewer they are, the more. Cost: half a CPU minute and 70 MB at a million clips of 512
+    dimensions and at ten million, where fewer queries are measured (`num_affordable`). Call it while holding the index
     for writing.
 
     Args:
@@ -46,13 +45,13 @@ def tune(
         dim: length of an embedding.
         live_videos: ids of all searchable videos; any order.
         target_recall: share of the ten best clips to be found, `LOWEST_TARGET` to `HIGHEST_TARGET`.
-        queries: ``[num_queries, dim]`` embeddings of sentences such as people ask, 100 or more;
-            `stand_in_queries` where None, which are no sentences.
-        observe: called with each point as it is measured.
+        queries: ``[num_queries, dim]`` embeddings of texts that people may ask for, 100 or more. Default:
+            `synthetic_queries`, which are no embeddings of texts.
+        on_progress: called with each point as it is measured.
 
     Returns:
-        What was chosen, which may find less than the target where nothing finds as much. ``None``
-        for an index that is flat, or empty: its search is exact, there is nothing to tune.
+        The chosen settings; their recall is below the target if no settings reach it. ``None`` for an index that is
+        flat or empty: its search is exact, there is nothing to tune.
 
     Raises:
         ValueError: the target is out of bounds, or the queries do not fit.
@@ -69,7 +68,7 @@ def tune(
     if generation is None or generation.info.kind == "flat":
         return None
     index = _base(generation)
-    asked = stand_in_queries(index.rows, NUM_STAND_INS) if queries is None else queries
+    asked = synthetic_queries(index.rows, NUM_SYNTHETIC) if queries is None else queries
     allowed = index.rows.mask(np.fromiter(live_videos, np.int64))
     tuned = tuned_settings(
         index,
@@ -77,14 +76,14 @@ def tune(
         target_recall=target_recall,
         source="stand-in" if queries is None else "text",
         allowed=None if allowed.all() else allowed,
-        observe=observe,
+        on_progress=on_progress,
     )
     publish_tuned(vectors_dir, tuned, asked, dim=dim)
     return tuned
 
 
 def _base(generation: Generation) -> IvfPqIndex:
-    """What the codes cover; the delta is searched exactly whatever the settings."""
+    """Return the part with codes; the delta is searched exactly, whatever the settings."""
     base = generation.indexes()[0]
     assert isinstance(base, IvfPqIndex)
     return base

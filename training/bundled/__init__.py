@@ -1,1 +1,1 @@
-"""How the checkpoints that come with the repository were trained, and the gate that holds their figures."""
+"""Training of the bundled checkpoints, and the gate that checks their figures."""

@@ -1,237 +1,71 @@
-"""Trains the bundled checkpoint: a small CLIP, from scratch, on our own rendered world.
+"""Training of the bundled encoder: a small CLIP, from scratch, on our own rendered world.
 
-What comes out is an ordinary `transformers` CLIPModel folder. Phase one pairs pictures with
-captions; phase two pairs whole scenes, pooled as CLIP4Clip's meanP, with captions that say what
-happens, so that the words of time are known too. Nothing of a held-out (thing, colour) pair
-(`training.world.films.is_held_out`) is ever trained on.
+The result is an ordinary `transformers` CLIPModel folder. Phase one pairs images with captions. Phase two adds scenes,
+pooled as in CLIP4Clip's meanP, with captions of what happens, so that words of time are learnt too. No held-out
+(thing, colour) pair (`training.world.scene.is_held_out`) is trained on.
 
     python -m scanonce.training.bundled.clip models/bundled/clip
 """
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
 from numpy.typing import NDArray
-from PIL import Image
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from tokenizers import (
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    processors,
-    trainers,
-)
-from transformers import (
-    AutoTokenizer,
-    CLIPConfig,
-    CLIPModel,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-)
+from rich.console import Console
+from transformers import CLIPModel, PreTrainedTokenizerBase
 
-from scanonce.training.bundled.clip_examples import (
-    ExamplePlan,
-    Pool,
-    example_painter,
-    render_pools,
-    squeeze,
+from scanonce.training.bars import progress_bar
+from scanonce.training.bundled.clip_examples import Pool, render_pools
+from scanonce.training.bundled.clip_model import (
+    HELD_OUT_IMAGES,
+    PIXEL_MEAN,
+    PIXEL_STD,
+    BundledClipRecipe,
+    HeldOutImages,
+    build_model,
+    build_tokenizer,
+    embed_frames,
+    embed_texts,
+    held_out_top1,
+    save_checkpoint,
 )
+from scanonce.training.clip.contrast import info_nce
 from scanonce.training.clip.recipe import MAX_LOG_SCALE
-from scanonce.training.world.scene import (
-    FILM_SIZE,
-    HAPPENINGS,
-    SceneSpec,
-    draw_picture,
-    random_scene,
-    view_at,
+from scanonce.training.loop import (
+    ConsoleCallbacks,
+    Progress,
+    Run,
+    Schedule,
+    Validation,
+    adamw,
+    train,
 )
-from scanonce.training.world.words import FACTS, Caption, picture_caption, true_facts
-
-PAD, BOS, UNK, EOS = "<pad>", "<bos>", "<unk>", "<eos>"
-# In this order EOS gets id 3: with id 2 CLIPTextModel would fall back to its oldest rule and pool
-# at the highest id of a text, whatever that is, instead of at EOS.
-SPECIAL_TOKENS = (PAD, BOS, UNK, EOS)
-
-PIXEL_MEAN = PIXEL_STD = 0.5
-"""Pixels of 0 to 1 become -1 to 1."""
-
-ACTIVATION = "gelu_pytorch_tanh"
-"""One operation forwards and one backwards; CLIP's "quick_gelu" is four, a third of a step."""
+from scanonce.training.processes import OneProcess
+from scanonce.training.world.words import FACTS
 
 FACT_AXES: dict[str, list[int]] = {
     axis: [i for i, fact in enumerate(FACTS) if fact.startswith(f"{axis}:")]
     for axis in dict.fromkeys(fact.split(":")[0] for fact in FACTS)
 }
-"""The columns of a table of facts, by the question they answer."""
+"""Columns of a table of facts, by the question they answer."""
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """All that decides what comes out, with the values the bundled checkpoint was made with."""
-
-    seed: int = 0
-    image_size: int = 96
-    patch_size: int = 16
-    embed_dim: int = 128
-    vision_width: int = 128
-    vision_layers: int = 5
-    text_width: int = 128
-    text_layers: int = 3
-    vocab_size: int = 768
-    max_tokens: int = 48
-    num_pictures: int = 36_000
-    """Rendered for phase one and met again and again."""
-    num_scenes: int = 4_000
-    """Rendered for phase two, `frames_per_scene` frames each."""
-    frames_per_scene: int = 4
-    batch_pictures: int = 128
-    batch_scenes: int = 24
-    picture_steps: int = 3_000
-    scene_steps: int = 1_500
-    learning_rate: float = 1.5e-3
-    weight_decay: float = 0.05
-    warm_up_steps: int = 100
-    facts_weight: float = 0.5
-    """Of the auxiliary loss that reads the facts off both embeddings."""
-
-    @property
-    def examples(self) -> ExamplePlan:
-        """What is rendered to train on."""
-        return ExamplePlan(
-            seed=self.seed,
-            image_size=self.image_size,
-            num_pictures=self.num_pictures,
-            num_scenes=self.num_scenes,
-            frames_per_scene=self.frames_per_scene,
-        )
-
-
-# --- Tokenizer and model ------------------------------------------------------------------------
-
-
-def build_tokenizer(texts: Iterator[str], recipe: Recipe) -> PreTrainedTokenizerFast:
-    """A lower-casing byte-level BPE: any text has tokens, unknown words fall into pieces."""
-    tokenizer = Tokenizer(models.BPE(unk_token=UNK))
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.NFD(), normalizers.StripAccents(), normalizers.Lowercase()]
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=recipe.vocab_size,
-        min_frequency=20,  # words by chance are not worth a token
-        special_tokens=list(SPECIAL_TOKENS),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    ends = [(token, tokenizer.token_to_id(token)) for token in (BOS, EOS)]
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A {EOS}", special_tokens=ends
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=PAD,
-        bos_token=BOS,
-        unk_token=UNK,
-        eos_token=EOS,
-        model_max_length=recipe.max_tokens,
-    )
-
-
-def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> CLIPModel:
-    """An untrained CLIP of the recipe's sizes, float32."""
-    ids = {
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-    }
-    config = CLIPConfig(
-        text_config={
-            "vocab_size": len(tokenizer),
-            "max_position_embeddings": recipe.max_tokens,
-            "hidden_size": recipe.text_width,
-            "hidden_act": ACTIVATION,
-            "intermediate_size": 4 * recipe.text_width,
-            "num_hidden_layers": recipe.text_layers,
-            "num_attention_heads": recipe.text_width // 32,
-            "projection_dim": recipe.embed_dim,
-            **ids,
-        },
-        vision_config={
-            "image_size": recipe.image_size,
-            "patch_size": recipe.patch_size,
-            "hidden_size": recipe.vision_width,
-            "hidden_act": ACTIVATION,
-            "intermediate_size": 4 * recipe.vision_width,
-            "num_hidden_layers": recipe.vision_layers,
-            "num_attention_heads": recipe.vision_width // 32,
-            "projection_dim": recipe.embed_dim,
-        },
-        projection_dim=recipe.embed_dim,
-        **ids,
-    )
-    torch.manual_seed(recipe.seed)
-    # Eager attention: over a few dozen tokens its backward pass is several times as quick on a
-    # CPU as that of the fused kernel. It is a choice of this process, not of the checkpoint.
-    return CLIPModel._from_config(config, attn_implementation="eager")
-
-
-def save_checkpoint(model: CLIPModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Writes model (float16), tokenizer and preprocessing as an ordinary CLIP folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    halved = CLIPModel(model.config).half()
-    halved.load_state_dict(model.state_dict())
-    halved.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    side = model.config.vision_config.image_size
-    preprocessing = {
-        "image_processor_type": "CLIPImageProcessor",
-        "do_convert_rgb": True,
-        "do_resize": True,
-        "size": {"height": side, "width": side},
-        "resample": int(Image.Resampling.BICUBIC),
-        "do_center_crop": False,
-        "crop_size": {"height": side, "width": side},
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": [PIXEL_MEAN] * 3,
-        "image_std": [PIXEL_STD] * 3,
-    }
-    text = json.dumps(preprocessing, indent=2)
-    (folder / "preprocessor_config.json").write_text(f"{text}\n", encoding="utf-8")
-
-
-# --- Losses -------------------------------------------------------------------------------------
-
-
-def embed_frames(model: CLIPModel, pixels: torch.Tensor) -> torch.Tensor:
-    """Unit embeddings [N, D] of normalised pixels [N, 3, S, S]."""
-    return F.normalize(model.get_image_features(pixels).pooler_output.float(), dim=-1)
-
-
-def embed_texts(model: CLIPModel, tokens: torch.Tensor, pad_id: int) -> torch.Tensor:
-    """Unit embeddings [N, D] of token ids [N, L], padded on the right."""
-    output = model.get_text_features(tokens, attention_mask=(tokens != pad_id).long())
-    return F.normalize(output.pooler_output.float(), dim=-1)
+# --- Losses ---
 
 
 def mean_pool(frames: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """CLIP4Clip's meanP: masked mean of unit frames [B, T, D] by mask [B, T], made unit, [B, D]."""
+    """CLIP4Clip's meanP of unit frames: the masked mean of [B, T, D] by mask [B, T], of length 1, [B, D]."""
+    # `models.clip4clip.heads.mean_pool_tensors` would normalise the frames a second time, which changes last bits, and
+    # so the result of the recorded recipe
     weights = mask.to(frames.dtype)[..., None]  # [B, T, 1]
     mean = (frames * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
     return F.normalize(mean, dim=-1)
@@ -240,17 +74,14 @@ def mean_pool(frames: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 def contrastive_loss(
     logits: torch.Tensor, named: torch.Tensor, facts: torch.Tensor
 ) -> torch.Tensor:
-    """Symmetric InfoNCE in which every caption that is true of a picture is right for it.
+    """Symmetric InfoNCE in which every caption that is true of an image is a positive of it.
 
     Args:
-        logits: [captions, pictures], scaled cosines.
-        named: float [captions, FACTS], what each caption states.
-        facts: float [pictures, FACTS], what is true of each picture.
+        logits: [captions, images], scaled cosines.
+        named: float [captions, FACTS], facts that each caption states.
+        facts: float [images, FACTS], facts that are true of each image.
     """
-    right = (named @ facts.T >= named.sum(dim=1, keepdim=True)).float()  # [captions, pictures]
-    by_caption = F.cross_entropy(logits, right / right.sum(dim=1, keepdim=True))
-    by_picture = F.cross_entropy(logits.T, (right / right.sum(dim=0, keepdim=True)).T)
-    return (by_caption + by_picture) / 2
+    return info_nce(logits, named @ facts.T >= named.sum(dim=1, keepdim=True))
 
 
 def facts_loss(scores: torch.Tensor, facts: torch.Tensor) -> torch.Tensor:
@@ -258,7 +89,7 @@ def facts_loss(scores: torch.Tensor, facts: torch.Tensor) -> torch.Tensor:
 
     Args:
         scores: [N, FACTS], unscaled logits.
-        facts: float [N, FACTS]; a question with no fact set is open and costs nothing.
+        facts: float [N, FACTS]; a question without a fact is open and adds nothing.
     """
     total = scores.new_zeros(())
     for columns in FACT_AXES.values():
@@ -269,7 +100,7 @@ def facts_loss(scores: torch.Tensor, facts: torch.Tensor) -> torch.Tensor:
     return total / len(FACT_AXES)
 
 
-# --- Training -----------------------------------------------------------------------------------
+# --- Training ---
 
 
 @dataclass(frozen=True)
@@ -279,7 +110,7 @@ class Batch:
     pixels: torch.Tensor
     """float32 [B, T, 3, S, S], normalised."""
     mask: torch.Tensor
-    """bool [B, T], which frames count."""
+    """bool [B, T], frames that count."""
     tokens: torch.Tensor
     """int64 [B, L]."""
     named: torch.Tensor
@@ -288,10 +119,12 @@ class Batch:
     """float32 [B, FACTS]."""
 
 
-class Batches:
+class PoolBatches:
     """Endless random batches of a pool, the same for the same seed."""
 
-    def __init__(self, pool: Pool, tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> None:
+    def __init__(
+        self, pool: Pool, tokenizer: PreTrainedTokenizerBase, recipe: BundledClipRecipe
+    ) -> None:
         self._pool = pool
         flat = [text for captions in pool.captions for text in captions]
         encoded = tokenizer(
@@ -303,31 +136,31 @@ class Batches:
         self._rng = np.random.default_rng((recipe.seed, 31, pool.frames.shape[1]))
 
     def draw(self, batch_size: int) -> Batch:
-        """The next batch, without an example twice in it."""
+        """Return the next batch; no example is in it twice."""
         pool, rng = self._pool, self._rng
         rows = rng.choice(len(pool.frames), min(batch_size, len(pool.frames)), replace=False)
         which = rng.integers(self._tokens.shape[1], size=len(rows))
         tokens = self._tokens[rows, which]
         longest = int((tokens != self._pad_id).sum(axis=1).max())
         return Batch(
-            pixels=self._augmented(pool.frames[rows]),
-            mask=torch.from_numpy(self._mask(len(rows))),
+            pixels=self._augment(pool.frames[rows]),
+            mask=torch.from_numpy(self._draw_mask(len(rows))),
             tokens=torch.from_numpy(tokens[:, :longest]),
             named=torch.from_numpy(pool.named[rows, which].astype(np.float32)),
             facts=torch.from_numpy(pool.facts[rows].astype(np.float32)),
         )
 
-    def _mask(self, size: int) -> NDArray[np.bool_]:
-        """Clips are of any length: some frames at random do not count, one at least does."""
+    def _draw_mask(self, size: int) -> NDArray[np.bool_]:
+        """At least half of the frames of each example, since clips are of any length."""
         num_frames = self._pool.frames.shape[1]
         kept = self._rng.integers((num_frames + 1) // 2, num_frames + 1, size=(size, 1))
         order = self._rng.random((size, num_frames)).argsort(axis=1)
         return np.asarray(order < kept)
 
-    def _augmented(self, frames: NDArray[np.uint8]) -> torch.Tensor:
-        """Frames a little shifted, brighter or darker, and some with a fade's ghost in them.
+    def _augment(self, frames: NDArray[np.uint8]) -> torch.Tensor:
+        """Shift frames a little, change contrast and brightness, and blend some with others as in a fade.
 
-        All in place and in few passes: this runs between two steps, on the same cores.
+        In place and in few passes, since this runs between two steps on the same cores.
         """
         rng, (size, num_frames) = self._rng, frames.shape[:2]
         down, right = (int(n) for n in rng.integers(-2, 3, size=2))
@@ -341,268 +174,162 @@ class Batches:
         strength = float(rng.uniform(0.0, 0.25))
         ghosts = pixels[(faded + 1) % size, at]
         pixels[faded, at] = torch.lerp(pixels[faded, at], ghosts, strength)
-        # From 0..255 to normalised, with a contrast and a brightness of its own per example.
+        # from 0..255 to normalised, with a contrast and a brightness for each example
         contrast, brightness = per_example(0.93, 1.07), per_example(-0.03, 0.03)
         pixels.mul_(contrast / 255 / PIXEL_STD).add_((brightness - PIXEL_MEAN) / PIXEL_STD)
         pixels.clamp_(-PIXEL_MEAN / PIXEL_STD, (1 - PIXEL_MEAN) / PIXEL_STD)
         return pixels.permute(0, 1, 4, 2, 3)
 
 
-@dataclass(frozen=True)
-class Progressed:
-    """How far training is, told after every step."""
+class BundledClipRun(Run[Validation]):
+    """Training through both phases; scenes are added for the last `scene_steps`."""
 
-    step: int
-    steps: int
-    loss: float
-    """Mean over the last steps."""
+    model: CLIPModel
 
+    def __init__(
+        self,
+        recipe: BundledClipRecipe,
+        images: Pool,
+        scenes: Pool,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        cap_seconds: float = math.inf,
+        held_out: HeldOutImages | None = None,
+    ) -> None:
+        """Start a new run.
 
-def share_done(step: int, steps: int, started: float, cap_seconds: float) -> float:
-    """How much of the training lies behind, 0 to 1, by steps or by time, whichever is further.
+        Args:
+            recipe: sizes, steps and rates.
+            images: examples of one frame.
+            scenes: examples of several frames.
+            tokenizer: tokenizer from `build_tokenizer`.
+            cap_seconds: end earlier after this time, which includes building the model.
+            held_out: images whose top-1 is reported every 250 steps.
+        """
+        started = time.monotonic()
+        model = build_model(recipe, tokenizer)
+        self._head = torch.nn.Linear(recipe.embed_dim, len(FACTS))  # of the auxiliary loss only
+        parameters = [*model.parameters(), *self._head.parameters()]
+        super().__init__(
+            model,
+            adamw(
+                [("", parameters, recipe.learning_rate)],
+                weight_decay=recipe.weight_decay,
+                betas=(0.9, 0.98),
+            ),
+            Schedule(
+                num_steps=recipe.image_steps + recipe.scene_steps,
+                cap_seconds=cap_seconds,
+                warm_up_steps=recipe.warm_up_steps,
+                lowest_rate=0.01,
+                validate_every=250,
+            ),
+            OneProcess(torch.device("cpu")),
+            validation_type=Validation,
+            keep_best=False,
+        )
+        self._recipe, self._tokenizer, self._held_out = recipe, tokenizer, held_out
+        self._images = PoolBatches(images, tokenizer, recipe)
+        self._scenes = PoolBatches(scenes, tokenizer, recipe)
+        self._recent: list[float] = []
+        self.at = Progress(elapsed_seconds=time.monotonic() - started)
 
-    By time, so that a slow machine comes to a well-cooled end too. Then, and only then, the
-    outcome depends on the machine.
-    """
-    return max(step / steps, (time.monotonic() - started) / cap_seconds)
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Values of the recipe; the batches have a state of their own, so a saved run cannot be resumed exactly."""
+        return asdict(self._recipe)
 
-
-def train(
-    recipe: Recipe,
-    pictures: Pool,
-    scenes: Pool,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    cap_seconds: float = math.inf,
-    report: Callable[[CLIPModel, Progressed], None] = lambda model, progressed: None,
-) -> CLIPModel:
-    """Trains a new model through both phases; the scenes come in for the last `scene_steps`.
-
-    Args:
-        recipe: Sizes, steps and rates.
-        pictures: Examples of one frame.
-        scenes: Examples of several frames.
-        tokenizer: From `build_tokenizer`.
-        cap_seconds: Ends earlier, with the learning rate cooled down in time, when reached.
-        report: Called after each step.
-
-    Returns:
-        The model, float32, in evaluation mode.
-    """
-    model = build_model(recipe, tokenizer).train()
-    head = torch.nn.Linear(recipe.embed_dim, len(FACTS))  # of the auxiliary loss, thrown away
-    optimizer = _optimizer([model, head], recipe)
-    picture_batches = Batches(pictures, tokenizer, recipe)
-    scene_batches = Batches(scenes, tokenizer, recipe)
-    steps = recipe.picture_steps + recipe.scene_steps
-    recent: list[float] = []
-    started = time.monotonic()
-    for step in range(steps):
-        done = share_done(step, steps, started, cap_seconds)
-        if done >= 1:
-            break
-        _set_rate(optimizer, recipe, step, done)
-        if done < recipe.picture_steps / steps:
-            batches = [picture_batches.draw(recipe.batch_pictures)]
+    def _compute_step(self) -> dict[str, float]:
+        recipe = self._recipe
+        if self.share_done < recipe.image_steps / self.schedule.num_steps:
+            batches = [self._images.draw(recipe.batch_images)]
         else:
             batches = [
-                picture_batches.draw(recipe.batch_pictures // 2),
-                scene_batches.draw(recipe.batch_scenes),
+                self._images.draw(recipe.batch_images // 2),
+                self._scenes.draw(recipe.batch_scenes),
             ]
-        losses = [_loss(model, head, batch, tokenizer.pad_token_id, recipe) for batch in batches]
-        loss = torch.stack(losses).mean()
-        optimizer.zero_grad()
+        loss = torch.stack([self._loss(batch) for batch in batches]).mean()
         torch.autograd.backward(loss)
-        optimizer.step()
+        self._update_weights()
         with torch.no_grad():
-            model.logit_scale.clamp_(max=MAX_LOG_SCALE)
-        recent = [*recent[-49:], loss.item()]
-        report(model, Progressed(step + 1, steps, float(np.mean(recent))))
-    return model.eval()
+            self.model.logit_scale.clamp_(max=MAX_LOG_SCALE)
+        self._recent = [*self._recent[-49:], loss.item()]
+        return {"train": float(np.mean(self._recent))}
 
+    def _loss(self, batch: Batch) -> torch.Tensor:
+        model, size = self.model, self._recipe.embed_dim
+        num_examples, num_frames = batch.mask.shape
+        with torch.autocast("cpu", torch.bfloat16):
+            frames = embed_frames(model, batch.pixels.flatten(0, 1))  # [B * T, D]
+            texts = embed_texts(model, batch.tokens, self._tokenizer.pad_token_id)  # [B, D]
+        videos = mean_pool(frames.view(num_examples, num_frames, -1), batch.mask)
+        logits = model.logit_scale.exp() * texts @ videos.T
+        contrast = contrastive_loss(logits, batch.named, batch.facts)
+        # the entries of unit vectors are small; times the root of their width they are about 1
+        grow = math.sqrt(size)
+        read_videos = facts_loss(self._head(videos * grow), batch.facts)
+        read_texts = facts_loss(self._head(texts * grow), batch.named)
+        return contrast + self._recipe.facts_weight * (read_videos + read_texts)
 
-def _optimizer(modules: list[torch.nn.Module], recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW that decays matrices only: not biases, norms or the temperature."""
-    parameters = [p for module in modules for p in module.parameters()]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
+    @property
+    def has_validation(self) -> bool:
+        """Whether there are held-out images."""
+        return self._held_out is not None
 
-
-def _set_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, done: float) -> None:
-    """Linear warm-up, then half a cosine down to a hundredth."""
-    warm = min(1.0, (step + 1) / recipe.warm_up_steps)
-    cool = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-    for group in optimizer.param_groups:
-        group["lr"] = recipe.learning_rate * warm * cool
-
-
-def _loss(
-    model: CLIPModel, head: torch.nn.Linear, batch: Batch, pad_id: int, recipe: Recipe
-) -> torch.Tensor:
-    size, num_frames = batch.mask.shape
-    with torch.autocast("cpu", torch.bfloat16):
-        frames = embed_frames(model, batch.pixels.flatten(0, 1))  # [B * T, D]
-        texts = embed_texts(model, batch.tokens, pad_id)  # [B, D]
-    videos = mean_pool(frames.view(size, num_frames, -1), batch.mask)
-    logits = model.logit_scale.exp() * texts @ videos.T
-    contrast = contrastive_loss(logits, batch.named, batch.facts)
-    # Unit vectors are small; scaled by the root of their width they have entries of about 1.
-    grow = math.sqrt(recipe.embed_dim)
-    read_videos = facts_loss(head(videos * grow), batch.facts)
-    read_texts = facts_loss(head(texts * grow), batch.named)
-    return contrast + recipe.facts_weight * (read_videos + read_texts)
-
-
-# --- The figure it is judged by -----------------------------------------------------------------
-
-
-def held_out_pictures(num_pictures: int, seed: int) -> tuple[list[SceneSpec], list[Caption]]:
-    """Stills of pairs that training never saw, each with its full caption."""
-    rng = np.random.default_rng((seed, 37))
-    scenes = [
-        random_scene(rng, held_out=True, happening=HAPPENINGS[0]) for _ in range(num_pictures)
-    ]
-    return scenes, [picture_caption(true_facts(scene, 0.0), rng, full=True) for scene in scenes]
-
-
-@torch.inference_mode()
-def top1_of(
-    model: CLIPModel,
-    tokenizer: PreTrainedTokenizerBase,
-    frames: NDArray[np.uint8],
-    scenes: list[SceneSpec],
-    captions: list[Caption],
-) -> float:
-    """How often the picture nearest to a caption has every attribute the caption names.
-
-    Args:
-        model: In evaluation mode.
-        tokenizer: Its tokenizer.
-        frames: uint8 [N, S, S, 3], one squeezed still of each scene at its start.
-        scenes: N scenes.
-        captions: N captions, one of each scene.
-
-    Returns:
-        A share, 0 to 1.
-    """
-    pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).float().div(255)
-    encoded = tokenizer([c.text for c in captions], padding=True, return_tensors="pt")
-    pictures = embed_frames(model, (pixels - PIXEL_MEAN) / PIXEL_STD)
-    texts = embed_texts(model, encoded["input_ids"], tokenizer.pad_token_id)
-    nearest = (texts @ pictures.T).argmax(dim=1).tolist()
-    facts = [true_facts(scene, 0.0) for scene in scenes]
-    return float(np.mean([c.facts <= facts[n] for c, n in zip(captions, nearest, strict=True)]))
-
-
-def held_out_top1(encoder_folder: Path, *, num_pictures: int = 400, seed: int = 0) -> float:
-    """Caption to frame top-1 of a saved checkpoint, on pairs never seen in training.
-
-    Pictures are drawn at a film's full size and squeezed as frames are at search time.
-
-    Args:
-        encoder_folder: Written by `save_checkpoint`.
-        num_pictures: How many pictures compete; drawing one costs up to 0.1 s.
-        seed: Of pictures and captions.
-
-    Returns:
-        The share of captions whose nearest picture has all attributes named, 0 to 1.
-    """
-    model = CLIPModel.from_pretrained(encoder_folder, dtype=torch.float32).eval()
-    tokenizer = AutoTokenizer.from_pretrained(encoder_folder)
-    scenes, captions = held_out_pictures(num_pictures, seed)
-    side = model.config.vision_config.image_size
-    stills = (Image.fromarray(draw_picture(scene, FILM_SIZE)) for scene in scenes)
-    frames = np.stack([squeeze(still, side) for still in stills])
-    return top1_of(model, tokenizer, frames, scenes, captions)
+    def _compute_validation(self) -> Validation | None:
+        assert self._held_out is not None
+        top1 = self._held_out.top1(self.model.eval(), self._tokenizer)
+        summary = f"held-out top-1 {top1:.3f}, {self.at.elapsed_seconds:.0f} s"
+        return Validation(self.at.step, top1, {"validation/top-1": top1}, summary)
 
 
 def main(
     out: Annotated[Path, typer.Argument(help="Folder for the checkpoint.")],
-    seed: Annotated[int, typer.Option(help="Of everything.")] = Recipe.seed,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = BundledClipRecipe.seed,
     steps: Annotated[
-        int, typer.Option(min=1, help="Steps of phase one, on pictures.")
-    ] = Recipe.picture_steps,
+        int, typer.Option(min=1, help="Steps of phase one, on images.")
+    ] = BundledClipRecipe.image_steps,
     scene_steps: Annotated[
-        int, typer.Option(min=0, help="Steps of phase two, on scenes too.")
-    ] = Recipe.scene_steps,
+        int, typer.Option(min=0, help="Steps of phase two, on images and scenes.")
+    ] = BundledClipRecipe.scene_steps,
     pictures: Annotated[
-        int, typer.Option(min=1, help="Pictures rendered to train on.")
-    ] = Recipe.num_pictures,
+        int, typer.Option(min=1, help="Images rendered to train on.")
+    ] = BundledClipRecipe.num_images,
     scenes: Annotated[
         int, typer.Option(min=1, help="Scenes rendered to train on.")
-    ] = Recipe.num_scenes,
+    ] = BundledClipRecipe.num_scenes,
     minutes_cap: Annotated[
-        float, typer.Option(min=0.1, help="End training after so many minutes.")
+        float, typer.Option(min=0.1, help="Minutes after which training ends, rendering included.")
     ] = 27.0,
-    threads: Annotated[int, typer.Option(min=1, help="Processes that render, threads.")] = 2,
+    threads: Annotated[
+        int, typer.Option(min=1, help="Processes that render, and threads of a step.")
+    ] = 2,
 ) -> None:
     """Train a small CLIP on our rendered world and print its held-out figure."""
-    recipe = Recipe(
+    recipe = BundledClipRecipe(
         seed=seed,
-        picture_steps=steps,
+        image_steps=steps,
         scene_steps=scene_steps,
-        num_pictures=pictures,
+        num_images=pictures,
         num_scenes=scenes,
     )
     started = time.monotonic()
+    console = Console()
     torch.set_num_threads(threads)
-    picture_pool, scene_pool = render_pools(recipe.examples, workers=threads)
-    typer.echo(f"rendered in {time.monotonic() - started:.0f} s")
-    texts = (text for pool in (picture_pool, scene_pool) for each in pool.captions for text in each)
+    pools = render_pools(recipe.examples, workers=threads)
+    console.print(f"rendered in {time.monotonic() - started:.0f} s")
+    texts = (text for pool in pools for each in pool.captions for text in each)
     tokenizer = build_tokenizer(texts, recipe)
+    side, size = recipe.image_size, recipe.examples.draw_size
+    held_out = HeldOutImages.draw(HELD_OUT_IMAGES, 1, side, draw_size=size)
     cap_seconds = 60 * minutes_cap - (time.monotonic() - started)
-    columns = (
-        TextColumn("training"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TextColumn("left:"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns) as progress:
-        report = _Reporter(progress, tokenizer, recipe)
-        model = train(
-            recipe, picture_pool, scene_pool, tokenizer, cap_seconds=cap_seconds, report=report
-        )
-    save_checkpoint(model, tokenizer, out)
+    run = BundledClipRun(recipe, *pools, tokenizer, cap_seconds=cap_seconds, held_out=held_out)
+    with progress_bar("training", console=console) as report:
+        train(run, callbacks=ConsoleCallbacks(console, report))
+    save_checkpoint(run.model.eval(), tokenizer, out)
     minutes = (time.monotonic() - started) / 60
-    typer.echo(f"trained {report.steps_done} steps and saved after {minutes:.1f} min")
-    typer.echo(f"held-out top-1 among 400 pictures: {held_out_top1(out):.3f}")
-
-
-class _Reporter:
-    """Moves the progress bar, and every so often prints a line with the held-out figure."""
-
-    def __init__(
-        self, progress: Progress, tokenizer: PreTrainedTokenizerBase, recipe: Recipe
-    ) -> None:
-        self._progress, self._tokenizer, self._started = progress, tokenizer, time.monotonic()
-        self.steps_done = 0
-        steps = recipe.picture_steps + recipe.scene_steps
-        self._task = progress.add_task("training", total=steps, note="")
-        self._scenes, self._captions = held_out_pictures(400, seed=1)
-        painter = example_painter(recipe.examples.draw_size)
-        self._frames = np.stack(
-            [squeeze(painter.paint(view_at(s, 0.0)), recipe.image_size) for s in self._scenes]
-        )
-
-    def __call__(self, model: CLIPModel, progressed: Progressed) -> None:
-        self.steps_done = progressed.step
-        note = f"loss {progressed.loss:.3f}"
-        self._progress.update(self._task, completed=progressed.step, note=note)
-        if progressed.step % 250 and progressed.step != progressed.steps:
-            return
-        model.eval()
-        top1 = top1_of(model, self._tokenizer, self._frames, self._scenes, self._captions)
-        model.train()
-        seconds = time.monotonic() - self._started
-        self._progress.console.print(
-            f"step {progressed.step} of {progressed.steps}: {note}, "
-            f"held-out top-1 {top1:.3f}, {seconds:.0f} s"
-        )
+    console.print(f"trained {run.at.step} steps and saved after {minutes:.1f} min")
+    console.print(f"held-out top-1 among {HELD_OUT_IMAGES} images: {held_out_top1(out):.3f}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What a localiser of our rendered world is trained on: small libraries of films, as an index holds them.
+"""Examples that the bundled localiser is trained on: small libraries of rendered films, as an index stores them.
 
-No film is written: only the frames that an index keeps are drawn, coded with loss in every second film, and encoded by
-the bundled CLIP. A library is a batch, and no query of one of its scenes is answered by another. Its scenes are of few
-(thing, colour) pairs, so that to most queries the same thing comes in another light, at another place, and doing the
-opposite.
+No film is written: only the frames that an index stores are drawn, in every second film compressed with loss, and
+encoded by the bundled CLIP. A library is a batch, and no query about one of its scenes is answered by another scene.
+Its scenes are of few (thing, colour) pairs, so that for most queries the same thing also occurs in other light, at
+another place, and doing the opposite.
 
     paths = make_libraries(MomentPlan(), "train", Path("bench/moments"), workers=2)
     library = read_library(paths[0])        # library.films[0].frames: [L, 128]
@@ -13,35 +13,29 @@ from __future__ import annotations
 
 import hashlib
 import math
-import multiprocessing
 import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from scanonce.models.encoders.hub import BUNDLED_FOLDER, BUNDLED_NAME, fingerprint_folder
 from scanonce.models.encoders.load import load_encoder
 from scanonce.models.encoders.protocol import ClipEncoder
-from scanonce.training.bundled.clip_examples import example_painter, squeeze
+from scanonce.training.bars import progress_bar
+from scanonce.training.bundled.clip_examples import (
+    compressed,
+    example_painter,
+    random_quality,
+    squeeze,
+)
+from scanonce.training.jobs import map_jobs
 from scanonce.training.localiser.batches import FilmFrames, MomentLibrary, Queries
-from scanonce.training.world.films import FilmSpec, film_pictures, random_library
+from scanonce.training.world.films import FilmSpec, film_frames, random_library
 from scanonce.training.world.scene import (
     COLOURS,
     FRAMES_PER_SECOND,
@@ -51,13 +45,13 @@ from scanonce.training.world.scene import (
     flies,
     is_held_out,
 )
-from scanonce.training.world.words import Caption, picture_caption, scene_captions, true_facts
+from scanonce.training.world.words import Caption, image_caption, scene_captions, true_facts
 
 INDEX_FPS = 2.0
-"""Frames a second that an index keeps."""
+"""Frames per second that an index stores."""
 
 Split: TypeAlias = Literal["train", "validation", "all"]
-"""``train`` and ``validation`` have no (thing, colour) pair in common, ``all`` has both; held-out pairs are in none."""
+"""``train`` and ``validation`` have no (thing, colour) pair in common, ``all`` has both; none has held-out pairs."""
 
 Pair: TypeAlias = tuple[str, str]
 """A thing and its colour."""
@@ -65,24 +59,24 @@ Pair: TypeAlias = tuple[str, str]
 
 @dataclass(frozen=True)
 class MomentPlan:
-    """How many libraries of what."""
+    """Numbers and sizes of the libraries."""
 
     seed: int = 0
     num_libraries: int = 150
     films_per_library: int = 10
     pairs_per_library: int = 8
-    """Of (thing, colour); fewer make more scenes that are hard to tell apart."""
+    """(Thing, colour) pairs; with fewer of them more scenes are hard to distinguish."""
     validation_libraries: int = 2
     validation_films: int = 40
-    """In a library of validation, over all its pairs at once: as many as in the library of the test."""
+    """Films of a library of validation, over all its pairs at once: as many as in the library of the test."""
     wordings: int = 4
-    """Captions of each kind that a training scene has; scenes of validation have 2, as in the ground truth."""
+    """Captions of each kind for a training scene; validation scenes have 2, as in the ground truth."""
     draw_size: tuple[int, int] = (320, 180)
-    """(width, height) pictures are drawn at before they are squeezed."""
+    """(width, height) of frames before they are resized."""
 
 
 def pairs_of(split: Split) -> list[Pair]:
-    """The (thing, colour) pairs of a split: 54 to train on, 27 to validate on, 81 in all."""
+    """Return the (thing, colour) pairs of a split: 54 to train on, 27 to validate on, 81 in all."""
     seen = [(thing, colour) for thing in THINGS for colour in COLOURS]
     seen = [pair for pair in seen if not is_held_out(*pair)]
     if split == "all":
@@ -96,7 +90,7 @@ def _is_validation(thing: str, colour: str) -> bool:
 
 
 def plan_films(plan: MomentPlan, split: Split, number: int) -> list[FilmSpec]:
-    """The films of a library by its number; the same for the same arguments."""
+    """Return the films of a library by its number; the same for the same arguments."""
     rng = np.random.default_rng(
         (plan.seed, 41, ("train", "validation", "all").index(split), number)
     )
@@ -104,14 +98,14 @@ def plan_films(plan: MomentPlan, split: Split, number: int) -> list[FilmSpec]:
     if split == "validation":
         return random_library(seed, plan.validation_films, pairs=pairs)
     chosen: list[Pair] = []
-    while sum(flies(thing) for thing, _ in chosen) < 3:  # what rises or falls must fly
+    while sum(flies(thing) for thing, _ in chosen) < 3:  # only things that fly rise or fall
         order = rng.permutation(len(pairs))[: plan.pairs_per_library]
         chosen = [pairs[n] for n in order]
     return random_library(seed, plan.films_per_library, pairs=chosen)
 
 
-def kept_frames(film: FilmSpec) -> list[int]:
-    """Numbers of the frames an index keeps: the first at or after each k / `INDEX_FPS` seconds.
+def stored_frames(film: FilmSpec) -> list[int]:
+    """Return the numbers of the frames an index stores: the first at or after each k / `INDEX_FPS` seconds.
 
     At 25 frames a second: 0, 13, 25, 38, ...
     """
@@ -123,31 +117,24 @@ def kept_frames(film: FilmSpec) -> list[int]:
 def encode_film(
     film: FilmSpec, encoder: ClipEncoder, draw_size: tuple[int, int]
 ) -> NDArray[np.float16]:
-    """The features an index would keep of a film, [L, dim]; takes about 5 ms of one core per frame."""
+    """Return the features an index would store of a film, [L, dim]; takes about 5 ms of one core per frame."""
     rng = np.random.default_rng((film.seed, 43))
-    quality = int(rng.integers(40, 92)) if rng.random() < 0.5 else None
+    quality = random_quality(rng) if rng.random() < 0.5 else None
     side = encoder.preprocessing.output_size[0]
-    pictures = film_pictures(film, kept_frames(film), painter=example_painter(draw_size))
-    images = np.stack([squeeze(_coded(picture, quality), side) for picture in pictures])
+    frames = film_frames(film, stored_frames(film), painter=example_painter(draw_size))
+    if quality is not None:
+        frames = (compressed(frame, quality) for frame in frames)
+    images = np.stack([squeeze(frame, side) for frame in frames])
     starts = range(0, len(images), encoder.batch_frames)
     parts = [encoder.encode_frames(images[start:][: encoder.batch_frames]) for start in starts]
     return np.concatenate(parts).astype(np.float16)
 
 
-def _coded(picture: Image.Image, quality: int | None) -> Image.Image:
-    """The picture after JPEG, which stands in for H.264: both halve the resolution of colour and round cosines."""
-    if quality is None:
-        return picture
-    buffer = BytesIO()
-    picture.save(buffer, "JPEG", quality=quality)
-    return Image.open(buffer).convert("RGB")
-
-
-# --- Queries ------------------------------------------------------------------------------------
+# --- Queries ---
 
 
 def may_answer(scene: SceneSpec, caption: Caption) -> bool:
-    """Whether a caption is true of a scene as a whole or of any picture of it."""
+    """Whether a caption is true of a scene as a whole or of any frame of it."""
     possible = {
         "thing": {scene.thing},
         "colour": {scene.colour},
@@ -167,16 +154,16 @@ def captions_of(
     """Queries that one scene of a library answers and no other.
 
     Args:
-        scene: The one.
-        others: The rest of the library.
-        rng: Of the words.
-        wordings: Captions of each kind, fewer where two come out alike.
-        partial: Whether to add captions that leave out place or light, where they still say enough.
+        scene: scene the captions are about.
+        others: all other scenes of the library.
+        rng: generator of the words.
+        wordings: captions of each kind; fewer if two have the same text.
+        partial: add captions that leave out place or light, if they still fit no other scene.
     """
     captions = scene_captions(scene, rng, variants=wordings)
     if partial and any(not caption.needs_time for caption in captions):
         facts = frozenset(f for f in true_facts(scene) if not f.startswith("happening:"))
-        shorter = [picture_caption(facts, rng) for _ in range(wordings)]
+        shorter = [image_caption(facts, rng) for _ in range(wordings)]
         captions += [c for c in shorter if not any(may_answer(other, c) for other in others)]
     return list({caption.text: caption for caption in captions}.values())
 
@@ -185,6 +172,8 @@ def _queries_of(
     films: list[FilmSpec], encoder: ClipEncoder, plan: MomentPlan, split: Split
 ) -> Queries:
     scenes = [scene for film in films for scene in film.scenes]
+    is_validation = split == "validation"
+    wordings = 2 if is_validation else plan.wordings
     texts: list[str] = []
     happenings: list[str] = []
     answers: list[tuple[int, int, float, float]] = []
@@ -193,14 +182,8 @@ def _queries_of(
         for scene, span in zip(film.scenes, pairwise(film.first_frames), strict=True):
             rng = np.random.default_rng((film.seed, number, 47))
             others = [other for other in scenes if other is not scene]
-            is_validation = split == "validation"
-            for caption in captions_of(
-                scene,
-                others,
-                rng,
-                wordings=2 if is_validation else plan.wordings,
-                partial=not is_validation,
-            ):
+            captions = captions_of(scene, others, rng, wordings=wordings, partial=not is_validation)
+            for caption in captions:
                 texts.append(caption.text)
                 happenings.append(scene.happening if caption.needs_time else "")
                 start, end = (frame / FRAMES_PER_SECOND for frame in span)
@@ -219,17 +202,17 @@ def _queries_of(
     )
 
 
-# --- Libraries on disk --------------------------------------------------------------------------
+# --- Libraries on disk ---
 
 
 def make_libraries(plan: MomentPlan, split: Split, folder: Path, *, workers: int) -> list[Path]:
-    """Draws and encodes the libraries of a split, less those that are there already.
+    """Draw and encode the libraries of a split; those that exist are not made again.
 
     Args:
-        plan: Decides what is in them.
-        split: Which (thing, colour) pairs.
-        folder: Kept between runs; another plan or encoder goes into files of other names.
-        workers: Processes; with 1 all is done in this one. The outcome does not depend on it.
+        plan: plan of the libraries.
+        split: split of the (thing, colour) pairs.
+        folder: folder that is kept between runs; the names of its files depend on plan and encoder.
+        workers: number of processes; the result does not depend on it.
 
     Returns:
         The files in order, for `read_library`.
@@ -238,41 +221,18 @@ def make_libraries(plan: MomentPlan, split: Split, folder: Path, *, workers: int
     num_libraries = plan.validation_libraries if split == "validation" else plan.num_libraries
     paths = [folder / _file_name(plan, split, number) for number in range(num_libraries)]
     missing = [number for number, path in enumerate(paths) if not path.exists()]
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TextColumn("left:"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, disable=not missing) as progress:
-        task = progress.add_task(f"encoding {split} libraries", total=len(missing), rate="")
-        started, frames = time.monotonic(), 0
-        for num_frames in _make_all(plan, split, folder, missing, workers):
+    jobs = [(plan, split, folder, number) for number in missing]
+    started, frames = time.monotonic(), 0
+    with progress_bar(f"encoding {split} libraries", is_hidden=not missing) as report:
+        for done, num_frames in enumerate(map_jobs(_make_library, jobs, workers=workers), start=1):
             frames += num_frames
             rate = frames / (time.monotonic() - started)
-            progress.update(task, advance=1, rate=f"{rate:.0f} frames/s")
+            report(done, len(jobs), f"{rate:.0f} frames/s")
     return paths
 
 
-def _make_all(
-    plan: MomentPlan, split: Split, folder: Path, numbers: list[int], workers: int
-) -> Iterator[int]:
-    if workers <= 1:
-        for number in numbers:
-            yield _make_library(plan, split, folder, number)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        running = [pool.submit(_make_library, plan, split, folder, number) for number in numbers]
-        for done in as_completed(running):
-            yield done.result()
-
-
 def _make_library(plan: MomentPlan, split: Split, folder: Path, number: int) -> int:
-    """Writes one library whole or not at all; returns its number of frames."""
+    """Write one library atomically, and return its number of frames."""
     encoder = _encoder()
     films = plan_films(plan, split, number)
     frames = [encode_film(film, encoder, plan.draw_size) for film in films]
@@ -287,7 +247,7 @@ def _make_library(plan: MomentPlan, split: Split, folder: Path, number: int) -> 
             durations=np.array([film.first_frames[-1] / FRAMES_PER_SECOND for film in films]),
             texts=np.array(queries.texts),
             happenings=np.array(queries.kinds),
-            films=queries.films[:, 0],  # each has one right answer
+            films=queries.films[:, 0],  # each query has one answer
             scenes=queries.scenes,
             spans=queries.spans[:, 0],
             joint=queries.joint,
@@ -303,7 +263,7 @@ def _encoder() -> ClipEncoder:
 
 
 def _file_name(plan: MomentPlan, split: Split, number: int) -> str:
-    """Tells apart what differs: how many libraries there are does not, so more can be added."""
+    """File name with a digest of plan and encoder. The number of libraries is left out, so that more can be added."""
     decides = replace(plan, num_libraries=0, validation_libraries=0)
     digest = hashlib.sha256(f"{decides} {_fingerprint()}".encode()).hexdigest()[:12]
     return f"{split}-{digest}-{number:04d}.npz"
@@ -315,7 +275,7 @@ def _fingerprint() -> str:
 
 
 def read_library(path: Path) -> MomentLibrary:
-    """A library that `make_libraries` wrote."""
+    """Read a library that `make_libraries` wrote."""
     with np.load(path, allow_pickle=False) as stored:
         ends = np.cumsum(stored["num_frames"])
         films = [

@@ -1,7 +1,7 @@
-"""Which clips a step sees, with which caption and with which frames: decided by seed and step, and by nothing else.
+"""Batches of clips, with a caption and frames of each, which depend on the seed and the step alone.
 
-So a run that goes on after an interruption needs no state of a generator, and processes that share a batch each make
-their own part of it without asking the others.
+So a resumed run needs no state of a generator, and processes that share a batch make their own parts of it
+independently.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from scanonce.storage.errors import ConfigError
 from scanonce.training.clip.captions import CaptionedPart, CaptionedVideos
 from scanonce.training.clip.contrast import right_pairs
 
-_ORDER, _CAPTION, _AUGMENT, _HELD_OUT = 41, 42, 43, 44  # so that no two draws are of one generator
+_ORDER, _CAPTION, _AUGMENT, _HELD_OUT = 41, 42, 43, 44  # so that generators are independent
 
 
 @dataclass(frozen=True, slots=True)
 class ClipSet:
-    """Clips with what is said of them, and their frames."""
+    """Clips with their captions and frames."""
 
     captions: Sequence[Sequence[str]]
-    """Of each clip, at least one."""
+    """Captions of each clip, at least one."""
     frames: Callable[[int], NDArray[np.uint8]]
-    """[T, H, W, 3] of a clip by its number, at the encoder's size; T is 1 or more."""
+    """Returns [T, H, W, 3] of a clip by its number, at the encoder's size; T is 1 or more."""
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -47,7 +47,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one process has of a batch."""
+    """Share of one process in a batch."""
 
     parts: tuple[Part, ...]
     right: torch.Tensor
@@ -57,17 +57,17 @@ class Share:
 class Batches:
     """The batches of a run, by step.
 
-    In an epoch each clip comes at most once, with one of its captions; the next epoch has the next caption. So a batch
-    never has a clip twice, and its captions are not negatives of each other. What is left at the end of an epoch and
-    is no whole batch is left out; another epoch has another order.
+    In an epoch each clip occurs at most once, with one of its captions; the next epoch has the next caption. So a batch
+    never has a clip twice, and captions of a clip are not negatives of each other. An incomplete batch at the end of an
+    epoch is left out; each epoch has another order.
     """
 
     def __init__(self, clips: ClipSet, *, batch: int, seed: int, augment: bool) -> None:
-        """Of ``batch`` clips over all processes; raises ConfigError where there are not as many clips."""
+        """Make batches of ``batch`` clips over all processes; raises ConfigError if there are fewer clips."""
         if batch > len(clips):
             raise ConfigError(
-                f"a batch of {batch} clips needs as many to train on, there are {len(clips)}: make the batch smaller "
-                "(--batch, --accumulate, fewer processes) or give more captions"
+                f"a batch of {batch} clips needs as many to train on, but there are {len(clips)}: make the batch "
+                "smaller (--batch, --accumulate, fewer processes) or give more captions"
             )
         self._clips, self._batch, self._seed, self._augment = clips, batch, seed, augment
         self.steps_per_epoch = len(clips) // batch
@@ -75,10 +75,10 @@ class Batches:
         self._first_caption = first.tolist()
 
     def share(self, step: int, *, index: int, count: int, num_parts: int) -> Share:
-        """What process ``index`` of ``count`` embeds in a step (from 0), in equal parts."""
-        epoch, place = divmod(step, self.steps_per_epoch)
+        """Return the share of process ``index`` of ``count`` in a step (from 0), in equal parts."""
+        epoch, position = divmod(step, self.steps_per_epoch)
         order = np.random.default_rng((self._seed, _ORDER, epoch)).permutation(len(self._clips))
-        numbers = order[place * self._batch : (place + 1) * self._batch].tolist()
+        numbers = order[position * self._batch : (position + 1) * self._batch].tolist()
         captions = [self._clips.captions[number] for number in numbers]
         texts = [
             each[(self._first_caption[number] + epoch) % len(each)]
@@ -86,18 +86,18 @@ class Batches:
         ]
         own = np.array_split(np.arange(self._batch), count)[index]
         parts = [
-            self._part(step, [(int(at), numbers[at], texts[at]) for at in places])
-            for places in np.array_split(own, num_parts)
+            self._part(step, [(int(at), numbers[at], texts[at]) for at in positions])
+            for positions in np.array_split(own, num_parts)
         ]
         return Share(tuple(parts), right_pairs(texts, captions))
 
     def _part(self, step: int, examples: Sequence[tuple[int, int, str]]) -> Part:
-        """Of (place in the batch, clip, text)."""
+        """Make a part of examples (position in the batch, clip, text)."""
         frames = [self._clips.frames(number) for _, number, _ in examples]
         if self._augment:
             frames = [
-                augmented(each, np.random.default_rng((self._seed, _AUGMENT, step, place)))
-                for each, (place, _, _) in zip(frames, examples, strict=True)
+                augment(each, np.random.default_rng((self._seed, _AUGMENT, step, position)))
+                for each, (position, _, _) in zip(frames, examples, strict=True)
             ]
         return Part(
             np.concatenate(frames),
@@ -106,12 +106,12 @@ class Batches:
         )
 
 
-def augmented(frames: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A clip as it might as well have been filmed: [T, H, W, 3] to [up to T, H, W, 3].
+def augment(frames: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Change a clip slightly, [T, H, W, 3] to [up to T, H, W, 3].
 
-    At least half of the frames stay, in their order; all are shifted alike by up to a thirty-second of the picture
-    (what comes in repeats the edge), with up to 7 % more or less contrast and 3 % more or less light. Pictures are not
-    mirrored: captions say left and right.
+    At least half of the frames are kept, in their order. All are shifted equally by up to a thirty-second of the frame
+    (the edge is repeated), with up to 7 % more or less contrast and 3 % more or less brightness. Frames are not
+    mirrored, since captions name left and right.
     """
     num_frames, height, width = frames.shape[:3]
     kept = int(rng.integers((num_frames + 1) // 2, num_frames + 1))
@@ -128,19 +128,19 @@ def augmented(frames: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np
 def hold_out(
     captioned: CaptionedVideos, share: float, seed: int
 ) -> tuple[CaptionedVideos, CaptionedVideos]:
-    """To train on, and a share of the videos to validate on, all parts of a video on one side.
+    """Split videos into those to train on and those to validate on; all parts of a video are on one side.
 
     Args:
-        captioned: what there is; ``missing`` stays with the first.
-        share: of the videos, in [0, 1); at least one where it is more than 0 and there are two or more.
-        seed: which ones.
+        captioned: all videos; ``missing`` goes with the first part.
+        share: share of videos to validate on, in [0, 1); if it is more than 0, at least one of two or more videos.
+        seed: seed of the choice.
     """
     videos = list(dict.fromkeys(part.video for part in captioned.parts))
     count = min(max(1, round(share * len(videos))), len(videos) - 1) if share > 0 else 0
     order = np.random.default_rng((seed, _HELD_OUT)).permutation(len(videos))
     held = {videos[number] for number in order[:count]}
 
-    def those(inside: bool) -> tuple[CaptionedPart, ...]:
-        return tuple(part for part in captioned.parts if (part.video in held) == inside)
+    def parts(are_held_out: bool) -> tuple[CaptionedPart, ...]:
+        return tuple(part for part in captioned.parts if (part.video in held) == are_held_out)
 
-    return CaptionedVideos(those(False), captioned.missing), CaptionedVideos(those(True), ())
+    return CaptionedVideos(parts(False), captioned.missing), CaptionedVideos(parts(True), ())

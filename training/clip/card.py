@@ -1,4 +1,4 @@
-"""The card of a fine-tuned encoder: on what it was trained, how, and what came of it."""
+"""The card of a fine-tuned encoder: its data, its training, and its figures."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from scanonce.storage.files import write_whole
-from scanonce.training.clip.run import Run, Validated
+from scanonce.training.clip.run import ClipRun, Validated
 
 _CARD = """\
 # {name}, fine-tuned
 
-A dual encoder of pictures and sentences in the plain `transformers` format, with the head "{head}" that makes one
-vector of a clip's frames. It was fine-tuned from `{encoder}` as CLIP4Clip does (arXiv 2104.08860). Use it by its
-folder: `scanonce index VIDEOS --encoder {name}`.
+A dual encoder of images and texts in the plain `transformers` format, with the head "{head}", which pools the frames of
+a clip. It was fine-tuned from `{encoder}` as CLIP4Clip does it (arXiv 2104.08860). Use it by its folder:
+`scanonce index VIDEOS --encoder {name}`.
 
     {command}
 
@@ -25,7 +25,7 @@ clip, {fps:g} a second.
 ## Training
 
 {steps:,} steps of {batch} clips ({processes}), {minutes:.1f} minutes on {device}. Symmetric InfoNCE; in an epoch a clip
-comes once, with one of its captions, so that captions of one clip are never negatives of each other.
+occurs once, with one of its captions, so captions of a clip are never negatives of each other.
 
 | setting | value |
 |---|---|
@@ -38,10 +38,10 @@ comes once, with one of its captions, so that captions of one clip are never neg
 ![Curves](curves.png)
 """
 
-_NO_FIGURES = "Nothing was held out, so there are none. The last weights were kept."
+_NO_FIGURES = "There are none, since no clips were held out. The last weights were kept."
 
 _FIGURES = """\
-Retrieval among the {num_clips:,} held-out clips, by their {num_captions:,} captions; ties count against us.
+Retrieval among the {num_clips:,} held-out clips, by their {num_captions:,} captions; ties count against the encoder.
 {kept}
 
 | | R@1 | R@5 | R@10 | MdR | MnR | MRR |
@@ -49,16 +49,16 @@ Retrieval among the {num_clips:,} held-out clips, by their {num_captions:,} capt
 {rows}"""
 
 
-def write_card(run: Run, encoder: str, folder: Path, command: str) -> None:
-    """Writes README.md.
+def write_card(run: ClipRun, encoder: str, folder: Path, command: str) -> None:
+    """Write README.md.
 
     Args:
-        run: at its end.
-        encoder: what it started from.
-        folder: of the checkpoint.
-        command: that made it.
+        run: run at its end.
+        encoder: encoder that training started from.
+        folder: folder of the checkpoint.
+        command: command of the run.
     """
-    held = "nothing" if run.validation is None else f"{len(run.validation):,} clips"
+    held = "none" if run.validation is None else f"{len(run.validation):,} clips"
     settings = "\n".join(
         f"| {name.replace('_', ' ')} | {value} |" for name, value in asdict(run.recipe).items()
     )
@@ -84,26 +84,19 @@ def write_card(run: Run, encoder: str, folder: Path, command: str) -> None:
     write_whole(folder / "README.md", lambda file: file.write(text.encode()))
 
 
-def _figures(run: Run) -> str:
+def _figures(run: ClipRun) -> str:
     if run.first is None or run.kept is None:
         return _NO_FIGURES
-    chosen = "with the best MRR of captions to clips" if run.recipe.keep == "best" else "at the end"
-    kept = f"The weights {chosen} were kept, those of step {run.kept.step:,}"
-    chosen_by = (
-        ", chosen by these same figures, which they flatter a little."
-        if run.recipe.keep == "best"
-        else "."
-    )
+    if run.recipe.keep == "best":
+        chosen = "The weights with the best MRR of captions to clips"
+        bias = ", chosen by these figures, which are therefore slightly optimistic."
+    else:
+        chosen, bias = "The last weights", "."
     return _FIGURES.format(
         num_clips=run.kept.num_clips,
         num_captions=run.kept.num_captions,
-        kept=kept + chosen_by,
-        rows="\n".join(
-            [
-                *_rows("before", run.first),
-                *_rows("after", run.kept),
-            ]
-        ),
+        kept=f"{chosen} were kept, those of step {run.kept.step:,}{bias}",
+        rows="\n".join([*_rows("before", run.first), *_rows("after", run.kept)]),
     )
 
 

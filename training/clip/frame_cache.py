@@ -1,13 +1,13 @@
-"""Frames of videos and of parts of them, decoded once and mapped: epochs after the first decode nothing.
+"""Frames of videos and of parts of videos, decoded once and memory-mapped: later epochs decode nothing.
 
     parts = [VideoPart(Path("a.mp4"), None), VideoPart(Path("a.mp4"), Span(2.0, 7.5))]
     cache = FrameCache.build(Path("run/frames"), parts, preprocessing=encoder.preprocessing)
     cache.kept      # [0, 1]: parts that have frames
     cache.frames(1)  # uint8 [T, height, width, 3] at the encoder's size, T from 1 to max_frames
-    cache.problems  # videos that are left out, and why
+    cache.problems  # videos that are left out, with the reasons
 
-Frames come as CLIP4Clip takes them: one a second by their true times, and of those at most `max_frames`, evenly. A
-video is decoded once for all its parts, in guarded processes (`media.workers`): a bad one is left out and told.
+Frames are sampled as in CLIP4Clip: one a second by their true times, and at most `max_frames` of these, evenly spread.
+A video is decoded once for all its parts, in guarded processes (`media.workers`); bad videos are left out and reported.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,36 +33,36 @@ from scanonce.media.sampling import Sampling
 from scanonce.media.workers import DecodePool
 from scanonce.models.encoders.preprocess import Preprocessing
 from scanonce.models.runtime import num_cores
-from scanonce.storage.errors import ConfigError, IndexDirectoryError
+from scanonce.storage.errors import ConfigError, reported
 from scanonce.storage.files import make_folder, write_whole
 from scanonce.storage.records import Span
+from scanonce.training.bars import OnProgress
+
+_SAVE_SECONDS = 60.0
+"""Decoding time that is lost when a run is killed."""
 
 
 @dataclass(frozen=True, slots=True)
 class VideoPart:
-    """What frames are wanted of."""
+    """A video, or a part of it, whose frames are wanted."""
 
     video: Path
     span: Span | None = None
-    """None: all of the video."""
+    """None: the whole video."""
 
 
 @dataclass(frozen=True, slots=True)
 class CacheProblem:
-    """A video that is left out, or is not whole."""
+    """A video that is left out or incomplete."""
 
     video: Path
     reason: str
     is_left_out: bool
-    """False: what could be decoded is there."""
-
-
-Observer = Callable[[int, int], None]
-"""Told (videos looked at, videos in all)."""
+    """False: the frames that could be decoded are used."""
 
 
 class FrameCache:
-    """Frames of the parts it was built for, by their number."""
+    """Frames of parts, by the number of the part."""
 
     def __init__(
         self,
@@ -71,21 +71,23 @@ class FrameCache:
         problems: Sequence[CacheProblem],
         num_decoded: int,
     ) -> None:
-        """Of mapped frames ``[N, height, width, 3]`` and each part's (first row, number of rows). Made by `build`."""
+        """Hold mapped frames ``[N, height, width, 3]`` and each part's (first row, rows); `build` makes it."""
         self._frames = frames
         self._rows = rows
         self.problems = tuple(problems)
-        """Videos that are left out or are not whole."""
+        """Videos that are left out or incomplete."""
         self.num_decoded = num_decoded
-        """Videos that had to be decoded: 0 where an earlier run had them all."""
+        """Number of videos that had to be decoded; 0 if an earlier run decoded all of them."""
         self.kept = [number for number, each in enumerate(rows) if each is not None]
         """Numbers of the parts that have frames."""
 
     def frames(self, number: int) -> NDArray[np.uint8]:
-        """``[T, height, width, 3]`` of one part in order of time, T from 1 to ``max_frames``; a view of the file.
+        """Return the frames of one part in order of time, ``[T, height, width, 3]``; a view of the file.
+
+        T is from 1 to ``max_frames``.
 
         Raises:
-            KeyError: the part's video is left out (`problems` says why).
+            KeyError: the part's video is left out, see `problems`.
         """
         rows = self._rows[number]
         if rows is None:
@@ -103,63 +105,58 @@ class FrameCache:
         fps: float = 1.0,
         max_frames: int = 12,
         workers: int = 0,
-        observe: Observer = lambda *_: None,
+        on_progress: OnProgress = lambda done, total: None,
     ) -> "FrameCache":
-        """The frames of all parts, of which only those are decoded that the folder does not have yet.
+        """Return the frames of all parts; frames that the folder does not have are decoded.
 
-        Costs a decoding of each new video, and on disk 27 kB a frame at 96 x 96 and 150 kB at 224 x 224. Several
+        Costs the decoding of each new video, and on disk 27 kB a frame at 96 x 96 and 150 kB at 224 x 224. Several
         processes may call it at once: one decodes, the others wait and map the same file.
 
         Args:
-            folder: of the cache; made where missing. Frames of other settings in it are left alone.
-            parts: what frames are wanted of; may repeat.
-            preprocessing: of the encoder: frames are stored at its input size, before normalising.
-            fps: frames per second of video that are looked at.
-            max_frames: of one part.
+            folder: folder of the cache; made if it is missing. Frames of other settings in it are not touched.
+            parts: parts whose frames are wanted; may repeat.
+            preprocessing: preprocessing of the encoder; frames are stored at its input size, not normalised.
+            fps: frames per second of video.
+            max_frames: most frames of a part.
             workers: decoding processes; 0: one per core.
-            observe: told how far it is.
+            on_progress: called with the number of videos that are done, and of all videos.
 
         Raises:
             ConfigError: ``fps`` is not positive and finite, or ``max_frames`` is less than 1.
             IndexDirectoryError: the folder cannot be written.
         """
         settings = _Settings.of(preprocessing, Sampling("uniform", fps), max_frames)
-        try:
+        with reported(folder, "written"):
             make_folder(folder)
-            # everyone else waits here while one decodes, then finds it done
+            # other processes wait here while one decodes, and then find all frames
             with FileLock(folder / "decoding.lock"):
                 store = _Store(folder, settings)
-                filling = _Filling(store, parts, observe)
+                filling = _Filling(store, parts, on_progress)
                 filling.decode_missing(preprocessing, workers)
                 return cls(store.mapped(), filling.rows(), filling.problems, filling.num_decoded)
-        except OSError as error:
-            raise IndexDirectoryError(
-                f"{folder} cannot be written ({error.strerror or error}). Make room or check its permissions, then "
-                "run the same command again: what is decoded already is kept."
-            ) from error
 
 
 @dataclass(frozen=True, slots=True)
 class _Settings:
-    """What decides which frames a part has, and how they look."""
+    """Settings that decide which frames a part has, and their pixels."""
 
     size: tuple[int, int]
     """(height, width)."""
     resize: str
-    """How pictures come to that size."""
+    """Steps of resizing to that size."""
     fps: float
     max_frames: int
 
     @classmethod
     def of(cls, steps: Preprocessing, sampling: Sampling, max_frames: int) -> "_Settings":
         if max_frames < 1:
-            raise ConfigError(f"at least one frame is needed of each part; got {max_frames}")
+            raise ConfigError(f"at least one frame of each part is needed; got {max_frames}")
         resize = f"{steps.short_side} {steps.exact_size} {steps.crop} {steps.resample}"
         return cls(steps.output_size, resize, sampling.fps, max_frames)
 
     @property
     def name(self) -> str:
-        """Of the files: one pair for each settings."""
+        """Name of the two files of these settings."""
         return hashlib.blake2b(repr(self).encode(), digest_size=8).hexdigest()
 
     @property
@@ -168,19 +165,19 @@ class _Settings:
 
 
 class _Store:
-    """The two files of one settings: all frames one after another, and which rows are whose.
+    """The two files of the same settings: all frames one after another, and the rows of each part.
 
-    Frames are only ever added at the end, and count from the moment that the index names them: what a run that died
-    left behind them is cut off by the next, and a mapping of the earlier rows stays as it is.
+    Frames are only ever appended, and they count only after the index names them. The next run cuts off the leftovers
+    of a run that died, and mappings of earlier rows stay valid.
     """
 
     def __init__(self, folder: Path, settings: _Settings) -> None:
         self.settings = settings
         self.folder = folder
         self.parts: dict[str, tuple[int, int]] = {}
-        """(first row, number of rows) by key; no rows where a part begins after its video's end."""
+        """(first row, number of rows) by key; no rows if a part begins after the end of its video."""
         self.partial: dict[str, str] = {}
-        """Why a content is not whole."""
+        """Reason why a video is incomplete, by content."""
         self.num_frames = 0
         self._data_path = folder / f"{settings.name}.frames"
         self._index_path = folder / f"{settings.name}.json"
@@ -188,7 +185,7 @@ class _Store:
         self._saved_at = time.monotonic()
 
     def _read(self) -> None:
-        """What an earlier run left; nothing where that is not whole, which costs only time."""
+        """Read the index of an earlier run; if it is damaged, everything is decoded again."""
         try:
             index = json.loads(self._index_path.read_text(encoding="utf-8"))
             num_frames = int(index["num_frames"])
@@ -201,7 +198,7 @@ class _Store:
             self.parts, self.partial = {}, {}
 
     def open_data(self) -> IO[bytes]:
-        """The frames, to be added to. A file that the index does not describe is another one from here on."""
+        """Open the frames for appending. A file that the index does not describe is replaced by a new one."""
         if self.num_frames == 0:
             self._data_path.unlink(missing_ok=True)
         file = self._data_path.open("ab")
@@ -216,7 +213,7 @@ class _Store:
         self.parts[key] = (first, self.num_frames - first)
 
     def save(self, file: IO[bytes], *, every_seconds: float = 0.0) -> None:
-        """Makes what was added last, frames first; at most every so many seconds."""
+        """Make the additions durable, frames first; at most once in ``every_seconds``."""
         if time.monotonic() - self._saved_at < every_seconds:
             return
         file.flush()
@@ -239,19 +236,19 @@ class _Store:
 
 
 class _Filling:
-    """Which contents the parts are of, and the way of those that are missing into the store."""
+    """Finds the contents of the parts, and decodes those that the store does not have."""
 
-    def __init__(self, store: _Store, parts: Sequence[VideoPart], observe: Observer) -> None:
+    def __init__(self, store: _Store, parts: Sequence[VideoPart], on_progress: OnProgress) -> None:
         self.problems: list[CacheProblem] = []
         self.num_decoded = 0
         self._store = store
         self._parts = parts
-        self._observe = observe
+        self._on_progress = on_progress
         self._videos = list(dict.fromkeys(part.video for part in parts))
         self._contents = self._hashed()
 
     def _hashed(self) -> dict[Path, str]:
-        """The content of each video that can be read, so that one that was moved is known again."""
+        """Return the content hash of each readable video, so that a moved video is recognised."""
         contents = {}
         for video in self._videos:
             try:
@@ -264,7 +261,7 @@ class _Filling:
         self.problems.append(CacheProblem(video, reason, is_left_out=True))
 
     def decode_missing(self, preprocessing: Preprocessing, workers: int) -> None:
-        """Decodes every content of which a part is missing, once."""
+        """Decode every content with a missing part, once."""
         spans: dict[str, dict[str, Span | None]] = {}
         paths: dict[str, Path] = {}
         for part in self._parts:
@@ -305,51 +302,45 @@ class _Filling:
                             spool = tempfile.TemporaryFile(dir=self._store.folder)  # noqa: SIM115
                             decoding[job] = _Decoding(spools.enter_context(spool))
                         decoding[job].add(pts, images)
+                    case Finished(job, _, problem) if job not in decoding:
+                        self._leave_out(path, problem or "it has no frame that can be decoded")
                     case Finished(job, end_seconds, problem):
-                        if job not in decoding:
-                            self._leave_out(path, problem or "it has no frame that can be decoded")
-                        else:
-                            if problem:
-                                self._store.partial[content] = problem
-                            video = decoding.pop(job)
-                            for key, span in spans[content].items():
-                                chosen = video.choose(
-                                    span, end_seconds, self._store.settings.max_frames
-                                )
-                                self._store.add(file, key, video.read(chosen))
-                            video.close()
-                            self.num_decoded += 1
+                        if problem:
+                            self._store.partial[content] = problem
+                        video = decoding.pop(job)
+                        for key, span in spans[content].items():
+                            most = self._store.settings.max_frames
+                            chosen = video.choose(span, end_seconds, most)
+                            self._store.add(file, key, video.read(chosen))
+                        video.close()
+                        self.num_decoded += 1
                     case Failed(job, reason):
                         self._leave_out(path, reason)
                         if job in decoding:
                             decoding.pop(job).close()
                 if isinstance(event, Finished | Failed):
                     done += 1
-                    self._observe(done, len(self._videos))
+                    self._on_progress(done, len(self._videos))
                     self._store.save(file, every_seconds=_SAVE_SECONDS)
         self._store.save(file)
 
     def rows(self) -> list[tuple[int, int] | None]:
-        """The rows of each part; None for those that are left out, which are told in `problems`."""
+        """Return the rows of each part; None for those that are left out, which are in `problems`."""
         rows: list[tuple[int, int] | None] = []
-        told: set[str] = set()
+        reported: set[str] = set()
         for part in self._parts:
             content = self._contents.get(part.video, "")
             first, count = self._store.parts.get(_key(content, part.span), (0, 0))
             rows.append((first, count) if count else None)
-            if content in self._store.partial and content not in told:
-                told.add(content)
+            if content in self._store.partial and content not in reported:
+                reported.add(content)
                 reason = self._store.partial[content]
                 self.problems.append(CacheProblem(part.video, reason, is_left_out=False))
             if not count and _key(content, part.span) in self._store.parts:
-                assert part.span is not None, "all of a video has a frame"
+                assert part.span is not None, "a whole video has a frame"
                 start = part.span.start_seconds
                 self._leave_out(part.video, f"it ends before its part from {start:g} s on")
         return rows
-
-
-_SAVE_SECONDS = 60.0
-"""Of decoding that a run which is killed may lose."""
 
 
 def _key(content: str, span: Span | None) -> str:
@@ -357,7 +348,7 @@ def _key(content: str, span: Span | None) -> str:
 
 
 class _Decoding:
-    """Frames of a video that is being decoded, in a file of their own: an hour at 224 x 224 is half a gigabyte."""
+    """Frames of a video that is being decoded, in a temporary file: an hour at 224 x 224 is half a gigabyte."""
 
     def __init__(self, spool: IO[bytes]) -> None:
         self._spool = spool
@@ -384,19 +375,19 @@ class _Decoding:
 def choose_frames(
     pts_seconds: NDArray[np.float64], span: Span | None, end_seconds: float, most: int
 ) -> NDArray[np.int64]:
-    """Which frames of a video a part has: at most ``most`` of those in it, evenly, its first and its last among them.
+    """Choose the frames of a part: at most ``most``, evenly spread, with the first and the last frame in the part.
 
     Of frames at 0, 1, 2, 3, 4 the part [0.5, 4.0) has those at 1, 2 and 3, with ``most`` 2 those at 1 and 3. A part
-    between two frames has the one that is nearest to its middle.
+    between two frames has the frame nearest to its middle.
 
     Args:
-        pts_seconds: [N] rising, at least one.
-        span: the part; None for all.
-        end_seconds: of the video.
-        most: at least 1.
+        pts_seconds: [N] rising times of the frames, at least one.
+        span: span of the part; None: the whole video.
+        end_seconds: end of the video.
+        most: largest number of frames, at least 1.
 
     Returns:
-        Rising numbers of frames, at least one; none where the part begins after the end of the video.
+        Rising numbers of frames, at least one; none if the part begins after the end of the video.
     """
     inside = np.arange(len(pts_seconds))
     if span is not None:

@@ -1,4 +1,4 @@
-"""A dual encoder and its head as one thing to be trained, and the checkpoint folder it becomes."""
+"""A dual encoder and its head as one trainable module, and the checkpoint folder of the result."""
 
 from __future__ import annotations
 
@@ -24,28 +24,29 @@ from scanonce.storage.errors import ConfigError, EncoderError
 from scanonce.training.clip.batches import Part
 from scanonce.training.clip.contrast import Embedded
 from scanonce.training.clip.recipe import MAX_LOG_SCALE, Recipe
+from scanonce.training.loop import adamw
 
 _PAIRS_AT_ONCE = 8192
-"""Of texts with videos that a tight head scores together."""
+"""Pairs of a text and a video that a tight head scores together."""
 
 _COPIED = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "merges.txt", "vocab.txt", "*.model", "preprocessor_config.json", "processor_config.json",
 )  # fmt: skip
-"""What a checkpoint folder has beside weights and configuration, and fine-tuning leaves as it is."""
+"""Files of a checkpoint folder, next to weights and configuration, that fine-tuning does not change."""
 
 
 class TrainedClip(torch.nn.Module):
-    """Frames and sentences become embeddings, with gradients."""
+    """Embeds frames and texts, with gradients."""
 
     def __init__(self, encoder: TransformersEncoder, recipe: Recipe) -> None:
-        """Of an encoder in float32, which is trained in place.
+        """Train an encoder in float32, in place.
 
-        A head of the wanted kind that is beside the encoder's weights is trained on, else a new one begins.
+        A head of the wanted kind in the encoder's folder is trained further; otherwise there is a new one.
 
         Raises:
             EncoderError: the model has no temperature, or a head cannot be made for it.
-            ConfigError: more layers are to be frozen than there are.
+            ConfigError: the recipe freezes more layers than there are.
         """
         super().__init__()
         self._encoder = encoder
@@ -62,48 +63,52 @@ class TrainedClip(torch.nn.Module):
         self.freeze(recipe)
         on_cpu = encoder.device.type == "cpu"
         if on_cpu:
-            # over a few dozen tokens its way back is several times as quick there as that of the fused kernel
+            # over a few dozen tokens its backward pass is several times as fast as that of the fused kernel
             self.module.set_attn_implementation("eager")
         if recipe.checkpointing:
             self.module.activation_checkpointing_enable({"use_reentrant": False})
-            self.module.disable_input_require_grads()  # that is for the other way of doing it
+            self.module.disable_input_require_grads()  # only the reentrant variant needs these
         wanted = pick_dtype(encoder.device, recipe.precision)
         self._has_bfloat16 = wanted == torch.bfloat16
 
     @property
     def source_fingerprint(self) -> str:
-        """Of the files it was read from."""
+        """Fingerprint of the files of the encoder."""
         return self._encoder.fingerprint
 
     @property
     def log_scale(self) -> torch.nn.Parameter:
-        """Logarithm of the temperature's inverse, which cosines are multiplied by."""
+        """Logarithm of the inverse temperature, the factor of the cosines."""
         scale: torch.nn.Parameter = self.module.logit_scale
         return scale
 
     @property
     def scores_are_cosines(self) -> bool:
-        """Whether scores are to be multiplied by the temperature; those of a tight head are as they are."""
+        """Whether scores need the temperature; those of a tight head do not."""
         return not isinstance(self.head, TightHead)
 
     def texts_at_once(self, num_videos: int) -> int | None:
-        """How many texts `score` takes at once beside so many videos; None: any number."""
+        """Return the number of texts that `score` takes at once with this number of videos; None: any number."""
         return None if self.scores_are_cosines else max(1, _PAIRS_AT_ONCE // num_videos)
 
     def embed(self, part: Part) -> Embedded:
-        """Sentences and videos of a part, float32; see `embed_texts` and `embed_videos`."""
+        """Embed texts and videos of a part, float32; see `embed_texts` and `embed_videos`."""
         videos, mask = self.embed_videos(part)
         return Embedded(self.embed_texts(part.texts), videos, mask)
 
     def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
-        """[B, D] of length 1; raw for a tight head."""
+        """Embed texts, [B, D] of length 1; raw features for a tight head."""
         with self._autocast():
             output = self.module.get_text_features(**self._encoder.tokenise(texts))
         features: torch.Tensor = output.pooler_output.float()
         return F.normalize(features, dim=-1) if self.scores_are_cosines else features
 
     def embed_videos(self, part: Part) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """[B, D] of length 1 and None; for a tight head raw frames [B, max_frames, D] and their mask, bool [B, T]."""
+        """Embed videos.
+
+        Returns:
+            [B, D] of length 1, and None; for a tight head raw frames [B, max_frames, D] and their mask, bool [B, T].
+        """
         device = self._encoder.device
         images = torch.from_numpy(np.require(part.frames, requirements="W"))
         with self._autocast():
@@ -121,7 +126,7 @@ class TrainedClip(torch.nn.Module):
     def score(
         self, texts: torch.Tensor, videos: torch.Tensor, mask: torch.Tensor | None
     ) -> torch.Tensor:
-        """[Q, B] float32: cosines, or the scores of a tight head."""
+        """Score texts with videos, [Q, B] float32: cosines, or the scores of a tight head."""
         if self.scores_are_cosines:
             return texts @ videos.T
         assert isinstance(self.head, TightHead)
@@ -130,16 +135,16 @@ class TrainedClip(torch.nn.Module):
         return scores.float()
 
     def clamp_temperature(self) -> None:
-        """CLIP's clamp, after each step."""
+        """Clamp the temperature as CLIP does, after each step."""
         with torch.no_grad():
             self.log_scale.clamp_(max=MAX_LOG_SCALE)
 
     def freeze(self, recipe: Recipe) -> None:
-        """Takes gradients from what the recipe leaves as it is, in both towers.
+        """Switch gradients off for the layers that the recipe freezes, in both towers.
 
         Raises:
-            ConfigError: a tower has not so many blocks.
-            EncoderError: a tower is not built of embeddings and blocks as those of CLIP and SigLIP are.
+            ConfigError: a tower has fewer blocks.
+            EncoderError: a tower does not consist of embeddings and blocks as those of CLIP and SigLIP do.
         """
         if recipe.encoder_lr == 0:
             self.module.requires_grad_(False)
@@ -155,28 +160,20 @@ class TrainedClip(torch.nn.Module):
                 )
             if recipe.freeze_layers > len(blocks):
                 raise ConfigError(
-                    f"freeze layers must be 0 to {len(blocks)}, which is how many blocks the {name} has; got "
+                    f"freeze layers must be 0 to {len(blocks)}, the number of blocks of the {name}; got "
                     f"{recipe.freeze_layers}"
                 )
             tower.embeddings.requires_grad_(False)
-            if hasattr(tower, "pre_layrnorm"):  # so spelt in CLIP: between embeddings and blocks
+            if hasattr(tower, "pre_layrnorm"):  # CLIP's spelling; between embeddings and blocks
                 tower.pre_layrnorm.requires_grad_(False)
             blocks[: recipe.freeze_layers].requires_grad_(False)
 
     def optimizer(self) -> torch.optim.AdamW:
-        """AdamW over what is trained; each group's ``highest`` is the learning rate it is warmed up to."""
-        groups = []
-        modules = [("encoder", self.module, self._recipe.encoder_lr)]
-        modules += [("head", self.head, self._recipe.lr)] if self.head is not None else []
-        for name, module, rate in modules:
-            for is_matrix in (True, False):  # biases, norms and the temperature are none
-                chosen = [p for p in module.parameters() if p.requires_grad]
-                chosen = [p for p in chosen if (p.ndim >= 2) == is_matrix]
-                decay = self._recipe.weight_decay if is_matrix else 0.0
-                if chosen:
-                    shared = {"weight_decay": decay, "lr": rate, "highest": rate, "name": name}
-                    groups.append({"params": chosen, **shared})
-        return torch.optim.AdamW(groups, betas=(0.9, 0.98), eps=1e-6)
+        """AdamW over all parameters that are not frozen, in groups named encoder and head."""
+        recipe = self._recipe
+        parts = [("encoder", self.module.parameters(), recipe.encoder_lr)]
+        parts += [("head", self.head.parameters(), recipe.lr)] if self.head is not None else []
+        return adamw(parts, weight_decay=recipe.weight_decay, betas=(0.9, 0.98), eps=1e-6)
 
     def _autocast(self) -> torch.autocast:
         device = self._encoder.device.type
@@ -184,10 +181,10 @@ class TrainedClip(torch.nn.Module):
 
 
 def open_encoder(name: str, device: torch.device) -> TransformersEncoder:
-    """The encoder of that name with float32 weights, on the device.
+    """Open an encoder by name with float32 weights, on the device.
 
     Raises:
-        EncoderError: it cannot be found or is no dual encoder.
+        EncoderError: it cannot be found or is not a dual encoder.
     """
     settings = ModelSettings(device=str(device), dtype="float32")
     return TransformersEncoder(name, find_folder(name), settings)
@@ -202,8 +199,8 @@ def _open_head(encoder: TransformersEncoder, recipe: Recipe) -> Head | None:
             found.config = replace(found.config, max_frames=recipe.max_frames)
         except ValueError as error:
             raise EncoderError(
-                f"the head beside {encoder.name} cannot be trained with {recipe.max_frames} frames: {error}; it has "
-                f"seen {found.config.max_frames} (--max-frames)"
+                f"the head of {encoder.name} cannot be trained with {recipe.max_frames} frames: {error}; it was "
+                f"trained with {found.config.max_frames} (--max-frames)"
             ) from error
         return found.train()
     with torch.random.fork_rng([]):
@@ -212,14 +209,14 @@ def _open_head(encoder: TransformersEncoder, recipe: Recipe) -> Head | None:
 
 
 def write_checkpoint(model: TrainedClip, source: Path, folder: Path) -> None:
-    """Writes a plain `transformers` folder, float32, with what else of the source's files it needs, and the head.
+    """Write a plain `transformers` folder, float32, with tokenizer and preprocessing of the source, and the head.
 
-    In float32, since what a small learning rate changes would be lost in the rounding of a shorter format.
+    In float32, since the changes of a small learning rate would be lost in the rounding of a shorter format.
 
     Args:
-        model: its weights are written.
-        source: folder the encoder was read from.
-        folder: made, if it is not there.
+        model: model to be written.
+        source: folder of the encoder that training started from.
+        folder: folder to be written; made if it is missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
     shows_progress = transformers_logging.is_progress_bar_enabled()

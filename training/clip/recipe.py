@@ -1,4 +1,4 @@
-"""What decides a fine-tuning of a dual encoder; imports nothing heavy, so that the command line reads defaults here."""
+"""Recipe of a fine-tuning of a dual encoder; no heavy imports, since the command line reads its defaults here."""
 
 import math
 from dataclasses import dataclass
@@ -17,53 +17,53 @@ MAX_LOG_SCALE = math.log(100)
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All that decides what comes out. Where not said otherwise the defaults are CLIP4Clip's (arXiv 2104.08860)."""
+    """Everything that decides the result. Unless stated otherwise the defaults are CLIP4Clip's (arXiv 2104.08860)."""
 
     head: HeadName = "mean"
-    """How frames become a vector; "tight" gives scores, for re-ranking."""
+    """Pooling of frames into one vector; "tight" computes scores instead, for re-ranking."""
     max_frames: int = 12
-    """Of a clip, evenly spread; CLIP4Clip has 64 for long videos."""
+    """Most frames of a clip, evenly spread; CLIP4Clip has 64 for long videos."""
     fps: float = 1.0
-    """Frames looked at per second of video."""
+    """Frames per second of video."""
     epochs: int = 5
     """Passes over the clips, each with one of its captions (CLIP4Clip: over all pairs of a clip with a caption)."""
     batch: int = 32
-    """Clips that a process embeds at once; what is compared with each other is `accumulate` times as many, times the
-    number of processes (CLIP4Clip: 128)."""
+    """Clips that a process embeds at once. The number of clips compared with each other is `batch` times `accumulate`
+    times the number of processes (CLIP4Clip: 128)."""
     accumulate: int = 1
-    """Parts of a batch that go through one after another, at the cost of one more forward pass; the loss and its
-    gradient are those of the whole."""
+    """Parts of a batch that are embedded one after another, at the cost of one more forward pass. Loss and gradient are
+    those of the whole batch."""
     lr: float = 1e-4
-    """Highest learning rate of the head's new parts."""
+    """Highest learning rate of the head."""
     encoder_lr: float = 1e-7
-    """Highest learning rate of encoder and temperature; 0 leaves both as they are."""
+    """Highest learning rate of encoder and temperature; 0: neither is trained."""
     weight_decay: float = 0.2
-    """Of matrices; biases, norms and the temperature have none."""
+    """Weight decay of matrices; biases, norms and the temperature have none."""
     warm_up: float = 0.1
-    """Share of the run in which learning rates rise; they then fall along half a cosine to 0."""
+    """Share of the run in which learning rates rise; they then fall to 0 along half a cosine."""
     clip_norm: float = 1.0
-    """Largest norm of a step's gradient."""
+    """Largest norm of the gradient of a step."""
     freeze_layers: int = 0
-    """First blocks of each tower that stay as they are, with all before them; 0 freezes nothing."""
+    """Number of first blocks of each tower that are not trained, with the embeddings before them; 0: all are."""
     checkpointing: bool = False
-    """Work activations out again on the way back instead of keeping them."""
+    """Compute activations again in the backward pass instead of keeping them."""
     precision: Precision = "auto"
-    """Of the encoder's arithmetic; weights are always float32. "auto": bfloat16 where the hardware multiplies it."""
+    """Precision of the encoder's arithmetic; weights are always float32. "auto": bfloat16 if the hardware has it."""
     augment: bool = True
-    """Shift frames, change light and contrast a little and leave some frames out (ours; CLIP4Clip does not)."""
+    """Shift frames, change light and contrast a little, and leave some frames out (ours; CLIP4Clip does not)."""
     seed: int = 0
-    """Of everything."""
+    """Seed of all random numbers."""
     validation_share: float = 0.1
-    """Of the videos, held out where no captions for validation are given; 0 for no validation."""
+    """Share of the videos that is held out if there are no captions for validation; 0: no validation."""
     validate_every: int = 0
-    """Steps; 0: once in each epoch."""
+    """Steps between validations; 0: one in each epoch."""
     save_every: int = 100
-    """Steps, or ten minutes: after the earlier of them the state is saved."""
+    """Steps between saved states; there are at most ten minutes between them too."""
     keep: Keep = "best"
-    """Weights that are written: those with the best MRR of texts to videos on validation, or the last ones."""
+    """Weights that are written: those with the best MRR of text to video on validation, or the last ones."""
 
     def __post_init__(self) -> None:
-        """Raises ConfigError for a value that is not allowed."""
+        """Raise ConfigError for a value that is not allowed."""
         least = {"max_frames": 1, "epochs": 1, "batch": 1, "accumulate": 1, "freeze_layers": 0}
         least |= {"lr": 0, "encoder_lr": 0, "weight_decay": 0, "validate_every": 0, "save_every": 1}
         for name, value in least.items():

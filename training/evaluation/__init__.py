@@ -1,1 +1,1 @@
-"""Queries with known answers become figures with intervals."""
+"""Evaluation: figures with intervals of queries with known answers."""

@@ -1,8 +1,8 @@
-"""Sentences about videos with their right answers, as benchmarks publish them.
+"""Queries about videos with their correct answers, as benchmarks publish them.
 
     annotations = read_annotations(Path("charades_sta_test.txt"), "charades")
     annotations[0].text, annotations[0].video, annotations[0].spans
-    found, missing = match_videos(annotations, Path("Charades_v1_480"))
+    found, missing = match_names((each.video for each in annotations), Path("Charades_v1_480"))
     queries = as_queries(annotations)
 
 | benchmark | file |
@@ -15,13 +15,13 @@
 | ego4d | json of the NLQ challenge (videos, clips, annotations, language_queries), or of its baseline by clip |
 | activitynet | json by video: duration, timestamps, sentences |
 | didemo | json: annotation_id, description, video, times in pieces of 5 s |
-| scanonce | jsonl or csv of one's own, such as the ``ground_truth.jsonl`` of the rendered world: see below |
+| scanonce | own jsonl or csv, such as the ``ground_truth.jsonl`` of the rendered world: see below |
 
-A row of one's own has video (or path) and query (or caption, text), start_seconds and end_seconds where it is about a
-part, and, if wanted, qid, kind and grade. Rows with one qid are several right answers to one query.
+A row of an own file has video (or path) and query (or caption, text), start_seconds and end_seconds if it is about a
+part of the video, and optionally qid, kind and grade. Rows with the same qid are several correct answers to one query.
 
-A few published files hold queries that their own evaluation leaves out: without a sentence, or with a span that ends
-before it begins. They are left out here too, and how many is logged.
+A few published files have queries that their own evaluation leaves out: without a text, or with a span that ends before
+it begins. They are left out here too, and their number is logged.
 """
 
 import logging
@@ -39,11 +39,14 @@ from scanonce.training.evaluation.rows import (
     csv_rows,
     json_object,
     jsonl_rows,
+    opening,
+    optional_span,
     read_json,
     reading,
     seconds_of,
     shortened,
     span_of,
+    table_rows,
     text_lines,
     text_of,
 )
@@ -52,65 +55,59 @@ logger = logging.getLogger(__name__)
 
 VIDEO_NAMES = ("video", "path")
 QUERY_NAMES = ("query", "caption", "text")
-"""Columns of a file of one's own, the first of those that a row has counts."""
+"""Columns of an own file; the first of these that a row has counts."""
 
 DIDEMO_PIECE_SECONDS = 5.0
-"""DiDeMo's spans are whole pieces of this length, both ends included."""
+"""Length of the pieces that DiDeMo's spans consist of; both ends are included."""
 
 _ENDINGS = IndexerSettings().endings
-_PLACES_SHOWN = 3
+_POSITIONS_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """A sentence about a video, and where in it the sentence is true."""
+    """A query about a video, and the spans that answer it."""
 
     id: str
-    """Of the query, as the benchmark has it; the number of the line where it has none."""
+    """Id of the query in the benchmark; the number of the line if it has none."""
     text: str
     video: str
-    """Name of the video as the benchmark has it, without a folder and the file's ending."""
+    """Name of the video in the benchmark, without folder and file extension."""
     spans: tuple[Span, ...] = ()
-    """All right answers; empty where the sentence is about the whole video."""
+    """All correct answers; empty if the query is about the whole video."""
     duration_seconds: float | None = None
-    """Of the video, where the benchmark tells."""
+    """Length of the video; None if the benchmark does not give it."""
     kind: str = ""
-    """Of the query, where the benchmark has kinds (TVR: "v", "t", "vt"; the rendered world: "time")."""
+    """Kind of the query, if the benchmark has kinds (TVR: "v", "t", "vt"; the rendered world: "time")."""
     grade: int = 1
-    """How well this answers the query, 1 or more. Only where several annotations have one id, and so are several
-    answers to one query, can it differ."""
+    """Grade of the answer, 1 or more. It differs only between annotations with the same id, which are several answers
+    to one query."""
 
 
 def read_annotations(path: Path, benchmark: str) -> list[Annotation]:
-    """All annotations of a file, in its order.
+    """Return all annotations of a file, in its order.
 
     Args:
-        path: as the benchmark publishes it; which forms are read the module says.
+        path: file as the benchmark publishes it, in one of the forms of the table above.
         benchmark: one of `BENCHMARKS`.
 
     Raises:
-        ConfigError: there is no such benchmark, or the file cannot be read or is not what it should be; the message
-            names the line, or in one large JSON object the entry.
+        ConfigError: there is no such benchmark, or the file cannot be read or has another form; the message names the
+            line, or the entry of a large JSON object.
     """
     if benchmark not in _READERS:
         raise ConfigError(f"there is no benchmark {benchmark!r}; there are {', '.join(BENCHMARKS)}")
     left_out: list[str] = []
-    try:
+    with opening(path, "the annotations"):
         annotations = list(_READERS[benchmark](path, left_out))
-    except OSError as error:
-        why = error.strerror or error
-        raise ConfigError(
-            f"the annotations {path} cannot be read ({why}): check the name"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text: save it as UTF-8") from error
     if left_out:
         logger.warning(
             "%s: %d of %d queries are left out, as in the benchmark's own evaluation: %s",
             path,
             len(left_out),
             len(left_out) + len(annotations),
-            "; ".join(left_out[:_PLACES_SHOWN]) + (" ..." if left_out[_PLACES_SHOWN:] else ""),
+            "; ".join(left_out[:_POSITIONS_SHOWN])
+            + (" ..." if left_out[_POSITIONS_SHOWN:] else ""),
         )
     if not annotations:
         raise ConfigError(f"{path} has no annotations: is it a file of {benchmark}?")
@@ -120,28 +117,28 @@ def read_annotations(path: Path, benchmark: str) -> list[Annotation]:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A sentence to ask, and everything that answers it."""
+    """A query with all its correct answers."""
 
     id: str
     text: str
     right: tuple[Relevant, ...]
-    """At least one. Where the sentence is about whole videos, with an empty span at 0."""
+    """At least one answer; with an empty span at 0 if the query is about whole videos."""
     kinds: tuple[str, ...] = ()
-    """Under which its figures are listed apart, beside those of all queries."""
+    """Kinds with figures of their own, in addition to those of all queries."""
 
     @property
     def videos(self) -> frozenset[str]:
-        """Names of the right ones."""
+        """Names of the correct videos."""
         return frozenset(right.video for right in self.right)
 
     @property
     def has_spans(self) -> bool:
-        """Whether it is about parts of videos."""
+        """Whether the query is about parts of videos."""
         return any(right.span.duration_seconds > 0 for right in self.right)
 
 
 def as_queries(annotations: Iterable[Annotation]) -> list[Query]:
-    """The queries of some annotations: those with one id are one query."""
+    """Return the queries of annotations; annotations with the same id are one query."""
     by_id: dict[str, list[Annotation]] = {}
     for annotation in annotations:
         by_id.setdefault(annotation.id, []).append(annotation)
@@ -160,31 +157,24 @@ def as_queries(annotations: Iterable[Annotation]) -> list[Query]:
     ]
 
 
-def match_videos(
-    annotations: Iterable[Annotation], files: Path | Iterable[Path]
-) -> tuple[dict[str, Path], list[str]]:
-    """Which files the annotated videos are; see `match_names`."""
-    return match_names((annotation.video for annotation in annotations), files)
-
-
 def match_names(
     names: Iterable[str], files: Path | Iterable[Path]
 ) -> tuple[dict[str, Path], list[str]]:
-    """Which files some videos are: those whose name without its ending is the video's.
+    """Find the files of videos: those whose name without the extension is the video's.
 
     Args:
-        names: of videos as a benchmark has them; each may come several times.
-        files: a folder, all of whose depth is looked at, or paths.
+        names: names of videos in a benchmark; may repeat.
+        files: a folder, which is searched recursively, or paths.
 
     Returns:
-        The file of each video that was found, and the names of those that were not, both in the order of ``names``.
+        The file of each video that was found, and the names of the others, both in the order of ``names``.
 
     Raises:
-        ConfigError: the folder is none, or two files have the name of one of the videos.
+        ConfigError: the folder does not exist, or two files have the name of one of the videos.
     """
     if isinstance(files, Path):
         if not files.is_dir():
-            raise ConfigError(f"{files} is no folder: give the one the videos lie in")
+            raise ConfigError(f"{files} is no folder: give the folder of the videos")
         files = (each for each in sorted(files.rglob("*")) if each.suffix.lower() in _ENDINGS)
     by_name: dict[str, list[Path]] = {}
     for file in files:
@@ -200,25 +190,25 @@ def match_names(
             case [first, second, *_]:
                 raise ConfigError(
                     f"{first} and {second} both have the name of the annotated video {name}: "
-                    "leave only the one that is meant"
+                    "keep only one of them"
                 )
     return found, missing
 
 
 def video_name(name: str) -> str:
-    """The name of a video without its folder, and without its ending where that is one of a video."""
+    """Return the name of a video without its folder, and without the extension if that is one of videos."""
     path = Path(name)
     return path.stem if path.suffix.lower() in _ENDINGS else path.name
 
 
 def _check_ids(path: Path, annotations: Sequence[Annotation]) -> None:
-    """One id may stand before several answers to one query, never before two queries."""
+    """Check that annotations with the same id have the same text."""
     texts: dict[str, str] = {}
     for annotation in annotations:
         if texts.setdefault(annotation.id, annotation.text) != annotation.text:
             raise ConfigError(
                 f"{path}: two queries have the id {annotation.id!r}, {texts[annotation.id]!r} and {annotation.text!r}. "
-                "Give each its own"
+                "Give each its own id"
             )
 
 
@@ -258,7 +248,7 @@ def _charades(path: Path, left_out: _LeftOut) -> Iterator[Annotation]:
             where, _, sentence = text.partition("##")
             video, start, end = where.split()
             if not sentence.strip():
-                raise ValueError("there is no sentence behind ##")
+                raise ValueError("there is no text behind ##")
             yield Annotation(str(line), sentence.strip(), video, (span_of(start, end),))
 
 
@@ -278,18 +268,18 @@ def _tvr(path: Path, left_out: _LeftOut) -> Iterator[Annotation]:
 
 def _mad(path: Path, left_out: _LeftOut) -> Iterator[Annotation]:
     rows = _mad_json(path) if path.suffix.lower() == ".json" else _mad_txt(path)
-    for place, expected, identifier, row in rows:
-        with reading(path, place, expected):
+    for position, expected, identifier, row in rows:
+        with reading(path, position, expected):
             movie, duration = text_of(row, "movie"), seconds_of(row["movie_duration"])
             span = _span_within(row["ext_timestamps"], duration)
             if span is None:
-                left_out.append(f"{place} ends before it begins")
+                left_out.append(f"{position} ends before it begins")
             else:
                 yield Annotation(identifier, text_of(row, "sentence"), movie, (span,), duration)
 
 
 _MadRow: TypeAlias = tuple[str, str, str, Row]
-"""Place in the file, what is expected there, id, values."""
+"""Position in the file, expected values, id, values."""
 
 
 def _mad_json(path: Path) -> Iterator[_MadRow]:
@@ -324,10 +314,10 @@ def _ego4d(path: Path, left_out: _LeftOut) -> Iterator[Annotation]:
                 for number, query in enumerate(annotation["language_queries"])
             ]
         for uid, number, query in queries:
-            place = f"clip {clip.get('clip_uid')}, annotation {uid}, query {number}"
-            with reading(path, place, '"query", "clip_start_sec" and "clip_end_sec"'):
+            position = f"clip {clip.get('clip_uid')}, annotation {uid}, query {number}"
+            with reading(path, position, '"query", "clip_start_sec" and "clip_end_sec"'):
                 if not (query.get("query") or "").strip():
-                    left_out.append(f"{place} has no sentence")
+                    left_out.append(f"{position} has no text")
                     continue
                 span = span_of(query["clip_start_sec"], query["clip_end_sec"])
                 kind = query.get("template") or ""
@@ -340,7 +330,7 @@ def _ego4d(path: Path, left_out: _LeftOut) -> Iterator[Annotation]:
 def _ego4d_by_clip(
     path: Path, content: Mapping[str, Any], left_out: _LeftOut
 ) -> Iterator[Annotation]:
-    """The form that the challenge's baseline prepares for itself."""
+    """The form that the baseline of the challenge prepares."""
     expected = 'lists "sentences", "exact_times", "annotation_uids", "query_idx" of one length, "num_frames" and "fps"'
     for clip, entry in content.items():
         with reading(path, f"clip {clip}", expected):
@@ -359,11 +349,11 @@ def _activitynet(path: Path, left_out: _LeftOut) -> Iterator[Annotation]:
             duration = seconds_of(entry["duration"])
             pairs = _together(entry, "timestamps", "sentences")
         for number, (times, text) in enumerate(pairs):
-            place = f"video {video}, sentence {number + 1}"
-            with reading(path, place, expected):
+            position = f"video {video}, sentence {number + 1}"
+            with reading(path, position, expected):
                 span = _span_within(times, duration)
                 if span is None:
-                    left_out.append(f"{place} ends before it begins")
+                    left_out.append(f"{position} ends before it begins")
                     continue
                 sentence = text_of({"sentences": text}, "sentences")
                 yield Annotation(f"{video}_{number}", sentence, video, (span,), duration)
@@ -392,23 +382,15 @@ def _didemo(path: Path, left_out: _LeftOut) -> Iterator[Annotation]:
 
 
 def _scanonce(path: Path, left_out: _LeftOut) -> Iterator[Annotation]:
-    readers = {".csv": csv_rows, ".jsonl": jsonl_rows}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise ConfigError(
-            f"{path}: own annotations come as .csv or .jsonl; name the benchmark where it is one's"
-        )
     expected = (
         "video (or path), query (or caption, text), and optional start_seconds with end_seconds, "
         "qid, kind, grade"
     )
-    for line, row in reader(path):
+    for line, row in table_rows(path, "annotations"):
         with reading(path, f"line {line}", expected):
-            # an empty field of a csv is one that is not there
+            # an empty field of a CSV counts as missing
             values = {name: value for name, value in row.items() if value not in (None, "")}
-            times = [values[name] for name in ("start_seconds", "end_seconds") if name in values]
-            if len(times) == 1:
-                raise ValueError("start_seconds and end_seconds come together or not at all")
+            span = optional_span(values)
             kind = values.get("kind", "")
             if "needs_time" in values:
                 kind = "time" if values["needs_time"] in (True, "true", "True", "1") else "no time"
@@ -416,7 +398,7 @@ def _scanonce(path: Path, left_out: _LeftOut) -> Iterator[Annotation]:
                 str(values.get("qid", line)),
                 text_of(values, *QUERY_NAMES),
                 video_name(text_of(values, *VIDEO_NAMES)),
-                (span_of(*times),) if times else (),
+                (span,) if span else (),
                 kind=str(kind),
                 grade=_grade(values.get("grade", 1)),
             )
@@ -435,21 +417,21 @@ _READERS: dict[str, Callable[[Path, _LeftOut], Iterator[Annotation]]] = {
 }
 
 BENCHMARKS = tuple(_READERS)
-"""Names of the benchmarks that are read; "scanonce" for a file of one's own."""
+"""Names of the benchmarks; "scanonce" for an own file."""
 
 
 # ---------------------------------------------------------------- values
 
 
 def _span_within(times: Sequence[object], duration: float) -> Span | None:
-    """The part of a span that lies in its video; None where it ends before it begins."""
+    """The part of a span within its video; None if the span ends before it begins."""
     start, end = map(seconds_of, times)
     start, end = max(start, 0.0), min(end, duration)
     return Span(start, end) if start < end else None
 
 
 def _together(entry: Row, *names: str) -> list[tuple[Any, ...]]:
-    """Lists that belong together, entry by entry."""
+    """Zip lists, which must be of one length."""
     lists = [entry[name] for name in names]
     if len({len(each) for each in lists}) > 1:
         counts = ", ".join(str(len(each)) for each in lists)
@@ -459,12 +441,12 @@ def _together(entry: Row, *names: str) -> list[tuple[Any, ...]]:
 
 def _some(spans: tuple[Span, ...], name: str) -> tuple[Span, ...]:
     if not spans:
-        raise ValueError(f"{name} is empty: a query needs an answer to be evaluated")
+        raise ValueError(f"{name} is empty: a query without an answer cannot be evaluated")
     return spans
 
 
 def _grade(value: object) -> int:
     grade = seconds_of(value)
     if grade < 1 or grade != int(grade):
-        raise ValueError(f"a grade is a whole number from 1 on, got {value!r}")
+        raise ValueError(f"a grade is an integer from 1 on, got {value!r}")
     return int(grade)

@@ -1,14 +1,14 @@
-"""An index answers the queries of a benchmark: of the whole library, of the right video, and how fast.
+"""Answers of an index to the queries of a benchmark: from the library, from the right video, and their speed.
 
     asked = ask_index(Path("index"), queries)
     asked.answers["12"].library[0]  # Prediction("film_a", Span(3.5, 9.0), .41)
     asked.missing                   # names of videos that are not in the index
 
-The engine's cut-off is switched off: what is measured here is finding, not refusing.
+The engine's cut-off is switched off, since this measures finding, not refusing.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,41 +30,41 @@ from scanonce.training.evaluation.metrics import BothDirections, Prediction, bot
 from scanonce.training.evaluation.predictions import MOST_PREDICTIONS, Answer
 
 SALIENCY_SECONDS = 2.0
-"""QVHighlights scores pieces of this length."""
+"""Length of the pieces that QVHighlights scores."""
 
 _PAST_END_SECONDS = 3600.0
-_BATCH = 64  # queries that are looked up together
-_TIMED = 200  # queries that are asked one by one for their time
-_SAMPLES = 4  # of the curve in each piece of saliency
+_BATCH = 64  # queries that are searched together
+_TIMED = 200  # queries that are timed one by one
+_SAMPLES = 4  # samples of the curve in each piece
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """What answers cost."""
+    """Cost of answers."""
 
     p50_ms: float
-    """Median wall time of a query that is asked alone, encoding the sentence included; the first one is not counted."""
+    """Median wall time of a single query, text encoding included; the first query is not counted."""
     p95_ms: float
     num_timed: int
     hours: float
-    """Of searchable video."""
+    """Hours of searchable video."""
     bytes_per_hour: dict[str, float]
-    """Of the index on disk for an hour of video: its parts, and their ``total``."""
+    """Size of the index on disk per hour of video: its parts, and their ``total``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What an index answered."""
+    """Answers of an index."""
 
     answers: dict[str, Answer]
-    """By id of the query; queries none of whose videos is in the index were not asked."""
+    """Answers by the id of the query; queries without an indexed video were not asked."""
     videos: Mapping[str, Video]
-    """Right videos of the queries by the names they have there."""
+    """Right videos by their names in the queries."""
     missing: tuple[str, ...]
     """Names of right videos that are not in the index."""
     speed: Speed | None
     retrieval: BothDirections | None
-    """Of sentences about whole videos, by their pooled frames; None where there are none."""
+    """Retrieval by queries about whole videos, with pooled frames; None if there are no such queries."""
 
 
 def ask_index(
@@ -76,15 +76,15 @@ def ask_index(
     with_saliency: bool = False,
     timed: int = _TIMED,
 ) -> Asked:
-    """Asks an index all queries whose video it has.
+    """Ask an index all queries whose video it has.
 
     Args:
-        index_dir: the index.
-        queries: of a benchmark.
-        settings: how to search; ``cutoff``, ``nearest_shown`` and ``top`` are not looked at.
+        index_dir: folder of the index.
+        queries: queries of a benchmark.
+        settings: settings of the search; ``cutoff``, ``nearest_shown`` and ``top`` are ignored.
         models: device and number format of the encoder.
-        with_saliency: also score each 2 s of the right video, as QVHighlights wants it.
-        timed: queries asked one by one for their time; 0: none, and `Asked.speed` is None.
+        with_saliency: also score each 2 s of the right video, for QVHighlights.
+        timed: queries that are timed one by one; 0: none, and `Asked.speed` is None.
 
     Raises:
         IndexDirectoryError: there is no usable index.
@@ -116,8 +116,8 @@ def ask_index(
 def find_videos(
     engine: SearchEngine, queries: Iterable[Query]
 ) -> tuple[dict[str, Video], tuple[str, ...]]:
-    """The indexed video of each right video's name, and the names that have none."""
-    # several files of one content that have one name are one video
+    """Return the indexed video of each right video's name, and the names without one."""
+    # files with the same content and the same name are one video
     by_path = {
         path: video
         for video in engine.videos.values()
@@ -136,13 +136,13 @@ def pooled_retrieval(
     *,
     models: ModelSettings | None = None,
 ) -> BothDirections:
-    """Text-video retrieval as papers have it: sentences against pooled frames, nothing else.
+    """Text-video retrieval as in papers: texts against pooled frames, nothing else.
 
     Args:
-        index_dir: the index, whose stored frames are pooled as its clips are: by their mean, or its head.
-        texts: M sentences.
+        index_dir: folder of the index; its stored frames are pooled like its clips, by their mean or its head.
+        texts: M texts.
         parts: V videos of the index, or spans of them.
-        part_of_text: of each sentence, the number of the part it is about.
+        part_of_text: number of the part that each text is about.
         models: device and number format of the encoder.
     """
     with Index.open(index_dir, open_pooling, read_only=True) as index:
@@ -153,11 +153,11 @@ def pooled_retrieval(
             whole = span or Span(0.0, video.duration_seconds + _PAST_END_SECONDS)
             bounds = np.array([(whole.start_seconds, whole.end_seconds)])
             pooled.append(index.embed(video, bounds)[0])
-    sentences = [
+    embeddings = [
         encoder.encode_texts(texts[first : first + _BATCH])
         for first in range(0, len(texts), _BATCH)
     ]
-    similarity = unit(np.concatenate(sentences)) @ np.stack(pooled).T
+    similarity = unit(np.concatenate(embeddings)) @ np.stack(pooled).T
     return both_directions(similarity, np.asarray(part_of_text, np.int64))
 
 
@@ -165,12 +165,18 @@ def pooled_retrieval(
 
 
 def _ask_library(
-    engine: SearchEngine, queries: Sequence[Query], videos: Mapping[str, Video]
+    engine: SearchEngine,
+    queries: Sequence[Query],
+    videos: Mapping[str, Video],
+    within: frozenset[int] | None = None,
 ) -> dict[str, tuple[Prediction, ...]]:
+    """Ask all queries in the library, or only in the videos of these ids."""
     named = _Names(videos)
     answers = {}
-    for some in _groups(queries):
-        results = engine.search_many([query.text for query in some], top=MOST_PREDICTIONS)
+    for first in range(0, len(queries), _BATCH):
+        some = queries[first : first + _BATCH]
+        texts = [query.text for query in some]
+        results = engine.search_many(texts, top=MOST_PREDICTIONS, within=within)
         for query, result in zip(some, results, strict=True):
             answers[query.id] = named.predictions(result.moments, query)
     return answers
@@ -179,20 +185,15 @@ def _ask_library(
 def _ask_in_video(
     engine: SearchEngine, queries: Sequence[Query], videos: Mapping[str, Video]
 ) -> dict[str, tuple[Prediction, ...]]:
-    """Each query about parts of videos, asked of its right videos alone."""
-    named = _Names(videos)
+    """Ask each query about parts of videos in its right videos only."""
     by_videos: dict[frozenset[int], list[Query]] = {}
     for query in queries:
         if query.has_spans:
             ids = frozenset(videos[name].video_id for name in query.videos if name in videos)
             by_videos.setdefault(ids, []).append(query)
-    answers = {}
+    answers: dict[str, tuple[Prediction, ...]] = {}
     for ids, of_these in by_videos.items():
-        for some in _groups(of_these):
-            texts = [query.text for query in some]
-            results = engine.search_many(texts, top=MOST_PREDICTIONS, within=ids)
-            for query, result in zip(some, results, strict=True):
-                answers[query.id] = named.predictions(result.moments, query)
+        answers |= _ask_library(engine, of_these, videos, ids)
     return answers
 
 
@@ -208,7 +209,7 @@ def _saliency(
 
 
 def _by_piece(curve: Curve) -> NDArray[np.float64]:
-    """Mean of the curve in each whole piece of `SALIENCY_SECONDS`."""
+    """Mean of the curve in each complete piece of `SALIENCY_SECONDS`."""
     count = round(float(curve.edges_seconds[-1]) / SALIENCY_SECONDS)
     seconds = (np.arange(count * _SAMPLES) + 0.5) * SALIENCY_SECONDS / _SAMPLES
     piece = np.searchsorted(curve.edges_seconds, seconds, side="right") - 1
@@ -218,7 +219,7 @@ def _by_piece(curve: Curve) -> NDArray[np.float64]:
 
 
 class _Names:
-    """Moments under the names that the benchmark has for their videos."""
+    """Turns moments into predictions, with the benchmark's names of their videos."""
 
     def __init__(self, videos: Mapping[str, Video]) -> None:
         self._names: dict[int, list[str]] = {}
@@ -226,20 +227,15 @@ class _Names:
             self._names.setdefault(video.video_id, []).append(name)
 
     def predictions(self, moments: Iterable[Moment], query: Query) -> tuple[Prediction, ...]:
-        """Best first, as the moments are."""
+        """Return predictions in the order of the moments, best first."""
         return tuple(
             Prediction(self._name(moment, query), moment.span, moment.score) for moment in moments
         )
 
     def _name(self, moment: Moment, query: Query) -> str:
-        # one content may be two videos of a benchmark: the one that was asked for is meant
+        # a benchmark may have the same content under two names: the name in the query is meant
         names = self._names.get(moment.video_id, [moment.path.stem])
         return next((name for name in names if name in query.videos), names[0])
-
-
-def _groups(queries: Sequence[Query]) -> Iterator[Sequence[Query]]:
-    for first in range(0, len(queries), _BATCH):
-        yield queries[first : first + _BATCH]
 
 
 # ---------------------------------------------------------------- figures of an index
@@ -251,12 +247,12 @@ def _whole_videos(
     videos: Mapping[str, Video],
     models: ModelSettings | None,
 ) -> BothDirections | None:
-    """Retrieval by the sentences that are about one whole video, among these videos."""
+    """Retrieval by the queries about one whole video, among these videos."""
     about = [query for query in queries if not query.has_spans and len(query.videos) == 1]
     if not about:
         return None
     ids = [videos[min(query.videos)].video_id for query in about]
-    number = {video_id: place for place, video_id in enumerate(dict.fromkeys(ids))}
+    number = {video_id: n for n, video_id in enumerate(dict.fromkeys(ids))}
     by_id = {video.video_id: video for video in videos.values()}
     return pooled_retrieval(
         index_dir,
@@ -270,12 +266,12 @@ def _whole_videos(
 def _measure(
     engine: SearchEngine, layout: IndexLayout, texts: Sequence[str], count: int, top: int
 ) -> Speed:
-    places = np.linspace(0, len(texts) - 1, min(count, len(texts))).round().astype(int)
+    positions = np.linspace(0, len(texts) - 1, min(count, len(texts))).round().astype(int)
     engine.search(texts[0], top=top)
     took = []
-    for place in places.tolist():
+    for position in positions.tolist():
         begin = time.perf_counter()
-        engine.search(texts[place], top=top)
+        engine.search(texts[position], top=top)
         took.append((time.perf_counter() - begin) * 1e3)
     p50, p95 = np.quantile(took, [0.5, 0.95])
     hours = sum(video.duration_seconds for video in engine.videos.values()) / 3600
@@ -284,7 +280,7 @@ def _measure(
 
 
 def index_bytes(layout: IndexLayout) -> dict[str, int]:
-    """Bytes on disk of the parts of an index, and their ``total``; what two generations share counts once."""
+    """Return the bytes on disk of the parts of an index, and their ``total``; hard links count once."""
     parts = {
         "features": layout.features,
         "vectors": layout.vectors,

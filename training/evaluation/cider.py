@@ -1,13 +1,13 @@
-"""CIDEr-D of captions (arXiv 1411.5726): how much of what people said of a video, and of nothing else, a caption says.
+"""CIDEr-D of captions (arXiv 1411.5726): agreement of a caption with the reference captions of a video.
 
     scores = cider_d(["a man cuts bread", ...], [["a man is cutting bread", "someone cuts bread"], ...])
-    scores.mean()  # the figure of the corpus, 0 to 10; papers print it times 100
+    scores.mean()  # the figure of the corpus, 0 to 10; papers print 100 times that
 
 The variant is coco-caption's, which papers quote: n-grams of 1 to 4 words; document frequencies from the references of
-this very corpus, a video counted once however often its references repeat an n-gram; clipped counts; a Gaussian penalty
-of sigma 6 on the difference in length (that code counts bigrams, of which captions differ by as many as of words);
-times 10. Published figures cut words with the Java tokeniser of the Penn Treebank. Ours is simpler (`words`); for a
-figure to put beside a published one, tokenise with that one, and pass ``tokenise=str.split``.
+the same corpus, each video counted once per n-gram; clipped counts; a Gaussian penalty of sigma 6 on the difference in
+length (that code counts bigrams, which differ by the same number as words); times 10. Published figures use the Java
+tokeniser of the Penn Treebank. Ours is simpler (`words`); to compare with a published figure, tokenise with that one
+and pass ``tokenise=str.split``.
 """
 
 import math
@@ -25,18 +25,18 @@ Gram: TypeAlias = tuple[str, ...]
 LONGEST = 4
 """Words of the longest n-grams."""
 SIGMA = 6.0
-"""Of the penalty on a difference in length, in bigrams."""
+"""Standard deviation of the penalty on a difference in length, in bigrams."""
 SCALE = 10.0
 
 
 def words(caption: str) -> list[str]:
-    """The words of a caption in lower case, without punctuation; an apostrophe stays inside its word."""
+    """Split a caption into words in lower case, without punctuation; apostrophes inside words are kept."""
     return re.findall(r"\w+(?:['’]\w+)*", caption.lower())
 
 
 @dataclass(frozen=True, slots=True)
 class _Weighted:
-    """A caption as tf-idf vectors, one for each length of n-grams."""
+    """tf-idf vectors of a caption, one for each length of n-grams."""
 
     weights: list[dict[Gram, float]]
     norms: list[float]
@@ -49,24 +49,24 @@ def cider_d(
     *,
     tokenise: Callable[[str], list[str]] = words,
 ) -> NDArray[np.float64]:
-    """CIDEr-D of each caption; the mean is the figure of the corpus.
+    """Return the CIDEr-D of each caption; the mean is the figure of the corpus.
 
     Args:
-        captions: of each video, one.
-        references: of each video, one or more that people wrote.
-        tokenise: a caption to its words, for both.
+        captions: one caption of each video.
+        references: one or more captions of each video, written by people.
+        tokenise: splits captions and references into words.
 
     Returns:
         [V], in [0, 10].
 
     Raises:
-        ValueError: not as many captions as videos with references, a video has none, or there is one video only: every
-            n-gram is then in every video, which weighs it with ln 1, and any caption scores 0.
+        ValueError: the numbers of captions and references differ, a video has no reference, or there is only one video:
+            then every n-gram is in every video, has the weight ln 1, and every caption scores 0.
     """
     if len(captions) != len(references) or len(captions) < 2:
         raise ValueError(
-            "CIDEr-D needs a corpus of two videos or more, each with a caption and references: of one video alone "
-            f"every score is 0; got {len(captions)} captions and references of {len(references)} videos"
+            "CIDEr-D needs a corpus of two videos or more, each with a caption and references: with one video every "
+            f"score is 0; got {len(captions)} captions and references of {len(references)} videos"
         )
     candidates = [_counts(tokenise(caption)) for caption in captions]
     sources = [[_counts(tokenise(text)) for text in texts] for texts in references]
@@ -97,7 +97,7 @@ def cider_d(
 
 
 def _counts(tokens: list[str]) -> list[Counter[Gram]]:
-    """How often each n-gram occurs, by length."""
+    """Counts of n-grams, by length."""
     return [
         Counter(tuple(tokens[k : k + length]) for k in range(len(tokens) - length + 1))
         for length in range(1, LONGEST + 1)
@@ -113,7 +113,7 @@ def _similarity(caption: _Weighted, reference: _Weighted) -> float:
         norms = caption.norms[length] * reference.norms[length]
         if norms > 0:
             theirs = reference.weights[length]
-            # clipped: saying a word more often than the reference does gains nothing
+            # clipped: repeating a word more often than the reference gains nothing
             product = sum(
                 min(weight, theirs[gram]) * theirs[gram]
                 for gram, weight in caption.weights[length].items()

@@ -1,4 +1,4 @@
-"""Answers become figures: a benchmark's own, and one protocol for all beside them.
+"""Figures of answers: those of one protocol for all benchmarks, and each benchmark's own.
 
     annotations = read_annotations(Path("tvr_val_release.jsonl"), "tvr")
     queries = as_queries(annotations)
@@ -8,7 +8,7 @@
     evaluation.own["VCMR"]["all"]["R@10 tIoU 0.5"]                   # 41.0, as TVR prints it
 
 Library task, for every benchmark: VR (the right video), SVMR (the span, in the right video), VCMR (video and span), R@K
-at tIoU, NDCG, MRR; `training.evaluation.metrics` says how each is counted. A query without an answer counts as a miss.
+at tIoU, NDCG, MRR; `training.evaluation.metrics` defines them. A query without an answer counts as a miss.
 """
 
 import json
@@ -38,24 +38,24 @@ from scanonce.training.evaluation.qvhighlights import qvhighlights_figures
 from scanonce.training.evaluation.rows import jsonl_rows
 
 ALL = "all"
-"""Name of the kind that every query is of."""
+"""Kind of all queries."""
 
 Task: TypeAlias = Literal["VCMR", "SVMR", "VR"]
 Percentages: TypeAlias = dict[str, float | None]
-"""Figures by name, in percent as papers print them; ranks as they are. None: there is no such number."""
+"""Figures by name, in percent as in papers; ranks are not. None: the figure does not exist."""
 
 
 @dataclass(frozen=True, slots=True)
 class OwnRule:
-    """How a benchmark itself counts."""
+    """Counting rule of a benchmark's own figures."""
 
     source: str
-    """Where that is laid down."""
+    """Paper or code that defines it."""
     tasks: tuple[Task, ...] = ("SVMR",)
     """SVMR: the video is given."""
     counting: LibraryRule = field(default_factory=LibraryRule)
     mean_tiou: bool = False
-    """It also prints mIoU, the mean tIoU of first answers."""
+    """Whether it also has mIoU, the mean tIoU of first answers."""
 
 
 OWN_RULES: dict[str, OwnRule] = {
@@ -89,8 +89,8 @@ OWN_RULES: dict[str, OwnRule] = {
         counting=LibraryRule(cutoffs=(1, 5, 10, 100), tious=(0.5, 0.7)),
     ),
 }
-"""Of the benchmarks of moments. Two have figures of another kind: MSR-VTT's are those of retrieval in both directions
-(`training.evaluation.metrics.both_directions`), QVHighlights' those of its own evaluator
+"""Rules of the benchmarks of moments. Two have other figures: MSR-VTT those of retrieval in both directions
+(`training.evaluation.metrics.both_directions`), QVHighlights those of its own evaluator
 (`training.evaluation.qvhighlights`).
 """
 
@@ -102,29 +102,29 @@ QVHIGHLIGHTS_SOURCE = "the evaluator of QVHighlights, arXiv 2107.09609"
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Everything that is said of some answers."""
+    """All figures of a set of answers."""
 
     benchmark: str
     num_queries: dict[str, int]
-    """By kind, `ALL` first: so many were evaluated."""
+    """Number of evaluated queries by kind, `ALL` first."""
     num_unanswered: int
-    """Of all: they count as misses."""
+    """Queries without an answer, among all; they count as misses."""
     figures: dict[str, dict[str, Figure]]
-    """By kind and name, such as "VR R@1" and "VCMR R@10 tIoU 0.5"; in [0, 1]. Names that the answers say nothing of
-    are not there."""
+    """Figures in [0, 1] by kind and name, such as "VR R@1" and "VCMR R@10 tIoU 0.5". Figures that the answers do not
+    allow are left out."""
     median_ranks: dict[str, dict[str, float | None]]
-    """Of the first hit, by kind and name; None where half of the queries or more have none."""
+    """Median rank of the first hit, by kind and name; None if half of the queries or more have none."""
     own: dict[str, dict[str, Percentages]]
-    """The benchmark's own figures by task, kind and name; empty where it has none, or they cannot be told."""
+    """The benchmark's own figures by task, kind and name; empty if it has none, or the answers do not allow them."""
     own_source: str = ""
     official: dict[str, Any] = field(default_factory=dict)
     """QVHighlights: all figures of its evaluator, with its names."""
     missing: tuple[str, ...] = ()
-    """Names of videos that were not there; their queries are not evaluated."""
+    """Names of videos that were not found; their queries are not evaluated."""
     num_left_out: int = 0
-    """Queries that were not evaluated because their video was not there."""
+    """Queries that were not evaluated because their video was not found."""
     retrieval: BothDirections | None = None
-    """Of sentences about whole videos by their pooled frames."""
+    """Retrieval by queries about whole videos, with pooled frames."""
     speed: Speed | None = None
 
 
@@ -139,14 +139,17 @@ def evaluate(
     speed: Speed | None = None,
     annotation_file: Path | None = None,
 ) -> Evaluation:
-    """The figures of some answers.
+    """Compute the figures of answers.
 
     Args:
-        benchmark: decides about its own figures.
-        queries: all that count; at least one.
-        answers: by id of the query; ids of no query are left alone.
-        num_left_out, missing, retrieval, speed: handed on.
-        annotation_file: of QVHighlights, whose own figures need what it says of highlights.
+        benchmark: name of the benchmark, for its own figures.
+        queries: all queries that count; at least one.
+        answers: answers by the id of their query; other ids are ignored.
+        num_left_out: see `Evaluation`.
+        missing: see `Evaluation`.
+        retrieval: see `Evaluation`.
+        speed: see `Evaluation`.
+        annotation_file: annotations of QVHighlights, whose own figures need the highlights in it.
 
     Raises:
         ValueError: there are no queries.
@@ -154,19 +157,19 @@ def evaluate(
     rule = LibraryRule(agreeing=_agreeing(benchmark))
     pairs = [(query, answers.get(query.id, Answer())) for query in queries]
     outcomes = [(query, _outcome(query, answer, rule)) for query, answer in pairs]
-    asked = _Asked.of(queries, answers)
+    tasks = _Tasks.of(queries, answers)
     kinds = _kinds(queries)
     figures: dict[str, dict[str, Figure]] = {}
     medians: dict[str, dict[str, float | None]] = {}
     for kind in kinds:
         of_kind = [each for each in outcomes if kind == ALL or kind in each[0].kinds]
-        figures[kind], medians[kind] = _kind_figures(of_kind, rule, asked)
+        figures[kind], medians[kind] = _kind_figures(of_kind, rule, tasks)
     official: dict[str, Any] = {}
     if benchmark == "qvhighlights" and annotation_file is not None:
         official = _qvhighlights(pairs, annotation_file)
         own, source = {"brief": {ALL: official["brief"]}}, QVHIGHLIGHTS_SOURCE
     else:
-        own, source = _own_figures(benchmark, pairs, asked, retrieval)
+        own, source = _own_figures(benchmark, pairs, tasks, retrieval)
     return Evaluation(
         benchmark=benchmark,
         num_queries=kinds,
@@ -184,7 +187,7 @@ def evaluate(
 
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
-    """What a JSON file holds of an evaluation; docs/evaluation.md has the schema."""
+    """Return an evaluation as JSON values; docs/evaluation.md has the schema."""
     content: dict[str, Any] = _finite(asdict(evaluation))
     return content
 
@@ -193,22 +196,22 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """What the answers can tell."""
+class _Tasks:
+    """Tasks that the answers cover."""
 
     library: bool
-    """The whole library was asked."""
+    """Whether there are answers from the whole library."""
     spans: bool
-    """Some queries are about parts of videos."""
+    """Whether some queries are about parts of videos."""
 
     @classmethod
-    def of(cls, queries: Sequence[Query], answers: Mapping[str, Answer]) -> "_Asked":
+    def of(cls, queries: Sequence[Query], answers: Mapping[str, Answer]) -> "_Tasks":
         library = any(answer.library is not None for answer in answers.values())
         return cls(library, any(query.has_spans for query in queries))
 
 
 def _kinds(queries: Sequence[Query]) -> dict[str, int]:
-    """How many queries there are of each kind, all first, then by name."""
+    """Return the number of queries of each kind: all first, then by name."""
     if not queries:
         raise ValueError("an evaluation needs at least one query; got none")
     counts: dict[str, int] = {}
@@ -224,7 +227,7 @@ def _agreeing(benchmark: str) -> int:
 
 
 def _outcome(query: Query, answer: Answer, rule: LibraryRule) -> QueryOutcome:
-    """What an answer comes to; with the video given, by what was answered then."""
+    """Return the outcome of an answer; SVMR by the answers with the video given, if there are any."""
     outcome = score_query(answer.library or (), query.right, rule)
     if answer.in_video is None:
         return outcome
@@ -238,11 +241,11 @@ def _outcome(query: Query, answer: Answer, rule: LibraryRule) -> QueryOutcome:
 
 
 def _kind_figures(
-    outcomes: Sequence[tuple[Query, QueryOutcome]], rule: LibraryRule, asked: _Asked
+    outcomes: Sequence[tuple[Query, QueryOutcome]], rule: LibraryRule, tasks: _Tasks
 ) -> tuple[dict[str, Figure], dict[str, float | None]]:
     figures: dict[str, Figure] = {}
     medians: dict[str, float | None] = {}
-    if asked.library:
+    if tasks.library:
         ranks = np.array([outcome.video_rank for _, outcome in outcomes])
         videos = retrieval_figures(ranks, cutoffs=rule.cutoffs)
         figures |= {f"VR R@{cutoff}": figure for cutoff, figure in videos.recall.items()}
@@ -253,13 +256,11 @@ def _kind_figures(
         return figures, medians
     moments = library_figures(about_parts, rule)
     figures |= _recalls("SVMR", moments.svmr) | {"SVMR mIoU": moments.svmr_mean_tiou}
-    if asked.library:
+    if tasks.library:
         figures |= _recalls("VCMR", moments.vcmr) | {"VCMR mIoU": moments.vcmr_mean_tiou}
         figures |= {f"MRR tIoU {tiou:g}": figure for tiou, figure in moments.mrr.items()}
         medians |= {f"VCMR tIoU {tiou:g}": rank for tiou, rank in moments.median_rank.items()}
-        if (
-            rule.agreeing == 1
-        ):  # else the spans are opinions on one moment, not several to be listed
+        if rule.agreeing == 1:  # otherwise the spans are opinions about one moment, not several
             figures |= {
                 f"NDCG@{depth} tIoU {tiou:g}": figure
                 for tiou, by_depth in moments.ndcg.items()
@@ -282,7 +283,7 @@ def _recalls(task: Task, by_tiou: Mapping[float, Mapping[int, Figure]]) -> dict[
 def _own_figures(
     benchmark: str,
     pairs: Sequence[tuple[Query, Answer]],
-    asked: _Asked,
+    tasks: _Tasks,
     retrieval: BothDirections | None,
 ) -> tuple[dict[str, dict[str, Percentages]], str]:
     if benchmark == "msrvtt" and retrieval is not None:
@@ -291,20 +292,20 @@ def _own_figures(
             "video to text": {ALL: _retrieval_percentages(retrieval.video_to_text)},
         }
         return directions, f"{RETRIEVAL_SOURCE}; videos by their pooled frames"
-    if benchmark == "msrvtt" and asked.library:
+    if benchmark == "msrvtt" and tasks.library:
         ranks = [_outcome(query, answer, LibraryRule()).video_rank for query, answer in pairs]
         by_list = _retrieval_percentages(retrieval_figures(np.array(ranks)))
         return {"text to video": {ALL: by_list}}, RETRIEVAL_SOURCE
     if benchmark not in OWN_RULES:
         return {}, ""
     rule = OWN_RULES[benchmark]
-    tasks = [task for task in rule.tasks if asked.library or task == "SVMR"]
+    own_tasks = [task for task in rule.tasks if tasks.library or task == "SVMR"]
     outcomes = [(query, _outcome(query, answer, rule.counting)) for query, answer in pairs]
-    own: dict[str, dict[str, Percentages]] = {task: {} for task in tasks}
+    own: dict[str, dict[str, Percentages]] = {task: {} for task in own_tasks}
     for kind in _kinds([query for query, _ in pairs]):
         of_kind = [outcome for query, outcome in outcomes if kind == ALL or kind in query.kinds]
         counted = library_figures(of_kind, rule.counting)
-        for task in tasks:
+        for task in own_tasks:
             own[task][kind] = _task_percentages(task, counted, rule)
     return own, rule.source
 
@@ -329,10 +330,10 @@ def _retrieval_percentages(figures: RetrievalFigures) -> Percentages:
 
 
 def _qvhighlights(pairs: Sequence[tuple[Query, Answer]], annotation_file: Path) -> dict[str, Any]:
-    """All official figures, of the queries that are evaluated."""
+    """Return all official figures of the evaluated queries."""
     answers = {query.id: answer for query, answer in pairs}
     annotations = [row for _, row in jsonl_rows(annotation_file) if str(row["qid"]) in answers]
-    # queries that one answer scores highlights for are scored for all, by zeros where it is missing
+    # if one answer has highlight scores, missing ones of the other answers are zeros
     with_saliency = any(answer.saliency for answer in answers.values())
     records = []
     for row in annotations:
@@ -344,7 +345,7 @@ def _qvhighlights(pairs: Sequence[tuple[Query, Answer]], annotation_file: Path) 
 
 
 def _finite(value: Any) -> Any:
-    """What JSON knows: keys are text, and what is infinite or no number is null."""
+    """Return values for JSON: keys are text, and numbers that are not finite are null."""
     if isinstance(value, Mapping):
         return {str(key): _finite(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -353,5 +354,5 @@ def _finite(value: Any) -> Any:
 
 
 def json_text(evaluation: Evaluation) -> str:
-    """`as_json` as the text of a file."""
+    """Return `as_json` as text."""
     return json.dumps(as_json(evaluation), indent=2, ensure_ascii=False) + "\n"

@@ -1,12 +1,12 @@
-"""How sure a figure is: intervals over queries, of one system or of the difference of two.
+"""Confidence intervals over queries, of one system or of the difference between two.
 
     figures = mean_figures(hits)              # [Q, F] hits, ranks or tIoUs: F figures, each Figure(value, low, high)
     difference = paired_difference(ours, theirs)
-    difference.low > 0                        # better on these queries, and not by their choice alone
+    difference.low > 0                        # better, and not only because of the choice of queries
 
-Every interval is a 95 % percentile bootstrap over queries (Efron 1979): sets of as many queries are drawn with
-replacement, and the middle 95 % of their figures lies inside. The same queries are drawn every time, so that figures
-of the same queries may be compared. `training.evaluation.metrics` works out what a query comes to.
+Every interval is a 95 % percentile bootstrap over queries (Efron 1979): sets of the same number of queries are drawn
+with replacement, and the interval has the middle 95 % of their figures. The same queries are drawn every time, so that
+figures of the same queries can be compared. `training.evaluation.metrics` computes the outcome of a query.
 """
 
 from collections.abc import Iterator
@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
-"""Share of the resampled figures that lie inside an interval."""
+"""Share of the resampled figures inside an interval."""
 RESAMPLES = 2000
-"""Resampled sets of queries behind an interval; from seed to seed an end of a 95 % interval then moves by 1.5 % of its
-width (standard deviation, of a normal distribution)."""
+"""Resampled sets of queries. Between seeds an end of a 95 % interval then varies by 1.5 % of its width (standard
+deviation, for a normal distribution)."""
 _AT_ONCE = 2**22  # queries drawn at once: 32 MB, few and large products
 
 
@@ -33,16 +33,16 @@ class Figure:
 
 
 def mean_figures(values: NDArray[np.float64]) -> list[Figure]:
-    """The mean of each column with its interval, all from the same draws.
+    """Return the mean of each column with its interval, all from the same draws.
 
     Args:
-        values: [Q, F], finite: of each query one value for each figure.
+        values: [Q, F], finite: a value of each query for each figure.
 
     Returns:
         F figures. Costs ``RESAMPLES * Q`` draws and a product of [RESAMPLES, Q] with ``values``.
 
     Raises:
-        ValueError: there are no queries, or a value is not finite (of a rank take the reciprocal).
+        ValueError: there are no queries, or a value is not finite (use the reciprocal of a rank).
     """
     if not len(values) or not np.isfinite(values).all():
         raise ValueError(
@@ -50,7 +50,7 @@ def mean_figures(values: NDArray[np.float64]) -> list[Figure]:
         )
     means = []
     for drawn in _resampled(len(values)):
-        # how often each query was drawn: one product then serves all figures
+        # the count of each query: one product then computes all figures
         cells = drawn + np.arange(len(drawn))[:, None] * len(values)
         times = np.bincount(cells.ravel(), minlength=drawn.size).reshape(drawn.shape)
         means.append(times.astype(np.float64) @ values / len(values))
@@ -63,14 +63,14 @@ def mean_figures(values: NDArray[np.float64]) -> list[Figure]:
 
 
 def paired_difference(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> Figure:
-    """How much better we are on the same queries: our mean less theirs, with its interval.
+    """Return the difference of two systems' means on the same queries, with its interval.
 
-    What makes a query hard for both cancels out: an interval without 0 tells two systems apart where their own
-    intervals still overlap.
+    Queries that are hard for both cancel out: an interval without 0 distinguishes two systems even if their own
+    intervals overlap.
 
     Args:
         ours: [Q], one finite value of each query.
-        theirs: [Q] of the same queries in the same order.
+        theirs: [Q], values of the same queries in the same order; they are subtracted.
 
     Raises:
         ValueError: there are no queries, the lengths differ, or a value is not finite.
@@ -82,7 +82,7 @@ def paired_difference(ours: NDArray[np.float64], theirs: NDArray[np.float64]) ->
 
 
 def _resampled(num_queries: int) -> Iterator[NDArray[np.int64]]:
-    """`RESAMPLES` rows of Q drawn positions, some rows at a time; however cut, the same ones."""
+    """Yield `RESAMPLES` rows of Q drawn positions, some rows at a time; their number does not change the draws."""
     rng = np.random.default_rng(0)
     at_once = max(1, _AT_ONCE // num_queries)
     for first in range(0, RESAMPLES, at_once):

@@ -1,4 +1,4 @@
-"""How good answers are: one ruler for retrieval, for moments of a video and for moments of a library. Pure functions.
+"""Metrics of retrieval, of moments in a video and of moments in a library. Pure functions.
 
     rule = LibraryRule(tious=(0.5, 0.7))
     outcomes = [
@@ -6,11 +6,10 @@
     ]
     library_figures(outcomes, rule).vcmr[0.5][10]  # Figure(value=.41, low=.37, high=.45)
 
-What a query comes to is worked out first, one rank or value for each query and figure; figures are means of those, with
-an interval over the queries (`training.evaluation.intervals`). So a table by kind of query takes the outcomes of that
-kind, and two systems are compared query by query. A rank is 1 for the first place and infinite for a miss: a query
-without a prediction is a miss, never left out. Moments of a video that is given are those of a library that has no
-other.
+The outcome of each query is computed first: one rank or value per figure. Figures are means of outcomes with intervals
+over the queries (`training.evaluation.intervals`). So a table by kind of query uses the outcomes of that kind, and two
+systems are compared query by query. Ranks are from 1, and infinite for a miss; a query without a prediction is a miss
+and never left out. Moments of a given video are those of a library with this video only.
 """
 
 import math
@@ -25,15 +24,15 @@ from scanonce.storage.records import Span
 from scanonce.training.evaluation.intervals import Figure, mean_figures
 
 Ties: TypeAlias = Literal["pessimistic", "middle"]
-"""What equal scores come to: "pessimistic" ranks all others with the same score before the right one, "middle" takes
+"""Treatment of equal scores: "pessimistic" ranks all others with the same score before the right one, "middle" takes
 the mean rank over all orders of the tied ones."""
 Overlap: TypeAlias = Literal["union", "hull"]
-"""What the intersection of two spans is divided by. "union" is plain tIoU. "hull" is max end - min start + 1e-9, which
-is what SOONet's code for MAD does (arXiv 2303.08345): the union wherever two spans overlap, but for the 1e-9, which
-takes a tIoU of exactly the threshold below it."""
+"""Divisor of the intersection of two spans. "union" is plain tIoU. "hull" is max end - min start + 1e-9, as in SOONet's
+code for MAD (arXiv 2303.08345): the same as the union if two spans overlap, except for the 1e-9, which moves a tIoU of
+exactly the threshold below it."""
 _HULL_EPSILON = 1e-9
 _ELSEWHERE = -1.0
-"""In place of a tIoU with a span of another video: below every threshold, 0 as well."""
+"""Stands for the tIoU with a span of another video: below every threshold, 0 included."""
 _AT_ONCE = 2**22  # similarities ranked at once: 32 MB
 
 
@@ -43,16 +42,16 @@ _AT_ONCE = 2**22  # similarities ranked at once: 32 MB
 def ranks(
     similarity: NDArray[np.floating], right: NDArray[np.bool_], *, ties: Ties = "pessimistic"
 ) -> NDArray[np.float64]:
-    """Rank of the best right item of each query, among all items.
+    """Return the rank of the best right item of each query, among all items.
 
     With ``above`` wrong items scoring strictly higher than the best right one, ``tied`` wrong ones scoring the same and
     ``level`` right ones there: pessimistic 1 + above + tied, middle 1 + above + tied / (level + 1). The widespread
-    CLIP4Clip code takes every place with the right one's score instead, and so gets more ranks than queries.
+    CLIP4Clip code takes every position with the right one's score instead, and so has more ranks than queries.
 
     Args:
         similarity: [Q, N], higher is better.
         right: [Q, N], at least one in each row.
-        ties: what equal scores come to.
+        ties: treatment of equal scores.
 
     Returns:
         [Q], in [1, N]; a middle rank may be a fraction.
@@ -88,7 +87,7 @@ def _ranks_of_rows(
     tied = (~right & same).sum(axis=1)
     if ties == "pessimistic":
         return np.asarray(1.0 + above + tied)
-    # w wrong ones in random order fall evenly into the gaps before, between and after the right ones
+    # wrong ones in random order fall evenly into the gaps before, between and after the right ones
     return np.asarray(1.0 + above + tied / ((right & same).sum(axis=1) + 1))
 
 
@@ -98,11 +97,11 @@ def text_to_video_ranks(
     *,
     ties: Ties = "pessimistic",
 ) -> NDArray[np.float64]:
-    """Rank of each text's video among all videos; a video with several captions is asked for by each of them.
+    """Return the rank of each text's video among all videos; each caption of a video is a query.
 
     Args:
         similarity: [M, V] of texts with videos.
-        video_of_text: [M], column of each text's video; ``np.arange(V)`` where texts and videos are pairs.
+        video_of_text: [M], column of each text's video; ``np.arange(V)`` if texts and videos are pairs.
 
     Returns:
         [M] (MSVD, full MSR-VTT: every caption is a query).
@@ -118,10 +117,10 @@ def video_to_text_ranks(
     *,
     ties: Ties = "pessimistic",
 ) -> NDArray[np.float64]:
-    """Rank of each video's captions among all videos' captions, by the best caption of each video.
+    """Return the rank of each video's captions among all videos' captions, by the best caption of each video.
 
-    This is CLIP4Clip's way for sets with several captions: what competes for a video is one score of each video's
-    captions, their maximum. With one caption a video it is the rank of that caption among all.
+    As CLIP4Clip does it for sets with several captions: the candidates of a video are one score per video, the maximum
+    over its captions. With one caption per video it is the rank of that caption among all.
 
     Args:
         similarity: [M, V] of texts with videos.
@@ -158,15 +157,15 @@ def _check_videos(similarity: NDArray[np.floating], video_of_text: NDArray[np.in
 
 @dataclass(frozen=True, slots=True)
 class RetrievalFigures:
-    """What the ranks of a direction come to."""
+    """Figures of the ranks of one direction."""
 
     num_queries: int
     recall: dict[int, Figure]
     """R@K: share of queries with a rank up to K, in [0, 1], by K."""
     median_rank: float
-    """MdR, 1 at best; infinite where half of the queries or more are misses."""
+    """MdR, 1 at best; infinite if half of the queries or more are misses."""
     mean_rank: float
-    """MnR; infinite where one query is a miss."""
+    """MnR; infinite if a query is a miss."""
     reciprocal_rank: Figure
     """MRR: mean of 1 / rank, in [0, 1]."""
 
@@ -174,10 +173,11 @@ class RetrievalFigures:
 def retrieval_figures(
     found: NDArray[np.float64], *, cutoffs: Sequence[int] = (1, 5, 10)
 ) -> RetrievalFigures:
-    """Figures of some ranks.
+    """Return the figures of ranks.
 
     Args:
-        found: [Q], 1 or more, infinite for a miss: of `ranks`, or of `rank_of_right` for each query.
+        found: [Q], 1 or more, infinite for a miss; from `ranks`, or from `rank_of_right` of each query.
+        cutoffs: K of R@K.
 
     Raises:
         ValueError: there are no queries, or a rank is below 1.
@@ -212,7 +212,7 @@ def both_directions(
     *,
     ties: Ties = "pessimistic",
 ) -> BothDirections:
-    """Figures of a similarity [M, V] of texts with videos, in both directions."""
+    """Return the figures of a similarity [M, V] of texts with videos, in both directions."""
     return BothDirections(
         retrieval_figures(text_to_video_ranks(similarity, video_of_text, ties=ties)),
         retrieval_figures(video_to_text_ranks(similarity, video_of_text, ties=ties)),
@@ -220,9 +220,9 @@ def both_directions(
 
 
 def rank_of_right(ranked: Iterable[Hashable], right: Collection[Hashable]) -> float:
-    """Rank of the first right one in a list, best first; infinite where none is in it.
+    """Return the rank of the first right item of a list, best first; infinite if the list has none.
 
-    What comes again counts once: the third moment of the same video does not push the next video down.
+    Repeated items count once: a third moment of the same video does not move the next video down.
     """
     before: set[Hashable] = set()
     for item in ranked:
@@ -238,12 +238,12 @@ def rank_of_right(ranked: Iterable[Hashable], right: Collection[Hashable]) -> fl
 def pairwise_tiou(
     spans: NDArray[np.float64], others: NDArray[np.float64], *, overlap: Overlap = "union"
 ) -> NDArray[np.float64]:
-    """tIoU of every span with every other, in [0, 1].
+    """Return the tIoU of every span with every other, in [0, 1].
 
     Args:
-        spans: [..., P, 2] seconds; one that ends before it starts overlaps nothing.
+        spans: [..., P, 2] seconds; a span that ends before it starts overlaps nothing.
         others: [..., G, 2] seconds.
-        overlap: what the intersection is divided by.
+        overlap: divisor of the intersection.
 
     Returns:
         [..., P, G]; 0 for two empty spans.
@@ -261,16 +261,17 @@ def pairwise_tiou(
 
 
 def agreed_tiou(tious: NDArray[np.float64], agreeing: int = 1) -> NDArray[np.float64]:
-    """tIoU of each span with several right ones: the highest, or the ``agreeing``-th highest.
+    """Return the highest, or the ``agreeing``-th highest, tIoU of each span with several right ones.
 
-    A span reaches a threshold with at least ``agreeing`` of them exactly if this does. DiDeMo asks for 2 of the 4 or
-    more windows that annotators gave.
+    A span reaches a threshold with at least ``agreeing`` right spans if and only if this tIoU reaches it. DiDeMo needs
+    2 of the 4 or more windows of its annotators.
 
     Args:
-        tious: [P, G], below 0 where a right span is in another video.
+        tious: [P, G], below 0 if a right span is in another video.
+        agreeing: number of right spans, 1 or more.
 
     Returns:
-        [P]; below 0 where there are fewer than ``agreeing`` right spans in the video.
+        [P]; below 0 if there are fewer than ``agreeing`` right spans in the video.
     """
     if agreeing < 1:
         raise ValueError(f"1 or more right spans must agree; got {agreeing}")
@@ -282,12 +283,12 @@ def agreed_tiou(tious: NDArray[np.float64], agreeing: int = 1) -> NDArray[np.flo
 def first_hits(
     tious: NDArray[np.float64], thresholds: Sequence[float], *, strict: bool = False
 ) -> NDArray[np.float64]:
-    """Rank of the first prediction that reaches each threshold; infinite where none does.
+    """Return the rank of the first prediction that reaches each threshold; infinite if none does.
 
     Args:
         tious: [P], of the predictions, best first.
-        thresholds: T of them.
-        strict: more than the threshold is asked for (2D-TAN, Ego4D, MAD's CLIP baseline), not just as much (others).
+        thresholds: T thresholds.
+        strict: the tIoU must exceed the threshold (2D-TAN, Ego4D, MAD's CLIP baseline); otherwise it may be equal.
 
     Returns:
         [T].
@@ -302,7 +303,7 @@ def first_hits(
 def _by_threshold(
     figures: Sequence[Figure], tious: Sequence[float], cutoffs: Sequence[int]
 ) -> dict[float, dict[int, Figure]]:
-    """T * K figures in the order of `_recalls`, by name."""
+    """T * K figures in the order of `_recalls`, by threshold and cut-off."""
     rest = iter(figures)
     return {tiou: {cutoff: next(rest) for cutoff in cutoffs} for tiou in tious}
 
@@ -324,7 +325,7 @@ class Located:
 
 @dataclass(frozen=True, slots=True)
 class Prediction(Located):
-    """A moment somebody answered with."""
+    """A moment of an answer."""
 
     score: float = 0.0
     """Higher is better; any range."""
@@ -332,16 +333,15 @@ class Prediction(Located):
 
 @dataclass(frozen=True, slots=True)
 class Relevant(Located):
-    """A right moment, and how right it is."""
+    """A right moment with its relevance."""
 
     relevance: int = 1
-    """0 or more; TVR-Ranking's go from 0 to 4. Above 0 the moment is a right one for recall; NDCG's gain is
-    2^relevance - 1."""
+    """0 or more; TVR-Ranking has 0 to 4. Above 0 the moment is right for recall; NDCG's gain is 2^relevance - 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LibraryRule:
-    """What is counted. The default is the protocol of our own tables; of benchmarks:
+    """Rule of counting. The default is the protocol of our own tables; for those of benchmarks see
     `training.evaluation.evaluate.OWN_RULES`.
     """
 
@@ -350,7 +350,7 @@ class LibraryRule:
     depths: tuple[int, ...] = (10, 20)
     """K of NDCG@K."""
     tious: tuple[float, ...] = (0.3, 0.5, 0.7)
-    """Thresholds in [0, 1]; of recall as ``strict`` says, of NDCG always strict."""
+    """Thresholds in [0, 1]; for recall see ``strict``, for NDCG always strict."""
     strict: bool = False
     """As in `first_hits`; TVR's evaluator is not."""
     agreeing: int = 1
@@ -360,42 +360,42 @@ class LibraryRule:
 
     def __post_init__(self) -> None:
         if not all(0 <= tiou <= 1 for tiou in self.tious):
-            raise ValueError(f"tIoU thresholds lie in [0, 1]; got {self.tious}")
+            raise ValueError(f"tIoU thresholds must be in [0, 1]; got {self.tious}")
         if not all(number >= 1 for number in (*self.cutoffs, *self.depths, self.agreeing)):
             raise ValueError(
-                f"cut-offs, depths and agreeing are 1 or more; got {self.cutoffs}, {self.depths}, {self.agreeing}"
+                f"cut-offs, depths and agreeing must be 1 or more; got {self.cutoffs}, {self.depths}, {self.agreeing}"
             )
 
 
 @dataclass(frozen=True, slots=True)
 class QueryOutcome:
-    """What one query came to under a rule of T thresholds and D depths."""
+    """Outcome of one query under a rule of T thresholds and D depths."""
 
     answered: bool
-    """There was a prediction."""
+    """Whether there was a prediction."""
     video_rank: float
-    """Of the first right video among the distinct videos; infinite for a miss, as all ranks."""
+    """Rank of the first right video among the distinct videos; as all ranks infinite for a miss."""
     svmr_ranks: NDArray[np.float64]
-    """[T]: of the first hit among the predictions in right videos."""
+    """[T]: rank of the first hit among the predictions in right videos."""
     vcmr_ranks: NDArray[np.float64]
-    """[T]: of the first hit among all."""
+    """[T]: rank of the first hit among all predictions."""
     ndcg: NDArray[np.float64]
     """[T, D] in [0, 1]."""
     svmr_tiou: float
-    """Of the first prediction in a right video, 0 where there is none."""
+    """tIoU of the first prediction in a right video, 0 if there is none."""
     vcmr_tiou: float
-    """Of the first prediction, 0 where it is in another video."""
+    """tIoU of the first prediction, 0 if it is in another video."""
 
 
 def in_order(predictions: Iterable[Prediction]) -> list[Prediction]:
-    """Best first, the same order whatever order they came in: by score, then video, start, end.
+    """Sort predictions, best first: by score, then video, start, end.
 
     Raises:
         ValueError: a score is NaN.
     """
     rows = list(predictions)
     if any(math.isnan(row.score) for row in rows):
-        raise ValueError("a prediction's score is NaN: it has no place in an order")
+        raise ValueError("a prediction's score is NaN: it cannot be ranked")
     return sorted(
         rows,
         key=lambda row: (-row.score, row.video, row.span.start_seconds, row.span.end_seconds),
@@ -405,15 +405,16 @@ def in_order(predictions: Iterable[Prediction]) -> list[Prediction]:
 def score_query(
     predictions: Sequence[Located], truths: Sequence[Located], rule: LibraryRule
 ) -> QueryOutcome:
-    """What the predictions for one query come to.
+    """Return the outcome of the predictions for one query.
 
-    VR, SVMR and VCMR as TVR has them (arXiv 2001.09099): a hit is a prediction in a right video whose tIoU with a right
-    span reaches the threshold; SVMR looks only at predictions in right videos, VR only at videos, each once. NDCG as
-    TVR-Ranking has it (arXiv 2407.06597), see `ndcg`.
+    VR, SVMR and VCMR as in TVR (arXiv 2001.09099): a hit is a prediction in a right video whose tIoU with a right span
+    reaches the threshold. SVMR counts only predictions in right videos, VR only videos, each once. NDCG as in
+    TVR-Ranking (arXiv 2407.06597), see `ndcg`.
 
     Args:
-        predictions: best first (`in_order`); all of them count, so a limit such as TVR's 100 is the caller's.
-        truths: at least one; `Relevant` where they differ in relevance, else each has 1.
+        predictions: best first (`in_order`); all of them count, so the caller applies limits such as TVR's 100.
+        truths: at least one; `Relevant` if they differ in relevance, else each has 1.
+        rule: rule of counting.
 
     Raises:
         ValueError: there is no right moment.
@@ -438,14 +439,14 @@ def score_query(
 def ndcg(
     predictions: Sequence[Located], truths: Sequence[Located], rule: LibraryRule
 ) -> NDArray[np.float64]:
-    """NDCG@K at tIoU of one query, as TVR-Ranking has it (arXiv 2407.06597).
+    """Return NDCG@K at tIoU of one query, as in TVR-Ranking (arXiv 2407.06597).
 
-    A prediction takes the relevance of the right moment with the highest tIoU among those of its video that are not
-    used up, if that is strictly more than the threshold, and uses it up; else 0. Gain 2^relevance - 1, discount
-    log2(rank + 1). The ideal list has the K highest relevances. A ``hull`` and ``strict`` of the rule do not matter.
+    A prediction is assigned the right moment of its video with the highest tIoU among those not assigned before, if
+    that tIoU exceeds the threshold; it gains 2^relevance - 1 then, else 0. The discount is log2(rank + 1). The ideal
+    list has the K highest relevances. ``hull`` and ``strict`` of the rule are ignored.
 
     Returns:
-        [T, D] in [0, 1]; 0 where nothing is relevant.
+        [T, D] in [0, 1]; 0 if nothing is relevant.
     """
     by_relevance = sorted(truths, key=_relevance, reverse=True)  # of equal tIoUs, the more relevant
     gains = np.array([2.0 ** _relevance(truth) - 1.0 for truth in by_relevance])
@@ -465,13 +466,13 @@ def ndcg(
 def _taken_gains(
     tious: NDArray[np.float64], gains: NDArray[np.float64], threshold: float
 ) -> NDArray[np.float64]:
-    """[P]: what each prediction takes, in their order; tious is [P, G]."""
+    """[P]: gain of each prediction, in their order; tious is [P, G]."""
     left = tious.copy()
     taken = np.zeros(len(tious))
-    for place in np.flatnonzero((tious > threshold).any(axis=1)):
-        best = left[place].argmax()
-        if left[place, best] > threshold:
-            taken[place] = gains[best]
+    for position in np.flatnonzero((tious > threshold).any(axis=1)):
+        best = left[position].argmax()
+        if left[position, best] > threshold:
+            taken[position] = gains[best]
             left[:, best] = _ELSEWHERE
     return taken
 
@@ -483,7 +484,7 @@ def _relevance(truth: Located) -> int:
 def _tious(
     predictions: Sequence[Located], truths: Sequence[Located], overlap: Overlap
 ) -> NDArray[np.float64]:
-    """[P, G]; `_ELSEWHERE` where the videos differ."""
+    """[P, G]; `_ELSEWHERE` if the videos differ."""
     numbers = {truth.video: number for number, truth in enumerate(truths)}
     found = np.array([numbers.get(row.video, -1) for row in predictions], np.int64)
     sought = np.array([numbers[truth.video] for truth in truths], np.int64)
@@ -498,7 +499,7 @@ def _seconds(located: Sequence[Located]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True)
 class LibraryFigures:
-    """What queries over a library come to; ``dataclasses.asdict`` gives what a JSON file holds."""
+    """Figures of queries over a library; ``dataclasses.asdict`` returns values that JSON can hold."""
 
     num_queries: int
     num_unanswered: int
@@ -506,7 +507,7 @@ class LibraryFigures:
     vr: dict[int, Figure]
     """R@K of the video alone, by K, in [0, 1]."""
     svmr: dict[float, dict[int, Figure]]
-    """R@K of the span with the video given, by tIoU threshold and K: how good localising alone is."""
+    """R@K of the span with the video given, by tIoU threshold and K: the quality of localising alone."""
     vcmr: dict[float, dict[int, Figure]]
     """R@K of video and span, by tIoU threshold and K."""
     ndcg: dict[float, dict[int, Figure]]
@@ -514,11 +515,7 @@ class LibraryFigures:
     mrr: dict[float, Figure]
     """Mean reciprocal rank of the first VCMR hit, by tIoU threshold."""
     median_rank: dict[float, float | None]
-    """Of the first VCMR hit, by tIoU threshold; None where half of the queries or more have none."""
-    vr_mrr: Figure
-    """Mean reciprocal rank of the right video."""
-    vr_median_rank: float | None
-    """Of the right video; None where half of the queries or more are misses."""
+    """Median rank of the first VCMR hit, by tIoU threshold; None if half of the queries or more have none."""
     svmr_mean_tiou: Figure
     """Mean tIoU of the first prediction in the right video, 0 without one."""
     vcmr_mean_tiou: Figure
@@ -526,7 +523,7 @@ class LibraryFigures:
 
 
 def library_figures(outcomes: Sequence[QueryOutcome], rule: LibraryRule) -> LibraryFigures:
-    """Figures of some queries, all scored by this rule.
+    """Return the figures of queries that were scored by this rule.
 
     Raises:
         ValueError: there are no queries.
@@ -542,7 +539,6 @@ def library_figures(outcomes: Sequence[QueryOutcome], rule: LibraryRule) -> Libr
         _recalls(vcmr, rule.cutoffs),
         np.array([outcome.ndcg.ravel() for outcome in outcomes]),
         1 / vcmr,
-        1 / videos[:, None],
         np.array([[outcome.svmr_tiou, outcome.vcmr_tiou] for outcome in outcomes]),
     ]
     rest = iter(mean_figures(np.concatenate(parts, axis=1, dtype=np.float64)))
@@ -556,8 +552,6 @@ def library_figures(outcomes: Sequence[QueryOutcome], rule: LibraryRule) -> Libr
         ndcg={tiou: {depth: next(rest) for depth in rule.depths} for tiou in rule.tious},
         mrr={tiou: next(rest) for tiou in rule.tious},
         median_rank=dict(zip(rule.tious, map(_median, vcmr.T), strict=True)),
-        vr_mrr=next(rest),
-        vr_median_rank=_median(videos),
         svmr_mean_tiou=next(rest),
         vcmr_mean_tiou=next(rest),
     )

@@ -1,13 +1,13 @@
-"""Files of answers: one line of JSON a query.
+"""Files of answers, one line of JSON per query.
 
     {"qid": "12", "predictions": [["film_a", 3.5, 9.0, 0.41], ...], "in_video": [["film_b", 2.0, 4.0, 0.3], ...]}
 
-``predictions`` are of the whole library: video, start and end in seconds, score. ``in_video`` are of the right video
-alone, whose name the system was given; where it is not there, those of ``predictions`` in the right video take its
-place. Lists with scores are put in order by them, ties by video and start; lists without are taken as they stand.
+``predictions`` are answers from the whole library: video, start and end in seconds, score. ``in_video`` are answers
+with the correct video given; without them, the ``predictions`` in the correct video are used instead. Lists with scores
+are sorted by score, ties by video and start; lists without scores keep their order.
 
-QVHighlights' own form is read as well (``pred_relevant_windows`` [start, end, score], ``pred_saliency_scores``): there
-the video is always given, and windows count in the order in which they are listed.
+QVHighlights' own form is read too (``pred_relevant_windows`` [start, end, score], ``pred_saliency_scores``): there the
+video is always given, and windows keep their order.
 """
 
 import json
@@ -20,10 +20,10 @@ from scanonce.storage.errors import ConfigError
 from scanonce.storage.records import Span
 from scanonce.training.evaluation.annotations import Query
 from scanonce.training.evaluation.metrics import Prediction, in_order
-from scanonce.training.evaluation.rows import Row, jsonl_rows, reading, seconds_of
+from scanonce.training.evaluation.rows import Row, jsonl_rows, opening, reading, seconds_of
 
 MOST_PREDICTIONS = 100
-"""So many of a query count, the first ones; TVR's limit, and the deepest rank that any benchmark looks at."""
+"""Predictions of a query that count; TVR's limit, and the deepest rank that any benchmark uses."""
 
 _EXPECTED = '{"qid": ..., "predictions": [["video", start, end, score], ...]}'
 _EXPECTED_WINDOWS = '{"qid": ..., "pred_relevant_windows": [[start, end, score], ...]}'
@@ -31,29 +31,29 @@ _EXPECTED_WINDOWS = '{"qid": ..., "pred_relevant_windows": [[start, end, score],
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a system answered one query with; lists are best first."""
+    """A system's answers to one query; lists are best first."""
 
     library: tuple[Prediction, ...] | None = None
-    """Of the whole library; None where the system was only asked with the video given."""
+    """Answers from the whole library; None if the system was only asked with the video given."""
     in_video: tuple[Prediction, ...] | None = None
-    """Of the right video; None where the system was not asked so."""
+    """Answers with the correct video given; None if the system was not asked so."""
     saliency: tuple[float, ...] = ()
-    """QVHighlights: how well each 2 s of the right video fit, from its start."""
+    """QVHighlights: score of each 2 s of the correct video, from its start."""
 
 
 def read_predictions(path: Path, queries: Iterable[Query]) -> dict[str, Answer]:
-    """The answers of a file, by id of their query.
+    """Return the answers of a file, by the id of their query.
 
     Args:
-        path: JSON Lines, in one of the forms the module shows.
-        queries: which may be answered. In QVHighlights' form the video that windows are of is the right one.
+        path: JSON Lines in one of the forms above.
+        queries: queries that may be answered. In QVHighlights' form windows are in the query's correct video.
 
     Raises:
-        ConfigError: the file cannot be read, or a line of it is not what it should be, or is of no query.
+        ConfigError: the file cannot be read, or a line has another form or belongs to no query.
     """
     by_id = {query.id: query for query in queries}
     answers: dict[str, Answer] = {}
-    try:
+    with opening(path, "the predictions"):
         for line, row in jsonl_rows(path):
             windows = "pred_relevant_windows" in row
             with reading(path, f"line {line}", _EXPECTED_WINDOWS if windows else _EXPECTED):
@@ -66,20 +66,13 @@ def read_predictions(path: Path, queries: Iterable[Query]) -> dict[str, Answer]:
                     answers[identifier] = _from_windows(row, min(by_id[identifier].videos))
                 else:
                     answers[identifier] = _from_row(row)
-    except OSError as error:
-        why = error.strerror or error
-        raise ConfigError(
-            f"the predictions {path} cannot be read ({why}): check the name"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text: save it as UTF-8") from error
     if not answers:
-        raise ConfigError(f"{path} has no predictions. Expected is a line of {_EXPECTED} a query")
+        raise ConfigError(f"{path} has no predictions. Expected is one line per query: {_EXPECTED}")
     return answers
 
 
 def write_predictions(path: Path, answers: Mapping[str, Answer]) -> None:
-    """Writes what `read_predictions` reads; with saliency, also what QVHighlights' own evaluator does.
+    """Write a file for `read_predictions`; answers with saliency also for QVHighlights' own evaluator.
 
     Raises:
         ConfigError: the file cannot be written.
@@ -90,7 +83,7 @@ def write_predictions(path: Path, answers: Mapping[str, Answer]) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Writes a file for people; raises ConfigError where it cannot be written."""
+    """Write a text file; raises ConfigError if it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8")
@@ -101,7 +94,7 @@ def write_text(path: Path, content: str) -> None:
 
 
 def windows_record(qid: int | str, answer: Answer) -> dict[str, Any]:
-    """An answer in the form of QVHighlights' own evaluator, without query and vid, which it does not look at."""
+    """Return an answer in the form of QVHighlights' own evaluator, without query and vid, which it ignores."""
     return {
         "qid": qid,
         "pred_relevant_windows": [
@@ -132,7 +125,7 @@ def _quadruples(predictions: Iterable[Prediction]) -> list[tuple[str, float, flo
 
 
 def _number_or_text(identifier: str) -> int | str:
-    """Ids as benchmarks write them: most of them are numbers."""
+    """Return an id as the benchmark has it: most are numbers."""
     return (
         int(identifier)
         if identifier.isdecimal() and str(int(identifier)) == identifier
@@ -161,7 +154,7 @@ def _from_windows(row: Row, video: str) -> Answer:
 def _ordered(entries: Sequence[Sequence[object]]) -> tuple[Prediction, ...]:
     with_score = {len(entry) >= 4 for entry in entries}
     if len(with_score) > 1:
-        raise ValueError("some of its predictions have a score and some have none")
+        raise ValueError("some of its predictions have a score and others have none")
     predictions = [_prediction(entry) for entry in entries]
     if with_score == {True}:
         predictions = in_order(predictions)
@@ -176,7 +169,7 @@ def _prediction(entry: Sequence[object]) -> Prediction:
 
 
 def _predicted_span(start: object, end: object) -> Span:
-    """A span, or the empty one of a prediction that ends before it begins: it hits nothing."""
+    """Return a span; an empty one, which hits nothing, if the prediction ends before it begins."""
     first, last = seconds_of(start), seconds_of(end)
     if first < 0:
         raise ValueError(

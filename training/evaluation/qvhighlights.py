@@ -1,16 +1,16 @@
-"""QVHighlights' official figures (arXiv 2107.09609), field by field as its evaluator prints them.
+"""QVHighlights' official figures (arXiv 2107.09609), with the fields that its evaluator prints.
 
     predictions = [json.loads(line) for line in open("predictions.jsonl")]
     annotations = [json.loads(line) for line in open("highlight_val_release.jsonl")]
     figures = qvhighlights_figures(predictions, annotations)
     figures["brief"]["MR-full-mAP"], figures["long"]["MR-R1"]["0.7"]
 
-Every query is a row of padded arrays, and all queries take each step together.
+Every query is a row of padded arrays, and each step is computed for all queries together.
 
-What is particular to this benchmark: only the first ten predicted windows count, *as listed*, and R1 takes the first
-listed, but average precision sorts those ten by score. A query counts in "short", "middle" and "long" with its right
-windows of that length, in each where it has one. Highlight scores come from three annotators: each is a truth of its
-own for average precision, while Hit1 asks for one of them.
+Particular to this benchmark: only the first ten predicted windows count, *as listed*, and R1 uses the first one listed,
+but average precision sorts those ten by score. A query counts in "short", "middle" and "long" with its correct windows
+of that length, in each part that it has a window of. Highlight scores come from three annotators: for average precision
+each is a ground truth of its own, for Hit1 one of them is enough.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,39 +27,39 @@ Figures: TypeAlias = dict[str, Any]
 """Nested: names to percentages, to two decimals; None for a mean of no queries."""
 
 TIOUS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
-"""Thresholds of average precision and recall: .5, .55 to .95; just as much is enough."""
+"""Thresholds of average precision and recall: .5, .55 to .95; an equal tIoU is a hit."""
 LENGTHS = {
     "short": (0.0, 10.0),
     "middle": (10.0, 30.0),
     "long": (30.0, 150.0),
     "full": (-np.inf, np.inf),
 }
-"""Seconds of right windows, more than the first and up to the last, by the name of the part."""
+"""Lengths of correct windows in seconds, exclusive and inclusive, by the name of the part."""
 LEVELS = {"Fair": 2, "Good": 3, "VeryGood": 4}
-"""Least score, of 0 to 4, of a clip that is a highlight, by the name of the part."""
+"""Lowest score, from 0 to 4, of a highlight, by the name of the part."""
 MOST_WINDOWS = 10
-"""Predicted windows that count, of each query."""
+"""Predicted windows of a query that count."""
 CLIP_SECONDS = 2
 NUM_ANNOTATORS = 3
 
 
 def qvhighlights_figures(predictions: Sequence[Record], annotations: Sequence[Record]) -> Figures:
-    """All figures of the official file, with its names and in its order.
+    """Return all figures of the official file, with its names and in its order.
 
     Args:
-        predictions: of every query a record with ``qid`` and one of these, or both: ``pred_relevant_windows`` ([[start,
-            end, score], ...] in seconds) and ``pred_saliency_scores`` (a number for each clip of 2 s; what lacks is 0,
-            what is too much is cut off). What no record has is left out of the figures.
-        annotations: of every query ``qid`` and ``relevant_windows`` ([[start, end], ...]); for highlights also
-            ``duration`` in seconds, ``relevant_clip_ids`` and of each of those three ``saliency_scores``.
+        predictions: a record per query with ``qid`` and one or both of ``pred_relevant_windows`` ([[start, end, score],
+            ...] in seconds) and ``pred_saliency_scores`` (a number per clip of 2 s; missing ones are 0, extra ones are
+            cut off). Without either of them the figures have no moments or no highlights.
+        annotations: a record per query with ``qid`` and ``relevant_windows`` ([[start, end], ...]); for highlights also
+            ``duration`` in seconds, ``relevant_clip_ids``, and for each of these three ``saliency_scores``.
 
     Returns:
-        "brief", and of highlights "HL-min-Fair", "HL-min-Good" and "HL-min-VeryGood" (with "HL-mAP" and "HL-Hit1"), of
+        "brief"; for highlights "HL-min-Fair", "HL-min-Good" and "HL-min-VeryGood" (with "HL-mAP" and "HL-Hit1"); for
         moments "full", "long", "middle" and "short" (with "MR-mAP" by threshold and its "average", "MR-R1" by
         threshold).
 
     Raises:
-        ValueError: the queries of both are not the same, one comes twice, or a record cannot be used.
+        ValueError: the queries of both differ, a query occurs twice, or a record cannot be used.
     """
     right = _by_query(annotations, "annotations")
     found = _by_query(predictions, "predictions")
@@ -93,12 +93,12 @@ def _by_query(records: Sequence[Record], what: str) -> dict[Any, Record]:
 
 
 def _check_same_queries(found: Mapping[Any, Record], right: Mapping[Any, Record]) -> None:
-    missing, strange = right.keys() - found.keys(), found.keys() - right.keys()
-    if missing or strange:
+    missing, unknown = right.keys() - found.keys(), found.keys() - right.keys()
+    if missing or unknown:
         raise ValueError(
-            f"{len(missing)} annotated queries have no prediction record {sorted(missing)[:5]}, {len(strange)} "
-            f"predicted ones are not annotated {sorted(strange)[:5]}; give a record of every query, an empty list of "
-            "windows where nothing was found"
+            f"{len(missing)} annotated queries have no prediction record {sorted(missing)[:5]}, {len(unknown)} "
+            f"predicted ones are not annotated {sorted(unknown)[:5]}; give a record of every query, with an empty list "
+            "of windows if nothing was found"
         )
 
 
@@ -119,8 +119,8 @@ def _percent(values: NDArray[np.float64]) -> float | None:
 def _moment_figures(rows: Sequence[Record], truths: Sequence[Record]) -> Figures:
     listed = _padded([row["pred_relevant_windows"][:MOST_WINDOWS] for row in rows], 3, rows)
     right = _padded([truth["relevant_windows"] for truth in truths], 2, truths)
-    lengths = right[..., 1] - right[..., 0]  # [Q, G]; NaN where there is no window
-    tious = pairwise_tiou(listed[..., :2], right)  # [Q, P, G]; 0 where either is NaN
+    lengths = right[..., 1] - right[..., 0]  # [Q, G]; NaN if there is no window
+    tious = pairwise_tiou(listed[..., :2], right)  # [Q, P, G]; 0 if either is NaN
     scores = np.where(np.isnan(listed[..., 2]), -np.inf, listed[..., 2])
     by_score = np.argsort(-scores, axis=1, kind="stable")
     figures: Figures = {}
@@ -149,36 +149,36 @@ def _by_tiou(values: NDArray[Any]) -> Figures:
 def _average_precisions(
     tious: NDArray[np.float64], num_right: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Interpolated average precision of each query at each of `TIOUS`, as VOC and ActivityNet have it.
+    """Return the interpolated average precision of each query at each of `TIOUS`, as in VOC and ActivityNet.
 
-    One prediction after the other takes the right window with the highest tIoU among those that no better prediction
-    took, if it reaches the threshold; of equal ones the one listed last.
+    Predictions are assigned one after the other to the correct window with the highest tIoU that is still free, if it
+    reaches the threshold; of equal ones to the one listed last.
 
     Args:
-        tious: [Q, P, G], predictions best first; -1 where there is no right window, 0 or -1 where no prediction.
-        num_right: [Q], right windows of each query, 1 or more.
+        tious: [Q, P, G], predictions best first; -1 if there is no correct window, 0 or -1 if no prediction.
+        num_right: [Q], correct windows of each query, 1 or more.
 
     Returns:
         [Q, T].
     """
     thresholds = np.array(TIOUS)
-    num_queries, num_places, num_windows = tious.shape
+    num_queries, num_predictions, num_windows = tious.shape
     left = np.ones((num_queries, len(TIOUS), num_windows), np.bool_)
-    hits = np.zeros((num_queries, len(TIOUS), num_places))
-    for place in range(num_places):
-        free = np.where(left, tious[:, None, place], -1.0)[..., ::-1]  # [Q, T, G], last one first
+    hits = np.zeros((num_queries, len(TIOUS), num_predictions))
+    for rank in range(num_predictions):
+        free = np.where(left, tious[:, None, rank], -1.0)[..., ::-1]  # [Q, T, G], last one first
         best = num_windows - 1 - free.argmax(axis=2)
         hit = free.max(axis=2) >= thresholds
-        hits[:, :, place] = hit
+        hits[:, :, rank] = hit
         left &= ~(hit[..., None] & (np.arange(num_windows) == best[..., None]))
-    # a prediction that is not there counts as a wrong one behind all others, which changes nothing
-    precisions = hits.cumsum(axis=2) / np.arange(1, num_places + 1)
+    # a missing prediction counts as a wrong one after all others, which changes nothing
+    precisions = hits.cumsum(axis=2) / np.arange(1, num_predictions + 1)
     envelope = np.maximum.accumulate(precisions[..., ::-1], axis=2)[..., ::-1]
     return np.asarray((hits * envelope).sum(axis=2) / num_right[:, None])
 
 
 def _padded(windows: Sequence[Sequence[Any]], width: int, rows: Sequence[Record]) -> NDArray[Any]:
-    """[Q, N, width] of lists of windows of different lengths; NaN behind the end of each, N at least 1."""
+    """Pad lists of windows to [Q, N, width] with NaN, N at least 1."""
     padded = np.full((len(windows), max(1, *map(len, windows)), width), np.nan)
     for row, (record, values) in enumerate(zip(rows, windows, strict=True)):
         if not len(values):
@@ -212,13 +212,13 @@ def _highlight_figures(rows: Sequence[Record], truths: Sequence[Record]) -> Figu
     given = [_clip_scores(truth) for truth in truths]
     num_clips = np.array([len(scores) for scores in given])
     most = int(num_clips.max())
-    right = np.full((len(given), most, NUM_ANNOTATORS), -1.0)  # below every level behind the end
+    right = np.full((len(given), most, NUM_ANNOTATORS), -1.0)  # below every level after the end
     predicted = np.full((len(given), most), -np.inf)
     tops = np.zeros(len(given), np.int64)
     for row, (scores, record) in enumerate(zip(given, rows, strict=True)):
         right[row, : len(scores)] = scores
         values = _predicted_scores(record)
-        tops[row] = values.argmax()  # before it is cut: a top behind the end is a miss
+        tops[row] = values.argmax()  # before the cut: a top after the end is a miss
         predicted[row, : len(scores)] = 0.0
         shown = values[: len(scores)]
         predicted[row, : len(shown)] = shown
@@ -236,7 +236,7 @@ def _highlight_figures(rows: Sequence[Record], truths: Sequence[Record]) -> Figu
 
 
 def _clip_scores(truth: Record) -> NDArray[np.float64]:
-    """[C, 3]: each annotator's score of every clip, 0 where it is not among the relevant ones."""
+    """[C, 3]: each annotator's score of every clip, 0 for clips that are not relevant."""
     num_clips = int(truth["duration"] / CLIP_SECONDS)
     clips = np.array(truth["relevant_clip_ids"], np.int64)
     given = np.array(truth["saliency_scores"], np.float64).reshape(-1, NUM_ANNOTATORS)
@@ -262,14 +262,14 @@ def _predicted_scores(record: Record) -> NDArray[np.float64]:
 def _stepwise_precisions(
     scores: NDArray[np.float64], positive: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """Average precision of each query and annotator: the mean of interpolated precision over the steps of recall.
+    """Return the average precision of each query and annotator: interpolated precision averaged over steps of recall.
 
-    Clips with one score are one step, and count once however many positives they bring: that is the benchmark's own
-    way. 0 where nothing is positive.
+    Clips with equal scores are one step, which counts once for any number of positives, as in the benchmark. 0 if
+    nothing is positive.
 
     Args:
-        scores: [Q, C]; -inf where a video has no such clip.
-        positive: [Q, C, A]; False there.
+        scores: [Q, C]; -inf if a video has no such clip.
+        positive: [Q, C, A]; False for such clips.
 
     Returns:
         [Q, A].
@@ -278,11 +278,11 @@ def _stepwise_precisions(
     in_order = np.take_along_axis(scores, order, axis=1)
     found = np.take_along_axis(positive, order[..., None], axis=1).cumsum(axis=1)  # [Q, C, A]
     precisions = found / np.arange(1, scores.shape[1] + 1)[:, None]
-    ends = np.ones(in_order.shape, np.bool_)  # last clip of those with one score
+    ends = np.ones(in_order.shape, np.bool_)  # last clip of those with equal scores
     ends[:, :-1] = in_order[:, :-1] != in_order[:, 1:]
     at_ends = np.where(ends[..., None], precisions, 0.0)
     envelope = np.maximum.accumulate(at_ends[:, ::-1], axis=1)[:, ::-1]
-    # what had been found at the end before: the highest count at an end further up
+    # count at the previous end: the highest count at an earlier end
     counts = np.where(ends[..., None], found, 0)
     before = np.zeros_like(counts)
     before[:, 1:] = np.maximum.accumulate(counts, axis=1)[:, :-1]

@@ -1,4 +1,4 @@
-"""Figures as tables for people."""
+"""Tables of figures for a terminal."""
 
 from collections.abc import Mapping, Sequence
 
@@ -40,11 +40,11 @@ LIBRARY_TABLES = {
     "the same, further down": FURTHER_FIGURES,
     "order of the first answers (VCMR)": ORDER_FIGURES,
 }
-"""What is shown of the library task, in tables that fit a terminal of 80 columns; the JSON has all of it."""
+"""Figures of the library task in tables that fit a terminal of 80 columns; the JSON has all figures."""
 
 
 def library_tables(evaluation: Evaluation) -> list[RenderableType]:
-    """The library task, a row for each kind of query, each figure with its 95 % interval."""
+    """Return tables of the library task: a row for each kind of query, each figure with its 95 % interval."""
     shown = evaluation.figures[ALL]
     return [
         _figures_table(f"{title}, 95 % interval", names, evaluation)
@@ -54,7 +54,7 @@ def library_tables(evaluation: Evaluation) -> list[RenderableType]:
 
 
 def own_tables(evaluation: Evaluation) -> list[RenderableType]:
-    """The benchmark's own figures, in percent, a table for each task."""
+    """Return tables of the benchmark's own figures in percent, one for each task."""
     return [
         _percent_table(f"{evaluation.benchmark}, its own figures: {task}, %", by_kind)
         for task, by_kind in evaluation.own.items()
@@ -62,7 +62,7 @@ def own_tables(evaluation: Evaluation) -> list[RenderableType]:
 
 
 def retrieval_table(title: str, figures: BothDirections) -> RenderableType:
-    """Both directions of text-video retrieval."""
+    """Return a table of text-video retrieval in both directions."""
     table = _table(("direction",), ("n", "R@1", "R@5", "R@10", "MdR", "MnR"))
     directions = {"text to video": figures.text_to_video, "video to text": figures.video_to_text}
     for name, each in directions.items():
@@ -73,7 +73,7 @@ def retrieval_table(title: str, figures: BothDirections) -> RenderableType:
 
 
 def speed_text(speed: Speed) -> str:
-    """A line on latency and one on size."""
+    """Return a line about latency and a line about size."""
     parts = ", ".join(
         f"{part} {size / 1e6:.1f}" for part, size in speed.bytes_per_hour.items() if part != "total"
     )
@@ -85,7 +85,7 @@ def speed_text(speed: Speed) -> str:
 
 
 def figure_text(figure: Figure) -> str:
-    """A figure with its interval: `.412 (.38-.45)`."""
+    """Return a figure with its interval: `.412 (.38-.45)`."""
     text = f"{figure.value:.3f} ({figure.low:.2f}-{figure.high:.2f})"
     return text.replace("0.", ".")
 
@@ -102,7 +102,7 @@ def _figures_table(title: str, names: Sequence[str], evaluation: Evaluation) -> 
 
 
 def _percent_table(title: str, by_kind: Mapping[str, Percentages]) -> RenderableType:
-    """Figures down, kinds across: benchmarks have more figures than kinds."""
+    """Return a table with a row for each figure: benchmarks have more figures than kinds."""
     table = _table(("figure",), tuple(by_kind))
     for name in by_kind[ALL]:
         values = [figures.get(name) for figures in by_kind.values()]
@@ -111,7 +111,7 @@ def _percent_table(title: str, by_kind: Mapping[str, Percentages]) -> Renderable
 
 
 def _titled(title: str, table: Table) -> RenderableType:
-    """A title in one line however narrow the table is, with an empty line before it."""
+    """Add a title in one line, whatever the width of the table, and an empty line before it."""
     return Group("", Text(title, style="bold"), table)
 
 

@@ -1,7 +1,7 @@
-"""What a localiser in training answers to the queries of validation, and how good that is.
+"""Answers of a localiser in training to the queries of validation, and their figures.
 
 answers = answer(model, [batch], clip_weights=(0.0, 2.0))[2.0]
-answers.by_need()[False].r1_half
+answers.by_need()[False].r1_half                # R@1, tIoU 0.5, of queries without a kind
 """
 
 from __future__ import annotations
@@ -15,38 +15,40 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from scanonce.models.soonet.network import Soonet
-from scanonce.training.localiser.batches import FilmBatch, moved, pooled
+from scanonce.training.evaluation.metrics import pairwise_tiou
+from scanonce.training.localiser.batches import FilmBatch, move_edges, pool_contents
 
 CLIP_WEIGHTS = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0)
-"""Tried on validation."""
+"""Weights that are tried on validation."""
 RERANKED = 40
-"""Best anchors of a query whose edges are moved, as in a search."""
+"""Number of best anchors of a query whose edges are moved, as in a search."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """How well some queries are answered, all in [0, 1]."""
+    """Figures of the answers to queries, in [0, 1]."""
 
     num_queries: int
     film_r1: float
+    """R@1 of the film."""
     r1_half: float
-    """Rank 1, tIoU of 0.5."""
+    """R@1 of film and span, tIoU 0.5."""
     r1_most: float
-    """Rank 1, tIoU of 0.7."""
+    """R@1 of film and span, tIoU 0.7."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """The first answer to every query of some libraries."""
+    """The first answer to every query of libraries."""
 
     kinds: list[str]
-    """Of the query; see `training.localiser.batches.Queries`."""
+    """Kinds of the queries, see `training.localiser.batches.Queries`."""
     right_film: NDArray[np.bool_]
     tiou: NDArray[np.float64]
-    """With the right answer it fits best; 0 in a wrong film."""
+    """tIoU with the correct answer that fits best; 0 in a wrong film."""
 
     def figures(self, rows: NDArray[np.bool_]) -> Figures:
-        """Of some of the queries."""
+        """Return the figures of these queries, bool [Q]."""
         tiou = self.tiou[rows]
         return Figures(
             int(rows.sum()),
@@ -54,15 +56,25 @@ class Answers:
         )
 
     def by_need(self) -> dict[bool, Figures]:
-        """Of queries without a kind, and of those with one: in the rendered world those that need time."""
+        """Return the figures of queries without and with a kind; in the rendered world the latter need time."""
         needs = np.array([bool(kind) for kind in self.kinds])
         return {
             kind: self.figures(needs == kind) for kind in (False, True) if (needs == kind).any()
         }
 
+    def summary(self) -> str:
+        """Return the figures of both kinds of queries in one line."""
+        words = {False: "no time", True: "time"}
+        by_need = self.by_need()
+        return "; ".join(
+            f"{f'needs {words[kind]}: ' if len(by_need) > 1 else ''}"
+            f"film {f.film_r1:.3f}, R@1 .5 {f.r1_half:.3f}, .7 {f.r1_most:.3f}"
+            for kind, f in by_need.items()
+        )
+
     @property
-    def goodness(self) -> float:
-        """What selection goes by: the mean R@1, tIoU 0.5, of queries that need time and that do not."""
+    def selection_metric(self) -> float:
+        """Mean of R@1, tIoU 0.5, of queries that need time and of those that do not."""
         return float(np.mean([figures.r1_half for figures in self.by_need().values()]))
 
 
@@ -74,10 +86,16 @@ def answer(
     clip_weights: Sequence[float] = (0.0,),
     reranked: int = RERANKED,
 ) -> dict[float, Answers]:
-    """Answers all queries of libraries as a search does, for several weights of the frames' own similarity.
+    """Answer all queries of libraries as a search does, for several weights of the frames' own similarity.
 
-    The anchors of all films of a library are ranked by s1 + s2; the edges of the best are moved, and these ranked
-    anew with the cosine of the query and the mean of the span's frames added.
+    The anchors of all films of a library are ranked by s1 + s2. The edges of the best are moved, and these are ranked
+    again with the cosine between the query and the mean of the span's frames added.
+
+    Args:
+        model: network; its mode is restored.
+        batches: libraries.
+        clip_weights: weights of the cosine.
+        reranked: number of best anchors of a query that are ranked again.
     """
     was_training = model.training
     model.eval()
@@ -92,7 +110,8 @@ def answer(
             span = np.take_along_axis(ranked.spans, best[..., None], axis=1)  # [Q, 1, 2]
             same = film == batch.queries.films  # [Q, M]
             right += same.any(axis=1).tolist()
-            tious += (_tious(span, batch.queries.spans) * same).max(axis=1).tolist()
+            fit = pairwise_tiou(span, batch.queries.spans)[:, 0]  # [Q, M]
+            tious += (fit * same).max(axis=1).tolist()
     model.train(was_training)
     return {
         weight: Answers(kinds, np.array(right), np.array(tious))
@@ -100,18 +119,9 @@ def answer(
     }
 
 
-def _tious(spans: NDArray[np.float64], truths: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[Q, M] of [Q, 1, 2] with [Q, M, 2]."""
-    inside = np.minimum(spans[..., 1], truths[..., 1]) - np.maximum(spans[..., 0], truths[..., 0])
-    inside = np.maximum(inside, 0)
-    either = (spans[..., 1] - spans[..., 0]) + (truths[..., 1] - truths[..., 0]) - inside
-    tious: NDArray[np.float64] = inside / np.maximum(either, 1e-9)
-    return tious
-
-
 @dataclass(frozen=True, eq=False)
 class _Ranked:
-    """The K best anchors of each query, with their edges moved."""
+    """The K best anchors of each query, with moved edges."""
 
     scores: NDArray[np.float32]
     """[Q, K], s1 + s2."""
@@ -129,25 +139,25 @@ def _ranked(model: Soonet, batch: FilmBatch, reranked: int) -> _Ranked:
     contexts, contents = batch.encode(model)
     first, second = model.query_vectors(texts).chunk(2, dim=1)
     scores = (
-        first @ F.normalize(torch.cat(contexts), dim=1).T + second @ pooled(contents).T
+        first @ F.normalize(torch.cat(contexts), dim=1).T + second @ pool_contents(contents).T
     )  # [Q, A]
     top = scores.topk(min(reranked, scores.shape[1]), dim=1)
     spans = anchors.spans[top.indices].clone()  # [Q, K, 2]
     ends = np.cumsum(anchors.counts).tolist()
     for scale, (ctx, content) in enumerate(zip(contexts, contents, strict=True)):
         begin = ends[scale] - anchors.counts[scale]
-        of_query, place = torch.nonzero(
+        of_query, position = torch.nonzero(
             (top.indices >= begin) & (top.indices < ends[scale]), as_tuple=True
         )
-        for q, k in zip(torch.split(of_query, 4096), torch.split(place, 4096), strict=True):
+        for q, k in zip(torch.split(of_query, 4096), torch.split(position, 4096), strict=True):
             at = top.indices[q, k] - begin
             offsets = model.regress(texts[q], ctx[at], content[at])
-            spans[q, k] = moved(spans[q, k], offsets)
+            spans[q, k] = move_edges(spans[q, k], offsets)
     chosen = top.indices.cpu()
     films = anchors.films[chosen.numpy()]
     duration = batch.durations[films]
     whole = np.clip(spans.cpu().double().numpy(), 0, duration[..., None])
-    # an edge past the other, or less than a frame between them: keep the anchor
+    # edges in the wrong order, or less than a frame apart: keep the anchor
     turned = whole[..., 1] - whole[..., 0] < 1 / batch.grid.fps
     whole[turned] = anchors.spans.cpu()[chosen].double().numpy()[turned]
     return _Ranked(top.values.cpu().numpy(), whole, films, _cosines(batch, whole, films))
@@ -169,14 +179,3 @@ def _cosines(
         mean = sums[films[row], end[row]] - sums[films[row], start[row]]
         cosines[row] = mean @ query / np.maximum(np.linalg.norm(mean, axis=1), 1e-9)
     return cosines
-
-
-def told(answers: Answers) -> str:
-    """Figures of both kinds of queries in a line."""
-    words = {False: "no time", True: "time"}
-    by_need = answers.by_need()
-    return "; ".join(
-        f"{f'needs {words[kind]}: ' if len(by_need) > 1 else ''}"
-        f"film {f.film_r1:.3f}, R@1 .5 {f.r1_half:.3f}, .7 {f.r1_most:.3f}"
-        for kind, f in by_need.items()
-    )

@@ -1,11 +1,11 @@
-"""Small libraries with questions, as tensors: what a localiser is trained and judged on.
+"""Small libraries with queries, as tensors, on which a localiser is trained and validated.
 
-A library is a batch: every query ranks the anchors of all its films, so that scores can be compared across films, as a
-search needs it. Where its films come from does not matter here: `training.bundled.moment_examples` draws them,
-`training.localiser.from_index` reads them from an index.
+A library is a batch: every query ranks the anchors of all its films, so that scores are comparable across films, as a
+search needs. Libraries are drawn by `training.bundled.moment_examples`, or read from an index by
+`training.localiser.examples`.
 
     batch = FilmBatch(library, AnchorGrid(2.0, 4, 4))       # batch.frames: [B, L, dim]
-    labels, answers = labels_of(batch.anchors, batch.queries, np.arange(10))        # [10, num_anchors] each
+    labels, answers = label_anchors(batch.anchors, batch.queries, np.arange(10))        # [10, num_anchors] each
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from scanonce.training.localiser.terms import span_iou
 
 @dataclass(frozen=True)
 class FilmFrames:
-    """A film as an index keeps it."""
+    """A film as an index stores it."""
 
     frames: NDArray[np.float16]
     """[L, dim] raw features; row k is the first frame at or after k / fps seconds."""
@@ -34,17 +34,17 @@ class FilmFrames:
 
 @dataclass(frozen=True)
 class Queries:
-    """The queries of a library, with all their right answers: M each, those with fewer repeat one of theirs."""
+    """The queries of a library with all their answers: M each; queries with fewer answers repeat one."""
 
     texts: list[str]
     films: NDArray[np.int64]
-    """[Q, M], the films of the answers; the first is the one that the query was written for."""
+    """[Q, M], the films of the answers; the first one is the film that the query was written for."""
     scenes: NDArray[np.int64]
     """[Q], equal for queries with the same answers."""
     spans: NDArray[np.float64]
     """[Q, M, 2], the answers in seconds."""
     kinds: list[str]
-    """What sets some queries apart, "" for the others. In the rendered world: what happens, where the query says so."""
+    """Kind of each query, "" for most. In the rendered world: the happening that the query names."""
     joint: NDArray[np.float32]
     """[Q, dim] raw features in the space of the frames."""
     states: NDArray[np.float32]
@@ -52,11 +52,15 @@ class Queries:
 
     @property
     def has_kind(self) -> NDArray[np.bool_]:
-        """[Q], in the rendered world: whether only a run of frames can bear the query out."""
+        """[Q], in the rendered world: whether only a run of frames shows the query."""
         return np.array([bool(kind) for kind in self.kinds])
 
     def features(self, kind: str) -> NDArray[np.float32]:
-        """[Q, width] as a localiser reads them: ``states`` or ``joint`` (`SoonetConfig.text_features`)."""
+        """Return the features that a localiser reads, [Q, width]: ``states`` or ``joint``.
+
+        Args:
+            kind: `SoonetConfig.text_features`.
+        """
         return self.states if kind == "states" else self.joint
 
 
@@ -70,23 +74,23 @@ class MomentLibrary:
 
 @dataclass(frozen=True)
 class Anchors:
-    """All anchors of some films, finest scale first, and within a scale by film."""
+    """All anchors of films, finest scale first, and within a scale by film."""
 
     films: NDArray[np.int64]
-    """[A]."""
+    """[A] film of each anchor."""
     spans: torch.Tensor
-    """[A, 2] seconds, none past the end of its film."""
+    """[A, 2] seconds, within the film."""
     counts: list[int]
-    """Anchors of each scale."""
+    """Number of anchors of each scale."""
 
 
 class FilmBatch:
-    """The films of a library side by side, padded with zeros, and their anchors and queries."""
+    """The films of a library in one tensor, padded with zeros, with their anchors and queries."""
 
     def __init__(
         self, library: MomentLibrary, grid: AnchorGrid, device: torch.device | str = "cpu"
     ) -> None:
-        """Puts the frames on the device, as float32."""
+        """Copy the frames to the device, as float32."""
         self.queries = library.queries
         self.grid, self.device = grid, device
         self.durations = np.array([film.duration_seconds for film in library.films])
@@ -98,16 +102,16 @@ class FilmBatch:
         padded = -(-max(num_frames) // grid.lengths[-1]) * grid.lengths[-1]
         frames = torch.zeros(len(library.films), padded, library.films[0].frames.shape[1])
         for number, (film, length) in enumerate(zip(library.films, num_frames, strict=True)):
-            # A film may end between a target and the next frame: the last frame answers, as at search.
+            # a film may end between a target and the next frame: the last frame is used, as at search
             rows = np.minimum(np.arange(length), len(film.frames) - 1)
             frames[number, :length] = torch.from_numpy(film.frames[rows].astype(np.float32))
         self.frames = frames.to(device)
         self.anchors = self._anchors(grid)
 
     def _kept(self, scale: int) -> torch.Tensor:
-        """[B, N_i], which anchors are there."""
-        places = torch.arange(self.frames.shape[1] // self.lengths[scale])
-        return (places < torch.from_numpy(self.counts[:, scale, None])).to(self.device)
+        """bool [B, N_i], the anchors that exist."""
+        positions = torch.arange(self.frames.shape[1] // self.lengths[scale])
+        return (positions < torch.from_numpy(self.counts[:, scale, None])).to(self.device)
 
     def _anchors(self, grid: AnchorGrid) -> Anchors:
         films: list[int] = []
@@ -122,26 +126,26 @@ class FilmBatch:
 
     @property
     def deviation(self) -> float:
-        """Of the numbers of frames that are there."""
+        """Standard deviation of the numbers in all frames, without the padding."""
         return float(self.frames[self.frames.abs().amax(dim=2) > 0].std())
 
     def encode(
         self, model: Soonet, noise: float = 0.0, chosen: torch.Tensor | None = None
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """What the network makes of the films, by scale.
+        """Compute contexts and contents of the films, by scale.
 
         Args:
-            model: In training or evaluation mode.
-            noise: Deviation of what is added to every number of every frame.
-            chosen: bool [A], anchors whose contents are wanted; all where None.
+            model: network in training or evaluation mode.
+            noise: standard deviation of noise that is added to every number of every frame.
+            chosen: bool [A], anchors whose contents are wanted; None: all.
 
         Returns:
             Contexts [A_i, D] of all anchors and contents [K_i, a_i, D] of the chosen ones, in the order of `anchors`.
         """
         frames = self.frames
         if noise:
-            there = torch.arange(frames.shape[1], device=self.device) < self.num_frames[:, None]
-            frames = frames + noise * there[..., None] * torch.randn_like(frames)
+            exists = torch.arange(frames.shape[1], device=self.device) < self.num_frames[:, None]
+            frames = frames + noise * exists[..., None] * torch.randn_like(frames)
         by_scale = model.contexts(frames, self.num_frames)
         wanted = None if chosen is None else torch.split(chosen, self.anchors.counts)
         contexts, contents = [], []
@@ -152,23 +156,23 @@ class FilmBatch:
             if wanted is None:
                 contents.append(model.contents(pieces[kept]))
             else:
-                film, place = kept.nonzero()[wanted[scale]].T
-                contents.append(model.contents(pieces[film, place]))
+                film, position = kept.nonzero()[wanted[scale]].T
+                contents.append(model.contents(pieces[film, position]))
         return contexts, contents
 
 
-def labels_of(
+def label_anchors(
     anchors: Anchors, queries: Queries, rows: NDArray[np.int64]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """How well the anchors fit the answers to some queries.
+    """Label anchors by their IoU with the answers to queries.
 
     Args:
-        anchors: A of them.
-        queries: Of the same library.
-        rows: [R], some of its queries.
+        anchors: A anchors.
+        queries: queries of the same library.
+        rows: [R], positions of the queries to use.
 
     Returns:
-        [R, A] IoU with the answer that fits best, 0 in films without one; [R, A] int64, which answer that is.
+        [R, A] IoU with the answer that fits best, 0 in films without one; [R, A] int64, the number of that answer.
     """
     spans = torch.from_numpy(queries.spans[rows]).float().to(anchors.spans.device)  # [R, M, 2]
     films = queries.films[rows]
@@ -182,12 +186,12 @@ def labels_of(
     return labels, answers
 
 
-def moved(spans: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
-    """Spans [K, 2] after regression: both edges moved by shares of the length."""
+def move_edges(spans: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+    """Move both edges of spans [K, 2] by offsets, which are shares of the length."""
     length = spans[:, 1:] - spans[:, :1]
     return spans + offsets * length
 
 
-def pooled(contents: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Contents of all scales [A_i, a_i, D] as the second stage compares them: means of unit rows, [A, D]."""
+def pool_contents(contents: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Pool contents of all scales [A_i, a_i, D] for the second stage: means of unit rows, [A, D]."""
     return torch.cat([F.normalize(content, dim=2).mean(dim=1) for content in contents])

@@ -1,20 +1,20 @@
-"""Small libraries from an existing index: its stored frames and annotated sentences, nothing decoded.
+"""Small libraries from an existing index: its stored frames and annotated queries; nothing is decoded.
 
     annotated = annotate(videos, read_annotations(Path("train.jsonl"), "scanonce"))
-    texts = encode_sentences(encoder, [each.text for each in annotated.sentences])
+    texts = encode_texts(encoder, [each.text for each in annotated.queries])
     moments = StoredMoments(annotated, texts, FeatureStore(layout.features), AnchorGrid(2.0, 4, 4))
-    moments.library([0, 1], [0, 1, 2])          # two videos and three sentences about them
-    Drawn(moments, seed=0).library(17)          # what is trained on in a step
+    moments.library([0, 1], [0, 1, 2])               # two videos and three queries about them
+    RandomLibraries(moments, seed=0).library(17)     # a library to train on
 
-A short video makes a library with others, a long film makes one by itself with 32 of its queries, as in the paper
-(arXiv 2303.08345). Frames are read when their library is due, so memory does not grow with the index; sentences need
+A short video is in a library with others; a long film is a library by itself with 32 of its queries, as in the paper
+(arXiv 2303.08345). Frames are read when their library is needed, so memory does not grow with the index; queries need
 4 kB each at the width of CLIP ViT-B/32.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -26,56 +26,58 @@ from scanonce.models.encoders.protocol import ClipEncoder, TextFeatures
 from scanonce.models.soonet.grid import AnchorGrid
 from scanonce.storage.records import Span, Video
 from scanonce.storage.stores.features import FeatureStore
+from scanonce.training.bars import OnProgress
 from scanonce.training.evaluation.annotations import Annotation, match_names
+from scanonce.training.evaluation.rows import plain_text
 from scanonce.training.localiser.batches import FilmFrames, MomentLibrary, Queries
 
 QUERIES_OF_A_FILM = 32
-"""In one library; the paper's number."""
+"""Queries of a film in one library; the paper's number."""
 MOST_FRAMES, MOST_QUERIES = 2048, 128
-"""Of a library to train on, unless one film has more frames: 17 minutes at 2 frames a second."""
+"""Bounds of a library to train on, unless one film has more frames: 17 minutes at 2 frames a second."""
 VALIDATION_FRAMES = 8192
-"""Of a library of validation, likewise; it has all queries of its films."""
+"""Bound of a library of validation; it has all queries of its films."""
 _SHORTEST_SECONDS = 0.05
-"""What is left of an answer in its video; an answer of less cannot be found."""
+"""Shortest part of an answer within its video; shorter ones cannot be found."""
 _ENCODED_AT_ONCE = 256
 
 Chunk = tuple[int, NDArray[np.int64]]
-"""A film and some of its sentences, both by number."""
+"""A film and some of its queries, both by number."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sentence:
-    """A sentence about a video of the index."""
+class AnnotatedQuery:
+    """A query about a video of the index."""
 
     video: int
-    """Position among the videos."""
+    """Position of the video among all videos."""
     text: str
     spans: tuple[Span, ...]
-    """Its right answers, at least one, all within the video."""
+    """Its correct answers, at least one, all within the video."""
     kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class AnnotatedVideos:
-    """Annotations that can be trained or judged on, and what is left out."""
+    """Annotations for training or validation, and those that are left out."""
 
     videos: tuple[Video, ...]
-    """Those with a sentence, by id."""
-    sentences: tuple[Sentence, ...]
+    """Videos with a query, by id."""
+    queries: tuple[AnnotatedQuery, ...]
     missing: tuple[str, ...] = ()
-    """Names of annotated videos that the index has not."""
+    """Names of annotated videos that are not in the index."""
     whole: int = 0
-    """Sentences left out because they name no span."""
+    """Number of queries left out because they have no span."""
     outside: int = 0
-    """Sentences left out because no answer lies within their video."""
+    """Number of queries left out because no answer is within their video."""
 
 
 def annotate(videos: Iterable[Video], annotations: Iterable[Annotation]) -> AnnotatedVideos:
-    """The sentences about videos of an index.
+    """Match annotations with videos of an index.
 
     Args:
-        videos: with at least one frame; the same content under several paths goes by each of their names.
-        annotations: of a benchmark.
+        videos: videos with at least one frame; a video with several paths is found by the name of each.
+        annotations: annotations of a benchmark.
 
     Raises:
         ConfigError: two videos have the name of one annotated video.
@@ -93,18 +95,18 @@ def annotate(videos: Iterable[Video], annotations: Iterable[Annotation]) -> Anno
         if each.video not in found:
             continue
         video = found[each.video]
-        spans = [_within(span, video.duration_seconds) for span in each.spans]
+        spans = [_clip(span, video.duration_seconds) for span in each.spans]
         kept = tuple(span for span in spans if span.duration_seconds >= _SHORTEST_SECONDS)
         if kept:
             inside.append((video.video_id, each, kept))
         whole += not each.spans
         outside += bool(each.spans) and not kept
     used = sorted({video_id for video_id, _, _ in inside})
-    place = {video_id: number for number, video_id in enumerate(used)}
+    position = {video_id: number for number, video_id in enumerate(used)}
     return AnnotatedVideos(
         videos=tuple(chosen[video_id] for video_id in used),
-        sentences=tuple(
-            Sentence(place[video_id], each.text, spans, each.kind)
+        queries=tuple(
+            AnnotatedQuery(position[video_id], each.text, spans, each.kind)
             for video_id, each, spans in inside
         ),
         missing=tuple(missing),
@@ -113,7 +115,7 @@ def annotate(videos: Iterable[Video], annotations: Iterable[Annotation]) -> Anno
     )
 
 
-def _within(span: Span, duration_seconds: float) -> Span:
+def _clip(span: Span, duration_seconds: float) -> Span:
     end = min(span.end_seconds, duration_seconds)
     return Span(min(span.start_seconds, end), end)
 
@@ -121,144 +123,154 @@ def _within(span: Span, duration_seconds: float) -> Span:
 def split_off(
     annotated: AnnotatedVideos, share: float, *, seed: int
 ) -> tuple[AnnotatedVideos, AnnotatedVideos]:
-    """Videos to train on and videos held out, with their sentences; a video is in one of them only.
+    """Split videos, with their queries, into those to train on and those held out.
 
     Args:
-        annotated: both together.
-        share: Of the videos, held out, at least one; with fewer than five videos none is.
-        seed: Of the choice.
+        annotated: all videos.
+        share: share of held-out videos, at least one; none if there are fewer than five videos.
+        seed: seed of the choice.
     """
     count = len(annotated.videos)
     num_held_out = max(1, round(count * share)) if count >= 5 else 0
     order = np.random.default_rng((seed, 61)).permutation(count)
     return (
-        _only(annotated, order[num_held_out:].tolist()),
-        _only(annotated, order[:num_held_out].tolist()),
+        _select(annotated, order[num_held_out:].tolist()),
+        _select(annotated, order[:num_held_out].tolist()),
     )
 
 
-def _only(annotated: AnnotatedVideos, videos: Iterable[int]) -> AnnotatedVideos:
-    place = {video: number for number, video in enumerate(sorted(videos))}
+def _select(annotated: AnnotatedVideos, videos: Iterable[int]) -> AnnotatedVideos:
+    position = {video: number for number, video in enumerate(sorted(videos))}
     return AnnotatedVideos(
-        tuple(annotated.videos[video] for video in place),
+        tuple(annotated.videos[video] for video in position),
         tuple(
-            Sentence(place[each.video], each.text, each.spans, each.kind)
-            for each in annotated.sentences
-            if each.video in place
+            AnnotatedQuery(position[each.video], each.text, each.spans, each.kind)
+            for each in annotated.queries
+            if each.video in position
         ),
     )
 
 
 @dataclass(frozen=True, eq=False)
-class SentenceFeatures:
-    """What an encoder makes of sentences, each of which it reads once."""
+class EncodedTexts:
+    """Features of texts, each of which is encoded once."""
 
     rows: dict[str, int]
-    """Row of each text below."""
+    """Row of each text in ``features``."""
     features: TextFeatures
 
     def of(self, texts: Iterable[str]) -> TextFeatures:
-        """In this order."""
+        """Return the features of texts, in this order."""
         rows = [self.rows[text] for text in texts]
         return TextFeatures(self.features.joint[rows], self.features.states[rows])
 
 
-def encode_sentences(
+def encode_texts(
     encoder: ClipEncoder,
     texts: Iterable[str],
-    observe: Callable[[int, int], None] = lambda done, total: None,
-) -> SentenceFeatures:
-    """Reads every text once.
+    on_progress: OnProgress = lambda done, total: None,
+) -> EncodedTexts:
+    """Encode every text once.
 
     Args:
-        encoder: Of the index.
-        texts: May repeat.
-        observe: Is told how many of how many are done.
+        encoder: encoder of the index.
+        texts: texts; may repeat.
+        on_progress: called with the number of texts that are done, and of all texts.
     """
     unique = list(dict.fromkeys(texts))
     parts: list[TextFeatures] = []
     for first in range(0, len(unique), _ENCODED_AT_ONCE):
         parts.append(encoder.encode_text_features(unique[first : first + _ENCODED_AT_ONCE]))
-        observe(min(first + _ENCODED_AT_ONCE, len(unique)), len(unique))
+        on_progress(min(first + _ENCODED_AT_ONCE, len(unique)), len(unique))
     features = TextFeatures(
         np.concatenate([part.joint for part in parts]),
         np.concatenate([part.states for part in parts]),
     )
-    return SentenceFeatures({text: row for row, text in enumerate(unique)}, features)
+    return EncodedTexts({text: row for row, text in enumerate(unique)}, features)
 
 
 class StoredMoments:
-    """Annotated videos of an index, any of which can be made into a library."""
+    """Annotated videos of an index, from which libraries are made."""
 
     def __init__(
         self,
         annotated: AnnotatedVideos,
-        texts: SentenceFeatures,
+        texts: EncodedTexts,
         store: FeatureStore,
         grid: AnchorGrid,
     ) -> None:
-        """``texts`` has the sentences' features; frames are those that answer the grid's times, as at search."""
-        self.videos, self.sentences = annotated.videos, annotated.sentences
+        """Hold annotated videos.
+
+        Args:
+            annotated: videos and queries.
+            texts: features of the queries.
+            store: stored frames of the videos.
+            grid: grid whose times decide the frames, as at search.
+        """
+        self.videos, self.queries = annotated.videos, annotated.queries
         self.num_frames = [grid.num_frames(video.duration_seconds) for video in self.videos]
         self._texts, self._store, self._grid = texts, store, grid
 
     @cached_property
-    def sentences_of(self) -> list[NDArray[np.int64]]:
-        """Numbers of the sentences of each video."""
+    def queries_of(self) -> list[NDArray[np.int64]]:
+        """Numbers of the queries of each video."""
         found: list[list[int]] = [[] for _ in self.videos]
-        for number, sentence in enumerate(self.sentences):
-            found[sentence.video].append(number)
+        for number, query in enumerate(self.queries):
+            found[query.video].append(number)
         return [np.array(numbers, np.int64) for numbers in found]
 
     @cached_property
-    def _same_text(self) -> dict[str, list[Sentence]]:
-        """Sentences by their words: who asks them twice means either answer."""
-        found: dict[str, list[Sentence]] = {}
-        for sentence in self.sentences:
-            found.setdefault(_words(sentence.text), []).append(sentence)
+    def _same_text(self) -> dict[str, list[AnnotatedQuery]]:
+        """Queries by their text; each has the answers of all with the same text."""
+        found: dict[str, list[AnnotatedQuery]] = {}
+        for query in self.queries:
+            found.setdefault(plain_text(query.text), []).append(query)
         return found
 
-    def library(self, videos: Sequence[int], sentences: Sequence[int]) -> MomentLibrary:
-        """Some videos side by side, and some of the sentences about them.
+    def library(self, videos: Sequence[int], queries: Sequence[int]) -> MomentLibrary:
+        """Make a library of videos and some of the queries about them, both by number.
 
-        A sentence that is also annotated elsewhere in these videos has those answers too.
+        Queries with the same text about these videos have the answers of all of them.
 
         Raises:
             IndexDirectoryError: the stored features of a video are missing or damaged.
         """
-        asked = [self.sentences[number] for number in sentences]
-        answers = self.answers(videos, sentences)
+        asked = [self.queries[number] for number in queries]
+        answers = self.answers(videos, queries)
         most = max(map(len, answers))
         padded = [each + each[:1] * (most - len(each)) for each in answers]
-        meant = [frozenset(each) for each in answers]
-        scenes = {answer: number for number, answer in enumerate(dict.fromkeys(meant))}
-        features = self._texts.of(sentence.text for sentence in asked)
+        answer_sets = [frozenset(each) for each in answers]
+        scenes = {answer: number for number, answer in enumerate(dict.fromkeys(answer_sets))}
+        features = self._texts.of(query.text for query in asked)
         return MomentLibrary(
             [self._film(video) for video in videos],
             Queries(
-                texts=[sentence.text for sentence in asked],
+                texts=[query.text for query in asked],
                 films=np.array([[film for film, _ in each] for each in padded]),
-                scenes=np.array([scenes[each] for each in meant]),
+                scenes=np.array([scenes[each] for each in answer_sets]),
                 spans=np.array(
                     [[(s.start_seconds, s.end_seconds) for _, s in each] for each in padded]
                 ),
-                kinds=[sentence.kind for sentence in asked],
+                kinds=[query.kind for query in asked],
                 joint=features.joint,
                 states=features.states,
             ),
         )
 
     def answers(
-        self, videos: Sequence[int], sentences: Sequence[int]
+        self, videos: Sequence[int], queries: Sequence[int]
     ) -> list[list[tuple[int, Span]]]:
-        """All right answers to some sentences: (place among these videos, span), its own first."""
-        place = {video: number for number, video in enumerate(videos)}
-        return [self._answers(self.sentences[number], place) for number in sentences]
+        """Return all answers to queries: (position among these videos, span), the query's own first."""
+        position = {video: number for number, video in enumerate(videos)}
+        return [self._answers(self.queries[number], position) for number in queries]
 
-    def _answers(self, sentence: Sentence, place: dict[int, int]) -> list[tuple[int, Span]]:
-        same = [sentence, *self._same_text[_words(sentence.text)]]
+    def _answers(self, query: AnnotatedQuery, position: dict[int, int]) -> list[tuple[int, Span]]:
+        same = [query, *self._same_text[plain_text(query.text)]]
         found = [
-            (place[each.video], span) for each in same if each.video in place for span in each.spans
+            (position[each.video], span)
+            for each in same
+            if each.video in position
+            for span in each.spans
         ]
         return list(dict.fromkeys(found))
 
@@ -268,18 +280,19 @@ class StoredMoments:
         rows = self._grid.frame_rows(stored.pts_seconds, video.duration_seconds)
         return FilmFrames(stored.frames[rows], video.duration_seconds)
 
-
-def _words(text: str) -> str:
-    return " ".join(text.casefold().split()).rstrip(".")
-
-
-# --- Libraries to train on ------------------------------------------------------------------------
+    def library_of(self, chunks: Sequence[Chunk]) -> MomentLibrary:
+        """Make a library of films with these of their queries."""
+        queries = np.concatenate([numbers for _, numbers in chunks])
+        return self.library([film for film, _ in chunks], queries.tolist())
 
 
-class Drawn:
-    """Libraries drawn by chance; all sentences come once before any comes again.
+# --- Libraries to train and to validate on ---
 
-    It is a `training.localiser.run.Examples`: number and seed alone decide what is in a library.
+
+class RandomLibraries:
+    """Random libraries; all queries occur once before any is repeated.
+
+    It is a `training.localiser.run.Examples`: number and seed alone decide the contents of a library.
     """
 
     def __init__(
@@ -290,14 +303,14 @@ class Drawn:
         most_frames: int = MOST_FRAMES,
         most_queries: int = MOST_QUERIES,
     ) -> None:
-        """``most_frames`` and ``most_queries`` bound a library of several videos."""
+        """Draw from ``moments``; ``most_frames`` and ``most_queries`` bound a library of several videos."""
         self._moments, self._seed = moments, seed
         self._most_frames, self._most_queries = most_frames, most_queries
         self._ends = [0]  # libraries before each epoch
-        self._epoch = lru_cache(maxsize=2)(self._drawn)
+        self._epoch = lru_cache(maxsize=2)(self._draw)
 
     def num_libraries(self, epochs: int) -> int:
-        """Of some epochs together."""
+        """Return the number of libraries of these epochs together."""
         while len(self._ends) <= epochs:
             self._ends.append(self._ends[-1] + len(self._epoch(len(self._ends) - 1)))
         return self._ends[epochs]
@@ -307,32 +320,52 @@ class Drawn:
         while self._ends[-1] <= number:
             self.num_libraries(len(self._ends))
         epoch = bisect_right(self._ends, number) - 1
-        chunks = self._epoch(epoch)[number - self._ends[epoch]]
-        sentences = np.concatenate([numbers for _, numbers in chunks])
-        return self._moments.library([film for film, _ in chunks], sentences.tolist())
+        return self._moments.library_of(self._epoch(epoch)[number - self._ends[epoch]])
 
-    def _drawn(self, epoch: int) -> list[list[Chunk]]:
+    def _draw(self, epoch: int) -> list[list[Chunk]]:
         rng = np.random.default_rng((self._seed, 67, epoch))
         chunks: list[Chunk] = []
-        for film, numbers in enumerate(self._moments.sentences_of):
+        for film, numbers in enumerate(self._moments.queries_of):
             shuffled = rng.permutation(numbers)
             pieces = -(-len(numbers) // QUERIES_OF_A_FILM)
             chunks += [(film, piece) for piece in np.array_split(shuffled, pieces)]
         chunks = [chunks[number] for number in rng.permutation(len(chunks))]
-        libraries = packed(chunks, self._moments.num_frames, self._most_frames, self._most_queries)
+        libraries = pack_libraries(
+            chunks, self._moments.num_frames, self._most_frames, self._most_queries
+        )
         return [libraries[number] for number in rng.permutation(len(libraries))]
 
 
-def packed(
+class ValidationLibraries(Sequence[MomentLibrary]):
+    """The libraries of validation: every video once, with all its queries. They are made at each access."""
+
+    def __init__(
+        self, moments: StoredMoments, *, seed: int, most_frames: int = VALIDATION_FRAMES
+    ) -> None:
+        """Group the videos of ``moments``; the grouping depends on ``seed``."""
+        self._moments = moments
+        order = np.random.default_rng((seed, 71)).permutation(len(moments.videos)).tolist()
+        chunks = [(film, moments.queries_of[film]) for film in order]
+        most_queries = sum(len(numbers) for _, numbers in chunks)
+        self.groups = pack_libraries(chunks, moments.num_frames, most_frames, most_queries)
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, number: int) -> MomentLibrary:  # type: ignore[override]  # no slices
+        return self._moments.library_of(self.groups[number])
+
+
+def pack_libraries(
     chunks: Sequence[Chunk], num_frames: Sequence[int], most_frames: int, most_queries: int
 ) -> list[list[Chunk]]:
-    """Chunks in groups that make libraries, in order; a film of more than half the frames stays alone.
+    """Group chunks into libraries, in order; films with more than half of the frames are libraries by themselves.
 
     Args:
-        chunks: Films with some of their sentences; a film may come several times, in groups apart.
-        num_frames: Of each film.
-        most_frames: Of a group of several films.
-        most_queries: Likewise.
+        chunks: films with some of their queries; a film may occur several times, in different groups.
+        num_frames: frames of each film.
+        most_frames: bound of a group of several films.
+        most_queries: bound of a group of several films.
     """
     alone = [[chunk] for chunk in chunks if num_frames[chunk[0]] > most_frames / 2]
     groups: list[list[Chunk]] = []
@@ -349,25 +382,3 @@ def packed(
         groups[-1].append((film, numbers))
         films.add(film)
     return alone + groups
-
-
-class Fixed(Sequence[MomentLibrary]):
-    """The libraries of validation: every video once, with all its sentences. Made anew each time they are asked for."""
-
-    def __init__(
-        self, moments: StoredMoments, *, seed: int, most_frames: int = VALIDATION_FRAMES
-    ) -> None:
-        """``seed``: of who is with whom."""
-        self._moments = moments
-        order = np.random.default_rng((seed, 71)).permutation(len(moments.videos)).tolist()
-        chunks = [(film, moments.sentences_of[film]) for film in order]
-        most_queries = sum(len(numbers) for _, numbers in chunks)
-        self.groups = packed(chunks, moments.num_frames, most_frames, most_queries)
-
-    def __len__(self) -> int:
-        return len(self.groups)
-
-    def __getitem__(self, number: int) -> MomentLibrary:  # type: ignore[override]  # no slices
-        group = self.groups[number]
-        sentences = np.concatenate([numbers for _, numbers in group])
-        return self._moments.library([film for film, _ in group], sentences.tolist())

@@ -1,6 +1,6 @@
 """The loss of a localiser over one small library: SOONet's five terms (arXiv 2303.08345), and two of ours.
 
-terms = library_loss(model, batch, Recipe(), np.random.default_rng(0))
+terms = library_loss(model, batch, LocaliserRecipe(), np.random.default_rng(0))
 torch.stack(list(terms.values())).sum().backward()
 """
 
@@ -14,56 +14,24 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from scanonce.models.soonet.network import Soonet
-from scanonce.training.localiser.batches import FilmBatch, Queries, labels_of, moved, pooled
+from scanonce.training.localiser.batches import (
+    FilmBatch,
+    Queries,
+    label_anchors,
+    move_edges,
+    pool_contents,
+)
+from scanonce.training.localiser.recipe import LocaliserRecipe
 from scanonce.training.localiser.terms import approx_ndcg_loss, choice_loss, iou_loss
 
 TERMS = ("context", "content", "sum", "choice", "context to query", "content to query", "edges")
-"""Of the loss."""
+"""Names of the terms of the loss."""
 _NEAR = 0.3
-"""Anchors with more IoU than this with a query rank the queries, as in the paper."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """All that decides what comes out but the data and the network, with the values of the bundled checkpoint."""
-
-    seed: int = 0
-    steps: int = 12_000
-    libraries_per_step: int = 1
-    """The mean of their gradients makes a step; several processes share them."""
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.05
-    warm_up_steps: int = 100
-    frame_noise: float = 0.1
-    """Deviation of the noise on frame features, as a share of theirs."""
-    text_noise: float = 0.05
-    """The same for texts."""
-    temperature: float = 0.01
-    label_temperature: float = 0.01
-    kind_weight: float = 1.5
-    """Of queries of a kind, in the rendered world those that need time; others count 1."""
-    choice_weight: float = 1.0
-    """Of a cross-entropy of s1 + s2 over all anchors, which the paper has not either."""
-    choice_scale: float = 12.0
-    """What s1 + s2 is multiplied by there."""
-    anchor_weight: float = 1.0
-    """Of the losses that rank queries for each anchor."""
-    sum_weight: float = 1.0
-    """Of a ranking by s1 + s2, which is what a search ranks by; the paper has no such term."""
-    iou_weight: float = 0.6
-    """20 / 32: the paper sums its ranking losses over 32 queries, here they are means."""
-    regress_iou: float = 0.1
-    """Pairs of query and anchor with more IoU train the edges."""
-    content_frames: int = 16_384
-    """Frames, counted in every anchor they lie in, that the second stage sees of a library: bounds the memory of a long
-    film. At a width of 512 they need about 0.5 GB. Libraries of ten minutes at 2 frames a second stay below."""
-    evaluate_every: int = 500
-    save_every: int = 500
-    """Steps; after two minutes the state is saved in any case."""
+"""Anchors with a higher IoU with a query rank the queries, as in the paper."""
 
 
 def draw_queries(queries: Queries, rng: np.random.Generator) -> NDArray[np.int64]:
-    """One query of each kind that every scene has: of what happens, and of what is to be seen."""
+    """Draw one query of each kind for every scene: about its happening, and about its contents."""
     kinds = np.unique(queries.kinds, return_inverse=True)[1]
     keys = queries.scenes * (kinds.max() + 1) + kinds
     order = rng.permutation(len(keys))
@@ -73,20 +41,20 @@ def draw_queries(queries: Queries, rng: np.random.Generator) -> NDArray[np.int64
 
 
 def library_loss(
-    model: Soonet, batch: FilmBatch, recipe: Recipe, rng: np.random.Generator
+    model: Soonet, batch: FilmBatch, recipe: LocaliserRecipe, rng: np.random.Generator
 ) -> dict[str, torch.Tensor]:
-    """The terms of the loss over one library, weighted; their sum is trained on.
+    """Return the weighted terms of the loss over one library; their sum is the loss.
 
-    The paper's five, with all anchors of all films where it has those of one movie, and means where it has sums. Where
-    every scene has a query, every anchor is a positive of some query in the second stage too, and a hard negative of
-    others. Two more rank by s1 + s2, as a search does. Of a long film the second stage sees some anchors only
-    (`Recipe.content_frames`), those near to an answer first; in the paper it sees no others.
+    Five are the paper's, but over the anchors of all films instead of one movie, and with means instead of sums. If
+    every scene has a query, every anchor is a positive of a query in the second stage too, and a hard negative of
+    others. Two more rank by s1 + s2, as a search does. In a long film the second stage sees only some anchors
+    (`LocaliserRecipe.content_frames`), first those near an answer; in the paper it sees only these.
     """
     rows = draw_queries(batch.queries, rng)
     texts = torch.from_numpy(batch.queries.features(model.config.text_features)[rows])
     texts = texts.to(batch.device)
     texts = texts + recipe.text_noise * texts.std() * torch.randn_like(texts)
-    labels, answers = labels_of(batch.anchors, batch.queries, rows)  # [R, A]
+    labels, answers = label_anchors(batch.anchors, batch.queries, rows)  # [R, A]
     chosen = _chosen_contents(batch, labels, recipe)
     contexts, contents = batch.encode(model, recipe.frame_noise * batch.deviation, chosen)
     has_kind = torch.from_numpy(batch.queries.has_kind[rows]).to(batch.device)
@@ -103,7 +71,7 @@ def library_loss(
 
 @dataclass(frozen=True)
 class _Seen:
-    """What the network makes of the films of a batch: see `FilmBatch.encode`."""
+    """Contexts and contents of the films of a batch, see `FilmBatch.encode`."""
 
     contexts: list[torch.Tensor]
     """[A_i, D] by scale."""
@@ -113,11 +81,11 @@ class _Seen:
     """bool [A]; None: all."""
 
     def of_chosen(self, values: torch.Tensor) -> torch.Tensor:
-        """[..., A] to [..., K]."""
+        """Select the chosen anchors, [..., A] to [..., K]."""
         return values if self.chosen is None else values[..., self.chosen]
 
     def among_chosen(self, anchors: torch.Tensor) -> torch.Tensor:
-        """bool [A], less those not chosen."""
+        """bool [A], without the anchors that are not chosen."""
         return anchors if self.chosen is None else anchors & self.chosen
 
     @property
@@ -129,17 +97,19 @@ class _Seen:
         return [context[kept] for context, kept in zip(self.contexts, chosen, strict=True)]
 
 
-def _chosen_contents(batch: FilmBatch, labels: torch.Tensor, recipe: Recipe) -> torch.Tensor | None:
-    """bool [A], the anchors whose contents are worked out; None: all, where they are few enough.
+def _chosen_contents(
+    batch: FilmBatch, labels: torch.Tensor, recipe: LocaliserRecipe
+) -> torch.Tensor | None:
+    """bool [A], the anchors whose contents are computed; None: all, if they are few enough.
 
-    The best anchor of every query is among them, then come by chance those near to an answer, then any others.
+    They have the best anchor of every query, then random ones near an answer, then random others.
     """
     lengths = torch.tensor(batch.lengths).repeat_interleave(torch.tensor(batch.anchors.counts))
     if int(lengths.sum()) <= recipe.content_frames:
         return None
     lengths = lengths.to(labels.device)
     best = best_anchors(labels, recipe.regress_iou)
-    urgency = torch.rand(len(lengths)).to(labels.device)  # of the CPU's chance: the same anywhere
+    urgency = torch.rand(len(lengths)).to(labels.device)  # drawn on the CPU: the same on any device
     urgency += (labels > recipe.regress_iou).any(dim=0).float() + 2 * best.any(dim=0).float()
     order = urgency.argsort(descending=True)
     affordable = lengths[order].cumsum(dim=0) <= recipe.content_frames
@@ -149,16 +119,16 @@ def _chosen_contents(batch: FilmBatch, labels: torch.Tensor, recipe: Recipe) -> 
 
 
 def best_of_each(labels: torch.Tensor) -> torch.Tensor:
-    """bool [R, A], the best anchor of each query; none where a query fits no anchor at all."""
+    """bool [R, A], the best anchor of each query; none if a query overlaps no anchor."""
     best = torch.zeros_like(labels, dtype=torch.bool)
     best.scatter_(1, labels.argmax(dim=1, keepdim=True), True)
     return best & (labels > 0)
 
 
 def best_anchors(labels: torch.Tensor, least: float) -> torch.Tensor:
-    """bool [R, A], anchors with a label over ``least``; of a query that has none, its best.
+    """bool [R, A], anchors with a label over ``least``; the best one if a query has none.
 
-    A moment of half a second fits no anchor of two seconds well, and is to be found all the same.
+    A moment of half a second fits no anchor of two seconds well, but must be found too.
     """
     good = labels > least
     return good | (best_of_each(labels) & ~good.any(dim=1, keepdim=True))
@@ -166,16 +136,16 @@ def best_anchors(labels: torch.Tensor, least: float) -> torch.Tensor:
 
 def _query_terms(
     model: Soonet,
-    recipe: Recipe,
+    recipe: LocaliserRecipe,
     texts: torch.Tensor,
     labels: torch.Tensor,
     weights: torch.Tensor,
     seen: _Seen,
 ) -> dict[str, torch.Tensor]:
-    """What ranks the anchors for each query."""
+    """Terms that rank the anchors for each query."""
     of_context, of_content = model.query_vectors(texts).chunk(2, dim=1)
     every_s1 = of_context @ F.normalize(torch.cat(seen.contexts), dim=1).T  # [R, A]
-    s2 = of_content @ pooled(seen.contents).T  # [R, K]
+    s2 = of_content @ pool_contents(seen.contents).T  # [R, K]
     wanted, s1 = seen.of_chosen(labels), seen.of_chosen(every_s1)  # [R, K]
     positive = (wanted > 0).any(dim=0)
     choice = choice_loss(wanted, s1 + s2, scale=recipe.choice_scale)
@@ -188,13 +158,15 @@ def _query_terms(
 
 
 def _anchor_terms(
-    model: Soonet, recipe: Recipe, texts: torch.Tensor, labels: torch.Tensor, seen: _Seen
+    model: Soonet, recipe: LocaliserRecipe, texts: torch.Tensor, labels: torch.Tensor, seen: _Seen
 ) -> dict[str, torch.Tensor]:
-    """What ranks the queries for each anchor that is near to one of them; heads of training only."""
+    """Terms that rank the queries for each anchor near one of them; these heads are used in training only."""
     near = seen.among_chosen(best_anchors(labels, _NEAR).any(dim=0))  # [A]
     to_text = F.normalize(model.input_text(texts), dim=1).T
     a1 = F.normalize(model.v2q_stage1.fc(torch.cat(seen.contexts)[near]), dim=1) @ to_text
-    of_contents = pooled([model.v2q_stage2.fc(content) for content in seen.contents])  # [K, D]
+    of_contents = pool_contents(
+        [model.v2q_stage2.fc(content) for content in seen.contents]
+    )  # [K, D]
     a2 = of_contents[seen.of_chosen(near)] @ to_text  # [A', R]
     wanted = labels.T[near]
     return {
@@ -204,7 +176,10 @@ def _anchor_terms(
 
 
 def _ndcg(
-    labels: torch.Tensor, scores: torch.Tensor, recipe: Recipe, mask: torch.Tensor | None = None
+    labels: torch.Tensor,
+    scores: torch.Tensor,
+    recipe: LocaliserRecipe,
+    mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
     everything = torch.ones(1, dtype=torch.bool, device=labels.device)
     return approx_ndcg_loss(
@@ -224,9 +199,9 @@ def _edges_loss(
     labels: torch.Tensor,
     answers: torch.Tensor,
     seen: _Seen,
-    recipe: Recipe,
+    recipe: LocaliserRecipe,
 ) -> torch.Tensor:
-    """How far the moved edges of good anchors are from those of the answer each fits best."""
+    """IoU loss of the moved edges of good anchors with the answers that they fit best."""
     truths = torch.from_numpy(batch.queries.spans[rows]).float().to(labels.device)  # [R, M, 2]
     counts = [len(content) for content in seen.contents]
     parts: list[torch.Tensor] = []
@@ -242,5 +217,5 @@ def _edges_loss(
         of_query, at = torch.nonzero(good, as_tuple=True)
         offsets = model.regress(texts[of_query], ctx[at], content[at])
         truth = truths[of_query, answer[of_query, at]]
-        parts.append(iou_loss(moved(spans[at], offsets), truth))
+        parts.append(iou_loss(move_edges(spans[at], offsets), truth))
     return torch.cat(parts).mean()

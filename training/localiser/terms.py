@@ -1,7 +1,7 @@
-"""What a localiser is trained by: SOONet's ranking and boundary losses (arXiv 2303.08345). Pure functions.
+"""Terms of the loss of a localiser: SOONet's ranking and boundary losses (arXiv 2303.08345). Pure functions.
 
-Anchors are ranked for each query, and queries for each anchor, by a smooth NDCG (Qin et al. 2010); the edges of those
-that overlap the truth are drawn to it by their IoU. `choice_loss` is ours.
+Anchors are ranked for each query, and queries for each anchor, by a smooth NDCG (Qin et al. 2010). The edges of anchors
+that overlap the truth are trained by their IoU. `choice_loss` is ours.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 import torch
 
 MASKED_BELOW = 1000.0
-"""How far below the lowest score of all a masked item is put."""
+"""Distance of masked items below the lowest score."""
 NEGLIGIBLE_BITS = 30.0
-"""Gains of less than the highest one by so many powers of 2 vanish in float32 beside it."""
+"""Gains that are smaller than the highest one by this power of 2 vanish in float32."""
 
 
 def span_iou(spans: torch.Tensor, truths: torch.Tensor) -> torch.Tensor:
-    """IoU of every span with every truth, in [0, 1].
+    """Return the IoU of every span with every truth, in [0, 1].
 
     Args:
-        spans: [N, 2] seconds; an empty one overlaps nothing.
+        spans: [N, 2] seconds; an empty span overlaps nothing.
         truths: [Q, 2] seconds.
 
     Returns:
@@ -39,18 +39,18 @@ def approx_ndcg_loss(
     temperature: float = 0.01,
     label_temperature: float = 0.01,
 ) -> torch.Tensor:
-    """1 - NDCG of each row with a rank that has a gradient: 0.5 + sum over j of sigmoid((p_j - p_i) / temperature).
+    """Return 1 - NDCG of each row, with the rank 0.5 + sum over j of sigmoid((p_j - p_i) / temperature).
 
-    Gains are 2^(label / label_temperature) - 1 and discounts 1 / ln(1 + rank), as in the paper's code: at 0.01 an
-    anchor with 0.1 less IoU counts a thousandth. Ranks are worked out only for items whose gain can be seen in
-    float32 beside the highest of the row, which leaves of N^2 comparisons some N times ten.
+    This rank has a gradient. Gains are 2^(label / label_temperature) - 1 and discounts 1 / ln(1 + rank), as in the
+    paper's code: at 0.01 an anchor with 0.1 less IoU has a thousandth of the gain. Ranks are computed only for items
+    whose gain does not vanish in float32, which needs about 10 N comparisons instead of N^2.
 
     Args:
-        labels: [R, N] in [0, 1], how good each item is; what is masked counts as 0.
-        scores: [R, N], ranked by; SOONet's are sigmoids.
-        mask: bool, broadcasts to [R, N]: items that are there.
-        temperature: Of the scores. The smaller, the nearer to the exact NDCG.
-        label_temperature: Of the labels.
+        labels: [R, N] in [0, 1], quality of each item; masked items count as 0.
+        scores: [R, N], scores to rank by; SOONet's are sigmoids.
+        mask: bool, broadcasts to [R, N]: items that exist.
+        temperature: temperature of the scores; the smaller, the closer to the exact NDCG.
+        label_temperature: temperature of the labels.
 
     Returns:
         [R] in [0, 1]; 1 without a gradient for a row without a good item.
@@ -73,15 +73,15 @@ def approx_ndcg_loss(
 def choice_loss(
     labels: torch.Tensor, scores: torch.Tensor, *, scale: float, label_temperature: float = 0.1
 ) -> torch.Tensor:
-    """Cross-entropy of each row's choice among all items, with the good ones as soft targets.
+    """Return the cross-entropy of each row's choice among all items, with soft targets from the labels.
 
-    Where the approximate NDCG has almost no gradient left for items far apart, this one still has.
+    Unlike the approximate NDCG it has a gradient for items whose scores are far apart.
 
     Args:
-        labels: [R, N] in [0, 1]; items of 0 are never a target, each row has a better one.
+        labels: [R, N] in [0, 1]; items of 0 are never a target, and each row has a better one.
         scores: [R, N].
-        scale: What scores are multiplied by; the higher, the more the best wrong items matter.
-        label_temperature: An item with so much less of a label is a target to a part in e.
+        scale: factor of the scores; with a higher one the best wrong items matter more.
+        label_temperature: difference of labels that reduces a target by a factor of e.
 
     Returns:
         [R].
@@ -91,14 +91,14 @@ def choice_loss(
 
 
 def iou_loss(spans: torch.Tensor, truths: torch.Tensor) -> torch.Tensor:
-    """-ln of the overlap of each span with its own truth over the hull of both.
+    """Return -ln of the overlap of each span with its own truth, divided by the hull of both.
 
     Args:
-        spans: [P, 2] seconds; may be the wrong way round.
+        spans: [P, 2] seconds; an end may be before its start.
         truths: [P, 2] seconds.
 
     Returns:
-        [P], 0 where both are equal and about 20 where they do not meet.
+        [P], 0 if both are equal and about 20 if they do not overlap.
     """
     inside = torch.minimum(spans[:, 1], truths[:, 1]) - torch.maximum(spans[:, 0], truths[:, 0])
     hull = torch.maximum(spans[:, 1], truths[:, 1]) - torch.minimum(spans[:, 0], truths[:, 0])

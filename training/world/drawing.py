@@ -1,11 +1,11 @@
-"""Pictures of the rendered world.
+"""Images of the rendered world.
 
-`training.world.scene` decides what is where and when, as a `View`; a `Painter` turns a `View`
-into a picture. What stands still (sky, distance, ground) is painted once per place and light and
-kept; a frame pastes these layers and the moving sprites, which are drawn once and scaled down.
+`training.world.scene` describes an instant as a `View`; a `Painter` draws an image of it. Layers that do not move (sky,
+distance, ground) are painted once per place and light and kept. A frame is composed of these layers and of the moving
+sprites, which are drawn once and scaled down.
 
     painter = Painter((640, 360))
-    picture = painter.paint(View("farm", 3, "day", actors=(Actor("dog", "red", 0.5, 0.8, 0.4),)))
+    image = painter.paint(View("farm", 3, "day", actors=(Actor("dog", "red", 0.5, 0.8, 0.4),)))
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from scanonce.training.world.things import SPRITE_HEIGHT, THINGS, draw_sprite
 
 @dataclass(frozen=True)
 class Actor:
-    """One thing as it stands in one picture."""
+    """One thing in one image."""
 
     thing: str
     colour: str
     x: float
-    """Centre, as a fraction of the picture's width."""
+    """Centre, as a fraction of the image's width."""
     y: float
-    """Centre, as a fraction of the picture's height."""
+    """Centre, as a fraction of the image's height."""
     scale: float
-    """Square root of its area, as a fraction of the picture's height."""
+    """Square root of its area, as a fraction of the image's height."""
     faces_left: bool = False
     on_ground: bool = True
 
 
 @dataclass(frozen=True)
 class View:
-    """All that can be seen at one instant."""
+    """Everything visible at one instant."""
 
     place: str
     layout: int
-    """Which of the many drawings of the place."""
+    """Number of the drawing of the place."""
     light: str
     light_to: str = "day"
     mix: float = 0.0
@@ -58,13 +58,13 @@ class View:
 
 
 def _falling(size: Size, drops: bool) -> Image.Image:
-    """Streaks of rain or flakes of snow, RGBA, one picture high and endless downwards."""
+    """Streaks of rain or flakes of snow, RGBA, of the image's height; repeats vertically."""
     width, height = size
     rng = np.random.default_rng(17)
     image = Image.new("RGBA", (2 * width, 2 * height), (226, 236, 246, 0))
     draw = ImageDraw.Draw(image)
     for x, y, big in rng.uniform(0, 1, (150 if drops else 70, 3)):
-        for wrapped in (y, y - 1.0):  # what leaves at the foot comes in at the top
+        for wrapped in (y, y - 1.0):  # cut off at the bottom, continued at the top
             left, top = x * 2 * width, wrapped * 2 * height
             if drops:
                 length = (0.05 + 0.05 * big) * 2 * height
@@ -78,7 +78,7 @@ def _falling(size: Size, drops: bool) -> Image.Image:
 
 
 def _blended(first: Backdrop, second: Backdrop, mix: float) -> Backdrop:
-    """One layout on its way from one light to another."""
+    """One layout between two lights."""
     return replace(
         first,
         sky=Image.blend(first.sky, second.sky, mix),
@@ -88,12 +88,12 @@ def _blended(first: Backdrop, second: Backdrop, mix: float) -> Backdrop:
 
 
 class Painter:
-    """Turns views into pictures of one size, keeping what it can use again.
+    """Draws views as images of one size, with caches of backdrops and sprites.
 
     Args:
-        size: (width, height) of the pictures in pixels.
-        keep_backdrops: How many backdrops to keep; a film needs three at a time, while stills
-            of training, which meet every place again and again, do well with hundreds.
+        size: (width, height) of the images in pixels.
+        keep_backdrops: number of backdrops in the cache; a film needs three at a time, stills of training, which show
+            every place many times, hundreds.
     """
 
     def __init__(self, size: Size, *, keep_backdrops: int = 4) -> None:
@@ -106,15 +106,15 @@ class Painter:
         self._snowfall = _falling(size, drops=False)
 
     def paint(self, view: View) -> Image.Image:
-        """The picture of a view, RGB."""
-        picture = self._paint_backdrop(view)
+        """Draw a view, RGB."""
+        image = self._paint_backdrop(view)
         for actor in sorted(view.actors, key=lambda a: a.y):
-            self._paint_actor(picture, actor, view)
+            self._paint_actor(image, actor, view)
         if view.rain > 0:
-            self._paint_falling(picture, self._rain, view.seconds * 1.9, view.rain)
+            self._paint_falling(image, self._rain, view.seconds * 1.9, view.rain)
         elif view.place == "snow":
-            self._paint_falling(picture, self._snowfall, view.seconds * 0.16, 1.0)
-        return picture
+            self._paint_falling(image, self._snowfall, view.seconds * 0.16, 1.0)
+        return image
 
     def _draw_backdrop(self, place: str, layout: int, light: str) -> Backdrop:
         return draw_backdrop(self.size, place, layout, light)
@@ -124,20 +124,20 @@ class Painter:
         if view.mix > 0:
             other = self._backdrop(view.place, view.layout, view.light_to)
             still = _blended(still, other, view.mix)
-        picture = still.sky.copy()
+        image = still.sky.copy()
         if view.place == "space":
-            return picture
-        self._paint_clouds(picture, view)
+            return image
+        self._paint_clouds(image, view)
         drift = MARGIN * self.size[0]
-        # Distance drifts steadily, water sways, other ground stands still under the things.
+        # the distance drifts steadily and water sways; other ground does not move under the things
         away = round(drift * (0.5 + 0.5 * math.sin(0.12 * view.seconds + view.layout)))
         sway = round(drift * (0.5 + 0.4 * math.sin(1.1 * view.seconds)))
         near = sway if view.place == "sea" else round(drift / 2)
-        picture.paste(still.distance, (-away, still.distance_top), still.distance)
-        picture.paste(still.ground, (-near, still.ground_top), still.ground)
-        return picture
+        image.paste(still.distance, (-away, still.distance_top), still.distance)
+        image.paste(still.ground, (-near, still.ground_top), still.ground)
+        return image
 
-    def _paint_clouds(self, picture: Image.Image, view: View) -> None:
+    def _paint_clouds(self, image: Image.Image, view: View) -> None:
         rng = np.random.default_rng((view.layout, 19))
         width, height = self.size
         for number in range(3):
@@ -148,9 +148,9 @@ class Painter:
                 other = self._cloud(pixels, view.light_to, variant)
                 cloud = Image.blend(cloud, other, view.mix)
             along = (x + (0.008 + 0.004 * number) * view.seconds) % 1.4 - 0.3
-            picture.paste(cloud, (round(along * width), round(y * height)), cloud)
+            image.paste(cloud, (round(along * width), round(y * height)), cloud)
 
-    def _paint_actor(self, picture: Image.Image, actor: Actor, view: View) -> None:
+    def _paint_actor(self, image: Image.Image, actor: Actor, view: View) -> None:
         width, height = self.size
         pixels = max(4, round(actor.scale * height / math.sqrt(THINGS[actor.thing].aspect)))
         look = (actor.thing, actor.colour, actor.faces_left, pixels)
@@ -162,8 +162,8 @@ class Painter:
         if actor.on_ground and view.place != "space":
             shadow = self._shadow(sprite.width, view.place == "sea")
             foot = top + sprite.height - pixels // 24
-            picture.paste(shadow, (left, foot - shadow.height // 2), shadow)
-        picture.paste(sprite, (left, top), sprite)
+            image.paste(shadow, (left, foot - shadow.height // 2), shadow)
+        image.paste(sprite, (left, top), sprite)
 
     def _draw_sprite(
         self, thing: str, colour: str, faces_left: bool, pixels: int, light: str
@@ -188,7 +188,7 @@ class Painter:
         return image
 
     def _paint_falling(
-        self, picture: Image.Image, tile: Image.Image, heights_fallen: float, strength: float
+        self, image: Image.Image, tile: Image.Image, heights_fallen: float, strength: float
     ) -> None:
         if strength < 1:
             tile = tile.copy()
@@ -196,4 +196,4 @@ class Painter:
         height = self.size[1]
         down = round(heights_fallen * height) % height
         for top in (down, down - height):
-            picture.paste(tile, (0, top), tile)
+            image.paste(tile, (0, top), tile)

@@ -1,4 +1,4 @@
-"""Places of the rendered world that lie elsewhere: no film shows them unless it is of the shifted world.
+"""Places of the shifted world, which films of the home world never show.
 
 The bundled checkpoints have never seen them. They stand for a user's own domain: `benchmarks.shifted` fine-tunes on
 them.
@@ -17,7 +17,7 @@ from scanonce.training.world.light import Rgb, between
 
 
 def _peaks(land: Land, foot: float, high: float, many: int, colour: Rgb) -> None:
-    """A range of rocky peaks, each with a shaded side and a cap of snow."""
+    """Draw a range of rocky peaks, each with a shaded side and a cap of snow."""
     lit = land.mood.land(colour)
     shade, snow = land.mood.land(between(colour, (0, 0, 0), 0.3)), land.mood.land((244, 248, 252))
     spots = (np.arange(many) + land.rng.uniform(0.1, 0.9, many)) / many
@@ -111,7 +111,7 @@ def _volcano(land: Land, horizon: float) -> tuple[Image.Image, Image.Image]:
     rock, rng = (92, 66, 66), land.rng
     lit, shade = land.mood.land(rock), land.mood.land(between(rock, (0, 0, 0), 0.35))
     smoke = land.mood.land((122, 112, 116))
-    # Lava gives light of its own, which is the same by day and by night.
+    # lava glows: its colours are the same by day and by night
     glow, lava = (255, 210, 84), (248, 92, 32)
     x, foot, top = rng.uniform(0.3, 0.7), horizon + 0.05, 0.20
     puffs = [(rng.uniform(-0.03, 0.03), rng.uniform(0.8, 1.2)) for _ in range(6)]

@@ -1,6 +1,6 @@
-"""The land of the rendered world: rolling ground, and what lies and grows on it, painted piece by piece.
+"""The land of the rendered world: rolling ground, and the details on it, painted piece by piece.
 
-Places (`training.world.places`, `scanonce.training.world.far_places`) are put together of these.
+Places (`training.world.places`, `training.world.far_places`) are composed of these.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from PIL import Image, ImageDraw
 from scanonce.training.world.light import Mood, Rgb, Size, between
 
 MARGIN = 0.04
-"""How much wider a layer is than the picture, as a fraction of the width: room to drift."""
+"""Extra width of a layer, as a fraction of the image's width: room to drift."""
 
 
 class Land:
-    """Paints one backdrop, piece by piece, in fractions of the picture."""
+    """Paints one backdrop, piece by piece, in fractions of the image."""
 
     def __init__(self, size: Size, layout: int, mood: Mood) -> None:
         self.width, self.height = round(size[0] * (1 + MARGIN)), size[1]
@@ -28,7 +28,7 @@ class Land:
         self._layer = np.zeros((self.height, self.width, 4), np.float32)
 
     def ridge(self, base: float, swell: float, top: Rgb, foot: Rgb, waves: float = 2.0) -> None:
-        """Fills all below a rolling line with a gradient, antialiased along the line."""
+        """Fill the area below a rolling line with a gradient, antialiased along the line."""
         x = np.linspace(0, 2 * math.pi * waves, self.width)
         phases = self.rng.uniform(0, 2 * math.pi, 3)
         line = sum(np.sin(x * k + p) / k for k, p in zip((1.0, 2.3, 4.1), phases, strict=True))
@@ -41,14 +41,14 @@ class Land:
         self._over(paint.astype(np.float32), cover)
 
     def draw(self, pieces: Callable[[ImageDraw.ImageDraw, float, float], None]) -> None:
-        """Draws details at twice the size and lays them, reduced, over what is there."""
+        """Draw details at twice the size, reduce them, and paint them over the layer."""
         image = Image.new("RGBA", (2 * self.width, 2 * self.height))
         pieces(ImageDraw.Draw(image), 2.0 * self.width, 2.0 * self.height)
         detail = np.asarray(image.reduce(2), np.float32)
         self._over(detail[..., :3], detail[..., 3:] / np.float32(255))
 
     def _over(self, paint: NDArray[np.float32], cover: NDArray[np.float32]) -> None:
-        """Lays colours [H, W, 3] of a cover 0 to 1 [H, W, 1] over the layer."""
+        """Paint colours [H, W, 3] over the layer, with an opacity of 0 to 1 [H, W, 1]."""
         below = self._layer[..., 3:] * (1 - cover)
         alpha = cover * 255 + below
         colour = paint * cover * 255 + self._layer[..., :3] * below
@@ -56,14 +56,14 @@ class Land:
         self._layer[..., 3:] = alpha
 
     def finish(self) -> Image.Image:
-        """The layer so far, and a new empty one in its place."""
+        """Return the layer, and begin an empty one."""
         image = Image.fromarray(self._layer.round().astype(np.uint8), "RGBA")
         self._layer = np.zeros_like(self._layer)
         return image
 
 
 def draw_conifers(land: Land, foot: float, high: float, many: int, colour: Rgb) -> None:
-    """Fir trees side by side, `high` at most about 1.2 times as given."""
+    """Draw fir trees side by side, up to 1.2 times as high as `high`."""
     spots = [(x, land.rng.uniform(0.7, 1.2)) for x in land.rng.uniform(0, 1, many)]
     lit = land.mood.land(colour)
 
@@ -81,7 +81,7 @@ def draw_conifers(land: Land, foot: float, high: float, many: int, colour: Rgb) 
 
 
 def draw_towers(land: Land, foot: float, colour: Rgb, lowest: float, highest: float) -> None:
-    """A skyline of blocks with windows, which are lit in the dark."""
+    """Draw a skyline of blocks with windows, which are lit in the dark."""
     lit = land.mood.land(colour)
     pane = (255, 222, 118) if land.mood.lamps_on else between(lit, (226, 240, 250), 0.5)
     rng = land.rng
@@ -106,7 +106,7 @@ def draw_towers(land: Land, foot: float, colour: Rgb, lowest: float, highest: fl
 def draw_strokes(
     land: Land, colour: Rgb, many: int, top: float, length: float, width: float
 ) -> None:
-    """Short curved strokes, smaller towards the horizon: waves, ripples of sand, tufts."""
+    """Draw short curved strokes, smaller towards the horizon: waves, ripples of sand, tufts."""
     lit = land.mood.land(colour)
     spots = land.rng.uniform(0, 1, (many, 2))
 
@@ -121,7 +121,7 @@ def draw_strokes(
 
 
 def draw_ovals(land: Land, colour: Rgb, many: int, top: float, bottom: float, reach: float) -> None:
-    """Stones and shells, larger towards the foot of the picture."""
+    """Draw stones and shells, larger towards the lower edge of the image."""
     lit = land.mood.land(colour)
     spots = land.rng.uniform(0, 1, (many, 2))
 

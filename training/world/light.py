@@ -1,4 +1,4 @@
-"""The light of the rendered world: what day, dusk, night and rain do to every colour in it."""
+"""The light of the rendered world: effects of day, dusk, night and rain on its colours."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ Rgb: TypeAlias = tuple[int, int, int]
 """Red, green, blue, each 0 to 255."""
 
 Size: TypeAlias = tuple[int, int]
-"""(width, height) in pixels, as Pillow has it."""
+"""(width, height) in pixels, in Pillow's order."""
 
 
 @dataclass(frozen=True)
 class Mood:
-    """What one light does to every colour of the world."""
+    """Effect of one light on the colours of the world."""
 
     sky: tuple[Rgb, Rgb, Rgb]
     """Colours at the top, the middle and the horizon."""
     ambient: tuple[float, float, float]
     """Factors on the colours of the land."""
     on_things: tuple[float, float, float]
-    """Factors on the colours of things: gentler, so that they keep their names."""
+    """Factors on the colours of things: closer to 1, so that their names stay true."""
     cloud: Rgb
     lamps_on: bool
 
     def land(self, colour: Rgb) -> Rgb:
-        """The colour of a piece of land in this light."""
+        """Return a colour of the land in this light."""
         return times(colour, self.ambient)
 
 
@@ -63,12 +63,12 @@ MOODS: dict[str, Mood] = {
 
 
 def times(colour: Rgb, factors: tuple[float, float, float]) -> Rgb:
-    """A colour with each channel scaled, 255 at most."""
+    """Scale each channel of a colour, up to 255."""
     red, green, blue = (min(255, round(c * f)) for c, f in zip(colour, factors, strict=True))
     return red, green, blue
 
 
 def between(first: Rgb, second: Rgb, share: float) -> Rgb:
-    """The colour a share of the way from the first to the second."""
+    """Interpolate between two colours; a share of 0 is the first one."""
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
     return red, green, blue

@@ -1,7 +1,7 @@
 """The places of the rendered world: skies with sun, moon and stars, and eight kinds of land.
 
-A place has many layouts, each with its own hills, towers or trees; the same layout looks the same
-in every light but for the light. All of it stands still, so that it is drawn once per scene.
+A place has many layouts, each with its own hills, towers or trees; in another light only the colours of a layout
+change. Nothing of it moves, so it is drawn once per scene.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from scanonce.training.world.light import MOODS, Rgb, Size
 
 @dataclass(frozen=True)
 class Backdrop:
-    """The still layers of one place in one light, each wider than the picture by `MARGIN`."""
+    """Layers of one place in one light; distance and ground are wider than the image by `MARGIN`."""
 
     sky: Image.Image
-    """RGB, as large as the picture."""
+    """RGB, of the size of the image."""
     distance: Image.Image
     """RGBA, from `distance_top` down: hills, towers, woods."""
     ground: Image.Image
-    """RGBA, from `ground_top` down: what things stand on."""
+    """RGBA, from `ground_top` down: the ground that things stand on."""
     distance_top: int
     ground_top: int
 
 
 def horizon_of(place: str, layout: int) -> float:
-    """Where the ground begins, as a fraction of the picture's height from the top."""
+    """Upper edge of the ground, as a fraction of the image's height from the top."""
     if place == "space":
         return 1.0
     return 0.56 + 0.10 * float(np.random.default_rng((layout, 11)).random())
@@ -162,7 +162,7 @@ PLACES: dict[str, Callable[[Land, float], tuple[Image.Image, Image.Image]]] = {
 def _glow(
     sky: NDArray[np.float32], x: float, y: float, reach: float, colour: Rgb, strength: float
 ) -> None:
-    """Adds a soft round light to a sky [H, W, 3], in place."""
+    """Add a soft round light to a sky [H, W, 3], in place."""
     height, width = sky.shape[:2]
     down, across = np.ogrid[:height, :width]
     far = np.hypot(across / height - x * width / height, down / height - y) / reach
@@ -237,20 +237,20 @@ def _cosmos(size: Size, layout: int) -> Image.Image:
 
 
 def draw_backdrop(size: Size, place: str, layout: int, light: str) -> Backdrop:
-    """Everything that stands still in one place and light.
+    """Draw the layers of one place and light.
 
-    At 640 x 360 this costs some tens of milliseconds, so keep what it returns.
+    At 640 x 360 this costs some tens of milliseconds, so the result should be kept.
     """
     horizon = horizon_of(place, layout)
     land = Land(size, layout, MOODS[light])
     distance, ground = (PLACES.get(place) or FAR_PLACES[place])(land, horizon)
     sky = _cosmos(size, layout) if place == "space" else _sky(size, light, layout, horizon)
-    distance, distance_top = _without_air(distance)
-    ground, ground_top = _without_air(ground)
+    distance, distance_top = _cropped(distance)
+    ground, ground_top = _cropped(ground)
     return Backdrop(sky, distance, ground, distance_top, ground_top)
 
 
-def _without_air(layer: Image.Image) -> tuple[Image.Image, int]:
+def _cropped(layer: Image.Image) -> tuple[Image.Image, int]:
     """The layer from its first painted row down, and that row."""
     painted = layer.getchannel("A").getbbox()
     top = min(painted[1] if painted else 0, layer.height - 1)
@@ -258,7 +258,7 @@ def _without_air(layer: Image.Image) -> tuple[Image.Image, int]:
 
 
 def draw_cloud(height: int, light: str, variant: int) -> Image.Image:
-    """One cloud of soft ovals, RGBA, `height` pixels high."""
+    """Draw a cloud of soft ovals, RGBA, `height` pixels high."""
     rng = np.random.default_rng((variant, 13))
     image = Image.new("RGBA", (6 * height, 2 * height), (*MOODS[light].cloud, 0))
     mask = Image.new("L", image.size)

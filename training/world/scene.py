@@ -1,4 +1,4 @@
-"""Scenes of the rendered world: what they are made of, and what is where at which time."""
+"""Scenes of the rendered world: their contents, and the view of a scene at a time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FRAMES_PER_SECOND = 25
 FILM_SIZE = (640, 360)
 """(width, height) of a film in pixels."""
 NUM_LAYOUTS = 24
-"""How many drawings there are of every place."""
+"""Number of drawings of every place."""
 
 THINGS = tuple(things.THINGS)
 COLOURS = tuple(things.COLOUR_RGB)
@@ -30,16 +30,16 @@ LIGHTS = tuple(light.MOODS)
 
 @dataclass(frozen=True)
 class World:
-    """What a film may show: of things, lights and happenings every world has the same."""
+    """Colours and places that a film may show; things, lights and happenings are the same in every world."""
 
     colours: tuple[str, ...]
     places: tuple[str, ...]
 
 
 HOME = World(COLOURS, PLACES)
-"""What the bundled checkpoints are trained on."""
+"""The world that the bundled checkpoints are trained on."""
 SHIFTED = World(tuple(things.FAR_COLOUR_RGB), tuple(far_places.FAR_PLACES))
-"""Colours and places that the bundled checkpoints have never seen, and none that they have."""
+"""Only colours and places that the bundled checkpoints have never seen."""
 
 LIGHT_STAGES: dict[str, tuple[str, ...]] = {
     "night_falls": ("day", "sunset", "night"),
@@ -47,7 +47,7 @@ LIGHT_STAGES: dict[str, tuple[str, ...]] = {
     "rain_starts": ("day", "rain"),
     "rain_stops": ("rain", "day"),
 }
-"""What happens to the light, as the lights one after another."""
+"""Happenings of the light: its lights one after another."""
 
 MOTIONS = ("closer", "away", "rise", "fall", "left", "right", "join")
 HAPPENINGS = ("nothing", *LIGHT_STAGES, *MOTIONS)
@@ -55,19 +55,19 @@ HAPPENINGS = ("nothing", *LIGHT_STAGES, *MOTIONS)
 
 @dataclass(frozen=True)
 class SceneSpec:
-    """One scene: what is to be seen in it, and what happens."""
+    """Contents of one scene, and what happens in it."""
 
     thing: str
     colour: str
     place: str
     light: str
-    """The light of the whole scene, or of its beginning where the light changes."""
+    """The light of the whole scene, or of its beginning if the light changes."""
     count: int
-    """How many things, 1 to 3; for "join" the number at the end."""
+    """Number of things, 1 to 3; for "join" the number at the end."""
     happening: str
     num_frames: int
     seed: int
-    """Of all that has no name: layout, positions, sizes."""
+    """Seed of layout, positions and sizes."""
 
     @property
     def duration_seconds(self) -> float:
@@ -76,20 +76,20 @@ class SceneSpec:
 
     @property
     def lights(self) -> tuple[str, ...]:
-        """All lights of the scene in order; in space, where none can be seen, just "day"."""
+        """All lights of the scene in order; in space, which shows none, just "day"."""
         return LIGHT_STAGES.get(self.happening, (self.light,))
 
     @property
     def counts(self) -> range:
-        """All numbers of things that can be seen at some time in the scene."""
+        """All numbers of things that are visible at some time in the scene."""
         return range(1 if self.happening == "join" else self.count, self.count + 1)
 
 
 def is_held_out(thing: str, colour: str) -> bool:
-    """Whether training never sees this thing in this colour.
+    """Whether training never draws this thing in this colour.
 
-    A quarter of all pairs, along the diagonals of the table of things and colours: each colour
-    lacks 3 of its 12 things, each thing 2 or 3 of its 9 colours (2 of 8 in the shifted world).
+    A quarter of all pairs, along the diagonals of the table of things and colours: 3 of the 12 things of each colour,
+    2 or 3 of the 9 colours of each thing (2 of 8 in the shifted world).
     """
     colours = COLOURS if colour in COLOURS else SHIFTED.colours
     return (THINGS.index(thing) + colours.index(colour)) % 4 == 0
@@ -108,14 +108,14 @@ def random_scene(
     pairs: Collection[tuple[str, str]] | None = None,
     world: World = HOME,
 ) -> SceneSpec:
-    """A scene by chance, of pairs that training sees or (`held_out`) of those it never sees.
+    """Draw a random scene.
 
     Args:
-        rng: Its state decides.
-        held_out: Of which (thing, colour) pairs.
-        happening: What happens; by chance where not given.
-        pairs: If given, only these of them.
-        world: Of which colours and places.
+        rng: generator of all choices.
+        held_out: only (thing, colour) pairs that training never draws; otherwise only the other pairs.
+        happening: happening of the scene; None: a random one.
+        pairs: if given, only these pairs.
+        world: colours and places to choose from.
     """
     if happening is None:
         happening = "nothing" if rng.random() < 0.3 else str(rng.choice(HAPPENINGS[1:]))
@@ -146,7 +146,7 @@ def random_scene(
 
 
 def view_at(scene: SceneSpec, seconds: float) -> View:
-    """What can be seen at a time of the scene; times outside it are taken to its nearest end."""
+    """View of a scene at a time; times outside the scene are moved to its nearest end."""
     seconds = min(max(seconds, 0.0), scene.duration_seconds)
     share = seconds / scene.duration_seconds
     layout = scene.seed % NUM_LAYOUTS
@@ -170,19 +170,19 @@ def _smooth(share: float) -> float:
 
 
 def _light_at(scene: SceneSpec, share: float) -> tuple[str, str, float]:
-    """The two lights a moment lies between, and how far it is from the first to the second."""
+    """Two lights, and the share of the second one."""
     stages = scene.lights
     if len(stages) == 1:
         return stages[0], stages[0], 0.0
     steps = len(stages) - 1
-    # The first and last eighth stand still, so that both ends can be seen for what they are.
+    # the first and last eighth do not change, so that both ends are clearly visible
     along = min(max((share - 0.125) / 0.75, 0.0), 1.0) * steps
     step = min(int(along), steps - 1)
     return stages[step], stages[step + 1], _smooth(along - step)
 
 
 def _motion(scene: SceneSpec, share: float) -> tuple[float, float, float]:
-    """What a motion does at a share of the scene: (size factor, step to the right, step down)."""
+    """Effect of a motion at a share of the scene: (size factor, step to the right, step down)."""
     along = _smooth(share)
     sideways = 0.33 if scene.count == 1 else 0.15
     upright = 0.28 if scene.count == 1 else 0.24
@@ -203,7 +203,7 @@ def _motion(scene: SceneSpec, share: float) -> tuple[float, float, float]:
 
 
 def _start(scene: SceneSpec, rng: Rng, floats: bool) -> tuple[float, float]:
-    """Where a single thing stands before it moves: its x, and y of its middle or of its foot."""
+    """Position of a single thing before it moves: x, and y of its middle if it floats, else of its foot."""
     x, y = rng.uniform(0.17, 0.83), rng.uniform(0.22, 0.74)
     if scene.happening in ("left", "right"):
         x = rng.uniform(0.44, 0.56)
@@ -250,34 +250,35 @@ def _actors_at(scene: SceneSpec, seconds: float, share: float) -> tuple[Actor, .
 
 
 def _slot(scene: SceneSpec, number: int, x: float, share: float) -> float:
-    """Where one of several things stands across the picture; who joins comes in from a side."""
+    """Horizontal position of one of several things; those that join come in from a side."""
     if scene.count == 1:
         return x
     slot = 0.5 + (number - (scene.count - 1) / 2) * (0.31 if scene.count == 3 else 0.42)
-    if scene.happening != "join" or number == 1:  # the one in the middle is there all the time
+    if scene.happening != "join" or number == 1:  # the middle one is there from the start
         return slot
     come = _smooth((share - (0.22 if number == 0 else 0.55)) / 0.2)
     outside = -0.3 if number == 0 else 1.3
     return outside + (slot - outside) * come
 
 
-def draw_picture(
+def draw_image(
     scene: SceneSpec, size: tuple[int, int] = FILM_SIZE, *, seconds: float = 0.0
 ) -> NDArray[np.uint8]:
-    """One still of a scene, drawn just as a film's frame is.
+    """Draw a still of a scene, exactly as a frame of a film.
 
     Args:
+        scene: scene to draw.
         size: (width, height) in pixels.
-        seconds: Time within the scene.
+        seconds: time within the scene.
 
     Returns:
-        RGB, uint8 [height, width, 3]. The first still of a place and light takes some 50 ms at
-        the size of a film, later ones about 2 ms.
+        RGB, uint8 [height, width, 3]. The first still of a place and light takes about 50 ms at the size of a film,
+        later ones about 2 ms.
     """
     return np.asarray(_still_painter(size).paint(view_at(scene, seconds)))
 
 
 @lru_cache(maxsize=2)
 def _still_painter(size: tuple[int, int]) -> Painter:
-    # A backdrop of 640 x 360 takes some 2 MB; the world has 600 of them.
+    # a backdrop of 640 x 360 needs about 2 MB; the world has 600 of them
     return Painter(size, keep_backdrops=100)

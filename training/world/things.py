@@ -1,4 +1,4 @@
-"""The things of the rendered world, each drawn once, large, as a sprite."""
+"""The things of the rendered world, each drawn once as a large sprite."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from scanonce.training.world.light import MOODS, Rgb, between, times
 
 SPRITE_HEIGHT = 256
-"""Pixels of a sprite's large original, which every shown size is scaled down from."""
+"""Height of a sprite in pixels, before it is scaled down to the size it is shown at."""
 
 COLOUR_RGB: dict[str, Rgb] = {
     "red": (222, 40, 44),
@@ -36,7 +36,7 @@ FAR_COLOUR_RGB: dict[str, Rgb] = {
     "grey": (142, 144, 150),
     "lavender": (194, 172, 242),
 }
-"""Of things in the shifted world only, as the far places are (`scanonce.training.world.far_places`)."""
+"""Colours of things in the shifted world, whose places are in `training.world.far_places`."""
 
 _RGB = {**COLOUR_RGB, **FAR_COLOUR_RGB}
 _DARK = ("black", "navy", "maroon")
@@ -44,7 +44,7 @@ _DARK = ("black", "navy", "maroon")
 
 @dataclass(frozen=True)
 class Paint:
-    """The colours one thing is drawn with, light already in them."""
+    """Colours that one thing is drawn with, in one light."""
 
     base: Rgb
     dark: Rgb
@@ -58,7 +58,7 @@ class Paint:
 
     @classmethod
     def mixed(cls, colour: str, light: str) -> Paint:
-        """The paints for a named colour in a named light."""
+        """Return the paints for a named colour in a named light."""
         mood = MOODS[light]
         base = _RGB[colour]
 
@@ -79,7 +79,7 @@ class Paint:
 
 
 class Pen:
-    """Draws in sprite units: y from 0 (top) to 1 (bottom), x from 0 to the aspect ratio."""
+    """Draws in units of the sprite: y from 0 (top) to 1 (bottom), x from 0 to the aspect ratio."""
 
     def __init__(self, aspect: float, pixels: int) -> None:
         self._pixels = pixels
@@ -90,22 +90,22 @@ class Pen:
         return [u * self._pixels for u in units]
 
     def poly(self, fill: Rgb, *corners: tuple[float, float]) -> None:
-        """A filled polygon."""
+        """Draw a filled polygon."""
         self._draw.polygon([(x * self._pixels, y * self._pixels) for x, y in corners], fill)
 
     def oval(self, fill: Rgb, x: float, y: float, wide: float, high: float) -> None:
-        """A filled ellipse by centre and half axes."""
+        """Draw a filled ellipse by centre and half axes."""
         self._draw.ellipse(self._scaled(x - wide, y - high, x + wide, y + high), fill)
 
     def box(
         self, fill: Rgb, left: float, top: float, right: float, bottom: float, round_by: float = 0.0
     ) -> None:
-        """A filled rectangle, its corners rounded by a radius."""
+        """Draw a filled rectangle, its corners rounded by a radius."""
         where = self._scaled(left, top, right, bottom)
         self._draw.rounded_rectangle(where, round_by * self._pixels, fill)
 
     def line(self, fill: Rgb, wide: float, *points: tuple[float, float]) -> None:
-        """A line through points."""
+        """Draw a line through points."""
         at = [(x * self._pixels, y * self._pixels) for x, y in points]
         self._draw.line(at, fill, round(wide * self._pixels), joint="curve")
 
@@ -255,13 +255,13 @@ def _flower(pen: Pen, paint: Paint) -> None:
 
 @dataclass(frozen=True)
 class Thing:
-    """How one kind of thing is drawn and where it can be."""
+    """Drawing of one kind of thing, and where it can be."""
 
     draw: Callable[[Pen, Paint], None]
     aspect: float
     """Width over height."""
     flies: bool
-    """Whether it may hang in the air; others stand on the ground."""
+    """Whether it may be in the air; other things stand on the ground."""
 
 
 THINGS: dict[str, Thing] = {
@@ -282,10 +282,10 @@ THINGS: dict[str, Thing] = {
 
 @lru_cache(maxsize=512)
 def draw_sprite(thing: str, colour: str, light: str) -> Image.Image:
-    """One thing drawn large.
+    """Draw one thing as a large sprite.
 
     Returns:
-        RGBA, `SPRITE_HEIGHT` plus a border for the outline high, facing right.
+        RGBA, facing right; its height is `SPRITE_HEIGHT` plus a border for the outline.
     """
     kind = THINGS[thing]
     pen = Pen(kind.aspect, 2 * SPRITE_HEIGHT)
@@ -298,8 +298,8 @@ def draw_sprite(thing: str, colour: str, light: str) -> Image.Image:
 
 
 def _outline_colour(colour: str, light: str) -> Rgb:
-    # A dark line parts a thing from a bright land. Moonlight must do it at night, and for dark
-    # colours at any time, or nobody (and no encoder) could see a black thing in the dark.
+    # A dark line separates a thing from bright land. At night, and for dark colours at any time, the line is bright:
+    # otherwise neither people nor encoders could see a black thing in the dark.
     if light == "night":
         return (176, 190, 226)
     if colour in _DARK:
@@ -308,7 +308,7 @@ def _outline_colour(colour: str, light: str) -> Rgb:
 
 
 def _shaded(image: Image.Image) -> Image.Image:
-    """The image, brighter at its top and darker at its foot, so that it looks round."""
+    """The image, brighter at the top and darker at the bottom, so that it looks round."""
     pixels = np.asarray(image).astype(np.float32)  # [H, W, 4]
     ramp = np.linspace(1.10, 0.86, image.height, dtype=np.float32)[:, None, None]
     pixels[..., :3] = np.clip(pixels[..., :3] * ramp, 0, 255)

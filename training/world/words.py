@@ -1,7 +1,7 @@
-"""The words of the rendered world: captions of its pictures and scenes, and what they state.
+"""The words of the rendered world: captions of its images and scenes, and the facts they state.
 
-Every caption carries the facts it names, so that whether it is true of a picture is a question
-of sets, never of the wording: `caption.facts <= true_facts(scene, seconds)`.
+Every caption has the set of facts that it names, so whether it is true of an image depends on sets and not on the
+wording: `caption.facts <= true_facts(scene, seconds)`.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Caption:
 
     text: str
     facts: frozenset[str]
-    """Such as "colour:red" or "happening:rise"; true of a picture when all are in its facts."""
+    """Facts such as "colour:red" or "happening:rise"; the caption is true of an image if all are facts of it."""
 
     @property
     def needs_time(self) -> bool:
-        """Whether only a run of frames can bear it out, never one frame."""
+        """Whether only a run of frames shows it, never a single frame."""
         return any(fact.startswith("happening:") for fact in self.facts)
 
 
@@ -53,7 +53,7 @@ THING_WORDS: dict[str, tuple[tuple[str, str], ...]] = {
     "train": (("train", "trains"), ("locomotive", "locomotives")),
     "flower": (("flower", "flowers"), ("flower", "flowers"), ("blossom", "blossoms")),
 }
-"""Singular and plural of every name a thing goes by; a common name may stand twice."""
+"""Singular and plural of every name of a thing; a common name may occur twice."""
 
 COLOUR_WORDS: dict[str, tuple[str, ...]] = {
     **{colour: (colour,) for colour in (*COLOURS, *SHIFTED.colours)},
@@ -154,10 +154,10 @@ def _subject_facts(scene: SceneSpec) -> set[str]:
 
 
 def true_facts(scene: SceneSpec, seconds: float | None = None) -> frozenset[str]:
-    """All that is plainly true of a scene as a whole, or of its picture at one time.
+    """Facts of a scene as a whole, or of its image at one time.
 
-    What cannot be seen has no fact (light in space), nor has what is only half so: a light
-    between two others, a number of things while one is coming in.
+    There is no fact of things that cannot be seen (light in space) or are only half so: a light between two others, a
+    number of things while one of them is coming in.
     """
     facts = _subject_facts(scene) | {f"place:{scene.place}"}
     if seconds is None:
@@ -181,7 +181,7 @@ def true_facts(scene: SceneSpec, seconds: float | None = None) -> frozenset[str]
 
 
 def _position_facts(view: View) -> set[str]:
-    """Where a single thing is. The bands leave gaps, so that a name is never doubtful."""
+    """Position of a single thing. There are gaps between the bands, so that a name is never doubtful."""
     if len(view.actors) != 1:
         return set()
     actor = view.actors[0]
@@ -214,21 +214,21 @@ FACTS: tuple[str, ...] = (
     *POSITION_WORDS,
     *(f"happening:{name}" for name in HAPPENINGS),
 )
-"""Every fact of the home world, in the order of the columns of a table of facts."""
+"""Every fact of the home world, in the order of columns in a table of facts."""
 
 
 def _value(facts: frozenset[str], kind: str) -> str | None:
     return next((f.partition(":")[2] for f in facts if f.startswith(f"{kind}:")), None)
 
 
-def picture_caption(facts: frozenset[str], rng: Rng, *, full: bool = False) -> Caption:
-    """A caption of a picture, in words and order by chance.
+def image_caption(facts: frozenset[str], rng: Rng, *, full: bool = False) -> Caption:
+    """Caption of an image, in random words and order.
 
     Args:
-        facts: What `true_facts` says of the picture.
-        full: Whether thing, colour, number, place and light are all named (where they are
-            facts), and nothing else. Otherwise place and light may be left out, and where the
-            thing is may be said.
+        facts: facts of the image, from `true_facts`.
+        rng: generator of the wording.
+        full: name thing, colour, number, place and light, if they are facts, and nothing else. Otherwise place and
+            light may be left out, and the position of the thing may be named.
     """
     named = {f for f in facts if f.split(":")[0] in ("thing", "colour", "count")}
     parts = [_subject(facts, rng)]
@@ -250,9 +250,9 @@ def picture_caption(facts: frozenset[str], rng: Rng, *, full: bool = False) -> C
 
 
 def _subject(facts: frozenset[str], rng: Rng) -> str:
-    """Such as "two red cars"; without a number where none is a fact."""
+    """Such as "two red cars"; without a number if none is a fact."""
     thing, colour, count = (_value(facts, kind) for kind in ("thing", "colour", "count"))
-    assert thing is not None, "a picture without a thing"
+    assert thing is not None, "an image without a thing"
     assert colour is not None, "a thing without a colour"
     singular, plural = _pick(rng, THING_WORDS[thing])
     colour = _pick(rng, COLOUR_WORDS[colour])
@@ -265,10 +265,10 @@ def _subject(facts: frozenset[str], rng: Rng) -> str:
 
 
 def scene_caption(scene: SceneSpec, rng: Rng) -> Caption:
-    """A caption of what happens in a scene, of thing and colour, and in most cases of the place.
+    """Caption of the happening of a scene, with thing and colour, and in most cases the place.
 
     Raises:
-        KeyError: if nothing happens in the scene.
+        KeyError: nothing happens in the scene.
     """
     singular, plural = _pick(rng, THING_WORDS[scene.thing])
     colour = _pick(rng, COLOUR_WORDS[scene.colour])
@@ -301,16 +301,16 @@ def _verb(stem: str, one: bool) -> str:
 
 
 def scene_captions(scene: SceneSpec, rng: Rng, *, variants: int = 2) -> list[Caption]:
-    """Queries that a scene answers as a whole.
+    """Queries that a scene as a whole answers.
 
-    Captions without time name thing, colour, number, place and light in full. Scenes in which
-    light or number change have none: no such caption would be true from their first frame to
-    their last. Scenes in which something happens have `variants` captions that say so.
+    Captions without time name thing, colour, number, place and light in full. Scenes with a change of light or number
+    have none, since no such caption is true of all their frames. Scenes with a happening have `variants` captions that
+    name it.
     """
     captions: list[Caption] = []
     if len(scene.lights) == 1 and len(scene.counts) == 1:
         facts = frozenset(f for f in true_facts(scene) if not f.startswith("happening:"))
-        captions += [picture_caption(facts, rng, full=True) for _ in range(variants)]
+        captions += [image_caption(facts, rng, full=True) for _ in range(variants)]
     if scene.happening != "nothing":
         captions += [scene_caption(scene, rng) for _ in range(variants)]
     return list({caption.text: caption for caption in captions}.values())

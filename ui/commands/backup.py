@@ -35,9 +35,9 @@ def backup(
     console = Console()
     with _copying(console, "backing up") as on_progress:
         complete = _completion(settings.storage)
-        report = backup(layout, target, complete=complete, observe=on_progress)
+        report = backup(layout, target, complete=complete, on_progress=on_progress)
     _show(report, f"in the backup {target}", console)
-    if report.damaged or report.lacking:
+    if report.damaged or report.missing:
         console.print(
             "A part of the index is damaged, which scanonce verify names; the backup keeps its older copy of that.",
             soft_wrap=True,
@@ -67,14 +67,14 @@ def restore(
     console = Console()
     with _copying(console, "restoring") as on_progress:
         complete = _completion(settings.storage)
-        report = restore(source, index, replace=replace, complete=complete, observe=on_progress)
+        report = restore(source, index, replace=replace, complete=complete, on_progress=on_progress)
     _show(report, f"restored to {index}", console)
-    if report.lacking:
+    if report.missing:
         console.print("To scan the missing videos again: scanonce repair")
     console.print(
         "The videos on the disk may have changed since the backup: scanonce index FOLDER brings it up to date."
     )
-    if report.damaged or report.lacking:
+    if report.damaged or report.missing:
         raise typer.Exit(1)
 
 
@@ -99,7 +99,7 @@ def _copying(console: Console, title: str) -> "Iterator[Callable[[CopyProgress],
 def _show(report: "CopyReport", where: str, console: Console) -> None:
     for path in report.damaged:
         console.print(f"[yellow]{escape(str(path))}[/]: damaged, not copied", soft_wrap=True)
-    for path in report.lacking:
+    for path in report.missing:
         console.print(
             f"[yellow]{escape(str(path))}[/]: its features are in neither", soft_wrap=True
         )

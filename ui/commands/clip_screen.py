@@ -10,16 +10,16 @@ from rich.console import Console
 from rich.markup import escape
 
 from scanonce.training.clip.captions import CaptionedVideos
-from scanonce.training.clip.finetune import Observer
+from scanonce.training.clip.finetune import FinetuneCallbacks
 from scanonce.training.clip.frame_cache import CacheProblem
-from scanonce.training.clip.run import Run, Validated
+from scanonce.training.clip.run import ClipRun, Validated
 from scanonce.ui.commands.progress import Report, progress_bar
 
 _MOST_SHOWN = 10  # missing videos, and videos with problems
 _RATE_STEPS = 20  # steps over which the speed and the loss are averaged
 
 
-class ClipScreen(Observer):
+class ClipScreen(FinetuneCallbacks):
     """Shows a training: a bar for decoding, then one for the steps, and a line for each validation."""
 
     def __init__(self, console: Console) -> None:
@@ -70,39 +70,39 @@ class ClipScreen(Observer):
         if len(problems) > _MOST_SHOWN:
             self._console.print(f"[yellow]and {len(problems) - _MOST_SHOWN} more[/]")
 
-    def started(self, run: Run) -> None:
+    def started(self, run: ClipRun) -> None:
         """Print the size of the training."""
         held = len(run.validation) if run.validation is not None else 0
         done = f", {run.at.step:,} of them done" if run.at.step else ""
         self._console.print(
-            f"{len(run.clips):,} clips to train on, {held:,} held out; {run.num_steps:,} steps of {run.batch} clips"
-            f"{done}; {run.processes.count} x {run.processes.device.type}",
+            f"{len(run.clips):,} clips to train on, {held:,} held out; {run.schedule.num_steps:,} steps of "
+            f"{run.batch} clips{done}; {run.processes.count} x {run.processes.device.type}",
             soft_wrap=True,
         )
         self._seconds = [run.at.elapsed_seconds]
         self._report = self._replace_bar("training")
-        self._report(run.at.step, run.num_steps)
+        self._report(run.at.step, run.schedule.num_steps)
 
-    def stepped(self, run: Run) -> None:
+    def stepped(self, run: ClipRun) -> None:
         """Show the loss and the speed."""
         assert self._report is not None
-        self._losses = [*self._losses[1 - _RATE_STEPS :], run.at.loss]
+        self._losses = [*self._losses[1 - _RATE_STEPS :], run.at.losses["train"]]
         self._seconds = [*self._seconds[-_RATE_STEPS:], run.at.elapsed_seconds]
         steps = len(self._seconds) - 1
         rate = run.batch * steps / max(self._seconds[-1] - self._seconds[0], 1e-9)
         loss = sum(self._losses) / len(self._losses)
-        self._report(run.at.step, run.num_steps, f"loss {loss:.3f}, {rate:.1f} clips/s")
+        self._report(run.at.step, run.schedule.num_steps, f"loss {loss:.3f}, {rate:.1f} clips/s")
 
-    def validated(self, found: Validated) -> None:
+    def validated(self, run: ClipRun, found: Validated) -> None:
         """Print the figures of a validation."""
-        self._console.print(f"step {found.step:,}: {_figures(found)}")
+        self._console.print(f"step {found.step:,}: {found.summary}")
 
-    def show_end(self, run: Run, out: Path, work: Path) -> None:
+    def show_end(self, run: ClipRun, out: Path, work: Path) -> None:
         """Print the figures of a training and the next step."""
         self._console.print(f"{run.at.step:,} steps in {run.at.elapsed_seconds / 60:.1f} min")
         if run.first is not None and run.kept is not None:
-            self._console.print(f"before: {_figures(run.first)}")
-            self._console.print(f"kept, of step {run.kept.step:,}: {_figures(run.kept)}")
+            self._console.print(f"before: {run.first.summary}")
+            self._console.print(f"kept, of step {run.kept.step:,}: {run.kept.summary}")
         self._console.print(
             f"{escape(str(out))} is an encoder as any other: "
             f"scanonce index VIDEOS --encoder {escape(shlex.quote(str(out)))}",
@@ -112,8 +112,3 @@ class ClipScreen(Observer):
             f"[dim]Frames for further trainings are in {escape(str(work))}; it may be deleted.[/]",
             soft_wrap=True,
         )
-
-
-def _figures(found: Validated) -> str:
-    figures = [f"{name} {found.videos[name]:.3f}" for name in ("R@1", "R@5", "R@10")]
-    return f"{', '.join(figures)}, MdR {found.videos['MdR']:g} of {found.num_clips:,} clips"

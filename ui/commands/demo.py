@@ -10,7 +10,7 @@ from scanonce.ui.commands.index import run_index
 from scanonce.ui.views import moments_table, timings_text
 
 if TYPE_CHECKING:
-    from scanonce.training.bundled.gate import Question
+    from scanonce.training.bundled.questions import Question
 
 _SEED = 2026
 _NUM_QUERIES = 6
@@ -24,10 +24,10 @@ def demo(
 ) -> None:
     """Render a few films, index them, and find moments in them. A second run starts with the search."""
     from scanonce.models.encoders.hub import BUNDLED_NAME
-    from scanonce.training.bundled.gate import read_questions
+    from scanonce.training.bundled.questions import read_questions
     from scanonce.training.world.films import render_library
     from scanonce.ui.config import Config
-    from scanonce.ui.pictures import contact_sheet
+    from scanonce.ui.contact_sheet import contact_sheet
 
     console = Console()
     films, index_dir, sheet = folder / "films", folder / "index", folder / "found.png"

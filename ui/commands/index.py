@@ -70,7 +70,7 @@ def run_index(
 
         def on_progress(progress: "IndexProgress") -> None:
             show(progress)
-            recorder.observe(progress)
+            recorder.on_progress(progress)
 
         report = library.index(
             paths,
@@ -78,7 +78,7 @@ def run_index(
             typed=typed_settings(keyframes),
             retry_failed=retry,
             on_progress=on_progress,
-            on_stage=recorder.say,
+            on_stage=recorder.report,
         )
         recorder.finish(report)
     show_report(report, library.root, console)

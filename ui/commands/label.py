@@ -40,10 +40,10 @@ def label(
             return
     with Index.open(library.root, read_only=True) as index:
         if not roots:
-            _show_counts(index.catalog.labels(), as_json=as_json)
+            _show_counts(index.catalog.labels.counts(), as_json=as_json)
             return
         videos = index.catalog.videos(index.searchable_at(roots))
-        labels = index.catalog.labels_of(video.video_id for video in videos)
+        labels = index.catalog.labels.of(video.video_id for video in videos)
     if not as_json:
         rows = ((", ".join(labels.get(each.video_id, ())), str(each.path)) for each in videos)
         Console().print(_table(rows, "video"))

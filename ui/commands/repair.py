@@ -18,8 +18,8 @@ from scanonce.ui.commands.verify import (
 from scanonce.ui.views import count_text
 
 if TYPE_CHECKING:
+    from scanonce.indexer.differences import Difference
     from scanonce.indexer.repair import RepairReport
-    from scanonce.indexer.verify import Difference
 
 
 def repair(
@@ -68,7 +68,7 @@ def repair(
 
 
 def _show(report: "RepairReport", console: Console) -> None:
-    console.print(f"[green]{count_text(len(report.mended), 'difference')} repaired.[/]")
+    console.print(f"[green]{count_text(len(report.repaired), 'difference')} repaired.[/]")
     for each, reason in report.left[:MOST_SHOWN]:
         show_difference(each, reason, console)
     if len(report.left) > MOST_SHOWN:
@@ -83,13 +83,13 @@ def _show(report: "RepairReport", console: Console) -> None:
 
 def _plan(todo: "Iterable[Difference]") -> str:
     """The steps of a repair, as the rest of a sentence."""
-    from scanonce.indexer.repair import BY_DECODING
+    from scanonce.indexer.differences import BY_DECODING
 
     kinds = [each.kind for each in todo]
     decoded = {each.video_id for each in todo if each.kind in BY_DECODING}
     parts = []
-    if "stray" in kinds:
-        parts.append(f"removes {count_text(kinds.count('stray'), 'orphaned file')}")
+    if "orphan" in kinds:
+        parts.append(f"removes {count_text(kinds.count('orphan'), 'orphaned file')}")
     if decoded:
         parts.append(f"decodes {count_text(len(decoded), 'video')} again")
     if anchors := sum(kind in ("anchors missing", "anchors damaged") for kind in kinds):

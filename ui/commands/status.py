@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from scanonce.ui.commands.options import ConfigOption, IndexOption, JsonOption
-from scanonce.ui.views import clock, count_text, size_text
+from scanonce.ui.views import clock, count_text, size_text, status_json
 
 
 def status(
@@ -16,9 +16,9 @@ def status(
 ) -> None:
     """Show the videos of an index, its models and sizes, and the files that failed."""
     from scanonce.ui.config import read_config
-    from scanonce.ui.indexes import read_status
 
-    found = read_status(read_config(config).index_path(index_dir))
+    library = read_config(config).library(index_dir)
+    found = status_json(library.root, library.status())
     if as_json:
         print(json.dumps(found, ensure_ascii=False))
     else:

@@ -101,7 +101,7 @@ def train_clip(
                 resume=resume,
                 minutes_cap=minutes_cap or float("inf"),
                 command=shlex.join(["scanonce", *sys.argv[1:]]),
-                observer=screen,
+                callbacks=screen,
             )
     finally:
         processes.close()

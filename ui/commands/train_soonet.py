@@ -108,7 +108,7 @@ def train_soonet(
 
 
 def _show_end(trained: "Trained", out: Path, work: Path, index_dir: Path, console: Console) -> None:
-    from scanonce.training.localiser.from_index import PICTURE_NAME
+    from scanonce.training.curves import PLOT_NAME
 
     if trained.compared:
         console.print(_table(trained.compared))
@@ -119,7 +119,7 @@ def _show_end(trained: "Trained", out: Path, work: Path, index_dir: Path, consol
         soft_wrap=True,
     )
     console.print(
-        f"[dim]Curves: {escape(str(work / PICTURE_NAME))}; the folder may be deleted.[/]",
+        f"[dim]Curves: {escape(str(work / PLOT_NAME))}; the folder may be deleted.[/]",
         soft_wrap=True,
     )
 

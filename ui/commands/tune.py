@@ -78,7 +78,7 @@ def tune(
             index.catalog.live_video_ids(),
             target_recall=target_recall,
             queries=unit(encoder.encode_texts(texts)),
-            observe=on_point,
+            on_progress=on_point,
         )
         if tuned is not None:
             _show(points, tuned, console)
@@ -101,10 +101,10 @@ def read_queries(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise IndexDirectoryError(f"the sentences in {path} cannot be read: {error}") from error
+        raise IndexDirectoryError(f"the queries in {path} cannot be read: {error}") from error
     queries = [line.strip() for line in lines if line.strip()]
     if not queries:
-        raise IndexDirectoryError(f"{path} has no sentences: write one on each line, 100 or more")
+        raise IndexDirectoryError(f"{path} has no queries: write one on each line, 100 or more")
     return queries
 
 
@@ -128,7 +128,7 @@ def _show(points: "Sequence[Point]", tuned: "TunedSettings", console: Console) -
             str(point.nprobe),
             str(point.rescore_depth),
             f"{point.recall:.3f}",
-            f"{point.sure_recall:.3f}",
+            f"{point.recall_lower_bound:.3f}",
             f"{point.cpu_ms:.2f}",
             "[green]taken[/]" if taken else "",
         )
@@ -138,7 +138,7 @@ def _show(points: "Sequence[Point]", tuned: "TunedSettings", console: Console) -
         "other queries is the lower bound or more. The measurement is repeated when the cells are trained again.",
         soft_wrap=True,
     )
-    if max(point.sure_recall for point in points) < tuned.target_recall:
+    if max(point.recall_lower_bound for point in points) < tuned.target_recall:
         console.print(
             f"[yellow]No setting surely finds {tuned.target_recall:.3f} of the best clips; the one with the highest "
             'recall is used.[/] More queries raise the lower bound; exact search finds all: storage.kind = "flat".',

@@ -6,8 +6,7 @@ import typer
 
 from scanonce.storage.errors import ConfigError
 from scanonce.ui.commands.options import ConfigOption, IndexOption
-
-_PORT = 8501
+from scanonce.ui.server import DEFAULT_PORT
 
 
 def show_ui(
@@ -20,7 +19,7 @@ def show_ui(
     ] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port, or the next free one.")
-    ] = _PORT,
+    ] = DEFAULT_PORT,
     token: Annotated[
         str | None,
         typer.Option(help='Ask for this token, 12 characters or more; "auto" makes one.'),

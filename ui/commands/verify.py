@@ -18,7 +18,8 @@ from scanonce.ui.views import count_text
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from scanonce.indexer.verify import Difference, Verification
+    from scanonce.indexer.differences import Difference
+    from scanonce.indexer.verify import Verification
     from scanonce.models.soonet.trained import TrainedLocaliser
     from scanonce.storage.layout import IndexLayout
     from scanonce.ui.config import Config

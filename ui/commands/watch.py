@@ -56,8 +56,8 @@ def watch(
         watch(
             roots,
             indexing,
-            settings=settings.indexer,
-            timing=settings.watch,
+            files=settings.indexer,
+            settings=settings.watch,
             ignored=[library.root],
         )
     indexing.report("stopped. What is indexed is kept; the same command goes on from here.")
@@ -180,7 +180,7 @@ class Indexing:
 
                 def on_progress(progress: "IndexProgress") -> None:
                     show(progress)
-                    recorder.observe(progress)
+                    recorder.on_progress(progress)
 
                 report = self.library.index(paths, encoder=self.encoder, on_progress=on_progress)
             recorder.finish(report)

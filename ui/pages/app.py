@@ -1,4 +1,4 @@
-"""The pages' entry: what Streamlit runs. `ui.server.server` serves it, with the media beside it."""
+"""The script that Streamlit runs: it chooses the page. `ui.server.server` serves it together with the media."""
 
 import streamlit as st
 

@@ -1,8 +1,8 @@
-"""What a person takes away: picked moments, kept across pages, and the buttons that export moments."""
+"""Picked moments, kept across pages, and the buttons that export moments."""
 
 import io
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,15 +11,17 @@ from typing import Literal
 import streamlit as st
 
 from scanonce.storage.records import Moment, Span, Video
-from scanonce.ui.pages.components import Picks, moment_key, shown_name, span_millis
+from scanonce.ui.pages.addresses import clip_url, moment_key, open_moment
+from scanonce.ui.pages.components import Picks, moment_grid
 from scanonce.ui.pages.export import Pick, to_csv, to_edl, to_otio, to_srt
+from scanonce.ui.safe_text import shown_name
 from scanonce.ui.server.routes import MAX_CLIP_SECONDS
 from scanonce.ui.views import plain, span_text
 
 Format = Literal["CSV", "SRT", "EDL", "OTIO"]
 FORMATS: Mapping[Format, str] = {
     "CSV": "A table for spreadsheets",
-    "SRT": "Subtitles that say what was found when; a zip for several videos",
+    "SRT": "Subtitles that mark the moments; a zip for several videos",
     "EDL": "An edit list (CMX 3600) for editing programs",
     "OTIO": "An OpenTimelineIO timeline with markers",
 }
@@ -29,17 +31,8 @@ _MOST_NAMES = 60
 # ---------------------------------------------------------------- files
 
 
-@dataclass(frozen=True, slots=True)
-class ExportFile:
-    """A file to be saved."""
-
-    name: str
-    content: bytes
-    mime: str
-
-
 def pick_of(video: Video, span: Span, label: str, score: float) -> Pick:
-    """A moment of a video, ready for export."""
+    """Return a moment of a video, ready for export."""
     info = video.info
     return Pick(
         video.path,
@@ -53,30 +46,22 @@ def pick_of(video: Video, span: Span, label: str, score: float) -> Pick:
     )
 
 
-def export_file(kind: Format, picks: Sequence[Pick], stem: str) -> ExportFile:
-    """Moments in one of the formats, under a name that begins with ``stem``."""
+def export_name(kind: Format, picks: Sequence[Pick], stem: str) -> str:
+    """Return the name of an exported file, which begins with ``stem``."""
+    is_zip = kind == "SRT" and len({pick.path for pick in picks}) > 1
+    return f"{stem} srt.zip" if is_zip else f"{stem}.{kind.lower()}"
+
+
+def export_content(kind: Format, picks: Sequence[Pick]) -> bytes:
+    """Return the content of an exported file."""
     if kind == "CSV":
-        # the mark at the front tells spreadsheets that it is UTF-8
-        return ExportFile(f"{stem}.csv", _utf8("\ufeff" + to_csv(picks)), "text/csv")
+        return _utf8("\ufeff" + to_csv(picks))  # spreadsheets recognise UTF-8 by the mark in front
     if kind == "EDL":
-        return ExportFile(f"{stem}.edl", _utf8(to_edl(picks)), "text/plain")
+        return _utf8(to_edl(picks))
     if kind == "OTIO":
-        return ExportFile(f"{stem}.otio", _utf8(to_otio(picks)), "application/json")
+        return _utf8(to_otio(picks))
     subtitles = to_srt(picks)
-    if len(subtitles) == 1:
-        return ExportFile(f"{stem}.srt", _utf8(next(iter(subtitles.values()))), "text/plain")
-    return ExportFile(f"{stem} srt.zip", _zipped(subtitles), "application/zip")
-
-
-def export_content(kind: Format, picks: Sequence[Pick], stem: str) -> bytes:
-    """What is in it."""
-    return export_file(kind, picks, stem).content
-
-
-def clip_url(video_id: int, span: Span) -> str:
-    """Where the exact cut of a span is downloaded."""
-    start, end = span_millis(span)
-    return f"/media/clips/{video_id}/{start}-{end}.mp4"
+    return _utf8(*subtitles.values()) if len(subtitles) == 1 else _zipped(subtitles)
 
 
 def _utf8(text: str) -> bytes:
@@ -90,7 +75,7 @@ def _zipped(subtitles: Mapping[Path, str]) -> bytes:
         for path, text in subtitles.items():
             stem = shown_name(path.with_suffix("")).replace("/", "_").replace("\\", "_")
             name, number = f"{stem}.srt", 1
-            while name.casefold() in taken:
+            while name.casefold() in taken:  # some file systems ignore case
                 number += 1
                 name = f"{stem} {number}.srt"
             taken.add(name.casefold())
@@ -98,46 +83,61 @@ def _zipped(subtitles: Mapping[Path, str]) -> bytes:
     return data.getvalue()
 
 
-# ---------------------------------------------------------------- what is picked
+# ---------------------------------------------------------------- picked moments
 
 
 @dataclass(frozen=True, slots=True)
 class Picked:
-    """A moment and what it was found by."""
+    """A moment and the query that found it."""
 
     moment: Moment
     query: str
 
 
 def picked() -> dict[str, Picked]:
-    """The picked moments of this viewer by `ui.pages.components.moment_key`, in the order they were picked."""
+    """Return the picked moments of this viewer by `moment_key`, in the order they were picked."""
     found: dict[str, Picked] = st.session_state.setdefault("picked", {})
     return found
 
 
-def current_picks() -> Picks:
-    """The same for the grid."""
-    return Picks(st.session_state.get("picks_version", 0), tuple(picked()))
+def picking_grid(
+    moments: Sequence[Moment], query: str, *, key: str, label: str | None = None, dim: bool = False
+) -> None:
+    """Show moments as cards that can be picked; a click on a card opens the page of its moment.
 
-
-def take_picks(shown: Mapping[str, Picked]) -> Callable[[Picks], None]:
-    """What to do when a person picks: only what was shown, or picked before, can be."""
-
-    def take(picks: Picks) -> None:
-        known = {**shown, **picked()}
-        st.session_state["picked"] = {key: known[key] for key in picks.keys if key in known}
-        st.session_state["picks_version"] = picks.version
-
-    return take
+    Args:
+        moments: the moments of this page, in order.
+        query: for the addresses of the cards.
+        key: key of this grid among those of the page.
+        label: label of picked moments in exports. Default: the query.
+        dim: show the cards as poor matches.
+    """
+    opened = moment_grid(
+        moments,
+        query,
+        key=key,
+        picks=Picks(st.session_state.get("picks_version", 0), tuple(picked())),
+        on_picks=partial(take_picks, shown_picks(moments, label or query)),
+        dim=dim,
+    )
+    if opened is not None:
+        open_moment(opened.video_id, opened.span, query)
 
 
 def shown_picks(moments: Sequence[Moment], query: str) -> dict[str, Picked]:
-    """The moments of a page, as `take_picks` wants them."""
+    """Return the moments of a page, as `take_picks` needs them."""
     return {moment_key(moment): Picked(moment, query) for moment in moments}
 
 
+def take_picks(shown: Mapping[str, Picked], picks: Picks) -> None:
+    """Take over the picks of the browser: only moments that were shown, or picked before, can be picked."""
+    known = {**shown, **picked()}
+    st.session_state["picked"] = {key: known[key] for key in picks.keys if key in known}
+    st.session_state["picks_version"] = picks.version
+
+
 def clear_picks() -> None:
-    """Nothing is picked."""
+    """Unpick all moments."""
     st.session_state["picked"] = {}
     st.session_state["picks_version"] = st.session_state.get("picks_version", 0) + 1
 
@@ -146,23 +146,21 @@ def clear_picks() -> None:
 
 
 def export_buttons(picks: Sequence[Pick], stem: str, *, key: str) -> None:
-    """A button for each format; the file is made when it is pressed."""
-    for kind, what in FORMATS.items():
-        several = kind == "SRT" and len({pick.path for pick in picks}) > 1
-        ending = " srt.zip" if several else f".{kind.lower()}"
+    """Show a button for each format; the file is made when it is pressed."""
+    for kind, description in FORMATS.items():
         st.download_button(
             kind,
-            partial(export_content, kind, picks, stem),
-            file_name=f"{stem}{ending}",
-            help=what,
+            partial(export_content, kind, picks),
+            file_name=export_name(kind, picks, stem),
+            help=description,
             on_click="ignore",
             key=f"{key}-{kind}",
         )
 
 
 def picks_bar(videos: Mapping[int, Video]) -> None:
-    """One line for what is picked: downloads of all of it, a link for each clip, and a way to start anew."""
-    # forgotten videos cannot be exported any more
+    """Show one line for the picked moments: downloads of all, a link for each clip, and a button to clear them."""
+    # videos that were forgotten since cannot be exported
     chosen = [each for each in picked().values() if each.moment.video_id in videos]
     if not chosen:
         return
@@ -182,7 +180,7 @@ def picks_bar(videos: Mapping[int, Video]) -> None:
 
 
 def clip_link(video_id: int, span: Span, label: str) -> None:
-    """A link that cuts a clip and downloads it; says so where it is too long. ``label`` is Markdown."""
+    """Show a link that cuts a clip and downloads it, disabled if the clip is too long. ``label`` is Markdown."""
     too_long = span.duration_seconds > MAX_CLIP_SECONDS
     st.link_button(
         label,

@@ -1,4 +1,4 @@
-"""The page of a moment: look, jump, move its in and out points, take it away, go on from it.
+"""The page of a moment: play it, move its in and out points, export it, find others from it.
 
 /moment?v=7&a=61.5&b=70&q=a+red+car    video 7 from 61.5 to 70 s, found by "a red car"
 """
@@ -9,34 +9,26 @@ from scanonce.search.engine import SearchResult
 from scanonce.storage.errors import ScanonceError
 from scanonce.storage.records import Moment, Span, Video
 from scanonce.ui.pages import finding
-from scanonce.ui.pages.components import (
-    Source,
-    encodable,
-    moment_grid,
-    player,
-    query_box,
-    shown_name,
-)
+from scanonce.ui.pages.addresses import opening
+from scanonce.ui.pages.components import player, query_box
 from scanonce.ui.pages.exports_bar import (
     clip_link,
-    current_picks,
     export_buttons,
     pick_of,
+    picking_grid,
     picks_bar,
-    shown_picks,
-    take_picks,
 )
 from scanonce.ui.pages.session import shared
-from scanonce.ui.server.routes import playback
-from scanonce.ui.server.server import current
+from scanonce.ui.safe_text import encodable, shown_name
+from scanonce.ui.server.cache import proxy_cache
+from scanonce.ui.server.playback import playback
 from scanonce.ui.views import clock, parse_span, plain, span_text, strength_word
 
 MOMENTS_HERE, ALIKE, WIDER = 50, 8, 8
-FIRST_SECONDS = 10.0  # of the cut where an address names no moment
 
 
 def page() -> None:
-    """The page, from top to bottom."""
+    """Draw the page."""
     try:
         found = _asked_video()
         if found is None:
@@ -46,13 +38,13 @@ def page() -> None:
         query = _head(video)
         cut, here = _player(video, query, stamp)
         _exports(video, cut, query, here)
-        _go_on(video, cut, query, stamp)
-        picks_bar(finding.library_facts(stamp).videos)
+        _go_on(video, query, stamp)
+        picks_bar(finding.searchable_library(stamp).videos)
     except ScanonceError as error:
         st.error(plain(str(error)))
 
 
-# ---------------------------------------------------------------- what was asked
+# ---------------------------------------------------------------- the address
 
 
 def _asked_video() -> tuple[Video, finding.Stamp] | None:
@@ -60,18 +52,17 @@ def _asked_video() -> tuple[Video, finding.Stamp] | None:
     if not shared().exists or not (asked.isascii() and asked.isdecimal() and len(asked) <= 15):
         return None
     stamp = finding.index_stamp()
-    video = finding.library_facts(stamp).videos.get(int(asked))
+    video = finding.searchable_library(stamp).videos.get(int(asked))
     return None if video is None else (video, stamp)
 
 
 def _asked_span(video: Video) -> Span:
-    length = video.duration_seconds
-    span = parse_span(st.query_params.get("a", ""), st.query_params.get("b", ""), length)
-    return span or Span(0.0, min(FIRST_SECONDS, length))
+    start, end = st.query_params.get("a", ""), st.query_params.get("b", "")
+    return parse_span(start, end, video.duration_seconds) or opening(video)
 
 
 def _opening() -> int:
-    """The number of what is open: another one when the address names another moment."""
+    """Return the number of the opened moment, which grows when the address names another moment."""
     asked = [st.query_params.get(name, "") for name in ("v", "a", "b")]
     number, before = st.session_state.get("opening", (0, None))
     if before != asked:
@@ -112,7 +103,7 @@ def _head(video: Video) -> str:
 
 
 def _player(video: Video, query: str, stamp: finding.Stamp) -> tuple[Span, tuple[Moment, ...]]:
-    """The player and what was cut; the moments of the query in this video."""
+    """Show the player; return the cut, and the moments of the query in this video."""
     result = SearchResult("", (), False)
     curve = None
     if query:
@@ -124,7 +115,7 @@ def _player(video: Video, query: str, stamp: finding.Stamp) -> tuple[Span, tuple
     cut = player(
         video,
         _asked_span(video),
-        _source(video),
+        playback(video, proxy_cache(shared().index_dir)),
         opening=_opening(),
         moments=sorted(strongest, key=lambda moment: moment.span),
         curve=curve,
@@ -135,14 +126,9 @@ def _player(video: Video, query: str, stamp: finding.Stamp) -> tuple[Span, tuple
 
 
 def _worth_a_link(result: SearchResult) -> tuple[Moment, ...]:
-    """The moments that are not weak, a few at least."""
+    """Return the moments that are not weak; if all are, the first few."""
     good = [each for each in result.moments if strength_word(each.strength) != "weak"]
     return tuple(good or result.moments[:4])
-
-
-def _source(video: Video) -> Source:
-    how = playback(video, current().cache)
-    return Source(how.url, how.offset_seconds, how.state_url, how.note)
 
 
 def _exports(video: Video, cut: Span, query: str, here: tuple[Moment, ...]) -> None:
@@ -156,37 +142,19 @@ def _exports(video: Video, cut: Span, query: str, here: tuple[Moment, ...]) -> N
     st.code(encodable(str(video.path)), language=None, wrap_lines=True)
 
 
-def _go_on(video: Video, cut: Span, query: str, stamp: finding.Stamp) -> None:
+def _go_on(video: Video, query: str, stamp: finding.Stamp) -> None:
     if query and st.session_state.get("wide"):
         wider = finding.search(query, None, finding.FIRST, stamp)
         st.markdown("#### In the whole library")
         if wider.no_good_match:
             st.caption("No good match; the closest, probably not what you mean:")
-        _grid(list(wider.moments[:WIDER]), query, key="wider", dim=wider.no_good_match)
+        picking_grid(wider.moments[:WIDER], query, key="wider", dim=wider.no_good_match)
         st.page_link("search_page.py", label="All results", query_params={"q": query})
     alike = finding.similar(video.video_id, _asked_span(video), ALIKE, stamp)
     if alike.moments:
         st.markdown("#### More like this")
-        _grid(list(alike.moments), query, key="alike", label=alike.query)
+        picking_grid(alike.moments, query, key="alike", label=alike.query)
 
 
-def _grid(
-    moments: list[Moment], query: str, *, key: str, label: str | None = None, dim: bool = False
-) -> None:
-    opened = moment_grid(
-        moments,
-        query,
-        key=key,
-        picks=current_picks(),
-        on_picks=take_picks(shown_picks(moments, label or query)),
-        dim=dim,
-    )
-    if opened is not None:
-        span = opened.span
-        values = {"a": f"{span.start_seconds:.3f}", "b": f"{span.end_seconds:.3f}"}
-        st.switch_page(
-            "moment_page.py", query_params={"v": str(opened.video_id), **values, "q": query}
-        )
-
-
-page()
+if __name__ == "__main__":
+    page()

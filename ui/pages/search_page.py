@@ -1,4 +1,4 @@
-"""The search page: a sentence in, moments as pictures out. Everything that was chosen is in the address."""
+"""The search page: a query, filters, and the moments found. The address has all of them but the picks."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,8 +17,8 @@ from scanonce.storage.errors import ScanonceError
 from scanonce.storage.manifest import read_manifest
 from scanonce.storage.records import Moment
 from scanonce.ui.pages import finding
-from scanonce.ui.pages.components import ask, moment_grid, query_box
-from scanonce.ui.pages.exports_bar import current_picks, picks_bar, shown_picks, take_picks
+from scanonce.ui.pages.components import ask, query_box
+from scanonce.ui.pages.exports_bar import picking_grid, picks_bar
 from scanonce.ui.pages.session import shared
 from scanonce.ui.views import (
     ADDED,
@@ -53,14 +53,14 @@ EXAMPLES = {
 
 
 def page() -> None:
-    """The page, from top to bottom."""
+    """Draw the page."""
     begin = time.perf_counter()
     if not shared().exists:
         _no_index()
         return
     try:
         stamp = finding.index_stamp()
-        library = finding.library_facts(stamp)
+        library = finding.searchable_library(stamp)
         query = query_box("What does the moment show?", key="search-query", on_change=_first_page)
         only, show, one = _filter_row(library)
         if not query:
@@ -73,7 +73,7 @@ def page() -> None:
     except ScanonceError as error:
         st.error(plain(str(error)))
         return
-    # the same places whatever was found: the grid stays as it is, and its pictures do not flicker
+    # the same elements whatever was found: otherwise the grid is made again, and its thumbnails flicker
     line, notes, grid = st.empty(), st.container(), st.container()
     if not result.moments:
         notes.write(_nothing_found(result))
@@ -81,7 +81,7 @@ def page() -> None:
         notes.markdown(f"No good match for “{plain(result.query)}” in these videos.")
         notes.caption("Closest, probably not what you mean:")
         with grid:
-            _grid(list(result.moments[:CLOSEST]), result.query, dim=True)
+            _grid(result.moments[:CLOSEST], result.query, dim=True)
     else:
         _moments(grid, result, show, one, more=len(result.moments) >= wanted == finding.FIRST)
     picks_bar(library.videos)
@@ -92,7 +92,7 @@ def page() -> None:
 # ---------------------------------------------------------------- above the moments
 
 
-def _filter_row(library: finding.LibraryFacts) -> tuple[Filter, int, bool]:
+def _filter_row(library: finding.SearchableLibrary) -> tuple[Filter, int, bool]:
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="filters"):
         folders = {"": "Any folder", **library.folders}
         folder = _choice("Folder", folders, key="folder", width=180)
@@ -115,13 +115,13 @@ def _filter_row(library: finding.LibraryFacts) -> tuple[Filter, int, bool]:
         min_seconds=shortest,
         max_seconds=longest,
     )
-    if words := filter_text(only):  # the rest of it can be seen
+    if words := filter_text(only):  # the other filters are visible
         st.caption(f"Only videos {plain(words)}")
     return only, show, one
 
 
 def _some(heading: str, labels: Iterable[str], *, key: str) -> Sequence[str]:
-    options = list(labels)  # as they are: what is shown is what is in the address
+    options = list(labels)  # not formatted: the address has the options as they are shown
     return st.multiselect(
         heading,
         options,
@@ -134,7 +134,7 @@ def _some(heading: str, labels: Iterable[str], *, key: str) -> Sequence[str]:
 
 
 def _days() -> tuple[date | None, date | None]:
-    """The first and the last day of a recording, as far as they are chosen."""
+    """Return the first and the last day of a recording, as far as they are chosen."""
     first, last = (
         st.date_input(
             f"Recorded {word}",
@@ -144,7 +144,7 @@ def _days() -> tuple[date | None, date | None]:
             key=word,
             bind="query-params",
             on_change=_first_page,
-            help="The day on which the file was changed last",
+            help="The day on which the file was last changed",
         )
         for word in ("from", "until")
     )
@@ -154,7 +154,7 @@ def _days() -> tuple[date | None, date | None]:
 def _choice(
     label: str, names: Mapping[Value, str], *, key: str, width: int, default: int = 0
 ) -> Value:
-    """One of the values by its name; which one is in the address."""
+    """Show a choice of names and return the chosen value, which is also in the address."""
     values = list(names)
     chosen = st.selectbox(
         label,
@@ -180,12 +180,12 @@ def _first_page() -> None:
 
 
 def _asked_page() -> int:
-    """The page in the address, as far as it is one; `st.pagination` knows of it only below."""
+    """Return the page in the address, 1 if it is invalid: `st.pagination` reads it too late, below the search."""
     asked = str(st.session_state.get("page", st.query_params.get("page", "1")))
     return int(asked) if asked.isdecimal() and len(asked) < 6 else 1
 
 
-def _examples(library: finding.LibraryFacts) -> None:
+def _examples(library: finding.SearchableLibrary) -> None:
     size = f"{count_text(len(library.videos), 'video')}, {hours_text(library.seconds)}"
     if not library.videos:
         st.write("Nothing is indexed yet, or nothing could be read.")
@@ -199,7 +199,7 @@ def _examples(library: finding.LibraryFacts) -> None:
 
 
 def _no_index() -> None:
-    st.write("There is no index yet: add a folder of videos, and each of them is scanned once.")
+    st.write("There is no index yet: add a folder of videos, and each video is scanned once.")
     st.page_link("library_page.py", label="Add a folder in the library")
     st.write("Or in a terminal:")
     st.code(f"scanonce index FOLDER --index {shared().layout.root}", language=None)
@@ -211,8 +211,8 @@ def _no_index() -> None:
 def _moments(
     grid: DeltaGenerator, result: SearchResult, show: int, one: bool, *, more: bool
 ) -> None:
-    moments = one_per_video(result.moments) if one else list(result.moments)
-    # one page beyond those that were asked for: turning to it asks for more
+    moments = one_per_video(result.moments) if one else result.moments
+    # one page more than there are moments: turning to it searches for more
     pages = num_pages(len(moments), show) + (1 if more else 0)
     if _asked_page() > pages:
         st.session_state["page"] = pages
@@ -221,31 +221,13 @@ def _moments(
         with st.container(horizontal=True, horizontal_alignment="center", key="paging"):
             number = st.pagination(pages, key="page", bind="query-params")
     with grid:
-        _grid(list(page_of(moments, number, show)), result.query)
+        _grid(page_of(moments, number, show), result.query)
 
 
-def _grid(moments: list[Moment], query: str, *, dim: bool = False) -> None:
-    opened = moment_grid(
-        moments,
-        query,
-        key="grid",
-        picks=current_picks(),
-        on_picks=take_picks(shown_picks(moments, query)),
-        dim=dim,
-    )
+def _grid(moments: Sequence[Moment], query: str, *, dim: bool = False) -> None:
     names = st.query_params.keys()
     st.session_state["results_address"] = {name: st.query_params.get_all(name) for name in names}
-    if opened is not None:
-        span = opened.span
-        st.switch_page(
-            "moment_page.py",
-            query_params={
-                "v": str(opened.video_id),
-                "a": f"{span.start_seconds:.3f}",
-                "b": f"{span.end_seconds:.3f}",
-                "q": query,
-            },
-        )
+    picking_grid(moments, query, key="grid", dim=dim)
 
 
 def _nothing_found(result: SearchResult) -> str:
@@ -254,4 +236,5 @@ def _nothing_found(result: SearchResult) -> str:
     return "Nothing is indexed yet, or nothing could be read."
 
 
-page()
+if __name__ == "__main__":
+    page()

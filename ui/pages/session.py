@@ -1,7 +1,7 @@
-"""What the pages share: one open engine per process, the catalogue, and how long searches took.
+"""The state that all pages share: one open engine for the process, the catalogue, and the times of searches.
 
-Streamlit runs a page's script in a thread of its own for every viewer and every click. The engine takes one caller at
-a time, so it is lent out under a lock; it follows new generations of the index by itself.
+Streamlit runs a page's script in a thread of its own for every viewer and every click. All of them share one engine,
+which follows new generations of the index by itself.
 """
 
 import gc
@@ -10,8 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Lock, Thread
-from urllib.parse import urlencode
+from threading import Thread
 
 import streamlit as st
 
@@ -19,87 +18,74 @@ from scanonce.search.engine import SearchEngine, SearchResult
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import ScanonceError
 from scanonce.storage.layout import IndexLayout
-from scanonce.storage.records import Span
 from scanonce.ui.config import Config, read_config
+from scanonce.ui.server import INDEX_VARIABLE
 
-INDEX_VARIABLE, CONFIG_VARIABLE = "SCANONCE_UI_INDEX", "SCANONCE_CONFIG"
+CONFIG_VARIABLE = "SCANONCE_CONFIG"
 _REMEMBERED_SEARCHES = 500
 
 
 class Shared:
-    """The index that this server shows."""
+    """The index that this server shows, and its engine."""
 
     def __init__(self, index_dir: Path, config: Config) -> None:
         self.config = config
         self.index_dir = index_dir
         self.timings: deque[Mapping[str, float]] = deque(maxlen=_REMEMBERED_SEARCHES)
-        """Milliseconds by stage of the last searches, the newest last."""
-        self._engine: SearchEngine | None = None
-        self._lock = Lock()
+        """Milliseconds by stage of the last searches, oldest first."""
+        self.library = config.library(index_dir)
+        self._is_open = False
         self._warming = False
 
     @property
     def layout(self) -> IndexLayout:
-        """Where things lie now: another index may take the place of this one."""
+        """The paths of the index now: a reindex or a restore may switch to a new one."""
         return IndexLayout.of(self.index_dir)
 
     @property
     def exists(self) -> bool:
-        """Whether there is an index yet."""
+        """Whether there is an index."""
         return self.layout.manifest.exists()
 
-    @contextmanager
-    def engine(self) -> Iterator[SearchEngine]:
-        """The engine, for one caller at a time; opened by the first.
+    @property
+    def engine(self) -> SearchEngine:
+        """The engine, opened by the first caller; searches of several viewers run at the same time.
 
         Raises:
             ScanonceError: there is no index yet, or it cannot be opened.
         """
-        with self._lock:
-            if self._engine is None:
-                self._engine = SearchEngine.open(
-                    self.index_dir, settings=self.config.search, models=self.config.models
-                )
-                # Streamlit collects garbage after each run of a page, before the browser hears of it; looking through
-                # torch's objects took 0.3 s each time (benchmarks.ui)
-                gc.freeze()
-            yield self._engine
+        engine = self.library.engine
+        if not self._is_open:
+            self._is_open = True
+            # Streamlit collects garbage after each run of a page, before the browser gets the result; going through
+            # torch's objects took 0.3 s each time (benchmarks.ui)
+            gc.freeze()
+        return engine
 
     def warm(self) -> None:
-        """Begins to open the engine, once, while the viewer still types: encoders take seconds to load."""
+        """Start opening the engine, once, while the viewer still types: encoders take seconds to load."""
         if self.exists and not self._warming:
             self._warming = True
             Thread(target=self._open, name="warm", daemon=True).start()
 
     def _open(self) -> None:
-        with suppress(ScanonceError), self.engine():  # the first search tells what is wrong
-            pass
+        with suppress(ScanonceError):  # the first search reports the error
+            _ = self.engine
 
     @contextmanager
     def catalog(self) -> Iterator[Catalog]:
-        """The catalogue, to be read."""
+        """Open the catalogue for reading."""
         with Catalog.open(self.layout.catalog, read_only=True) as catalog:
             yield catalog
 
     def remember(self, result: SearchResult) -> None:
-        """Keeps how long a search took, for the status page."""
+        """Keep the times of a search for the status page."""
         self.timings.append(result.timings_ms)
 
 
 @st.cache_resource(show_spinner=False)
 def shared() -> Shared:
-    """The one of this process."""
+    """Return the shared state of this process."""
     config = read_config()
     given = os.environ.get(INDEX_VARIABLE)
     return Shared(config.index_path(Path(given) if given else None), config)
-
-
-def moment_url(video_id: int, span: Span, query: str = "") -> str:
-    """The page of a moment: it can be bookmarked and shared."""
-    values = {"v": video_id, "a": f"{span.start_seconds:.3f}", "b": f"{span.end_seconds:.3f}"}
-    return f"moment?{urlencode({**values, 'q': query} if query else values)}"
-
-
-def thumb_url(video_id: int, seconds: float) -> str:
-    """A small stored picture of a video."""
-    return f"/media/thumbs/{video_id}/{max(0, round(seconds * 1000))}.jpg"

@@ -1,4 +1,4 @@
-"""The status page: what searches, how fast, what is stored, and whether this installation is sound."""
+"""The status page: the models and sizes of the index, the times of searches, and the checks of the installation."""
 
 import json
 import os
@@ -18,11 +18,11 @@ from scanonce.models.soonet.trained import NO_LOCALISER
 from scanonce.storage.catalog.entries import Run
 from scanonce.storage.errors import ScanonceError
 from scanonce.storage.manifest import read_manifest
-from scanonce.ui.indexes import read_status
 from scanonce.ui.jobs import read as read_job
-from scanonce.ui.pages.components import encodable
+from scanonce.ui.pages.finding import index_status
 from scanonce.ui.pages.session import CONFIG_VARIABLE, Shared, shared
-from scanonce.ui.views import clock, count_text, hours_text, plain, size_text
+from scanonce.ui.safe_text import encodable
+from scanonce.ui.views import clock, count_text, date_text, hours_text, plain, size_text
 
 STAGES = ("text", "library", "moments", "total")
 DOCTOR_SECONDS = 180.0
@@ -34,12 +34,12 @@ Finding = Mapping[str, Any]
 # ---------------------------------------------------------------- pure
 
 
-def facts(status: Mapping[str, Any], device: str) -> dict[str, str]:
-    """What the index is, by title.
+def index_facts(status: Mapping[str, Any], device: str) -> dict[str, str]:
+    """Return the facts about an index, by title.
 
     Args:
-        status: of `ui.indexes.read_status`.
-        device: where the encoder computes.
+        status: from `ui.views.status_json`, with ``anchors`` of the manifest.
+        device: the device of encoder and localiser.
     """
     vectors, videos = status["vector_index"], status["videos"]
     searchable = videos["indexed"] + videos["partial"]
@@ -72,8 +72,8 @@ def _localiser_text(status: Mapping[str, Any], device: str) -> str:
     return f"{status['localiser']}{known}, on {device}"
 
 
-def sizes(status: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Bytes on disk by kind, and those of an hour of video."""
+def size_rows(status: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return the size on disk of each kind of file, in all and for an hour of video."""
     hours = status["searchable_seconds"] / 3600
     kinds = {
         "features": "feature_bytes",
@@ -94,9 +94,9 @@ def sizes(status: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def run_rows(runs: Iterable[Run]) -> list[dict[str, str | int]]:
-    """The last runs of the indexer, newest first.
+    """Return the last runs of the indexer as rows, newest first.
 
-    A run without an end is one that goes on or was killed; `outcome` says which.
+    A run without an end is still at work or was killed.
     """
     rows: list[dict[str, str | int]] = []
     for run in runs:
@@ -104,14 +104,14 @@ def run_rows(runs: Iterable[Run]) -> list[dict[str, str | int]]:
         seconds = (run.finished_at - run.started_at).total_seconds() if run.finished_at else None
         rows.append(
             {
-                "Started": run.started_at.astimezone().strftime("%Y-%m-%d %H:%M"),
+                "Started": date_text(run.started_at),
                 "What": run.kind,
                 "Outcome": run.outcome or "did not end",
                 "Took": clock(seconds) if seconds is not None else "",
                 "Indexed": counts.indexed,
                 "In part": counts.partial,
                 "Failed": counts.failed,
-                "There already": counts.skipped,
+                "Already indexed": counts.skipped,
                 "Forgotten": counts.forgotten,
                 "Video": clock(counts.video_seconds),
             }
@@ -120,7 +120,7 @@ def run_rows(runs: Iterable[Run]) -> list[dict[str, str | int]]:
 
 
 def percentiles(timings: Sequence[Mapping[str, float]]) -> list[dict[str, str | float]]:
-    """p50 and p95 in milliseconds by stage, stages in their order.
+    """Return p50 and p95 in milliseconds for each stage, in the order of the stages.
 
     >>> percentiles([{"text": 2.0, "total": 4.0}, {"text": 4.0, "total": 8.0}])[0]
     {'stage': 'text', 'p50': 3.0, 'p95': 3.9}
@@ -136,7 +136,7 @@ def percentiles(timings: Sequence[Mapping[str, float]]) -> list[dict[str, str | 
 
 
 def latency_text(rows: Sequence[Mapping[str, str | float]], num_searches: int) -> str:
-    """The plot in words."""
+    """Return the plot in words."""
     stages = "; ".join(f"{row['stage']} {row['p50']:.0f} and {row['p95']:.0f}" for row in rows)
     last = f"last {num_searches:,} searches" if num_searches > 1 else "only search"
     return f"Milliseconds of the {last}: half (p50) and 95 % (p95) took no longer than {stages}."
@@ -146,11 +146,11 @@ def latency_text(rows: Sequence[Mapping[str, str | float]], num_searches: int) -
 
 
 def run_doctor(config: str | None = None, timeout_seconds: float = DOCTOR_SECONDS) -> list[Finding]:
-    """What `scanonce doctor` finds, in a process of its own: it loads what a server should not.
+    """Return the findings of `scanonce doctor`, run in a process of its own: it loads what a server does not need.
 
     Args:
         config: configuration file. Default: as for the command line.
-        timeout_seconds: after which it is given up.
+        timeout_seconds: time after which the process is killed, which is a finding too.
     """
     command = [sys.executable, "-m", "scanonce.ui.cli", "doctor", "--json"]
     if config:
@@ -174,7 +174,7 @@ def run_doctor(config: str | None = None, timeout_seconds: float = DOCTOR_SECOND
             f"it gave no answer in {timeout_seconds:.0f} s: run `scanonce doctor` in a terminal"
         )
     except (OSError, ValueError, IndexError, KeyError, TypeError):
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
         detail = (
             f"{last.removeprefix('scanonce: ')}; run `scanonce doctor` in a terminal to see more"
         )
@@ -183,31 +183,21 @@ def run_doctor(config: str | None = None, timeout_seconds: float = DOCTOR_SECOND
 
 @st.cache_data(ttl=3600, show_spinner=False)
 def doctor() -> tuple[list[Finding], datetime]:
-    """Its findings, kept for an hour, and when they were made."""
+    """Return the findings, kept for an hour, and their time."""
     return run_doctor(os.environ.get(CONFIG_VARIABLE)), datetime.now()
 
 
 # ---------------------------------------------------------------- the page
 
 
-@st.cache_data(max_entries=2, ttl=15, show_spinner=False)
-def index_status(index_dir: Path) -> dict[str, Any]:
-    """Takes a look at every file of the index, so it is kept a while.
-
-    Raises:
-        ScanonceError: there is no usable index.
-    """
-    return read_status(index_dir)
-
-
 @st.cache_data(show_spinner=False)
 def device(name: str) -> str:
-    """Where encoder and localiser compute."""
+    """Return the device of encoder and localiser."""
     return str(pick_device(name))
 
 
 def page() -> None:
-    """The page, from top to bottom."""
+    """Draw the page."""
     here = shared()
     try:
         if here.exists:
@@ -226,7 +216,7 @@ def page() -> None:
 
 def _index(status: Mapping[str, Any], here: Shared) -> None:
     st.subheader("Index")
-    shown = facts(
+    shown = index_facts(
         {**status, "anchors": read_manifest(here.layout).anchors}, device(here.config.models.device)
     )
     for title, text in shown.items():
@@ -237,20 +227,20 @@ def _index(status: Mapping[str, Any], here: Shared) -> None:
 
 def _sizes(status: Mapping[str, Any]) -> None:
     st.subheader("On disk")
-    st.table(sizes(status), border="horizontal", hide_index=True)
+    st.table(size_rows(status), border="horizontal", hide_index=True)
 
 
 def _runs(here: Shared) -> None:
     st.subheader("Last runs")
     with here.catalog() as catalog:
-        runs = catalog.runs(10)
+        runs = catalog.runs.last(10)
     if not runs:
         st.write("None yet.")
         return
     rows = run_rows(runs)
     job = read_job(here.layout.root)
     if job is not None and job.alive and rows[0]["Outcome"] == "did not end":
-        rows[0]["Outcome"] = "going on"
+        rows[0]["Outcome"] = "running"
     st.dataframe(rows, hide_index=True, alt=f"the last {count_text(len(rows), 'run')}")
 
 
@@ -261,35 +251,19 @@ def _latency(timings: Sequence[Mapping[str, float]]) -> None:
         return
     rows = percentiles(timings)
     text = latency_text(rows, len(timings))
-    bars = [
-        {"stage": row["stage"], "of searches": part, "ms": row[part]}
-        for row in rows
-        for part in ("p50", "p95")
-    ]
-    stages = {"field": "stage", "type": "nominal"}
-    part = {"field": "of searches", "type": "nominal"}
-    spec = {
-        "data": {"values": bars},
-        "mark": "bar",
-        "encoding": {
-            "y": {**stages, "title": None, "sort": [row["stage"] for row in rows]},
-            "yOffset": part,
-            "x": {
-                "field": "ms",
-                "type": "quantitative",
-                "title": "milliseconds",
-                "axis": {"tickCount": 6},
-            },
-            "color": {
-                **part,
-                "title": None,
-                "scale": {"range": ["#0b7285", "#8cc4cf"]},
-                "legend": {"orient": "top"},
-            },
-            "tooltip": [stages, part, {"field": "ms", "type": "quantitative"}],
-        },
-    }
-    st.vega_lite_chart(spec, width="stretch", height=40 * len(rows) + 90, alt=text)
+    st.bar_chart(
+        rows,
+        x="stage",
+        y=["p50", "p95"],
+        x_label="",  # of the stages: the chart is turned, its labels are not
+        y_label="milliseconds",
+        color=["#0b7285", "#8cc4cf"],
+        horizontal=True,
+        sort=False,
+        stack=False,
+        height=40 * len(rows) + 90,
+        alt=text,
+    )
     st.caption(text)
 
 
@@ -301,21 +275,21 @@ def _doctor() -> None:
     if not st.session_state.get("doctor_asked"):
         st.caption("Packages, device, decoders, weights, disk, and a small run of everything.")
         return
-    with st.spinner("Looking at packages, device, decoders and weights"):
+    with st.spinner("Checking packages, device, decoders and weights"):
         findings, when = doctor()
     bad = [finding for finding in findings if not finding["ok"]]
     st.write(
-        f"{count_text(len(bad), 'finding')} of {len(findings)} to look at."
+        f"{len(bad)} of {count_text(len(findings), 'check')} failed."
         if bad
-        else f"All {len(findings)} checks are fine."
+        else f"All {len(findings)} checks passed."
     )
     for finding in [*bad, *(each for each in findings if each["ok"])]:
         name, detail = st.columns([1, 5], gap="small")
         with name.container(horizontal=True, gap="small", vertical_alignment="center"):
-            st.badge("ok" if finding["ok"] else "look", color="green" if finding["ok"] else "red")
+            st.badge("ok" if finding["ok"] else "failed", color="green" if finding["ok"] else "red")
             st.text(finding["name"])
         detail.text(encodable(finding["detail"]))
-    st.caption(f"Looked at {when:%H:%M}.")
+    st.caption(f"Checked at {when:%H:%M}.")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,7 @@
-"""The web server: pages, media and the guard before them."""
+"""The web server: the pages, and the media of the library, for a browser."""
+
+DEFAULT_PORT = 8501
+
+INDEX_VARIABLE = "SCANONCE_UI_INDEX"
+"""Environment variable by which the server passes the index directory to the pages. ``SCANONCE_CONFIG`` passes the
+configuration in the same way."""

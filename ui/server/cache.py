@@ -1,4 +1,4 @@
-"""Proxies and clips that are made once and kept as long as there is room."""
+"""Proxies and clips: made once, and kept while there is room for them."""
 
 import contextlib
 import os
@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -15,15 +16,20 @@ from scanonce.media.cut import Progress
 from scanonce.storage.errors import VideoError
 
 Make = Callable[[Path, Progress, threading.Event], None]
-"""Writes a file; tells its progress from 0 to 1; stops when the event is set."""
+"""Writes a file; reports its progress from 0 to 1; stops when the event is set."""
 
+CACHE_BYTES = 4 << 30
+"""Maximum size of a cache."""
 
-_FAILED_FOR_SECONDS = 30.0  # so that a page that polls hears of it
+Queue = Literal["proxy", "clip"]
+
+_FAILED_FOR_SECONDS = 30.0  # long enough for a polling page to see the reason
+_CRASHED_AFTER_SECONDS = 6 * 3600  # `media.cut` gives up on a proxy by then
 
 
 @dataclass(frozen=True, slots=True)
 class MakingState:
-    """How far a file of the cache is."""
+    """The state of a file of the cache."""
 
     state: Literal["absent", "making", "ready", "failed"]
     progress: float = 0.0
@@ -34,7 +40,7 @@ class MakingState:
 
 @dataclass(slots=True)
 class _Job:
-    """A file that is being made, or could not be."""
+    """A file that is being made, or has failed."""
 
     cancel: threading.Event = field(default_factory=threading.Event)
     done: threading.Event = field(default_factory=threading.Event)
@@ -44,52 +50,53 @@ class _Job:
 
 
 class ProxyCache:
-    """Proxies and clips in one folder of limited size; what was used longest ago goes first.
+    """Proxies and clips in one folder of limited size; the least recently used go first.
 
-    Safe for threads. A file is made once, however many ask for it, and not deleted while it is lent out.
+    Thread-safe. A file is made once, however many ask for it, and not deleted while it is in use.
     """
 
-    def __init__(self, folder: Path, max_bytes: int = 4 << 30) -> None:
-        """The folder is made with its first file; files that a crash left unfinished are deleted."""
+    def __init__(self, folder: Path, max_bytes: int = CACHE_BYTES) -> None:
+        """The folder is made with its first file. Unfinished files of a crash are deleted."""
         self.folder = folder
         self.max_bytes = max_bytes
         self._lock = threading.Lock()
         self._jobs: dict[str, _Job] = {}
-        self._lent: dict[str, int] = {}
-        # a clip should not wait for a proxy of a film
-        self._lanes = {
-            lane: ThreadPoolExecutor(1, thread_name_prefix=lane) for lane in ("proxy", "clip")
+        self._in_use: dict[str, int] = {}
+        # two queues: a clip of seconds does not wait for the proxy of a film
+        self._queues: dict[Queue, ThreadPoolExecutor] = {
+            "proxy": ThreadPoolExecutor(1, thread_name_prefix="proxy"),
+            "clip": ThreadPoolExecutor(1, thread_name_prefix="clip"),
         }
         self._is_closed = False
-        long_ago = time.time() - 6 * 3600
+        long_ago = time.time() - _CRASHED_AFTER_SECONDS
         for path in folder.glob(".tmp-*"):
             with contextlib.suppress(OSError):
                 if path.stat().st_mtime < long_ago:
                     path.unlink()
 
     def path(self, key: str) -> Path:
-        """Where a file lies or would lie."""
+        """Return the path of a file, which need not exist."""
         assert re.fullmatch(r"[0-9a-z-]+", key), key
         return self.folder / f"{key}.mp4"
 
     def state(self, key: str) -> MakingState:
-        """How far it is; does not start anything."""
+        """Return the state of a file; starts nothing."""
         with self._lock:
             return self._state(key)
 
-    def start(self, key: str, make: Make, *, lane: str = "proxy") -> MakingState:
-        """Has it made, unless it is there or being made, or has just failed."""
+    def start(self, key: str, make: Make, *, queue: Queue = "proxy") -> MakingState:
+        """Have a file made, unless it exists, is being made, or has just failed."""
         with self._lock:
             found = self._state(key)
             if found.state == "absent" and not self._is_closed:
                 job = self._jobs[key] = _Job()
-                self._lanes[lane].submit(self._make, key, make, job)
+                self._queues[queue].submit(self._make, key, make, job)
                 found = self._state(key)
             return found
 
-    def wait(self, key: str, make: Make, *, lane: str = "clip") -> MakingState:
-        """Has it made and waits for the end of it: ready or failed."""
-        state = self.start(key, make, lane=lane)
+    def wait(self, key: str, make: Make, *, queue: Queue = "clip") -> MakingState:
+        """Have a file made, and wait until it is ready or has failed."""
+        state = self.start(key, make, queue=queue)
         with self._lock:
             job = self._jobs.get(key)
         if state.state == "making" and job is not None:
@@ -98,7 +105,7 @@ class ProxyCache:
         return state
 
     def cancel(self, key: str) -> None:
-        """Stops making it; waits until that has ended."""
+        """Stop making a file, and wait until that has ended."""
         with self._lock:
             job = self._jobs.get(key)
         if job is not None:
@@ -106,37 +113,37 @@ class ProxyCache:
             job.done.wait()
 
     def close(self) -> None:
-        """Stops everything that is being made."""
+        """Stop making all files."""
         with self._lock:
             self._is_closed = True
             jobs = list(self._jobs.values())
         for job in jobs:
             job.cancel.set()
-        for lane in self._lanes.values():
-            lane.shutdown(cancel_futures=True)
+        for queue in self._queues.values():
+            queue.shutdown(cancel_futures=True)
         for job in jobs:
             job.done.set()
 
-    def borrow(self, key: str) -> Path | None:
-        """The file, which stays until :meth:`give_back`; None where there is none."""
+    def acquire(self, key: str) -> Path | None:
+        """Return the path of a file, which stays until :meth:`release`; None if there is none."""
         path = self.path(key)
         with self._lock:
             try:
-                os.utime(path)  # the time of the last change is that of the last use
+                os.utime(path)  # the modification time serves as the time of the last use
             except OSError:
                 return None
-            self._lent[key] = self._lent.get(key, 0) + 1
+            self._in_use[key] = self._in_use.get(key, 0) + 1
             return path
 
-    def give_back(self, key: str) -> None:
-        """The counterpart of :meth:`borrow`."""
+    def release(self, key: str) -> None:
+        """Undo one :meth:`acquire`."""
         with self._lock:
-            self._lent[key] -= 1
-            if not self._lent[key]:
-                del self._lent[key]
+            self._in_use[key] -= 1
+            if not self._in_use[key]:
+                del self._in_use[key]
 
     def size_bytes(self) -> int:
-        """Of all files."""
+        """Return the size of all files."""
         return sum(size for _, size, _ in self._files())
 
     def _state(self, key: str) -> MakingState:
@@ -162,7 +169,7 @@ class ProxyCache:
             make(self.path(key), progress, job.cancel)
         except VideoError as error:
             job.reason = str(error)
-        except Exception as error:  # a thread of ours: told to whoever asked, not lost
+        except Exception as error:  # an executor would swallow it: it becomes the reason instead
             job.reason = f"it could not be made ({type(error).__name__}: {error})"
         with self._lock:
             if job.reason is None:
@@ -178,14 +185,20 @@ class ProxyCache:
         for _, size, path in files:
             if excess <= 0:
                 return
-            if path.stem != newest and path.stem not in self._lent:
+            if path.stem != newest and path.stem not in self._in_use:
                 with contextlib.suppress(OSError):
                     path.unlink()
                     excess -= size
 
     def _files(self) -> Iterator[tuple[int, int, Path]]:
-        """``(last use, bytes, path)``."""
+        """Yield ``(last use, bytes, path)``."""
         for path in self.folder.glob("[!.]*.mp4"):
             with contextlib.suppress(OSError):
                 status = path.stat()
                 yield status.st_mtime_ns, status.st_size, path
+
+
+@cache
+def proxy_cache(index_root: Path) -> ProxyCache:
+    """Return the cache of an index directory, in ``cache/``: one for the server and its pages in this process."""
+    return ProxyCache(index_root / "cache")

@@ -1,8 +1,7 @@
-"""Alembic's entry: runs the migrations on the connection that ``storage.catalog.catalog`` hands in.
+"""Alembic's entry: runs the migrations on the connection of `storage.catalog.database`.
 
-A new migration: change the tables in ``storage/catalog.py``, write the next
-``versions/NNNN_name.py`` by hand (``script.py.mako`` shows its shape), raise ``SCHEMA_REVISION``. A
-test compares the tables with the migrations.
+For a new migration, change the tables in ``storage/catalog/tables.py``, write the next ``versions/NNNN_name.py`` by
+hand (``script.py.mako`` shows its form), and raise ``SCHEMA_REVISION``. A test compares the tables with the migrations.
 """
 
 from alembic import context

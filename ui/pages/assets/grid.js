@@ -1,39 +1,17 @@
-// A grid of moments. data: {cards, picks, version, label}; a card: {key, href, name, path, span, strength, word, dim, pictures}.
-// Out: trigger "open" (the key of a card), state "picks" ({version, keys}: everything that is picked, on all pages).
+// A grid of moments. data: {cards, picks, version, label}; a card: {key, href, name, path, span, strength, word, dim,
+// thumbnails}. Results: trigger "open" (the key of a card), state "picks" ({version, keys}: all picks, on all pages).
 // Names and times come from files: they are set as text and attributes, never as HTML.
-
-const element = (tag, className, text) => {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  return made;
-};
 
 function makeCard(card, grid) {
   const item = element("li", card.dim ? "card dim" : "card");
 
   const strip = element("div", "strip");
-  for (const picture of card.pictures) {
-    const image = element("img");
-    image.loading = "lazy";
-    image.decoding = "async";
-    image.alt = picture.alt;
-    image.onerror = () => image.classList.add("missing");
-    image.src = picture.src;
-    strip.append(image);
-  }
+  strip.append(...card.thumbnails.map(({ src, alt }) => thumbnail(src, alt)));
 
   const facts = element("div", "facts");
-  const open = element("a", "open", card.name);
-  open.href = card.href;
+  const open = linkTo(card.href, card.name, () => grid.open(card.key));
   open.title = card.path;
   open.setAttribute("aria-label", `${card.name}, ${card.span}, ${card.word}`);
-  open.onclick = (event) => {
-    // another tab or window, or a download: the browser's own business
-    if (event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
-    event.preventDefault();
-    grid.open(card.key);
-  };
   facts.append(open, element("div", "span", card.span));
 
   const line = element("div", "line");
@@ -66,7 +44,7 @@ export default function ({ data, parentElement, setTriggerValue, setStateValue }
     setStateValue("picks", { version: grid.version, keys: [...grid.picks] });
   };
 
-  // an answer to an earlier click must not undo a later one
+  // an answer to an earlier click must not undo a later click
   if (data.version >= grid.version) {
     grid.version = data.version;
     grid.picks = new Set(data.picks);
@@ -81,11 +59,11 @@ export default function ({ data, parentElement, setTriggerValue, setStateValue }
   list.setAttribute("aria-label", data.label);
   const items = [...cards.values()].map(({ item }) => item);
   const turned = list.children.length > 0 && items[0] !== list.firstElementChild;
-  // cards that stay where they are keep the focus
+  // unchanged cards are left in place: they keep the focus
   if (items.length !== list.children.length || items.some((item, k) => item !== list.children[k])) {
     list.replaceChildren(...items);
   }
-  // another page of results begins at its top, also for who turned it from below
+  // a new page of results is shown from its top, although the button that turns it is below
   if (turned && list.getBoundingClientRect().top < 0) list.scrollIntoView({ block: "start" });
   grid.show();
 }

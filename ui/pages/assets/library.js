@@ -1,13 +1,6 @@
 // The table of videos. data: {columns, sort, descending, rows, label}; a column: {key, label}; a row: {id, href, name,
-// folder, length, state, note, added, picture, actions}. Out: triggers "sort" (the key of a column), "open", "forget"
-// and "retry" (the id of a row). Names and reasons come from files: they are set as text, never as HTML.
-
-const element = (tag, className, text) => {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  return made;
-};
+// folder, length, state, note, added, thumbnail, actions}. Results: triggers "sort" (the key of a column), "open",
+// "forget" and "retry" (the id of a row). Names and reasons come from files: they are set as text, never as HTML.
 
 function heading(column, data, send) {
   const cell = element("th", column.key);
@@ -24,37 +17,21 @@ function heading(column, data, send) {
   return cell;
 }
 
-function pictureOf(row) {
-  const cell = element("td", "picture");
-  const image = element("img");
-  image.loading = "lazy";
-  image.decoding = "async";
-  image.alt = "";
-  image.onerror = () => image.classList.add("missing");
-  if (row.picture) image.src = row.picture;
-  else image.classList.add("missing");
-  cell.append(image);
+function thumbnailOf(row) {
+  const cell = element("td", "thumbnail");
+  cell.append(thumbnail(row.thumbnail, ""));
   return cell;
 }
 
 function nameOf(row, send) {
   const cell = element("th", "name");
   cell.scope = "row";
-  const note = row.note ? [element("span", "note", row.note)] : [];
-  if (!row.href) {
-    cell.append(element("span", "closed", row.name), ...note);
-    return cell;
-  }
-  const open = element("a", "open", row.name);
-  open.href = row.href;
-  open.title = row.name;
-  open.onclick = (event) => {
-    // another tab or window, or a download: the browser's own business
-    if (event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
-    event.preventDefault();
-    send("open", row.id);
-  };
-  cell.append(open, ...note);
+  const name = row.href
+    ? linkTo(row.href, row.name, () => send("open", row.id))
+    : element("span", "closed", row.name);
+  if (row.href) name.title = row.name;
+  cell.append(name);
+  if (row.note) cell.append(element("span", "note", row.note));
   return cell;
 }
 
@@ -73,7 +50,7 @@ function rowOf(row, send) {
     actions.append(button);
   }
   made.append(
-    pictureOf(row),
+    thumbnailOf(row),
     nameOf(row, send),
     folder,
     element("td", "length", row.length),
@@ -87,13 +64,13 @@ function rowOf(row, send) {
 export default function ({ data, parentElement, setTriggerValue }) {
   const table = parentElement.querySelector("table");
   const shown = JSON.stringify(data);
-  if (table.shown === shown) return; // what stays keeps the focus
+  if (table.shown === shown) return; // an unchanged table keeps the focus
   table.shown = shown;
   const focused = parentElement.activeElement?.closest?.("th")?.className;
   const send = (name, value) => setTriggerValue(name, value);
   table.querySelector("caption").textContent = data.label;
   const row = element("tr");
-  row.append(element("td", "picture"));
+  row.append(element("td", "thumbnail"));
   row.append(...data.columns.map((column) => heading(column, data, send)));
   row.append(element("td", "actions"));
   table.tHead.replaceChildren(row);

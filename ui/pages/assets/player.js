@@ -1,20 +1,20 @@
 // The player of a moment, the relevance strip under it, and the in and out points.
 //
-// data: {opening, video: {id, name, duration, fps}, source: {url, offset, state_url, note}, start, end,
+// data: {opening, video: {id, duration, fps}, source: {url, offset, state_url, note}, start, end,
 //        caption, levels, moments: [{start, end, href, word}], frames}
-//   opening   another number for another moment: the player goes there; else it is left alone
-//   levels    0..255, evenly over the whole video
-// Out: state "cut" {opening, start, end}, seconds, a moment after the in or out point came to rest.
+//   opening   a new number opens the moment; while it stays the same, the player is left alone
+//   levels    0..255, for intervals of equal length over the whole video
+// Result: state "cut" {opening, start, end} in seconds, shortly after the in or out point came to rest.
 // Names come from files: they are set as text, never as HTML.
 
 const SETTLED_MS = 250;
-const STRIP_HEIGHT = 56; // the rest of the canvas are times
+const STRIP_HEIGHT = 56; // the times are below it on the canvas
 const GRAB_PIXELS = 7;
 const TICKS = [0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400];
 
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
-// h:mm:ss, or with so many decimals
+// h:mm:ss, with this number of decimals
 function clock(seconds, decimals = 1) {
   const scale = 10 ** decimals;
   const units = decimals ? Math.round(seconds * scale) : Math.floor(seconds + 1e-6);
@@ -34,13 +34,13 @@ class Player {
     this.ends = { in: find('[data-end="in"]'), out: find('[data-end="out"]') };
     this.cut = { in: 0, out: 0 };
     this.view = { from: 0, to: 1 };
-    this.stopAt = null; // where "play moment" stops
+    this.stopAt = null; // time at which "play moment" stops
     this.timers = {};
     this.life = new AbortController();
     this.listen();
   }
 
-  // ------------------------------------------------ what Python says
+  // ------------------------------------------------ data from Python
 
   update(component) {
     const before = this.data;
@@ -67,7 +67,7 @@ class Player {
   async waitForProxy(source) {
     const stale = () => this.life.signal.aborted || this.data.source.url !== source.url;
     try {
-      let answer = await fetch(source.url, { headers: { Range: "bytes=0-0" } }); // has it made
+      let answer = await fetch(source.url, { headers: { Range: "bytes=0-0" } }); // starts making it
       answer = await fetch(source.state_url);
       if (!answer.ok) throw new Error(await answer.text());
       const state = await answer.json();
@@ -108,9 +108,9 @@ class Player {
     const target = clamp(seconds, 0, this.data.video.duration);
     if (this.screen.readyState >= 1) {
       this.wanted = undefined;
-      this.screen.currentTime = target + this.offset + 0.001; // on the frame, not just before it
+      this.screen.currentTime = target + this.offset + 0.001; // just after the start of the frame, not before it
     } else {
-      this.wanted = target; // once its length is known
+      this.wanted = target; // "loadedmetadata" seeks there
     }
     this.draw();
   }
@@ -178,15 +178,15 @@ class Player {
     const time = this.cut[which];
     const moved = step.endsWith("f") ? (Math.round(time / this.frame) + sign) * this.frame : time + sign;
     this.setEnd(which, moved);
-    if (this.screen.paused) this.seek(which === "in" ? this.cut.in : this.lastPicture);
+    if (this.screen.paused) this.seek(which === "in" ? this.cut.in : this.lastFrame);
   }
 
   setHere(which) {
-    // the frame that is shown is the last one inside
+    // the shown frame is the last one of the cut
     this.setEnd(which, which === "in" ? this.now : (Math.floor(this.now / this.frame + 0.01) + 1) * this.frame);
   }
 
-  get lastPicture() {
+  get lastFrame() {
     return Math.max(this.cut.in, this.cut.out - this.frame);
   }
 
@@ -202,16 +202,16 @@ class Player {
     this.ends.in.querySelector(".time").textContent = clock(this.cut.in, 2);
     this.ends.out.querySelector(".time").textContent = clock(this.cut.out, 2);
     this.root.querySelector(".length").textContent = `${(this.cut.out - this.cut.in).toFixed(2)} s`;
-    clearTimeout(this.timers.pictures);
-    this.timers.pictures = setTimeout(() => {
-      this.showPicture(this.ends.in, this.cut.in);
-      this.showPicture(this.ends.out, this.lastPicture);
+    clearTimeout(this.timers.frames);
+    this.timers.frames = setTimeout(() => {
+      this.showFrame(this.ends.in, this.cut.in);
+      this.showFrame(this.ends.out, this.lastFrame);
     }, SETTLED_MS);
     this.showOthers();
     this.draw();
   }
 
-  showPicture(end, seconds) {
+  showFrame(end, seconds) {
     const image = end.querySelector("img");
     const address = `${this.data.frames}${Math.round(1000 * seconds) + 1}.jpg`;
     if (image.getAttribute("src") === address) return;
@@ -226,19 +226,14 @@ class Player {
     line.hidden = moments.length === 0;
     line.firstElementChild.textContent = "Moments here:";
     const links = moments.map((moment) => {
-      const link = document.createElement("a");
-      link.href = moment.href;
-      link.textContent = clock(moment.start, 0);
+      const link = linkTo(moment.href, clock(moment.start, 0), () => {
+        this.open(moment.start, moment.end);
+        this.settle();
+      });
       link.title = `${clock(moment.start)} - ${clock(moment.end)}, ${moment.word}`;
       link.setAttribute("aria-label", `go to ${link.title}`);
       const current = Math.abs(moment.start - this.cut.in) < 0.01 && Math.abs(moment.end - this.cut.out) < 0.01;
       if (current) link.setAttribute("aria-current", "true");
-      link.onclick = (event) => {
-        if (event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
-        event.preventDefault();
-        this.open(moment.start, moment.end);
-        this.settle();
-      };
       return link;
     });
     const focused = [...line.querySelectorAll("a")].indexOf(this.root.activeElement);
@@ -276,7 +271,7 @@ class Player {
       return [Math.abs(event.clientX - x), which];
     });
     const [distance, which] = distances.sort((a, b) => a[0] - b[0])[0];
-    // the handles are the upper part of their lines: a click below them jumps
+    // only the upper part of a line is its handle: a click below it jumps
     return distance <= GRAB_PIXELS && event.clientY - box.top <= 16 ? which : null;
   }
 
@@ -361,14 +356,14 @@ class Player {
     pen.font = `11px ${font}`;
     pen.textBaseline = "top";
     for (let tick = Math.ceil(from / step); tick * step <= to; tick += 1) {
-      const place = x(tick * step);
+      const left = x(tick * step);
       const text = clock(tick * step, step < 1 ? 1 : 0);
       const half = pen.measureText(text).width / 2;
       pen.globalAlpha = 0.35;
-      pen.fillRect(place, STRIP_HEIGHT, 1, 4);
+      pen.fillRect(left, STRIP_HEIGHT, 1, 4);
       pen.globalAlpha = 0.75;
       pen.textAlign = "center";
-      pen.fillText(text, clamp(place, half, width - half), STRIP_HEIGHT + 7);
+      pen.fillText(text, clamp(left, half, width - half), STRIP_HEIGHT + 7);
     }
     pen.globalAlpha = 1;
   }
@@ -380,14 +375,14 @@ class Player {
     pen.fillRect(0, 0, clamp(start, 0, width), STRIP_HEIGHT);
     pen.fillRect(clamp(end, 0, width), 0, width, STRIP_HEIGHT);
     pen.globalAlpha = 0.9;
-    for (const [place, towards] of [[start, 1], [end, -1]]) {
-      pen.fillRect(place - 0.75, 0, 1.5, STRIP_HEIGHT);
-      pen.fillRect(towards > 0 ? place : place - 7, 0, 7, 12);
+    for (const [edge, towards] of [[start, 1], [end, -1]]) {
+      pen.fillRect(edge - 0.75, 0, 1.5, STRIP_HEIGHT);
+      pen.fillRect(towards > 0 ? edge : edge - 7, 0, 7, 12);
     }
     pen.globalAlpha = 1;
   }
 
-  // ------------------------------------------------ what a person does
+  // ------------------------------------------------ input
 
   listen() {
     const { signal } = this.life;
@@ -436,7 +431,7 @@ class Player {
         this.jump(this.timeAt(event));
       } else {
         this.setEnd(dragged, Math.round(this.timeAt(event) / this.frame) * this.frame);
-        this.seek(dragged === "in" ? this.cut.in : this.lastPicture);
+        this.seek(dragged === "in" ? this.cut.in : this.lastFrame);
       }
     });
     for (const type of ["pointerup", "pointercancel"]) on(this.canvas, type, () => (dragged = null));
@@ -463,7 +458,7 @@ class Player {
     const tag = target.tagName ?? "";
     if (/^(INPUT|TEXTAREA|SELECT)$/.test(tag) || target.isContentEditable) return;
     if (event.key === " " && /^(BUTTON|A|SUMMARY)$/.test(tag)) return;
-    // arrows belong to whatever list or menu has the focus
+    // arrow keys go to the list or menu that has the focus
     const ours = this.root.contains(target) || tag === "BODY" || tag === "HTML";
     const arrow = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (event.key === " ") this.toggle();
@@ -481,7 +476,7 @@ class Player {
     this.resized.disconnect();
     Object.values(this.timers).forEach(clearTimeout);
     this.screen.removeAttribute("src");
-    this.screen.load(); // lets go of the connection
+    this.screen.load(); // closes the connection
   }
 }
 

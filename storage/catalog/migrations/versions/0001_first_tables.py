@@ -8,7 +8,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """From nothing to the first tables."""
+    """Create the first tables."""
     op.create_table(
         "libraries",
         sa.Column("id", sa.Integer, primary_key=True),

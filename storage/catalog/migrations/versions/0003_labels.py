@@ -1,4 +1,4 @@
-"""What people call videos, to be filtered by."""
+"""Labels of videos, for filters."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    """A table more; a label goes with its video."""
+    """Add a table; a label is removed with its video."""
     op.create_table(
         "labels",
         sa.Column(

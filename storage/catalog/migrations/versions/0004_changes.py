@@ -1,4 +1,4 @@
-"""Which videos have changed since when, so that a reader takes in what is new and no more."""
+"""The last change of each video, so that a reader reads only new ones."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -6,8 +6,8 @@ from alembic import op
 revision = "0004"
 down_revision = "0003"
 
-# The highest number of all and one more. An index makes it a look-up, and as the row of the highest
-# number is only ever given a higher one, no number is given twice.
+# The number of a change is the highest one plus one; the index makes that a look-up. The row with the highest number
+# only ever gets a higher one, so no number is used twice.
 _NOTE = """
     INSERT INTO video_changes (video_id, number)
     VALUES ({video_id}, (SELECT coalesce(max(number), 0) + 1 FROM video_changes))
@@ -34,7 +34,7 @@ _WHEN = {
 
 
 def upgrade() -> None:
-    """Two tables more and the triggers that fill one; what was there before counts as unchanged."""
+    """Add two tables and the triggers that fill one of them; existing videos count as unchanged."""
     op.create_table(
         "video_changes",
         sa.Column("video_id", sa.Integer, primary_key=True),

@@ -1,0 +1,63 @@
+"""Addresses of moments, thumbnails, frames and clips, and the names of moments in them."""
+
+from urllib.parse import urlencode
+
+import streamlit as st
+
+from scanonce.storage.records import Moment, Span, Video
+from scanonce.ui.safe_text import encodable
+
+OPEN_SECONDS = 10.0
+"""Length of the moment at which a video is opened, from its beginning."""
+
+
+def opening(video: Video) -> Span:
+    """Return the moment at which a video is opened if no other is named."""
+    return Span(0.0, min(OPEN_SECONDS, video.duration_seconds))
+
+
+def moment_parameters(video_id: int, span: Span, query: str = "") -> dict[str, str]:
+    """Return the query parameters of the page of a moment."""
+    values = {
+        "v": str(video_id),
+        "a": f"{span.start_seconds:.3f}",
+        "b": f"{span.end_seconds:.3f}",
+    }
+    return {**values, "q": encodable(query)} if query else values
+
+
+def moment_url(video_id: int, span: Span, query: str = "") -> str:
+    """Return the address of the page of a moment, which can be bookmarked and shared."""
+    return f"moment?{urlencode(moment_parameters(video_id, span, query))}"
+
+
+def open_moment(video_id: int, span: Span, query: str = "") -> None:
+    """Switch to the page of a moment; does not return."""
+    st.switch_page("moment_page.py", query_params=moment_parameters(video_id, span, query))
+
+
+def thumb_url(video_id: int, seconds: float) -> str:
+    """Return the address of a video's thumbnail."""
+    return f"/media/thumbs/{video_id}/{max(0, round(seconds * 1000))}.jpg"
+
+
+def clip_url(video_id: int, span: Span) -> str:
+    """Return the address at which the exact cut of a span is downloaded."""
+    start, end = span_millis(span)
+    return f"/media/clips/{video_id}/{start}-{end}.mp4"
+
+
+def moment_key(moment: Moment) -> str:
+    """Return the name of a moment between server and browser: ids and milliseconds.
+
+    >>> from pathlib import Path
+    >>> moment_key(Moment(3, Path("a.mp4"), Span(1.5, 2.0), 0.3))
+    '3-1500-2000'
+    """
+    start, end = span_millis(moment.span)
+    return f"{moment.video_id}-{start}-{end}"
+
+
+def span_millis(span: Span) -> tuple[int, int]:
+    """Return a span in whole milliseconds, as in addresses."""
+    return round(1000 * span.start_seconds), round(1000 * span.end_seconds)
