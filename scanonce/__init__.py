@@ -9,6 +9,8 @@ with scanonce.open("~/.scanonce") as library:
 
 from typing import TYPE_CHECKING, Any
 
+from scanonce.storage.layout import DEFAULT_INDEX
+
 if TYPE_CHECKING:
     from scanonce.indexer.settings import IndexerSettings
     from scanonce.library import AnyPath, Library
@@ -17,9 +19,6 @@ if TYPE_CHECKING:
     from scanonce.storage.settings import StorageSettings
 
 __all__ = ["DEFAULT_INDEX", "Library", "open"]
-
-DEFAULT_INDEX = "~/.scanonce"
-"""The index directory if none is given."""
 
 
 def open(

@@ -17,7 +17,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from scanonce import DEFAULT_INDEX
 from scanonce.indexer.models import LoadedModels, encoder_name, load_models
 from scanonce.indexer.pipeline import IndexReport, OnProgress, index_library
 from scanonce.indexer.settings import IndexerSettings
@@ -28,7 +27,7 @@ from scanonce.search.filters import SearchScope
 from scanonce.search.settings import SearchSettings
 from scanonce.storage.errors import ConfigError, IndexDirectoryError
 from scanonce.storage.index import Index, IndexStatus, change_labels
-from scanonce.storage.layout import IndexLayout
+from scanonce.storage.layout import DEFAULT_INDEX, IndexLayout
 from scanonce.storage.manifest import Manifest, read_manifest
 from scanonce.storage.settings import StorageSettings
 

@@ -21,6 +21,9 @@ from typing import Self
 from scanonce.storage.errors import IndexDirectoryError, reported
 from scanonce.storage.files import write_whole
 
+DEFAULT_INDEX = "~/.scanonce"
+"""The index directory if none is given."""
+
 _CURRENT, _DATA = "current", "data-"
 
 

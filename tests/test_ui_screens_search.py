@@ -106,7 +106,7 @@ def test_labels_narrow_the_search_and_are_in_the_address() -> None:
         "Only videos labelled \\*\\*bold\\*\\* and dull, not labelled"
     )
     app.multiselect(key="without").set_value(["dull"]).run()
-    assert "ruled out" in app.error[0].value
+    assert "both required and excluded" in app.error[0].value
 
 
 def test_without_labels_the_page_says_how_to_give_some() -> None:

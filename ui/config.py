@@ -16,7 +16,7 @@ from scanonce.indexer.settings import IndexerSettings, WatchSettings
 from scanonce.models.settings import ModelSettings
 from scanonce.search.settings import SearchSettings
 from scanonce.storage.errors import ConfigError
-from scanonce.storage.layout import IndexLayout
+from scanonce.storage.layout import DEFAULT_INDEX, IndexLayout
 from scanonce.storage.settings import StorageSettings
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     index_dir: str = Field(
-        default="~/.scanonce", description="Index directory if --index is not given."
+        default=DEFAULT_INDEX, description="Index directory if --index is not given."
     )
     models: ModelSettings = ModelSettings()
     indexer: IndexerSettings = IndexerSettings()

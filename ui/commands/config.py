@@ -1,6 +1,7 @@
 """`scanonce config`: the settings file, generated from the settings models, which alone explain the settings."""
 
 import json
+import re
 from textwrap import wrap
 from typing import TYPE_CHECKING, Literal, get_args, get_origin
 
@@ -9,6 +10,7 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 _WIDTH = 120
+_NO_BREAK = "\u00a0"  # a space at which `textwrap` does not break lines
 _HEADER = (
     "Every setting of Scanonce with its default; `scanonce config` prints this file. Name a copy by --config or in the "
     "environment variable SCANONCE_CONFIG. Unknown keys are refused. Settings marked (index) belong to an index: they "
@@ -43,7 +45,10 @@ def _lines(settings: "BaseModel") -> list[str]:
 
 
 def _comment(text: str) -> list[str]:
-    return wrap(text, _WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
+    """Comment lines that break neither in a command nor in the allowed values."""
+    text = re.sub(r"`[^`]+`|Allowed: .*", lambda found: found[0].replace(" ", _NO_BREAK), text)
+    lines = wrap(text, _WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
+    return [line.replace(_NO_BREAK, " ") for line in lines]
 
 
 def _allowed(field: "FieldInfo") -> str:
