@@ -1,4 +1,4 @@
-"""The command line as a person runs it: some of it in processes of their own, most of it in this one."""
+"""The command line: a few tests in processes of their own, most in this process."""
 
 import json
 import os
@@ -116,11 +116,11 @@ def test_an_index_made_of_key_frames_needs_no_option_the_second_time(tmp_path: P
     write_film(films / "b.mp4", [("green", 6)])
     again = scanonce("index", *index, *BUNDLED)
     assert again.returncode == 0, again.stderr
-    assert "1 video indexed (0:00:06), 1 there already" in again.stdout
+    assert "1 video indexed (0:00:06), 1 already indexed" in again.stdout
     assert json.loads(scanonce("status", *index, "--json").stdout)["sampling"] == "keyframes"
 
 
-def test_an_index_keeps_its_own_settings_and_that_is_said_in_a_line(
+def test_an_index_keeps_its_own_settings_and_a_line_names_them(
     library: tuple[Path, Path], tmp_path: Path
 ) -> None:
     config = tmp_path / "config.toml"
@@ -171,7 +171,7 @@ def test_another_encoder_than_the_indexs_is_refused(
     assert "encoder: the index has bundled, asked for is" in run.stderr
 
 
-def test_an_encoder_that_is_missing_offers_both_ways_out(tmp_path: Path) -> None:
+def test_a_missing_encoder_is_an_error_with_both_ways_out(tmp_path: Path) -> None:
     (tmp_path / "films").mkdir()
     options = ("--index", tmp_path / "index", "--encoder", "no-such/model")
     run = scanonce("index", tmp_path / "films", *options)
@@ -210,7 +210,7 @@ def test_forget_removes_a_file_from_the_index_and_leaves_it_on_disk(
     assert "nothing at" in again.stderr
 
 
-def test_doctor_names_what_needs_a_look(tmp_path: Path) -> None:
+def test_doctor_names_the_checks_that_fail(tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text('[models]\nencoder = "bundled"\n')
     run = scanonce("doctor", "--json", "--config", config)
@@ -229,7 +229,7 @@ def test_doctor_names_what_needs_a_look(tmp_path: Path) -> None:
         ("starlette", ["ui", "--no-browser"], 'pip install "scanonce[ui]"'),
     ],
 )
-def test_a_package_of_an_extra_that_is_missing_is_named_with_the_command(
+def test_a_missing_package_of_an_extra_is_named_with_its_command(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     package: str,

@@ -23,4 +23,4 @@ def test_the_demo_finds_moments_draws_a_sheet_and_starts_at_once_the_next_time(
         assert len(colours) > 100
     monkeypatch.setattr("scanonce.training.world.films.render_library", None)
     again = scanonce("demo", tmp_path / "demo", "--films", 2)
-    assert "2 there already" in again.stdout
+    assert "2 already indexed" in again.stdout

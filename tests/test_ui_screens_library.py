@@ -29,10 +29,10 @@ from scanonce.ui.pages.library_table import (
 from scanonce.ui.pages.library_text import (
     advice,
     check_folder,
-    outcome_text,
     progress_text,
     totals_text,
 )
+from scanonce.ui.views import outcome_text
 from tests.ui_library import empty_index, run_page, shown_index, texts
 
 NAME = "<img src=x onerror=alert(1)> **a** [b](http://c) :smile:.mp4".replace("/", "_")

@@ -173,7 +173,7 @@ def test_a_restart_picks_up_what_happened_meanwhile(
     with watching(index_dir) as printed:  # no paths: all that the index knows
         wait_until_known(index_dir, "renamed.mp4", "b.mp4", printed=printed)
     assert decoded == ["a.mp4", "b.mp4"]
-    assert "1 file indexed (0:00:04), 1 file there already" in printed.getvalue()
+    assert "1 video indexed (0:00:04), 1 already indexed" in printed.getvalue()
 
 
 def test_a_root_that_is_unplugged_keeps_its_videos(
@@ -222,7 +222,7 @@ def test_runs_are_shown_by_the_library_page_with_the_folders_watched(
 ) -> None:
     with watching(index_dir, films) as printed:
         wait_until_known(index_dir, "a.mp4", printed=printed)
-        wait_until_printed("1 file indexed", printed)
+        wait_until_printed("1 video indexed", printed)
         job = scanonce.ui.jobs.read(index_dir)
     assert job is not None
     assert (job.state, job.paths, job.pid) == ("done", (films,), os.getpid())
@@ -233,7 +233,7 @@ def test_runs_are_shown_by_the_library_page_with_the_folders_watched(
 def test_broken_files_are_reported_and_watching_goes_on(films: Path, index_dir: Path) -> None:
     (films / "garbage.mp4").write_bytes(b"no video" * 100)
     with watching(index_dir, films) as printed:
-        wait_until_printed("1 file failed", printed)
+        wait_until_printed("1 failed", printed)
         write_film(films / "b.mp4", [("blue", 4)])
         wait_for(lambda: "b.mp4" in known(index_dir), state=printed.getvalue)
     assert str(films / "garbage.mp4") in printed.getvalue()
@@ -250,14 +250,14 @@ def test_models_are_loaded_once_and_again_if_the_index_gets_others(
 
     monkeypatch.setattr(scanonce.library, "load_models", load)
     with watching(index_dir, films) as printed:
-        wait_for(lambda: printed.getvalue().count("1 file indexed") == 1, state=printed.getvalue)
+        wait_for(lambda: printed.getvalue().count("1 video indexed") == 1, state=printed.getvalue)
         write_film(films / "b.mp4", [("blue", 4)])
-        wait_for(lambda: printed.getvalue().count("1 file indexed") == 2, state=printed.getvalue)
+        wait_for(lambda: printed.getvalue().count("1 video indexed") == 2, state=printed.getvalue)
         assert len(loaded) == 1
         manifest = IndexLayout(index_dir).manifest
         manifest.write_text(manifest.read_text().replace('"colours"', '"colours-too"'))
         write_film(films / "c.mp4", [("green", 4)])
-        wait_for(lambda: printed.getvalue().count("1 file indexed") == 3, state=printed.getvalue)
+        wait_for(lambda: printed.getvalue().count("1 video indexed") == 3, state=printed.getvalue)
     assert len(loaded) == 2
 
 
@@ -340,7 +340,7 @@ def test_a_service_manager_ends_it_cleanly(films: Path, index_dir: Path) -> None
     )
     try:
         assert process.stdout is not None
-        while "1 file indexed" not in (line := process.stdout.readline()):
+        while "1 video indexed" not in (line := process.stdout.readline()):
             assert line, "it ended by itself"
         process.send_signal(signal.SIGTERM)
         printed, _ = process.communicate(timeout=60)
@@ -348,5 +348,5 @@ def test_a_service_manager_ends_it_cleanly(films: Path, index_dir: Path) -> None
         process.kill()
         process.communicate()
     assert process.returncode == 0
-    assert "What is indexed is kept" in printed
+    assert "Finished videos are kept" in printed
     assert not (index_dir / "writer.json").exists(), "no writer died there"

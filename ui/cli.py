@@ -72,7 +72,7 @@ app.command()(demo)
 
 
 def main() -> None:
-    """Run the command line; an expected error is printed in a sentence, not as a traceback."""
+    """Run the command line; print an expected error as a message, without a traceback."""
     try:
         app()
     except ScanonceError as error:

@@ -14,10 +14,13 @@ from rich.table import Table
 
 from scanonce.storage.records import Moment, Span, Video
 
-if TYPE_CHECKING:  # these import numpy and torch, which `scanonce --help` must not wait for
+if (
+    TYPE_CHECKING
+):  # these import numpy, torch or SQLAlchemy, which `scanonce --help` must not wait for
     from scanonce.search.engine import SearchResult
     from scanonce.search.filters import Filter
     from scanonce.search.localise import Curve
+    from scanonce.storage.catalog.entries import RunCounts
     from scanonce.storage.index import IndexStatus
 
 Item = TypeVar("Item")
@@ -157,6 +160,29 @@ def status_json(root: Path, status: "IndexStatus") -> dict[str, Any]:
         ],
         "writer": asdict(status.writer) if status.writer else None,
     }
+
+
+def outcome_text(counts: "RunCounts", num_offline: int = 0) -> str:
+    """Return the result of a run in a line.
+
+    >>> from scanonce.storage.catalog.entries import RunCounts
+    >>> outcome_text(RunCounts(seen=4, indexed=2, failed=1, skipped=1, video_seconds=125))
+    '2 videos indexed (0:02:05), 1 already indexed, 1 failed'
+    """
+    done = counts.indexed + counts.partial
+    indexed = f"{count_text(done, 'video')} indexed ({clock(counts.video_seconds)})"
+    parts = [indexed if done else "nothing new indexed"]
+    if counts.partial:
+        parts.append(f"{counts.partial:,} of them in part")
+    if counts.skipped:
+        parts.append(f"{counts.skipped:,} already indexed")
+    if counts.forgotten:
+        parts.append(f"{counts.forgotten:,} no longer there")
+    if counts.failed:
+        parts.append(f"{counts.failed:,} failed")
+    if num_offline:
+        parts.append(f"{num_offline:,} offline and kept")
+    return ", ".join(parts)
 
 
 def moments_table(moments: Sequence[Moment]) -> Table:

@@ -58,7 +58,7 @@ def restore(
     replace: Annotated[bool, typer.Option("--replace", help="Replace the existing index.")] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Make a backup the index, in one step."""
+    """Restore a backup as the index, in one step."""
     from scanonce.storage.backup.backup import restore
     from scanonce.ui.config import read_config
 

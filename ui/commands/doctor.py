@@ -62,7 +62,7 @@ def examine(config: "Config") -> list[Finding]:
 def _show(findings: list[Finding]) -> None:
     console = Console()
     for finding in findings:
-        mark = "[green]ok[/]  " if finding.ok else "[red]look[/]"
+        mark = "[green]ok[/]  " if finding.ok else "[red]fail[/]"
         console.print(f"{mark} [bold]{finding.name}[/]: {escape(finding.detail)}", soft_wrap=True)
 
 

@@ -173,7 +173,7 @@ def _refuse_none(asked: "Sequence[Query]", missing: Sequence[str], where: str) -
 
 
 def _show(evaluation: "Evaluation", console: Console) -> None:
-    """Print the tables of an evaluation, and what was left out."""
+    """Print the tables of an evaluation, and the missing videos and answers."""
     from scanonce.training.evaluation import tables
 
     if evaluation.missing:

@@ -18,7 +18,7 @@ from scanonce.ui.commands.options import (
     typed_settings,
 )
 from scanonce.ui.commands.progress import index_progress
-from scanonce.ui.views import clock, count_text
+from scanonce.ui.views import count_text, outcome_text
 
 if TYPE_CHECKING:
     from scanonce.indexer.pipeline import IndexReport
@@ -87,33 +87,21 @@ def run_index(
 
 def show_report(report: "IndexReport", index_dir: Path, console: Console) -> None:
     """Print every problem of a run and its result."""
-    counts = report.counts
     for problem in report.problems:
         console.print(
             f"[yellow]{escape(str(problem.path))}[/]: {escape(problem.reason)}", soft_wrap=True
         )
-    parts = [
-        f"{count_text(counts.indexed + counts.partial, 'video')} indexed ({clock(counts.video_seconds)})"
-    ]
-    if counts.partial:
-        parts.append(f"{counts.partial} of them in part")
-    if counts.skipped:
-        parts.append(f"{counts.skipped} there already")
-    if counts.forgotten:
-        parts.append(f"{counts.forgotten} no longer there")
-    if counts.failed:
-        parts.append(f"{counts.failed} failed")
-    console.print(", ".join(parts) + f" · index: {index_dir}", soft_wrap=True)
+    console.print(f"{outcome_text(report.counts)} · index: {index_dir}", soft_wrap=True)
     if report.num_offline:
         console.print(
             f"{count_text(report.num_offline, 'known file')} cannot be seen now (a folder is empty, unreadable or not "
             "mounted) and stay in the index; `scanonce forget FOLDER` removes them for good."
         )
     if report.interrupted:
-        console.print("Stopped. What is indexed is kept; the same command goes on from here.")
-    elif not counts.seen:
+        console.print("Stopped. Finished videos are kept; the same command goes on from here.")
+    elif not report.counts.seen:
         console.print(
-            "No videos were found there; `indexer.extensions` in config.toml lists what counts as one."
+            "No videos were found there; `indexer.extensions` in config.toml lists the extensions of videos."
         )
 
 

@@ -60,6 +60,6 @@ def localise(
     name = f"{escape(chosen.name)} ({chosen.folder})" if chosen else "the training-free localiser"
     console.print(
         f"Moments of {count_text(report.videos, 'video')} are found by {name}; "
-        f"anchors of {report.derived} were derived, nothing was decoded.",
+        f"anchors of {count_text(report.derived, 'video')} were derived. Nothing was decoded.",
         soft_wrap=True,
     )

@@ -21,7 +21,9 @@ IndexOption = Annotated[
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
-        "--config", help="Configuration file.", show_default="config.toml of the checkout"
+        "--config",
+        help="Configuration file.",
+        show_default="$SCANONCE_CONFIG, or config.toml of a checkout",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON (schema: docs/cli.md).")]
@@ -115,7 +117,7 @@ Command = Callable[..., None]
 
 
 def recipe_options(recipe: type, options: Mapping[str, OptionInfo]) -> Callable[[Command], Command]:
-    """Give a command one option for each of these fields of a recipe, in place of its parameter ``recipe``.
+    """Give a command one option for each of these fields of a recipe, instead of its parameter ``recipe``.
 
     The name, the type and the default of an option are those of the field.
 

@@ -38,7 +38,7 @@ def progress_bar(
     Args:
         console: the terminal.
         title: text before the bar.
-        counts: what is counted after the bar.
+        counts: the unit of the counts after the bar.
 
     Yields:
         The function that moves the bar.

@@ -27,7 +27,7 @@ _RECIPE_OPTIONS = {
     "epochs": typer.Option(min=1, help="Passes over the clips."),
     "batch": typer.Option(min=1, help="Clips that a process embeds at once."),
     "accumulate": typer.Option(
-        min=1, help="Parts of a batch: more clips are compared, in the same memory."
+        min=1, help="Number of parts of a batch: compares more clips in the same memory."
     ),
     "lr": typer.Option(min=0, help="Highest learning rate of the head."),
     "encoder_lr": typer.Option(
@@ -40,7 +40,7 @@ _RECIPE_OPTIONS = {
         "--checkpointing", help="Compute activations twice: takes less memory and more time."
     ),
     "precision": typer.Option(
-        help="Precision of the encoder's arithmetic; auto: bfloat16 if the hardware is quick at it."
+        help="Precision of the encoder's arithmetic; auto: bfloat16 if the hardware multiplies it."
     ),
     "max_frames": typer.Option(min=1, help="Most frames of a clip, one a second."),
     "augment": typer.Option(help="Shift frames and change their light a little."),

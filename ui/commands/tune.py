@@ -86,7 +86,7 @@ def tune(
 
 
 def everyday_queries() -> list[str]:
-    """512 typical queries: every subject in every place, in an order in which any few are varied."""
+    """512 typical queries: every subject in every place, ordered so that any few in a row are varied."""
     count = len(_SUBJECTS) * len(_PLACES)
     pairs = [(n % len(_SUBJECTS), (n + n // len(_SUBJECTS)) % len(_PLACES)) for n in range(count)]
     return [f"{_SUBJECTS[subject]} {_PLACES[place]}" for subject, place in pairs]

@@ -14,7 +14,7 @@ def show_ui(
     host: Annotated[
         str,
         typer.Option(
-            help="Address to listen at; any but this machine's own lets the network see the videos."
+            help="Address to listen on. Any other than this machine's own lets the network see the videos."
         ),
     ] = "127.0.0.1",
     port: Annotated[

@@ -21,7 +21,7 @@ from scanonce.ui.commands.options import (
     absolute,
 )
 from scanonce.ui.commands.progress import index_progress
-from scanonce.ui.views import clock, count_text
+from scanonce.ui.views import outcome_text
 
 if TYPE_CHECKING:
     from scanonce.indexer.models import LoadedModels
@@ -60,7 +60,7 @@ def watch(
             settings=settings.watch,
             ignored=[library.root],
         )
-    indexing.report("stopped. What is indexed is kept; the same command goes on from here.")
+    indexing.report("stopped. Finished videos are kept; the same command goes on from here.")
 
 
 def _roots(paths: Sequence[Path], library: "Library", settings: "Config") -> list[Path]:
@@ -216,17 +216,7 @@ class Indexing:
 
     def _show(self, report: "IndexReport") -> None:
         """Print every problem of a run, and its result if there is any."""
-        counts = report.counts
         for problem in report.problems:
             self.report(f"{problem.path}: {problem.reason}")
-        numbers = {
-            f"indexed ({clock(counts.video_seconds)})": counts.indexed + counts.partial,
-            "there already": counts.skipped,
-            "no longer there": counts.forgotten,
-            "failed": counts.failed,
-        }
-        parts = [
-            f"{count_text(number, 'file')} {what}" for what, number in numbers.items() if number
-        ]
-        if parts:
-            self.report(", ".join(parts))
+        if report.counts.seen or report.counts.forgotten:
+            self.report(outcome_text(report.counts))

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scanonce.storage.catalog.entries import RunCounts, Totals
+from scanonce.storage.catalog.entries import Totals
 from scanonce.storage.errors import ConfigError
 from scanonce.ui.jobs import Job
 from scanonce.ui.safe_text import encodable
@@ -46,28 +46,6 @@ def folders_text(roots: Sequence[Path], present: Sequence[Path]) -> str:
     shown = [encodable(str(root)) + ("" if root in present else " (offline)") for root in roots[:3]]
     more = f" and {len(roots) - 3} more" if len(roots) > 3 else ""
     return ", ".join(shown) + more
-
-
-def outcome_text(counts: RunCounts, num_offline: int = 0) -> str:
-    """Return the result of a run in a line.
-
-    >>> outcome_text(RunCounts(seen=4, indexed=2, failed=1, skipped=1, video_seconds=125))
-    '2 videos indexed (0:02:05), 1 already indexed, 1 failed'
-    """
-    done = counts.indexed + counts.partial
-    indexed = f"{count_text(done, 'video')} indexed ({clock(counts.video_seconds)})"
-    parts = [indexed if done else "nothing new indexed"]
-    if counts.partial:
-        parts.append(f"{counts.partial:,} of them in part")
-    if counts.skipped:
-        parts.append(f"{counts.skipped:,} already indexed")
-    if counts.forgotten:
-        parts.append(f"{counts.forgotten:,} no longer there")
-    if counts.failed:
-        parts.append(f"{counts.failed:,} failed")
-    if num_offline:
-        parts.append(f"{num_offline:,} offline and kept")
-    return ", ".join(parts)
 
 
 def progress_text(job: Job) -> str | None:

@@ -14,12 +14,11 @@ from scanonce.ui.pages.finding import index_status
 from scanonce.ui.pages.library_text import (
     check_folder,
     folders_text,
-    outcome_text,
     progress_text,
 )
 from scanonce.ui.pages.session import shared
 from scanonce.ui.safe_text import encodable
-from scanonce.ui.views import count_text, date_text, plain
+from scanonce.ui.views import count_text, date_text, outcome_text, plain
 
 LIVE_SECONDS, IDLE_SECONDS = 1, 10
 """How often the panel reads the state of a run, and how often it checks whether somebody has started one."""
