@@ -1,4 +1,4 @@
-"""The command line in this process: to start another one with torch takes seconds."""
+"""The command line in the process of the tests: starting one with torch takes seconds."""
 
 import re
 from contextlib import redirect_stderr, redirect_stdout

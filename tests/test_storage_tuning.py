@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.derived import DerivedVectors
-from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
+from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch, QueryError
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.manifest import Manifest, create_or_check
 from scanonce.storage.settings import StorageSettings
@@ -37,7 +37,7 @@ from scanonce.storage.vectors.recall import (
 )
 from scanonce.storage.vectors.rows import ClipRows
 from scanonce.storage.vectors.tuning import tune
-from scanonce.ui.commands.tune import everyday_queries, read_queries
+from scanonce.ui.commands.tune import everyday_queries, typical_queries
 from tests.command import scanonce
 from tests.oracle import disk_is_full
 from tests.topics import (
@@ -344,11 +344,11 @@ def test_everyday_queries_are_many_and_mixed() -> None:
 def test_queries_are_the_lines_of_a_file(tmp_path: Path) -> None:
     file = tmp_path / "queries.txt"
     file.write_text("a dog\n\n  a cat \n")
-    assert read_queries(file) == ["a dog", "a cat"]
+    assert typical_queries(file) == ["a dog", "a cat"]
     file.write_text("\n")
     for wrong in (file, tmp_path / "missing.txt"):
-        with pytest.raises(IndexDirectoryError, match="queries"):
-            read_queries(wrong)
+        with pytest.raises(QueryError, match="queries"):
+            typical_queries(wrong)
 
 
 # ---------------------------------------------------------------- drift

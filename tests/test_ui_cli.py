@@ -22,7 +22,7 @@ BUNDLED = ("--encoder", "bundled")
 
 
 def scanonce_process(*arguments: object) -> Ran:
-    """Run the command as a person does."""
+    """Run the command in a process of its own."""
     ran = subprocess.run(
         [*COMMAND, *map(str, arguments)],
         cwd=ROOT,

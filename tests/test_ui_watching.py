@@ -319,10 +319,8 @@ import sys
 from pathlib import Path
 import scanonce.library
 from scanonce.ui.commands.watch import watch
-from tests.background import in_background, wait_for
 from tests.colours import ColourEncoder
 from scanonce.indexer.models import LoadedModels
-from scanonce.indexer.settings import WatchSettings
 scanonce.library.load_models = lambda *_, **__: LoadedModels(ColourEncoder(), None)
 films, index, config = map(Path, sys.argv[1:])
 watch([films], index, config=config)
@@ -330,7 +328,7 @@ watch([films], index, config=config)
 
 
 def test_a_service_manager_ends_it_cleanly(films: Path, index_dir: Path) -> None:
-    """This is while it waits; in the middle of a run, the pipeline keeps the finished videos."""
+    """The signal arrives while it waits; in the middle of a run, the pipeline keeps the finished videos."""
     process = subprocess.Popen(
         [sys.executable, "-c", SERVICE, films, index_dir, write_config(index_dir)],
         cwd=ROOT,

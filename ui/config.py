@@ -42,7 +42,7 @@ class Config(BaseModel):
     search: SearchSettings = SearchSettings()
 
     def library(self, option: Path | None) -> "Library":
-        """The library at an index directory, or at that of the configuration, with these settings."""
+        """Return the library at an index directory, or at that of the configuration, with these settings."""
         from scanonce.library import Library  # torch takes seconds to import
 
         return Library(
@@ -54,11 +54,11 @@ class Config(BaseModel):
         )
 
     def layout(self, option: Path | None) -> IndexLayout:
-        """The layout in use at the given index directory, or at that of the configuration."""
+        """Return the layout in use at an index directory, or at that of the configuration."""
         return IndexLayout.of(self.index_path(option))
 
     def index_path(self, option: Path | None) -> Path:
-        """The given index directory, or that of the configuration, absolute."""
+        """Return the given index directory, or that of the configuration, absolute."""
         return Path(option or self.index_dir).expanduser().resolve()
 
 

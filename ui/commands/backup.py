@@ -79,7 +79,7 @@ def restore(
 
 
 def _completion(settings: "StorageSettings") -> "Callable[[IndexLayout], None]":
-    """A function that publishes the vectors that a copy of an index still misses."""
+    """Return a function that publishes the missing vectors of a copy of an index."""
     from scanonce.models.clip4clip.pooling import open_pooling
     from scanonce.storage.index import Index
 

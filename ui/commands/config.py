@@ -45,14 +45,14 @@ def _lines(settings: "BaseModel") -> list[str]:
 
 
 def _comment(text: str) -> list[str]:
-    """Comment lines that break neither in a command nor in the allowed values."""
+    """Return comment lines that break neither in a command nor in the allowed values."""
     text = re.sub(r"`[^`]+`|Allowed: .*", lambda found: found[0].replace(" ", _NO_BREAK), text)
     lines = wrap(text, _WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
     return [line.replace(_NO_BREAK, " ") for line in lines]
 
 
 def _allowed(field: "FieldInfo") -> str:
-    """The bounds of a number, or the values of a choice that the description does not name; "" if there are none."""
+    """Return the bounds of a number, or the values of a choice if the description does not name them; else ""."""
     if get_origin(field.annotation) is Literal:
         values = [f'"{value}"' for value in get_args(field.annotation)]
         if all(value in str(field.description) for value in values):
@@ -73,7 +73,7 @@ def _allowed(field: "FieldInfo") -> str:
 
 
 def _assignment(name: str, value: object) -> list[str]:
-    """A TOML assignment; a long list has lines of its own."""
+    """Return a TOML assignment; the items of a long list are on lines of their own."""
     if isinstance(value, tuple):
         items = [_toml(each) for each in value]
         line = f"{name} = [{', '.join(items)}]"
@@ -85,7 +85,7 @@ def _assignment(name: str, value: object) -> list[str]:
 
 
 def _toml(value: object) -> str:
-    """A TOML value; numbers from ten thousand on have underscores."""
+    """Return a TOML value; numbers from ten thousand on have underscores."""
     if isinstance(value, bool | str):
         return json.dumps(value, ensure_ascii=False)
     return f"{value:_}" if isinstance(value, int) and value >= 10_000 else str(value)

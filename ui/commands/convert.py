@@ -50,7 +50,7 @@ def convert(
 
 
 def _usage(out: Path) -> str:
-    """The kind of a result and its next step."""
+    """Return the kind of a result and its next step."""
     from scanonce.models.clip4clip.head_files import read_head_config
     from scanonce.models.clip4clip.heads import SEQUENTIAL_KINDS
 

@@ -54,7 +54,7 @@ def demo(
 
 
 def _choose(questions: "list[Question]") -> "list[Question]":
-    """A few queries, each about another film, spread over the library; every third one is about what happens."""
+    """Choose a few questions, each about a different film; every third is about an event, if possible."""
     chosen = []
     for number, film in enumerate(sorted({question.truth.video for question in questions})):
         of_film = [question for question in questions if question.truth.video == film]

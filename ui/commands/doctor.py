@@ -143,7 +143,7 @@ def _index_folder(config: "Config") -> str:
 
 
 def _self_check() -> str:
-    """The bundled encoder distinguishes two frames, and the vector index finds its own clips."""
+    """Check that the bundled encoder distinguishes two frames, and that the vector index finds its own clips."""
     import numpy as np
 
     from scanonce.models.encoders.hub import BUNDLED_NAME

@@ -77,23 +77,23 @@ MinutesCapOption = Annotated[
 
 
 def absolute(path: Path) -> Path:
-    """The path as the catalogue stores it: absolute, symbolic links not followed."""
+    """Return the path as the catalogue stores it: absolute, symbolic links not followed."""
     return Path(os.path.abspath(path.expanduser()))
 
 
 def typed_settings(keyframes: bool) -> dict[str, str]:
-    """The settings of the indexer that were given on the command line, by name."""
+    """Return the settings of the indexer that were given on the command line, by name."""
     return {"sampling": "keyframes"} if keyframes else {}
 
 
 def output_folders(out: Path, work: Path | None) -> tuple[Path, Path]:
-    """The folder of the result of a training and the folder of its state, absolute."""
+    """Return the folder of the result of a training and the folder of its state, absolute."""
     out = absolute(out)
     return out, absolute(work) if work else out.with_name(f"{out.name}.work")
 
 
 def renamed(names: Mapping[str, str]) -> dict[str, Any]:
-    """Context settings for a command that still accepts old spellings of its options, with a line on standard error.
+    """Return context settings for a command that accepts old spellings of its options, with a line on standard error.
 
     Args:
         names: new option by old option, without the dashes in front.

@@ -85,7 +85,7 @@ def index_progress(console: Console) -> Iterator[Callable[["IndexProgress"], Non
 
 
 def speed_text(video_seconds: float, elapsed_seconds: float) -> str:
-    """Seconds of video per second; empty in the first second."""
+    """Return the seconds of video per second; empty in the first second."""
     return f"{video_seconds / elapsed_seconds:.0f}x real time" if elapsed_seconds > 1 else ""
 
 

@@ -82,7 +82,7 @@ def _show(report: "RepairReport", console: Console) -> None:
 
 
 def _plan(todo: "Iterable[Difference]") -> str:
-    """The steps of a repair, as the rest of a sentence."""
+    """Return the steps of a repair as a clause that begins with "it"."""
     from scanonce.indexer.differences import BY_DECODING
 
     kinds = [each.kind for each in todo]

@@ -77,7 +77,7 @@ def search(
         min_seconds=longer,
         max_seconds=shorter,
     )
-    texts = _read_queries(queries) if queries else [str(text)]
+    texts = read_queries(queries) if queries else [str(text)]
     with read_config(config).library(index_dir) as library:
         engine = library.engine  # a missing index is an error even if the file has no query
         for start in range(0, len(texts), _BATCH):
@@ -86,7 +86,12 @@ def search(
                 _show(result, only, as_json=as_json)
 
 
-def _read_queries(path: Path) -> list[str]:
+def read_queries(path: Path) -> list[str]:
+    """Return the lines of a text file that are not empty; ``-`` is standard input.
+
+    Raises:
+        QueryError: the file cannot be read.
+    """
     try:
         content = sys.stdin.read() if str(path) == "-" else path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -125,7 +125,7 @@ def _show_end(trained: "Trained", out: Path, work: Path, index_dir: Path, consol
 
 
 def _table(compared: "dict[str, Compared]") -> Table:
-    """R@1 with 95 % intervals, a row for each localiser."""
+    """Return R@1 with 95 % intervals, a row for each localiser."""
     from scanonce.training.localiser.compare import TIOUS
 
     num_queries = next(iter(compared.values())).num_queries

@@ -8,8 +8,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from scanonce.storage.errors import IndexDirectoryError
+from scanonce.storage.errors import QueryError
 from scanonce.ui.commands.options import ConfigOption, IndexOption
+from scanonce.ui.commands.search import read_queries
 
 if TYPE_CHECKING:
     from scanonce.storage.vectors.generation import TunedSettings
@@ -56,7 +57,7 @@ def tune(
     console = Console()
     layout = settings.layout(index_dir)
     manifest = read_manifest(layout)
-    texts = read_queries(sentences) if sentences else everyday_queries()
+    texts = typical_queries(sentences)
     generation = newest_generation(layout.vectors, dim=manifest.dim, with_codes=False)
     if generation is None or generation.info.kind == "flat":
         console.print("The index is flat: its search is exact, nothing needs tuning.")
@@ -85,27 +86,25 @@ def tune(
         layout.manifest.touch()  # a new time of change makes open searches read the settings
 
 
+def typical_queries(path: Path | None) -> list[str]:
+    """Return the queries in a file, or everyday ones.
+
+    Raises:
+        QueryError: the file cannot be read, or has no query.
+    """
+    if path is None:
+        return everyday_queries()
+    queries = read_queries(path)
+    if not queries:
+        raise QueryError(f"{path} has no queries: write one on each line, 100 or more")
+    return queries
+
+
 def everyday_queries() -> list[str]:
-    """512 typical queries: every subject in every place, ordered so that any few in a row are varied."""
+    """Return 512 queries: every subject in every place, ordered so that any few in a row are varied."""
     count = len(_SUBJECTS) * len(_PLACES)
     pairs = [(n % len(_SUBJECTS), (n + n // len(_SUBJECTS)) % len(_PLACES)) for n in range(count)]
     return [f"{_SUBJECTS[subject]} {_PLACES[place]}" for subject, place in pairs]
-
-
-def read_queries(path: Path) -> list[str]:
-    """Return the lines of a text file that are not empty.
-
-    Raises:
-        IndexDirectoryError: it cannot be read, or has none.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise IndexDirectoryError(f"the queries in {path} cannot be read: {error}") from error
-    queries = [line.strip() for line in lines if line.strip()]
-    if not queries:
-        raise IndexDirectoryError(f"{path} has no queries: write one on each line, 100 or more")
-    return queries
 
 
 def _show(points: "Sequence[Point]", tuned: "TunedSettings", console: Console) -> None:

@@ -74,7 +74,7 @@ def find_differences(
 
 
 def localiser_loader(layout: "IndexLayout", settings: "Config") -> "Callable[[], TrainedLocaliser]":
-    """A function that loads the trained localiser of an index."""
+    """Return a function that loads the trained localiser of an index."""
     from scanonce.models.soonet.trained import load_localiser
     from scanonce.storage.manifest import read_manifest
 
@@ -84,7 +84,7 @@ def localiser_loader(layout: "IndexLayout", settings: "Config") -> "Callable[[],
 
 
 def show_differences(found: "Verification", console: Console) -> None:
-    """Print what differs, grouped by remedy, and the next step."""
+    """Print the differences, grouped by remedy, and the next step."""
     checked = f"{count_text(found.videos, 'video')}, {count_text(found.files, 'file')}"
     if found.pending:
         console.print(
@@ -118,7 +118,7 @@ def show_difference(each: "Difference", detail: str, console: Console) -> None:
 
 
 def _counts(differences: "tuple[Difference, ...]") -> Table:
-    """The number of differences of each kind, in the order of their remedies."""
+    """Return the number of differences of each kind, in the order of their remedies."""
     order = list(_HELP)
     counts = Counter((order.index(each.remedy), each.kind) for each in differences)
     table = Table(box=None, pad_edge=False)
@@ -131,7 +131,7 @@ def _counts(differences: "tuple[Difference, ...]") -> Table:
 
 
 def _as_json(found: "Verification") -> dict[str, object]:
-    """The documented schema (docs/cli.md), without the index."""
+    """Return the documented schema (docs/cli.md), without the index."""
     return {
         "videos": found.videos,
         "files": found.files,

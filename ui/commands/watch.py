@@ -47,24 +47,24 @@ def watch(
     settings = read_config(config)
     library = settings.library(index_dir)
     roots = _roots(paths or [], library, settings)
-    indexing = Indexing(roots, library, encoder, settings)
-    indexing.check()
+    watched = _WatchedLibrary(roots, library, encoder, settings)
+    watched.check()
     with contextlib.suppress(KeyboardInterrupt), _sigterm_is_ctrl_c():
-        indexing.report(
+        watched.report(
             f"watching {', '.join(map(str, outermost(roots)))} · index: {library.root} · Ctrl-C ends it"
         )
         watch(
             roots,
-            indexing,
+            watched,
             files=settings.indexer,
             settings=settings.watch,
             ignored=[library.root],
         )
-    indexing.report("stopped. Finished videos are kept; the same command goes on from here.")
+    watched.report("stopped. Finished videos are kept; the same command goes on from here.")
 
 
 def _roots(paths: Sequence[Path], library: "Library", settings: "Config") -> list[Path]:
-    """The folders to watch, absolute: those given, and folders of the index inside them, whose disks come and go.
+    """Return the folders to watch, absolute: those given, and folders of the index inside them, which may be disks.
 
     Raises:
         ConfigError: a path does not exist and is no folder of the index.
@@ -102,17 +102,19 @@ def _sigterm_is_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-class Indexing:
-    """The work of `indexer.watch.watch`: ordinary runs of the indexer, with models that are loaded once."""
+class _WatchedLibrary:
+    """The index of `indexer.watch.watch` (a `WatchedIndex`): ordinary runs, with models that are loaded once."""
 
     def __init__(
         self, roots: list[Path], library: "Library", encoder: str | None, settings: "Config"
     ) -> None:
-        """Args:
-        roots: the folders watched.
-        library: the index, which need not exist yet.
-        encoder: of a new index; None: that of the index, else of the configuration.
-        settings: the configuration.
+        """Set what is watched; nothing is loaded yet.
+
+        Args:
+            roots: the folders watched.
+            library: the index, which need not exist yet.
+            encoder: of a new index; None: that of the index, else of the configuration.
+            settings: the configuration.
         """
         self.roots = roots
         self.library = library
@@ -130,7 +132,7 @@ class Indexing:
             create_or_check(layout, wanted, models.encoder.head_files)
 
     def busy(self) -> str | None:
-        """The other process that writes the index now, for people."""
+        """Return the other process that writes the index now, as a text; None if there is none."""
         from scanonce.storage.writer import owner
 
         other = owner(self.library.layout)
@@ -194,7 +196,7 @@ class Indexing:
         self.console.print(f"{now}  {escape(text)}", soft_wrap=True, highlight=False)
 
     def _wanted(self) -> "tuple[Manifest, LoadedModels]":
-        """The manifest of an index made with these models and settings, and the models."""
+        """Return the manifest of an index made with these models and settings, and the models."""
         from scanonce.indexer.models import make_manifest
 
         models = self.library.models(self.encoder)
