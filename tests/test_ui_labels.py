@@ -192,12 +192,12 @@ def test_an_index_that_takes_the_place_of_the_other_meanwhile_is_labelled_too(
 ) -> None:
     films = layout.root.parent / "films"
     other = layout.staging
-    places = iter([layout, other, other, other])
+    layouts = iter([layout, other, other, other])
     other.catalog.parent.mkdir(parents=True)
     with Catalog.open(layout.catalog) as catalog:
         catalog.copy_to(other.catalog)
     other.manifest.write_bytes(layout.manifest.read_bytes())
-    monkeypatch.setattr(IndexLayout, "of", lambda _: next(places))
+    monkeypatch.setattr(IndexLayout, "of", lambda _: next(layouts))
     assert change_labels(layout.root, [films], add=["x"]) == (4, 0)
     with Catalog.open(other.catalog) as catalog:
         assert catalog.labels.counts() == {"x": 4}

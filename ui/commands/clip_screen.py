@@ -9,11 +9,12 @@ from typing import Self
 from rich.console import Console
 from rich.markup import escape
 
+from scanonce.training.bars import Report
 from scanonce.training.clip.captions import CaptionedVideos
 from scanonce.training.clip.finetune import FinetuneCallbacks
 from scanonce.training.clip.frame_cache import CacheProblem
 from scanonce.training.clip.run import ClipRun, Validated
-from scanonce.ui.commands.progress import Report, progress_bar
+from scanonce.ui.commands.progress import progress_bar
 
 _MOST_SHOWN = 10  # missing videos, and videos with problems
 _RATE_STEPS = 20  # steps over which the speed and the loss are averaged

@@ -2,68 +2,30 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+
+from scanonce.training import bars
+from scanonce.training.bars import Counts, Report
 
 if TYPE_CHECKING:
     from scanonce.indexer.pipeline import Progress as IndexProgress
 
 
-class Report(Protocol):
-    """Moves a bar."""
-
-    def __call__(self, done: float, total: float, note: str = "", title: str | None = None) -> None:
-        """Show that ``done`` of ``total`` are done, with a short text; a title replaces that of the bar."""
-
-
-@contextmanager
 def progress_bar(
-    console: Console, title: str, *, counts: Literal["items", "bytes", "none"] = "items"
-) -> Iterator[Report]:
-    """Show a bar with a title, counts, a note and the time left.
-
-    Args:
-        console: the terminal.
-        title: text before the bar.
-        counts: the unit of the counts after the bar.
-
-    Yields:
-        The function that moves the bar.
-    """
-    counted = {
-        "items": (MofNCompleteColumn(),),
-        "bytes": (DownloadColumn(), TransferSpeedColumn()),
-        "none": (),
-    }
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        *counted[counts],
-        TextColumn("{task.fields[note]}", style="cyan"),
-        TimeRemainingColumn(),
+    console: Console, title: str, counts: Counts = "items"
+) -> AbstractContextManager[Report]:
+    """Show a bar on a terminal until the context ends; see `training.bars.progress_bar`."""
+    return bars.progress_bar(
+        title,
+        console=console,
+        counts=counts,
+        is_transient=True,
+        is_hidden=not console.is_terminal,
     )
-    hidden = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
-        task = bar.add_task(escape(title), total=None, note="")
-
-        def report(done: float, total: float, note: str = "", title: str | None = None) -> None:
-            description = None if title is None else escape(title)
-            bar.update(task, completed=done, total=total, note=note, description=description)
-
-        yield report
 
 
 @contextmanager

@@ -95,8 +95,9 @@ def read_queries(path: Path) -> list[str]:
     try:
         content = sys.stdin.read() if str(path) == "-" else path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise QueryError(
-            f"queries {path} cannot be read: {error}. One query a line, UTF-8."
+            f"the queries in {path} cannot be read: {reason}. Name a text file in UTF-8, one query a line"
         ) from error
     return [line.strip() for line in content.splitlines() if line.strip()]
 
