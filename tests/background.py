@@ -7,8 +7,16 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def in_background(function: Callable[[], object], stop: threading.Event) -> Iterator[None]:
-    """Run a function that ends when the event is set; at the end, stop it and fail if it has raised anything."""
+def in_background(
+    function: Callable[[], object], stop: threading.Event, seconds: float = 60
+) -> Iterator[None]:
+    """Run a function in a thread; at the end, stop it and fail if it has raised anything.
+
+    Args:
+        function: runs until the event is set.
+        stop: the event.
+        seconds: the time in which it has to end.
+    """
     failed: list[BaseException] = []
 
     def run() -> None:
@@ -23,7 +31,7 @@ def in_background(function: Callable[[], object], stop: threading.Event) -> Iter
         yield
     finally:
         stop.set()
-        thread.join(60)
+        thread.join(seconds)
     assert not thread.is_alive()
     assert not failed, failed
 

@@ -4,14 +4,16 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import scanonce.indexer.watch
+import tests.background
 from scanonce.indexer.scan import ScanProblem
 from scanonce.indexer.settings import IndexerSettings, WatchSettings
 from scanonce.indexer.watch import (
@@ -23,6 +25,7 @@ from scanonce.indexer.watch import (
     watch,
 )
 from scanonce.storage.errors import IndexDirectoryError
+from tests.background import in_background
 
 pytestmark = pytest.mark.serial
 
@@ -362,30 +365,12 @@ def watching(index: FakeIndex, **options: Any) -> Iterator[None]:
     """Watch in another thread."""
     settings = WatchSettings(settle_seconds=0.3, **options)
     stop = threading.Event()
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            watch(index.roots, index, settings=settings, stop=stop)
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
+    run = partial(watch, index.roots, index, settings=settings, stop=stop)
+    with in_background(run, stop, seconds=30):
         yield
-    finally:
-        stop.set()
-        thread.join(30)
-    assert not thread.is_alive()
-    assert not failed, failed
 
 
-def wait_for(is_so: Callable[[], bool], seconds: float = 30) -> None:
-    until = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.02)
+wait_for = partial(tests.background.wait_for, seconds=30)
 
 
 @pytest.mark.usefixtures("hasty")
