@@ -66,8 +66,8 @@ def run_watch(
         watch(
             roots,
             indexing,
-            files=config.indexer,
-            settings=config.watch,
+            settings=config.indexer,
+            timing=config.watch,
             ignored=[index_dir],
             stop=stop,
         )
