@@ -25,21 +25,25 @@ class IndexerSettings(BaseModel):
         description="File name extensions of videos, in lower case, without the dot.",
     )
     follow_symlinks: bool = Field(
-        default=True, description="Follow symbolic links. Loops are reported."
+        default=True, description="Whether symbolic links are followed. Loops are reported."
     )
     sampling: Literal["uniform", "keyframes"] = Field(
         default="uniform",
-        description='(index) Frames that are used: "uniform", sample_fps frames a second; "keyframes", only the frames '
-        "that the codec stores whole, which is faster and less precise.",
+        description=(
+            '(index) "uniform": sample_fps frames per second are encoded. "keyframes": only the frames that the codec '
+            "stores whole, which is faster and coarser."
+        ),
     )
     sample_fps: float = Field(
         default=2.0,
         gt=0,
         le=60,
-        description="(index) Frames per second of video that are encoded; with key frames, at most.",
+        description=(
+            "(index) Frames per second of video that are encoded; with key frames, the most that are."
+        ),
     )
     decoder: Literal["pyav", "decord"] = Field(
-        default="pyav", description='Decoder of the video files: "pyav" or "decord".'
+        default="pyav", description="The decoder that reads the files."
     )
     clip_scales_seconds: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         default=(4.0, 8.0, 16.0),
@@ -50,58 +54,68 @@ class IndexerSettings(BaseModel):
         default=0.5,
         gt=0,
         le=1,
-        description="(index) Step between clips, as a share of their length.",
+        description="(index) Step from one clip to the next, as a share of their length.",
     )
     thumbnail_seconds: float = Field(
         default=1.0,
         ge=0,
         le=3600,
-        description="Seconds of video between the thumbnails that are stored for the pages; 0: none are stored.",
+        description="Seconds of video per stored thumbnail. 0: no thumbnails are stored.",
     )
     thumbnail_width: int = Field(
         default=240,
         ge=32,
         le=640,
-        description="Width in pixels of the 16:9 box into which thumbnails fit. 240 takes about 14 MB per hour of "
-        "video, at most 47 MB.",
+        description=(
+            "Width in pixels of the 16:9 box that thumbnails fit into. A width of 240 takes about 14 MB per hour of "
+            "video, at most 47 MB."
+        ),
     )
-    decode_workers: int = Field(default=0, ge=0, description="Decoding processes; 0: one per core.")
+    decode_workers: int = Field(
+        default=0, ge=0, description="Number of decoding processes. 0: one per core."
+    )
     batch_frames: int = Field(
         default=0,
         ge=0,
-        description="Frames encoded at once, across videos; 0: 32 on a CPU, 256 on a GPU.",
+        description=(
+            "Number of frames encoded at once, from one or more videos. 0: 32 on a CPU, 256 on a GPU."
+        ),
     )
     stall_seconds: float = Field(
         default=60.0,
         gt=0,
-        description="Seconds without a new frame after which a file has failed and its decoder is replaced.",
+        description=(
+            "If a decoding process returns no frame for this many seconds, its file fails and the process is replaced."
+        ),
     )
     decode_memory_mb: int = Field(
         default=limits.MEMORY_MB,
         ge=256,
-        description="Most memory of a decoding process for one file, MB. A file that needs more fails.",
+        description="Memory in MB that one decoding process may take; a file that needs more fails.",
     )
     decode_cpu_seconds: int = Field(
         default=limits.CPU_SECONDS,
         ge=1,
-        description="Most processor time for one file, seconds. A file that needs more fails.",
+        description="Processor seconds that one file may take; a file that needs more fails.",
     )
     decode_attempts: int = Field(
         default=3,
         ge=1,
-        description="Runs that try a file whose decoder crashed, hung or exceeded these limits, unless it changes; "
-        "after that only `scanonce index --retry` does.",
+        description=(
+            "Number of runs that decode a file whose decoder crashed, hung or exceeded these limits. After that, only "
+            "`scanonce index --retry` decodes it, until the file changes."
+        ),
     )
     longest_video_hours: float = Field(
         default=limits.LONGEST_HOURS,
         gt=0,
         le=240,
-        description="Hours of a video that are indexed. The rest of a longer video is left out, with a message.",
+        description="Hours of a video that are indexed; the rest of a longer one is left out and reported.",
     )
     publish_seconds: float = Field(
         default=60.0,
         gt=0,
-        description="Seconds after which a run publishes its new videos in the vector index.",
+        description="Seconds between two updates of the vector index while videos are being indexed.",
     )
 
     @property
@@ -130,16 +144,19 @@ class WatchSettings(BaseModel):
         default=5.0,
         gt=0,
         le=3600,
-        description="Seconds for which a file must keep its size and modification time before `scanonce watch` "
-        "indexes it.",
+        description=(
+            "Seconds for which the size and modification time of a file have to stay the same before `scanonce watch` "
+            "indexes it."
+        ),
     )
     rescan_minutes: float = Field(
         default=60.0,
         gt=0,
-        description="Minutes between two comparisons of all files with the index, since the system may drop events.",
+        description="Minutes between two checks of all files, since the system may drop events.",
     )
     force_polling: bool = Field(
         default=False,
-        description="Look for changes every few seconds instead of waiting for the system's events: for network "
-        "drives.",
+        description=(
+            "Check for changes every few seconds instead of waiting for events of the system; for network drives."
+        ),
     )

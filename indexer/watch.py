@@ -83,7 +83,7 @@ class Settling:
         roots: Sequence[Path],
         *,
         settle_seconds: float,
-        settings: IndexerSettings | None = None,
+        files: IndexerSettings | None = None,
         ignored: Collection[Path] = (),
     ) -> None:
         """Begin without a changed path.
@@ -91,13 +91,13 @@ class Settling:
         Args:
             roots: absolute paths. Below them, names that start with a dot are ignored.
             settle_seconds: how long a path has to stay the same.
-            settings: extensions of videos, and whether links are followed.
+            files: extensions of videos, and whether links are followed.
             ignored: folders to ignore with everything in them, such as the index directory.
         """
-        settings = settings or IndexerSettings()
+        files = files or IndexerSettings()
         self._roots = tuple(roots)
-        self._extensions = settings.endings
-        self._follow_symlinks = settings.follow_symlinks
+        self._extensions = files.endings
+        self._follow_symlinks = files.follow_symlinks
         self._settle_seconds = settle_seconds
         self._ignored = frozenset(ignored)
         self._pending: dict[Path, _Pending] = {}
@@ -253,8 +253,8 @@ def watch(
     roots: Sequence[Path],
     index: WatchedIndex,
     *,
-    settings: IndexerSettings | None = None,
-    timing: WatchSettings | None = None,
+    files: IndexerSettings | None = None,
+    settings: WatchSettings | None = None,
     ignored: Collection[Path] = (),
     stop: threading.Event | None = None,
 ) -> None:
@@ -263,19 +263,22 @@ def watch(
     Args:
         roots: folders or single files, absolute. A missing one is waited for, also if it is inside another root.
         index: the index.
-        settings: extensions of videos, and whether links are followed.
-        timing: when a path has settled, and how often all files are compared.
+        files: extensions of videos, and whether links are followed.
+        settings: how to watch.
         ignored: folders to ignore with everything in them, such as the index directory.
         stop: ends it when set, between two runs. Default: only Ctrl-C ends it.
 
     Raises:
         KeyboardInterrupt: Ctrl-C.
     """
-    timing = timing or WatchSettings()
-    settling = Settling(
-        roots, settle_seconds=timing.settle_seconds, settings=settings, ignored=ignored
-    )
-    _Watcher(tuple(roots), index, settling, timing, stop or threading.Event()).run()
+    _Watcher(
+        tuple(roots),
+        index,
+        files or IndexerSettings(),
+        settings or WatchSettings(),
+        ignored,
+        stop or threading.Event(),
+    ).run()
 
 
 class _Watcher:
@@ -285,15 +288,18 @@ class _Watcher:
         self,
         roots: tuple[Path, ...],
         index: WatchedIndex,
-        settling: Settling,
-        timing: WatchSettings,
+        files: IndexerSettings,
+        settings: WatchSettings,
+        ignored: Collection[Path],
         stop: threading.Event,
     ) -> None:
         self.roots = roots
         self.target = index
-        self.settling = settling
-        self.rescan_seconds = 60 * timing.rescan_minutes
-        self.force_polling = timing.force_polling
+        self.settling = Settling(
+            roots, settle_seconds=settings.settle_seconds, files=files, ignored=ignored
+        )
+        self.rescan_seconds = 60 * settings.rescan_minutes
+        self.force_polling = settings.force_polling
         self.stop = stop
         self.present: dict[Path, tuple[int, int]] = {}
         self.backlog: set[Path] = set()
@@ -302,7 +308,7 @@ class _Watcher:
         self.problems: set[tuple[Path, str]] = set()
         self.next_survey = self.next_check = self.try_at = 0.0
         self.pause_seconds = _FIRST_PAUSE_SECONDS
-        self.first_run_by: float | None = time.monotonic() + 2 * timing.settle_seconds
+        self.first_run_by: float | None = time.monotonic() + 2 * settings.settle_seconds
         """Until the first run: the time of that run at the latest, even if it has only to finish an interrupted one."""
 
     def run(self) -> None:

@@ -10,50 +10,59 @@ class SearchSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    top: int = Field(default=10, ge=1, le=1000, description="Moments shown for a query.")
+    top: int = Field(default=10, ge=1, le=1000, description="Number of moments shown for a query.")
     localiser: Literal["auto", "training-free", "clips"] = Field(
         default="auto",
-        description='Localiser, which finds the moments: "auto" (the trained localiser of the index, else '
-        'training-free), "training-free", or "clips" (the clips themselves).',
+        description=(
+            'What finds the moments: "auto" is the trained localiser of the index, or "training-free" if it has none. '
+            '"clips" returns the clips of the vector index unchanged.'
+        ),
     )
     candidate_clips: int = Field(
         default=64,
         ge=1,
         le=10_000,
-        description="Number of clips taken from the vector index at least; moments are searched near them. More clips "
-        "find more and are slower.",
+        description=(
+            "Least number of clips taken from the vector index; moments are searched around them. More clips find "
+            "more and take longer."
+        ),
     )
     context_seconds: float = Field(
         default=30.0,
         ge=0,
-        description="Seconds before and after a candidate clip in which a moment may be.",
+        description="Seconds searched before and after each of these clips.",
     )
     longest_moment_seconds: float = Field(
-        default=60.0, gt=0, description="Longest moment that is searched, seconds."
+        default=60.0, gt=0, description="Length of the longest moment, seconds."
     )
     snap_seconds: float = Field(
         default=0.0,
         ge=0,
-        description="The edges of a moment move to a change of shot that is no further away, seconds; 0: they stay.",
+        description="The edges of a moment move to a change of shot within these seconds. 0: they stay.",
     )
     nms_overlap: float = Field(
         default=0.3,
         ge=0,
         le=1,
-        description="Of two moments of a video that overlap in more than this share of the shorter one, the weaker is "
-        "dropped.",
+        description=(
+            "If two moments of a video share more than this part of the shorter one, the weaker moment is dropped."
+        ),
     )
     cutoff: float = Field(
         default=1.0,
         ge=0,
-        description="A query has a good match if its best clip stands out more than this many times as far as the best "
-        "clip of texts that no image can show. Higher values refuse more queries; 0 refuses none.",
+        description=(
+            "A query has a good match if its best clip stands out by more than this multiple of what texts that no "
+            "image can show reach. Higher values find a good match less often; 0: always."
+        ),
     )
     rerank: Literal["auto", "off"] = Field(
         default="auto",
-        description='"auto": if the encoder of the index has a tight head, it scores the best moments found (four '
-        'times as many as are shown, at most 100), and they are shown in its order; "off": they are shown as found.',
+        description=(
+            '"auto": if the encoder of the index has a tight head, that head scores the best moments (four times the '
+            'number shown, at most 100) and decides their order. "off": the localiser decides the order.'
+        ),
     )
     nearest_shown: int = Field(
-        default=4, ge=0, description='Moments shown even if there is "no good match".'
+        default=4, ge=0, description="Number of moments shown if a query has no good match."
     )

@@ -132,8 +132,8 @@ def test_a_hidden_root_is_watched(tmp_path: Path) -> None:
 
 
 def test_other_extensions_can_be_videos(films: Path) -> None:
-    settings = IndexerSettings(extensions=("xyz",))
-    settling = Settling([films], settings=settings, settle_seconds=5)
+    files = IndexerSettings(extensions=("xyz",))
+    settling = Settling([films], files=files, settle_seconds=5)
     settling.add([write(films / "a.mp4"), write(films / "b.xyz")], now=0)
     assert names(settling.ready(now=5)) == ["b.xyz"]
 
@@ -360,13 +360,13 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 @contextmanager
 def watching(index: FakeIndex, **options: Any) -> Iterator[None]:
     """Watch in another thread."""
-    timing = WatchSettings(settle_seconds=0.3, **options)
+    settings = WatchSettings(settle_seconds=0.3, **options)
     stop = threading.Event()
     failed: list[BaseException] = []
 
     def run() -> None:
         try:
-            watch(index.roots, index, timing=timing, stop=stop)
+            watch(index.roots, index, settings=settings, stop=stop)
         except BaseException as error:
             failed.append(error)
 

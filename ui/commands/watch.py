@@ -66,8 +66,8 @@ def run_watch(
         watch(
             roots,
             indexing,
-            settings=config.indexer,
-            timing=config.watch,
+            files=config.indexer,
+            settings=config.watch,
             ignored=[index_dir],
             stop=stop,
         )
