@@ -25,7 +25,7 @@ from scanonce.models.encoders.load import load_encoder
 from scanonce.models.settings import ModelSettings
 from scanonce.storage.errors import EncoderError, EncoderUnavailable
 from tests.checkpoints import make_siglip, write_tokenizer
-from tests.test_ui_cli import scanonce
+from tests.command import scanonce
 
 State = dict[str, Tensor]
 Shapes = dict[str, tuple[int, ...]]

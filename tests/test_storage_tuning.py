@@ -8,7 +8,6 @@ from typing import cast
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from rich.console import Console
 
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.derived import DerivedVectors
@@ -38,7 +37,8 @@ from scanonce.storage.vectors.recall import (
 )
 from scanonce.storage.vectors.rows import ClipRows
 from scanonce.storage.vectors.tuning import tune
-from scanonce.ui.commands.tune import everyday_sentences, read_sentences, run_tune
+from scanonce.ui.commands.tune import everyday_queries, read_queries
+from tests.command import scanonce
 from tests.oracle import disk_is_full
 from tests.topics import (
     CLIPS_A_VIDEO,
@@ -295,7 +295,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> IndexLayout:
     Catalog.open(layout.catalog).close()
     monkeypatch.setattr(Catalog, "live_video_ids", lambda self: np.arange(200))
     monkeypatch.setattr(
-        "scanonce.ui.commands.tune.load_encoder", lambda *args, **options: Sentences()
+        "scanonce.models.encoders.load.load_encoder", lambda *args, **options: Sentences()
     )
     return layout
 
@@ -303,52 +303,52 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> IndexLayout:
 def test_the_command_shows_the_measurements_and_the_choice(index: IndexLayout) -> None:
     bring_up(index.vectors, 200)
     before = index.manifest.stat().st_mtime_ns
-    console = Console(record=True, width=120)
-    tuned = run_tune(index.root, 0.9, console)
-    assert tuned == tuned_at(index.vectors)
+    text = scanonce("tune", "--index", index.root, "--target-recall", 0.9).stdout
+    tuned = tuned_at(index.vectors)
     assert tuned is not None
     assert (tuned.queries, tuned.num_queries) == ("text", 512)
-    text = console.export_text()
     assert "recall@10" in text
     assert text.count("taken") == 1
     assert f"{tuned.recall:.3f}" in text
-    assert "512 sentences on 12,000 clips" in text
+    assert "512 queries on 12,000 clips" in text
     assert index.manifest.stat().st_mtime_ns > before
 
 
 def test_the_command_says_if_no_setting_reaches_the_target(
-    index: IndexLayout, monkeypatch: pytest.MonkeyPatch
+    index: IndexLayout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("scanonce.storage.vectors.recall.DEPTHS", (11,))
     bring_up(index.vectors, 200, SETTINGS.model_copy(update={"kind": "ivfpq"}))
-    console = Console(record=True, width=120)
-    run_tune(index.root, 0.999, console, sentences=["a cat", "two cats"])
-    text = console.export_text()
+    queries = tmp_path / "queries.txt"
+    queries.write_text("a cat\ntwo cats\n")
+    options = ("--target-recall", 0.999, "--sentences", queries)
+    text = scanonce("tune", "--index", index.root, *options).stdout
     assert "No setting surely finds 0.999" in text
     assert 'storage.kind = "flat"' in text
 
 
 def test_the_command_leaves_an_exact_index_alone(index: IndexLayout) -> None:
     bring_up(index.vectors, 3)
-    console = Console(record=True, width=120)
-    assert run_tune(index.root, 0.9, console) is None
-    assert "exact, nothing needs tuning" in console.export_text()
+    ran = scanonce("tune", "--index", index.root, "--target-recall", 0.9)
+    assert ran.returncode == 0
+    assert tuned_at(index.vectors) is None
+    assert "exact, nothing needs tuning" in ran.stdout
 
 
-def test_everyday_sentences_are_many_and_mixed() -> None:
-    sentences = everyday_sentences()
-    assert len(set(sentences)) == len(sentences) == 512
-    assert len({each.split()[-1] for each in sentences[:32]}) > 2
+def test_everyday_queries_are_many_and_mixed() -> None:
+    queries = everyday_queries()
+    assert len(set(queries)) == len(queries) == 512
+    assert len({each.split()[-1] for each in queries[:32]}) > 2
 
 
-def test_sentences_are_the_lines_of_a_file(tmp_path: Path) -> None:
-    file = tmp_path / "sentences.txt"
+def test_queries_are_the_lines_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "queries.txt"
     file.write_text("a dog\n\n  a cat \n")
-    assert read_sentences(file) == ["a dog", "a cat"]
+    assert read_queries(file) == ["a dog", "a cat"]
     file.write_text("\n")
     for wrong in (file, tmp_path / "missing.txt"):
-        with pytest.raises(IndexDirectoryError, match="sentences"):
-            read_sentences(wrong)
+        with pytest.raises(IndexDirectoryError, match="queries"):
+            read_queries(wrong)
 
 
 # ---------------------------------------------------------------- drift

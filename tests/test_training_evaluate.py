@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner
 
 from scanonce.storage.errors import ConfigError
@@ -16,7 +15,6 @@ from scanonce.training.evaluation.evaluate import ALL, OWN_RULES, as_json, evalu
 from scanonce.training.evaluation.metrics import Prediction, Relevant, both_directions
 from scanonce.training.evaluation.predictions import Answer, read_predictions, write_predictions
 from scanonce.ui.cli import app
-from scanonce.ui.commands.eval import run_eval
 from tests.training_kit import published
 
 QUERIES = [
@@ -192,13 +190,13 @@ def test_each_rule_names_its_source() -> None:
 
 def test_the_official_predictions_of_qvhighlights_have_the_official_figures(tmp_path: Path) -> None:
     folder = published("qvhighlights")
-    run_eval(
-        "qvhighlights",
-        folder / "highlight_val_release.jsonl",
-        predictions=folder / "sample_val_preds.jsonl",
-        json_out=tmp_path / "out.json",
-        console=Console(quiet=True),
-    )
+    files = {
+        "--annotations": folder / "highlight_val_release.jsonl",
+        "--predictions": folder / "sample_val_preds.jsonl",
+        "--json": tmp_path / "out.json",
+    }
+    options = [str(each) for option in files.items() for each in option]
+    assert CliRunner().invoke(app, ["eval", "--benchmark", "qvhighlights", *options]).exit_code == 0
     expected = json.loads((folder / "sample_val_preds_metrics_raw.json").read_text())
     assert json.loads((tmp_path / "out.json").read_text())["official"] == expected
 
@@ -213,7 +211,7 @@ def test_the_command_prints_tables_of_a_file_of_answers(tmp_path: Path) -> None:
     arguments = ["eval", "--benchmark", "charades", "--annotations", str(annotations)]
     result = CliRunner().invoke(app, [*arguments, "--predictions", str(path)])
     assert result.exit_code == 0, result.output
-    assert "1 sentence without an answer: counted as a miss" in " ".join(result.output.split())
+    assert "Queries without an answer: 1, counted as misses" in " ".join(result.output.split())
     assert "R@1 tIoU 0.5  50.00" in result.output
     assert "TALL" in result.output
 

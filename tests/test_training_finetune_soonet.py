@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import replace
+from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 
 from scanonce.models.encoders.hub import BUNDLED_NAME
 from scanonce.models.encoders.load import load_encoder
 from scanonce.models.encoders.protocol import TextFeatures
-from scanonce.models.settings import ModelSettings
 from scanonce.models.soonet.network import Soonet, SoonetConfig
 from scanonce.models.soonet.trained import choose_localiser, load_localiser
 from scanonce.storage.catalog.catalog import Catalog
@@ -29,6 +29,7 @@ from scanonce.storage.records import Span, Video, VideoInfo
 from scanonce.storage.stores.features import FeatureStore, FrameFeatures
 from scanonce.training.curves import CSV_NAME, PLOT_NAME
 from scanonce.training.evaluation.annotations import Annotation
+from scanonce.training.localiser import from_index
 from scanonce.training.localiser.answers import answer
 from scanonce.training.localiser.batches import FilmBatch, label_anchors
 from scanonce.training.localiser.examples import (
@@ -52,7 +53,7 @@ from scanonce.training.localiser.loss import library_loss
 from scanonce.training.localiser.recipe import LocaliserRecipe
 from scanonce.training.localiser.run import LocaliserRun, Rotation
 from scanonce.training.processes import OneProcess
-from scanonce.ui.commands.train_soonet import run_train_soonet
+from scanonce.ui.commands.train_soonet import train_soonet
 from tests.toy_moments import FPS, GRID, TINY_NETWORK, noise
 from tests.training_kit import assert_equal, run_until_killed
 from tests.training_kit import one_thread as one_thread
@@ -385,18 +386,21 @@ CHOICES = Choices(steps=9, validation_share=0.34, save_every=2)
 def whole(index: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an uninterrupted run: ``out``, ``out.work`` and ``report.txt``."""
     folder = tmp_path_factory.mktemp("whole")
-    console = Console(width=200, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    config = folder / "config.toml"
+    config.write_text('[models]\ndevice = "cpu"\n')
     annotations = index.parent / "moments.jsonl"
-    run_train_soonet(
-        annotations,
-        folder / "out",
-        index,
-        CHOICES,
-        models=ModelSettings(device="cpu"),
-        console=console,
-    )
-    (folder / "report.txt").write_text(console.export_text(), encoding="utf-8")
-    console.file.close()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as report:
+        patch.setattr(from_index, "Choices", partial(Choices, save_every=CHOICES.save_every))
+        patch.setenv("COLUMNS", "200")
+        train_soonet(
+            annotations,
+            folder / "out",
+            index_dir=index,
+            steps=CHOICES.steps,
+            validation_share=CHOICES.validation_share,
+            config=config,
+        )
+    (folder / "report.txt").write_text(report.getvalue(), encoding="utf-8")
     return folder
 
 

@@ -10,7 +10,6 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from scanonce.search.settings import SearchSettings
 from scanonce.storage.errors import ConfigError
@@ -31,7 +30,8 @@ from scanonce.training.bundled.questions import Kind, Question, index_films, rea
 from scanonce.training.evaluation.intervals import Figure
 from scanonce.training.evaluation.metrics import LibraryFigures
 from scanonce.training.world.films import render_library
-from scanonce.ui.commands.eval import run_eval
+from scanonce.ui.commands.eval import evaluate_file, evaluate_index
+from tests.command import scanonce
 
 LocaliserName: TypeAlias = Literal["training-free", "clips"]
 Figures: TypeAlias = dict[Kind, LibraryFigures]
@@ -176,18 +176,9 @@ def test_an_index_is_evaluated_and_its_answers_evaluate_to_the_same(
     rows = [*lines, whole, elsewhere]
     write_lines(annotations, rows)
 
-    console = Console(record=True, width=200)
     answers, figures = tmp_path / "answers.jsonl", tmp_path / "figures.json"
-    by_index = run_eval(
-        "scanonce",
-        annotations,
-        index_dir=index,
-        json_out=figures,
-        predictions_out=answers,
-        console=console,
-    )
-    films = index.parent / "films"
-    by_file = run_eval("scanonce", annotations, predictions=answers, videos=films, console=console)
+    by_index = evaluate_index("scanonce", annotations, index, write_to=answers)
+    by_file = evaluate_file("scanonce", annotations, answers, index.parent / "films")
 
     assert by_index.missing == by_file.missing == ("film_999",)
     assert by_index.num_left_out == by_file.num_left_out == 1
@@ -202,10 +193,11 @@ def test_an_index_is_evaluated_and_its_answers_evaluate_to_the_same(
     assert sizes["total"] == pytest.approx(
         sum(size for part, size in sizes.items() if part != "total")
     )
+    options = ("--annotations", annotations, "--index", index, "--json", figures)
+    printed = scanonce("eval", "--benchmark", "scanonce", *options).stdout
     content = json.loads(figures.read_text(encoding="utf-8"))
     assert content["missing"] == ["film_999"]
     assert content["figures"]["all"]["VR R@1"].keys() == {"value", "low", "high"}
-    printed = console.export_text()
     assert "1 video of the annotations is not there: film_999" in printed
     assert "a query asked alone" in printed
 
@@ -233,17 +225,11 @@ def test_an_index_answers_qvhighlights_with_windows_and_highlights(
         )
     annotations, answers = tmp_path / "own.jsonl", tmp_path / "answers.jsonl"
     write_lines(annotations, rows)
-    evaluation = run_eval(
-        "qvhighlights",
-        annotations,
-        index_dir=index,
-        predictions_out=answers,
-        console=Console(quiet=True),
-    )
+    evaluation = evaluate_index("qvhighlights", annotations, index, write_to=answers)
     brief = evaluation.own["brief"]["all"]
     assert brief["MR-full-R1@0.5"] == 100
     assert brief["HL-min-VeryGood-Hit1"] == 100
-    again = run_eval("qvhighlights", annotations, predictions=answers, console=Console(quiet=True))
+    again = evaluate_file("qvhighlights", annotations, answers)
     assert again.official == evaluation.official
 
 
@@ -255,7 +241,7 @@ def test_an_index_without_one_of_the_videos_is_refused_with_the_next_step(
     with pytest.raises(
         ConfigError, match=r"none of the 1 video .* such as holiday\. A video is known by"
     ):
-        run_eval("scanonce", annotations, index_dir=library[0], console=Console(quiet=True))
+        evaluate_index("scanonce", annotations, library[0])
 
 
 def test_figures_can_be_recorded_and_read_again(measured: Measured, tmp_path: Path) -> None:

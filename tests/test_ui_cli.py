@@ -6,52 +6,25 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 
 import pytest
 
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import IndexDirectoryError
-from scanonce.ui.cli import main
 from tests.colours import write_film
+from tests.command import ROOT, Ran, scanonce
 
 pytestmark = pytest.mark.serial
 
-ROOT = Path(__file__).parents[1]
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What a command did, as `subprocess.CompletedProcess` has it."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def scanonce(*arguments: object, stdin: str = "") -> Ran:
-    """Runs the command in this process: starting one with torch takes seconds."""
-    out, err = StringIO(), StringIO()
-    code: str | int | None = 0
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr("sys.argv", ["scanonce", *map(str, arguments)])
-        patch.setattr("sys.stdin", StringIO(stdin))
-        patch.chdir(ROOT)
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code
-    assert code is None or isinstance(code, int)
-    return Ran(code or 0, out.getvalue(), err.getvalue())
+COMMAND = [sys.executable, "-m", "scanonce.ui.cli"]
+BUNDLED = ("--encoder", "bundled")
 
 
 def scanonce_process(*arguments: object) -> Ran:
-    """Runs the command as a person does."""
+    """Run the command as a person does."""
     ran = subprocess.run(
-        [sys.executable, "-m", "scanonce.ui.cli", *map(str, arguments)],
+        [*COMMAND, *map(str, arguments)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -69,7 +42,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     write_film(films / "a film.mp4", [("red", 5), ("blue", 5)])
     write_film(films / "b.mkv", [("green", 6), ("white", 4)])
     (films / "garbage.mp4").write_bytes(b"no video" * 100)
-    run = scanonce_process("index", films, "--index", index, "--encoder", "bundled")
+    run = scanonce_process("index", films, "--index", index, *BUNDLED)
     assert run.returncode == 0, run.stderr
     assert "2 videos indexed (0:00:20), 1 failed" in run.stdout
     assert "garbage.mp4" in run.stdout
@@ -122,10 +95,8 @@ def test_a_missing_index_is_exit_code_1_with_the_next_step(tmp_path: Path) -> No
     assert "Traceback" not in run.stderr
 
 
-def test_a_missing_folder_is_told(tmp_path: Path) -> None:
-    run = scanonce(
-        "index", tmp_path / "none", "--index", tmp_path / "index", "--encoder", "bundled"
-    )
+def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
+    run = scanonce("index", tmp_path / "none", "--index", tmp_path / "index", *BUNDLED)
     assert run.returncode == 1
     assert "does not exist" in run.stderr
 
@@ -133,11 +104,60 @@ def test_a_missing_folder_is_told(tmp_path: Path) -> None:
 def test_only_garbage_is_exit_code_1(tmp_path: Path) -> None:
     (tmp_path / "films").mkdir()
     (tmp_path / "films" / "garbage.mp4").write_bytes(b"no video" * 100)
-    run = scanonce(
-        "index", tmp_path / "films", "--index", tmp_path / "index", "--encoder", "bundled"
-    )
+    run = scanonce("index", tmp_path / "films", "--index", tmp_path / "index", *BUNDLED)
     assert run.returncode == 1
     assert "1 failed" in run.stdout
+
+
+def test_an_index_made_of_key_frames_needs_no_option_the_second_time(tmp_path: Path) -> None:
+    films, index = tmp_path / "films", ("--index", tmp_path / "index")
+    write_film(films / "a.mp4", [("red", 5), ("blue", 5)])
+    assert scanonce("index", films, *index, *BUNDLED, "--keyframes").returncode == 0
+    write_film(films / "b.mp4", [("green", 6)])
+    again = scanonce("index", *index, *BUNDLED)
+    assert again.returncode == 0, again.stderr
+    assert "1 video indexed (0:00:06), 1 there already" in again.stdout
+    assert json.loads(scanonce("status", *index, "--json").stdout)["sampling"] == "keyframes"
+
+
+def test_an_index_keeps_its_own_settings_and_that_is_said_in_a_line(
+    library: tuple[Path, Path], tmp_path: Path
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("[indexer]\nsample_fps = 1.0\nclip_scales_seconds = [4, 8]\n")
+    run = scanonce("index", "--index", library[1], "--config", config)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[0] == (
+        f"The index at {library[1]} keeps its own clip_scales_seconds = (4.0, 8.0, 16.0), sample_fps = 2.0; "
+        "scanonce reindex changes it."
+    )
+    refused = scanonce("index", "--index", library[1], "--keyframes")
+    assert refused.returncode == 1
+    assert "sampling: the index has uniform, asked for is keyframes" in refused.stderr
+    config.write_text('[models]\nencoder = "bundled"\n')
+    same = scanonce("index", "--index", library[1], "--config", config)
+    assert "keeps its own" not in same.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "old", "new"),
+    [
+        (["search", "red", "--json"], ["--not-label", "x"], ["--exclude-label", "x"]),
+        (["search", "red", "--json"], ["--not-label=x"], ["--exclude-label=x"]),
+        (["reindex", "--encoder", "no-such/model"], ["--anyway"], ["--force"]),
+    ],
+)
+def test_the_old_spelling_of_an_option_is_accepted_with_a_line(
+    library: tuple[Path, Path], command: list[str], old: list[str], new: list[str]
+) -> None:
+    before = scanonce(*command, "--index", library[1], *old)
+    after = scanonce(*command, "--index", library[1], *new)
+    assert before.returncode == after.returncode
+    line, *rest = before.stderr.splitlines()
+    assert f"is called {new[0].split('=')[0]} now" in line
+    assert rest == after.stderr.splitlines()
+    if before.stdout:
+        assert json.loads(before.stdout)["filter"] == json.loads(after.stdout)["filter"]
 
 
 def test_another_encoder_than_the_indexs_is_refused(
@@ -145,24 +165,22 @@ def test_another_encoder_than_the_indexs_is_refused(
 ) -> None:
     from tests.checkpoints import make_clip
 
-    run = scanonce(
-        "index", library[0], "--index", library[1], "--encoder", make_clip(tmp_path / "clip")
-    )
+    clip = make_clip(tmp_path / "clip")
+    run = scanonce("index", library[0], "--index", library[1], "--encoder", clip)
     assert run.returncode == 1
     assert "encoder: the index has bundled, asked for is" in run.stderr
 
 
-def test_an_encoder_that_cannot_be_had_offers_both_ways_out(tmp_path: Path) -> None:
+def test_an_encoder_that_is_missing_offers_both_ways_out(tmp_path: Path) -> None:
     (tmp_path / "films").mkdir()
-    run = scanonce(
-        "index", tmp_path / "films", "--index", tmp_path / "index", "--encoder", "no-such/model"
-    )
+    options = ("--index", tmp_path / "index", "--encoder", "no-such/model")
+    run = scanonce("index", tmp_path / "films", *options)
     assert run.returncode == 1
     assert "--encoder bundled" in run.stderr
     assert "--encoder /path/to/folder" in run.stderr
 
 
-def test_status_tells_what_is_indexed_and_what_failed(library: tuple[Path, Path]) -> None:
+def test_status_shows_the_videos_and_the_files_that_failed(library: tuple[Path, Path]) -> None:
     status = json.loads(scanonce("status", "--index", library[1], "--json").stdout)
     assert status["videos"] == {"indexed": 2, "partial": 0, "failed": 1}
     assert status["vector_index"]["kind"] == "flat"
@@ -175,19 +193,18 @@ def test_status_tells_what_is_indexed_and_what_failed(library: tuple[Path, Path]
     assert "of thumbnails (" in text
 
 
-def test_forget_takes_a_file_out_and_leaves_it_on_disk(
+def test_forget_removes_a_file_from_the_index_and_leaves_it_on_disk(
     library: tuple[Path, Path], tmp_path: Path
 ) -> None:
     index = tmp_path / "index"
-    scanonce("index", library[0], "--index", index, "--encoder", "bundled")
+    scanonce("index", library[0], "--index", index, *BUNDLED)
     run = scanonce("forget", library[0] / "b.mkv", "--index", index)
     assert run.returncode == 0, run.stderr
     assert (library[0] / "b.mkv").exists()
     for folder in ("features", "thumbnails"):
         assert len(list((index / folder).rglob("*.safetensors"))) == 1
-    assert (
-        json.loads(scanonce("status", "--index", index, "--json").stdout)["videos"]["indexed"] == 1
-    )
+    status = json.loads(scanonce("status", "--index", index, "--json").stdout)
+    assert status["videos"]["indexed"] == 1
     again = scanonce("forget", library[0] / "b.mkv", "--index", index)
     assert again.returncode == 1
     assert "nothing at" in again.stderr
@@ -205,26 +222,40 @@ def test_doctor_names_what_needs_a_look(tmp_path: Path) -> None:
     assert scanonce("doctor", "--config", config).returncode == 1
 
 
+@pytest.mark.parametrize(
+    ("package", "arguments", "advice"),
+    [
+        ("decord", ["doctor"], 'pip install "scanonce[decord]"'),
+        ("starlette", ["ui", "--no-browser"], 'pip install "scanonce[ui]"'),
+    ],
+)
+def test_a_package_of_an_extra_that_is_missing_is_named_with_the_command(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    package: str,
+    arguments: list[str],
+    advice: str,
+) -> None:
+    for name in list(sys.modules):
+        if name.startswith((f"{package}.", "scanonce.ui.server")):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    config = tmp_path / "config.toml"
+    config.write_text('[models]\nencoder = "bundled"\n[indexer]\ndecoder = "decord"\n')
+    run = scanonce(*arguments, "--config", config)
+    assert run.returncode == 1
+    assert advice in run.stdout + run.stderr
+    assert package in run.stdout + run.stderr
+
+
 def test_ctrl_c_is_exit_code_130_and_the_next_run_goes_on(tmp_path: Path) -> None:
     films, index = tmp_path / "films", tmp_path / "index"
     for number in range(12):
         write_film(films / f"{number}.mp4", [("red", 60 + number), ("blue", 60)], fps=2)
     config = tmp_path / "slow.toml"
     config.write_text("[indexer]\nbatch_frames = 1\n")
-    command = [
-        sys.executable,
-        "-m",
-        "scanonce.ui.cli",
-        "index",
-        films,
-        "--index",
-        index,
-        "--config",
-        config,
-    ]
-    process = subprocess.Popen(
-        [*map(str, command), "--encoder", "bundled"], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
+    command = [*COMMAND, "index", films, "--index", index, "--config", config, *BUNDLED]
+    process = subprocess.Popen([*map(str, command)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     while not _searchable(index) and process.poll() is None:
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGINT)

@@ -2,32 +2,25 @@
 
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
+from scanonce.search.settings import SearchSettings
 from scanonce.storage.errors import ConfigError
 from scanonce.ui.config import Config, read_config
+from tests.command import scanonce
 
 ROOT = Path(__file__).parents[1]
 
 
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        flat |= flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return flat
+def test_config_toml_is_printed_by_the_command_and_has_every_default() -> None:
+    printed = scanonce("config").stdout
+    assert printed == (ROOT / "config.toml").read_text()
+    assert tomllib.loads(printed) == Config().model_dump(mode="json")
 
 
-def test_config_toml_has_every_key_with_its_default_and_no_other() -> None:
-    written = flatten(tomllib.loads((ROOT / "config.toml").read_text()))
-    defaults = flatten(Config().model_dump(mode="json"))
-    assert written == defaults
-
-
-def test_every_setting_says_what_it_does() -> None:
+def test_every_setting_is_described() -> None:
     def check(model: type[BaseModel]) -> None:
         for name, field in model.model_fields.items():
             if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
@@ -38,11 +31,16 @@ def test_every_setting_says_what_it_does() -> None:
     check(Config)
 
 
-def test_every_key_in_config_toml_has_a_comment_above() -> None:
-    lines = (ROOT / "config.toml").read_text().splitlines()
+def test_every_key_in_config_toml_has_a_comment_above_with_its_bounds() -> None:
+    text = (ROOT / "config.toml").read_text()
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 120
     for number, line in enumerate(lines):
         if " = " in line and not line.startswith(("#", " ")):
             assert lines[number - 1].startswith("#"), line
+    assert "Allowed: 1 to 1,000.\ntop = 10" in text
+    assert "Allowed: above 0.\nstall_seconds = 60.0" in text
+    assert "Allowed: 0 or more.\ndecode_workers = 0" in text
 
 
 @pytest.mark.parametrize(
@@ -66,9 +64,20 @@ def test_a_wrong_key_or_value_is_refused_by_name(tmp_path: Path, content: str, n
     assert str(path) in str(caught.value)
 
 
-def test_a_configuration_that_is_missing_is_told(tmp_path: Path) -> None:
+def test_a_missing_configuration_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         read_config(tmp_path / "none.toml")
+
+
+def test_a_setting_of_an_earlier_version_is_ignored_with_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('[search]\nretriever = "anchors"\ntop = 3\n[storage]\nanchor_index = true\n')
+    assert read_config(path) == Config(search=SearchSettings(top=3))
+    storage, search = capsys.readouterr().err.splitlines()
+    assert storage.startswith(f"scanonce: storage.anchor_index in {path} is ignored")
+    assert search.startswith(f"scanonce: search.retriever in {path} is ignored")
 
 
 def test_the_environment_names_another_file_and_the_option_wins(

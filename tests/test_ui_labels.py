@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from scanonce.indexer.pipeline import index_library
+from scanonce.indexer.settings import IndexerSettings
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import IndexDirectoryError, QueryError, ScanonceError
 from scanonce.storage.index import change_labels
 from scanonce.storage.layout import IndexLayout
+from scanonce.storage.settings import StorageSettings
 from scanonce.storage.writer import writing
 from scanonce.ui.cli import app
 from tests.colours import ColourEncoder
@@ -26,17 +29,8 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> IndexLayout:
     build_library(root)
     at = datetime(2020, 5, 17, 12).timestamp()
     os.utime(root / "films" / "two-reds.mp4", (at, at))
-    return build_library_again(root)
-
-
-def build_library_again(root: Path) -> IndexLayout:
-    """The scan that notices the new time; films are not written anew."""
-    from scanonce.indexer.pipeline import index_library
-    from scanonce.indexer.settings import IndexerSettings
-    from scanonce.storage.settings import StorageSettings
-
     layout = IndexLayout(root / "index")
-    index_library(
+    index_library(  # the scan that notices the new time
         [root / "films"],
         layout=layout,
         encoder=ColourEncoder(),
@@ -76,7 +70,7 @@ def found(layout: IndexLayout, *arguments: object) -> set[str]:
 DULL = {"dull0.mp4", "dull1.mp4"}
 
 
-def test_a_search_looks_only_where_its_options_say(layout: IndexLayout) -> None:
+def test_a_search_finds_only_what_passes_its_options(layout: IndexLayout) -> None:
     films = layout.root.parent / "films"
     run(layout, "label", films / "dull0.mp4", films / "more", "--add", "Mine")
     assert found(layout, "--in", films / "more") == {NASTY}
@@ -85,7 +79,7 @@ def test_a_search_looks_only_where_its_options_say(layout: IndexLayout) -> None:
         "dull1.mp4",
     }
     assert found(layout, "--label", "mine") == {"dull0.mp4", NASTY}
-    assert found(layout, "--not-label", "MINE") == {"dull1.mp4", "two-reds.mp4"}
+    assert found(layout, "--exclude-label", "MINE") == {"dull1.mp4", "two-reds.mp4"}
     assert found(layout, "--longer", 60) == DULL
     assert found(layout, "--longer", 20, "--shorter", 60) == {"two-reds.mp4"}
     assert found(layout, "--before", "2020-05-17") == {"two-reds.mp4"}
@@ -93,9 +87,18 @@ def test_a_search_looks_only_where_its_options_say(layout: IndexLayout) -> None:
     assert found(layout, "--label", "mine", "--longer", 60) == {"dull0.mp4"}
 
 
-def test_the_answer_says_which_filter_it_is_to(layout: IndexLayout) -> None:
+def test_the_answer_names_its_filter(layout: IndexLayout) -> None:
     films = layout.root.parent / "films"
-    options = ["--in", films, "--not-label", "b", "--not-label", "a", "--after", "2020-05-17"]
+    options = [
+        "--in",
+        films,
+        "--exclude-label",
+        "b",
+        "--exclude-label",
+        "a",
+        "--after",
+        "2020-05-17",
+    ]
     (answer,) = lines(run(layout, "search", "red", "--json", *options, "--shorter", 600))
     assert list(answer) == [
         "query",
@@ -115,14 +118,12 @@ def test_the_answer_says_which_filter_it_is_to(layout: IndexLayout) -> None:
     assert "filter" not in plain
 
 
-def test_a_folder_may_be_named_from_here(
-    layout: IndexLayout, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_may_be_relative(layout: IndexLayout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(layout.root.parent)
     assert found(layout, "--in", "films/../films/more") == {NASTY}
 
 
-def test_where_no_video_passes_that_is_said(layout: IndexLayout) -> None:
+def test_a_filter_that_no_video_passes_is_reported(layout: IndexLayout) -> None:
     result = run(layout, "search", "red", "--label", "never there")
     assert result.exit_code == 0
     assert "No video passes this filter" in result.stdout
@@ -135,20 +136,20 @@ def test_where_no_video_passes_that_is_said(layout: IndexLayout) -> None:
     "options",
     [["--after", "yesterday"], ["--before", "2024-13-01"], ["--longer", "-1"], ["--shorter", "x"]],
 )
-def test_what_is_no_day_or_length_is_wrong_usage(layout: IndexLayout, options: list[str]) -> None:
+def test_an_invalid_day_or_length_is_wrong_usage(layout: IndexLayout, options: list[str]) -> None:
     assert run(layout, "search", "red", *options).exit_code == 2
 
 
-def test_a_filter_that_nothing_can_pass_is_an_error_in_a_sentence(layout: IndexLayout) -> None:
+def test_a_filter_that_nothing_can_pass_is_an_error(layout: IndexLayout) -> None:
     with pytest.raises(QueryError, match="swap them"):
         run(layout, "search", "red", "--after", "2024-02-01", "--before", "2024-01-01")
 
 
-def test_labels_are_given_shown_and_taken(layout: IndexLayout) -> None:
+def test_labels_are_added_shown_and_removed(layout: IndexLayout) -> None:
     films = layout.root.parent / "films"
     assert "No video has a label yet" in run(layout, "label").stdout
     given = run(layout, "label", films, "--add", "Mine", "--add", "[red]", "--remove", "none")
-    assert "8 labels added, 0 taken away." in given.stdout
+    assert "8 labels added, 0 removed." in given.stdout
     assert lines(run(layout, "label", "--json")) == [{"labels": {"[red]": 4, "Mine": 4}}]
     shown = run(layout, "label").stdout
     assert "[red]" in shown
@@ -163,7 +164,9 @@ def test_labels_without_a_video_are_wrong_usage(layout: IndexLayout) -> None:
     assert run(layout, "label", "--add", "x").exit_code == 2
 
 
-def test_a_path_that_is_not_indexed_is_told_and_nothing_is_labelled(layout: IndexLayout) -> None:
+def test_a_path_that_is_not_indexed_is_an_error_and_nothing_is_labelled(
+    layout: IndexLayout,
+) -> None:
     films = layout.root.parent / "films"
     with pytest.raises(IndexDirectoryError, match="nothing searchable at /nowhere"):
         run(layout, "label", films, "/nowhere", "--add", "x")
@@ -172,19 +175,19 @@ def test_a_path_that_is_not_indexed_is_told_and_nothing_is_labelled(layout: Inde
         run(layout, "label", films, "--add", "a\nb")
 
 
-def test_no_index_is_made_where_there_is_none(tmp_path: Path) -> None:
+def test_labelling_makes_no_index(tmp_path: Path) -> None:
     with pytest.raises(IndexDirectoryError, match="scanonce index"):
         run(IndexLayout(tmp_path), "label")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_that_writes_the_index_keeps_nobody_from_labelling(layout: IndexLayout) -> None:
+def test_videos_can_be_labelled_while_a_run_writes_the_index(layout: IndexLayout) -> None:
     films = layout.root.parent / "films"
     with writing(layout, "a run of hours"):
         assert "4 labels added" in run(layout, "label", films, "--add", "x").stdout
 
 
-def test_where_another_index_takes_its_place_meanwhile_it_is_labelled_too(
+def test_an_index_that_takes_the_place_of_the_other_meanwhile_is_labelled_too(
     layout: IndexLayout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     films = layout.root.parent / "films"

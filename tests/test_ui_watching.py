@@ -1,4 +1,4 @@
-"""`scanonce watch` as a person runs it: real films, real events, a real index."""
+"""`scanonce watch` with real films, real events and a real index."""
 
 import io
 import os
@@ -8,8 +8,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ import scanonce.ui.commands.watch
 import scanonce.ui.jobs
 from scanonce.indexer.models import LoadedModels
 from scanonce.indexer.pipeline import IndexReport, index_library
-from scanonce.indexer.settings import IndexerSettings, WatchSettings
+from scanonce.indexer.settings import IndexerSettings
 from scanonce.media.workers import DecodePool
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.catalog.entries import RunCounts
@@ -29,14 +30,14 @@ from scanonce.storage.errors import ConfigError, EncoderError, IndexDirectoryErr
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.settings import StorageSettings
 from scanonce.storage.writer import writing
-from scanonce.ui.commands.watch import run_watch
-from scanonce.ui.config import Config
+from scanonce.ui.commands.watch import watch
+from tests.background import in_background, wait_for
 from tests.colours import ColourEncoder, write_film
 
 pytestmark = pytest.mark.serial
 
 ROOT = Path(__file__).parents[1]
-CONFIG = Config(indexer=IndexerSettings(decode_workers=1, thumbnail_seconds=0.0))
+SETTINGS = IndexerSettings(decode_workers=1, thumbnail_seconds=0.0)
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def index_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Colours instead of an encoder, and all that takes seconds takes less."""
+    """Use colours instead of an encoder, and wait for fractions of a second only."""
     monkeypatch.setattr(scanonce.library, "load_models", lambda *_, **__: _colours())
     for name in ("_TICK_SECONDS", "_CHECK_SECONDS", "_BUSY_SECONDS", "_FIRST_PAUSE_SECONDS"):
         monkeypatch.setattr(scanonce.indexer.watch, name, 0.1)
@@ -66,7 +67,7 @@ def _colours() -> LoadedModels:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files that were given to the decoder, in order."""
+    """Names of the decoded files, in order."""
     names: list[str] = []
     real = DecodePool.decode
 
@@ -78,43 +79,35 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def settling(seconds: float) -> Config:
-    return CONFIG.model_copy(update={"watch": WatchSettings(settle_seconds=seconds)})
+def write_config(index_dir: Path, *, settle_seconds: float = 0.1) -> Path:
+    """Write a configuration with `SETTINGS`."""
+    path = index_dir.with_name("config.toml")
+    path.write_text(
+        f"[indexer]\ndecode_workers = {SETTINGS.decode_workers}\n"
+        f"thumbnail_seconds = {SETTINGS.thumbnail_seconds}\n"
+        f"[watch]\nsettle_seconds = {settle_seconds}\n"
+    )
+    return path
 
 
 @contextmanager
 def watching(index_dir: Path, *roots: Path, settle_seconds: float = 0.5) -> Iterator[io.StringIO]:
-    """Watches in a thread; what it prints."""
+    """Watch in a thread; yields the printed text."""
     stop = threading.Event()
     printed = io.StringIO()
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            run_watch(
-                roots,
-                index_dir,
-                encoder=None,
-                config=settling(settle_seconds),
-                console=Console(file=printed, width=400),
-                stop=stop,
-            )
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield printed
-    finally:
-        stop.set()
-        thread.join(60)
-    assert not thread.is_alive()
-    assert not failed, failed
+    config = write_config(index_dir, settle_seconds=settle_seconds)
+    run = partial(watch, list(roots), index_dir, config=config)
+    with pytest.MonkeyPatch.context() as patch:
+        until_stopped = partial(scanonce.indexer.watch.watch, stop=stop)
+        patch.setattr(scanonce.indexer.watch, "watch", until_stopped)
+        console = partial(Console, file=printed, width=400)
+        patch.setattr(scanonce.ui.commands.watch, "Console", console)
+        with in_background(run, stop):
+            yield printed
 
 
 def known(index_dir: Path) -> set[str]:
-    """Names of the files a search can find something in."""
+    """Names of the searchable files."""
     layout = IndexLayout(index_dir)
     if not layout.catalog.exists():
         return set()
@@ -122,11 +115,13 @@ def known(index_dir: Path) -> set[str]:
         return {path.name for video in catalog.videos() for path in video.paths}
 
 
-def wait_for(is_so: Callable[[], bool], printed: io.StringIO | None = None) -> None:
-    until = time.monotonic() + 120
-    while not is_so():
-        assert time.monotonic() < until, printed.getvalue() if printed else "it did not happen"
-        time.sleep(0.05)
+def wait_until_known(index_dir: Path, *names: str, printed: io.StringIO) -> None:
+    """Wait until exactly these files are searchable."""
+    wait_for(lambda: known(index_dir) == set(names), state=printed.getvalue)
+
+
+def wait_until_printed(text: str, printed: io.StringIO) -> None:
+    wait_for(lambda: text in printed.getvalue(), state=printed.getvalue)
 
 
 def test_a_film_copied_in_slowly_is_decoded_once_and_whole(
@@ -134,13 +129,13 @@ def test_a_film_copied_in_slowly_is_decoded_once_and_whole(
 ) -> None:
     film = write_film(tmp_path / "b.mkv", [("blue", 6), ("green", 6)]).read_bytes()
     with watching(index_dir, films, settle_seconds=1.5) as printed:
-        wait_for(lambda: known(index_dir) == {"a.mp4"}, printed)
+        wait_until_known(index_dir, "a.mp4", printed=printed)
         with (films / "b.mkv").open("wb") as file:
             for start in range(0, len(film), len(film) // 12 + 1):
                 file.write(film[start : start + len(film) // 12 + 1])
                 file.flush()
                 time.sleep(0.2)  # 2.4 s together, more than it takes to settle
-        wait_for(lambda: known(index_dir) == {"a.mp4", "b.mkv"}, printed)
+        wait_until_known(index_dir, "a.mp4", "b.mkv", printed=printed)
     assert decoded == ["a.mp4", "b.mkv"]
     with Catalog.open(IndexLayout(index_dir).catalog) as catalog:
         assert [video.state for video in catalog.videos()] == ["indexed", "indexed"]
@@ -154,14 +149,14 @@ def test_renaming_moving_and_copying_cost_no_decoding_and_a_deletion_is_followed
 ) -> None:
     write_film(films / "sub" / "b.mp4", [("blue", 4)])
     with watching(index_dir, films) as printed:
-        wait_for(lambda: known(index_dir) == {"a.mp4", "b.mp4"}, printed)
+        wait_until_known(index_dir, "a.mp4", "b.mp4", printed=printed)
         (films / "a.mp4").rename(films / "sub" / "moved.mp4")
-        wait_for(lambda: known(index_dir) == {"moved.mp4", "b.mp4"}, printed)
+        wait_until_known(index_dir, "moved.mp4", "b.mp4", printed=printed)
         (films / "sub").rename(films / "renamed")
         shutil.copy(films / "renamed" / "b.mp4", films / "copy.mp4")
-        wait_for(lambda: known(index_dir) == {"moved.mp4", "b.mp4", "copy.mp4"}, printed)
+        wait_until_known(index_dir, "moved.mp4", "b.mp4", "copy.mp4", printed=printed)
         (films / "renamed" / "b.mp4").unlink()
-        wait_for(lambda: known(index_dir) == {"moved.mp4", "copy.mp4"}, printed)
+        wait_until_known(index_dir, "moved.mp4", "copy.mp4", printed=printed)
     assert sorted(decoded) == ["a.mp4", "b.mp4"]
     with Catalog.open(IndexLayout(index_dir).catalog) as catalog:
         paths = {path for video in catalog.videos() for path in video.paths}
@@ -172,11 +167,11 @@ def test_a_restart_picks_up_what_happened_meanwhile(
     films: Path, index_dir: Path, decoded: list[str]
 ) -> None:
     with watching(index_dir, films) as printed:
-        wait_for(lambda: known(index_dir) == {"a.mp4"}, printed)
+        wait_until_known(index_dir, "a.mp4", printed=printed)
     (films / "a.mp4").rename(films / "renamed.mp4")
     write_film(films / "b.mp4", [("blue", 4)])
     with watching(index_dir) as printed:  # no paths: all that the index knows
-        wait_for(lambda: known(index_dir) == {"renamed.mp4", "b.mp4"}, printed)
+        wait_until_known(index_dir, "renamed.mp4", "b.mp4", printed=printed)
     assert decoded == ["a.mp4", "b.mp4"]
     assert "1 file indexed (0:00:04), 1 file there already" in printed.getvalue()
 
@@ -185,12 +180,12 @@ def test_a_root_that_is_unplugged_keeps_its_videos(
     films: Path, index_dir: Path, tmp_path: Path, decoded: list[str]
 ) -> None:
     with watching(index_dir, films) as printed:
-        wait_for(lambda: known(index_dir) == {"a.mp4"}, printed)
+        wait_until_known(index_dir, "a.mp4", printed=printed)
         films.rename(tmp_path / "unplugged")
-        wait_for(lambda: "is not there now" in printed.getvalue(), printed)
+        wait_until_printed("is not there now", printed)
         write_film(tmp_path / "unplugged" / "b.mp4", [("blue", 4)])
         (tmp_path / "unplugged").rename(films)
-        wait_for(lambda: known(index_dir) == {"a.mp4", "b.mp4"}, printed)
+        wait_until_known(index_dir, "a.mp4", "b.mp4", printed=printed)
     assert decoded == ["a.mp4", "b.mp4"]
 
 
@@ -200,14 +195,14 @@ def test_a_disk_inside_a_library_that_comes_and_goes_is_followed(
     disk = films / "disk"
     write_film(disk / "b.mp4", [("blue", 4)])
     with watching(index_dir, disk) as printed:
-        wait_for(lambda: known(index_dir) == {"b.mp4"}, printed)
+        wait_until_known(index_dir, "b.mp4", printed=printed)
     with watching(index_dir, films) as printed:
-        wait_for(lambda: known(index_dir) == {"a.mp4", "b.mp4"}, printed)
+        wait_until_known(index_dir, "a.mp4", "b.mp4", printed=printed)
         disk.rename(tmp_path / "unplugged")
-        wait_for(lambda: f"{disk} is not there now" in printed.getvalue(), printed)
+        wait_until_printed(f"{disk} is not there now", printed)
         write_film(tmp_path / "unplugged" / "c.mp4", [("green", 4)])
         (tmp_path / "unplugged").rename(disk)
-        wait_for(lambda: known(index_dir) == {"a.mp4", "b.mp4", "c.mp4"}, printed)
+        wait_until_known(index_dir, "a.mp4", "b.mp4", "c.mp4", printed=printed)
     assert decoded == ["b.mp4", "a.mp4", "c.mp4"]
     assert printed.getvalue().count("is not there now") == 1
 
@@ -215,7 +210,7 @@ def test_a_disk_inside_a_library_that_comes_and_goes_is_followed(
 def test_another_writer_is_waited_for(films: Path, index_dir: Path) -> None:
     layout = IndexLayout(index_dir)
     with writing(layout, "scanonce forget"), watching(index_dir, films) as printed:
-        wait_for(lambda: "is being written by scanonce forget" in printed.getvalue(), printed)
+        wait_until_printed("is being written by scanonce forget", printed)
         assert known(index_dir) == set()
         # the lock is this thread's, and the watcher is waited for below
         threading.Event().wait(0.3)
@@ -226,8 +221,8 @@ def test_runs_are_shown_by_the_library_page_with_the_folders_watched(
     films: Path, index_dir: Path
 ) -> None:
     with watching(index_dir, films) as printed:
-        wait_for(lambda: known(index_dir) == {"a.mp4"}, printed)
-        wait_for(lambda: "1 file indexed" in printed.getvalue(), printed)
+        wait_until_known(index_dir, "a.mp4", printed=printed)
+        wait_until_printed("1 file indexed", printed)
         job = scanonce.ui.jobs.read(index_dir)
     assert job is not None
     assert (job.state, job.paths, job.pid) == ("done", (films,), os.getpid())
@@ -235,16 +230,16 @@ def test_runs_are_shown_by_the_library_page_with_the_folders_watched(
     assert job.counts.indexed == 1
 
 
-def test_broken_files_are_told_and_the_watching_goes_on(films: Path, index_dir: Path) -> None:
+def test_broken_files_are_reported_and_watching_goes_on(films: Path, index_dir: Path) -> None:
     (films / "garbage.mp4").write_bytes(b"no video" * 100)
     with watching(index_dir, films) as printed:
-        wait_for(lambda: "1 file failed" in printed.getvalue(), printed)
+        wait_until_printed("1 file failed", printed)
         write_film(films / "b.mp4", [("blue", 4)])
-        wait_for(lambda: "b.mp4" in known(index_dir), printed)
+        wait_for(lambda: "b.mp4" in known(index_dir), state=printed.getvalue)
     assert str(films / "garbage.mp4") in printed.getvalue()
 
 
-def test_models_are_loaded_once_and_again_when_the_index_was_given_others(
+def test_models_are_loaded_once_and_again_if_the_index_gets_others(
     films: Path, index_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded: list[int] = []
@@ -255,34 +250,30 @@ def test_models_are_loaded_once_and_again_when_the_index_was_given_others(
 
     monkeypatch.setattr(scanonce.library, "load_models", load)
     with watching(index_dir, films) as printed:
-        wait_for(lambda: printed.getvalue().count("1 file indexed") == 1, printed)
+        wait_for(lambda: printed.getvalue().count("1 file indexed") == 1, state=printed.getvalue)
         write_film(films / "b.mp4", [("blue", 4)])
-        wait_for(lambda: printed.getvalue().count("1 file indexed") == 2, printed)
+        wait_for(lambda: printed.getvalue().count("1 file indexed") == 2, state=printed.getvalue)
         assert len(loaded) == 1
         manifest = IndexLayout(index_dir).manifest
         manifest.write_text(manifest.read_text().replace('"colours"', '"colours-too"'))
         write_film(films / "c.mp4", [("green", 4)])
-        wait_for(lambda: printed.getvalue().count("1 file indexed") == 3, printed)
+        wait_for(lambda: printed.getvalue().count("1 file indexed") == 3, state=printed.getvalue)
     assert len(loaded) == 2
 
 
-def test_what_would_stop_every_run_is_an_error_at_once(
+def test_an_error_that_would_stop_every_run_is_raised_at_once(
     films: Path, index_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def watch_films(*roots: Path, config: Config = CONFIG) -> None:
-        run_watch(
-            roots, index_dir, encoder=None, config=config, console=Console(file=io.StringIO())
-        )
-
+    config = write_config(index_dir)
     with pytest.raises(ConfigError, match="does not exist"):
-        watch_films(tmp_path / "typo")
+        watch([tmp_path / "typo"], index_dir, config=config)
     with pytest.raises(IndexDirectoryError, match="no index"):
-        watch_films()
+        watch([], index_dir, config=config)
     index_library(
         [films],
         layout=IndexLayout(index_dir),
         encoder=ColourEncoder(),
-        settings=CONFIG.indexer,
+        settings=SETTINGS,
         storage=StorageSettings(),
     )
 
@@ -291,7 +282,7 @@ def test_what_would_stop_every_run_is_an_error_at_once(
 
     monkeypatch.setattr(scanonce.library, "load_models", no_encoder)
     with pytest.raises(EncoderError):
-        watch_films(films)
+        watch([films], index_dir, config=config)
 
 
 @pytest.mark.parametrize("made_with", [{"sampling": "keyframes"}, {"sample_fps": 1.0}])
@@ -302,12 +293,12 @@ def test_an_index_keeps_its_own_sampling(
         [films],
         layout=IndexLayout(index_dir),
         encoder=ColourEncoder(),
-        settings=CONFIG.indexer.model_copy(update=made_with),
+        settings=SETTINGS.model_copy(update=made_with),
         storage=StorageSettings(),
     )
     write_film(films / "b.mp4", [("blue", 4)])
     with watching(index_dir, films) as printed:
-        wait_for(lambda: known(index_dir) == {"a.mp4", "b.mp4"}, printed)
+        wait_until_known(index_dir, "a.mp4", "b.mp4", printed=printed)
 
 
 def test_the_pause_button_ends_it(
@@ -317,8 +308,7 @@ def test_the_pause_button_ends_it(
         return IndexReport(RunCounts(), (), interrupted=True)
 
     monkeypatch.setattr(scanonce.library, "index_library", paused)
-    console = Console(file=io.StringIO(), width=400)
-    run_watch([films], index_dir, encoder=None, config=settling(0.1), console=console)
+    watch([films], index_dir, config=write_config(index_dir))
     job = scanonce.ui.jobs.read(index_dir)
     assert job is not None
     assert job.resumable
@@ -328,25 +318,21 @@ SERVICE = """
 import sys
 from pathlib import Path
 import scanonce.library
-import scanonce.ui.commands.watch
+from scanonce.ui.commands.watch import watch
+from tests.background import in_background, wait_for
 from tests.colours import ColourEncoder
-from scanonce.ui.config import Config
 from scanonce.indexer.models import LoadedModels
 from scanonce.indexer.settings import WatchSettings
 scanonce.library.load_models = lambda *_, **__: LoadedModels(ColourEncoder(), None)
-scanonce.ui.commands.watch.run_watch(
-    [Path(sys.argv[1])],
-    Path(sys.argv[2]),
-    encoder=None,
-    config=Config(watch=WatchSettings(settle_seconds=0.2)),
-)
+films, index, config = map(Path, sys.argv[1:])
+watch([films], index, config=config)
 """
 
 
 def test_a_service_manager_ends_it_cleanly(films: Path, index_dir: Path) -> None:
-    """While it waits; in the middle of a run it is the pipeline that keeps what is done."""
+    """This is while it waits; in the middle of a run, the pipeline keeps the finished videos."""
     process = subprocess.Popen(
-        [sys.executable, "-c", SERVICE, films, index_dir],
+        [sys.executable, "-c", SERVICE, films, index_dir, write_config(index_dir)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,

@@ -1,13 +1,14 @@
-"""The configuration: defaults of every room, overridden by a config.toml. Nothing else reads that file.
+"""The configuration: the settings of every room, read from one TOML file. Nothing else reads that file.
 
-Looked for, in this order: the ``--config`` option, the path in ``SCANONCE_CONFIG``, ``config.toml`` beside the
-program's own folders (in a checkout: the repository's), else the defaults.
+The file is that of the ``--config`` option, else that in ``SCANONCE_CONFIG``, else the ``config.toml`` of the program's
+own folder (in a checkout: the repository's). Without any, and for each missing key, the defaults hold.
 """
 
 import os
+import sys
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -15,21 +16,24 @@ from scanonce.indexer.settings import IndexerSettings, WatchSettings
 from scanonce.models.settings import ModelSettings
 from scanonce.search.settings import SearchSettings
 from scanonce.storage.errors import ConfigError
+from scanonce.storage.layout import IndexLayout
 from scanonce.storage.settings import StorageSettings
 
 if TYPE_CHECKING:
     from scanonce.library import Library
 
 _CHECKOUT_CONFIG = Path(__file__).parent.parent / "config.toml"  # scanonce/config.toml
+_REMOVED = (("storage", "anchor_index"), ("search", "retriever"))
+"""Settings of earlier versions, which a file may still have."""
 
 
 class Config(BaseModel):
-    """Everything that can be set, by room."""
+    """All settings, by room."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     index_dir: str = Field(
-        default="~/.scanonce", description="the index directory, where --index is not given"
+        default="~/.scanonce", description="Index directory if --index is not given."
     )
     models: ModelSettings = ModelSettings()
     indexer: IndexerSettings = IndexerSettings()
@@ -37,25 +41,29 @@ class Config(BaseModel):
     storage: StorageSettings = StorageSettings()
     search: SearchSettings = SearchSettings()
 
-    def library(self, index_dir: Path) -> "Library":
-        """The library at an index directory, with these settings."""
+    def library(self, option: Path | None) -> "Library":
+        """The library at an index directory, or at that of the configuration, with these settings."""
         from scanonce.library import Library  # torch takes seconds to import
 
         return Library(
-            index_dir,
+            self.index_path(option),
             models=self.models,
             indexer=self.indexer,
             storage=self.storage,
             search=self.search,
         )
 
+    def layout(self, option: Path | None) -> IndexLayout:
+        """The layout in use at the given index directory, or at that of the configuration."""
+        return IndexLayout.of(self.index_path(option))
+
     def index_path(self, option: Path | None) -> Path:
-        """The index directory to use, absolute."""
+        """The given index directory, or that of the configuration, absolute."""
         return Path(option or self.index_dir).expanduser().resolve()
 
 
 def read_config(path: Path | None = None) -> Config:
-    """The configuration in effect.
+    """Read the configuration.
 
     Raises:
         ConfigError: the file is missing, is not TOML, or has a key or value that is not allowed.
@@ -75,10 +83,23 @@ def read_config(path: Path | None = None) -> Config:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"configuration {chosen} is not valid TOML: {error}") from error
+    _drop_removed(values, chosen)
     try:
         return Config(**values)
     except ValidationError as error:
         raise ConfigError(f"configuration {chosen}:\n{_describe(error)}") from error
+
+
+def _drop_removed(values: dict[str, Any], path: Path) -> None:
+    """Drop settings of earlier versions, with a line on standard error for each."""
+    for section, key in _REMOVED:
+        settings = values.get(section)
+        if isinstance(settings, dict) and key in settings:
+            del settings[key]
+            print(
+                f"scanonce: {section}.{key} in {path} is ignored: this version has no such setting.",
+                file=sys.stderr,
+            )
 
 
 def _describe(error: ValidationError) -> str:
@@ -86,9 +107,7 @@ def _describe(error: ValidationError) -> str:
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            lines.append(
-                f"  {key}: there is no such key; config.toml in the repository lists them all"
-            )
+            lines.append(f"  {key}: there is no such key; scanonce config lists them all")
         else:
             lines.append(f"  {key} = {problem['input']!r}: {problem['msg']}")
     return "\n".join(lines)

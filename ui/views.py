@@ -7,18 +7,18 @@ from dataclasses import asdict, fields
 from datetime import date, datetime, timedelta
 from math import inf
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from scanonce.models.soonet.trained import NO_LOCALISER
-from scanonce.search.engine import SearchResult
-from scanonce.search.filters import Filter
-from scanonce.search.localise import Curve
-from scanonce.storage.index import IndexStatus
 from scanonce.storage.records import Moment, Span, Video
+
+if TYPE_CHECKING:  # these import numpy and torch, which `scanonce --help` must not wait for
+    from scanonce.search.engine import SearchResult
+    from scanonce.search.filters import Filter
+    from scanonce.search.localise import Curve
+    from scanonce.storage.index import IndexStatus
 
 Item = TypeVar("Item")
 
@@ -92,7 +92,7 @@ def moment_json(moment: Moment) -> dict[str, Any]:
     }
 
 
-def result_json(result: SearchResult, only: Filter | None = None) -> dict[str, Any]:
+def result_json(result: "SearchResult", only: "Filter | None" = None) -> dict[str, Any]:
     """Return a search result in the documented schema (docs/cli.md), with the filter if one was given."""
     filtered = {} if only is None else {"filter": filter_json(only), "videos": result.num_videos}
     return {
@@ -104,9 +104,10 @@ def result_json(result: SearchResult, only: Filter | None = None) -> dict[str, A
     }
 
 
-def filter_json(only: Filter) -> dict[str, Any]:
+def filter_json(only: "Filter") -> dict[str, Any]:
     """Return the fields of a filter by name, without those that filter nothing.
 
+    >>> from scanonce.search.filters import Filter
     >>> filter_json(Filter(labels=frozenset({"b", "a"}), min_seconds=30.0))
     {'labels': ['a', 'b'], 'min_seconds': 30.0}
     """
@@ -122,8 +123,10 @@ def _plain_value(value: Any) -> Any:
     return str(value) if isinstance(value, date | Path) else value
 
 
-def status_json(root: Path, status: IndexStatus) -> dict[str, Any]:
+def status_json(root: Path, status: "IndexStatus") -> dict[str, Any]:
     """Return the state of the index at ``root`` in the documented schema (docs/cli.md)."""
+    from scanonce.models.soonet.trained import NO_LOCALISER
+
     manifest, totals, vectors = status.manifest, status.totals, status.vectors
     return {
         "index": str(root),
@@ -174,7 +177,7 @@ def moments_table(moments: Sequence[Moment]) -> Table:
     return table
 
 
-def timings_text(result: SearchResult) -> str:
+def timings_text(result: "SearchResult") -> str:
     """Return the times of a search in a line, see :func:`stages_text`."""
     return stages_text(result.timings_ms)
 
@@ -261,9 +264,10 @@ def added_since(choice: str, today: date) -> date | None:
     return None if days is None else today - timedelta(days=days)
 
 
-def filter_text(only: Filter) -> str:
+def filter_text(only: "Filter") -> str:
     """Return the part of a filter that the row above the moments does not show; empty if there is none.
 
+    >>> from scanonce.search.filters import Filter
     >>> filter_text(Filter(labels=frozenset({"work"}), recorded_after=date(2024, 5, 1)))
     'labelled work, recorded from 2024-05-01'
     """
@@ -347,7 +351,7 @@ def parse_span(start: str, end: str, duration_seconds: float) -> Span | None:
     return Span(first, min(last, duration_seconds))
 
 
-def curve_levels(curve: Curve, duration_seconds: float, most: int = 20_000) -> list[int]:
+def curve_levels(curve: "Curve", duration_seconds: float, most: int = 20_000) -> list[int]:
     """Return a curve as levels 0 to 255 for intervals of equal length over the video: the mean score of each.
 
     255 is the best interval; 0 is the median and below, so that peaks stand out.
@@ -357,6 +361,8 @@ def curve_levels(curve: Curve, duration_seconds: float, most: int = 20_000) -> l
         duration_seconds: length of the video.
         most: maximum number of levels; a curve with fewer scores has one level for each score.
     """
+    import numpy as np
+
     count = min(most, len(curve.scores))
     if count == 0 or duration_seconds <= 0:
         return []

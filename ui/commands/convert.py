@@ -1,36 +1,40 @@
-"""Converting checkpoints for a person at a terminal."""
+"""`scanonce convert`."""
 
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 
-from scanonce.models.clip4clip.convert import (
-    DEFAULT_TOKENIZER,
-    convert_to_folder,
-    convert_to_published,
-)
-from scanonce.models.clip4clip.head_files import read_head_config
-from scanonce.models.clip4clip.heads import SEQUENTIAL_KINDS
 from scanonce.storage.errors import EncoderError
+from scanonce.training.clip.recipe import Recipe
 
-RE_RANKS = "which re-ranks what a search finds; clips are pooled by their mean"
 
-
-def run_convert(
-    source: Path,
-    out: Path,
-    *,
-    tokenizer: str | None = None,
-    max_frames: int = 12,
-    console: Console | None = None,
+def convert(
+    source: Annotated[
+        Path, typer.Argument(help="Published checkpoint (a file), or an encoder (a folder).")
+    ],
+    out: Annotated[Path, typer.Argument(help="The folder, or the file, to write.")],
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            help="Hub id, or folder with the tokenizer.json of a CLIP.",
+            show_default="openai/clip-vit-base-patch32",
+        ),
+    ] = None,
+    max_frames: Annotated[
+        int, typer.Option(min=1, help="Number of frames a clip had when the head was trained.")
+    ] = Recipe.max_frames,
 ) -> None:
-    """Converts in the direction that ``source`` shows: a file is a published checkpoint, a folder an encoder.
+    """Convert a published CLIP4Clip checkpoint into an encoder, or an encoder into such a checkpoint."""
+    from scanonce.models.clip4clip.convert import (
+        DEFAULT_TOKENIZER,
+        convert_to_folder,
+        convert_to_published,
+    )
 
-    Raises:
-        EncoderError: there is nothing at ``source``, or it cannot be converted.
-    """
-    console = console or Console()
+    console = Console()
     with console.status(f"converting {escape(str(source))}"):
         if source.is_dir():
             convert_to_published(source, out)
@@ -42,11 +46,14 @@ def run_convert(
                 f"there is nothing at {source}: give a published CLIP4Clip checkpoint, such as pytorch_model.bin.4, "
                 "or the folder of an encoder."
             )
-    console.print(escape(f"wrote {out}: {_what_it_is(out)}"), soft_wrap=True, highlight=False)
+    console.print(escape(f"wrote {out}: {_usage(out)}"), soft_wrap=True, highlight=False)
 
 
-def _what_it_is(out: Path) -> str:
-    """What to do with what was written."""
+def _usage(out: Path) -> str:
+    """The kind of a result and its next step."""
+    from scanonce.models.clip4clip.head_files import read_head_config
+    from scanonce.models.clip4clip.heads import SEQUENTIAL_KINDS
+
     if out.is_file():
         return "a checkpoint for CLIP4Clip's own code"
     command = f"scanonce index VIDEOS --encoder {out}"
@@ -55,4 +62,7 @@ def _what_it_is(out: Path) -> str:
     kind = read_head_config(out).kind
     if kind in SEQUENTIAL_KINDS:
         return f"an encoder with a {kind} head, which pools clips; {command}"
-    return f"an encoder with a {kind} head, {RE_RANKS}; {command}"
+    return (
+        f"an encoder with a {kind} head, which re-ranks the moments of a search; clips are pooled by their mean; "
+        f"{command}"
+    )

@@ -1,49 +1,57 @@
-"""What is installed, what works, and what to do about the rest."""
+"""`scanonce doctor`."""
 
 import importlib.metadata
+import json
 import platform
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
+import typer
 from rich.console import Console
 from rich.markup import escape
 
-from scanonce.models.encoders.hub import BUNDLED_NAME, find_folder
-from scanonce.models.encoders.load import load_encoder
-from scanonce.models.runtime import num_cores, pick_device, pick_dtype
 from scanonce.storage.errors import ScanonceError
-from scanonce.storage.settings import StorageSettings
-from scanonce.storage.vectors.publish import open_library, publish
-from scanonce.ui.config import Config
+from scanonce.ui.commands.options import ConfigOption, JsonOption
 from scanonce.ui.views import size_text
+
+if TYPE_CHECKING:
+    from scanonce.ui.config import Config
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at."""
+    """The result of one check, in the documented schema (docs/cli.md)."""
 
     name: str
     ok: bool
     detail: str
-    """What was found, and where it is not ok, the next step."""
-
-    def as_json(self) -> dict[str, Any]:
-        """The documented schema (docs/cli.md)."""
-        return {"name": self.name, "ok": self.ok, "detail": self.detail}
+    """The facts, and the next step if it is not ok."""
 
 
-def examine(config: Config) -> list[Finding]:
-    """All checks, in the order a problem should be looked for."""
+def doctor(as_json: JsonOption = False, config: ConfigOption = None) -> None:
+    """Check this installation: packages, devices, weights, decoders, and a small run of the main parts."""
+    from scanonce.ui.config import read_config
+
+    findings = examine(read_config(config))
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], ensure_ascii=False))
+    else:
+        _show(findings)
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def examine(config: "Config") -> list[Finding]:
+    """Run all checks, those first on which others depend."""
     checks: list[tuple[str, Callable[[], str]]] = [
         ("packages", _packages),
         ("faiss", _faiss),
         ("device", lambda: _device(config)),
-        ("decoders", _decoders),
+        ("decoders", lambda: _decoders(config)),
         ("encoder", lambda: _encoder(config)),
         ("index folder", lambda: _index_folder(config)),
         ("self-check", _self_check),
@@ -51,9 +59,8 @@ def examine(config: Config) -> list[Finding]:
     return [_run(name, check) for name, check in checks]
 
 
-def show_findings(findings: list[Finding], console: Console | None = None) -> None:
-    """Findings for people."""
-    console = console or Console()
+def _show(findings: list[Finding]) -> None:
+    console = Console()
     for finding in findings:
         mark = "[green]ok[/]  " if finding.ok else "[red]look[/]"
         console.print(f"{mark} [bold]{finding.name}[/]: {escape(finding.detail)}", soft_wrap=True)
@@ -67,7 +74,7 @@ def _run(name: str, check: Callable[[], str]) -> Finding:
 
 
 def _packages() -> str:
-    names = ("torch", "transformers", "sqlalchemy", "av", "decord2", "numpy")
+    names = ("torch", "transformers", "sqlalchemy", "av", "numpy")
     found = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
     return f"Python {platform.python_version()}, {found}"
 
@@ -81,25 +88,26 @@ def _faiss() -> str:
             continue
     if len(installed) == 2:
         raise ImportError(
-            "faiss-cpu and faiss-gpu are both installed and have written over each other: "
+            "faiss-cpu and faiss-gpu are both installed and have overwritten each other's files: "
             "pip uninstall -y faiss-cpu faiss-gpu, then pip install one of them"
         )
     if not installed:
         raise ImportError(
-            'neither is installed: pip install -e ".[cpu]" (or ".[gpu]" with an NVIDIA GPU)'
+            'neither is installed: pip install "scanonce[cpu]" (or "scanonce[gpu]" with an NVIDIA GPU)'
         )
     return ", ".join(f"{name} {version}" for name, version in installed.items())
 
 
-def _device(config: Config) -> str:
+def _device(config: "Config") -> str:
+    from scanonce.models.runtime import num_cores, pick_device, pick_dtype
+
     device = pick_device(config.models.device)
     dtype = str(pick_dtype(device, config.models.dtype)).removeprefix("torch.")
     return f"{device}, weights in {dtype}, {num_cores()} cores"
 
 
-def _decoders() -> str:
+def _decoders(config: "Config") -> str:
     import av
-    import decord
 
     wanted = ("h264", "hevc", "vp9", "av1", "mpeg4", "vp8", "prores", "mpeg2video")
     missing = [name for name in wanted if name not in av.codecs_available]
@@ -107,34 +115,49 @@ def _decoders() -> str:
         raise ImportError(
             f"PyAV cannot decode {', '.join(missing)}: reinstall it with pip install --force-reinstall av"
         )
-    return f"PyAV {av.__version__} and decord {decord.__version__}; {', '.join(wanted)}"
+    try:
+        import decord
+    except ImportError as error:
+        if config.indexer.decoder == "decord":
+            raise ImportError('decord is missing: pip install "scanonce[decord]"') from error
+        return f"PyAV {av.__version__}: {', '.join(wanted)}"
+    return f"PyAV {av.__version__} and decord {decord.__version__}: {', '.join(wanted)}"
 
 
-def _encoder(config: Config) -> str:
+def _encoder(config: "Config") -> str:
+    from scanonce.models.encoders.hub import find_folder
+
     folder = find_folder(config.models.encoder)
     return f"{config.models.encoder} is on this machine ({folder})"
 
 
-def _index_folder(config: Config) -> str:
+def _index_folder(config: "Config") -> str:
     path = config.index_path(None)
     existing = next(parent for parent in (path, *path.parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if free < 1e9:
         raise OSError(
-            f"{path}: only {size_text(free)} free there; index_dir in config.toml can name another disk"
+            f"{path}: only {size_text(free)} free; index_dir in config.toml can name another disk"
         )
     return f"{path}, {size_text(free)} free"
 
 
 def _self_check() -> str:
-    """The bundled encoder tells two pictures apart, and the vector index finds a clip again."""
+    """The bundled encoder distinguishes two frames, and the vector index finds its own clips."""
+    import numpy as np
+
+    from scanonce.models.encoders.hub import BUNDLED_NAME
+    from scanonce.models.encoders.load import load_encoder
+    from scanonce.storage.settings import StorageSettings
+    from scanonce.storage.vectors.publish import open_library, publish
+
     encoder = load_encoder(BUNDLED_NAME)
     frames = np.zeros((2, 90, 160, 3), np.uint8)
     frames[1] = 255
     features = encoder.encode_frames(frames)
     if not np.isfinite(features).all() or np.allclose(features[0], features[1]):
         raise OSError(
-            "the bundled encoder gives the same for two pictures: reinstall torch and transformers"
+            "the bundled encoder computes the same features for two frames: reinstall torch and transformers"
         )
     clips = np.eye(8, dtype=np.float32)
     with tempfile.TemporaryDirectory() as folder:
@@ -144,4 +167,4 @@ def _self_check() -> str:
         _, ids = library.search(clips, 1)
     if ids[:, 0].tolist() != [1 << 20 | row for row in range(8)]:
         raise OSError("the vector index does not find its own clips: reinstall faiss")
-    return "encoder and vector index answer as they should"
+    return "encoder and vector index work"

@@ -1,109 +1,181 @@
-"""What the `eval` command does: answers of an index, or of a file, become tables and JSON."""
+"""`scanonce eval`."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 
-from scanonce.models.settings import ModelSettings
-from scanonce.search.settings import SearchSettings
 from scanonce.storage.errors import ConfigError
-from scanonce.training.evaluation.annotations import (
-    Query,
-    as_queries,
-    match_names,
-    read_annotations,
-)
-from scanonce.training.evaluation.answering import ask_index
-from scanonce.training.evaluation.evaluate import Evaluation, evaluate, json_text
-from scanonce.training.evaluation.predictions import read_predictions, write_predictions, write_text
-from scanonce.training.evaluation.tables import (
-    library_tables,
-    own_tables,
-    retrieval_table,
-    speed_text,
-)
+from scanonce.ui.commands.options import ConfigOption, IndexOption
 from scanonce.ui.views import count_text
+
+if TYPE_CHECKING:
+    from scanonce.models.settings import ModelSettings
+    from scanonce.search.settings import SearchSettings
+    from scanonce.training.evaluation.annotations import Query
+    from scanonce.training.evaluation.evaluate import Evaluation
 
 _NAMES_SHOWN = 5
 
 
-def run_eval(
-    benchmark: str,
-    annotation_file: Path,
-    *,
-    index_dir: Path | None = None,
-    predictions: Path | None = None,
-    videos: Path | None = None,
-    json_out: Path | None = None,
-    predictions_out: Path | None = None,
-    settings: SearchSettings | None = None,
-    models: ModelSettings | None = None,
-    console: Console | None = None,
-) -> Evaluation:
-    """Evaluates an index, or a file of predictions, and prints its tables.
+def evaluate(
+    benchmark: Annotated[
+        str,
+        typer.Option(
+            help="msrvtt, qvhighlights, charades, tvr, mad, ego4d, activitynet, didemo; scanonce: a file of your own."
+        ),
+    ],
+    annotations: Annotated[
+        Path,
+        typer.Option(help="Queries with their right answers, as the benchmark publishes them."),
+    ],
+    predictions: Annotated[
+        Path | None, typer.Option(help="Evaluate the answers in this file, not an index.")
+    ] = None,
+    index_dir: IndexOption = None,
+    videos: Annotated[
+        Path | None,
+        typer.Option(help="With --predictions: only queries about videos in this folder."),
+    ] = None,
+    json_out: Annotated[
+        Path | None, typer.Option("--json", help="Write all figures to this file.")
+    ] = None,
+    write_predictions: Annotated[
+        Path | None, typer.Option(help="Write the answers of the index to this file.")
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Measure how well queries find their moments: a benchmark's own figures and those of library search."""
+    if predictions is not None and (index_dir is not None or write_predictions is not None):
+        raise typer.BadParameter(
+            "--predictions holds the answers: leave out --index and --write-predictions"
+        )
+    if videos is not None and predictions is None:
+        raise typer.BadParameter("--videos goes with --predictions: an index knows its videos")
+    from scanonce.training.evaluation.evaluate import json_text
+    from scanonce.training.evaluation.predictions import write_text
+    from scanonce.ui.config import read_config
 
-    Args:
-        benchmark: whose form the annotations have, and whose own figures are printed.
-        annotation_file: the sentences and their right answers.
-        index_dir: the index that is asked; either this or ``predictions``.
-        predictions: a file of answers.
-        videos: with ``predictions``: only queries whose video lies in this folder count.
-        json_out: where everything is written as JSON.
-        predictions_out: where the index's answers are written.
-        settings, models: how the index is searched.
-        console: where to print.
-
-    Raises:
-        ConfigError: a file cannot be read or is not what it should be, or no video of the annotations is there.
-        IndexDirectoryError: there is no usable index.
-    """
-    console = console or Console()
-    queries = as_queries(read_annotations(annotation_file, benchmark))
-    file = annotation_file if benchmark == "qvhighlights" else None
+    console = Console()
     if predictions is not None:
-        there, missing = _there(queries, videos)
-        answers = read_predictions(predictions, queries)
-        evaluation = evaluate(
-            benchmark,
-            there,
-            answers,
-            num_left_out=len(queries) - len(there),
-            missing=missing,
-            annotation_file=file,
-        )
+        evaluation = evaluate_file(benchmark, annotations, predictions, videos)
     else:
-        assert index_dir is not None, "an index or predictions are evaluated"
-        with console.status(f"asking {count_text(len(queries), 'query')}"):
-            asked = ask_index(
-                index_dir,
-                queries,
-                settings=settings,
-                models=models,
-                with_saliency=benchmark == "qvhighlights",
+        settings = read_config(config)
+        with console.status("asking all queries"):
+            evaluation = evaluate_index(
+                benchmark,
+                annotations,
+                settings.index_path(index_dir),
+                settings=settings.search,
+                models=settings.models,
+                write_to=write_predictions,
             )
-        there = [query for query in queries if query.id in asked.answers]
-        _refuse_none(there, asked.missing, f"the index {index_dir}")
-        evaluation = evaluate(
-            benchmark,
-            there,
-            asked.answers,
-            num_left_out=len(queries) - len(there),
-            missing=asked.missing,
-            retrieval=asked.retrieval,
-            speed=asked.speed,
-            annotation_file=file,
-        )
-        if predictions_out is not None:
-            write_predictions(predictions_out, asked.answers)
-    show_evaluation(evaluation, console)
+    _show(evaluation, console)
     if json_out is not None:
         write_text(json_out, json_text(evaluation))
-    return evaluation
 
 
-def show_evaluation(evaluation: Evaluation, console: Console) -> None:
-    """Prints the tables of an evaluation, and what was not there."""
+def evaluate_file(
+    benchmark: str, annotations: Path, predictions: Path, videos: Path | None = None
+) -> "Evaluation":
+    """Evaluate a file of predictions.
+
+    Args:
+        benchmark: format of the annotations, and whose own figures are computed.
+        annotations: the queries and their right answers.
+        predictions: the answers.
+        videos: evaluate only queries with a right video in this folder.
+
+    Raises:
+        ConfigError: a file cannot be read or is not valid, or no video of the annotations is in the folder.
+    """
+    from scanonce.training.evaluation.annotations import as_queries, match_names, read_annotations
+    from scanonce.training.evaluation.evaluate import evaluate
+    from scanonce.training.evaluation.predictions import read_predictions
+
+    queries = as_queries(read_annotations(annotations, benchmark))
+    asked = queries
+    missing: list[str] = []
+    if videos is not None:
+        names = [name for query in queries for name in sorted(query.videos)]
+        found, missing = match_names(names, videos)
+        asked = [query for query in queries if not query.videos.isdisjoint(found)]
+        _refuse_none(asked, missing, f"the folder {videos}")
+    return evaluate(
+        benchmark,
+        asked,
+        read_predictions(predictions, queries),
+        num_left_out=len(queries) - len(asked),
+        missing=missing,
+        annotation_file=annotations,
+    )
+
+
+def evaluate_index(
+    benchmark: str,
+    annotations: Path,
+    index_dir: Path,
+    *,
+    settings: "SearchSettings | None" = None,
+    models: "ModelSettings | None" = None,
+    write_to: Path | None = None,
+) -> "Evaluation":
+    """Ask an index all queries and evaluate its answers.
+
+    Args:
+        benchmark, annotations: see `evaluate_file`.
+        index_dir: the index directory.
+        settings, models: settings of the search.
+        write_to: a file for the answers.
+
+    Raises:
+        ConfigError: a file cannot be read or is not valid, or no video of the annotations is in the index.
+        IndexDirectoryError: there is no usable index.
+    """
+    from scanonce.training.evaluation.annotations import as_queries, read_annotations
+    from scanonce.training.evaluation.answering import ask_index
+    from scanonce.training.evaluation.evaluate import evaluate
+    from scanonce.training.evaluation.predictions import write_predictions
+
+    queries = as_queries(read_annotations(annotations, benchmark))
+    answers = ask_index(
+        index_dir,
+        queries,
+        settings=settings,
+        models=models,
+        with_saliency=benchmark == "qvhighlights",
+    )
+    asked = [query for query in queries if query.id in answers.answers]
+    _refuse_none(asked, answers.missing, f"the index {index_dir}")
+    if write_to is not None:
+        write_predictions(write_to, answers.answers)
+    return evaluate(
+        benchmark,
+        asked,
+        answers.answers,
+        num_left_out=len(queries) - len(asked),
+        missing=answers.missing,
+        retrieval=answers.retrieval,
+        speed=answers.speed,
+        annotation_file=annotations,
+    )
+
+
+def _refuse_none(asked: "Sequence[Query]", missing: Sequence[str], where: str) -> None:
+    if not asked:
+        raise ConfigError(
+            f"none of the {count_text(len(missing), 'video')} of the annotations is in {where}, such as {missing[0]}. "
+            "A video is known by its file's name without the ending: index the benchmark's own files"
+        )
+
+
+def _show(evaluation: "Evaluation", console: Console) -> None:
+    """Print the tables of an evaluation, and what was left out."""
+    from scanonce.training.evaluation import tables
+
     if evaluation.missing:
         shown = ", ".join(evaluation.missing[:_NAMES_SHOWN])
         more = len(evaluation.missing) - _NAMES_SHOWN
@@ -111,39 +183,21 @@ def show_evaluation(evaluation: Evaluation, console: Console) -> None:
             f"[yellow]{count_text(len(evaluation.missing), 'video')} of the annotations "
             f"{'is' if len(evaluation.missing) == 1 else 'are'} not there[/]: {escape(shown)}"
             f"{f' and {more:,} more (--json lists all)' if more > 0 else ''}. "
-            f"{count_text(evaluation.num_left_out, 'sentence')} not evaluated."
+            f"Queries not evaluated: {evaluation.num_left_out:,}."
         )
     if evaluation.num_unanswered:
         console.print(
-            f"[yellow]{count_text(evaluation.num_unanswered, 'sentence')} without an answer[/]: counted as a miss."
+            f"[yellow]Queries without an answer[/]: {evaluation.num_unanswered:,}, counted as misses."
         )
-    for table in own_tables(evaluation):
+    for table in tables.own_tables(evaluation):
         console.print(table)
     if evaluation.own_source:
         console.print(f"[dim]as in {evaluation.own_source}[/]")
-    for table in library_tables(evaluation):
+    for table in tables.library_tables(evaluation):
         console.print(table)
     if evaluation.retrieval is not None and evaluation.benchmark != "msrvtt":
-        console.print(retrieval_table("sentence and video, by pooled frames", evaluation.retrieval))
+        title = "text and video, by pooled frames"
+        console.print(tables.retrieval_table(title, evaluation.retrieval))
     if evaluation.speed is not None:
         console.print()
-        console.print(speed_text(evaluation.speed), highlight=False)
-
-
-def _there(queries: list[Query], videos: Path | None) -> tuple[list[Query], list[str]]:
-    """The queries with a right video in a folder, and the names of videos that are not in it."""
-    if videos is None:
-        return queries, []
-    names = [name for query in queries for name in sorted(query.videos)]
-    found, missing = match_names(names, videos)
-    there = [query for query in queries if not query.videos.isdisjoint(found)]
-    _refuse_none(there, missing, f"the folder {videos}")
-    return there, missing
-
-
-def _refuse_none(there: list[Query], missing: tuple[str, ...] | list[str], where: str) -> None:
-    if not there:
-        raise ConfigError(
-            f"none of the {count_text(len(missing), 'video')} of the annotations is in {where}, such as {missing[0]}. "
-            "A video is known by its file's name without the ending: index the benchmark's own files"
-        )
+        console.print(tables.speed_text(evaluation.speed), highlight=False)

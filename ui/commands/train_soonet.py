@@ -1,65 +1,115 @@
-"""`scanonce train soonet` for a person at a terminal: progress, figures beside those of other localisers, what next."""
+"""`scanonce train soonet`."""
 
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from scanonce.models.settings import ModelSettings
-from scanonce.training.curves import PLOT_NAME
-from scanonce.training.localiser.compare import TIOUS, Compared
-from scanonce.training.localiser.from_index import Choices, Trained, train_on_index
-from scanonce.training.processes import meet_processes
+from scanonce.ui.commands.options import (
+    BenchmarkOption,
+    ConfigOption,
+    IndexOption,
+    MinutesCapOption,
+    ResumeOption,
+    SeedOption,
+    ValidationOption,
+    ValidationShareOption,
+    WorkOption,
+    output_folders,
+)
+
+if TYPE_CHECKING:
+    from scanonce.training.localiser.compare import Compared
+    from scanonce.training.localiser.from_index import Trained
 
 
-def run_train_soonet(
-    annotations: Path,
-    out: Path,
-    index_dir: Path,
-    choices: Choices,
-    *,
-    work: Path | None = None,
-    models: ModelSettings | None = None,
-    console: Console | None = None,
-) -> Trained:
-    """Trains a localiser on an index; in several processes, only the first one tells.
+def train_soonet(
+    annotations: Annotated[
+        Path, typer.Argument(help="Queries and their moments: .jsonl, .csv, or of a benchmark.")
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder for the localiser.")],
+    index_dir: IndexOption = None,
+    benchmark: BenchmarkOption = "scanonce",
+    validation: ValidationOption = None,
+    validation_share: ValidationShareOption = 0.1,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Passes over the queries.", show_default="20, at least 1,500 steps"
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Steps, instead of --epochs.", show_default="by --epochs"),
+    ] = None,
+    libraries_per_step: Annotated[
+        int | None,
+        typer.Option(min=1, help="Small libraries in each step.", show_default="one a process"),
+    ] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(min=1e-9, help="Highest learning rate.", show_default="by the width"),
+    ] = None,
+    begin_with: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help='Localiser to start from: "bundled", a folder, or a published .pth file.',
+            show_default="new weights",
+        ),
+    ] = None,
+    seed: SeedOption = 0,
+    work: WorkOption = None,
+    resume: ResumeOption = False,
+    minutes_cap: MinutesCapOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Train a localiser on an index and annotated moments; no video is decoded."""
+    from scanonce.training.localiser.from_index import Choices, train_on_index
+    from scanonce.training.processes import meet_processes
+    from scanonce.ui.config import read_config
 
-    Args:
-        annotations: sentences and their moments.
-        out: folder of the localiser.
-        index_dir: the index whose stored frames are trained on.
-        choices: see `training.localiser.from_index.Choices`.
-        work: folder of state and curves; None: beside ``out``, with ``.work`` behind its name.
-        models: device, and number format of the encoder of sentences.
-        console: where it is told; None: standard output.
-
-    Raises:
-        ScanonceError: see `training.localiser.from_index.train_on_index`.
-    """
-    processes = meet_processes((models or ModelSettings()).device)
-    out = out.expanduser().absolute()
-    work = work.expanduser().absolute() if work else out.with_name(f"{out.name}.work")
-    console = (console or Console()) if processes.index == 0 else Console(quiet=True)
+    settings = read_config(config)
+    index = settings.index_path(index_dir)
+    out, work = output_folders(out, work)
+    choices = Choices(
+        benchmark=benchmark,
+        validation=validation,
+        validation_share=validation_share,
+        epochs=epochs,
+        steps=steps,
+        libraries_per_step=libraries_per_step,
+        learning_rate=lr,
+        seed=seed,
+        begin_with=begin_with,
+        resume=resume,
+        minutes_cap=float("inf") if minutes_cap is None else minutes_cap,
+    )
+    processes = meet_processes(settings.models.device)
+    console = Console(quiet=processes.index > 0)  # one of several processes prints
     try:
         trained = train_on_index(
-            index_dir,
+            index,
             annotations,
             out,
             choices,
             work=work,
-            models=models,
+            models=settings.models,
             processes=processes,
             console=console,
         )
     finally:
         processes.close()
-    _tell_end(trained, out, work, index_dir, console)
-    return trained
+    _show_end(trained, out, work, index, console)
 
 
-def _tell_end(trained: Trained, out: Path, work: Path, index_dir: Path, console: Console) -> None:
+def _show_end(trained: "Trained", out: Path, work: Path, index_dir: Path, console: Console) -> None:
+    from scanonce.training.curves import PLOT_NAME
+
     if trained.compared:
         console.print(_table(trained.compared))
     console.print(f"{trained.steps:,} steps in {trained.seconds / 60:.1f} min")
@@ -74,11 +124,13 @@ def _tell_end(trained: Trained, out: Path, work: Path, index_dir: Path, console:
     )
 
 
-def _table(compared: dict[str, Compared]) -> Table:
+def _table(compared: "dict[str, Compared]") -> Table:
     """R@1 with 95 % intervals, a row for each localiser."""
+    from scanonce.training.localiser.compare import TIOUS
+
     num_queries = next(iter(compared.values())).num_queries
-    table = Table(title=f"R@1 of {num_queries:,} held-out sentences (95 %)", box=None)
-    table.add_column("moments by")
+    table = Table(title=f"R@1 of {num_queries:,} held-out queries (95 %)", box=None)
+    table.add_column("localiser")
     for where in ("in the video", "in the library"):
         for tiou in TIOUS:
             table.add_column(f"{where}, tIoU {tiou:g}", justify="right")

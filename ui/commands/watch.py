@@ -1,85 +1,81 @@
-"""Watching for a person at a terminal, or for a service: a line for each run, and for whatever it waits for."""
+"""`scanonce watch`: a line for each run of the indexer, for a person at a terminal or the log of a service."""
 
 import contextlib
-import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 
-from scanonce.indexer.models import LoadedModels, make_manifest
-from scanonce.indexer.pipeline import IndexReport
-from scanonce.indexer.pipeline import Progress as IndexProgress
-from scanonce.indexer.plan import differing
-from scanonce.indexer.scan import outermost, scan
-from scanonce.indexer.watch import Survey, watch
-from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import ConfigError, IndexDirectoryError
-from scanonce.storage.layout import IndexLayout
-from scanonce.storage.manifest import Manifest, create_or_check
-from scanonce.storage.writer import owner
-from scanonce.ui.commands.index import index_progress
-from scanonce.ui.config import Config
-from scanonce.ui.jobs import recorded
+from scanonce.ui.commands.options import (
+    ConfigOption,
+    EncoderOption,
+    IndexOption,
+    PathsArgument,
+    absolute,
+)
+from scanonce.ui.commands.progress import index_progress
 from scanonce.ui.views import clock, count_text
 
+if TYPE_CHECKING:
+    from scanonce.indexer.models import LoadedModels
+    from scanonce.indexer.pipeline import IndexReport
+    from scanonce.indexer.pipeline import Progress as IndexProgress
+    from scanonce.indexer.watch import Survey
+    from scanonce.library import Library
+    from scanonce.storage.manifest import Manifest
+    from scanonce.ui.config import Config
 
-def run_watch(
-    paths: Sequence[Path],
-    index_dir: Path,
-    *,
-    encoder: str | None,
-    config: Config,
-    console: Console | None = None,
-    stop: threading.Event | None = None,
+
+def watch(
+    paths: PathsArgument = None,
+    index_dir: IndexOption = None,
+    encoder: EncoderOption = None,
+    config: ConfigOption = None,
 ) -> None:
-    """Keeps an index in line with folders until Ctrl-C, SIGTERM or the pause button of the library page.
+    """Keep the index in line with folders: a file is indexed once it has stopped growing. Ctrl-C ends it."""
+    from scanonce.indexer.scan import outermost
+    from scanonce.indexer.watch import watch
+    from scanonce.ui.config import read_config
 
-    Args:
-        paths: folders, or single files; none: all folders the index knows.
-        index_dir: the index directory; made where it does not exist.
-        encoder: of a new index; None: that of the index, else of the configuration.
-        config: everything else.
-        console: where to write.
-        stop: ends it when set.
-
-    Raises:
-        ConfigError: a path does not exist and is no folder of the index.
-        IndexDirectoryError: no paths, and there is no index or it knows no folder.
-        ManifestMismatch: the index was made with other settings.
-        EncoderError: the encoder cannot be loaded.
-        LocaliserError: the localiser cannot be loaded, or does not fit.
-    """
-    console = console or Console()
-    roots = _roots(paths, index_dir, config)
-    indexing = _Indexing(roots, index_dir, encoder, config, console)
+    settings = read_config(config)
+    library = settings.library(index_dir)
+    roots = _roots(paths or [], library, settings)
+    indexing = Indexing(roots, library, encoder, settings)
     indexing.check()
     with contextlib.suppress(KeyboardInterrupt), _sigterm_is_ctrl_c():
         indexing.report(
-            f"watching {', '.join(map(str, outermost(roots)))} · index: {index_dir} · Ctrl-C ends it"
+            f"watching {', '.join(map(str, outermost(roots)))} · index: {library.root} · Ctrl-C ends it"
         )
         watch(
             roots,
             indexing,
-            files=config.indexer,
-            settings=config.watch,
-            ignored=[index_dir],
-            stop=stop,
+            files=settings.indexer,
+            settings=settings.watch,
+            ignored=[library.root],
         )
     indexing.report("stopped. What is indexed is kept; the same command goes on from here.")
 
 
-def _roots(paths: Sequence[Path], index_dir: Path, config: Config) -> list[Path]:
-    """What to watch, absolute: what was asked for, and folders of the index below it, whose disks come and go."""
+def _roots(paths: Sequence[Path], library: "Library", settings: "Config") -> list[Path]:
+    """The folders to watch, absolute: those given, and folders of the index inside them, whose disks come and go.
+
+    Raises:
+        ConfigError: a path does not exist and is no folder of the index.
+        IndexDirectoryError: no paths were given, and there is no index or it knows no folder.
+    """
+    from scanonce.indexer.scan import outermost
+
     known: list[Path] = []
     with contextlib.suppress(IndexDirectoryError) if paths else contextlib.nullcontext():
-        known = config.library(index_dir).known_roots()
-    asked = [Path(os.path.abspath(path.expanduser())) for path in paths] or known
+        known = library.known_roots()
+    asked = [absolute(path) for path in paths] or known
     for root in asked:
         if root not in known and not root.exists():
             raise ConfigError(f"{root} does not exist: check the path, or plug its disk in")
@@ -88,14 +84,14 @@ def _roots(paths: Sequence[Path], index_dir: Path, config: Config) -> list[Path]
         root
         for root in known
         if not set(outer).isdisjoint(root.parents)
-        and root.suffix.lower() not in config.indexer.endings
+        and root.suffix.lower() not in settings.indexer.endings
     ]
     return sorted([*outer, *inner])
 
 
 @contextmanager
 def _sigterm_is_ctrl_c() -> Iterator[None]:
-    """A service manager's way to end a process ends it as cleanly as a person's."""
+    """Let SIGTERM, with which a service manager ends a process, end it as cleanly as Ctrl-C."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -106,40 +102,48 @@ def _sigterm_is_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-class _Indexing:
+class Indexing:
     """The work of `indexer.watch.watch`: ordinary runs of the indexer, with models that are loaded once."""
 
     def __init__(
-        self,
-        roots: list[Path],
-        index_dir: Path,
-        encoder: str | None,
-        config: Config,
-        console: Console,
+        self, roots: list[Path], library: "Library", encoder: str | None, settings: "Config"
     ) -> None:
+        """Args:
+        roots: the folders watched.
+        library: the index, which need not exist yet.
+        encoder: of a new index; None: that of the index, else of the configuration.
+        settings: the configuration.
+        """
         self.roots = roots
-        self.index_dir = index_dir
+        self.library = library
         self.encoder = encoder
-        self.config = config
-        self.console = console
-        self.library = config.library(index_dir)
+        self.settings = settings.indexer
+        self.console = Console()
 
     def check(self) -> None:
-        """What would stop every run is an error at once."""
+        """Raise now any error that would stop every run, such as an encoder that cannot be loaded."""
+        from scanonce.storage.manifest import create_or_check
+
         layout = self.library.layout
-        wanted, models = self.wanted()
+        wanted, models = self._wanted()
         if layout.manifest.exists():
             create_or_check(layout, wanted, models.encoder.head_files)
 
     def busy(self) -> str | None:
-        """Who else writes the index now."""
-        other = owner(IndexLayout.of(self.index_dir))
+        """The other process that writes the index now, for people."""
+        from scanonce.storage.writer import owner
+
+        other = owner(self.library.layout)
         return f"{other.doing} (process {other.pid} on {other.host})" if other else None
 
-    def survey(self, paths: Sequence[Path]) -> Survey:
-        """Compares the disk with the index; opens no video."""
-        settings = self.config.indexer
-        layout = IndexLayout.of(self.index_dir)
+    def survey(self, paths: Sequence[Path]) -> "Survey":
+        """Compare the disk with the index; opens no video."""
+        from scanonce.indexer.plan import differing
+        from scanonce.indexer.scan import scan
+        from scanonce.indexer.watch import Survey
+        from scanonce.storage.catalog.catalog import Catalog
+
+        layout = self.library.layout
         with contextlib.ExitStack() as stack:
             libraries = set(self.roots)
             catalog = None
@@ -148,50 +152,61 @@ class _Indexing:
                 libraries |= {library.root for library in catalog.libraries()}
             found = scan(
                 paths,
-                extensions=settings.endings,
-                follow_symlinks=settings.follow_symlinks,
+                extensions=self.settings.endings,
+                follow_symlinks=self.settings.follow_symlinks,
                 libraries=libraries,
             )
             if catalog is None:
                 changed = [file.path for file in found.files]
             else:
-                changed = differing(catalog, found, attempts=settings.decode_attempts)
+                changed = differing(catalog, found, attempts=self.settings.decode_attempts)
         return Survey(tuple(changed), found.problems)
 
     def index(self, paths: Sequence[Path]) -> None:
-        """One run, which the library page shows like any other; told in a line."""
+        """Run the indexer, visible on the library page like any other run, and print a line.
+
+        Raises:
+            KeyboardInterrupt: the run was stopped.
+        """
+        from scanonce.indexer.scan import outermost
+        from scanonce.ui.jobs import recorded
+
         roots = outermost(self.roots)
         with recorded(
-            self.index_dir, roots, encoder=self.encoder, doing="scanonce watch"
+            self.library.root, roots, encoder=self.encoder, doing="scanonce watch"
         ) as recorder:
-            self.add_libraries()
+            self._add_libraries()
             with index_progress(self.console) as show:
 
-                def on_progress(progress: IndexProgress) -> None:
+                def on_progress(progress: "IndexProgress") -> None:
                     show(progress)
                     recorder.on_progress(progress)
 
                 report = self.library.index(paths, encoder=self.encoder, on_progress=on_progress)
             recorder.finish(report)
-        self.show(report)
+        self._show(report)
         if report.interrupted:
             raise KeyboardInterrupt
 
     def report(self, text: str) -> None:
-        """A line with the time."""
+        """Print a line with the time."""
         now = datetime.now().strftime("%Y-%m-%d %H:%M:%S")
         self.console.print(f"{now}  {escape(text)}", soft_wrap=True, highlight=False)
 
-    def wanted(self) -> tuple[Manifest, LoadedModels]:
+    def _wanted(self) -> "tuple[Manifest, LoadedModels]":
         """The manifest of an index made with these models and settings, and the models."""
-        models = self.library.models(self.encoder)
-        settings = self.library.settings()
-        return make_manifest(models.encoder, settings, models.localiser), models
+        from scanonce.indexer.models import make_manifest
 
-    def add_libraries(self) -> None:
-        """Makes the folders watched known to the index: a run is given single files below them."""
+        models = self.library.models(self.encoder)
+        return make_manifest(models.encoder, self.library.settings(), models.localiser), models
+
+    def _add_libraries(self) -> None:
+        """Add the folders watched to the index: a run is given single files inside them."""
+        from scanonce.storage.catalog.catalog import Catalog
+        from scanonce.storage.manifest import create_or_check
+
         layout = self.library.layout
-        wanted, models = self.wanted()
+        wanted, models = self._wanted()
         create_or_check(layout, wanted, models.encoder.head_files)
         with Catalog.open(layout.catalog) as catalog:
             known = {library.root for library in catalog.libraries()}
@@ -199,17 +214,19 @@ class _Indexing:
                 if known.isdisjoint((root, *root.parents)):
                     catalog.add_library(root)
 
-    def show(self, report: IndexReport) -> None:
-        """What a run did, if anything, and every problem."""
+    def _show(self, report: "IndexReport") -> None:
+        """Print every problem of a run, and its result if there is any."""
         counts = report.counts
         for problem in report.problems:
             self.report(f"{problem.path}: {problem.reason}")
-        told = {
+        numbers = {
             f"indexed ({clock(counts.video_seconds)})": counts.indexed + counts.partial,
             "there already": counts.skipped,
             "no longer there": counts.forgotten,
             "failed": counts.failed,
         }
-        parts = [f"{count_text(number, 'file')} {what}" for what, number in told.items() if number]
+        parts = [
+            f"{count_text(number, 'file')} {what}" for what, number in numbers.items() if number
+        ]
         if parts:
             self.report(", ".join(parts))

@@ -1,0 +1,65 @@
+"""`scanonce localise`."""
+
+import time
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from scanonce.ui.commands.options import INTERRUPTED, ConfigOption, IndexOption
+from scanonce.ui.commands.progress import progress_bar, speed_text
+from scanonce.ui.views import count_text
+
+
+def localise(
+    index_dir: IndexOption = None,
+    localiser: Annotated[
+        str | None,
+        typer.Option(
+            help='"bundled", a folder, a published .pth file, or "training-free".',
+            show_default="that of the index",
+        ),
+    ] = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Derive all anchors again, not only missing ones.")
+    ] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Change the localiser of an index, which finds the moments; no video is decoded."""
+    from scanonce.indexer.anchors import derive_anchors
+    from scanonce.models.soonet.trained import choose_localiser
+    from scanonce.storage.manifest import read_manifest
+    from scanonce.ui.config import read_config
+
+    settings = read_config(config)
+    layout = settings.layout(index_dir)
+    manifest = read_manifest(layout)
+    chosen = choose_localiser(
+        localiser or manifest.localiser or settings.models.localiser,
+        fingerprint=manifest.fingerprint,
+        dim=manifest.dim,
+        sampling=manifest.sampling,
+        fps=manifest.sample_fps,
+        device=settings.models.device,
+    )
+    console = Console()
+    started = time.monotonic()
+    with progress_bar(console, "deriving anchors") as report_progress:
+
+        def on_video(done: int, total: int, video_seconds: float) -> None:
+            report_progress(done, total, speed_text(video_seconds, time.monotonic() - started))
+
+        report = derive_anchors(layout, chosen, rebuild=rebuild, on_video=on_video)
+    if report.interrupted:
+        console.print(
+            "Stopped. Searches still use the old anchors; the same command goes on from here.",
+            soft_wrap=True,
+        )
+        raise typer.Exit(INTERRUPTED)
+    name = f"{escape(chosen.name)} ({chosen.folder})" if chosen else "the training-free localiser"
+    console.print(
+        f"Moments of {count_text(report.videos, 'video')} are found by {name}; "
+        f"anchors of {report.derived} were derived, nothing was decoded.",
+        soft_wrap=True,
+    )
