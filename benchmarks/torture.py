@@ -24,7 +24,9 @@ from rich.table import Table
 
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.vectors.generation import newest_number
-from tests.faults import Case, Lab, Outcome, Promises, ReaderCounts, leavings
+from tests.lab import Lab, Outcome
+from tests.promises import Promises, ReaderCounts, read_on, write_on
+from tests.story import Case, find_leftovers
 
 AIM_WAIT_SECONDS = 1.0
 _SHORTEST_LIFE_SECONDS, _LONGEST_LIFE_SECONDS = 0.05, 1.5
@@ -65,12 +67,12 @@ def torture(folder: Path, *, kills: int, readers: int, seed: int) -> Result:
     log.touch()
     begin = time.monotonic()
     with (
-        Lab(lanes=readers + 1) as lab,
+        Lab(max_concurrency=readers + 1) as lab,
         ThreadPoolExecutor(readers) as pool,
     ):
         places: dict[str, Any] = {"case": str(case.folder), "log": str(log)}
         reading = [
-            pool.submit(lab.run, "read_on", **places, stop=str(stop), seed=seed + number)
+            pool.submit(lab.run, read_on, **places, stop=str(stop), seed=seed + number)
             for number in range(readers)
         ]
         try:
@@ -87,7 +89,7 @@ def torture(folder: Path, *, kills: int, readers: int, seed: int) -> Result:
         promised=len(promises.found) + len(promises.gone),
         deleted=len(promises.gone),
         readers=counts,
-        problems=[*problems, *leavings(case.index)],
+        problems=[*problems, *find_leftovers(case.index)],
     )
 
 
@@ -97,22 +99,22 @@ def _write_and_kill(lab: Lab, places: dict[str, Any], kills: int, seed: int) -> 
     problems: list[str] = []
     for number in track(range(kills), "killing", console=console, disable=not console.is_terminal):
         life = chance.uniform(_SHORTEST_LIFE_SECONDS, _LONGEST_LIFE_SECONDS)
-        outcome = lab.run("write_on", **places, seed=seed + number, kill_after=life)
+        outcome = lab.run(write_on, **places, seed=seed + number, kill_after=life)
         problems += _problems(outcome, killed=True)
-    return problems + _problems(lab.run("write_on", **places, seed=seed, rounds=1), killed=False)
+    return problems + _problems(lab.run(write_on, **places, seed=seed, rounds=1), killed=False)
 
 
 def _problems(outcome: Outcome, *, killed: bool) -> list[str]:
     if outcome.killed != killed:
-        return [f"a writer ended by itself: {outcome.said('problem')}"]
-    return [str(problem) for problem in outcome.said("problem")]
+        return [f"a writer ended by itself: {outcome.values('problem')}"]
+    return [str(problem) for problem in outcome.values("problem")]
 
 
 def _counts(reading: Future[Outcome]) -> ReaderCounts:
     outcome = reading.result()
-    for values in outcome.said("counts"):
+    for values in outcome.values("counts"):
         return ReaderCounts(**values)
-    return ReaderCounts(errors=1, examples=[f"a reader ended: {outcome.said('problem')}"])
+    return ReaderCounts(errors=1, examples=[f"a reader ended: {outcome.values('problem')}"])
 
 
 def result_table(result: Result) -> Table:

@@ -85,7 +85,7 @@ class IndexerSettings(BaseModel):
         default=60.0,
         gt=0,
         description=(
-            "If a decoding process returns no frame for this many seconds, its file fails and the process is replaced."
+            "If a decoder returns no frame for this many seconds, its file fails and it is replaced."
         ),
     )
     decode_memory_mb: int = Field(

@@ -1,6 +1,6 @@
-"""Nothing promised is lost, whatever happens to the writer: killed, cut from power, refused by the disk.
+"""No promise of a writer is broken if it is killed, the power is cut, or the disk refuses.
 
-`tests.faults` has the story of the writer, the faults and what must hold afterwards.
+`tests.story` has the story of the writer and the checks afterwards, `tests.faults` the faults.
 """
 
 import os
@@ -18,68 +18,69 @@ from queue import SimpleQueue
 import pytest
 
 from scanonce.storage.layout import IndexLayout
-from tests.faults import (
-    NOTHING,
-    STORY,
-    Case,
-    Expected,
-    FaultKind,
-    Lab,
-    Names,
-    Outcome,
-    ReaderCounts,
+from tests.fault_tasks import (
+    check,
+    search_now,
+    write,
+    write_at_another_time,
+    write_on_read_only_disk,
+    write_on_small_disk,
 )
+from tests.faults import FaultKind, Names
+from tests.lab import Lab, Outcome
+from tests.promises import ReaderCounts, read_on, write_on
+from tests.story import NOTHING, STORY, Case, Expected
 
-NUM_LANES = 2
-# Kills are tried at each fourth of so many points of the write path, other faults at each so manieth; `make faults`
-# (FAULT_STRIDE=1) tries every fault at every point.
+MAX_CONCURRENCY = 2
+# Every fault is tried at each 17th point of the write path, a kill at each fourth; `make faults` (FAULT_STRIDE=1) tries
+# every fault at every point.
 STRIDE = int(os.environ.get("FAULT_STRIDE", "17"))
 
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    with Lab(lanes=NUM_LANES) as lab:
+    with Lab(max_concurrency=MAX_CONCURRENCY) as lab:
         yield lab
 
 
 class Stage:
-    """A case that can begin at any step of the story, again and again, at the same path."""
+    """A case that can begin at any step of the story, repeatedly, under the same path."""
 
     def __init__(self, lab: Lab, folder: Path) -> None:
         self.case = Case(folder / "case")
         self.starts: list[str] = []
         self.expected = [NOTHING]
-        """What is promised when each step begins."""
+        """The promises when each step begins."""
         self.points: list[tuple[int, int, str]] = []
-        """Every point of the write path: its step, its number in that, and what it is."""
+        """Every point of the write path: its step, its number in the step, and its name."""
         self.case.folder.mkdir(parents=True)
         for step in range(len(STORY)):
             self.starts.append(str(folder / f"start-{step}"))
             shutil.copytree(self.case.folder, self.starts[-1])
-            outcome = lab.run("write", case=str(self.case.folder), first=step, last=step)
-            assert outcome.said("ended") == [""]
+            outcome = lab.run(write, case=str(self.case.folder), first=step, last=step)
+            assert outcome.values("ended") == [""]
             self.expected.append(Expected.after(outcome.reports, self.expected[-1]))
-            named = enumerate(outcome.said("points")[0], start=1)
+            named = enumerate(outcome.values("points")[0], start=1)
             self.points += [(step, at, what) for at, what in named]
 
 
 def problems_after(lab: Lab, case: Case, outcome: Outcome) -> list[str]:
-    """What is wrong after the whole story, and after its last command is run again."""
+    """Return the problems after the whole story, and after its last command was run again."""
     promised = Expected.after(outcome.reports, NOTHING)
-    after = lab.run("check", case=str(case.folder), expected=asdict(promised))
-    return [str(problem) for problem in after.said("problem")]
+    after = lab.run(check, case=str(case.folder), expected=asdict(promised))
+    return [str(problem) for problem in after.values("problem")]
 
 
 @pytest.fixture(scope="module")
 def stages(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> list[Stage]:
-    """One for each lane."""
-    return [Stage(lab, tmp_path_factory.mktemp("stage")) for _ in range(NUM_LANES)]
+    """A stage for each child that runs at a time."""
+    return [Stage(lab, tmp_path_factory.mktemp("stage")) for _ in range(MAX_CONCURRENCY)]
 
 
 def try_faults(
     lab: Lab, stages: list[Stage], kind: FaultKind, tries: slice, power: Names | None = None
 ) -> None:
-    """Does a fault at some of the points, as many at once as there are lanes, and checks what holds after each."""
+    """Make a fault at some of the points, several at a time, and check the state after each."""
     free: SimpleQueue[Stage] = SimpleQueue()
     for stage in stages:
         free.put(stage)
@@ -91,13 +92,13 @@ def try_faults(
             folder, before = str(stage.case.folder), stage.expected[step]
             fault = {"kind": kind, "at": at}
             outcome = lab.run(
-                "write", case=folder, first=step, last=step, start=stage.starts[step], fault=fault
+                write, case=folder, first=step, last=step, start=stage.starts[step], fault=fault
             )
-            ended = [text for text in outcome.said("ended") if not text.startswith("refused: ")]
+            ended = [text for text in outcome.values("ended") if not text.startswith("refused: ")]
             promised = asdict(Expected.after(outcome.reports, before))
-            after = lab.run("check", case=folder, expected=promised, power=power, seed=at)
+            after = lab.run(check, case=folder, expected=promised, power=power, seed=at)
             assert outcome.killed == (kind in ("kill", "power"))
-            return [*filter(None, ended), *after.said("problem")]
+            return [*filter(None, ended), *after.values("problem")]
         finally:
             free.put(stage)
 
@@ -140,51 +141,51 @@ def test_a_disk_that_refuses_any_step_is_reported_and_loses_nothing(
 
 
 def test_a_writer_killed_at_random_times_loses_nothing(lab: Lab, tmp_path: Path) -> None:
-    """One index all along: each writer goes on from where the one before it was killed."""
+    """All writers have the same index; each continues where the one before it was killed."""
     case, chance, promised = Case(tmp_path), random.Random(5), NOTHING
     killed = 0
     while killed < 30:
         outcome = lab.run(
-            "write",
+            write,
             case=str(case.folder),
             first=promised.next_step,
             kill_after=chance.uniform(0.0, 0.4),
         )
         killed += outcome.killed
         promised = Expected.after(outcome.reports, promised)
-        problems = lab.run("search_now", case=str(case.folder), expected=asdict(promised))
+        problems = lab.run(search_now, case=str(case.folder), expected=asdict(promised))
         assert problems.reports == []
         if promised.next_step == len(STORY):
             promised = NOTHING
             shutil.rmtree(case.index)
-    after = lab.run("check", case=str(case.folder), expected=asdict(promised))
+    after = lab.run(check, case=str(case.folder), expected=asdict(promised))
     assert after.reports == []
 
 
 def test_a_real_disk_that_is_full_at_any_size_loses_nothing(lab: Lab, tmp_path: Path) -> None:
-    sizes = [*range(8, 400, 12), 4096]  # kilobytes; all of the story fits on the last one
+    sizes = [*range(8, 400, 12), 4096]  # kilobytes; the whole story fits on the last one
 
     def fill(kilobytes: int) -> Outcome:
         case = tmp_path / str(kilobytes)
-        return lab.run("write_on_small_disk", case=str(case), size=kilobytes * 1024)
+        return lab.run(write_on_small_disk, case=str(case), size=kilobytes * 1024)
 
-    with ThreadPoolExecutor(NUM_LANES) as pool:
+    with ThreadPoolExecutor(MAX_CONCURRENCY) as pool:
         outcomes = list(pool.map(fill, sizes))
-    if reason := outcomes[0].said("impossible"):
+    if reason := outcomes[0].values("impossible"):
         pytest.skip(reason[0])
-    assert [problem for outcome in outcomes for problem in outcome.said("problem")] == []
-    ended = [outcome.said("ended")[0] for outcome in outcomes]
+    assert [problem for outcome in outcomes for problem in outcome.values("problem")] == []
+    ended = [outcome.values("ended")[0] for outcome in outcomes]
     assert ended[-1] == ""
     assert len(set(ended)) > 10, "it was full at different moments"
     assert all(not text or text.startswith("refused: ") for text in ended)
 
 
 def test_a_disk_mounted_read_only_is_reported_and_loses_nothing(lab: Lab, tmp_path: Path) -> None:
-    before = lab.run("write", case=str(tmp_path))
-    outcome = lab.run("write_on_read_only_disk", case=str(tmp_path))
-    if reason := outcome.said("impossible"):
+    before = lab.run(write, case=str(tmp_path))
+    outcome = lab.run(write_on_read_only_disk, case=str(tmp_path))
+    if reason := outcome.values("impossible"):
         pytest.skip(reason[0])
-    (ended,) = outcome.said("ended")
+    (ended,) = outcome.values("ended")
     assert ended.startswith("refused: ")
     assert "Read-only file system" in ended
     assert problems_after(lab, Case(tmp_path), before) == []
@@ -192,14 +193,14 @@ def test_a_disk_mounted_read_only_is_reported_and_loses_nothing(lab: Lab, tmp_pa
 
 def test_a_catalogue_that_is_locked_for_a_moment_is_waited_for(lab: Lab, tmp_path: Path) -> None:
     case = Case(tmp_path)
-    lab.run("write", case=str(tmp_path), last=0)
+    lab.run(write, case=str(tmp_path), last=0)
     with ThreadPoolExecutor(1) as pool:
         with locked_by_another(case):
-            running = pool.submit(lab.run, "write", case=str(tmp_path), first=1)
+            running = pool.submit(lab.run, write, case=str(tmp_path), first=1)
             time.sleep(0.5)
             assert not running.done()
         outcome = running.result()
-    assert outcome.said("ended") == [""]
+    assert outcome.values("ended") == [""]
     assert problems_after(lab, case, outcome) == []
 
 
@@ -207,22 +208,22 @@ def test_a_catalogue_that_stays_locked_is_reported_and_searched_meanwhile(
     lab: Lab, tmp_path: Path
 ) -> None:
     case = Case(tmp_path)
-    first = lab.run("write", case=str(tmp_path), last=0)
+    first = lab.run(write, case=str(tmp_path), last=0)
     promised = Expected.after(first.reports, NOTHING)
     with locked_by_another(case):
-        outcome = lab.run("write", case=str(tmp_path), first=1, patience=0.1)
-        looked = lab.run("search_now", case=str(tmp_path), expected=asdict(promised))
-    (ended,) = outcome.said("ended")
+        outcome = lab.run(write, case=str(tmp_path), first=1, patience=0.1)
+        looked = lab.run(search_now, case=str(tmp_path), expected=asdict(promised))
+    (ended,) = outcome.values("ended")
     assert ended.startswith("refused: ")
     assert "another process is writing to it: wait for it, then try again" in ended
     assert looked.reports == []
-    after = lab.run("check", case=str(tmp_path), expected=asdict(promised))
+    after = lab.run(check, case=str(tmp_path), expected=asdict(promised))
     assert after.reports == []
 
 
 @contextmanager
 def locked_by_another(case: Case) -> Iterator[None]:
-    """Another program holds the catalogue for itself."""
+    """Lock the catalogue from another program."""
     catalog = IndexLayout.of(case.index).catalog
     with closing(sqlite3.connect(catalog, isolation_level=None)) as connection:
         connection.execute("BEGIN EXCLUSIVE")
@@ -231,29 +232,29 @@ def locked_by_another(case: Case) -> Iterator[None]:
 
 
 def test_a_clock_that_goes_backwards_changes_nothing(lab: Lab, tmp_path: Path) -> None:
-    outcome = lab.run("write_at_another_time", case=str(tmp_path))
-    assert outcome.said("ended") == [""]
+    outcome = lab.run(write_at_another_time, case=str(tmp_path))
+    assert outcome.values("ended") == [""]
     assert problems_after(lab, Case(tmp_path), outcome) == []
 
 
 def test_readers_see_each_video_within_a_second_and_never_an_error(
     lab: Lab, tmp_path: Path
 ) -> None:
-    """One writer and one reader, each in a process of its own."""
+    """One writer and one reader, each in its own process."""
     stop = tmp_path / "stop"
     log = tmp_path / "promises"
     log.touch()
     case = str(tmp_path / "case")
     with ThreadPoolExecutor(1) as pool:
-        reading = pool.submit(lab.run, "read_on", case=case, log=str(log), stop=str(stop), seed=1)
+        reading = pool.submit(lab.run, read_on, case=case, log=str(log), stop=str(stop), seed=1)
         try:
-            writing = lab.run("write_on", case=case, log=str(log), seed=1, rounds=20)
+            writing = lab.run(write_on, case=case, log=str(log), seed=1, rounds=20)
         finally:
             stop.touch()
         outcome = reading.result()
     assert writing.reports == []
-    assert outcome.said("problem") == []
-    (values,) = outcome.said("counts")
+    assert outcome.values("problem") == []
+    (values,) = outcome.values("counts")
     counts = ReaderCounts(**values)
     assert (counts.errors, counts.missing, counts.stale) == (0, 0, 0), counts.examples[:3]
     assert counts.generations > 3
