@@ -1,4 +1,7 @@
-"""Indexing of video files: scan, decode, encode, store."""
+"""Indexing of video files: scan, decode, encode, store.
+
+Why it is as it is: docs/decisions.md, "Indexer".
+"""
 
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.media.open import open_video

@@ -4,6 +4,8 @@
     embeddings = unit(encoder.encode_texts(["a red car at night"]))        # [1, dim]
 
 Towers return *raw* features; `unit` makes embeddings of them.
+
+Why it is as it is: docs/decisions.md, "Models".
 """
 
 from scanonce.models.encoders.load import load_encoder

@@ -1,4 +1,7 @@
-"""The web server: the pages, and the media of the library, for a browser."""
+"""The web server: the pages, and the media of the library, for a browser.
+
+Why it is as it is: docs/decisions.md, "Pages and server".
+"""
 
 DEFAULT_PORT = 8501
 
