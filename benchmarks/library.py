@@ -6,6 +6,7 @@ Features and anchors are drawn at the sizes of the published SOONet (5 frames/s,
 weights are random: this measures speed, not quality (`python -m scanonce.training.bundled.gate`).
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
