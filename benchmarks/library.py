@@ -33,7 +33,6 @@ from scanonce.storage.stores.features import FeatureStore, FrameFeatures
 _DIM = 512
 _FILM_SECONDS = 7200.0
 _NUM_QUERIES = 40
-_TOPICS = 2000
 _STRETCH_SECONDS = 68.0  # a clip of 8 s with 30 s on either side
 AIM_MS, AIM_MB = 40.0, 50.0
 

@@ -13,6 +13,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -133,8 +134,7 @@ def write_on_small_disk(report: Report, *, case: str, size: int) -> None:
     Reports "impossible" if the system does not allow mounting.
     """
     folder = Case(Path(case))
-    if not _get_own_mounts():
-        report("impossible", "no mount namespaces here")
+    if not _get_own_mounts(report):
         return
     mountpoint = folder.index.parent
     mountpoint.mkdir(parents=True)
@@ -153,8 +153,7 @@ def write_on_read_only_disk(report: Report, *, case: str) -> None:
     Reports "impossible" if the system does not allow mounting.
     """
     folder = Case(Path(case))
-    if not _get_own_mounts():
-        report("impossible", "no mount namespaces here")
+    if not _get_own_mounts(report):
         return
     mountpoint = folder.index.parent
     _mount("", mountpoint, _MS_BIND, "")
@@ -166,16 +165,15 @@ _MS_RDONLY, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 1, 32, 4096, 16384, 1 
 _CLONE_NEWNS, _CLONE_NEWUSER = 0x20000, 0x10000000
 
 
-def _get_own_mounts() -> bool:
-    """Give this process its own mounts, which end with it; return False if that is not allowed."""
+def _get_own_mounts(report: Report) -> bool:
+    """Give this process its own mounts, which end with it; if that is not allowed, report it and return False."""
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(_CLONE_NEWNS | (_CLONE_NEWUSER if os.getuid() else 0)):
-        return False
-    try:
-        _mount("", Path("/"), _MS_REC | _MS_PRIVATE, "")
-    except OSError:
-        return False
-    return True
+    if not libc.unshare(_CLONE_NEWNS | (_CLONE_NEWUSER if os.getuid() else 0)):
+        with suppress(OSError):
+            _mount("", Path("/"), _MS_REC | _MS_PRIVATE, "")
+            return True
+    report("impossible", "no mount namespaces here")
+    return False
 
 
 def _mount(kind: str, mountpoint: Path, flags: int, options: str) -> None:

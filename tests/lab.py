@@ -19,7 +19,6 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NoReturn, Self
 
 import scanonce.indexer.pipeline
@@ -73,12 +72,7 @@ class Lab:
             self._free.put(ours)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for _ in range(self._max_concurrency):
             self._free.get().close()
         self._process.wait()
