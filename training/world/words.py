@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
+
 from scanonce.training.world.drawing import View
 from scanonce.training.world.scene import (
     COLOURS,
@@ -130,6 +132,42 @@ HAPPENING_WORDS: dict[str, tuple[str, ...]] = {
     ),
 }
 
+PLACE_NOUNS: dict[str, tuple[str, ...]] = {
+    "beach": ("beach", "the seashore", "a beach"),
+    "forest": ("forest", "the woods", "a forest"),
+    "city": ("city", "a city street", "a town"),
+    "desert": ("desert", "cacti", "a desert"),
+    "snow": ("snow", "a snowy field", "a winter landscape"),
+    "sea": ("sea", "the open sea", "the ocean"),
+    "space": ("space", "outer space", "planets"),
+    "farm": ("farm", "the countryside", "a farm"),
+    "mountains": ("mountains", "the peaks", "a mountain"),
+    "jungle": ("jungle", "palms", "the tropical thicket"),
+    "volcano": ("volcano", "the lava field", "a volcano"),
+    "castle": ("castle", "the battlements", "a castle"),
+    "harbour": ("harbour", "the quay", "a lighthouse"),
+}
+LIGHT_NOUNS: dict[str, tuple[str, ...]] = {
+    "day": ("day", "daylight", "sunshine", "a sunny day"),
+    "night": ("night", "moonlight", "darkness", "the night"),
+    "sunset": ("sunset", "the evening glow", "dusk", "a sunset"),
+    "rain": ("rain", "rainy weather", "raining", "a rainy day"),
+}
+HAPPENING_PHRASES: dict[str, tuple[str, ...]] = {
+    "night_falls": ("nightfall", "night falls", "it gets dark", "the sun goes down"),
+    "day_breaks": ("daybreak", "day breaks", "sunrise", "it gets light"),
+    "rain_starts": ("it starts raining", "rain begins to fall", "it starts to rain", "rain starts"),
+    "rain_stops": ("it stops raining", "the rain ends", "the rain stops", "the sky clears"),
+    "closer": ("approaching", "coming closer", "getting nearer", "something comes closer"),
+    "away": ("leaving", "going away", "moving off", "something goes away"),
+    "rise": ("rising", "going up", "climbing", "something rises"),
+    "fall": ("sinking", "coming down", "going down", "something sinks"),
+    "left": ("moving to the left", "from right to left", "going left", "something moves left"),
+    "right": ("moving to the right", "from left to right", "going right", "something moves right"),
+    "join": ("joining one by one", "one becomes three", "two more join", "more of them join"),
+}
+"""What happens, without saying to what or where."""
+
 VERBS = ("come", "approach", "get", "go", "move", "rise", "climb", "sink")
 OPENINGS = (
     "",
@@ -250,18 +288,16 @@ def image_caption(facts: frozenset[str], rng: Rng, *, full: bool = False) -> Cap
 
 
 def _subject(facts: frozenset[str], rng: Rng) -> str:
-    """Such as "two red cars"; without a number if none is a fact."""
+    """Such as "two red cars"; without a number or a colour if none is a fact."""
     thing, colour, count = (_value(facts, kind) for kind in ("thing", "colour", "count"))
     assert thing is not None, "an image without a thing"
-    assert colour is not None, "a thing without a colour"
     singular, plural = _pick(rng, THING_WORDS[thing])
-    colour = _pick(rng, COLOUR_WORDS[colour])
+    looks = "" if colour is None else f"{_pick(rng, COLOUR_WORDS[colour])} "
     if count is None:
-        return f"{colour} {plural}"
+        return f"{looks}{plural}"
+    noun = f"{looks}{singular if count == '1' else plural}"
     article = _pick(rng, COUNT_WORDS[int(count)])
-    if article == "a" and colour[0] in "aeiou":
-        article = "an"
-    return f"{article} {colour} {singular if count == '1' else plural}"
+    return f"{_a(noun) if article == 'a' else article} {noun}"
 
 
 def scene_caption(scene: SceneSpec, rng: Rng) -> Caption:
@@ -288,6 +324,63 @@ def scene_caption(scene: SceneSpec, rng: Rng) -> Caption:
         the=the, place=place, colour=colour, thing=singular, things=plural, a=_a(singular), **verbs
     )
     return Caption(text, frozenset(facts))
+
+
+def fact_phrases(fact: str) -> tuple[str, ...]:
+    """Words and short phrases that state one fact and nothing else, the plainest first.
+
+    Those at even positions are asked when refusals are reported, those at odd positions when a calibration is fitted
+    (`training.bundled.cases`).
+
+    Raises:
+        KeyError: the fact is a number or a position, which nobody asks for alone.
+    """
+    kind, _, name = fact.partition(":")
+    if kind == "thing":
+        names = dict.fromkeys(THING_WORDS[name])
+        options = [
+            (one, f"some {many}", f"{_a(one)} {one}", many) if one != many else
+            (one, f"some {one}", f"{_a(one)} {one}", f"the {one}")
+            for one, many in names
+        ]  # fmt: skip
+        return tuple(text for each in options for text in each)
+    if kind == "colour":
+        return tuple(
+            text
+            for word in dict.fromkeys(COLOUR_WORDS[name])
+            for text in (word, f"something {word}")
+        )
+    tables = {"place": PLACE_NOUNS, "light": LIGHT_NOUNS, "happening": HAPPENING_PHRASES}
+    plain = tables[kind][name]
+    longer = {"place": PLACE_WORDS, "light": LIGHT_WORDS}.get(kind, {}).get(name, ())
+    return (*plain, *longer)
+
+
+SHORT_KINDS = {"thing": 4.0, "colour": 1.0, "place": 2.0, "light": 2.0, "happening": 4.0}
+"""Kinds of facts that a short caption states, with their weights."""
+
+
+def short_caption(facts: frozenset[str], rng: Rng) -> Caption:
+    """Caption of one word or a short phrase: one fact, or a thing with its colour if the facts have one.
+
+    Args:
+        facts: facts of an image or a scene, from `true_facts`.
+        rng: generator of the choice.
+    """
+    options = sorted(
+        fact
+        for fact in facts
+        if fact.partition(":")[0] in SHORT_KINDS and fact != "happening:nothing"
+    )
+    weights = np.array([SHORT_KINDS[fact.partition(":")[0]] for fact in options])
+    fact = str(rng.choice(options, p=weights / weights.sum()))
+    colour = _value(facts, "colour")
+    if fact.startswith("thing:") and colour is not None and rng.random() < 0.3:
+        singular, plural = _pick(rng, THING_WORDS[fact.partition(":")[2]])
+        word = _pick(rng, COLOUR_WORDS[colour])
+        texts = (f"{word} {singular}", f"{_a(word)} {word} {singular}", f"{word} {plural}")
+        return Caption(_pick(rng, texts), frozenset({fact, f"colour:{colour}"}))
+    return Caption(_pick(rng, fact_phrases(fact)), frozenset({fact}))
 
 
 def _a(word: str) -> str:
