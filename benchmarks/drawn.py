@@ -16,6 +16,7 @@ from scanonce.indexer.settings import IndexerSettings
 from scanonce.models.clip4clip.pooling import open_pooling
 from scanonce.models.encoders.preprocess import Preprocessing
 from scanonce.models.encoders.protocol import ClipEncoder, TextFeatures
+from scanonce.models.encoders.reading import Reading
 from scanonce.models.vectors import unit
 from scanonce.search.engine import SearchEngine
 from scanonce.search.settings import SearchSettings
@@ -75,6 +76,10 @@ class SeededEncoder:
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return a vector between a topic and noise, the same for the same text."""
         return np.stack([self._text(text) for text in texts])
+
+    def read(self, text: str) -> Reading:
+        """Every text is read whole."""
+        return Reading()
 
     def encode_text_features(self, texts: Sequence[str]) -> TextFeatures:
         """Return the same vectors as joint embeddings and as states."""

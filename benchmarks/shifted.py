@@ -96,7 +96,7 @@ class Hits:
 
 def find_hits(index_dir: Path, questions: Sequence[Question], localiser: LocaliserName) -> Hits:
     """Ask an index all queries, with the cut-off switched off, since this measures finding and not refusing."""
-    settings = SearchSettings(localiser=localiser, cutoff=0.0)
+    settings = SearchSettings(localiser=localiser)
     with SearchEngine.open(index_dir, settings=settings) as engine:
         answers = ask(engine, [question.text for question in questions])
     firsts = [row[0] if row else None for row in answers]

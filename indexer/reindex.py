@@ -18,8 +18,9 @@ from scanonce.models.soonet.trained import TrainedLocaliser
 from scanonce.storage.catalog.catalog import SEARCHABLE, Catalog
 from scanonce.storage.catalog.entries import content_of
 from scanonce.storage.errors import ManifestMismatch
+from scanonce.storage.files import write_whole
 from scanonce.storage.layout import IndexLayout, remove_contents, switch
-from scanonce.storage.manifest import Manifest, create_or_check
+from scanonce.storage.manifest import Manifest, create_or_check, read_manifest
 from scanonce.storage.records import Video
 from scanonce.storage.settings import StorageSettings
 from scanonce.storage.writer import delete_stored, writing
@@ -90,6 +91,7 @@ def reindex(
             done = not runs[-1].interrupted and (force or not lost)
             if done:
                 _take_over_labels(layout, staging)
+                _take_over_calibration(layout, staging)
                 switch(staging)
     return ReindexReport(tuple(runs), tuple(lost), switched=done)
 
@@ -131,6 +133,14 @@ def _find_lost(layout: IndexLayout, staging: IndexLayout) -> list[Video]:
     with Catalog.open(layout.catalog, read_only=True) as catalog:
         videos = catalog.videos(states=SEARCHABLE)
     return [video for video in videos if content_of(video.uid) in failed]
+
+
+def _take_over_calibration(layout: IndexLayout, staging: IndexLayout) -> None:
+    """Keep what was fitted for the encoder, if it is still the same."""
+    same = read_manifest(layout).fingerprint == read_manifest(staging).fingerprint
+    if same and layout.calibration.exists():
+        content = layout.calibration.read_bytes()
+        write_whole(staging.calibration, lambda file: file.write(content))
 
 
 def _take_over_labels(layout: IndexLayout, staging: IndexLayout) -> None:

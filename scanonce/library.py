@@ -8,6 +8,7 @@ with scanonce.open("~/.scanonce") as library:
         print(moment.path, moment.span.start_seconds, moment.span.end_seconds)
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,15 +22,20 @@ from scanonce.indexer.models import LoadedModels, encoder_name, load_models
 from scanonce.indexer.pipeline import IndexReport, OnProgress, index_library
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.models.clip4clip.pooling import open_pooling
+from scanonce.models.encoders.load import load_encoder
 from scanonce.models.settings import ModelSettings
-from scanonce.search.engine import SearchEngine, SearchResult
+from scanonce.search.answer import SearchResult
+from scanonce.search.engine import SearchEngine
 from scanonce.search.filters import SearchScope
 from scanonce.search.settings import SearchSettings
-from scanonce.storage.errors import ConfigError, IndexDirectoryError
+from scanonce.search.text_bank import has_cached_bank, open_bank
+from scanonce.storage.errors import ConfigError, EncoderError, IndexDirectoryError
 from scanonce.storage.index import Index, IndexStatus, change_labels
 from scanonce.storage.layout import DEFAULT_INDEX, IndexLayout
 from scanonce.storage.manifest import Manifest, read_manifest
 from scanonce.storage.settings import StorageSettings
+
+logger = logging.getLogger(__name__)
 
 AnyPath = str | os.PathLike[str]
 NOTHING_TYPED: Mapping[str, Any] = MappingProxyType({})
@@ -180,7 +186,7 @@ class Library:
         roots = [_absolute(path) for path in paths] or self.known_roots()
         models = self.models(encoder, typed, on_stage=on_stage)
         on_stage("searching for new videos")
-        return index_library(
+        report = index_library(
             roots,
             layout=self.layout,
             encoder=models.encoder,
@@ -190,6 +196,23 @@ class Library:
             on_progress=on_progress,
             retry_failed=retry_failed,
         )
+        if not report.interrupted:
+            self.prepare_search(on_stage=on_stage)
+        return report
+
+    def prepare_search(self, *, on_stage: Callable[[str], object] = lambda _: None) -> None:
+        """Embed the text bank of the encoder, once ever, so that the first search need not.
+
+        A failure is not reported here: the videos are indexed, and the first search says what is wrong.
+        """
+        manifest = self.manifest
+        if manifest is None or has_cached_bank(manifest.fingerprint):
+            return
+        on_stage("embedding the text bank that answers are judged by, once for this encoder")
+        try:
+            open_bank(load_encoder(manifest.encoder, self._models, towers="text"))
+        except EncoderError as error:
+            logger.warning("the text bank is not embedded: %s", error)
 
     def known_roots(self) -> list[Path]:
         """Return the folders and files that were indexed.

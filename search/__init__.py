@@ -8,7 +8,8 @@
 Why it is as it is: docs/decisions.md, "Search".
 """
 
-from scanonce.search.engine import SearchEngine, SearchResult
+from scanonce.search.answer import SearchResult
+from scanonce.search.engine import SearchEngine
 from scanonce.search.settings import SearchSettings
 
 __all__ = ["SearchEngine", "SearchResult", "SearchSettings"]

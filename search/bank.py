@@ -5,9 +5,9 @@
     (2048, 'a dog')
 
 The question of zero-shot classification is asked of every moment: is the query a better description of it than these
-are (`search.calibration`)? So the bank has to be wide, not deep: things, people, places, weather, actions, shots and
+are (`search.text_bank`)? So the bank has to be wide, not deep: things, people, places, weather, actions, shots and
 colours, of several lengths, and text that no image can show. It holds no word list of any data set. It is embedded
-once per encoder.
+once per encoder (`search.text_bank`).
 """
 
 from collections.abc import Sequence
@@ -129,6 +129,18 @@ def _with_article(noun: str) -> str:
     if is_plural or last in _NO_ARTICLE:
         return noun
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def abstract_texts() -> tuple[str, ...]:
+    """Return the texts of the bank that no image can show."""
+    return tuple(_phrases(ABSTRACT))
+
+
+def first_queries() -> tuple[str, ...]:
+    """Return short texts of the bank about what a video may show, such as a person might type first."""
+    nouns = _words(ANIMALS, PEOPLE, VEHICLES, THINGS, FOOD, NATURE, PLACES)
+    pairs = [f"{subject} {where}" for subject in _phrases(SUBJECTS) for where in _phrases(WHERE)]
+    return (*(_with_article(noun) for noun in nouns), *_phrases(EVENTS), *pairs[::3])
 
 
 @cache

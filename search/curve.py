@@ -78,6 +78,20 @@ class ScoredSpan:
     """Difference of membership from the frames around it, weighted by length; higher is better."""
 
 
+def background_level(scores: NDArray[np.float32]) -> tuple[float, float]:
+    """Return the mean and standard deviation of a query's scores over a sample of the library.
+
+    Args:
+        scores: ``[num_clips]`` cosines of the query with clips drawn at random; may be empty.
+
+    Returns:
+        ``(0.0, 1.0)`` for fewer than two clips, which give no estimate.
+    """
+    if len(scores) < 2:
+        return 0.0, 1.0
+    return float(scores.mean()), float(scores.std())
+
+
 def z_scores(curve: NDArray[np.float32], mean: float, std: float) -> NDArray[np.float64]:
     """Return the curve in standard deviations of the query's scores over the library."""
     return (curve.astype(np.float64) - mean) / max(std, 1e-6)

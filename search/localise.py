@@ -9,14 +9,16 @@ one of long films. The curve over a whole video is computed only for the video t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scanonce.models.vectors import as_float32, cosines_with
+from scanonce.search.calibration import BY_FRAMES
 from scanonce.search.curve import suppress_overlaps
+from scanonce.storage.pooling import Pooling
 from scanonce.storage.records import Span
 from scanonce.storage.stores.anchors import AnchorArrays
 from scanonce.storage.stores.features import FrameFeatures
@@ -68,7 +70,7 @@ class Candidate:
     """The clips that retrieved the video, with their cosines, best first."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Proposal:
     """A span of a candidate that may be a moment."""
 
@@ -77,8 +79,8 @@ class Proposal:
     span: Span
     score: float
     """Higher is better; comparable within one localiser and index."""
-    cosine: float
-    """Cosine of the query with the frames of the span, pooled as those of a clip."""
+    embedding: NDArray[np.float32]
+    """``[dim]`` of length 1: the frames of the span, pooled as those of a clip."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,6 +99,14 @@ class Localiser(Protocol):
     @property
     def name(self) -> str:
         """Name for people."""
+
+    @property
+    def calibration_key(self) -> str:
+        """Key of the weights that turn its scores into probabilities (`search.calibration`)."""
+
+    @property
+    def score_is_sigmoid(self) -> bool:
+        """Whether its scores are sigmoids, from 0 to 1; otherwise they are cosines."""
 
     def locate(self, query: Query, candidates: Sequence[Candidate], *, top: int) -> list[Proposal]:
         """Find the moments in the stretches of some candidates, best first.
@@ -119,19 +129,41 @@ class FixedClips:
     """Returns the candidate clips, without those that overlap a better one."""
 
     name = "clips"
+    calibration_key = BY_FRAMES
+    score_is_sigmoid = False
 
-    def __init__(self, *, overlap: float) -> None:
-        """``overlap``: see `search.curve.suppress_overlaps`."""
+    def __init__(self, *, overlap: float, pooling: Pooling) -> None:
+        """Set how clips are chosen and pooled.
+
+        Args:
+            overlap: see `search.curve.suppress_overlaps`.
+            pooling: that of the clips of the index.
+        """
         self._overlap = overlap
+        self._pooling = pooling
 
     def locate(self, query: Query, candidates: Sequence[Candidate], *, top: int) -> list[Proposal]:
         """See `Localiser.locate`."""
+        unread = np.empty(0, np.float32)
         proposals = [
-            Proposal(number, span, score, score)
+            Proposal(number, span, score, unread)
             for number, candidate in enumerate(candidates)
             for span, score in candidate.clips
         ]
-        return best_apart(proposals, overlap=self._overlap)
+        best = best_apart(proposals, overlap=self._overlap)[:top]
+        return [
+            replace(each, embedding=self._embed(candidates[each.candidate].video, each.span))
+            for each in best
+        ]
+
+    def _embed(self, video: StoredVideo, span: Span) -> NDArray[np.float32]:
+        bounds = (span.start_seconds, span.end_seconds)
+        (inside,) = video.frames([bounds])
+        if not len(inside.pts_seconds):  # a clip between two key frames shows the one before it
+            (inside,) = video.frames([(0.0, np.inf)])
+        (pooled,) = self._pooling.embed_spans(inside.frames, inside.pts_seconds, np.array([bounds]))
+        embedding: NDArray[np.float32] = pooled
+        return embedding
 
     def curve(self, query: Query, video: StoredVideo) -> Curve:
         """See `frame_curve`."""

@@ -11,7 +11,7 @@ of them are scored by the head: four times as many as are shown, at most `MAX_SC
 The scores of the head decide the order and nothing else. They are not cosines, and moments beyond the scored ones have
 none. So each rank keeps the score of the localiser: the best score goes to the moment that is first now. Scores fall
 from first to last and mean the same as without a re-ranker, which callers that sort by them or compare queries rely
-on. A moment keeps its own cosine.
+on.
 """
 
 from collections.abc import Sequence

@@ -48,21 +48,10 @@ class SearchSettings(BaseModel):
             "If two moments of a video share more than this part of the shorter one, the weaker moment is dropped."
         ),
     )
-    cutoff: float = Field(
-        default=1.0,
-        ge=0,
-        description=(
-            "A query has a good match if its best clip stands out by more than this multiple of what texts that no "
-            "image can show reach. Higher values find a good match less often; 0: always."
-        ),
-    )
     rerank: Literal["auto", "off"] = Field(
         default="auto",
         description=(
             '"auto": if the encoder of the index has a tight head, that head scores the best moments (four times the '
             'number shown, at most 100) and decides their order. "off": the localiser decides the order.'
         ),
-    )
-    nearest_shown: int = Field(
-        default=4, ge=0, description="Number of moments shown if a query has no good match."
     )

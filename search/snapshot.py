@@ -22,14 +22,15 @@ from scanonce.models.encoders.load import load_encoder
 from scanonce.models.encoders.protocol import ClipEncoder
 from scanonce.models.settings import ModelSettings
 from scanonce.models.soonet.trained import TrainedLocaliser, load_localiser
-from scanonce.models.vectors import unit
+from scanonce.search.calibration import find_calibration
 from scanonce.search.filters import LibraryFilters
 from scanonce.search.frame_level import draw_means
+from scanonce.search.judging import Judge
 from scanonce.search.localise import FixedClips, Localiser
-from scanonce.search.rank import BACKGROUND_SENTENCES, margins
 from scanonce.search.rerank import Scoring, open_scoring
 from scanonce.search.settings import SearchSettings
 from scanonce.search.soonet import SoonetLocaliser
+from scanonce.search.text_bank import TextBank, open_bank
 from scanonce.search.training_free import TrainingFree
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.catalog.entries import ChangeMark, VideoChanges
@@ -37,7 +38,7 @@ from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch, repor
 from scanonce.storage.index import Index
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.manifest import check_encoder, read_manifest
-from scanonce.storage.records import ORDINAL_BITS, Video
+from scanonce.storage.records import Video
 from scanonce.storage.stores.anchors import AnchorArrays, AnchorStore
 from scanonce.storage.stores.features import FeatureStore, FrameFeatures
 from scanonce.storage.vectors.generation import newest_number
@@ -82,20 +83,6 @@ class Methods:
     """Digest of its files and the re-ranker; None if the index has none or the settings switch it off."""
 
 
-@dataclass(frozen=True, slots=True)
-class Chance:
-    """Matches of the library with text that no video can show (`search.rank`)."""
-
-    embeddings: NDArray[np.float32]
-    """``[num_sentences, dim]`` of `search.rank.BACKGROUND_SENTENCES`."""
-    scores: NDArray[np.float32]
-    """``[num_sentences, 1]`` cosine of the nearest clip of each."""
-    clip_ids: NDArray[np.int64]
-    """``[num_sentences, 1]`` those clips."""
-    margin: float
-    """The largest margin of any of them: what a good match must exceed."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
     """A library as it is after one commit. `open_snapshot` and `next_snapshot` make it; nothing changes it."""
@@ -117,7 +104,7 @@ class Snapshot:
     """Embeddings of videos that are not published yet, by id."""
     filters: LibraryFilters
     methods: Methods
-    chance: Chance
+    judge: Judge
     frame_means: NDArray[np.float32] | None
     """``[num_clips, dim]`` means of a sample of clips (`search.frame_level`) if a head pools the clips of the index;
     None if they are means themselves."""
@@ -184,7 +171,7 @@ def open_snapshot(
     encoder: ClipEncoder,
     settings: SearchSettings,
     models: ModelSettings | None,
-    background: NDArray[np.float32] | None = None,
+    bank: TextBank | None = None,
 ) -> Snapshot:
     """Open the library as it is now.
 
@@ -193,7 +180,7 @@ def open_snapshot(
         encoder: the text tower of the index.
         settings: settings of the search.
         models: device and number format, in case another encoder has to be loaded later.
-        background: embeddings of `BACKGROUND_SENTENCES` by this encoder; None: they are computed.
+        bank: the text bank of this encoder; None: it is read from the cache, or embedded.
 
     Raises:
         ManifestMismatch: the encoder or the localiser is not the one the index was made with.
@@ -204,11 +191,9 @@ def open_snapshot(
     changes = index.catalog.searchable_changes()
     videos = {video.video_id: video for video in changes.videos}
     methods = _open_methods(index, settings, previous=None)
-    if background is None:
-        background = unit(encoder.encode_texts(BACKGROUND_SENTENCES))
+    judge = Judge(bank or open_bank(encoder), find_calibration(index.layout, encoder.fingerprint))
     live = np.fromiter(videos, np.int64, len(videos))
     clips, waiting = _open_clips(index, videos, live)
-    nearest = clips.search(background, 1)
     return Snapshot(
         index=index,
         encoder=encoder,
@@ -222,7 +207,7 @@ def open_snapshot(
         waiting=waiting,
         filters=LibraryFilters(index.catalog, live, clips),
         methods=methods,
-        chance=_chance(background, *nearest, clips),
+        judge=judge,
         frame_means=_sample_means(index, videos),
         num_sampled=len(videos),
     )
@@ -255,14 +240,14 @@ def next_snapshot(snapshot: Snapshot) -> Snapshot:
 def _switched(snapshot: Snapshot, layout: IndexLayout) -> Snapshot:
     """Open the index that has replaced that of a snapshot, perhaps with another encoder."""
     index = Index.open(layout, open_pooling, read_only=True)
-    encoder, background = snapshot.encoder, None
+    encoder, bank = snapshot.encoder, None
     try:
         if index.manifest.fingerprint == encoder.fingerprint:
             # Another thread may be encoding its query: a text tower is not thread-safe.
-            background = snapshot.chance.embeddings
+            bank = snapshot.judge.bank
         else:
             encoder = load_encoder(index.manifest.encoder, snapshot.models, towers="text")
-        return open_snapshot(index, encoder, snapshot.settings, snapshot.models, background)
+        return open_snapshot(index, encoder, snapshot.settings, snapshot.models, bank)
     except BaseException:
         index.close()
         raise
@@ -286,8 +271,15 @@ def _changed(snapshot: Snapshot, token: tuple[int, ...]) -> Snapshot:
         for video_id in changes.gone:
             videos.pop(video_id, None)
         live = _live_after(snapshot.live, changes)
+    calibration = find_calibration(index.layout, snapshot.encoder.fingerprint)
     after = replace(
-        before, index=index, token=token, mark=changes.mark, videos=videos, methods=methods
+        before,
+        index=index,
+        token=token,
+        mark=changes.mark,
+        videos=videos,
+        methods=methods,
+        judge=replace(snapshot.judge, calibration=calibration),
     )
     is_same = np.array_equal(live, before.live) and not changes.is_all
     if is_same and not _is_outdated(before):
@@ -305,8 +297,6 @@ def _with_clips(snapshot: Snapshot, live: Ids) -> Snapshot:
     """
     index, videos = snapshot.index, snapshot.videos
     clips, waiting = _open_clips(index, videos, live, snapshot)
-    new = live[~np.isin(live, snapshot.live)]
-    nearest = _nearest_after(snapshot.chance, clips, live, new)
     means, num_sampled = snapshot.frame_means, snapshot.num_sampled
     if abs(len(videos) - num_sampled) > num_sampled // 10:
         means, num_sampled = _sample_means(index, videos), len(videos)
@@ -316,7 +306,6 @@ def _with_clips(snapshot: Snapshot, live: Ids) -> Snapshot:
         clips=clips,
         waiting=waiting,
         filters=LibraryFilters(index.catalog, live, clips),
-        chance=_chance(snapshot.chance.embeddings, *nearest, clips),
         frame_means=means,
         num_sampled=num_sampled,
     )
@@ -359,36 +348,6 @@ def _open_clips(
     return index.clips.open(live, load, previous.clips if previous else None), waiting
 
 
-def _nearest_after(
-    chance: Chance, clips: LibraryIndex, live: Ids, new: Ids
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return score and id of the clip nearest to each background sentence.
-
-    Searches only the new videos, and all videos for sentences whose nearest clip is gone.
-    """
-    if len(new) == len(live):
-        return clips.search(chance.embeddings, 1)
-    scores, ids = chance.scores.copy(), chance.clip_ids.copy()
-    lost = ~np.isin(ids[:, 0] >> ORDINAL_BITS, live)
-    if lost.any():
-        scores[lost], ids[lost] = clips.search(chance.embeddings[lost], 1)
-    if len(new):
-        new_scores, new_ids = clips.search(chance.embeddings, 1, allowed=clips.mask(new))
-        better = new_scores > scores
-        scores[better], ids[better] = new_scores[better], new_ids[better]
-    return scores, ids
-
-
-def _chance(
-    embeddings: NDArray[np.float32],
-    scores: NDArray[np.float32],
-    ids: NDArray[np.int64],
-    clips: LibraryIndex,
-) -> Chance:
-    margin = float(margins(scores[:, 0], clips.background(embeddings)).max())
-    return Chance(embeddings, scores, ids, margin)
-
-
 def _sample_means(index: Index, videos: Mapping[int, Video]) -> NDArray[np.float32] | None:
     if index.manifest.head is None:
         return None
@@ -406,7 +365,7 @@ def _open_methods(index: Index, settings: SearchSettings, previous: Methods | No
     )
     return Methods(
         trained,
-        _choose_localiser(settings, trained, by_frames),
+        _choose_localiser(index, settings, trained, by_frames),
         by_frames,
         _open_reranker(index, settings, previous.reranker if previous else None),
     )
@@ -428,10 +387,13 @@ def _open_localiser(index: Index, previous: TrainedLocaliser | None) -> TrainedL
 
 
 def _choose_localiser(
-    settings: SearchSettings, trained: TrainedLocaliser | None, by_frames: TrainingFree
+    index: Index,
+    settings: SearchSettings,
+    trained: TrainedLocaliser | None,
+    by_frames: TrainingFree,
 ) -> Localiser:
     if settings.localiser == "clips":
-        return FixedClips(overlap=settings.nms_overlap)
+        return FixedClips(overlap=settings.nms_overlap, pooling=index.pooling)
     if settings.localiser == "training-free" or trained is None:
         return by_frames
     return SoonetLocaliser(

@@ -95,6 +95,16 @@ class SoonetLocaliser:
         """Name for people."""
         return f"SOONet ({self.trained.name})"
 
+    @property
+    def calibration_key(self) -> str:
+        """The name and version of the trained localiser."""
+        return self.trained.folder
+
+    @property
+    def score_is_sigmoid(self) -> bool:
+        """Its scores are sigmoids of s1 + s2 and the weighted cosine."""
+        return True
+
     def locate(self, query: Query, candidates: Sequence[Candidate], *, top: int) -> list[Proposal]:
         """See `search.localise.Localiser.locate`."""
         text = self._text(query)
@@ -117,11 +127,11 @@ class SoonetLocaliser:
         regressed = refine(self._model, text, chosen)
         proposals: list[Proposal] = []
         for number, group, around, rough in zip(numbers, groups, frames, regressed, strict=True):
-            spans, cosines = self._edged(query, rough, around)
-            totals = sigmoid(group.scores + weight * cosines)
+            spans, embeddings = self._edged(query, rough, around)
+            totals = sigmoid(group.scores + weight * (embeddings @ query.joint))
             proposals += [
-                Proposal(number, Span(*span), float(total), float(cosine))
-                for span, total, cosine in zip(spans.tolist(), totals, cosines, strict=True)
+                Proposal(number, Span(*span), float(total), embedding)
+                for span, total, embedding in zip(spans.tolist(), totals, embeddings, strict=True)
             ]
         return best_apart(proposals, overlap=self._overlap)
 
@@ -213,8 +223,8 @@ class SoonetLocaliser:
 
     def _edged(
         self, query: Query, spans: NDArray[np.float64], frames: "_Frames"
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Move the edges of regressed spans; return the spans and the cosines of the query with their frames."""
+    ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """Move the edges of regressed spans; return the spans and the means of their frames, ``[num_spans, dim]``."""
         units = [unit(piece.frames) for piece in frames.pieces]
         if self._model.config.curve_tiou:
             spans = self._edges_by_curve(query, spans, frames, units)
@@ -224,8 +234,7 @@ class SoonetLocaliser:
                 for each, piece in zip(units, frames.pieces, strict=True)
             ]
             spans = snap(spans, np.concatenate(points), self._snap_seconds)
-        cosines = pool_spans(np.concatenate(units), frames.pts_seconds, spans) @ query.joint
-        return spans, cosines.astype(np.float64)
+        return spans, pool_spans(np.concatenate(units), frames.pts_seconds, spans)
 
     def _edges_by_curve(
         self,

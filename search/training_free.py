@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scanonce.models.vectors import as_float32, cosines_with, pool_spans, unit
+from scanonce.search.calibration import BY_FRAMES
 from scanonce.search.curve import (
     ScoredSpan,
     Stretch,
@@ -39,6 +40,8 @@ class TrainingFree:
     """Finds spans whose frame scores rise above those around them. A span scores as a clip with that span would."""
 
     name = "training-free"
+    calibration_key = BY_FRAMES
+    score_is_sigmoid = False
 
     def __init__(
         self,
@@ -98,8 +101,9 @@ class TrainingFree:
             bounds = np.array([(span.start_seconds, span.end_seconds)])
             if self._snap_seconds:
                 bounds = snap(bounds, change_points(units[k], pts), self._snap_seconds)
-            (score,) = pool_spans(units[k], pts, bounds) @ query.joint
-            proposal = Proposal(owners[k], Span(*bounds[0].tolist()), float(score), float(score))
+            (embedding,) = pool_spans(units[k], pts, bounds)
+            score = float(embedding @ query.joint)
+            proposal = Proposal(owners[k], Span(*bounds[0].tolist()), score, embedding)
             origins[proposal] = k
             proposals.append(proposal)
         best = best_apart(proposals, overlap=self._overlap)
@@ -110,8 +114,9 @@ class TrainingFree:
             k = origins[each]
             bounds = np.array([(each.span.start_seconds, each.span.end_seconds)])
             pts = stretches[k].pts_seconds
-            (score,) = self._pooling.embed_spans(features[k], pts, bounds) @ query.joint
-            pooled.append(Proposal(each.candidate, each.span, float(score), float(score)))
+            (embedding,) = self._pooling.embed_spans(features[k], pts, bounds)
+            score = float(embedding @ query.joint)
+            pooled.append(Proposal(each.candidate, each.span, score, embedding))
         return best_first(pooled)
 
     def curve(self, query: Query, video: StoredVideo) -> Curve:

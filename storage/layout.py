@@ -6,6 +6,7 @@ features/ab/<uid>.safetensors    frame features of one video
 thumbnails/ab/<uid>.safetensors  thumbnails of one video
 anchors/<localiser>/             anchors of the trained localiser by video, derived from the features
 vectors/<generation>/            the vector index, derived from the features
+calibration.json                 how scores become probabilities, if `scanonce tune --calibrate` fitted it
 head/                            a copy of the encoder's head, if it has one: it pools clips, or re-ranks moments
 writer.lock  writer.json         the process that writes it now (storage/writer.py)
 
@@ -101,6 +102,11 @@ class IndexLayout:
         return self.folder / "vectors"
 
     @property
+    def calibration(self) -> Path:
+        """The file that turns scores into probabilities (`search.calibration`); most indexes have none of their own."""
+        return self.folder / "calibration.json"
+
+    @property
     def head(self) -> Path:
         """The folder with a copy of the encoder's head, so that only indexing needs the encoder's own folder.
 
@@ -138,7 +144,11 @@ def remove_superseded(layout: IndexLayout) -> None:
 
 def remove_contents(layout: IndexLayout) -> None:
     """Remove a whole index, but no other file of its folder."""
-    for path in (layout.manifest, *layout.folder.glob(f"{layout.catalog.name}*")):
+    for path in (
+        layout.manifest,
+        layout.calibration,
+        *layout.folder.glob(f"{layout.catalog.name}*"),
+    ):
         path.unlink(missing_ok=True)
     for folder in (
         layout.features,

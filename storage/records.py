@@ -117,8 +117,10 @@ class Moment:
     path: Path
     span: Span
     score: float
-    """Higher is better; comparable within one index only. Training-free: cosine of query and moment, in [-1, 1]. After
-    re-ranking: the score of the localiser's moment at the same rank (`search.rerank`)."""
-    strength: float = 0.0
-    """Normalised margin: how far its frames are above the library's mean for the query, divided by the greatest margin
-    of texts that no image can show. A margin of 1 may be chance."""
+    """Score of the localiser, as it is: comparable within one index and one query only."""
+    probability: float
+    """Estimated probability, in (0, 1), that the moment shows what was asked (`search.calibration`). It depends on
+    query and moment alone, and falls from the first moment of an answer to the last."""
+    evidence: float = 0.0
+    """How far the query is above a bank of everyday texts on this moment, in standard deviations of the bank
+    (`search.text_bank`)."""

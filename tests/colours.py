@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from scanonce.models.encoders.preprocess import Preprocessing
 from scanonce.models.encoders.protocol import TextFeatures
+from scanonce.models.encoders.reading import Reading
 from tests.videos import write_images
 
 COLOURS = {
@@ -40,6 +41,10 @@ class ColourEncoder:
             named = [np.array(rgb) - 110.0 for name, rgb in COLOURS.items() if name in text.split()]
             rows.append(np.append(named[0], 40.0) if named else np.array([0.0, 0.0, 0.0, -1.0]))
         return np.array(rows, np.float32).reshape(-1, 4)
+
+    def read(self, text: str) -> Reading:
+        words = text.split()
+        return Reading(num_words=len(words), num_read=len(words))
 
     def encode_text_features(self, texts: Sequence[str]) -> TextFeatures:
         joint = self.encode_texts(texts)

@@ -19,6 +19,7 @@ from scanonce.indexer.plan import fast_hash
 from scanonce.media.answers import Event, Finished, Frames, NewThumbnails, Opened
 from scanonce.models.encoders.preprocess import Preprocessing
 from scanonce.models.encoders.protocol import ClipEncoder, TextFeatures
+from scanonce.models.encoders.reading import Reading
 from scanonce.models.soonet.trained import TrainedLocaliser
 from scanonce.storage.records import VideoInfo
 from scanonce.storage.stores.thumbnails import Thumbnails
@@ -46,6 +47,9 @@ class NumberEncoder:
             for row, text in zip(rows, texts, strict=True)
         ]
         return np.array([direction(number) for number in numbers]).reshape(-1, self.dim)
+
+    def read(self, text: str) -> Reading:
+        return Reading()
 
     def encode_text_features(self, texts: Sequence[str]) -> TextFeatures:
         joint = self.encode_texts(texts)

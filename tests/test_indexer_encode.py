@@ -12,6 +12,7 @@ from scanonce.indexer.encode import EncodedVideo, encode_videos
 from scanonce.media.answers import Event, Failed, Finished, Frames, NewThumbnails, Opened
 from scanonce.models.encoders.preprocess import Preprocessing
 from scanonce.models.encoders.protocol import TextFeatures
+from scanonce.models.encoders.reading import Reading
 from scanonce.storage.records import VideoInfo
 from scanonce.storage.stores.thumbnails import Thumbnails
 
@@ -37,6 +38,9 @@ class Recorder:
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         raise AssertionError("indexing encodes no text")
+
+    def read(self, text: str) -> Reading:
+        return Reading()
 
     def encode_text_features(self, texts: Sequence[str]) -> TextFeatures:
         raise AssertionError("indexing encodes no text")

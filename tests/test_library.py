@@ -12,7 +12,7 @@ import scanonce
 from scanonce.indexer.models import LoadedModels
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.library import Library
-from scanonce.search.engine import SearchResult
+from scanonce.search.answer import SearchResult
 from scanonce.search.filters import Filter
 from scanonce.search.settings import SearchSettings
 from scanonce.storage.errors import ConfigError, IndexDirectoryError, ManifestMismatch

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from scanonce.search.engine import SearchResult
+from scanonce.search.answer import SearchResult
 from scanonce.search.filters import Filter
 from scanonce.search.localise import Curve
 from scanonce.storage.records import Moment, Span, Video

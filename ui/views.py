@@ -17,7 +17,7 @@ from scanonce.storage.records import Moment, Span, Video
 if (
     TYPE_CHECKING
 ):  # these import numpy, torch or SQLAlchemy, which `scanonce --help` must not wait for
-    from scanonce.search.engine import SearchResult
+    from scanonce.search.answer import SearchResult
     from scanonce.search.filters import Filter
     from scanonce.search.localise import Curve
     from scanonce.storage.catalog.entries import RunCounts

@@ -22,6 +22,7 @@ from scanonce.models.clip4clip.head_files import HEAD_CONFIG, read_head_config
 from scanonce.models.encoders.hub import HEAD_FILES, fingerprint_folder, weight_files
 from scanonce.models.encoders.preprocess import Preprocessing, read_preprocessing
 from scanonce.models.encoders.protocol import TextFeatures, Towers
+from scanonce.models.encoders.reading import Reading, read_text
 from scanonce.models.runtime import num_cores, pick_device, pick_dtype, use_one_thread
 from scanonce.models.settings import ModelSettings
 from scanonce.storage.errors import EncoderError
@@ -132,6 +133,11 @@ class TransformersEncoder:
             return_tensors="pt",
         )
         return tokens.to(self._device)
+
+    def read(self, text: str) -> Reading:
+        """Judge the words of a text by the tokenizer."""
+        assert self._tokenizer is not None, "loaded without its text tower"
+        return read_text(self._tokenizer, text, self._max_tokens)
 
     @torch.inference_mode()
     def encode_frames(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from scanonce.models.encoders.reading import Reading
+
 if TYPE_CHECKING:  # it imports torch, which takes seconds
     from scanonce.models.encoders.preprocess import Preprocessing
 
@@ -69,6 +71,9 @@ class ClipEncoder(Protocol):
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Encode texts to raw features ``[M, dim]``; a text longer than the encoder's context is cut."""
+
+    def read(self, text: str) -> Reading:
+        """Say which words of a text the encoder cannot read, and whether the text is too long for it."""
 
     def encode_text_features(self, texts: Sequence[str]) -> TextFeatures:
         """Encode texts to features and to the states before the projection, at the cost of `encode_texts`."""

@@ -176,7 +176,7 @@ class IndexCopy:
     def _copy_files_of(self, uids: Mapping[str, Path | None]) -> set[str]:
         """Copy missing files; return the uids of videos whose features are in neither, or whose files vanished."""
         todo, missing, kept, stores = [], set(), set(), self._stores()
-        for path in [*self._head_files(), *(store.path(uid) for uid in uids for store in stores)]:
+        for path in [*self._small_files(), *(store.path(uid) for uid in uids for store in stores)]:
             if _is_same(path, self._goal(path), _CONTENT_SLACK_NS):
                 kept.add(self._goal(path))
             elif path.exists():
@@ -187,8 +187,10 @@ class IndexCopy:
         self._expect({path: self._earlier(path) for path in todo})
         for path in todo:
             try:
-                # a damaged file must not replace a whole one; the digest of a head is checked when it is used
-                self._put(path, check=not path.is_relative_to(self.source.head))
+                # a damaged file must not replace a whole one; a calibration and a head are checked when they are used
+                self._put(
+                    path, check=path.suffix != ".json" and not path.is_relative_to(self.source.head)
+                )
             except FileNotFoundError:
                 missing.add(path.stem)
             except DamagedFile:
@@ -207,14 +209,15 @@ class IndexCopy:
             return stores
         return [*stores, AnchorStore(self.source.anchors / self.manifest.anchors)]
 
-    def _head_files(self) -> list[Path]:
-        """Return the files without which no clip can be pooled, or no moment re-ranked."""
+    def _small_files(self) -> list[Path]:
+        """Return the calibration, and the files without which no clip can be pooled, or no moment re-ranked."""
+        kept = [self.source.calibration] if self.source.calibration.exists() else []
         if not self.manifest.keeps_head:
-            return []
+            return kept
         paths = sorted(self.source.head.glob("[!.]*"))
         if not paths:
             self._note_damage(self.source.head)
-        return paths
+        return [*kept, *paths]
 
     # ------------------------------------------------ vectors
 

@@ -105,6 +105,15 @@ class LibraryIndex:
             out[mine] = part.gather(rows[mine] - first[number])
         return out
 
+    def sample(self, sample: int = 4096, seed: int = 0) -> NDArray[np.float32]:
+        """Return the embeddings of a fixed random sample of the live clips, ``[min(sample, len(self)), dim]``."""
+        if self._background is None or self._background[0] != (sample, seed):
+            chosen = np.random.default_rng(seed).choice(
+                len(self), min(sample, len(self)), replace=False, shuffle=False
+            )
+            self._background = (sample, seed), self.gather(self._live_rows(np.sort(chosen)))
+        return self._background[1]
+
     def background(
         self, queries: NDArray[np.float32], sample: int = 4096, seed: int = 0
     ) -> NDArray[np.float32]:
@@ -114,12 +123,7 @@ class LibraryIndex:
             ``[num_queries, min(sample, len(self))]``, in any order. The sample is gathered once and cached (8 MB at
             the defaults and 512 dimensions); after that about a millisecond a query.
         """
-        if self._background is None or self._background[0] != (sample, seed):
-            chosen = np.random.default_rng(seed).choice(
-                len(self), min(sample, len(self)), replace=False, shuffle=False
-            )
-            self._background = (sample, seed), self.gather(self._live_rows(np.sort(chosen)))
-        clips = self._background[1]
+        clips = self.sample(sample, seed)
         if len(queries) >= BATCH_QUERIES:
             return queries @ clips.T
         # numpy's product uses a second thread from 2**18 multiplications: measured 20 times slower when the machine is

@@ -203,12 +203,8 @@ def scene_retrieval(
 def evaluate_library(
     index_dir: Path, questions: list[Question], settings: SearchSettings | None = None
 ) -> dict[Kind, LibraryFigures]:
-    """Return figures of an indexed library by kind of query; kinds without a query are left out.
-
-    The engine's cut-off is switched off, since these figures measure finding; `find_refused` measures refusing.
-    """
-    base = settings or SearchSettings()
-    with SearchEngine.open(index_dir, settings=base.model_copy(update={"cutoff": 0.0})) as engine:
+    """Return figures of an indexed library by kind of query; kinds without a query are left out."""
+    with SearchEngine.open(index_dir, settings=settings) as engine:
         predictions = ask(engine, [question.text for question in questions])
     outcomes = [
         score_query(row, [question.truth], _RULE)

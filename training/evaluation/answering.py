@@ -4,7 +4,7 @@
     asked.answers["12"].library[0]  # Prediction("film_a", Span(3.5, 9.0), .41)
     asked.missing                   # names of videos that are not in the index
 
-The engine's cut-off is switched off, since this measures finding, not refusing.
+This measures finding; `training.evaluation.belief` measures the probabilities.
 """
 
 import time
@@ -81,7 +81,7 @@ def ask_index(
     Args:
         index_dir: folder of the index.
         queries: queries of a benchmark.
-        settings: settings of the search; ``cutoff``, ``nearest_shown`` and ``top`` are ignored.
+        settings: settings of the search; ``top`` is ignored.
         models: device and number format of the encoder.
         with_saliency: also score each 2 s of the right video, for QVHighlights.
         timed: queries that are timed one by one; 0: none, and `Asked.speed` is None.
@@ -93,10 +93,7 @@ def ask_index(
     """
     index_dir = index_dir.expanduser().resolve()
     usual = settings or SearchSettings()
-    all_shown = {"cutoff": 0.0, "nearest_shown": MOST_PREDICTIONS}
-    with SearchEngine.open(
-        index_dir, settings=usual.model_copy(update=all_shown), models=models
-    ) as engine:
+    with SearchEngine.open(index_dir, settings=usual, models=models) as engine:
         videos, missing = find_videos(engine, queries)
         asked = [query for query in queries if not query.videos.isdisjoint(videos)]
         library = _ask_library(engine, asked, videos)

@@ -19,8 +19,8 @@ from scanonce.indexer.anchors import scan_anchors
 from scanonce.models.encoders.protocol import TextFeatures
 from scanonce.models.soonet.trained import TrainedLocaliser
 from scanonce.models.vectors import pool_spans, unit
+from scanonce.search.curve import background_level
 from scanonce.search.localise import Candidate, Localiser, Proposal, Query
-from scanonce.search.rank import background_level
 from scanonce.storage.clips import ClipGrid
 from scanonce.storage.records import Video
 from scanonce.storage.stores.anchors import AnchorArrays

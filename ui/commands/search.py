@@ -14,7 +14,7 @@ from scanonce.ui.commands.options import ConfigOption, IndexOption, JsonOption, 
 from scanonce.ui.views import moments_table, result_json, timings_text
 
 if TYPE_CHECKING:
-    from scanonce.search.engine import SearchResult
+    from scanonce.search.answer import SearchResult
     from scanonce.search.filters import Filter
 
 _BATCH = 64  # queries encoded and looked up together

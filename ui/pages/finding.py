@@ -8,7 +8,7 @@ from typing import Any
 
 import streamlit as st
 
-from scanonce.search.engine import SearchResult
+from scanonce.search.answer import SearchResult
 from scanonce.search.filters import Filter, SearchScope
 from scanonce.search.localise import Curve
 from scanonce.storage.catalog.catalog import SEARCHABLE

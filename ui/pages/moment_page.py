@@ -5,7 +5,7 @@
 
 import streamlit as st
 
-from scanonce.search.engine import SearchResult
+from scanonce.search.answer import SearchResult
 from scanonce.storage.errors import ScanonceError
 from scanonce.storage.records import Moment, Span, Video
 from scanonce.ui.pages import finding

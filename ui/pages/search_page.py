@@ -11,7 +11,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from scanonce.models.encoders.hub import BUNDLED_NAME
-from scanonce.search.engine import SearchResult
+from scanonce.search.answer import SearchResult
 from scanonce.search.filters import EARLIEST, LATEST, Filter
 from scanonce.storage.errors import ScanonceError
 from scanonce.storage.manifest import read_manifest

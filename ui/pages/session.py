@@ -14,7 +14,8 @@ from threading import Thread
 
 import streamlit as st
 
-from scanonce.search.engine import SearchEngine, SearchResult
+from scanonce.search.answer import SearchResult
+from scanonce.search.engine import SearchEngine
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import ScanonceError
 from scanonce.storage.layout import IndexLayout

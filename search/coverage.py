@@ -1,0 +1,78 @@
+"""How much of a library matches a query: "38 of 40 videos match"."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from scanonce.models.encoders.reading import Reading
+from scanonce.models.vectors import cosines_with, unit
+from scanonce.search.calibration import BY_FRAMES, GOOD, UNCALIBRATED
+from scanonce.search.filters import FilteredLibrary
+from scanonce.search.localise import Query
+from scanonce.search.snapshot import Snapshot
+from scanonce.storage.records import split_clip_id
+
+_SAMPLED = 64
+"""Videos that are looked at in a larger library."""
+_DEPTH = 4096
+"""Clips of them that are ranked; a video without one of them does not match."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """The share of some videos with a good match, by the best clip of each."""
+
+    num_matching: int
+    num_judged: int
+    num_videos: int
+    """Number of videos; all are judged, or a random part of them."""
+
+    @property
+    def is_estimate(self) -> bool:
+        """Whether only a part of the videos was judged."""
+        return self.num_judged < self.num_videos
+
+    @property
+    def share(self) -> float:
+        """Share of the judged videos that match, 0 to 1."""
+        return self.num_matching / self.num_judged if self.num_judged else 0.0
+
+
+def coverage(
+    snapshot: Snapshot,
+    text: str,
+    query: Query,
+    reading: Reading,
+    selected: FilteredLibrary | None,
+) -> Coverage:
+    """Judge the best clip of each video, or of a random sample of videos.
+
+    Args:
+        snapshot: the library.
+        text: the query.
+        query: the query as vectors.
+        reading: how the encoder reads it.
+        selected: the videos that pass the filter; None: all.
+    """
+    ids = snapshot.live if selected is None else selected.ids
+    chosen = ids
+    if len(ids) > _SAMPLED:
+        chosen = np.sort(np.random.default_rng(0).choice(ids, _SAMPLED, replace=False))
+    _, found = snapshot.clips.search(query.joint[None], _DEPTH, allowed=snapshot.clips.mask(chosen))
+    best: dict[int, int] = {}
+    for identifier in found[0][found[0] >= 0].tolist():
+        video_id, ordinal = split_clip_id(identifier)
+        best.setdefault(video_id, ordinal)
+    weights = snapshot.judge.calibration.weights(BY_FRAMES, text) or UNCALIBRATED
+    grid, matching = snapshot.index.manifest.grid, 0
+    for video_id, ordinal in best.items():
+        video = snapshot.videos[video_id]
+        span = grid.span(ordinal, video.duration_seconds)
+        bounds = np.array([(span.start_seconds, span.end_seconds)])
+        clip = unit(snapshot.index.embed(video, bounds))
+        evidence = snapshot.judge.bank.evidence(query.joint, clip)
+        (probability,) = weights.probabilities(
+            evidence, cosines_with(query.joint, clip), reading.share
+        )
+        matching += bool(probability >= GOOD)
+    return Coverage(matching, len(chosen), len(ids))

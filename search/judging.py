@@ -1,0 +1,102 @@
+"""From proposals of a localiser to moments with probabilities, best first."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scanonce.models.encoders.reading import Reading
+from scanonce.search.calibration import BY_FRAMES, UNCALIBRATED, Calibration, Weights, as_logits
+from scanonce.search.localise import Localiser, Proposal, Query
+from scanonce.search.text_bank import TextBank
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A proposal with what is known of it."""
+
+    proposal: Proposal
+    probability: float
+    evidence: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judge:
+    """Judges moments by the bank and the calibration of an encoder."""
+
+    bank: TextBank
+    calibration: Calibration
+
+    def by_text(
+        self,
+        text: str,
+        query: Query,
+        proposals: Sequence[Proposal],
+        localiser: Localiser,
+        reading: Reading,
+        *,
+        keeps_order: bool = False,
+    ) -> list[Judged]:
+        """Judge the moments of a query, best first; equal probabilities keep their order.
+
+        Args:
+            text: the query.
+            query: the query as vectors.
+            proposals: the moments.
+            localiser: what found them.
+            reading: how the encoder reads the text.
+            keeps_order: whether the proposals are in the order of a re-ranker. It knows more than the calibration, so
+                the order stays, and the probabilities are dealt out along it.
+        """
+        if not proposals:
+            return []
+        weights, is_own = self.weights(localiser, text)
+        evidence = self.bank.evidence(query.joint, _embeddings(proposals))
+        scores = np.array([each.score for each in proposals])
+        if localiser.score_is_sigmoid:
+            scores = as_logits(scores)
+        found = weights.probabilities(evidence, scores, reading.share)
+        # the scores of a trained localiser that was never calibrated still order better than frames do
+        keeps_order = keeps_order or not is_own
+        return _ordered(proposals, found, evidence, keeps_order=keeps_order)
+
+    def weights(self, localiser: Localiser, text: str) -> tuple[Weights, bool]:
+        """Return the weights for a query, and whether they are for moments that this localiser finds."""
+        key = localiser.calibration_key
+        own = self.calibration.weights(key, text)
+        if own is not None:
+            return own, True
+        by_frames = self.calibration.weights(BY_FRAMES, text) or UNCALIBRATED
+        return by_frames, key == BY_FRAMES
+
+    def is_calibrated(self, localiser: Localiser) -> bool:
+        """Whether there are fitted weights for the moments of a localiser."""
+        return localiser.calibration_key in self.calibration.by_key
+
+    def by_image(self, image: NDArray[np.float32], proposals: Sequence[Proposal]) -> list[Judged]:
+        """Judge moments by their likeness with an image, ``[dim]`` of length 1; best first."""
+        if not proposals:
+            return []
+        alike = self.bank.likeness(image, _embeddings(proposals))
+        found = np.clip(alike.astype(np.float64), 0.0, 1.0)
+        return _ordered(proposals, found, np.zeros(len(proposals)), keeps_order=False)
+
+
+def _embeddings(proposals: Sequence[Proposal]) -> NDArray[np.float32]:
+    return np.stack([each.embedding for each in proposals])
+
+
+def _ordered(
+    proposals: Sequence[Proposal],
+    probabilities: NDArray[np.float64],
+    evidence: NDArray[np.floating],
+    *,
+    keeps_order: bool,
+) -> list[Judged]:
+    falling = np.argsort(-probabilities, kind="stable")
+    order = range(len(proposals)) if keeps_order else falling.tolist()
+    return [
+        Judged(proposals[k], float(probability), float(evidence[k]))
+        for k, probability in zip(order, probabilities[falling].tolist(), strict=True)
+    ]
