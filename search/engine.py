@@ -225,6 +225,11 @@ class SearchEngine:
 
         return self._answer(answer)
 
+    def read(self, text: str) -> Reading:
+        """Say how the encoder of the index reads a text."""
+        with self.reading() as snapshot, self._encoding:
+            return snapshot.encoder.read(text)
+
     def suggestions(self, number: int = 3) -> tuple[str, ...]:
         """Return queries that stand out in the library and have a good match, the same until the library changes.
 
