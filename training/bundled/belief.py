@@ -23,7 +23,6 @@ from scanonce.search.calibration import (
     BY_FRAMES,
     FILE_NAME,
     Calibration,
-    as_logits,
     is_short,
     key_for,
     write_calibration,
@@ -48,7 +47,7 @@ from scanonce.training.evaluation.belief import (
     refused,
     separation,
 )
-from scanonce.training.evaluation.calibrate import Feature, Labelled, fit_weights
+from scanonce.training.evaluation.calibrate import Feature, fit_weights, label_moments
 from scanonce.training.evaluation.intervals import Figure
 from scanonce.training.world.films import FilmSpec, Library, ensure_rendered
 
@@ -63,8 +62,6 @@ SIZES = (5, 50, 500)
 CLIPS = Library("belief-clips", seed=31, num_films=SIZES[-1], held_out=False, scenes_each=(1, 1))
 """Clips of one scene each; its smaller libraries are its first clips."""
 
-_FITTED_MOMENTS = 3
-"""Moments of each query that the calibration is fitted on."""
 _SENTENCES = 200
 _BATCH = 64
 
@@ -136,35 +133,26 @@ def fit_calibration(index_dir: Path, films: Sequence[FilmSpec], *, seed: int) ->
         *sentence_cases(films, seed=seed),
         *absent_cases(NUM_ABSENT_TO_FIT, for_fit=True),
     ]
-    by_key = {}
+    by_key, truth = {}, FilmTruth(films)
     for kind, features in _FEATURES.items():
         settings = SearchSettings(localiser="training-free" if kind == "frames" else "auto")
         with SearchEngine.open(index_dir, settings=settings) as engine:
             key = engine.localiser.calibration_key
-            labelled = label_moments(engine, FilmTruth(films), cases)
+            rows = label_moments(
+                engine,
+                [case.text for case in cases],
+                [truth.is_present(case) for case in cases],
+                lambda number, moment: truth.is_right(cases[number], moment.path.name, moment.span),
+            )
+            labelled = list(zip(cases, rows, strict=True))
         if (key == BY_FRAMES) != (kind == "frames"):
             raise RuntimeError(f"the index has no trained localiser: {index_dir}")
         for short, names in features.items():
-            rows = [row for case, row in labelled if is_short(case.text) is short]
-            by_key[key_for(key, short=short)] = fit_weights(rows, names)
+            chosen = [
+                row for case, rows in labelled if is_short(case.text) is short for row in rows
+            ]
+            by_key[key_for(key, short=short)] = fit_weights(chosen, names)
     return Calibration(by_key, len(cases), "rendered films")
-
-
-def label_moments(
-    engine: SearchEngine, truth: FilmTruth, cases: Sequence[Case]
-) -> list[tuple[Case, Labelled]]:
-    """Return the first moments of each case with the truth."""
-    rows = []
-    is_sigmoid = engine.localiser.score_is_sigmoid
-    for batch in _batches(cases):
-        texts = [case.text for case in batch]
-        for case, result in zip(batch, engine.search_many(texts), strict=True):
-            reading, is_present = engine.read(case.text).share, truth.is_present(case)
-            for moment in result.moments[:_FITTED_MOMENTS]:
-                score = float(as_logits(moment.score)) if is_sigmoid else moment.score
-                is_right = truth.is_right(case, moment.path.name, moment.span)
-                rows.append((case, Labelled(moment.evidence, score, reading, is_right, is_present)))
-    return rows
 
 
 def _batches(cases: Sequence[Case]) -> Iterable[Sequence[Case]]:

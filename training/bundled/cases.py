@@ -17,6 +17,7 @@ import numpy as np
 
 from scanonce.storage.records import Span
 from scanonce.training.bundled.moment_examples import may_answer
+from scanonce.training.evaluation.belief import MIN_INSIDE, share_inside
 from scanonce.training.world.absent import absent_texts
 from scanonce.training.world.films import FilmSpec, film_name
 from scanonce.training.world.scene import FRAMES_PER_SECOND, SceneSpec
@@ -37,9 +38,6 @@ CASE_KINDS: tuple[CaseKind, ...] = (
     "never drawn",
 )
 NUM_ABSENT, NUM_ABSENT_TO_FIT = 500, 300
-_MIN_OVERLAP = 0.5
-"""Least part of a moment inside scenes that show what was asked."""
-
 QUERIED_FACTS = tuple(
     fact for fact in FACTS if fact.partition(":")[0] in SHORT_KINDS and fact != "happening:nothing"
 )
@@ -114,23 +112,5 @@ class FilmTruth:
         """Whether at least half of a moment lies in scenes that show what is asked."""
         if case.caption is None:
             return False
-        inside = sum(
-            max(
-                0.0,
-                min(span.end_seconds, each.end_seconds)
-                - max(span.start_seconds, each.start_seconds),
-            )
-            for scene, each in self._scenes[film]
-            if may_answer(scene, case.caption)
-        )
-        return inside >= _MIN_OVERLAP * span.duration_seconds
-
-    def num_showing(self, case: Case) -> int:
-        """Return the number of films that show what is asked."""
-        caption = case.caption
-        if caption is None:
-            return 0
-        return sum(
-            any(may_answer(scene, caption) for scene, _ in scenes)
-            for scenes in self._scenes.values()
-        )
+        showing = [each for scene, each in self._scenes[film] if may_answer(scene, case.caption)]
+        return share_inside(span, showing) >= MIN_INSIDE

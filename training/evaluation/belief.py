@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scanonce.search.calibration import GOOD
+from scanonce.storage.records import Span
 from scanonce.training.evaluation.intervals import Figure, mean_figures, resampled_figure
 
 NUM_BINS = 15
@@ -33,6 +34,24 @@ class Belief:
     def is_good(self) -> bool:
         """Whether the answer has a good match."""
         return self.probability >= GOOD
+
+
+MIN_INSIDE = 0.5
+"""Least part of a moment that must lie in right answers for it to be right."""
+
+
+def share_inside(span: Span, answers: Sequence[Span]) -> float:
+    """Return the share of a span inside some disjoint answers, 0 to 1; 0 for an empty span."""
+    if not span.duration_seconds:
+        return 0.0
+    inside = sum(
+        max(
+            0.0,
+            min(span.end_seconds, each.end_seconds) - max(span.start_seconds, each.start_seconds),
+        )
+        for each in answers
+    )
+    return inside / span.duration_seconds
 
 
 def refused(beliefs: Sequence[Belief]) -> Figure:

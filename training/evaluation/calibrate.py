@@ -7,19 +7,29 @@ Queries about what is there are taken to be three of four (`PRESENT_SHARE`): peo
 filmed. The odds of a probability depend on that share, and on nothing else of the sample.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scanonce.search.calibration import UNCALIBRATED, Weights
+from scanonce.search.bank import abstract_texts
+from scanonce.search.calibration import BY_FRAMES, UNCALIBRATED, Calibration, Weights, as_logits
+from scanonce.search.engine import SearchEngine
+from scanonce.storage.errors import ConfigError
+from scanonce.storage.records import Moment
+from scanonce.training.evaluation.annotations import Query
+from scanonce.training.evaluation.answering import find_videos
+from scanonce.training.evaluation.belief import MIN_INSIDE, share_inside
 
 PRESENT_SHARE = 0.75
 """Assumed share of queries about what the library shows."""
 
 Feature = Literal["evidence", "score", "reading"]
+FITTED_MOMENTS = 3
+"""Moments of each query that a calibration is fitted on."""
+_BATCH = 64  # queries that are searched together
 _RIDGE = 1e-3
 _STEPS = 50
 
@@ -124,3 +134,106 @@ def fit_unlabelled(chance: Sequence[float], wanted: float = 0.95) -> Weights:
         raise ValueError("no texts were judged")
     middle = float(np.quantile(np.array(chance, np.float64), wanted))
     return Weights(bias=-UNCALIBRATED.evidence * middle, evidence=UNCALIBRATED.evidence)
+
+
+# ---------------------------------------------------------------- of an index
+
+
+def fit_index(engine: SearchEngine, queries: Sequence[Query] = ()) -> Calibration:
+    """Fit the calibration of an open index, for its own localiser and for frames alone.
+
+    Args:
+        engine: a search engine of the index.
+        queries: labelled sentences; texts that no image can show are added to them as wrong ones. Without queries,
+            only those texts are asked.
+
+    Raises:
+        ConfigError: none of the queries is about a video of the index, or none has a right moment among the first.
+    """
+    chance = [
+        moment.evidence
+        for result in engine.search_many(abstract_texts(), top=1)
+        for moment in result.moments
+    ]
+    if not queries:
+        if not chance:
+            raise ConfigError(
+                "the index is empty: add videos with `scanonce index`, then calibrate"
+            )
+        return Calibration({BY_FRAMES: fit_unlabelled(chance)}, 0, "texts that no image can show")
+    videos, missing = find_videos(engine, queries)
+    asked = [query for query in queries if not query.videos.isdisjoint(videos)]
+    if not asked:
+        raise ConfigError(
+            f"none of the labelled sentences is about a video of the index; the first video named is {missing[0]}"
+        )
+    ids = {name: video.video_id for name, video in videos.items()}
+    chance_texts = abstract_texts()
+
+    def is_right(number: int, moment: Moment) -> bool:
+        return number < len(asked) and _is_right(asked[number], moment, ids)
+
+    labelled = [
+        row
+        for rows in label_moments(
+            engine,
+            [*(query.text for query in asked), *chance_texts],
+            [True] * len(asked) + [False] * len(chance_texts),
+            is_right,
+        )
+        for row in rows
+    ]
+    features: tuple[Feature, ...] = ("evidence",)
+    if engine.localiser.calibration_key != BY_FRAMES:
+        features = ("evidence", "score")
+    try:
+        weights = fit_weights(labelled, features)
+    except ValueError as error:
+        raise ConfigError(
+            f"no moment of {len(asked)} labelled sentences is right, or all are: label more of them for this index"
+        ) from error
+    by_key = {engine.localiser.calibration_key: weights}
+    if BY_FRAMES not in by_key:
+        by_frames: tuple[Feature, ...] = ("evidence",)
+        by_key[BY_FRAMES] = fit_weights(labelled, by_frames)
+    return Calibration(by_key, len(asked), "labelled sentences")
+
+
+def label_moments(
+    engine: SearchEngine,
+    texts: Sequence[str],
+    is_present: Sequence[bool],
+    is_right: Callable[[int, Moment], bool],
+) -> Iterator[list[Labelled]]:
+    """Yield the first moments of each query with the truth.
+
+    Args:
+        engine: a search engine.
+        texts: the queries.
+        is_present: whether the library shows what each asks for.
+        is_right: says of the number of a query and one of its moments whether the moment shows it.
+    """
+    is_sigmoid = engine.localiser.score_is_sigmoid
+    for start in range(0, len(texts), _BATCH):
+        results = engine.search_many(texts[start:][:_BATCH])
+        for number, result in enumerate(results, start=start):
+            reading = engine.read(result.query).share
+            yield [
+                Labelled(
+                    moment.evidence,
+                    float(as_logits(moment.score)) if is_sigmoid else moment.score,
+                    reading,
+                    is_right(number, moment),
+                    is_present[number],
+                )
+                for moment in result.moments[:FITTED_MOMENTS]
+            ]
+
+
+def _is_right(query: Query, moment: Moment, ids: Mapping[str, int]) -> bool:
+    """Whether at least half of a moment lies in a right answer."""
+    answers = [each for each in query.right if ids.get(each.video) == moment.video_id]
+    spans = [each.span for each in answers]
+    if any(not span.duration_seconds for span in spans):  # the query is about the whole video
+        return True
+    return share_inside(moment.span, spans) >= MIN_INSIDE
