@@ -8,25 +8,29 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-import numpy as np
 import pytest
 
 from scanonce.search.settings import SearchSettings
 from scanonce.storage.errors import ConfigError
+from scanonce.training.bundled.belief import of_kinds
 from scanonce.training.bundled.gate import (
-    ABSENT_QUERIES,
-    FULL,
-    SMALL,
     Measured,
     evaluate_library,
-    find_refused,
     find_shortfalls,
     measure,
     read_recorded,
     record,
     widen_interval,
 )
-from scanonce.training.bundled.questions import Kind, Question, index_films, read_questions
+from scanonce.training.bundled.questions import (
+    FULL,
+    SMALL,
+    Kind,
+    Question,
+    index_films,
+    read_questions,
+)
+from scanonce.training.evaluation.belief import accepted, calibration_error, refused
 from scanonce.training.evaluation.intervals import Figure
 from scanonce.training.evaluation.metrics import LibraryFigures
 from scanonce.training.world.films import render_library
@@ -51,7 +55,8 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Questi
 @pytest.fixture(scope="module")
 def measured(library: tuple[Path, list[Question]]) -> Measured:
     """The figures of the gate."""
-    return measure(*library)
+    index, questions = library
+    return measure(index, SMALL, questions)
 
 
 @pytest.fixture(scope="module")
@@ -110,13 +115,16 @@ def test_a_crippled_search_has_worse_figures(
     assert crippled.vcmr[0.5][1].value < 0.3
 
 
-def test_queries_for_absent_things_are_mostly_refused_and_others_are_not(
-    library: tuple[Path, list[Question]],
+def test_words_for_what_is_there_are_answered_and_what_is_never_drawn_is_not(
+    measured: Measured,
 ) -> None:
-    index, questions = library
-    present = [question.text for question in questions if not question.needs_time]
-    assert np.mean(find_refused(index, present)) <= 0.1
-    assert np.mean(find_refused(index, ABSENT_QUERIES)) >= 0.5
+    short = [each for each in of_kinds(measured.asked, "word", "phrase") if each.is_present]
+    sentences = of_kinds(measured.asked, "sentence")
+    assert len(short) > 80 and len(sentences) > 80
+    assert refused(short).value <= 0.08
+    assert refused(sentences).value <= 0.08
+    assert accepted(of_kinds(measured.asked, "never drawn")).value <= 0.05
+    assert calibration_error([each.belief for each in measured.asked]).value <= 0.05
 
 
 # ---------------------------------------------------------------- recorded figures

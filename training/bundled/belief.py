@@ -39,7 +39,7 @@ from scanonce.training.bundled.cases import (
     fact_cases,
     sentence_cases,
 )
-from scanonce.training.bundled.questions import index_films
+from scanonce.training.bundled.questions import FULL, index_films
 from scanonce.training.evaluation.belief import (
     Belief,
     accepted,
@@ -177,8 +177,6 @@ def main(
         for key, weights in calibration.by_key.items():
             console.print(f"{key}: {weights}", highlight=False, soft_wrap=True)
         return
-    from scanonce.training.bundled.gate import FULL
-
     table = Table(title="answers of libraries that nothing was fitted on", box=None)
     for column in ("library", "queries"):
         table.add_column(column)

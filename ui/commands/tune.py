@@ -134,8 +134,8 @@ def calibrate_index(index_dir: Path | None, labels: Path | None, config: Path | 
         weights = calibration.by_key[BY_FRAMES]
         console.print(
             f"A moment is a good match from {-weights.bias / weights.evidence:.2f} standard deviations above the bank "
-            "of everyday texts: 95 % of the texts that no image can show stay below. Labelled sentences (--labels) make "
-            "the numbers probabilities.",
+            "of everyday texts: 95 % of the texts that no image can show stay below. Labelled sentences (--labels) "
+            "make the numbers probabilities.",
             soft_wrap=True,
         )
 
