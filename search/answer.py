@@ -39,7 +39,7 @@ class SearchResult:
     """Best first, with falling probabilities; in the order of the re-ranker if the index has one
     (`search.rerank`)."""
     timings_ms: Mapping[str, float] = field(default_factory=dict)
-    """Wall milliseconds by stage: ``text``, ``library``, ``moments``, ``judging``, ``rerank`` if there is a
+    """Wall milliseconds by stage: ``text``, ``judging``, ``library``, ``moments``, ``rerank`` if there is a
     re-ranker, and their ``total``. Queries that are answered together share ``text`` and ``library`` evenly."""
     num_videos: int | None = None
     """Number of videos that passed the filter; None without a filter. If it is 0 there are no moments."""
@@ -139,7 +139,9 @@ class Search:
                     scoring = self.reranker[1]
                     judged = rerank(judged, stored, query.features, scoring, top=self.top)
             moments = self.moments(judged[: self.top], list(by_video))
-            took = {**shared, **watch.took_ms}
+            took = dict(shared)
+            for stage, stage_ms in watch.took_ms.items():
+                took[stage] = took.get(stage, 0.0) + stage_ms
             results.append(
                 SearchResult(
                     text,

@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from scanonce.indexer.models import make_manifest
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.models.encoders.protocol import TextFeatures
+from scanonce.search.calibration import BY_FRAMES, Calibration, Weights, write_calibration
 from scanonce.search.engine import SearchEngine
 from scanonce.search.filters import Filter
 from scanonce.storage.catalog.catalog import Catalog
@@ -86,6 +88,62 @@ def test_nothing_is_hidden_if_there_is_no_good_match(engine: SearchEngine) -> No
     assert result.no_good_match
     assert result.num_good == 0
     assert len(result.moments) == len(engine.search("white").moments) > 4
+
+
+def test_the_number_of_a_moment_is_the_same_in_every_search(engine: SearchEngine) -> None:
+    wide = {(each.video_id, each.span): each.probability for each in engine.search("red").moments}
+    video_id = engine.search("red").moments[0].video_id
+    for narrow in (engine.search("red", top=1), engine.search("red", within=[video_id])):
+        for each in narrow.moments:
+            assert wide.get((each.video_id, each.span), each.probability) == each.probability
+
+
+def test_coverage_counts_the_videos_that_match(engine: SearchEngine) -> None:
+    reds = {
+        each.video_id for each in engine.search("red", top=50).moments if each.probability > 0.5
+    }
+    found = engine.coverage("red")
+    assert (found.num_matching, found.num_judged) == (len(reds), engine.num_videos)
+    assert not found.is_estimate
+    assert engine.coverage("a quarterly report").num_matching == 0
+    within = engine.coverage("red", within=sorted(reds))
+    assert within.num_matching == within.num_videos == len(reds)
+    assert engine.coverage("red", within=[]).share == 0.0
+
+
+def test_suggestions_have_a_good_match(engine: SearchEngine) -> None:
+    suggested = engine.suggestions()
+    assert 0 < len(suggested) <= 3
+    assert not any(engine.search(text).no_good_match for text in suggested)
+    assert engine.suggestions() == suggested
+
+
+def test_an_empty_index_says_so(tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    layout = IndexLayout.of(tmp_path / "index")
+    build_index(layout, tmp_path / "films")
+    with open_engine(layout) as engine:
+        result = engine.search("red")
+        assert (result.moments, result.num_searchable) == ((), 0)
+        assert result.no_good_match
+        assert engine.suggestions() == ()
+        assert engine.coverage("red").num_videos == 0
+
+
+def test_what_the_encoder_does_not_follow_is_noted(engine: SearchEngine) -> None:
+    (note,) = engine.search("red without blue").notes
+    assert "“without”" in note
+    assert engine.search("red").notes == ()
+
+
+def test_an_open_engine_follows_a_new_calibration(layout: IndexLayout, tmp_path: Path) -> None:
+    shutil.copytree(layout.root, tmp_path / "index")
+    own = IndexLayout.of(tmp_path / "index")
+    with open_engine(own) as engine:
+        before = engine.search("red").moments[0].probability
+        write_calibration(own.calibration, Calibration({BY_FRAMES: Weights(-2.0, 0.01)}))
+        own.manifest.touch()
+        assert engine.search("red").moments[0].probability < 0.5 < before
 
 
 def test_queries_answered_together_have_the_same_answers_as_alone(engine: SearchEngine) -> None:

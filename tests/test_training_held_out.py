@@ -120,7 +120,8 @@ def test_words_for_what_is_there_are_answered_and_what_is_never_drawn_is_not(
 ) -> None:
     short = [each for each in of_kinds(measured.asked, "word", "phrase") if each.is_present]
     sentences = of_kinds(measured.asked, "sentence")
-    assert len(short) > 80 and len(sentences) > 80
+    assert len(short) > 80
+    assert len(sentences) > 80
     assert refused(short).value <= 0.08
     assert refused(sentences).value <= 0.08
     assert accepted(of_kinds(measured.asked, "never drawn")).value <= 0.05

@@ -151,7 +151,7 @@ def fit_calibration(index_dir: Path, films: Sequence[FilmSpec], *, seed: int) ->
             chosen = [
                 row for case, rows in labelled if is_short(case.text) is short for row in rows
             ]
-            by_key[key_for(key, short=short)] = fit_weights(chosen, names)
+            by_key[key_for(key, short=short)] = fit_weights(chosen, *names)
     return Calibration(by_key, len(cases), "rendered films")
 
 

@@ -1,13 +1,13 @@
 """Fitting of a calibration: logistic regression on labelled moments, or on an index's own clips without labels.
 
-    weights = fit_weights(labelled, features=("evidence", "reading"))
+    weights = fit_weights(labelled, "evidence", "reading")
     calibration = Calibration({BY_FRAMES: weights}, len(labelled), "240 labelled sentences")
 
 Queries about what is there are taken to be three of four (`PRESENT_SHARE`): people mostly search for what they have
 filmed. The odds of a probability depend on that share, and on nothing else of the sample.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,7 +48,7 @@ class Labelled:
 
 
 def fit_weights(
-    labelled: Sequence[Labelled], features: Collection[Feature], share: float = PRESENT_SHARE
+    labelled: Sequence[Labelled], *features: Feature, share: float = PRESENT_SHARE
 ) -> Weights:
     """Fit a logistic function of some features; no weight of evidence or score is negative.
 
@@ -187,15 +187,14 @@ def fit_index(engine: SearchEngine, queries: Sequence[Query] = ()) -> Calibratio
     if engine.localiser.calibration_key != BY_FRAMES:
         features = ("evidence", "score")
     try:
-        weights = fit_weights(labelled, features)
+        weights = fit_weights(labelled, *features)
     except ValueError as error:
         raise ConfigError(
             f"no moment of {len(asked)} labelled sentences is right, or all are: label more of them for this index"
         ) from error
     by_key = {engine.localiser.calibration_key: weights}
     if BY_FRAMES not in by_key:
-        by_frames: tuple[Feature, ...] = ("evidence",)
-        by_key[BY_FRAMES] = fit_weights(labelled, by_frames)
+        by_key[BY_FRAMES] = fit_weights(labelled, "evidence")
     return Calibration(by_key, len(asked), "labelled sentences")
 
 
