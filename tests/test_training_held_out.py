@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+import numpy as np
 import pytest
 
 from scanonce.search.bank import abstract_texts
