@@ -22,9 +22,10 @@ def logic_words(query: str) -> tuple[str, ...]:
 def notes(query: str, reading: Reading) -> tuple[str, ...]:
     """Return the lines for a query."""
     lines = []
-    if reading.unread:
-        words = ", ".join(f"“{word}”" for word in reading.unread)
-        one = len(reading.unread) == 1
+    logic = logic_words(query)
+    if unread := [word for word in reading.unread if word.casefold() not in logic]:
+        words = ", ".join(f"“{word}”" for word in unread)
+        one = len(unread) == 1
         lines.append(
             f"the encoder of this index hardly knows {words}: try {'another word' if one else 'other words'}"
         )
@@ -32,7 +33,7 @@ def notes(query: str, reading: Reading) -> tuple[str, ...]:
         lines.append(
             f"only the first {reading.num_read} words are read: the encoder takes no longer sentence"
         )
-    if logic := logic_words(query):
+    if logic:
         words = ", ".join(f"“{word}”" for word in logic)
         is_are = "is" if len(logic) == 1 else "are"
         lines.append(
