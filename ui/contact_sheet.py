@@ -68,7 +68,7 @@ def _row(result: SearchResult) -> SheetRow:
         return SheetRow(result.query, "nothing found", ())
     moment = result.moments[0]
     frames = tuple(_fitted(frame) for frame in moment_frames(moment, _FRAMES_PER_MOMENT))
-    caption = f"{moment.path.name}\n{span_text(moment.span)}\n{match_text(moment.probability)}"
+    caption = f"{moment.path.name}\n{span_text(moment.span)}, {match_text(moment.probability)}"
     return SheetRow(result.query, caption, frames)
 
 

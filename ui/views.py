@@ -384,7 +384,7 @@ def calibration_text(calibration: Mapping[str, Any]) -> str:
     'fitted to 120 labelled queries'
     """
     if calibration["kind"] == "none":
-        return "uncalibrated: `scanonce tune --calibrate` fits it"
+        return "uncalibrated: scanonce tune --calibrate fits it"
     if calibration["kind"] == "bundled":
         return "of the bundled encoder"
     count = calibration["labelled_queries"]
