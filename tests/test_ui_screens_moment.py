@@ -139,6 +139,15 @@ def test_cards_carry_addresses_and_words(ids: dict[str, int]) -> None:
     assert moment_card(moment, "", alike=True)["match"] == "62 % alike"
 
 
+def test_a_cut_is_exported_with_the_probability_of_the_moment_found_there(
+    ids: dict[str, int],
+) -> None:
+    video = finding.searchable_library(finding.index_stamp()).videos[ids[NASTY]]
+    moment = Moment(video.video_id, video.path, Span(1.5, 4.5), 0.25, 0.62)
+    assert pick_of(video, Span(1, 2), "red", moment).probability == 0.62
+    assert pick_of(video, Span(1, 2), "moment").probability is None
+
+
 @pytest.mark.parametrize("kind", list(FORMATS))
 def test_every_format_gives_a_file(ids: dict[str, int], kind: Any) -> None:
     videos = finding.searchable_library(finding.index_stamp()).videos

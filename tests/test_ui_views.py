@@ -29,6 +29,7 @@ from scanonce.ui.views import (
     covered_by,
     curve_levels,
     divider_at,
+    divider_on,
     filter_json,
     filter_text,
     folder_names,
@@ -143,6 +144,13 @@ def test_timings_name_the_stages() -> None:
 
 
 # ---------------------------------------------------------------- the pages
+
+
+def test_the_divider_is_on_the_page_of_the_first_less_certain_moment() -> None:
+    found = moments(0.9, 0.8, 0.7, 0.2, 0.1)
+    assert [divider_on(found, page, 2) for page in (1, 2, 3)] == [None, 1, None]
+    assert [divider_on(found, page, 3) for page in (1, 2)] == [None, 0]
+    assert divider_on(found[:3], 1, 2) is None
 
 
 @pytest.mark.parametrize(

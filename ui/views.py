@@ -305,6 +305,14 @@ def divider_at(moments: Sequence[Moment]) -> int | None:
     return good if 0 < good < len(moments) else None
 
 
+def divider_on(moments: Sequence[Moment], page: int, size: int) -> int | None:
+    """Return the position of the divider on a page of ``size`` moments; None if it is on another page, or nowhere."""
+    position = divider_at(moments)
+    if position is None or position // size != page - 1:
+        return None
+    return position % size
+
+
 def good_text(moments: Sequence[Moment], *, is_full: bool = False) -> str:
     """Return the heading of some moments: how many of them are good matches.
 
@@ -357,7 +365,8 @@ def coverage_text(covered: "Coverage") -> str:
     if covered.is_estimate:
         looked_at = f"{covered.num_judged:,} were looked at"
         return f"about {percent_text(covered.share)} of {videos} match ({looked_at})"
-    return f"{covered.num_matching:,} of {videos} match"
+    verb = "matches" if covered.num_videos == 1 else "match"
+    return f"{covered.num_matching:,} of {videos} {verb}"
 
 
 def calibration_json(layout: IndexLayout, fingerprint: str) -> dict[str, Any]:

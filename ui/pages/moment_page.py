@@ -25,8 +25,7 @@ from scanonce.ui.server.playback import playback
 from scanonce.ui.views import clock, divider_at, good_text, parse_span, plain, span_text
 
 MOMENTS_HERE, ALIKE, WIDER = 50, 8, 8
-MARKED = 4
-"""Number of moments that are marked in a video without a good match."""
+MARKED = 4  # moments that are marked in a video without a good match
 
 
 def page() -> None:

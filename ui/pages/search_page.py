@@ -23,7 +23,7 @@ from scanonce.ui.views import (
     added_since,
     count_good,
     coverage_text,
-    divider_at,
+    divider_on,
     filter_text,
     good_text,
     is_full,
@@ -37,8 +37,7 @@ from scanonce.ui.views import (
 Value = TypeVar("Value", str, int)
 
 SHOW = {count: f"Show {count}" for count in (12, 24, 48, 96)}
-UNFOLDED = 4
-"""Number of less certain moments that are shown at first."""
+UNFOLDED = 4  # less certain moments that are shown at first
 
 _BOX = "search-query"
 
@@ -205,9 +204,8 @@ def _heading(result: SearchResult, one: bool, wanted: int) -> str:
 def _moments(result: SearchResult, show: int, one: bool, wanted: int) -> None:
     """Show a page of the moments, with the less certain ones folded after the first few."""
     moments = _listed(result, one)
-    good = count_good(moments)
     is_unfolded = st.session_state.get("unfolded") == result.query
-    shown = moments if is_unfolded else moments[: good + UNFOLDED]
+    shown = moments if is_unfolded else moments[: count_good(moments) + UNFOLDED]
     grid, more = st.container(), st.container()
     number = _page_number(
         num_pages(len(shown), show),
@@ -216,13 +214,14 @@ def _moments(result: SearchResult, show: int, one: bool, wanted: int) -> None:
     )
     names = st.query_params.keys()
     st.session_state["results_address"] = {name: st.query_params.get_all(name) for name in names}
-    first = (number - 1) * show
-    on_page = page_of(shown, number, show)
-    below = good - first if divider_at(moments) is not None else -1
     with grid:
-        divider = below if 0 <= below < len(on_page) else None
-        picking_grid(on_page, result.query, key="grid", divider=divider)
-    if len(shown) < len(moments) and first + show >= len(shown):
+        picking_grid(
+            page_of(shown, number, show),
+            result.query,
+            key="grid",
+            divider=divider_on(shown, number, show),
+        )
+    if len(shown) < len(moments) and number * show >= len(shown):
         with more:
             label = f"Show {len(moments) - len(shown):,} more"
             st.button(label, key="unfold", on_click=_unfold, args=(result.query,))
