@@ -69,7 +69,7 @@ def test_the_start_page_suggests_queries_with_a_good_match_and_has_the_size_of_t
 
 
 def test_the_start_page_shows_the_newest_videos_with_stored_thumbnails() -> None:
-    shown = pictures(open_page("search"), "newest")
+    shown = pictures(open_page("search"), "newest-videos")
     videos = finding.searchable_library(finding.index_stamp()).videos
     assert [int(each["key"]) for each in shown] == [
         each.video_id for each in newest(videos.values())

@@ -62,7 +62,7 @@ def newest(videos: Iterable[Video]) -> list[Video]:
 def _newest(videos: Mapping[int, Video]) -> None:
     st.markdown("#### Newest videos")
     shown = newest(videos.values())
-    opened = _show([video_picture(video) for video in shown], key="newest", on_open=no_callback)
+    opened = _show([video_picture(video) for video in shown], key="newest-videos", on_open=no_callback)
     if opened is not None:
         video = next((each for each in shown if str(each.video_id) == opened), None)
         if video is not None:
@@ -94,7 +94,6 @@ def video_picture(video: Video) -> dict[str, Any]:
         "key": str(video.video_id),
         "href": moment_url(video.video_id, opening(video)),
         "src": thumb_url(video.video_id, video.duration_seconds / 2),
-        "alt": f"a frame of {name}",
         "title": name,
         "note": clock(video.duration_seconds),
     }
@@ -107,7 +106,6 @@ def search_picture(query: str, moment: Moment) -> dict[str, Any]:
         "key": query,
         "href": f"?{urlencode({'q': encodable(query)})}",
         "src": thumb_url(moment.video_id, middle),
-        "alt": f"the first moment found for {query}",
         "title": query,
         "note": match_text(moment.probability),
     }
