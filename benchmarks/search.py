@@ -45,7 +45,8 @@ from scanonce.storage.vectors.generation import newest_generation
 from scanonce.training.world.films import render_library
 
 AIM_MOMENTS_MS = 15.0
-STAGES = ("text", "library", "moments", "total")
+AIM_JUDGING_SHARE = 0.15
+STAGES = ("text", "library", "moments", "judging", "total")
 
 _NUM_FILMS = 12
 _NUM_QUERIES = 60
@@ -215,6 +216,20 @@ def aim_line(figures: Sequence[Figures]) -> str:
     return f"moments, p50 of the slowest library: {worst:.1f} ms; aim <= {AIM_MOMENTS_MS:.0f} ms: {verdict}"
 
 
+def judging_line(figures: Sequence[Figures]) -> str:
+    """Print what the probabilities add to a query, as a share of the rest of it, and whether that meets its aim."""
+    shares = [
+        percentile(each.stages_ms["judging"], 50)
+        / (percentile(each.stages_ms["total"], 50) - percentile(each.stages_ms["judging"], 50))
+        for each in figures
+    ]
+    verdict = "met" if max(shares) <= AIM_JUDGING_SHARE else "missed"
+    return (
+        f"judging adds, p50: {', '.join(f'{share:.1%}' for share in shares)} of the rest of a query; "
+        f"aim <= {AIM_JUDGING_SHARE:.0%}: {verdict}"
+    )
+
+
 def main(
     hours: Annotated[
         list[float] | None, typer.Option(help="Hours of each simulated library; may be repeated.")
@@ -244,6 +259,7 @@ def main(
     )
     console.print(weights_table(figures))
     console.print(aim_line(figures))
+    console.print(judging_line(figures))
 
 
 if __name__ == "__main__":

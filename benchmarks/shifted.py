@@ -28,8 +28,13 @@ from scanonce.models.runtime import num_cores
 from scanonce.search.engine import SearchEngine
 from scanonce.search.settings import SearchSettings
 from scanonce.training.bars import progress_bar
-from scanonce.training.bundled.gate import SMALL
-from scanonce.training.bundled.questions import Question, ask, index_films, read_questions
+from scanonce.training.bundled.questions import (
+    SMALL,
+    Question,
+    ask,
+    index_films,
+    read_questions,
+)
 from scanonce.training.clip.captions import read_captions
 from scanonce.training.clip.finetune import STATE_NAME, FinetuneCallbacks, finetune
 from scanonce.training.clip.recipe import Recipe

@@ -39,8 +39,8 @@ class SearchResult:
     """Best first, with falling probabilities; in the order of the re-ranker if the index has one
     (`search.rerank`)."""
     timings_ms: Mapping[str, float] = field(default_factory=dict)
-    """Wall milliseconds by stage: ``text``, ``library``, ``moments``, ``rerank`` if there is a re-ranker, ``judging``,
-    and their ``total``. Queries that are answered together share ``text`` and ``library`` evenly."""
+    """Wall milliseconds by stage: ``text``, ``judging``, ``library``, ``moments``, ``rerank`` if there is a
+    re-ranker, and their ``total``. Queries that are answered together share ``text`` and ``library`` evenly."""
     num_videos: int | None = None
     """Number of videos that passed the filter; None without a filter. If it is 0 there are no moments."""
     notes: tuple[str, ...] = ()
@@ -130,16 +130,18 @@ class Search:
                 by_video = self.candidates(found.clip_ids[k], found.scores[k])
                 candidates = list(by_video.values())
                 proposals = self.localiser.locate(query, candidates, top=self.num_located())
+            reading = None if readings is None else readings[k]
+            with watch("judging"):
+                judged = self.judge(text, query, proposals, reading)
             if self.reranker is not None:
                 with watch("rerank"):
                     stored = [each.video for each in candidates]
                     scoring = self.reranker[1]
-                    proposals = rerank(proposals, stored, query.features, scoring, top=self.top)
-            reading = None if readings is None else readings[k]
-            with watch("judging"):
-                judged = self.judge(text, query, proposals, reading)
-                moments = self.moments(judged[: self.top], list(by_video))
-            took = {**shared, **watch.took_ms}
+                    judged = rerank(judged, stored, query.features, scoring, top=self.top)
+            moments = self.moments(judged[: self.top], list(by_video))
+            took = dict(shared)
+            for stage, stage_ms in watch.took_ms.items():
+                took[stage] = took.get(stage, 0.0) + stage_ms
             results.append(
                 SearchResult(
                     text,
@@ -196,9 +198,7 @@ class Search:
         """Give each proposal its probability, best first."""
         if reading is None:
             return self.snapshot.judge.by_image(query.joint, proposals)
-        return self.snapshot.judge.by_text(
-            text, query, proposals, self.localiser, reading, keeps_order=self.reranker is not None
-        )
+        return self.snapshot.judge.by_text(text, query, proposals, self.localiser, reading)
 
     def moments(self, judged: Sequence[Judged], video_ids: Sequence[int]) -> tuple[Moment, ...]:
         """Turn judged proposals into moments."""

@@ -43,7 +43,7 @@ _SURE = 1e-4  # probabilities stay this far from 0 and 1: nothing is certain
 _EDGE = 1e-6  # scores this near 0 or 1 are not told apart
 
 
-def as_logits(scores: NDArray[np.floating]) -> NDArray[np.float64]:
+def as_logits(scores: NDArray[np.floating] | float) -> NDArray[np.float64]:
     """Undo the sigmoid of the scores of a trained localiser; see `search.localise.Localiser.score_is_sigmoid`."""
     clipped = np.clip(np.asarray(scores, np.float64), _EDGE, 1 - _EDGE)
     logits: NDArray[np.float64] = np.log(clipped) - np.log1p(-clipped)

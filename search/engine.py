@@ -178,7 +178,9 @@ class SearchEngine:
         def answer(snapshot: Snapshot) -> list[SearchResult]:
             watch = Stopwatch()
             with watch("text"):
-                features, readings = self._encode(snapshot, texts)
+                features = self._encode(snapshot, texts)
+            with watch("judging"):
+                readings = self._read(snapshot, texts)
             search = Search(snapshot, snapshot.methods.localiser, top, within, reranks=True)
             return search.answer(texts, features, watch, readings)
 
@@ -218,12 +220,17 @@ class SearchEngine:
         _refuse_empty([text])
 
         def answer(snapshot: Snapshot) -> Coverage:
-            features, (reading,) = self._encode(snapshot, [text])
+            features, (reading,) = self._encode(snapshot, [text]), self._read(snapshot, [text])
             query = query_of(features, 0, np.empty(0, np.float32))
             selected = snapshot.filters.apply(within)
             return coverage(snapshot, text, query, reading, selected)
 
         return self._answer(answer)
+
+    def read(self, text: str) -> Reading:
+        """Say how the encoder of the index reads a text."""
+        with self.reading() as snapshot:
+            return self._read(snapshot, [text])[0]
 
     def suggestions(self, number: int = 3) -> tuple[str, ...]:
         """Return queries that stand out in the library and have a good match, the same until the library changes.
@@ -256,7 +263,7 @@ class SearchEngine:
 
         def answer(snapshot: Snapshot) -> Curve:
             video = _video(snapshot, video_id)
-            features, _ = self._encode(snapshot, [text])
+            features = self._encode(snapshot, [text])
             embeddings = unit(features.joint)
             levels = snapshot.frame_levels(embeddings, snapshot.clips.background(embeddings))
             query = query_of(features, 0, levels[0])
@@ -302,12 +309,13 @@ class SearchEngine:
                         raise
                     return answer(newer)
 
-    def _encode(
-        self, snapshot: Snapshot, texts: Sequence[str]
-    ) -> tuple[TextFeatures, list[Reading]]:
-        encoder = snapshot.encoder
+    def _encode(self, snapshot: Snapshot, texts: Sequence[str]) -> TextFeatures:
         with self._encoding:
-            return encoder.encode_text_features(texts), [encoder.read(text) for text in texts]
+            return snapshot.encoder.encode_text_features(texts)
+
+    def _read(self, snapshot: Snapshot, texts: Sequence[str]) -> list[Reading]:
+        with self._encoding:
+            return [snapshot.encoder.read(text) for text in texts]
 
 
 def _video(snapshot: Snapshot, video_id: int) -> Video:

@@ -35,8 +35,6 @@ class Judge:
         proposals: Sequence[Proposal],
         localiser: Localiser,
         reading: Reading,
-        *,
-        keeps_order: bool = False,
     ) -> list[Judged]:
         """Judge the moments of a query, best first; equal probabilities keep their order.
 
@@ -46,8 +44,6 @@ class Judge:
             proposals: the moments.
             localiser: what found them.
             reading: how the encoder reads the text.
-            keeps_order: whether the proposals are in the order of a re-ranker. It knows more than the calibration, so
-                the order stays, and the probabilities are dealt out along it.
         """
         if not proposals:
             return []
@@ -57,9 +53,9 @@ class Judge:
         if localiser.score_is_sigmoid:
             scores = as_logits(scores)
         found = weights.probabilities(evidence, scores, reading.share)
-        # the scores of a trained localiser that was never calibrated still order better than frames do
-        keeps_order = keeps_order or not is_own
-        return _ordered(proposals, found, evidence, keeps_order=keeps_order)
+        # The scores of a trained localiser that was never calibrated still order better than frames do: the order
+        # stays, and the probabilities are dealt out along it.
+        return _ordered(proposals, found, evidence, keeps_order=not is_own)
 
     def weights(self, localiser: Localiser, text: str) -> tuple[Weights, bool]:
         """Return the weights for a query, and whether they are for moments that this localiser finds."""

@@ -9,7 +9,7 @@ one of long films. The curve over a whole video is computed only for the video t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -70,7 +70,7 @@ class Candidate:
     """The clips that retrieved the video, with their cosines, best first."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Proposal:
     """A span of a candidate that may be a moment."""
 
@@ -79,7 +79,7 @@ class Proposal:
     span: Span
     score: float
     """Higher is better; comparable within one localiser and index."""
-    embedding: NDArray[np.float32]
+    embedding: NDArray[np.float32] = field(compare=False)
     """``[dim]`` of length 1: the frames of the span, pooled as those of a clip."""
 
 

@@ -2,16 +2,16 @@
 
     scoring = open_scoring(layout.head, manifest.reranker)
     proposals = localiser.locate(query, candidates, top=num_located(10))
-    proposals = rerank(proposals, videos, query.features, scoring, top=10)
+    judged = judge.by_text(text, query, proposals, localiser, reading)
+    judged = rerank(judged, videos, query.features, scoring, top=10)
 
 CLIP4Clip's tight head (`models.clip4clip.heads.TightHead`) has no embedding of a clip that could be stored: its score
 needs a pass for each pair of query and clip. Moments are therefore found by the mean of their frames, and only the best
 of them are scored by the head: four times as many as are shown, at most `MAX_SCORED`, in one pass.
 
-The scores of the head decide the order and nothing else. They are not cosines, and moments beyond the scored ones have
-none. So each rank keeps the score of the localiser: the best score goes to the moment that is first now. Scores fall
-from first to last and mean the same as without a re-ranker, which callers that sort by them or compare queries rely
-on.
+The scores of the head decide the order and nothing else: they say which moment is better, not how good it is. So each
+rank keeps its probability: the highest goes to the moment that is first now. Probabilities fall from first to last,
+which callers that sort by them rely on.
 """
 
 from collections.abc import Sequence
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scanonce.models.vectors import span_rows
+from scanonce.search.judging import Judged
 from scanonce.search.localise import Proposal, StoredVideo
 
 _SCORED_PER_MOMENT = 4
@@ -65,39 +66,39 @@ def num_located(top: int) -> int:
 
 
 def rerank(
-    proposals: Sequence[Proposal],
+    judged: Sequence[Judged],
     videos: Sequence[StoredVideo],
     text: NDArray[np.float32],
     scoring: Scoring,
     *,
     top: int,
-) -> list[Proposal]:
-    """Sort the first proposals by the scores of a re-ranker; the others follow unchanged.
+) -> list[Judged]:
+    """Sort the first moments by the scores of a re-ranker; the others follow unchanged.
 
     Args:
-        proposals: the proposals of the localiser, best first.
+        judged: the judged proposals of the localiser, best first.
         videos: the videos of the candidates, in the order of the candidates.
         text: ``[dim]`` raw features of the query.
         scoring: the re-ranker.
         top: number of moments that will be shown.
 
     Returns:
-        The same proposals, best first; equal scores keep their order. Each has the score that the localiser gave to
-        the proposal of that rank.
+        The same moments, best first; equal scores keep their order. Each has the probability of its rank.
 
     Raises:
         IndexDirectoryError: the frames of one of the videos cannot be read.
         EncoderError: the files of the re-ranker are missing or damaged.
     """
-    scored = proposals[: min(_SCORED_PER_MOMENT * top, MAX_SCORED)]
+    scored = judged[: min(_SCORED_PER_MOMENT * top, MAX_SCORED)]
     if len(scored) < 2:
-        return list(proposals)
-    order = np.argsort(-scoring.scores(text, _frames_inside(scored, videos)), kind="stable")
+        return list(judged)
+    inside = _frames_inside([each.proposal for each in scored], videos)
+    order = np.argsort(-scoring.scores(text, inside), kind="stable")
     moved = [
-        replace(scored[k], score=ranked.score)
+        replace(scored[k], probability=ranked.probability)
         for k, ranked in zip(order.tolist(), scored, strict=True)
     ]
-    return [*moved, *proposals[len(scored) :]]
+    return [*moved, *judged[len(scored) :]]
 
 
 def _frames_inside(

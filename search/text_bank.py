@@ -56,7 +56,8 @@ class TextBank:
 
     def _spread(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Standard deviation of the cosines of each row with the bank, ``[num_rows]``."""
-        variance = ((rows @ self._covariance) * rows).sum(axis=1)
+        # Row by row: the numbers of a moment must not depend, even in the last bit, on what is judged beside it.
+        variance = np.array([row @ (self._covariance @ row) for row in rows])
         return as_float32(np.sqrt(np.maximum(variance, _LEAST_SPREAD**2)))
 
     def evidence(
@@ -71,7 +72,7 @@ class TextBank:
         Returns:
             ``[num_moments]``: 0 for a text like any other, 3 and more for one that describes the moment.
         """
-        return as_float32(moments @ (query - self._mean) / self._spread(moments))
+        return as_float32(_products(moments, query - self._mean) / self._spread(moments))
 
     def likeness(
         self, image: NDArray[np.float32], moments: NDArray[np.float32]
@@ -87,9 +88,15 @@ class TextBank:
         Returns:
             ``[num_moments]`` in [-1, 1]; 1 for the image itself.
         """
-        together = moments @ (self._covariance @ image)
+        together = _products(moments, self._covariance @ image)
         spreads = self._spread(moments) * self._spread(image[None])
         return as_float32(np.clip(together / spreads, -1.0, 1.0))
+
+
+def _products(rows: NDArray[np.float32], vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the product of each row with a vector, each by itself."""
+    products: NDArray[np.float32] = np.einsum("ij,j->i", rows, vector)
+    return products
 
 
 def bank_digest() -> str:

@@ -1,6 +1,9 @@
 """Set-up that tests share. No test reads or writes the user's own directory or configuration."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +24,9 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Text banks of test encoders are kept for one run only: their code may change under the same fingerprint.
+os.environ["HF_ASSETS_CACHE"] = tempfile.mkdtemp(prefix="scanonce-tests-")
+atexit.register(shutil.rmtree, os.environ["HF_ASSETS_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)

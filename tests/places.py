@@ -80,7 +80,7 @@ def video(root: Path, name: str) -> Video:
 
 
 def open_engine(root: Path) -> SearchEngine:
-    return indexes.open_engine(root, cutoff=0)
+    return indexes.open_engine(root)
 
 
 def answers(root: Path) -> list[tuple[str, float, float, float]]:

@@ -162,7 +162,7 @@ NOTHING = Expected((), (), 0)
 
 def open_engine(index_dir: Path) -> SearchEngine:
     """Open the index for searches that return whole clips."""
-    return indexes.open_engine(index_dir, ENCODER, localiser="clips", nms_overlap=1.0, cutoff=0.0)
+    return indexes.open_engine(index_dir, ENCODER, localiser="clips", nms_overlap=1.0)
 
 
 def numbers_found(

@@ -77,13 +77,13 @@ def test_giving_an_index_a_localiser_later_is_the_same_as_from_the_start(
     build(films, layout, first)
     later = IndexLayout(tmp_path / "later")
     build(films, later, None)
-    with open_engine(later, cutoff=0) as engine:
+    with open_engine(later) as engine:
         assert engine.localiser.name == "training-free"
         report = derive_anchors(later, first)
         assert (report.videos, report.derived) == (3, 3)
         after = answers(engine)  # a running engine follows
         assert engine.localiser.name == f"SOONet ({first.name})"
-    with open_engine(layout, cutoff=0) as engine:
+    with open_engine(layout) as engine:
         assert answers(engine) == after
 
 
@@ -102,7 +102,7 @@ def test_an_interrupted_change_keeps_the_old_localiser_and_continues_later(
     films: Path, layout: IndexLayout, first: TrainedLocaliser, second: TrainedLocaliser
 ) -> None:
     build(films, layout, first)
-    with open_engine(layout, cutoff=0) as engine:
+    with open_engine(layout) as engine:
         before = answers(engine)
 
         def stop(done: int, total: int, seconds: float) -> None:
@@ -123,7 +123,7 @@ def test_a_rebuild_repairs_damaged_anchors(
     films: Path, layout: IndexLayout, first: TrainedLocaliser
 ) -> None:
     build(films, layout, first)
-    with open_engine(layout, cutoff=0) as engine:
+    with open_engine(layout) as engine:
         before = answers(engine)
         for path in layout.anchors.glob("*/??/*.safetensors"):
             path.write_bytes(b"rotten")
@@ -142,7 +142,7 @@ def test_going_back_to_training_free_frees_the_space(
     derive_anchors(layout, None)
     assert read_manifest(layout).localiser is None
     assert list(layout.anchors.iterdir()) == []
-    with open_engine(layout, cutoff=0) as engine:
+    with open_engine(layout) as engine:
         assert engine.localiser.name == "training-free"
 
 

@@ -14,6 +14,7 @@ import scanonce.search.snapshot
 from scanonce.indexer.pipeline import IndexReport, Progress, index_library
 from scanonce.indexer.reindex import ReindexReport, reindex
 from scanonce.indexer.settings import IndexerSettings
+from scanonce.search.calibration import BY_FRAMES, Calibration, Weights, write_calibration
 from scanonce.storage.catalog.catalog import SEARCHABLE, Catalog
 from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
 from scanonce.storage.layout import IndexLayout
@@ -86,6 +87,14 @@ def test_videos_keep_their_numbers_and_the_old_index_is_removed(root: Path, film
     assert run_reindex(root, encoder=ColourEncoder()).switched
     assert IndexLayout.of(root).data == "data-2"
     assert not (root / "data-1").exists()
+
+
+def test_a_calibration_stays_with_its_encoder(root: Path) -> None:
+    write_calibration(IndexLayout.of(root).calibration, Calibration({BY_FRAMES: Weights(-2.0)}))
+    assert run_reindex(root, encoder=ColourEncoder()).switched
+    assert IndexLayout.of(root).calibration.exists()
+    assert run_reindex(root, encoder=Brighter()).switched
+    assert not IndexLayout.of(root).calibration.exists()
 
 
 def test_an_open_engine_follows_to_the_other_encoder(

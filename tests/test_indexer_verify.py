@@ -117,7 +117,7 @@ class Library:
             connection.execute(statement)
 
     def answers(self) -> list[tuple[str, float, float]]:
-        with open_engine(self.layout, cutoff=0) as engine:
+        with open_engine(self.layout) as engine:
             return [
                 (each.path.name, each.span.start_seconds, each.span.end_seconds)
                 for text in ("red", "green", "blue", "white")

@@ -9,6 +9,7 @@ from hypothesis.extra.numpy import arrays
 from scanonce.search.curve import (
     ScoredSpan,
     Stretch,
+    background_level,
     change_points,
     find_spans,
     find_spans_each,
@@ -17,7 +18,6 @@ from scanonce.search.curve import (
     suppress_overlaps,
     z_scores,
 )
-from scanonce.search.rank import background_level, margins
 from scanonce.storage.records import Span
 
 curves = arrays(np.float64, st.integers(1, 60), elements=st.floats(-5, 5, width=16))
@@ -271,10 +271,3 @@ def test_nms_keeps_the_best_of_every_group_and_only_drops_what_overlaps(
 
 def test_the_background_of_a_single_clip_says_nothing() -> None:
     assert background_level(np.array([0.3], np.float32)) == (0.0, 1.0)
-
-
-def test_a_margin_is_the_best_above_the_mean_of_the_background() -> None:
-    backgrounds = np.array([[0.1, 0.2, 0.3], [0.0, 0.0, 0.3]], np.float32)
-    np.testing.assert_allclose(
-        margins(np.array([0.5, 0.3], np.float32), backgrounds), [0.3, 0.2], atol=1e-6
-    )

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from scanonce.models.clip4clip.pooling import MeanPooling
 from scanonce.models.encoders.protocol import TextFeatures
 from scanonce.models.soonet.network import Soonet, SoonetConfig
 from scanonce.models.soonet.trained import TrainedLocaliser
@@ -65,7 +66,7 @@ def soonet(snap_seconds: float = 0.0, **changes: object) -> SoonetLocaliser:
 
 
 LOCALISERS: dict[str, Localiser] = {
-    "clips": FixedClips(overlap=OVERLAP),
+    "clips": FixedClips(overlap=OVERLAP, pooling=MeanPooling()),
     "training-free": TrainingFree(longest_seconds=60.0, overlap=OVERLAP),
     "soonet": soonet(),
     "soonet, max pooling": soonet(stage2_pool="max"),
@@ -266,7 +267,8 @@ def test_moments_of_zero_length_and_weaker_copies_are_dropped() -> None:
     from scanonce.search.localise import Proposal
 
     spans = [(Span(0, 10), 0.5), (Span(2, 6), 0.9), (Span(4, 4), 2.0), (Span(20, 30), 0.1)]
-    proposals = [Proposal(0, span, score, score) for span, score in spans]
-    other = Proposal(1, Span(2, 6), 0.9, 0.9)
+    apart = np.zeros(2, np.float32)
+    proposals = [Proposal(0, span, score, apart) for span, score in spans]
+    other = Proposal(1, Span(2, 6), 0.9, apart)
     kept = best_apart([*proposals, other], overlap=OVERLAP)
     assert kept == [proposals[1], other, proposals[3]]

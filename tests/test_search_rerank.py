@@ -16,6 +16,7 @@ from scanonce.models.clip4clip.head_files import write_head
 from scanonce.models.clip4clip.heads import TightHead
 from scanonce.models.encoders.hub import HEAD_FILES, head_digest
 from scanonce.search.answer import SearchResult
+from scanonce.search.judging import Judged
 from scanonce.search.localise import Proposal, StoredVideo
 from scanonce.search.rerank import num_located, open_scoring, rerank
 from scanonce.storage.backup.backup import backup, restore
@@ -30,7 +31,7 @@ from tests.indexes import build_index, open_engine, publish_all, read_videos
 
 MAX_FRAMES = 5
 ASKED = "a green wall"
-ALL_CLIPS = {"localiser": "clips", "nms_overlap": 1.0, "cutoff": 0.0}
+ALL_CLIPS = {"localiser": "clips", "nms_overlap": 1.0}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -106,13 +107,19 @@ def test_moments_come_in_the_order_of_their_scores_each_by_itself(tmp_path: Path
         FewFrames(np.arange(0.25, 40.0, 2.0).tolist(), 3),
     ]
     lasting = (0.1, 2.0, 9.0)  # with no frame, with some, with more than the head takes
+    embedding = np.zeros(16, np.float32)
     found = [
-        Proposal(k % 3, Span(k * 1.3, k * 1.3 + lasting[k // 3 % 3]), 1 - k / 100, k / 100)
+        Judged(
+            Proposal(k % 3, Span(k * 1.3, k * 1.3 + lasting[k // 3 % 3]), k / 100, embedding),
+            probability=1 - k / 100,
+            evidence=float(k),
+        )
         for k in range(30)
     ]
     text = np.random.default_rng(0).normal(scale=3, size=16).astype(np.float32)
     scores = [
-        slow_score(head, text, videos[each.candidate].stored, each.span) for each in found[:20]
+        slow_score(head, text, videos[each.candidate].stored, each.span)
+        for each in (judged.proposal for judged in found[:20])
     ]
     order = sorted(range(20), key=lambda k: -scores[k])
     assert order != list(range(20))
@@ -120,10 +127,11 @@ def test_moments_come_in_the_order_of_their_scores_each_by_itself(tmp_path: Path
     scoring = open_scoring(tmp_path, digest_of(tmp_path))
     given: list[StoredVideo] = [*videos]
     ranked = rerank(found, given, text, scoring, top=5)
-    assert [each.cosine for each in ranked] == [found[k].cosine for k in [*order, *range(20, 30)]]
-    assert [each.span for each in ranked[:20]] == [found[k].span for k in order]
-    assert [each.score for each in ranked] == [each.score for each in found], (
-        "each rank keeps its score"
+    expected = [found[k] for k in [*order, *range(20, 30)]]
+    assert [each.proposal for each in ranked] == [each.proposal for each in expected]
+    assert [each.evidence for each in ranked] == [each.evidence for each in expected]
+    assert [each.probability for each in ranked] == [each.probability for each in found], (
+        "each rank keeps its probability"
     )
     assert rerank(found[:1], given, text, scoring, top=5) == found[:1]
     assert rerank([], given, text, scoring, top=5) == []
@@ -178,7 +186,7 @@ def ask(
 
 
 def spans_of(moments: Sequence[Moment]) -> list[tuple[int, Span, float]]:
-    return [(each.video_id, each.span, each.strength) for each in moments]
+    return [(each.video_id, each.span, each.evidence) for each in moments]
 
 
 def test_an_index_answers_in_the_order_of_its_tight_head(
@@ -206,8 +214,9 @@ def test_an_index_answers_in_the_order_of_its_tight_head(
     expected = sorted(scores(located), reverse=True)[:top]
     assert scores(result.moments) == pytest.approx(expected, abs=1e-5)
     assert scores(located[:top]) != pytest.approx(expected, abs=0.1)
-    assert [each.score for each in result.moments] == [each.score for each in located[:top]]
-    assert list(result.timings_ms) == ["text", "library", "moments", "rerank", "total"]
+    probabilities = [each.probability for each in located[:top]]
+    assert [each.probability for each in result.moments] == probabilities
+    assert list(result.timings_ms) == ["text", "judging", "library", "moments", "rerank", "total"]
     *stages, total = result.timings_ms.values()
     assert total == pytest.approx(sum(stages))
 
@@ -223,7 +232,7 @@ def test_without_a_reranker_the_order_is_unchanged(layout: IndexLayout, encoder:
     shutil.rmtree(layout.head)
     without = ask(layout, encoder)
     assert replace(without, timings_ms={}) == replace(off, timings_ms={})
-    assert list(without.timings_ms) == ["text", "library", "moments", "total"]
+    assert list(without.timings_ms) == ["text", "judging", "library", "moments", "total"]
     assert without.timings_ms.keys() == off.timings_ms.keys()
 
 

@@ -12,6 +12,13 @@ import pytest
 
 from scanonce.indexer.anchors import derive_anchors
 from scanonce.indexer.verify import verify
+from scanonce.search.calibration import (
+    BY_FRAMES,
+    Calibration,
+    Weights,
+    read_calibration,
+    write_calibration,
+)
 from scanonce.storage.backup.backup import backup, is_backup, restore
 from scanonce.storage.backup.index_copy import CopyProgress, OnProgress
 from scanonce.storage.catalog.catalog import Catalog
@@ -23,7 +30,7 @@ from scanonce.storage.stores.thumbnails import ThumbnailStore
 from scanonce.storage.vectors.generation import newest_generation
 from tests.catalogs import running
 from tests.colours import ColourEncoder
-from tests.indexes import build_index
+from tests.indexes import build_index, publish_all
 from tests.places import (
     Place,
     answers,
@@ -90,6 +97,16 @@ def test_a_backup_is_an_index_with_the_same_answers(place: Place) -> None:
     assert not is_backup(place.index_dir)
     copied = {path.stat().st_ino for path in place.target.rglob("*.safetensors")}
     assert copied.isdisjoint(path.stat().st_ino for path in place.index_dir.rglob("*.safetensors"))
+
+
+def test_a_calibration_is_backed_up_and_restored(place: Place) -> None:
+    own = Calibration({BY_FRAMES: Weights(-2.0, 0.5)}, 3, "labelled sentences")
+    write_calibration(place.layout.calibration, own)
+    report = place.backup()
+    assert read_calibration(report.layout.calibration) == own
+    again = restore(place.target, place.target.with_name("again"), complete=publish_all)
+    assert not again.damaged
+    assert read_calibration(again.layout.calibration) == own
 
 
 def test_a_second_backup_copies_only_what_is_new(place: Place) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cache
@@ -11,22 +12,31 @@ from typing import Literal, TypeAlias
 import numpy as np
 import pytest
 
+from scanonce.search.bank import abstract_texts
+from scanonce.search.calibration import BY_FRAMES, read_calibration
+from scanonce.search.engine import SearchEngine
 from scanonce.search.settings import SearchSettings
 from scanonce.storage.errors import ConfigError
+from scanonce.storage.layout import IndexLayout
+from scanonce.training.bundled.belief import of_kinds
 from scanonce.training.bundled.gate import (
-    ABSENT_QUERIES,
-    FULL,
-    SMALL,
     Measured,
     evaluate_library,
-    find_refused,
     find_shortfalls,
     measure,
     read_recorded,
     record,
     widen_interval,
 )
-from scanonce.training.bundled.questions import Kind, Question, index_films, read_questions
+from scanonce.training.bundled.questions import (
+    FULL,
+    SMALL,
+    Kind,
+    Question,
+    index_films,
+    read_questions,
+)
+from scanonce.training.evaluation.belief import accepted, calibration_error, refused
 from scanonce.training.evaluation.intervals import Figure
 from scanonce.training.evaluation.metrics import LibraryFigures
 from scanonce.training.world.films import render_library
@@ -51,7 +61,8 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Questi
 @pytest.fixture(scope="module")
 def measured(library: tuple[Path, list[Question]]) -> Measured:
     """The figures of the gate."""
-    return measure(*library)
+    index, questions = library
+    return measure(index, SMALL, questions)
 
 
 @pytest.fixture(scope="module")
@@ -110,13 +121,65 @@ def test_a_crippled_search_has_worse_figures(
     assert crippled.vcmr[0.5][1].value < 0.3
 
 
-def test_queries_for_absent_things_are_mostly_refused_and_others_are_not(
-    library: tuple[Path, list[Question]],
+def test_words_for_what_is_there_are_answered_and_what_is_never_drawn_is_not(
+    measured: Measured,
+) -> None:
+    short = [each for each in of_kinds(measured.asked, "word", "phrase") if each.is_present]
+    sentences = of_kinds(measured.asked, "sentence")
+    assert len(short) > 80
+    assert len(sentences) > 80
+    assert refused(short).value <= 0.08
+    assert refused(sentences).value <= 0.08
+    assert accepted(of_kinds(measured.asked, "never drawn")).value <= 0.05
+    assert calibration_error([each.belief for each in measured.asked]).value <= 0.05
+
+
+# ---------------------------------------------------------------- scanonce tune --calibrate
+
+
+@pytest.fixture
+def own_index(library: tuple[Path, list[Question]], tmp_path: Path) -> Path:
+    shutil.copytree(library[0], tmp_path / "index")
+    return tmp_path / "index"
+
+
+def test_an_index_is_calibrated_by_labelled_sentences(
+    library: tuple[Path, list[Question]], own_index: Path
 ) -> None:
     index, questions = library
-    present = [question.text for question in questions if not question.needs_time]
-    assert np.mean(find_refused(index, present)) <= 0.1
-    assert np.mean(find_refused(index, ABSENT_QUERIES)) >= 0.5
+    labels = index.parent / "films" / "ground_truth.jsonl"
+    ran = scanonce("tune", "--index", own_index, "--calibrate", "--labels", labels)
+    assert ran.returncode == 0, ran.stderr
+    calibration = read_calibration(IndexLayout.of(own_index).calibration)
+    assert calibration.num_labelled == len({question.text for question in questions})
+    assert BY_FRAMES in calibration.by_key
+    with SearchEngine.open(own_index) as engine:
+        assert engine.localiser.calibration_key in calibration.by_key
+        plain = [question.text for question in questions if not question.needs_time]
+        answered = [not each.no_good_match for each in engine.search_many(plain)]
+        assert np.mean(answered) > 0.9
+        refused = [each.no_good_match for each in engine.search_many(abstract_texts())]
+        assert np.mean(refused) > 0.9
+
+
+def test_an_index_is_calibrated_without_labels(own_index: Path) -> None:
+    ran = scanonce("tune", "--index", own_index, "--calibrate")
+    assert ran.returncode == 0, ran.stderr
+    assert "standard deviations above the bank" in ran.stdout
+    with SearchEngine.open(own_index, settings=SearchSettings(localiser="training-free")) as engine:
+        refused = [each.no_good_match for each in engine.search_many(abstract_texts())]
+        assert 0.9 <= np.mean(refused) < 1.0
+
+
+def test_labels_of_another_library_are_refused(own_index: Path, tmp_path: Path) -> None:
+    write_lines(tmp_path / "labels.jsonl", [{"video": "other.mp4", "query": "a dog"}])
+    ran = scanonce(
+        "tune", "--index", own_index, "--calibrate", "--labels", tmp_path / "labels.jsonl"
+    )
+    assert ran.returncode != 0
+    assert "none of the labelled sentences" in ran.stderr
+    assert not IndexLayout.of(own_index).calibration.exists()
+    assert scanonce("tune", "--index", own_index, "--labels", "x").returncode == 2
 
 
 # ---------------------------------------------------------------- recorded figures

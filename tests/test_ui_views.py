@@ -218,6 +218,7 @@ def test_the_calibration_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     own = calibration_json(layout, "f" * 64)
     assert own == {"kind": "index", "labelled_queries": 120}
     assert calibration_text(own) == "fitted to 120 labelled queries"
+    assert calibration_text({**own, "labelled_queries": 0}).startswith("fitted to texts that no")
     monkeypatch.setattr("scanonce.search.calibration._BUNDLED_FILE", layout.calibration)
     monkeypatch.setattr("scanonce.search.calibration._bundled_fingerprint", lambda: "b" * 64)
     bundled = calibration_json(IndexLayout(tmp_path / "other"), "b" * 64)

@@ -397,6 +397,8 @@ def calibration_text(calibration: Mapping[str, Any]) -> str:
     if calibration["kind"] == "bundled":
         return "of the bundled encoder"
     count = calibration["labelled_queries"]
+    if not count:
+        return "fitted to texts that no image can show"
     return f"fitted to {count:,} labelled {'query' if count == 1 else 'queries'}"
 
 

@@ -23,7 +23,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -33,10 +32,14 @@ from scanonce.models.runtime import num_cores
 from scanonce.search.engine import SearchEngine
 from scanonce.search.settings import SearchSettings
 from scanonce.storage.records import Video
+from scanonce.training.bundled.belief import Asked, believe, of_kinds, report_cases
+from scanonce.training.bundled.cases import CaseKind
 from scanonce.training.bundled.clip_model import HELD_OUT_IMAGES, held_out_top1
 from scanonce.training.bundled.questions import (
+    FULL,
     KINDS,
     NUM_ANSWERS,
+    SMALL,
     Kind,
     Question,
     Sampling,
@@ -46,8 +49,14 @@ from scanonce.training.bundled.questions import (
 )
 from scanonce.training.evaluation.annotations import Query
 from scanonce.training.evaluation.answering import ask_index, pooled_retrieval
+from scanonce.training.evaluation.belief import (
+    accepted,
+    calibration_error,
+    refused,
+    separation,
+)
 from scanonce.training.evaluation.evaluate import ALL, Evaluation, evaluate
-from scanonce.training.evaluation.intervals import Figure, mean_figures
+from scanonce.training.evaluation.intervals import Figure
 from scanonce.training.evaluation.metrics import (
     BothDirections,
     LibraryFigures,
@@ -59,10 +68,6 @@ from scanonce.training.evaluation.metrics import (
 from scanonce.training.evaluation.tables import library_tables, retrieval_table, speed_text
 from scanonce.training.world.films import Library, ensure_rendered
 
-FULL = Library("full", seed=1, num_films=40, held_out=True)
-SMALL = Library("small", seed=11, num_films=8, held_out=True)
-"""The library of CI."""
-
 LOCALISERS: tuple[Literal["clips", "training-free", "auto"], ...] = (
     "clips",
     "training-free",
@@ -70,19 +75,12 @@ LOCALISERS: tuple[Literal["clips", "training-free", "auto"], ...] = (
 )
 """Settings of ``search.localiser`` that are compared."""
 
-ABSENT_QUERIES = (
-    "a quarterly report on a desk",
-    "an elephant in a kitchen",
-    "people playing the violin",
-    "a plate of spaghetti",
-    "a doctor with a stethoscope",
-    "a knight fighting a dragon",
-    "a cup of coffee and a newspaper",
-    "a football match in a stadium",
-    "a woman typing on a laptop",
-    "a bicycle leaning against a wall",
-)
-"""Queries for things that are not in the rendered world: the correct answer is "no good match"."""
+_ANSWERED: dict[str, tuple[CaseKind, ...]] = {
+    "words and phrases": ("word", "phrase"),
+    "sentences": ("sentence",),
+    "sentences in time": ("sentence in time",),
+}
+"""Kinds of queries about what is there, by the name of their figure."""
 
 RECORDED = Path(__file__).with_name("recorded.json")
 """Figures of both libraries, with the command that wrote them."""
@@ -114,10 +112,8 @@ class Measured:
     """Library task and moments by kind of query; latency and size if they were measured."""
     scenes: BothDirections
     """Retrieval of scenes, each by its pooled frames, with captions that need no time."""
-    refused: Figure
-    """Share of "no good match" among `ABSENT_QUERIES`."""
-    answered: Figure
-    """Share of answered queries among those that need no time."""
+    asked: Sequence[Asked]
+    """Words, phrases, sentences and what is never drawn, with what is claimed of each first moment."""
 
     @property
     def figures(self) -> dict[str, Figure]:
@@ -134,9 +130,21 @@ class Measured:
         for direction, each in directions.items():
             for cutoff in (1, 5):
                 figures[f"scenes: {direction} R@{cutoff}"] = each.recall[cutoff]
-        return figures | {
-            "what is not there: no good match": self.refused,
-            "what is there: some match": self.answered,
+        return figures | self.beliefs
+
+    @property
+    def beliefs(self) -> dict[str, Figure]:
+        """Figures of what is claimed; higher is better."""
+        everything = [each.belief for each in self.asked]
+        answered = {
+            name: _rest(refused([each for each in of_kinds(self.asked, *kinds) if each.is_present]))
+            for name, kinds in _ANSWERED.items()
+        }
+        return {
+            **{f"belief: {name} answered": figure for name, figure in answered.items()},
+            "belief: never drawn refused": _rest(accepted(of_kinds(self.asked, "never drawn"))),
+            "belief: 1 - calibration error": _rest(calibration_error(everything)),
+            "belief: ROC area": separation(everything),
         }
 
     def num_queries(self, name: str) -> int:
@@ -145,30 +153,30 @@ class Measured:
         if kind == "scenes":
             directions = (self.scenes.text_to_video, self.scenes.video_to_text)
             return directions["video to text" in name].num_queries
-        if kind == "what is not there":
-            return len(ABSENT_QUERIES)
-        counts = self.evaluation.num_queries
-        return counts["need no time"] if kind == "what is there" else counts[kind]
+        if kind == "belief":
+            return len(self.asked)
+        return self.evaluation.num_queries[kind]
 
 
-def measure(index_dir: Path, questions: Sequence[Question], *, timed: int = 0) -> Measured:
+def measure(
+    index_dir: Path, library: Library, questions: Sequence[Question], *, timed: int = 0
+) -> Measured:
     """Measure the figures of an index of held-out films, with its own localiser.
 
     Args:
         index_dir: index made by `index_films`.
+        library: the films of the index.
         questions: all queries of the films.
         timed: queries that are timed one by one; 0: none.
     """
     queries = [as_query(number, question) for number, question in enumerate(questions)]
     asked = ask_index(index_dir, queries, timed=timed)
     evaluation = evaluate("scanonce", queries, asked.answers, speed=asked.speed)
-    present = [question.text for question in questions if not question.needs_time]
-    refused = find_refused(index_dir, [*ABSENT_QUERIES, *present])
+    films = library.films()
     return Measured(
         evaluation,
         scene_retrieval(index_dir, questions, asked.videos),
-        refused=_share(refused[: len(ABSENT_QUERIES)]),
-        answered=_share([not each for each in refused[len(ABSENT_QUERIES) :]]),
+        believe(index_dir, films, report_cases(films, seed=library.seed)),
     )
 
 
@@ -218,14 +226,9 @@ def evaluate_library(
     return figures
 
 
-def find_refused(index_dir: Path, texts: Sequence[str]) -> list[bool]:
-    """Return for each query whether the answer is "no good match"."""
-    with SearchEngine.open(index_dir) as engine:
-        return [result.no_good_match for result in engine.search_many(texts)]
-
-
-def _share(hits: Sequence[bool]) -> Figure:
-    return mean_figures(np.array(hits, np.float64)[:, None])[0]
+def _rest(figure: Figure) -> Figure:
+    """Return 1 minus a figure, for figures that are better if they are lower."""
+    return Figure(1 - figure.value, 1 - figure.high, 1 - figure.low)
 
 
 # ---------------------------------------------------------------- recorded figures
@@ -313,7 +316,7 @@ def main(
         truth = ensure_rendered(library, keep, workers=num_cores())
         questions = read_questions(truth)
         index_dir = _fresh_index(truth, "uniform", console)
-        measured = measure(index_dir, questions, timed=_TIMED)
+        measured = measure(index_dir, library, questions, timed=_TIMED)
         _show(library, measured, console)
         if record_figures:
             record(library, measured)
@@ -349,8 +352,9 @@ def _show(library: Library, measured: Measured, console: Console) -> None:
     for table in library_tables(evaluation):
         console.print(table)
     console.print(
-        f'\n"no good match" for {measured.refused.value:.0%} of {len(ABSENT_QUERIES)} queries about absent things; '
-        f"a match for {measured.answered.value:.1%} of {evaluation.num_queries['need no time']} that need no time"
+        "\n"
+        + ", ".join(f"{name}: {figure.value:.3f}" for name, figure in measured.beliefs.items()),
+        highlight=False,
     )
     if evaluation.speed is not None:
         console.print(speed_text(evaluation.speed), highlight=False)
@@ -401,9 +405,6 @@ def _show_localisers(
                 continue  # no trained localiser fits this sampling
             _add_rows(table, name, evaluate_library(index_dir, questions, settings))
         console.print(table)
-    timely = [question.text for question in questions if question.needs_time]
-    share = np.mean(find_refused(truth.parents[1] / "index-uniform", timely))
-    console.print(f'"no good match" for {share:.1%} of {len(timely)} queries that need time')
 
 
 def _table(sampling: str) -> Table:

@@ -22,10 +22,16 @@ from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import Span
 from scanonce.storage.settings import StorageSettings
 from scanonce.training.evaluation.metrics import Located
+from scanonce.training.world.films import Library
 
 Kind = Literal["need no time", "need time", "left or right"]
 KINDS: tuple[Kind, ...] = ("need no time", "need time", "left or right")
 Sampling = Literal["uniform", "keyframes"]
+FULL = Library("full", seed=1, num_films=40, held_out=True)
+"""The library of the gate (`training.bundled.gate`)."""
+SMALL = Library("small", seed=11, num_films=8, held_out=True)
+"""The library of CI."""
+
 NUM_ANSWERS = 10
 """Answers to each query."""
 

@@ -9,7 +9,7 @@ with replacement, and the interval has the middle 95 % of their figures. The sam
 figures of the same queries can be compared. `training.evaluation.metrics` computes the outcome of a query.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,6 +79,24 @@ def paired_difference(ours: NDArray[np.float64], theirs: NDArray[np.float64]) ->
         raise ValueError(f"the same queries are needed; got {len(ours)} and {len(theirs)} values")
     (difference,) = mean_figures((ours - theirs)[:, None])
     return difference
+
+
+def resampled_figure(
+    statistic: Callable[[NDArray[np.float64]], float], values: NDArray[np.float64]
+) -> Figure:
+    """Return a figure that is not a mean, with its interval.
+
+    Args:
+        statistic: gives the figure of some queries from their rows of ``values``, finite.
+        values: [Q, F], a row for each query; at least one.
+
+    Returns:
+        The figure. Costs ``RESAMPLES`` calls of ``statistic``.
+    """
+    drawn = [statistic(values[rows]) for some in _resampled(len(values)) for rows in some]
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    return Figure(statistic(values), float(low), float(high))
 
 
 def _resampled(num_queries: int) -> Iterator[NDArray[np.int64]]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
@@ -74,15 +74,17 @@ def random_library(
     held_out: bool = False,
     pairs: Collection[tuple[str, str]] | None = None,
     world: World = HOME,
+    scenes_each: tuple[int, int] = (5, 9),
 ) -> list[FilmSpec]:
-    """Films of 5 to 9 scenes in which no query for one scene is answered by another.
+    """Films of several scenes in which no query for one scene is answered by another.
 
     Args:
         seed: seed of all random numbers.
         num_films: number of films.
         held_out: only (thing, colour) pairs that training never draws; otherwise only the other pairs.
-        pairs: if given, only these pairs; at least one must be of a thing that flies.
+        pairs: if given, only these pairs.
         world: colours and places of the films.
+        scenes_each: least and largest number of scenes of a film.
 
     Raises:
         ValueError: the world has not enough different scenes for this number of films.
@@ -92,7 +94,8 @@ def random_library(
     films = []
     for _ in range(num_films):
         scenes = tuple(
-            _new_scene(rng, taken, held_out, pairs, world) for _ in range(rng.integers(5, 10))
+            _new_scene(rng, taken, held_out, pairs, world)
+            for _ in range(rng.integers(scenes_each[0], scenes_each[1] + 1))
         )
         joints: list[Joint] = ["fade" if rng.random() < 0.4 else "cut" for _ in scenes[1:]]
         films.append(FilmSpec(scenes, tuple(joints), seed=int(rng.integers(2**31))))
@@ -335,6 +338,21 @@ def render_library(
     """
     world = SHIFTED if shifted else HOME
     films = random_library(seed, num_films, held_out=held_out, world=world)
+    return render_films(films, out_dir, seed=seed, workers=workers)
+
+
+def render_films(films: Sequence[FilmSpec], out_dir: Path, *, seed: int, workers: int) -> Path:
+    """Render these films and their ground truth.
+
+    Args:
+        films: the films of the library.
+        out_dir: folder for `film_000.mp4`, ... and `ground_truth.jsonl`; made if it is missing.
+        seed: seed of the wording of the ground truth.
+        workers: number of processes; with 1 everything is done in this one.
+
+    Returns:
+        Path of the ground truth.
+    """
     out_dir.mkdir(parents=True, exist_ok=True)
     jobs = [(film, out_dir / film_name(number)) for number, film in enumerate(films)]
     total, done, started = sum(film.first_frames[-1] for film in films), 0, time.monotonic()
@@ -343,7 +361,7 @@ def render_library(
             done += film.first_frames[-1]
             report(done, total, f"{done / (time.monotonic() - started):.0f} frames/s")
     truth_path = out_dir / "ground_truth.jsonl"
-    lines = (json.dumps(asdict(line)) for line in ground_truth(films, seed=seed))
+    lines = (json.dumps(asdict(line)) for line in ground_truth(list(films), seed=seed))
     truth_path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return truth_path
 
@@ -359,11 +377,25 @@ class Library:
     """Only (thing, colour) pairs that training never draws; otherwise only the other pairs."""
     shifted: bool = False
     """In the shifted world."""
+    thing: str | None = None
+    """Only this thing."""
+    scenes_each: tuple[int, int] = (5, 9)
+    """Least and largest number of scenes of a film."""
 
     def films(self) -> list[FilmSpec]:
         """Return the films, not rendered."""
         world = SHIFTED if self.shifted else HOME
-        return random_library(self.seed, self.num_films, held_out=self.held_out, world=world)
+        pairs = None
+        if self.thing is not None:
+            pairs = [(self.thing, colour) for colour in world.colours]
+        return random_library(
+            self.seed,
+            self.num_films,
+            held_out=self.held_out,
+            pairs=pairs,
+            world=world,
+            scenes_each=self.scenes_each,
+        )
 
     def digest(self) -> str:
         """Digest of the words, times, and one frame of each film, so that a change of the world changes it."""
@@ -386,14 +418,7 @@ def ensure_rendered(library: Library, folder: Path, *, workers: int) -> Path:
     films = folder / f"{library.name}-{library.digest()}" / "films"
     truth = films / "ground_truth.jsonl"  # written last
     if not truth.exists():
-        render_library(
-            films,
-            seed=library.seed,
-            num_films=library.num_films,
-            held_out=library.held_out,
-            shifted=library.shifted,
-            workers=workers,
-        )
+        render_films(library.films(), films, seed=library.seed, workers=workers)
     return truth
 
 

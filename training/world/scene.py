@@ -118,7 +118,7 @@ def random_scene(
         world: colours and places to choose from.
     """
     if happening is None:
-        happening = "nothing" if rng.random() < 0.3 else str(rng.choice(HAPPENINGS[1:]))
+        happening = "nothing" if rng.random() < 0.3 else str(rng.choice(_happenings_of(pairs)))
     possible = [
         (thing, colour)
         for thing in THINGS
@@ -143,6 +143,13 @@ def random_scene(
         num_frames=int(rng.integers(shortest * FRAMES_PER_SECOND, 10 * FRAMES_PER_SECOND + 1)),
         seed=int(rng.integers(2**31)),
     )
+
+
+def _happenings_of(pairs: Collection[tuple[str, str]] | None) -> tuple[str, ...]:
+    """Return what may happen in scenes of these pairs: only things that fly rise and fall."""
+    if pairs is None or any(flies(thing) for thing, _ in pairs):
+        return HAPPENINGS[1:]
+    return tuple(name for name in HAPPENINGS[1:] if name not in ("rise", "fall"))
 
 
 def view_at(scene: SceneSpec, seconds: float) -> View:

@@ -62,7 +62,9 @@ def newest(videos: Iterable[Video]) -> list[Video]:
 def _newest(videos: Mapping[int, Video]) -> None:
     st.markdown("#### Newest videos")
     shown = newest(videos.values())
-    opened = _show([video_picture(video) for video in shown], key="newest-videos", on_open=no_callback)
+    opened = _show(
+        [video_picture(video) for video in shown], key="newest-videos", on_open=no_callback
+    )
     if opened is not None:
         video = next((each for each in shown if str(each.video_id) == opened), None)
         if video is not None:
