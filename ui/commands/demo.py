@@ -46,7 +46,7 @@ def demo(
         known = read_questions(truth)
         questions = _choose(known)
         results = library.search_many([question.text for question in questions], top=3)
-        proposal = propose(library, [each for each in known if each not in questions] or known)
+        proposal = propose(library, known, questions)
     for result, question in zip(results, questions, strict=True):
         true = question.truth
         span = f"{true.span.start_seconds:.1f} - {true.span.end_seconds:.1f} s"
@@ -74,7 +74,9 @@ def _choose(questions: "list[Question]") -> "list[Question]":
     return chosen[:: max(1, len(chosen) // _NUM_QUERIES)][:_NUM_QUERIES]
 
 
-def propose(library: "Library", questions: "Sequence[Question]") -> str:
+def propose(
+    library: "Library", questions: "Sequence[Question]", shown: "Sequence[Question]"
+) -> str:
     """Return the shortest question with a strong match in the right film; if there is none, the surest one.
 
     Questions that a single frame answers are preferred: they are the simpler sentences.
@@ -82,19 +84,21 @@ def propose(library: "Library", questions: "Sequence[Question]") -> str:
     Args:
         library: an index of the films.
         questions: one at least.
+        shown: those that the demo has just answered; they are proposed only if no other has a good match.
     """
-    from scanonce.search.calibration import STRONG
+    from scanonce.search.calibration import GOOD, STRONG
 
     simple = [each for each in questions if not each.needs_time] or questions
     asked = simple[:_MOST_PROPOSED]
     results = library.search_many([each.text for each in asked], top=1)
 
-    def merit(k: int) -> tuple[bool, float, int]:
+    def merit(k: int) -> tuple[bool, bool, float, int]:
         question, moments = asked[k], results[k].moments
         if not moments:
-            return False, 0.0, 0
-        is_right = moments[0].path.name == question.truth.video
-        return is_right, min(moments[0].probability, STRONG), -len(question.text)
+            return False, False, 0.0, 0
+        probability = moments[0].probability
+        is_right = moments[0].path.name == question.truth.video and probability >= GOOD
+        return is_right, question not in shown, min(probability, STRONG), -len(question.text)
 
     return asked[max(range(len(asked)), key=merit)].text
 
