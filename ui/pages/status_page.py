@@ -22,7 +22,15 @@ from scanonce.ui.jobs import read as read_job
 from scanonce.ui.pages.finding import index_status
 from scanonce.ui.pages.session import CONFIG_VARIABLE, Shared, shared
 from scanonce.ui.safe_text import encodable
-from scanonce.ui.views import clock, count_text, date_text, hours_text, plain, size_text
+from scanonce.ui.views import (
+    calibration_text,
+    clock,
+    count_text,
+    date_text,
+    hours_text,
+    plain,
+    size_text,
+)
 
 STAGES = ("text", "library", "moments", "total")
 DOCTOR_SECONDS = 180.0
@@ -55,6 +63,7 @@ def index_facts(status: Mapping[str, Any], device: str) -> dict[str, str]:
         "Encoder": f"{status['encoder']}, {status['dim']} dimensions, fingerprint "
         f"{status['fingerprint'][:12]}, on {device}",
         "Localiser": _localiser_text(status, device),
+        "Calibration": calibration_text(status["calibration"]),
         "Sampling": f"{status['sampling']}, {status['sample_fps']:g} frames a second",
         "Vector index": f"{_KINDS.get(vectors['kind'], vectors['kind'])}, "
         f"{count_text(vectors['clips'], 'clip')}, generation {vectors['generation']}",
