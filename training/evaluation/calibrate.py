@@ -3,8 +3,8 @@
     weights = fit_weights(labelled, "evidence", "reading")
     calibration = Calibration({BY_FRAMES: weights}, len(labelled), "240 labelled sentences")
 
-Three of four queries are taken to have an answer in the library (`PRESENT_SHARE`): people mostly search for what they have
-filmed. The odds of a probability depend on that share, and on nothing else of the sample.
+Three of four queries are taken to have an answer in the library (`PRESENT_SHARE`): people mostly search for what they
+have filmed. The odds of a probability depend on that share, and on nothing else of the sample.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
