@@ -13,6 +13,7 @@ import threading
 import traceback
 from pathlib import Path
 
+from scanonce.storage.errors import ScanonceError
 from scanonce.ui.console import note
 from scanonce.ui.safe_text import visible
 
@@ -30,6 +31,11 @@ _PACKAGES = (
 _saved: dict[str, Path] = {}
 """Files by the traceback in them: an error that comes back, as in a page, is saved once."""
 _saving = threading.Lock()
+
+
+def sentence(error: Exception) -> str:
+    """Return what a person is told about an error; one that nobody expected is saved in a report."""
+    return str(error) if isinstance(error, ScanonceError) else unexpected(error)
 
 
 def tell(error: BaseException, *, debug: bool = False) -> None:
@@ -97,13 +103,18 @@ def _place(error: BaseException) -> str:
         return f"no report could be saved ({problem.strerror or problem}), --debug shows it"
 
 
+def folder() -> Path:
+    """Return the folder of the reports."""
+    return Path(tempfile.gettempdir())
+
+
 def _save(error: BaseException) -> Path:
     trace = "".join(traceback.format_exception(error))
     with _saving:
         if trace not in _saved:
             text = f"{_command()}\n{_versions()}\n\n{_without_texts(trace)}"
             with tempfile.NamedTemporaryFile(
-                "wb", prefix="scanonce-report-", suffix=".txt", delete=False
+                "wb", dir=folder(), prefix="scanonce-report-", suffix=".txt", delete=False
             ) as file:
                 file.write(text.encode("utf-8", "backslashreplace"))
             _saved[trace] = Path(file.name)
