@@ -43,6 +43,32 @@ def own_home(
 
 
 @pytest.fixture
+def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the reports of errors that nobody expected, for a test that expects one."""
+    return tmp_path_factory.mktemp("reports")
+
+
+@pytest.fixture(autouse=True)
+def no_reports(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[None]:
+    """Fail a test in which an error that nobody expected became a sentence, unless it asks for ``reports``."""
+    import scanonce.ui.reports
+
+    is_expected = "reports" in request.fixturenames
+    folder: Path = (
+        request.getfixturevalue("reports") if is_expected else tmp_path_factory.mktemp("x")
+    )
+    monkeypatch.setattr(scanonce.ui.reports, "folder", lambda: folder)
+    monkeypatch.setattr(scanonce.ui.reports, "_saved", {})
+    yield
+    if not is_expected:
+        assert [path.read_text() for path in folder.iterdir()] == []
+
+
+@pytest.fixture
 def catalog_path(tmp_path: Path) -> Path:
     return tmp_path / "catalog.sqlite"
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from scanonce.ui.commands.options import (
     INTERRUPTED,
@@ -18,6 +17,7 @@ from scanonce.ui.commands.options import (
     typed_settings,
 )
 from scanonce.ui.commands.progress import index_progress
+from scanonce.ui.console import new_console, verbatim
 from scanonce.ui.views import count_text, outcome_text
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def run_index(
     """Index with a progress bar that the library page shows too, and print the result."""
     from scanonce.ui.jobs import recorded
 
-    console = Console()
+    console = new_console()
     paths = paths or library.known_roots()
     with (
         recorded(library.root, paths, encoder=encoder, retry=retry) as recorder,
@@ -89,9 +89,9 @@ def show_report(report: "IndexReport", index_dir: Path, console: Console) -> Non
     """Print every problem of a run and its result."""
     for problem in report.problems:
         console.print(
-            f"[yellow]{escape(str(problem.path))}[/]: {escape(problem.reason)}", soft_wrap=True
+            f"[yellow]{verbatim(problem.path)}[/]: {verbatim(problem.reason)}", soft_wrap=True
         )
-    console.print(f"{outcome_text(report.counts)} · index: {index_dir}", soft_wrap=True)
+    console.print(f"{outcome_text(report.counts)} · index: {verbatim(index_dir)}", soft_wrap=True)
     if report.num_offline:
         console.print(
             f"{count_text(report.num_offline, 'known file')} cannot be seen now (a folder is empty, unreadable or not "
@@ -117,9 +117,9 @@ def _note_own_settings(library: "Library", settings: "Config", keyframes: bool) 
         if getattr(own, name) != getattr(asked, name)
     ]
     if kept:
-        Console().print(
-            f"The index at {library.root} keeps its own {', '.join(kept)}; scanonce reindex changes it.",
-            markup=False,
+        new_console().print(
+            f"The index at {verbatim(library.root)} keeps its own {verbatim(', '.join(kept))}; "
+            "scanonce reindex changes it.",
             highlight=False,
             soft_wrap=True,
         )

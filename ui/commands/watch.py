@@ -9,9 +9,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.markup import escape
-
 from scanonce.storage.errors import ConfigError, IndexDirectoryError
 from scanonce.ui.commands.options import (
     ConfigOption,
@@ -21,6 +18,7 @@ from scanonce.ui.commands.options import (
     absolute,
 )
 from scanonce.ui.commands.progress import index_progress
+from scanonce.ui.console import new_console, verbatim
 from scanonce.ui.views import outcome_text
 
 if TYPE_CHECKING:
@@ -120,7 +118,7 @@ class _WatchedLibrary:
         self.library = library
         self.encoder = encoder
         self.settings = settings.indexer
-        self.console = Console()
+        self.console = new_console()
 
     def check(self) -> None:
         """Raise now any error that would stop every run, such as an encoder that cannot be loaded."""
@@ -193,7 +191,7 @@ class _WatchedLibrary:
     def report(self, text: str) -> None:
         """Print a line with the time."""
         now = datetime.now().strftime("%Y-%m-%d %H:%M:%S")
-        self.console.print(f"{now}  {escape(text)}", soft_wrap=True, highlight=False)
+        self.console.print(f"{now}  {verbatim(text)}", soft_wrap=True, highlight=False)
 
     def _wanted(self) -> "tuple[Manifest, LoadedModels]":
         """Return the manifest of an index made with these models and settings, and the models."""

@@ -14,6 +14,7 @@ from typing import Literal
 
 from scanonce.media.cut import Progress
 from scanonce.storage.errors import VideoError
+from scanonce.ui.reports import unexpected
 
 Make = Callable[[Path, Progress, threading.Event], None]
 """Writes a file; reports its progress from 0 to 1; stops when the event is set."""
@@ -170,7 +171,7 @@ class ProxyCache:
         except VideoError as error:
             job.reason = str(error)
         except Exception as error:  # an executor would swallow it: it becomes the reason instead
-            job.reason = f"it could not be made ({type(error).__name__}: {error})"
+            job.reason = f"it could not be made: {unexpected(error)}"
         with self._lock:
             if job.reason is None:
                 del self._jobs[key]

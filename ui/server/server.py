@@ -1,7 +1,7 @@
 """Serves the pages (`ui/pages/app.py`, Streamlit) and the media of the library to people on this machine.
 
     serve(Path("~/.scanonce"), port=8501)                              # until Ctrl-C
-    serve(index_dir, host="0.0.0.0", token="auto")                     # to others too, by a secret address
+    serve(index_dir, host="0.0.0.0", token="auto")                     # to others too, with a token
 
 Unless another address is given, the server listens only on this machine and answers only to its own name. A page
 elsewhere whose name was made to resolve to 127.0.0.1 (DNS rebinding) gets nothing. With a token, every request needs
@@ -15,19 +15,20 @@ import ipaddress
 import os
 import secrets
 import socket
+import tempfile
 import threading
 import time
 import webbrowser
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from scanonce.storage.errors import ConfigError
 from scanonce.storage.layout import IndexLayout
+from scanonce.ui.safe_text import visible
 from scanonce.ui.server import DEFAULT_PORT, INDEX_VARIABLE
 from scanonce.ui.server.cache import proxy_cache
 from scanonce.ui.server.guard import AccessGuard
@@ -85,6 +86,7 @@ def serve(
     Raises:
         ConfigError: the address or the token cannot be used, or no port is free.
     """
+    _have_a_home()
     import uvicorn
     from streamlit.runtime.runtime_util import get_max_message_size_bytes
 
@@ -99,14 +101,17 @@ def serve(
         if config is not None:
             os.environ["SCANONCE_CONFIG"] = str(config.resolve())
         app = build_app(index_dir, host=host, port=chosen, token=token)
-        url = address(host, chosen, token)
+        url = address(host, chosen)
         if not is_loopback(host):
             report(exposure(host, token))
-        report(f"Scanonce shows {index_dir} at {url} (Ctrl-C ends it)")
+        report(f"Scanonce shows {visible(index_dir)} at {url} (Ctrl-C ends it)")
+        if token is not None:
+            report(f"It asks for the token {visible(token)}")
         server = uvicorn.Server(
             uvicorn.Config(
                 app,
                 log_level="warning",
+                log_config=None,  # its records go where those of all others go (`ui.reports`)
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,  # no proxy is expected, so such headers are forged
@@ -120,6 +125,14 @@ def serve(
         server.run(sockets=[listening])
     finally:
         listening.close()
+
+
+def _have_a_home() -> None:
+    """Set an empty home folder if this user has none: Streamlit looks for its settings there."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = tempfile.mkdtemp(prefix="scanonce-home-")
 
 
 def build_app(
@@ -220,12 +233,12 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def address(host: str, port: int, token: str | None) -> str:
+def address(host: str, port: int) -> str:
     """Return the address to open in a browser on this machine."""
     shown = "localhost" if host in ("0.0.0.0", "::", "localhost") else host
     if ":" in shown:
         shown = f"[{shown}]"
-    return f"http://{shown}:{port}/" + (f"?token={quote(token, safe='')}" if token else "")
+    return f"http://{shown}:{port}/"
 
 
 def exposure(host: str, token: str | None) -> str:
@@ -235,10 +248,8 @@ def exposure(host: str, token: str | None) -> str:
         if host in ("0.0.0.0", "::")
         else f"the network of {host}"
     )
-    who = "Whoever has the address below with its token" if token else "EVERYBODY there"
-    advice = (
-        "" if token else "\n         --token auto lets in only those who have a secret address."
-    )
+    who = "Whoever has the token below" if token else "EVERYBODY there"
+    advice = "" if token else "\n         --token auto lets in only those who have a secret token."
     return (
         f"Warning: this is reachable from {networks}. {who} can watch, search and\n"
         "         download all videos of this library, index folders of this machine and forget videos.\n"
