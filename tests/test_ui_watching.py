@@ -101,7 +101,7 @@ def watching(index_dir: Path, *roots: Path, settle_seconds: float = 0.5) -> Iter
         until_stopped = partial(scanonce.indexer.watch.watch, stop=stop)
         patch.setattr(scanonce.indexer.watch, "watch", until_stopped)
         console = partial(Console, file=printed, width=400)
-        patch.setattr(scanonce.ui.commands.watch, "Console", console)
+        patch.setattr(scanonce.ui.commands.watch, "new_console", console)
         with in_background(run, stop):
             yield printed
 
@@ -128,13 +128,13 @@ def test_a_film_copied_in_slowly_is_decoded_once_and_whole(
     films: Path, index_dir: Path, tmp_path: Path, decoded: list[str]
 ) -> None:
     film = write_film(tmp_path / "b.mkv", [("blue", 6), ("green", 6)]).read_bytes()
-    with watching(index_dir, films, settle_seconds=1.5) as printed:
+    with watching(index_dir, films, settle_seconds=4.0) as printed:
         wait_until_known(index_dir, "a.mp4", printed=printed)
         with (films / "b.mkv").open("wb") as file:
-            for start in range(0, len(film), len(film) // 12 + 1):
-                file.write(film[start : start + len(film) // 12 + 1])
+            for start in range(0, len(film), len(film) // 24 + 1):
+                file.write(film[start : start + len(film) // 24 + 1])
                 file.flush()
-                time.sleep(0.2)  # 2.4 s together, more than it takes to settle
+                time.sleep(0.2)  # 4.8 s together, more than it takes to settle; one is far less
         wait_until_known(index_dir, "a.mp4", "b.mkv", printed=printed)
     assert decoded == ["a.mp4", "b.mkv"]
     with Catalog.open(IndexLayout(index_dir).catalog) as catalog:

@@ -7,9 +7,10 @@ Exit codes: 0 done; 1 an error, with its next step on standard error; 2 wrong us
 with the place of a report; 130 stopped by Ctrl-C.
 """
 
+import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 from typer.exceptions import TyperException
@@ -110,11 +111,12 @@ app.command()(demo)
 
 def main() -> None:
     """Run the command line. Every error becomes a sentence on standard error."""
-    write_anything(sys.stdout, sys.stderr)
+    _open_streams()
     debug = _takes_debug()
     tell_of_threads_and_logs(debug=debug)
     try:
         code = _run()
+        sys.stdout.flush()
     except ScanonceError as error:
         if debug:
             show_traceback(error)
@@ -123,14 +125,34 @@ def main() -> None:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BrokenPipeError:  # `scanonce search ... | head`
-        sys.stderr.close()
+        _drop_output()
         code = 0
     except SystemExit:
         raise
     except BaseException as error:  # packages written in Rust have panics, which are no Exception
         tell(error, debug=debug)
+        _drop_output()
         code = UNEXPECTED
     sys.exit(code)
+
+
+def _open_streams() -> None:
+    """Have standard output and error even where a shell closed them, and let them take any text."""
+    sys.stdout = sys.stdout or _nowhere()
+    sys.stderr = sys.stderr or _nowhere()
+    write_anything(sys.stdout, sys.stderr)
+
+
+def _nowhere() -> TextIO:
+    return os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+
+
+def _drop_output() -> None:
+    """Forget output that cannot be written: Python would try again at its end, and fail with a traceback."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _takes_debug() -> bool:

@@ -86,12 +86,15 @@ def read_config(path: Path | None = None) -> Config:
             return Config()
         chosen = _CHECKOUT_CONFIG
     try:
-        values = tomllib.loads(chosen.read_text(encoding="utf-8"))
+        values = tomllib.loads(chosen.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(
             f"configuration {chosen} cannot be read: {error.strerror}. Check --config."
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # ValueError: not UTF-8, not TOML, a number too long
         raise ConfigError(f"configuration {chosen} is not valid TOML: {error}") from error
     _drop_removed(values, chosen)
     try:

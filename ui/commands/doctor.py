@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from scanonce.storage.errors import ScanonceError
 from scanonce.ui.commands.options import ConfigOption, JsonOption
 from scanonce.ui.console import new_console, print_json, verbatim
+from scanonce.ui.reports import sentence
 from scanonce.ui.views import size_text
 
 if TYPE_CHECKING:
@@ -67,8 +67,10 @@ def _show(findings: list[Finding]) -> None:
 def _run(name: str, check: Callable[[], str]) -> Finding:
     try:
         return Finding(name, True, check())
-    except (ScanonceError, ImportError, OSError) as error:
+    except (ImportError, OSError) as error:
         return Finding(name, False, str(error))
+    except Exception as error:  # the other checks say what works
+        return Finding(name, False, sentence(error))
 
 
 def _packages() -> str:

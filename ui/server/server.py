@@ -9,11 +9,13 @@ it, websockets included. The pages load nothing from other hosts and send nothin
 instructed to refuse it as well.
 """
 
+import atexit
 import contextlib
 import errno
 import ipaddress
 import os
 import secrets
+import shutil
 import socket
 import tempfile
 import threading
@@ -133,6 +135,7 @@ def _have_a_home() -> None:
         Path.home()
     except RuntimeError:
         os.environ["HOME"] = tempfile.mkdtemp(prefix="scanonce-home-")
+        atexit.register(shutil.rmtree, os.environ["HOME"], ignore_errors=True)
 
 
 def build_app(
