@@ -11,7 +11,7 @@ from typing import Literal
 from scanonce.indexer.plan import fast_hash, full_hash, is_unchanged
 from scanonce.indexer.scan import is_away
 from scanonce.models.soonet.grid import AnchorGrid
-from scanonce.storage.catalog.entries import Content, FileRecord
+from scanonce.storage.catalog.entries import Content, FileRecord, FileStamp
 from scanonce.storage.index import Index
 from scanonce.storage.records import Video
 from scanonce.storage.stores.anchors import AnchorStore
@@ -89,7 +89,7 @@ def compare_file(
         if _is_offline(stamp.path, libraries):
             return differs("file offline", "its folder is empty or missing; it is kept", "none")
         return differs("file missing", f"it cannot be seen: {error.strerror or error}", "index")
-    if (status.st_size, status.st_mtime_ns) != (stamp.size_bytes, stamp.mtime_ns):
+    if FileStamp.of(stamp.path, status) != stamp:
         sizes = f"{stamp.size_bytes} bytes on record, {status.st_size} now"
         same = status.st_size == stamp.size_bytes
         return differs(

@@ -178,10 +178,9 @@ def full_hash(path: Path) -> str:
 def is_unchanged(file: FileStamp) -> bool:
     """Whether a file exists with the recorded size and modification time."""
     try:
-        status = file.path.stat()
+        return FileStamp.of(file.path, file.path.stat()) == file
     except OSError:
         return False
-    return (status.st_size, status.st_mtime_ns) == (file.size_bytes, file.mtime_ns)
 
 
 @dataclass(frozen=True, slots=True)

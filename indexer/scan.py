@@ -206,8 +206,7 @@ class _Walk:
 
     def _add_file(self, path: str, real: str, status: os.stat_result) -> None:
         if stat.S_ISREG(status.st_mode):
-            stamp = FileStamp(Path(path), status.st_size, status.st_mtime_ns)
-            self.files.setdefault(real, stamp)
+            self.files.setdefault(real, FileStamp.of(Path(path), status))
         else:
             self._problem(path, "not a regular file")
 

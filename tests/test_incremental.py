@@ -22,7 +22,7 @@ from scanonce.storage.errors import ConfigError
 from scanonce.storage.layout import IndexLayout
 from tests.colours import write_film
 from tests.indexes import build_index, open_engine, read_videos
-from tests.videos import cut, write_video
+from tests.videos import cut, write_garbage, write_video
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = IndexerSettings(decode_workers=1, thumbnail_seconds=0.0)
@@ -127,6 +127,22 @@ def test_a_new_time_of_change_costs_no_decoding(world: World) -> None:
     world.index()
     assert world.decoded == []
     assert world.found("red") == {"films/a.mp4"}
+
+
+@pytest.mark.parametrize("year", [1602, 1969, 2300])
+def test_any_time_of_change_is_held(world: World, year: int) -> None:
+    seconds = round((year - 1970) * 365.25 * 86400)
+    for film in (
+        write_film(world.films / "0.mp4", [("green", 4)]),
+        write_garbage(world.films / "1.mp4"),
+        world.films / "a.mp4",
+    ):
+        os.utime(film, (seconds, seconds))
+    report = world.index()
+    assert (report.counts.indexed, report.counts.failed) == (1, 1)
+    assert (world.found("green"), world.found("red")) == ({"films/0.mp4"}, {"films/a.mp4"})
+    assert world.index().counts.skipped == 3
+    assert world.decoded == []
 
 
 def test_new_content_of_the_same_size_and_time_is_not_seen(world: World) -> None:
@@ -334,7 +350,7 @@ def test_a_truncated_file_is_another_content(world: World) -> None:
 
 
 def test_a_file_that_is_sure_to_fail_again_waits_for_a_change_or_a_retry(world: World) -> None:
-    (world.films / "c.mp4").write_bytes(b"no video" * 100)
+    write_garbage(world.films / "c.mp4")
     world.index()
     assert world.index().problems[0].reason.startswith("failed before: ")
     assert world.decoded == []

@@ -38,6 +38,20 @@ def test_a_file_outside_every_library_is_refused(catalog: Catalog) -> None:
     assert catalog.videos() == []
 
 
+@pytest.mark.parametrize("seconds", [-(10**10), 10**10, -(10**18), 10**18])
+def test_a_time_of_change_that_the_database_cannot_hold_becomes_the_nearest_one(
+    catalog: Catalog, seconds: int
+) -> None:
+    video_id = record(catalog, "a")
+    file = stamp("a.mp4", mtime_ns=seconds * 10**9)
+    catalog.attach_file(video_id, file)
+    catalog.record_failed([replace(file, path=LIBRARY / "b.mp4")], "broken", content=content("b"))
+    catalog.record_failed([replace(file, path=LIBRARY / "c.mp4")], "permission denied")
+    stored = [record.stamp for record in catalog.files_under(LIBRARY)]
+    assert stored == [replace(file, path=LIBRARY / f"{name}.mp4") for name in "abc"]
+    assert stored[0] != stamp("a.mp4")
+
+
 def test_files_under_stops_at_the_folder_name(catalog: Catalog) -> None:
     record(catalog, "a", "a/1.mp4", "a/b/2.mp4", "ab/3.mp4", "a.mp4", "a0.mp4", "A/4.mp4", "a")
     found = catalog.files_under(LIBRARY / "a")

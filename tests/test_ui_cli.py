@@ -14,6 +14,7 @@ from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import IndexDirectoryError
 from tests.colours import write_film
 from tests.command import ROOT, Ran, scanonce
+from tests.videos import write_garbage
 
 pytestmark = pytest.mark.serial
 
@@ -41,7 +42,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     films, index = root / "films", root / "index"
     write_film(films / "a film.mp4", [("red", 5), ("blue", 5)])
     write_film(films / "b.mkv", [("green", 6), ("white", 4)])
-    (films / "garbage.mp4").write_bytes(b"no video" * 100)
+    write_garbage(films / "garbage.mp4")
     run = scanonce_process("index", films, "--index", index, *BUNDLED)
     assert run.returncode == 0, run.stderr
     assert "2 videos indexed (0:00:20), 1 failed" in run.stdout
@@ -103,7 +104,7 @@ def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
 
 def test_only_garbage_is_exit_code_1(tmp_path: Path) -> None:
     (tmp_path / "films").mkdir()
-    (tmp_path / "films" / "garbage.mp4").write_bytes(b"no video" * 100)
+    write_garbage(tmp_path / "films" / "garbage.mp4")
     run = scanonce("index", tmp_path / "films", "--index", tmp_path / "index", *BUNDLED)
     assert run.returncode == 1
     assert "1 failed" in run.stdout

@@ -33,6 +33,7 @@ from scanonce.storage.writer import writing
 from scanonce.ui.commands.watch import watch
 from tests.background import in_background, wait_for
 from tests.colours import ColourEncoder, write_film
+from tests.videos import write_garbage
 
 pytestmark = pytest.mark.serial
 
@@ -231,7 +232,7 @@ def test_runs_are_shown_by_the_library_page_with_the_folders_watched(
 
 
 def test_broken_files_are_reported_and_watching_goes_on(films: Path, index_dir: Path) -> None:
-    (films / "garbage.mp4").write_bytes(b"no video" * 100)
+    write_garbage(films / "garbage.mp4")
     with watching(index_dir, films) as printed:
         wait_until_printed("1 failed", printed)
         write_film(films / "b.mp4", [("blue", 4)])
@@ -320,6 +321,7 @@ from pathlib import Path
 import scanonce.library
 from scanonce.ui.commands.watch import watch
 from tests.colours import ColourEncoder
+from tests.videos import write_garbage
 from scanonce.indexer.models import LoadedModels
 scanonce.library.load_models = lambda *_, **__: LoadedModels(ColourEncoder(), None)
 films, index, config = map(Path, sys.argv[1:])

@@ -144,6 +144,12 @@ def write_audio(path: Path, *, cover: bool = False) -> Path:
     return path
 
 
+def write_garbage(path: Path) -> Path:
+    """Write a file that is neither a video nor text."""
+    path.write_bytes(b"\0no video" * 100)
+    return path
+
+
 def write_images(
     path: Path,
     images: Iterable[NDArray[np.uint8]],
