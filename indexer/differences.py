@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from scanonce.indexer.plan import fast_hash, full_hash, is_unchanged
+from scanonce.indexer.hashing import WHOLE_FILE_BYTES, fast_hash, full_hash, is_unchanged
 from scanonce.indexer.scan import is_away
 from scanonce.models.soonet.grid import AnchorGrid
 from scanonce.storage.catalog.entries import Content, FileRecord, FileStamp
@@ -107,6 +107,13 @@ def compare_file(
         detail = "other content with the same size and time, which `scanonce index` does not notice"
         return differs("file replaced", detail, "repair")
     return None
+
+
+def is_sampled_only(content: Content | None) -> bool:
+    """Whether `compare_file` compares only samples of a file with this content, because nothing else is on record."""
+    return (
+        content is not None and content.full_hash is None and content.size_bytes > WHOLE_FILE_BYTES
+    )
 
 
 def _is_offline(path: Path, libraries: Sequence[Path]) -> bool:

@@ -14,6 +14,7 @@ from typing import Self
 
 from scanonce.indexer.anchors import check_localiser, scan_anchors
 from scanonce.indexer.encode import EncodedVideo, encode_videos
+from scanonce.indexer.hashing import FullHashes
 from scanonce.indexer.models import make_manifest
 from scanonce.indexer.plan import NewContent, Plan, plan
 from scanonce.indexer.scan import ScanProblem, scan
@@ -147,10 +148,17 @@ class _Run:
             todo = self.make_plan(roots, retry_failed, again)
             tracker = _Tracker(todo, self.on_progress)
             batch_frames = self.settings.batch_frames or self.encoder.batch_frames
-            with _Publisher(self.publish, self.settings) as publisher, self.decoders() as pool:
-                events = tracker.follow(pool.decode([new.files[0].path for new in todo.to_index]))
+            files = [new.files[0] for new in todo.to_index]
+            with (
+                _Publisher(self.publish, self.settings) as publisher,
+                FullHashes(files) as hashes,
+                self.decoders() as pool,
+            ):
+                events = tracker.follow(hashes.follow(pool.decode([file.path for file in files])))
                 for video in encode_videos(events, self.encoder, batch_frames=batch_frames):
-                    self.store(video, todo.to_index[video.job])
+                    new = todo.to_index[video.job]
+                    content = replace(new.content, full_hash=hashes.take(video.job))
+                    self.store(video, replace(new, content=content))
                     tracker.finish(video.job)
                     publisher.publish_if_due()
             self.attach_and_forget(todo)

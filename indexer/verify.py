@@ -17,7 +17,12 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from scanonce.indexer.differences import Difference, StoredFilesCheck, compare_file
+from scanonce.indexer.differences import (
+    Difference,
+    StoredFilesCheck,
+    compare_file,
+    is_sampled_only,
+)
 from scanonce.models.clip4clip.pooling import open_pooling
 from scanonce.models.soonet.trained import TrainedLocaliser
 from scanonce.storage.catalog.catalog import SEARCHABLE, Catalog
@@ -51,6 +56,9 @@ class Verification:
     files: int = 0
     compared: int = 0
     """Number of videos all of whose values were read and compared."""
+    sampled_only: int = 0
+    """With ``full``: number of videos of which only samples were compared, because no hash of the whole file is on
+    record."""
     without_thumbnails: int = 0
     """Number of searchable videos without thumbnails; an index may have been made without."""
     pending: int = 0
@@ -70,8 +78,7 @@ def verify(
     Costs a copy of the catalogue in the temporary folder, the size and time of each video file, and the headers of
     three stored files of each video. Of 200 videos, always the same ones, all values are read and compared, which
     takes a few milliseconds per video. With ``full`` that is done for all videos, 28 MB per hour of video at the
-    default encoder, and every video file is hashed: 1.1 MiB of each are read, or all of it if a hash of the whole file
-    is on record.
+    default encoder, and every byte of every video file is read and compared by its hash.
 
     Args:
         layout: the index in use.
@@ -152,6 +159,7 @@ class _IndexCheck:
         self.stored = StoredFilesCheck(index)
         self.found: list[Difference] = []
         self.num_pending = 0
+        self.sampled_only: set[int] = set()
         self.num_checked, self.num_all = 0, 0
 
     def run(self, load_localiser: LoadLocaliser | None) -> Verification:
@@ -173,6 +181,7 @@ class _IndexCheck:
             videos=len(videos),
             files=len(files),
             compared=len(compared),
+            sampled_only=len(self.sampled_only),
             without_thumbnails=sum(not has_thumbnails(video.uid) for video in videos),
             pending=self.num_pending,
         )
@@ -192,6 +201,8 @@ class _IndexCheck:
                     self.num_pending += 1
                 else:
                     self.found.append(difference)
+            elif record.video_id and is_sampled_only(contents.get(record.video_id)):
+                self.sampled_only.add(record.video_id)
             self.count_checked()
 
     def compare_again(self, path: Path, libraries: Sequence[Path]) -> Difference | None:

@@ -14,15 +14,17 @@ from typing import Any
 
 import pytest
 
+from scanonce.indexer.hashing import fast_hash
 from scanonce.indexer.pipeline import IndexReport
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.media.answers import Failed
 from scanonce.media.workers import DecodePool
+from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import ConfigError
 from scanonce.storage.layout import IndexLayout
 from tests.colours import write_film
 from tests.indexes import build_index, open_engine, read_videos
-from tests.videos import cut, write_garbage, write_video
+from tests.videos import between_samples, cut, write_garbage, write_noise, write_video
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = IndexerSettings(decode_workers=1, thumbnail_seconds=0.0)
@@ -391,6 +393,48 @@ def test_a_partial_video_is_scanned_again_by_a_retry_and_found_meanwhile(world: 
     after = {video.uid for video in read_videos(world.layout, states=["partial"])}
     assert after == {f"{uid}-2" for uid in before}, "scanned again, under a name of its own"
     assert world.stored() == 3
+
+
+def test_a_large_file_that_is_filled_in_place_is_decoded_again(world: World) -> None:
+    """As by programs that give a file its size before its content."""
+    film = world.films / "noise.mp4"
+    whole = write_noise(film).read_bytes()
+    film.write_bytes(between_samples(whole))
+    assert fast_hash(film) == fast_hash(write_noise(world.base / "whole.mp4"))
+    world.index()
+    assert world.known()["films/noise.mp4"] == "partial"
+    film.write_bytes(whole)
+    world.index()
+    assert world.decoded == ["noise.mp4"]
+    assert world.known()["films/noise.mp4"] == "indexed"
+    assert world.stored() == 3
+
+
+def test_a_large_file_that_is_changed_in_place_is_decoded_again(world: World) -> None:
+    film = write_noise(world.films / "noise.mp4")
+    world.index()
+    os.utime(film, (1, 1))
+    world.index()
+    assert world.decoded == [], "its full hash shows that only its time is new"
+    film.write_bytes(between_samples(film.read_bytes(), first=6, last=6))
+    world.index()
+    assert world.decoded == ["noise.mp4"]
+    assert world.known()["films/noise.mp4"] == "partial"
+
+
+def test_a_large_file_with_no_full_hash_on_record_is_decoded_again_after_a_new_time(
+    world: World,
+) -> None:
+    film = write_noise(world.films / "noise.mp4")
+    world.index()
+    with Catalog.open(world.layout.catalog) as catalog, catalog.writing() as connection:
+        connection.exec_driver_sql("UPDATE videos SET full_hash = NULL")
+    os.utime(film, (1, 1))
+    world.index()
+    assert world.decoded == ["noise.mp4"]
+    os.utime(film, (2, 2))
+    world.index()
+    assert world.decoded == [], "now it is on record"
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="its file systems refuse such names")

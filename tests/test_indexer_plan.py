@@ -5,17 +5,27 @@ import os
 import shutil
 import socket
 import sys
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scanonce.indexer.plan
-from scanonce.indexer.plan import BLOCK_BYTES, WHOLE_FILE_BYTES, Plan, fast_hash, full_hash, plan
+from scanonce.indexer.hashing import (
+    BLOCK_BYTES,
+    WHOLE_FILE_BYTES,
+    FullHashes,
+    fast_hash,
+    full_hash,
+)
+from scanonce.indexer.plan import Plan, plan
 from scanonce.indexer.scan import scan
+from scanonce.media.answers import Opened
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.catalog.entries import FileStamp
 from scanonce.storage.errors import ConfigError
@@ -69,9 +79,13 @@ def carry_out(
     broken: frozenset[str] = frozenset(),
     transient: bool = False,
     partial: bool = False,
+    hashed: bool = False,
 ) -> list[Video]:
     """Do the same as the pipeline, without decoding; return the videos removed. Files named in ``broken`` fail."""
     for new in work.to_index:
+        if hashed:
+            content = replace(new.content, full_hash=full_hash(new.files[0].path))
+            new = replace(new, content=content)
         if new.files[0].path.name in broken:
             catalog.record_failed(new.files, "broken", content=new.content, transient=transient)
         else:
@@ -92,9 +106,9 @@ def carry_out(
     return catalog.forget_files(work.to_forget)
 
 
-def update(catalog: Catalog, library: Path) -> Plan:
+def update(catalog: Catalog, library: Path, **options: Any) -> Plan:
     work = plan(catalog, scan([library]))
-    carry_out(catalog, work)
+    carry_out(catalog, work, **options)
     return work
 
 
@@ -390,11 +404,12 @@ def test_a_moved_file_keeps_its_video(catalog: Catalog, library: Path) -> None:
     assert (after.video_id, after.paths) == (before.video_id, (library / "sub" / "b.mp4",))
 
 
+@pytest.mark.parametrize("hashed", [False, True])
 def test_moving_a_big_file_reads_samples_only(
-    catalog: Catalog, library: Path, monkeypatch: pytest.MonkeyPatch
+    catalog: Catalog, library: Path, monkeypatch: pytest.MonkeyPatch, hashed: bool
 ) -> None:
     path = write(library / "a.mp4", big())
-    update(catalog, library)
+    update(catalog, library, hashed=hashed)
     path.rename(library / "b.mp4")
     monkeypatch.setattr(scanonce.indexer.plan, "full_hash", no_hashing)
     assert summary(update(catalog, library)) == ([], ["b.mp4"], ["a.mp4"], 0)
@@ -460,6 +475,64 @@ def test_a_full_hash_on_record_distinguishes_contents_when_the_file_is_gone(
     (library / "copy.mp4").unlink()
     write(library / "b.mp4", big(hole=b"x"))
     assert summary(plan(catalog, scan([library])))[:2] == ([["b.mp4"]], [])
+
+
+def test_a_big_file_with_a_new_time_is_compared_by_its_full_hash(
+    catalog: Catalog, library: Path
+) -> None:
+    path = write(library / "a.mp4", big())
+    update(catalog, library, hashed=True)
+    write(path, big())
+    assert summary(update(catalog, library)) == ([], ["a.mp4"], [], 0), "only its time is new"
+    write(path, big(hole=b"x"))
+    work = update(catalog, library, hashed=True)
+    assert [new.content.uid for new in work.to_index] == [full_hash(path)]
+    assert [video.uid for video in catalog.videos()] == [full_hash(path)]
+
+
+@pytest.mark.parametrize("state", ["indexed", "partial", "failed"])
+def test_a_big_file_with_a_new_time_and_no_full_hash_is_scanned_again(
+    catalog: Catalog, library: Path, state: str
+) -> None:
+    path = write(library / "a.mp4", big())
+    broken = frozenset({"a.mp4"} if state == "failed" else ())
+    update(catalog, library, broken=broken, partial=state == "partial")
+    (before,) = catalog.videos()
+    write(path, big(hole=b"x"))
+    work = update(catalog, library)
+    assert summary(work)[0] == [["a.mp4"]]
+    (after,) = catalog.videos()
+    assert after.uid == (before.uid if state == "failed" else f"{before.uid}-2")
+
+
+def test_a_copy_of_a_big_file_that_was_rewritten_since_is_not_taken_for_it(
+    catalog: Catalog, library: Path
+) -> None:
+    path = write(library / "b.mp4", big())
+    update(catalog, library)
+    write(path, big(hole=b"x"))
+    write(library / "a.mp4", big(hole=b"x"))
+    assert summary(plan(catalog, scan([library])))[0] == [["a.mp4", "b.mp4"]]
+
+
+def test_files_are_hashed_once_they_are_opened(library: Path) -> None:
+    paths = [write(library / "big.mp4", big()), write(library / "small.mp4", "small")]
+    paths += [write(library / "changing.mp4", big())]
+    stamps = scan([library]).files
+    names = [stamp.path.name for stamp in stamps]
+    write(library / "changing.mp4", big())
+    with FullHashes(stamps) as hashes:
+        events = [Opened(job, INFO) for job in range(len(stamps))]
+        assert list(hashes.follow(events)) == events
+        found = {name: hashes.take(job) for job, name in enumerate(names)}
+    assert found == {"big.mp4": full_hash(paths[0]), "small.mp4": None, "changing.mp4": None}
+
+
+def test_hashing_ends_when_a_run_is_stopped(library: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(InterruptedError):
+        full_hash(write(library / "a.mp4", big()), stop)
 
 
 def test_a_file_replaced_in_place_leaves_its_old_content(catalog: Catalog, library: Path) -> None:

@@ -321,7 +321,6 @@ from pathlib import Path
 import scanonce.library
 from scanonce.ui.commands.watch import watch
 from tests.colours import ColourEncoder
-from tests.videos import write_garbage
 from scanonce.indexer.models import LoadedModels
 scanonce.library.load_models = lambda *_, **__: LoadedModels(ColourEncoder(), None)
 films, index, config = map(Path, sys.argv[1:])
