@@ -18,6 +18,7 @@ from scanonce.indexer.hashing import FullHashes
 from scanonce.indexer.models import make_manifest
 from scanonce.indexer.plan import NewContent, Plan, plan
 from scanonce.indexer.scan import ScanProblem, scan
+from scanonce.indexer.selection import Selection
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.media.answers import Event, Failed, Finished, Frames, Opened
 from scanonce.media.child import DecodeRequest
@@ -176,12 +177,7 @@ class _Run:
         """Find the files that are new, changed, moved and gone; record those that cannot be read."""
         settings = self.settings
         libraries = {library.root for library in self.catalog.libraries()}
-        found = scan(
-            roots,
-            extensions=settings.endings,
-            follow_symlinks=settings.follow_symlinks,
-            libraries=libraries,
-        )
+        found = scan(roots, Selection(settings, [self.target.layout.root]), libraries=libraries)
         todo = plan(
             self.catalog,
             found,
@@ -190,7 +186,7 @@ class _Run:
             attempts=settings.decode_attempts,
         )
         for root in found.roots:
-            if libraries.isdisjoint((root, *root.parents)):
+            if root not in found.refused and libraries.isdisjoint((root, *root.parents)):
                 self.catalog.add_library(root)
         for file, reason in todo.unreadable:
             self.catalog.record_failed([file], reason)

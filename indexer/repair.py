@@ -79,6 +79,7 @@ def repair(
         verify,
         layout,
         full=full,
+        files=settings,
         load_localiser=load_localiser,
         on_checked=on_checked,
         holds_lock=True,

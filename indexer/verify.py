@@ -23,6 +23,8 @@ from scanonce.indexer.differences import (
     compare_file,
     is_sampled_only,
 )
+from scanonce.indexer.selection import Selection
+from scanonce.indexer.settings import IndexerSettings
 from scanonce.models.clip4clip.pooling import open_pooling
 from scanonce.models.soonet.trained import TrainedLocaliser
 from scanonce.storage.catalog.catalog import SEARCHABLE, Catalog
@@ -69,6 +71,7 @@ def verify(
     layout: IndexLayout,
     *,
     full: bool = False,
+    files: IndexerSettings | None = None,
     load_localiser: LoadLocaliser | None = None,
     on_checked: OnChecked = lambda *_: None,
     holds_lock: bool = False,
@@ -83,6 +86,7 @@ def verify(
     Args:
         layout: the index in use.
         full: compare the values of all videos, and hash the video files.
+        files: which files of the folders are indexed; None: the default settings.
         load_localiser: called only if the index has a localiser; None: the number of anchors is not checked.
         on_checked: see `OnChecked`.
         holds_lock: the caller holds the writer's lock, so no other process writes.
@@ -93,7 +97,8 @@ def verify(
     """
     while True:
         try:
-            found = _verify(layout, full, load_localiser, on_checked, holds_lock)
+            selection = Selection(files, [layout.root])
+            found = _verify(layout, full, selection, load_localiser, on_checked, holds_lock)
             if IndexLayout.of(layout.root) == layout:
                 return found
         except IndexDirectoryError:
@@ -106,6 +111,7 @@ def verify(
 def _verify(
     layout: IndexLayout,
     full: bool,
+    selection: Selection,
     load_localiser: LoadLocaliser | None,
     on_checked: OnChecked,
     holds_lock: bool,
@@ -131,7 +137,7 @@ def _verify(
         copy = Path(folder, "catalog.sqlite")
         index.catalog.copy_to(copy)
         with Catalog.open(copy, read_only=True) as catalog:
-            check = _IndexCheck(index, catalog, full, on_checked, holds_lock)
+            check = _IndexCheck(index, catalog, full, selection, on_checked, holds_lock)
             return check.run(load_localiser)
 
 
@@ -151,10 +157,17 @@ class _IndexCheck:
     """One check of an index: of a copy of its catalogue, and again of the live catalogue if something differs."""
 
     def __init__(
-        self, index: Index, catalog: Catalog, full: bool, on_checked: OnChecked, holds_lock: bool
+        self,
+        index: Index,
+        catalog: Catalog,
+        full: bool,
+        selection: Selection,
+        on_checked: OnChecked,
+        holds_lock: bool,
     ) -> None:
         self.index, self.catalog, self.live = index, catalog, index.catalog
         self.full, self.holds_lock = full, holds_lock
+        self.selection = selection
         self.on_checked = on_checked
         self.stored = StoredFilesCheck(index)
         self.found: list[Difference] = []
@@ -193,7 +206,7 @@ class _IndexCheck:
         contents = self.catalog.contents() if self.full else {}
         libraries = [library.root for library in self.catalog.libraries()]
         for record in files:
-            if compare_file(record, contents, libraries) is not None:
+            if compare_file(record, contents, libraries, self.selection) is not None:
                 difference = self.compare_again(record.stamp.path, libraries)
                 if difference is None:
                     pass
@@ -210,7 +223,8 @@ class _IndexCheck:
         for record in self.live.files_under(path):
             if record.stamp.path == path:
                 ids = [record.video_id] if self.full and record.video_id is not None else []
-                return compare_file(record, self.live.contents(ids), libraries)
+                contents = self.live.contents(ids)
+                return compare_file(record, contents, libraries, self.selection)
         return None
 
     # ------------------------------------------------ stored files of videos

@@ -46,10 +46,14 @@ class World:
     def layout(self) -> IndexLayout:
         return IndexLayout(self.base / "index")
 
-    def index(self, *roots: Path, **options: Any) -> IndexReport:
+    def index(
+        self, *roots: Path, exclude: tuple[str, ...] | None = None, **options: Any
+    ) -> IndexReport:
         """Run the indexer, by default over the films."""
         self.decoded.clear()
-        return build_index(self.layout, *(roots or [self.films]), settings=SETTINGS, **options)
+        left_out = {} if exclude is None else {"exclude": exclude}
+        settings = SETTINGS.model_copy(update=left_out)
+        return build_index(self.layout, *(roots or [self.films]), settings=settings, **options)
 
     def found(self, colour: str) -> set[str]:
         """Return all paths, relative to ``base``, of the videos that a search finds for a colour."""
@@ -458,6 +462,20 @@ def test_files_that_swap_names_cost_no_decoding(world: World) -> None:
     world.index()
     assert world.decoded == []
     assert (world.found("red"), world.found("blue")) == ({"films/sub/b.mkv"}, {"films/a.mp4"})
+
+
+def test_a_file_that_is_left_out_is_forgotten(world: World) -> None:
+    world.index(exclude=("sub",))
+    assert (world.found("red"), world.found("blue")) == ({"films/a.mp4"}, set())
+    assert world.stored() == 1
+    world.index()
+    assert world.decoded == ["b.mkv"]
+
+
+def test_a_folder_with_a_nomedia_file_is_forgotten(world: World) -> None:
+    (world.films / "sub" / ".nomedia").touch()
+    assert world.index().counts.forgotten == 1
+    assert world.found("blue") == set()
 
 
 def test_a_path_that_was_never_known_and_is_not_there_is_an_error(world: World) -> None:

@@ -25,6 +25,8 @@ from scanonce.indexer.hashing import (
 )
 from scanonce.indexer.plan import Plan, plan
 from scanonce.indexer.scan import scan
+from scanonce.indexer.selection import Selection
+from scanonce.indexer.settings import IndexerSettings
 from scanonce.media.answers import Opened
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.catalog.entries import FileStamp
@@ -190,7 +192,7 @@ def test_links_lead_to_files_and_folders_outside(library: Path, tmp_path: Path) 
     (library / "folder").symlink_to(tmp_path / "else")
     (library / "single.mp4").symlink_to(write(tmp_path / "b.mp4", "b"))
     assert names(library) == ["folder/deep/a.mp4", "single.mp4"]
-    assert scan([library], follow_symlinks=False).files == ()
+    assert scan([library], Selection(IndexerSettings(follow_symlinks=False))).files == ()
 
 
 def test_one_real_file_behind_two_links_is_one(library: Path, tmp_path: Path) -> None:

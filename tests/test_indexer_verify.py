@@ -418,6 +418,16 @@ def test_files_that_are_gone_changed_or_replaced_are_named(library: Library) -> 
     assert named(library.verify(full=True)) == [*seen, ("file replaced", c, "repair")]
 
 
+def test_a_file_that_is_left_out_now_is_named(library: Library) -> None:
+    files = SETTINGS.model_copy(update={"exclude": ("b*",)})
+    found = verify(library.layout, files=files)
+    assert named(found) == [("file left out", library.films / "b.mp4", "index")]
+    (library.films / ".nomedia").touch()
+    assert {each.kind for each in library.verify().differences} == {"file left out"}
+    library.index()
+    assert library.verify().differences == ()
+
+
 def test_a_file_replaced_in_place_is_scanned_by_repair(library: Library, tmp_path: Path) -> None:
     path = library.films / "b.mp4"
     other = write_film(tmp_path / "other.mp4", [("blue", 9)]).read_bytes()

@@ -70,7 +70,13 @@ def find_differences(
             report_progress(done, total, f"{rate:,.0f}/s")
 
         load = localiser_loader(layout, settings)
-        return verify(layout, full=full, load_localiser=load, on_checked=on_checked)
+        return verify(
+            layout,
+            full=full,
+            files=settings.indexer,
+            load_localiser=load,
+            on_checked=on_checked,
+        )
 
 
 def localiser_loader(layout: "IndexLayout", settings: "Config") -> "Callable[[], TrainedLocaliser]":
