@@ -18,12 +18,13 @@ is scanned again (because the video was partial, or its features are damaged), i
 """
 
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
+from scanonce.indexer.content import is_other_content
 from scanonce.indexer.hashing import WHOLE_FILE_BYTES, fast_hash, full_hash, is_unchanged
 from scanonce.indexer.scan import Scan, ScanProblem
 from scanonce.storage.catalog.catalog import Catalog
@@ -61,7 +62,7 @@ class Plan:
     to_attach: tuple[Attachment, ...]
     to_forget: tuple[Path, ...]
     unchanged: int
-    """Number of files that were not opened, including ``failed_before``."""
+    """Number of files that are as on record, including ``failed_before``."""
     failed_before: tuple[FileRecord, ...]
     """Unchanged files that failed in an earlier run and would fail again: skipped."""
     offline: tuple[Path, ...]
@@ -70,6 +71,8 @@ class Plan:
     """Files that could not be hashed, with the reason: the arguments of ``Catalog.record_failed``."""
     problems: tuple[ScanProblem, ...]
     """The problems of the scan."""
+    other_contents: tuple[Path, ...] = ()
+    """Files with the extension of a video that are none, such as source code; they count as not there."""
 
 
 def plan(
@@ -83,8 +86,8 @@ def plan(
 ) -> Plan:
     """Decide for every file what has to be done with it.
 
-    A file whose path, size and modification time are on record is not opened. Others are hashed: 1.1 MiB of each are
-    read, or all of it if that looks like a known content (see the docstring of this module).
+    A searchable file whose path, size and modification time are on record is not opened. Others are hashed: 1.1 MiB of
+    each are read, or all of it if that looks like a known content (see the docstring of this module).
 
     Args:
         catalog: is only read.
@@ -98,6 +101,7 @@ def plan(
         IndexDirectoryError: the catalogue cannot be read.
     """
     known = {file.stamp.path: file for root in found.roots for file in catalog.files_under(root)}
+    found, other_contents = _leave_out_other_contents(found, known)
     is_due = _RetryRule(retry_failed, frozenset(again), attempts)
     to_hash, unchanged = _split_unchanged(found.files, known, is_due)
     contents = _Contents(catalog, is_due)
@@ -120,11 +124,12 @@ def plan(
         offline=tuple(offline),
         unreadable=tuple(unreadable),
         problems=found.problems,
+        other_contents=other_contents,
     )
 
 
 def differing(catalog: Catalog, found: Scan, *, attempts: int = 1) -> list[Path]:
-    """Return the paths that differ from the catalogue by size and time; no file is opened.
+    """Return the paths that differ from the catalogue by size and time; only the first bytes of new files are read.
 
     Args:
         catalog: is only read.
@@ -135,6 +140,7 @@ def differing(catalog: Catalog, found: Scan, *, attempts: int = 1) -> list[Path]
         IndexDirectoryError: the catalogue cannot be read.
     """
     known = {file.stamp.path: file for root in found.roots for file in catalog.files_under(root)}
+    found, _ = _leave_out_other_contents(found, known)
     changed, _ = _split_unchanged(found.files, known, _RetryRule(False, frozenset(), attempts))
     gone, _ = _split_missing(found, known)
     return sorted([*(file.path for file in changed), *gone])
@@ -155,6 +161,30 @@ class _RetryRule:
             return video.state in ("failed", "partial")
         failures = video.transient_failures
         return failures is not None and failures < self.attempts
+
+
+def _leave_out_other_contents(
+    found: Scan, known: Mapping[Path, FileRecord]
+) -> tuple[Scan, tuple[Path, ...]]:
+    """Return the scan without the files that cannot be videos, and those. Searchable ones as on record are not read."""
+
+    def is_other(file: FileStamp) -> bool:
+        record = known.get(file.path)
+        if (
+            record is not None
+            and record.stamp == file
+            and record.problem is None
+            and record.state != "failed"
+        ):
+            return False
+        try:
+            return is_other_content(file.path)
+        except OSError:  # hashing it fails too, and says why
+            return False
+
+    others = frozenset(file.path for file in found.files if is_other(file))
+    files = tuple(file for file in found.files if file.path not in others)
+    return replace(found, files=files), tuple(sorted(others))
 
 
 def _split_unchanged(

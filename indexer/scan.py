@@ -11,6 +11,8 @@ from scanonce.indexer.selection import NO_MEDIA, LeftOut, Selection
 from scanonce.storage.catalog.entries import FileStamp
 from scanonce.storage.errors import ConfigError
 
+NOT_ADDED = "It is not added to the folders of the index"
+
 
 @dataclass(frozen=True, slots=True)
 class ScanProblem:
@@ -243,7 +245,7 @@ class _Walk:
         """Note a problem of any path; if it is a new root, it does not become a library."""
         if path in self._new_roots:
             self.refused.add(Path(path))
-            reason = f"{reason}. It is not added to the folders of the index: {next_step}"
+            reason = f"{reason}. {NOT_ADDED}: {next_step}"
         self._problem(path, reason)
 
     def _problem(self, path: str, reason: str) -> None:

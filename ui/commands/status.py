@@ -10,6 +10,8 @@ from rich.table import Table
 from scanonce.ui.commands.options import ConfigOption, IndexOption, JsonOption
 from scanonce.ui.views import clock, count_text, size_text, status_json
 
+_MOST_SHOWN = 10  # files of a list on a terminal
+
 
 def status(
     index_dir: IndexOption = None, as_json: JsonOption = False, config: ConfigOption = None
@@ -56,8 +58,10 @@ def _show(status: dict[str, Any], console: Console) -> None:
     console.print(table)
     for title, entries in (("in part", status["partial"]), ("failed", status["failures"])):
         if entries:
-            console.print(f"\n[bold]{title}[/]")
-        for entry in entries:
+            console.print(f"\n[bold]{title}[/]: {count_text(len(entries), 'file')}")
+        for entry in entries[:_MOST_SHOWN]:
             console.print(f"  {escape(entry['path'])}: {escape(entry['reason'])}", soft_wrap=True)
             if entry.get("detail"):
                 console.print(f"    [dim]{escape(entry['detail'])}[/]", soft_wrap=True)
+        if len(entries) > _MOST_SHOWN:
+            console.print(f"  and {len(entries) - _MOST_SHOWN:,} more; --json names them all.")

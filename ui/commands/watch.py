@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from scanonce.storage.errors import ConfigError, IndexDirectoryError
+from scanonce.ui.commands.index import few_of_each
 from scanonce.ui.commands.options import (
     ConfigOption,
     EncoderOption,
@@ -230,7 +231,8 @@ class _WatchedLibrary:
 
     def _show(self, report: "IndexReport") -> None:
         """Print every problem of a run, and its result if there is any."""
-        for problem in report.problems:
-            self.report(f"{problem.path}: {problem.reason}")
+        for problem, num_more in few_of_each(report.problems):
+            more = f" (and {num_more:,} more like this)" if num_more else ""
+            self.report(f"{problem.path}: {problem.reason}{more}")
         if report.counts.seen or report.counts.forgotten:
             self.report(outcome_text(report.counts))
