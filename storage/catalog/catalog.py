@@ -41,6 +41,7 @@ from scanonce.storage.catalog.entries import (
 from scanonce.storage.catalog.labels import Labels
 from scanonce.storage.catalog.matching import select_matching
 from scanonce.storage.catalog.runs import Runs
+from scanonce.storage.catalog.spelling import same_places
 from scanonce.storage.catalog.statements import (
     below,
     forget,
@@ -97,6 +98,21 @@ class Catalog(Database):
             return removed
 
     # ------------------------------------------------ reading
+
+    def spelled(self, path: Path) -> list[Path]:
+        """Return a path as the catalogue has it: with other Unicode accents, or under the links it was indexed by.
+
+        Costs a look-up if a file or library is recorded at or below it as it is; else see `same_places`.
+
+        Returns:
+            One path, or several if it was indexed under several; the path itself if nothing is recorded there.
+        """
+        with self.reading() as connection:
+            for column in (FileRow.path, LibraryRow.root_path):
+                if connection.scalar(select(column).where(below(column, path)).limit(1)):
+                    return [path]
+            recorded = connection.scalars(select(FileRow.path).union(select(LibraryRow.root_path)))
+            return same_places(path, recorded) or [path]
 
     def files_under(self, root: Path) -> list[FileRecord]:
         """Return every known file at or below ``root``, sorted by path; about 2 s for 100,000."""
@@ -160,7 +176,8 @@ class Catalog(Database):
         Args:
             under: only videos with a file at or below this folder. Default: all.
         """
-        return self._searchable_ids(select_matching(under=() if under is None else (under,)))
+        places = () if under is None else self.spelled(under)
+        return self._searchable_ids(select_matching(under=places))
 
     def matching_videos(
         self,
@@ -175,7 +192,7 @@ class Catalog(Database):
         """Return the ids of the videos a search may return and that meet all conditions, rising.
 
         Args:
-            under: one of the video's files is at or below one of these folders. Default: anywhere.
+            under: one of the video's files is at or below one of these folders, as `spelled`. Default: anywhere.
             changed_ns: range of that file's last change, nanoseconds since 1970.
             indexed: range of the time of its last indexing.
             seconds: range of its length.
@@ -185,8 +202,9 @@ class Catalog(Database):
         Raises:
             QueryError: a label is not allowed; see `storage.catalog.labels`.
         """
+        places = [place for folder in under for place in self.spelled(folder)]
         return self._searchable_ids(
-            select_matching(under, changed_ns, indexed, seconds, labels, without_labels)
+            select_matching(places, changed_ns, indexed, seconds, labels, without_labels)
         )
 
     def uids(self) -> set[str]:
