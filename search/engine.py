@@ -32,6 +32,7 @@ from scanonce.search.settings import SearchSettings
 from scanonce.search.snapshot import OpenIndexes, Snapshot, next_snapshot, open_snapshot
 from scanonce.search.suggest import standing_out
 from scanonce.storage.errors import IndexDirectoryError, QueryError
+from scanonce.storage.files import expand_home
 from scanonce.storage.index import Index
 from scanonce.storage.manifest import Manifest
 from scanonce.storage.records import Span, Video
@@ -100,7 +101,7 @@ class SearchEngine:
             LocaliserError: its localiser cannot be loaded.
             ManifestMismatch: the weights of one of them have changed since indexing.
         """
-        root = Path(index_dir).expanduser().resolve()
+        root = expand_home(index_dir).resolve()
         with ExitStack() as on_error:
             index = on_error.enter_context(Index.open(root, open_pooling, read_only=True))
             encoder = load_encoder(index.manifest.encoder, models, towers="text")

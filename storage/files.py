@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from scanonce.storage.errors import reported
+from scanonce.storage.errors import ConfigError, reported
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -32,6 +32,21 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
                 with suppress(OSError):  # the disk has become read-only: the next writer removes it
                     temporary.unlink(missing_ok=True)
             raise
+
+
+def expand_home(path: str | os.PathLike[str]) -> Path:
+    """Return a path with a ``~`` in front replaced by the home folder.
+
+    Raises:
+        ConfigError: there is no such home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{os.fspath(path)} begins with ~, but this user has no home folder: set HOME, or name a whole path, such "
+            "as --index /data/index"
+        ) from error
 
 
 def make_folder(folder: Path) -> None:

@@ -16,6 +16,7 @@ from scanonce.indexer.settings import IndexerSettings, WatchSettings
 from scanonce.models.settings import ModelSettings
 from scanonce.search.settings import SearchSettings
 from scanonce.storage.errors import ConfigError
+from scanonce.storage.files import expand_home
 from scanonce.storage.layout import DEFAULT_INDEX, IndexLayout
 from scanonce.storage.settings import StorageSettings
 
@@ -59,7 +60,7 @@ class Config(BaseModel):
 
     def index_path(self, option: Path | None) -> Path:
         """Return the given index directory, or that of the configuration, absolute."""
-        return Path(option or self.index_dir).expanduser().resolve()
+        return expand_home(option or self.index_dir).resolve()
 
 
 def read_config(path: Path | None = None) -> Config:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from scanonce.storage.errors import EncoderError, EncoderUnavailable
+from scanonce.storage.files import expand_home
 
 BUNDLED_NAME = "bundled"
 BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled" / "clip"
@@ -38,7 +39,7 @@ def find_folder(name: str) -> Path:
     """
     if name == BUNDLED_NAME:
         return BUNDLED_FOLDER
-    folder = Path(name).expanduser()
+    folder = expand_home(name)
     if folder.is_dir():
         return folder.resolve()
     if not _HUB_ID.fullmatch(name) or name.startswith((".", "~")):

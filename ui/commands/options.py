@@ -12,6 +12,8 @@ from typing import Annotated, Any, get_type_hints
 import typer
 from typer.models import OptionInfo
 
+from scanonce.storage.files import expand_home
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as of a shell."""
 
@@ -78,7 +80,7 @@ MinutesCapOption = Annotated[
 
 def absolute(path: Path) -> Path:
     """Return the path as the catalogue stores it: absolute, symbolic links not followed."""
-    return Path(os.path.abspath(path.expanduser()))
+    return Path(os.path.abspath(expand_home(path)))
 
 
 def typed_settings(keyframes: bool) -> dict[str, str]:

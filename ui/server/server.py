@@ -15,6 +15,7 @@ import ipaddress
 import os
 import secrets
 import socket
+import tempfile
 import threading
 import time
 import webbrowser
@@ -86,6 +87,8 @@ def serve(
         ConfigError: the address or the token cannot be used, or no port is free.
     """
     import uvicorn
+
+    ensure_home()
     from streamlit.runtime.runtime_util import get_max_message_size_bytes
 
     if token == "auto":
@@ -131,6 +134,7 @@ def build_app(
     script: Path = SCRIPT,
 ) -> AccessGuard:
     """Return the whole application: pages and media behind the guard. Streamlit allows one for each process."""
+    ensure_home()
     from streamlit.starlette import App
     from streamlit.web import bootstrap
 
@@ -150,6 +154,14 @@ def build_app(
     bootstrap.load_config_options(dict(options))
     names = _LOOPBACK_NAMES | {host.lower()} if is_loopback(host) else None
     return AccessGuard(_routed(media, pages), names=names, token=token, cookie=f"scanonce_{port}")
+
+
+def ensure_home() -> None:
+    """Set an empty home folder for a user without one, as in some containers; Streamlit does not start without one."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = tempfile.mkdtemp(prefix="scanonce-home-")
 
 
 def _routed(media: Media, pages: ASGIApp) -> ASGIApp:
