@@ -32,7 +32,7 @@ def is_other_content(path: Path) -> bool:
     """Whether a file cannot be a video: it is text, or it has the extension of a transport stream and is none.
 
     Reads the first 4 kB, of the latter the first megabyte. An empty file, or one that begins with zeros only because
-    its content is still to come, may be a video: its decoder says what is wrong with it.
+    its content is still to come, may be a video: its decoder reports why it fails.
 
     Raises:
         OSError: it cannot be read.

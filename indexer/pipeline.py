@@ -14,7 +14,7 @@ from typing import Self
 
 from scanonce.indexer.anchors import check_localiser, scan_anchors
 from scanonce.indexer.encode import EncodedVideo, encode_videos
-from scanonce.indexer.hashing import FullHashes
+from scanonce.indexer.full_hashes import FullHashes
 from scanonce.indexer.models import make_manifest
 from scanonce.indexer.plan import NewContent, Plan, plan
 from scanonce.indexer.scan import NOT_ADDED, Scan, ScanProblem, scan

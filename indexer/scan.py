@@ -50,7 +50,7 @@ def scan(
 
     Args:
         roots: folders or single files; relative paths start at the working directory.
-        selection: what is listed; by default that of the default settings.
+        selection: which files are listed; by default those of the default settings.
         libraries: the known roots. A known root that does not exist is offline (a disk that is not plugged in). So is
             a known folder inside another root, even if it exists and is empty. Other missing files and folders below a
             root that exists and is not empty are gone. A root inside a library is listed as that library is.
@@ -137,7 +137,7 @@ class _Walk:
         (self._folders if root.path == root.real else self._links).append(root)
 
     def result(self, roots: tuple[Path, ...]) -> Scan:
-        """Return what was found."""
+        """Return the files and problems found."""
         for each in self._left_out:
             self._problem(str(each.path), each.reason)
         return Scan(

@@ -47,7 +47,7 @@ class Selection:
         """Take the settings.
 
         Args:
-            files: extensions of videos, patterns of what is left out, and whether links are followed.
+            files: extensions of videos, patterns of files that are left out, and whether links are followed.
             ignored: folders that are never entered, such as the index directory; other indexes are recognised.
         """
         files = files or IndexerSettings()

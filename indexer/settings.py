@@ -34,8 +34,9 @@ class IndexerSettings(BaseModel):
         default=_EXCLUDE,
         description=(
             "Files and folders that are left out, as globs in any case: of a name, or of the end of a path if there is "
-            "a / in it. What was indexed before is forgotten. By default recycle bins and helper folders of network "
-            "drives and systems. Also left out: names that start with a dot, folders with a file .nomedia, and indexes."
+            "a / in it. Files that were indexed before are forgotten. By default recycle bins and helper folders of "
+            "network drives and systems. Also left out: names that start with a dot, folders with a file .nomedia, and "
+            "indexes."
         ),
     )
     follow_symlinks: bool = Field(

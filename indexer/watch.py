@@ -92,7 +92,7 @@ class Settling:
         Args:
             roots: absolute paths.
             settle_seconds: how long a path has to stay the same.
-            files: extensions of videos, what is left out, and whether links are followed.
+            files: extensions of videos, files that are left out, and whether links are followed.
             ignored: folders to ignore with everything in them, such as the index directory.
         """
         self._roots = tuple(roots)
@@ -260,7 +260,7 @@ def watch(
     Args:
         roots: folders or single files, absolute. A missing one is waited for, also if it is inside another root.
         index: the index.
-        files: extensions of videos, what is left out, and whether links are followed.
+        files: extensions of videos, files that are left out, and whether links are followed.
         settings: how to watch.
         ignored: folders to ignore with everything in them, such as the index directory.
         stop: ends it when set, between two runs. Default: only Ctrl-C ends it.

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scanonce.indexer.plan
+from scanonce.indexer.full_hashes import FullHashes
 from scanonce.indexer.hashing import (
     BLOCK_BYTES,
     WHOLE_FILE_BYTES,
-    FullHashes,
     fast_hash,
     full_hash,
 )

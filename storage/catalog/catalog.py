@@ -21,7 +21,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Select, delete, func, or_, select, update
+from sqlalchemy import Connection, delete, func, or_, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from scanonce.storage.catalog import database
@@ -41,7 +41,7 @@ from scanonce.storage.catalog.entries import (
 from scanonce.storage.catalog.labels import Labels
 from scanonce.storage.catalog.matching import select_matching
 from scanonce.storage.catalog.runs import Runs
-from scanonce.storage.catalog.spelling import same_places
+from scanonce.storage.catalog.spelling import spelled
 from scanonce.storage.catalog.statements import (
     below,
     forget,
@@ -100,19 +100,9 @@ class Catalog(Database):
     # ------------------------------------------------ reading
 
     def spelled(self, path: Path) -> list[Path]:
-        """Return a path as the catalogue has it: with other Unicode accents, or under the links it was indexed by.
-
-        Costs a look-up if a file or library is recorded at or below it as it is; else see `same_places`.
-
-        Returns:
-            One path, or several if it was indexed under several; the path itself if nothing is recorded there.
-        """
+        """Return a path as the catalogue has it, with other accents or under other links; see `spelling.spelled`."""
         with self.reading() as connection:
-            for column in (FileRow.path, LibraryRow.root_path):
-                if connection.scalar(select(column).where(below(column, path)).limit(1)):
-                    return [path]
-            recorded = connection.scalars(select(FileRow.path).union(select(LibraryRow.root_path)))
-            return same_places(path, recorded) or [path]
+            return spelled(connection, path)
 
     def files_under(self, root: Path) -> list[FileRecord]:
         """Return every known file at or below ``root``, sorted by path; about 2 s for 100,000."""
@@ -176,8 +166,7 @@ class Catalog(Database):
         Args:
             under: only videos with a file at or below this folder. Default: all.
         """
-        places = () if under is None else self.spelled(under)
-        return self._searchable_ids(select_matching(under=places))
+        return self.matching_videos(under=() if under is None else (under,))
 
     def matching_videos(
         self,
@@ -203,9 +192,10 @@ class Catalog(Database):
             QueryError: a label is not allowed; see `storage.catalog.labels`.
         """
         places = [place for folder in under for place in self.spelled(folder)]
-        return self._searchable_ids(
-            select_matching(places, changed_ns, indexed, seconds, labels, without_labels)
-        )
+        statement = select_matching(places, changed_ns, indexed, seconds, labels, without_labels)
+        with self.reading() as connection:
+            ids = connection.scalars(statement.where(VideoRow.state.in_(SEARCHABLE))).all()
+        return np.array(ids, dtype=np.int64)
 
     def uids(self) -> set[str]:
         """Return the uids of all contents, failed ones too."""
@@ -424,11 +414,6 @@ class Catalog(Database):
         values = {"state": "failed", "reason": reason, "detail": None, "transient_failures": 0}
         with self.writing() as connection:
             connection.execute(update(VideoRow).values(values))
-
-    def _searchable_ids(self, statement: Select[int]) -> NDArray[np.int64]:
-        with self.reading() as connection:
-            ids = connection.scalars(statement.where(VideoRow.state.in_(SEARCHABLE))).all()
-        return np.array(ids, dtype=np.int64)
 
 
 def _mark(connection: Connection) -> ChangeMark:

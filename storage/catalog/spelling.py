@@ -7,6 +7,26 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from sqlalchemy import Connection, select
+
+from scanonce.storage.catalog.statements import below
+from scanonce.storage.catalog.tables import FileRow, LibraryRow
+
+
+def spelled(connection: Connection, path: Path) -> list[Path]:
+    """Return a path as the catalogue has it: with other Unicode accents, or under the links it was indexed by.
+
+    Costs a look-up if a file or library is recorded at or below it as it is; else see `same_places`.
+
+    Returns:
+        One path, or several if it was indexed under several; the path itself if nothing is recorded there.
+    """
+    for column in (FileRow.path, LibraryRow.root_path):
+        if connection.scalar(select(column).where(below(column, path)).limit(1)):
+            return [path]
+    recorded = connection.scalars(select(FileRow.path).union(select(LibraryRow.root_path)))
+    return same_places(path, recorded) or [path]
+
 
 def same_places(path: Path, recorded: Iterable[str]) -> list[Path]:
     """Return the outermost folders or files among some recorded paths that are the same as ``path``, sorted.
