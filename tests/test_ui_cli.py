@@ -7,13 +7,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from scanonce.indexer.pipeline import IndexReport
+from scanonce.indexer.scan import ScanProblem
 from scanonce.storage.catalog.catalog import Catalog
+from scanonce.storage.catalog.entries import RunCounts
 from scanonce.storage.errors import IndexDirectoryError
+from scanonce.ui.commands.index import show_report
 from tests import held
 from tests.background import wait_for
 from tests.colours import write_film
 from tests.command import ROOT, Ran, scanonce
+from tests.videos import write_garbage
 
 pytestmark = pytest.mark.serial
 
@@ -41,7 +47,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     films, index = root / "films", root / "index"
     write_film(films / "a film.mp4", [("red", 5), ("blue", 5)])
     write_film(films / "b.mkv", [("green", 6), ("white", 4)])
-    (films / "garbage.mp4").write_bytes(b"no video" * 100)
+    write_garbage(films / "garbage.mp4")
     run = scanonce_process("index", films, "--index", index, *BUNDLED)
     assert run.returncode == 0, run.stderr
     assert "2 videos indexed (0:00:20), 1 failed" in run.stdout
@@ -105,7 +111,7 @@ def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
 
 def test_only_garbage_is_exit_code_1(tmp_path: Path) -> None:
     (tmp_path / "films").mkdir()
-    (tmp_path / "films" / "garbage.mp4").write_bytes(b"no video" * 100)
+    write_garbage(tmp_path / "films" / "garbage.mp4")
     run = scanonce("index", tmp_path / "films", "--index", tmp_path / "index", *BUNDLED)
     assert run.returncode == 1
     assert "1 failed" in run.stdout
@@ -180,6 +186,43 @@ def test_a_missing_encoder_is_an_error_with_both_ways_out(tmp_path: Path) -> Non
     assert run.returncode == 1
     assert "--encoder bundled" in run.stderr
     assert "--encoder /path/to/folder" in run.stderr
+
+
+def test_problems_that_are_alike_are_told_as_a_number(capsys: pytest.CaptureFixture[str]) -> None:
+    def problems(reason: str, count: int) -> tuple[ScanProblem, ...]:
+        return tuple(ScanProblem(Path(f"/films/{reason}/{n}.ts"), reason) for n in range(count))
+
+    report = IndexReport(
+        RunCounts(seen=1, indexed=1),
+        (*problems("broken", 1500), *problems("unreadable", 1)),
+        failed_before=problems("earlier", 1200),
+        other_contents=tuple(problem.path for problem in problems("text", 2)),
+    )
+    show_report(report, Path("/index"), Console(width=200))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:4] == [
+        "/films/broken/0.ts: broken",
+        "/films/broken/1.ts: broken",
+        "/films/broken/2.ts: broken (and 1,497 more like this; scanonce status names failed ones)",
+        "/films/unreadable/0.ts: unreadable",
+    ]
+    first = "/films/earlier/0.ts, /films/earlier/1.ts, /films/earlier/2.ts and 1,197 more"
+    assert f"not tried again: 1,200 files ({first}). `scanonce status` says why" in lines[4]
+    assert lines[5].endswith("left out: 2 files (/films/text/0.ts, /films/text/1.ts).")
+    assert len(lines) == 7
+
+
+def test_status_shows_ten_failures_and_the_number_of_all(tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    (tmp_path / "films").mkdir()
+    for number in range(12):
+        write_garbage(tmp_path / "films" / f"{number}.mp4")
+    scanonce("index", tmp_path / "films", "--index", index, *BUNDLED)
+    text = scanonce("status", "--index", index).stdout
+    assert "failed: 12 files" in text
+    assert text.count("not a video") == 10
+    assert "and 2 more; --json names them all" in text
+    assert len(json.loads(scanonce("status", "--index", index, "--json").stdout)["failures"]) == 12
 
 
 def test_status_shows_the_videos_and_the_files_that_failed(library: tuple[Path, Path]) -> None:

@@ -579,6 +579,22 @@ def test_a_failure_is_reported_for_a_while_and_then_tried_again(
     assert store.wait("a", _writer(1)).state == "ready"
 
 
+def test_a_read_only_index_says_so_and_serves_what_it_has(
+    store: ProxyCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, *_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    store.wait("a", _writer(10))
+    monkeypatch.setattr(os, "utime", refuse)
+    assert store.acquire("a") == store.path("a")
+    assert store.acquire("b") is None
+    reason = str(store.wait("b", refuse).reason)
+    assert reason.startswith(f"nothing can be written to {store.folder} (Permission denied): make")
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert store.wait("c", _writer(1)).reason == reason
+
+
 def test_closing_stops_making_files(tmp_path: Path) -> None:
     cache = ProxyCache(tmp_path / "cache")
     was_stopped: list[bool] = []

@@ -33,6 +33,7 @@ from scanonce.storage.writer import writing
 from scanonce.ui.commands.watch import watch
 from tests.background import in_background, wait_for
 from tests.colours import ColourEncoder, write_film
+from tests.videos import write_garbage
 
 pytestmark = pytest.mark.serial
 
@@ -230,8 +231,27 @@ def test_runs_are_shown_by_the_library_page_with_the_folders_watched(
     assert job.counts.indexed == 1
 
 
+def test_a_path_that_would_not_be_indexed_is_not_watched(films: Path, index_dir: Path) -> None:
+    (notes := films.parent / "notes.txt").touch()
+    (hidden := films.parent / "hidden").mkdir()
+    (hidden / ".nomedia").touch()
+    index_dir.mkdir()
+    for path, why in ((notes, "not a video"), (hidden, "left out"), (index_dir, "is an index")):
+        with pytest.raises(ConfigError, match=why):
+            watch([path], index_dir=index_dir)
+
+
+def test_a_folder_that_gets_a_nomedia_file_leaves_the_index(films: Path, index_dir: Path) -> None:
+    (films / "sub").mkdir()
+    write_film(films / "sub" / "c.mp4", [("green", 3)])
+    with watching(index_dir, films) as printed:
+        wait_until_printed("indexed", printed)
+        (films / "sub" / ".nomedia").touch()
+        wait_until_printed("1 no longer there", printed)
+
+
 def test_broken_files_are_reported_and_watching_goes_on(films: Path, index_dir: Path) -> None:
-    (films / "garbage.mp4").write_bytes(b"no video" * 100)
+    write_garbage(films / "garbage.mp4")
     with watching(index_dir, films) as printed:
         wait_until_printed("1 failed", printed)
         write_film(films / "b.mp4", [("blue", 4)])

@@ -9,6 +9,8 @@ from scanonce.ui.commands.options import ConfigOption, IndexOption, JsonOption
 from scanonce.ui.console import new_console, print_json, verbatim
 from scanonce.ui.views import calibration_text, clock, count_text, size_text, status_json
 
+_MOST_SHOWN = 10  # files of a list on a terminal
+
 
 def status(
     index_dir: IndexOption = None, as_json: JsonOption = False, config: ConfigOption = None
@@ -56,10 +58,12 @@ def _show(status: dict[str, Any], console: Console) -> None:
     console.print(table)
     for title, entries in (("in part", status["partial"]), ("failed", status["failures"])):
         if entries:
-            console.print(f"\n[bold]{title}[/]")
-        for entry in entries:
+            console.print(f"\n[bold]{title}[/]: {count_text(len(entries), 'file')}")
+        for entry in entries[:_MOST_SHOWN]:
             console.print(
                 f"  {verbatim(entry['path'])}: {verbatim(entry['reason'])}", soft_wrap=True
             )
             if entry.get("detail"):
                 console.print(f"    [dim]{verbatim(entry['detail'])}[/]", soft_wrap=True)
+        if len(entries) > _MOST_SHOWN:
+            console.print(f"  and {len(entries) - _MOST_SHOWN:,} more; --json names them all.")

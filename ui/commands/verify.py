@@ -69,7 +69,13 @@ def find_differences(
             report_progress(done, total, f"{rate:,.0f}/s")
 
         load = localiser_loader(layout, settings)
-        return verify(layout, full=full, load_localiser=load, on_checked=on_checked)
+        return verify(
+            layout,
+            full=full,
+            files=settings.indexer,
+            load_localiser=load,
+            on_checked=on_checked,
+        )
 
 
 def localiser_loader(layout: "IndexLayout", settings: "Config") -> "Callable[[], TrainedLocaliser]":
@@ -88,6 +94,12 @@ def show_differences(found: "Verification", console: Console) -> None:
     if found.pending:
         console.print(
             f"{count_text(found.pending, 'difference')} left to the command that writes the index now."
+        )
+    if found.sampled_only:
+        console.print(
+            f"{count_text(found.sampled_only, 'video')} with no hash of the whole file on record: only 1.1 MB of each "
+            "was compared. Scanning records the hash: `touch` the file, then `scanonce index`.",
+            soft_wrap=True,
         )
     if found.without_thumbnails:
         console.print(f"{count_text(found.without_thumbnails, 'video')} without thumbnails.")
@@ -135,6 +147,7 @@ def _as_json(found: "Verification") -> dict[str, object]:
         "videos": found.videos,
         "files": found.files,
         "compared": found.compared,
+        "sampled_only": found.sampled_only,
         "without_thumbnails": found.without_thumbnails,
         "pending": found.pending,
         "differences": [

@@ -90,6 +90,8 @@ def serve(
     """
     _have_a_home()
     import uvicorn
+
+    ensure_home()
     from streamlit.runtime.runtime_util import get_max_message_size_bytes
 
     if token == "auto":
@@ -147,6 +149,7 @@ def build_app(
     script: Path = SCRIPT,
 ) -> AccessGuard:
     """Return the whole application: pages and media behind the guard. Streamlit allows one for each process."""
+    ensure_home()
     from streamlit.starlette import App
     from streamlit.web import bootstrap
 
@@ -166,6 +169,14 @@ def build_app(
     bootstrap.load_config_options(dict(options))
     names = _LOOPBACK_NAMES | {host.lower()} if is_loopback(host) else None
     return AccessGuard(_routed(media, pages), names=names, token=token, cookie=f"scanonce_{port}")
+
+
+def ensure_home() -> None:
+    """Set an empty home folder for a user without one, as in some containers; Streamlit does not start without one."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = tempfile.mkdtemp(prefix="scanonce-home-")
 
 
 def _routed(media: Media, pages: ASGIApp) -> ASGIApp:
