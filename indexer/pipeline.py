@@ -149,7 +149,10 @@ class _Run:
             batch_frames = self.settings.batch_frames or self.encoder.batch_frames
             with _Publisher(self.publish, self.settings) as publisher, self.decoders() as pool:
                 events = tracker.follow(pool.decode([new.files[0].path for new in todo.to_index]))
-                for video in encode_videos(events, self.encoder, batch_frames=batch_frames):
+                fps = self.settings.sample_fps
+                for video in encode_videos(
+                    events, self.encoder, batch_frames=batch_frames, fps=fps
+                ):
                     self.store(video, todo.to_index[video.job])
                     tracker.finish(video.job)
                     publisher.publish_if_due()

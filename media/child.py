@@ -21,7 +21,7 @@ from scanonce.media import guard
 from scanonce.media.limits import CPU_SECONDS, LONGEST_HOURS, MEMORY_MB, Limits
 from scanonce.media.messages import ParentGone, send
 from scanonce.media.open import open_video
-from scanonce.media.sampling import FrameSource, Sampling
+from scanonce.media.sampling import FrameSource, SampledFrame, Sampling
 from scanonce.media.thumbnails import ThumbnailRequest, make_thumbnail
 from scanonce.models.encoders.preprocess import Preprocessing
 from scanonce.models.runtime import use_one_thread
@@ -101,25 +101,17 @@ def _decode(connection: Connection, request: DecodeRequest, path: Path, threads:
     ) as source:
         send(connection, "opened", asdict(source.info))
         frames = _Batch(partial(_send_frames, connection))
-        thumbnails = _Batch(partial(_send_thumbnails, connection))
-        wanted = request.thumbnails
-        sampler = wanted.sampler() if wanted else None
+        thumbnails = _Thumbnails(connection, request.thumbnails)
         for frame in source.frames():
             if frame.pts_seconds >= request.longest_seconds:
                 break
             small = request.preprocessing.resize(frame.image[None])[0]
             frames.add(frame.pts_seconds, small)
-            if (
-                wanted
-                and sampler
-                and thumbnails.num_added < MAX_THUMBNAILS
-                and sampler.wants(frame.pts_seconds)
-                and (jpeg := make_thumbnail(frame.image, wanted))
-            ):
-                thumbnails.add(frame.pts_seconds, jpeg)
+            thumbnails.add(frame)
+        end = _describe_end(source, request.longest_seconds)
         frames.send()
-        thumbnails.send()
-        send(connection, "finished", _describe_end(source, request.longest_seconds))
+        thumbnails.send(end["end_seconds"])
+        send(connection, "finished", end)
 
 
 def _describe_end(source: FrameSource, longest_seconds: float) -> dict[str, Any]:
@@ -163,6 +155,34 @@ class _Batch(Generic[T]):
             self._send_all(self._pts, self._items)
         self._pts, self._items = [], []
         self._sent_at = time.monotonic()
+
+
+class _Thumbnails:
+    """The thumbnails of one file: of the sampled frames, those on screen at their own targets."""
+
+    def __init__(self, connection: Connection, request: ThumbnailRequest | None) -> None:
+        self._request = request
+        self._sampler = request.sampler() if request else None
+        self._batch = _Batch(partial(_send_thumbnails, connection))
+
+    def add(self, frame: SampledFrame) -> None:
+        """Take the next sampled frame."""
+        if self._sampler is not None:
+            self._make(self._sampler.add(frame.pts_seconds, frame))
+
+    def send(self, end_seconds: float) -> None:
+        """Send what is left, at the end of the video."""
+        if self._sampler is not None:
+            self._make(self._sampler.finish(end_seconds))
+        self._batch.send()
+
+    def _make(self, answer: tuple[float, SampledFrame] | None) -> None:
+        assert self._request is not None
+        if answer is None or self._batch.num_added == MAX_THUMBNAILS:
+            return
+        seconds, frame = answer
+        if jpeg := make_thumbnail(frame.image, self._request):
+            self._batch.add(seconds, jpeg)
 
 
 def _send_frames(

@@ -30,7 +30,7 @@ from scanonce.media.container import (
     stated_end_seconds,
 )
 from scanonce.media.planner import begins_group, count_nal_length_bytes
-from scanonce.media.sampling import SampledFrame, Sampler, Sampling
+from scanonce.media.sampling import SampledFrame, Sampling
 from scanonce.storage.errors import ConfigError, UnreadableVideo
 from scanonce.storage.records import VideoInfo
 
@@ -159,8 +159,15 @@ class _Times:
         """Indices of the sampled frames."""
         is_uniform = sampling.mode == "uniform"
         indices: Sequence[int] = range(len(self.seconds)) if is_uniform else self.key_indices
-        sampler = Sampler(sampling)
-        return [index for index in indices if sampler.wants(self.seconds[index])]
+        begins = [self.seconds[index] for index in indices]
+        begins[:1] = [0.0]  # nothing is on screen before the first one
+        return [
+            index
+            for index, begin, end in zip(
+                indices, begins, [*begins[1:], self.end_seconds], strict=True
+            )
+            if sampling.answers(begin, end)
+        ]
 
     @staticmethod
     def of(container: InputContainer, stream: VideoStream) -> "_Times":

@@ -79,11 +79,8 @@ class PyAVSource:
 
     def frames(self) -> Iterator[SampledFrame]:
         """See `media.sampling.FrameSource`."""
-        sampler = Sampler(self._sampling)
         num_yielded = 0
-        for seconds, frame in itertools.chain([self._first], self._decoded):
-            if not self._is_candidate(seconds, frame) or not sampler.wants(seconds):
-                continue
+        for seconds, frame in self._answers():
             try:
                 image = self._geometry.image(frame)
             except MemoryError:
@@ -107,6 +104,15 @@ class PyAVSource:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _answers(self) -> Iterator[tuple[float, VideoFrame]]:
+        """``(seconds, frame)`` of the sampled frames."""
+        sampler: Sampler[VideoFrame] = Sampler(self._sampling)
+        for seconds, frame in itertools.chain([self._first], self._decoded):
+            if self._is_candidate(seconds, frame) and (answer := sampler.add(seconds, frame)):
+                yield answer
+        if answer := sampler.finish(self.end_seconds):
+            yield answer
 
     def _is_candidate(self, seconds: float, frame: VideoFrame) -> bool:
         return self._sampling.mode == "uniform" or frame.key_frame or seconds == 0.0
