@@ -66,7 +66,8 @@ def slow_score(
 ) -> float:
     """Score one moment alone, finding the frame on screen at each target one by one."""
     pts = stored.pts_seconds.tolist()
-    targets = [k / 2 for k in range(81) if span.start_seconds <= k / 2 < span.end_seconds]
+    bounds = span.start_seconds - 5e-7, span.end_seconds - 5e-7
+    targets = [k / 2 for k in range(81) if bounds[0] <= k / 2 < bounds[1]]
     targets = targets or [np.floor(span.start_seconds * 2) / 2]
     inside = [max([k for k, at in enumerate(pts) if at <= target], default=0) for target in targets]
     if len(inside) > MAX_FRAMES:

@@ -6,7 +6,6 @@ from typing import TypeAlias
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 from safetensors.numpy import load_file, save_file
 
 from scanonce.storage.errors import IndexDirectoryError
