@@ -42,10 +42,10 @@ class Slides:
         return np.asarray(before + share * (after - before), np.uint8)
 
 
-def write_at_rate(path: Path, slides: Slides, fps: Fraction) -> Path:
-    """Write slides with a constant number of pictures a second."""
+def write_at_rate(path: Path, slides: Slides, fps: Fraction, *, group: int = 250) -> Path:
+    """Write slides with a constant number of pictures a second, each ``group``-th a key frame."""
     times = [number / fps for number in range(round(slides.end_seconds * fps))]
-    return _write(path, slides, times, 1 / fps)
+    return _write(path, slides, times, 1 / fps, group)
 
 
 def write_changes(path: Path, slides: Slides) -> Path:
@@ -57,12 +57,13 @@ def write_changes(path: Path, slides: Slides) -> Path:
         if last is None or (image != last).any():
             kept.append(time)
         last = image
-    return _write(
-        path, slides, [*kept, times[-1]], Fraction(1, 25)
-    )  # the end is known by a last picture
+    # a last picture tells when the video ends
+    return _write(path, slides, [*kept, times[-1]], Fraction(1, 25), 250)
 
 
-def _write(path: Path, slides: Slides, times: Sequence[Fraction], length: Fraction) -> Path:
+def _write(
+    path: Path, slides: Slides, times: Sequence[Fraction], length: Fraction, group: int
+) -> Path:
     height, width = slides.images[0].shape[:2]
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as output:
@@ -71,6 +72,7 @@ def _write(path: Path, slides: Slides, times: Sequence[Fraction], length: Fracti
         )
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.time_base = Fraction(1, _CLOCK)
+        stream.codec_context.gop_size = group
         for time in times:
             frame = av.VideoFrame.from_ndarray(slides.at(float(time)), format="rgb24")
             frame.pts, frame.time_base = round(time * _CLOCK), Fraction(1, _CLOCK)
