@@ -30,6 +30,7 @@ STATUS: dict[str, Any] = {
     "dim": 512,
     "sampling": "uniform",
     "sample_fps": 2.0,
+    "exact_times": True,
     "localiser": "bundled",
     "anchors": "0123456789ab-3",
     "libraries": ["/films", "/films/a.mp4", "/more"],

@@ -94,6 +94,12 @@ class FeatureStore(ContentFiles):
         """Whether the frames of a video are those on screen at the targets, not those of a version before 0.3."""
         return len(self._tensors(uid)) > len(self.names)
 
+    def was_pooled_otherwise(self, uid: str) -> bool:
+        """Whether a version before 0.3 counted the frames of a video otherwise: it counted one that is held once."""
+        stored = self._mapped(uid)
+        starts = first_targets(stored.pts_seconds, stored.fps)
+        return not self.is_exact(uid) and bool((np.diff(starts) > 1).any())
+
     def _mapped(self, uid: str) -> FrameFeatures:
         """All frames of a video, read when they are used; raises as `read`."""
         frames, pts, *stated = self._tensors(uid)

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from scanonce.ui.commands.notes import note_inexact_times
 from scanonce.ui.commands.options import (
     INTERRUPTED,
     ConfigOption,
@@ -43,6 +44,7 @@ def index(
     settings = read_config(config)
     library = settings.library(index_dir)
     _note_own_settings(library, settings, keyframes)
+    note_inexact_times(library)
     report = run_index(library, paths or [], encoder=encoder, keyframes=keyframes, retry=retry)
     if report.interrupted:
         raise typer.Exit(INTERRUPTED)

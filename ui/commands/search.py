@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from scanonce.storage.errors import QueryError
+from scanonce.ui.commands.notes import note_inexact_times
 from scanonce.ui.commands.options import ConfigOption, IndexOption, JsonOption, absolute
 from scanonce.ui.views import moments_table, result_json, timings_text
 
@@ -79,6 +80,7 @@ def search(
     )
     texts = read_queries(queries) if queries else [str(text)]
     with read_config(config).library(index_dir) as library:
+        note_inexact_times(library)
         engine = library.engine  # a missing index is an error even if the file has no query
         for start in range(0, len(texts), _BATCH):
             batch = texts[start : start + _BATCH]

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from scanonce.ui.commands.options import ConfigOption, IndexOption, JsonOption
-from scanonce.ui.views import clock, count_text, size_text, status_json
+from scanonce.ui.views import INEXACT_TIMES, clock, count_text, size_text, status_json
 
 
 def status(
@@ -46,6 +46,8 @@ def _show(status: dict[str, Any], console: Console) -> None:
         "localiser": status["localiser"],
         "on disk": sizes,
     }
+    if not status["exact_times"]:
+        rows["times"] = INEXACT_TIMES
     if writer := status["writer"]:
         rows["written by"] = f"process {writer['pid']}: {writer['doing']}"
     table = Table(box=None, show_header=False, pad_edge=False)

@@ -22,7 +22,15 @@ from scanonce.ui.jobs import read as read_job
 from scanonce.ui.pages.finding import index_status
 from scanonce.ui.pages.session import CONFIG_VARIABLE, Shared, shared
 from scanonce.ui.safe_text import encodable
-from scanonce.ui.views import clock, count_text, date_text, hours_text, plain, size_text
+from scanonce.ui.views import (
+    INEXACT_TIMES,
+    clock,
+    count_text,
+    date_text,
+    hours_text,
+    plain,
+    size_text,
+)
 
 STAGES = ("text", "library", "moments", "total")
 DOCTOR_SECONDS = 180.0
@@ -55,7 +63,8 @@ def index_facts(status: Mapping[str, Any], device: str) -> dict[str, str]:
         "Encoder": f"{status['encoder']}, {status['dim']} dimensions, fingerprint "
         f"{status['fingerprint'][:12]}, on {device}",
         "Localiser": _localiser_text(status, device),
-        "Sampling": f"{status['sampling']}, {status['sample_fps']:g} frames a second",
+        "Sampling": f"{status['sampling']}, {status['sample_fps']:g} frames a second"
+        + ("" if status["exact_times"] else f"; {INEXACT_TIMES}"),
         "Vector index": f"{_KINDS.get(vectors['kind'], vectors['kind'])}, "
         f"{count_text(vectors['clips'], 'clip')}, generation {vectors['generation']}",
     }
