@@ -136,7 +136,7 @@ def _find_lost(layout: IndexLayout, staging: IndexLayout) -> list[Video]:
 
 
 def _take_over_calibration(layout: IndexLayout, staging: IndexLayout) -> None:
-    """Keep what was fitted for the encoder, if it is still the same."""
+    """Keep the calibration of the old index if the encoder is still the same."""
     same = read_manifest(layout).fingerprint == read_manifest(staging).fingerprint
     if same and layout.calibration.exists():
         content = layout.calibration.read_bytes()

@@ -203,7 +203,7 @@ class Library:
     def prepare_search(self, *, on_stage: Callable[[str], object] = lambda _: None) -> None:
         """Embed the text bank of the encoder, once ever, so that the first search need not.
 
-        A failure is not reported here: the videos are indexed, and the first search says what is wrong.
+        A failure is not reported here: the videos are indexed, and the first search reports the error.
         """
         manifest = self.manifest
         if manifest is None or has_cached_bank(manifest.fingerprint):

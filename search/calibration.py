@@ -1,4 +1,4 @@
-"""From what was measured of a moment to the probability that it shows what was asked.
+"""The probability that a moment shows what was asked, from its evidence and its score.
 
     calibration = find_calibration(layout, encoder.fingerprint)
     weights = calibration.weights(localiser.calibration_key, "a red car")

@@ -14,7 +14,7 @@ from scanonce.search.text_bank import TextBank
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A proposal with what is known of it."""
+    """A proposal with its probability and its evidence."""
 
     proposal: Proposal
     probability: float

@@ -3,7 +3,7 @@
 >>> logic_words("a boat without snow")
 ('without',)
 >>> notes("a boat without snow", Reading())
-("“without” is not followed: the sentence is compared with images as a whole",)
+('“without” is not followed: the sentence is compared with images as a whole',)
 """
 
 import re

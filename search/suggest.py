@@ -1,7 +1,7 @@
 """Queries to begin with: texts of the bank that stand out in a library.
 
 A text stands out if it describes some clip far better than the bank does, and most other clips no better. So the
-suggestions differ between libraries, and are about what is special in this one.
+suggestions differ between libraries, and are about the special ones of this library's clips.
 """
 
 import numpy as np

@@ -56,7 +56,7 @@ class TextBank:
 
     def _spread(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Standard deviation of the cosines of each row with the bank, ``[num_rows]``."""
-        # Row by row: the numbers of a moment must not depend, even in the last bit, on what is judged beside it.
+        # Row by row: the numbers of a moment must not depend, even in the last bit, on its neighbours in the answer.
         variance = np.array([row @ (self._covariance @ row) for row in rows])
         return as_float32(np.sqrt(np.maximum(variance, _LEAST_SPREAD**2)))
 

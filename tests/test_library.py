@@ -14,7 +14,6 @@ from scanonce.indexer.settings import IndexerSettings
 from scanonce.library import Library
 from scanonce.search.answer import SearchResult
 from scanonce.search.filters import Filter
-from scanonce.search.settings import SearchSettings
 from scanonce.storage.errors import ConfigError, IndexDirectoryError, ManifestMismatch
 from tests.colours import ColourEncoder, write_film
 
@@ -40,7 +39,7 @@ def films(tmp_path: Path) -> Path:
 @pytest.fixture
 def library(tmp_path: Path) -> Iterator[Library]:
     settings = IndexerSettings(decode_workers=1)
-    with scanonce.open(tmp_path / "index", indexer=settings, search=SearchSettings()) as library:
+    with scanonce.open(tmp_path / "index", indexer=settings) as library:
         yield library
 
 
@@ -139,7 +138,7 @@ def test_eight_threads_and_a_writer_answer_as_one_thread_does(
 
 def alone(library: Library, queries: list[str]) -> dict[str, SearchResult]:
     """Return the answers of another engine, used by one thread."""
-    with scanonce.open(library.root, search=SearchSettings()) as other:
+    with scanonce.open(library.root) as other:
         return {query: timeless(other.search(query)) for query in queries}
 
 

@@ -94,11 +94,11 @@ def test_a_planted_back_import_fails_the_layers(tmp_path: Path) -> None:
         )
 
     assert check().returncode == 0, check().stdout
-    with (tmp_path / "scanonce/search/rank.py").open("a") as file:
+    with (tmp_path / "scanonce/search/notes.py").open("a") as file:
         file.write("\nfrom scanonce.indexer import library  # noqa\n")
     broken = check()
     assert broken.returncode != 0
-    assert "scanonce.search.rank" in broken.stdout
+    assert "scanonce.search.notes" in broken.stdout
 
 
 def test_ci_runs_the_test_command_of_the_readme() -> None:

@@ -1,4 +1,4 @@
-"""Probabilities of moments: the text bank, the calibration, the judge, and what is said beside an answer."""
+"""Probabilities of moments: the text bank, the calibration, the judge, and the notes beside an answer."""
 
 import json
 from dataclasses import replace

@@ -36,6 +36,8 @@ pytestmark = [
 WAIT_MS = 40_000.0
 SCRIPT = "<img src=x onerror=alert(1)>"
 LATER = "later.mp4"
+NOWHERE = "interest rates and regret"
+"""What no film shows."""
 NUM_FILMS = 6
 FRAME = 1 / FRAMES_PER_SECOND
 
@@ -229,6 +231,38 @@ def test_a_script_in_a_name_or_a_query_is_shown_as_text(shown: Shown, page: Page
     page.goto(shown.url)
     ask(page, SCRIPT)
     assert page.locator("img[src='x']").count() == 0
+
+
+def test_the_start_page_opens_last_searches_and_new_videos(shown: Shown, page: Page) -> None:
+    line = shown.question("film_000.mp4")
+    page.goto(shown.url)
+    ask(page, line.query)
+    ask(page, SCRIPT)
+    page.goto(shown.url)
+    searches = page.get_by_role("list", name="last searches").get_by_role("link")
+    expect(searches.first).to_contain_text(SCRIPT)
+    searches.nth(1).click()
+    expect(page.get_by_label("What does the moment show?")).to_have_value(line.query)
+    expect(page.locator(".card a.open").first).to_have_text(line.path)
+
+    page.goto(shown.url)
+    videos = page.get_by_role("list", name="newest videos").get_by_role("link")
+    expect(videos).to_have_count(NUM_FILMS - 1)
+    page.wait_for_function(
+        "link => link.querySelector('img').naturalWidth > 0", arg=handle(videos.first)
+    )
+    videos.first.click()
+    wait_for_player(page)
+
+
+def test_the_rest_of_the_nearest_moments_is_one_click_away(shown: Shown, page: Page) -> None:
+    page.goto(f"{shown.url}?q={NOWHERE.replace(' ', '+')}")
+    expect(page.get_by_text("No good match. The nearest:")).to_be_visible()
+    cards = page.locator(".grid .card")
+    expect(cards).to_have_count(4)
+    page.get_by_role("button", name=re.compile(r"^Show \d+ more$")).click()
+    expect(cards.nth(4)).to_be_visible()
+    expect(page.locator(".divider")).to_have_count(0)
 
 
 @pytest.mark.parametrize("address", ["moment?v=99999&a=1&b=2", "moment?v=../7", "moment"])

@@ -60,9 +60,11 @@ def test_search_json_is_one_line_of_the_documented_schema(library: tuple[Path, P
     run = scanonce("search", "a red car", "--index", library[1], "--json")
     (line,) = run.stdout.splitlines()
     result = json.loads(line)
-    assert list(result) == ["query", "no_good_match", "moments", "timings_ms"]
+    keys = ["query", "no_good_match", "num_good", "notes", "moments", "timings_ms"]
+    assert list(result) == keys
     moment = result["moments"][0]
-    assert list(moment) == ["video_id", "path", "start_seconds", "end_seconds", "score", "strength"]
+    times = ["start_seconds", "end_seconds"]
+    assert list(moment) == ["video_id", "path", *times, "probability", "match", "score"]
     assert Path(moment["path"]).parent == library[0]
     assert 0 <= moment["start_seconds"] < moment["end_seconds"] <= 10.01
 
@@ -191,6 +193,8 @@ def test_status_shows_the_videos_and_the_files_that_failed(library: tuple[Path, 
         path.stat().st_size for path in (library[1] / "thumbnails").rglob("*.safetensors")
     )
     assert "of thumbnails (" in text
+    assert status["calibration"]["kind"] in ("bundled", "none")
+    assert "calibration" in text
 
 
 def test_forget_removes_a_file_from_the_index_and_leaves_it_on_disk(

@@ -1,5 +1,7 @@
 """The demo, with two films."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,12 @@ def test_the_demo_finds_moments_draws_a_sheet_and_starts_at_once_the_next_time(
     assert "2 videos indexed" in demo.stdout
     assert demo.stdout.count("(it is in film_") == 2
     assert "scanonce index ~/Videos" in demo.stdout
+    truth = (tmp_path / "demo" / "films" / "ground_truth.jsonl").read_text()
+    proposed = re.search(r'search "(.+)" --index', demo.stdout)
+    assert proposed
+    assert proposed[1] in {json.loads(line)["query"] for line in truth.splitlines()}
+    tried = scanonce("search", proposed[1], "--json", "--index", tmp_path / "demo" / "index")
+    assert not json.loads(tried.stdout)["no_good_match"]
     with Image.open(tmp_path / "demo" / "found.png") as sheet:
         assert sheet.width > 1000
         colours = sheet.convert("RGB").resize((64, 64)).getcolors(64 * 64)

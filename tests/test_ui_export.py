@@ -38,8 +38,10 @@ RATES = {
 
 
 def _pick(path: str = "/v/a.mp4", start: float = 0.0, end: float = 1.0, **values: Any) -> Pick:
-    given = {"fps": 25.0, "label": "a car", "score": 0.5, **values}
-    return Pick(Path(path), given["fps"], 3600.0, 640, 360, Span(start, end), given["label"], 0.5)
+    given = {"fps": 25.0, "label": "a car", "probability": 0.874, "score": 0.5, **values}
+    span, label = Span(start, end), given["label"]
+    known = given["probability"], given["score"]
+    return Pick(Path(path), given["fps"], 3600.0, 640, 360, span, label, *known)
 
 
 texts = st.text(max_size=40)
@@ -61,7 +63,8 @@ def picks(draw: st.DrawFn) -> Pick:
         height=360,
         span=Span(start, start + draw(st.floats(0, 100))),
         label=draw(texts),
-        score=draw(st.floats(-1, 1)),
+        probability=draw(st.none() | st.floats(0.0001, 0.9999)),
+        score=draw(st.none() | st.floats(-1, 1)),
     )
 
 
@@ -226,7 +229,11 @@ def test_a_table_has_no_formulas_and_all_values(many: list[Pick]) -> None:
         for name in ("file", "label", "path"):
             assert not row[name].lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
         assert row["label"].removeprefix("'") == pick.label.replace("\0", " ").removeprefix("'")
-        assert float(row["score"]) == pytest.approx(pick.score, abs=1e-4)
+        for name, value in (("probability", pick.probability), ("score", pick.score)):
+            if value is None:
+                assert row[name] == ""
+            else:
+                assert float(row[name]) == pytest.approx(value, abs=1e-4)
         assert float(row["start_seconds"]) == pytest.approx(pick.span.start_seconds, abs=1e-3)
 
 
@@ -250,8 +257,8 @@ def test_subtitles_are_one_text_a_video_sorted_by_time() -> None:
     texts = to_srt([_pick("/a.mp4", 5, 6), _pick("/b.mp4", 1, 2), _pick("/a.mp4", 1, 2.5)])
     assert list(texts) == [Path("/a.mp4"), Path("/b.mp4")]
     assert texts[Path("/a.mp4")] == (
-        "1\n00:00:01,000 --> 00:00:02,500\na car (0.50)\n\n"
-        "2\n00:00:05,000 --> 00:00:06,000\na car (0.50)\n"
+        "1\n00:00:01,000 --> 00:00:02,500\na car (87 %)\n\n"
+        "2\n00:00:05,000 --> 00:00:06,000\na car (87 %)\n"
     )
 
 
@@ -288,7 +295,9 @@ def test_a_timeline_comes_back_as_it_was_written(many: list[Pick]) -> None:
         assert end <= clip.available_range().end_time_exclusive()
         (marker,) = clip.markers
         assert marker.marked_range == clip.source_range
-        assert marker.metadata["scanonce"]["score"] == pytest.approx(pick.score)
+        facts = marker.metadata["scanonce"]
+        for name, value in (("probability", pick.probability), ("score", pick.score)):
+            assert facts.get(name) == (None if value is None else pytest.approx(value))
 
 
 def test_a_timeline_names_clips_and_markers() -> None:
@@ -300,6 +309,23 @@ def test_a_timeline_names_clips_and_markers() -> None:
     assert (clip.name, clip.markers[0].name) == ("café 1.mp4", "a car")
     assert clip.media_reference.target_url == "file:///v/caf%C3%A9%201.mp4"
     assert clip.source_range.duration.value == 50
+
+
+def test_people_read_a_word_and_a_percentage_and_no_score() -> None:
+    pick = _pick(probability=0.62, score=0.31)
+    assert "* COMMENT: fair match, 62 %" in to_edl([pick])
+    (subtitles,) = to_srt([pick]).values()
+    assert subtitles.endswith("a car (62 %)\n")
+    row = next(csv.DictReader(io.StringIO(to_csv([pick]))))
+    assert (row["probability"], row["score"]) == ("0.6200", "0.3100")
+
+
+def test_a_span_that_no_query_found_has_no_probability() -> None:
+    pick = _pick(probability=None, score=None)
+    assert "COMMENT" not in to_edl([pick])
+    (subtitles,) = to_srt([pick]).values()
+    assert subtitles.endswith("a car\n")
+    assert "probability" not in to_otio([pick])
 
 
 def test_no_picks_are_no_error() -> None:

@@ -105,6 +105,8 @@ def test_the_answer_names_its_filter(layout: IndexLayout) -> None:
         "filter",
         "videos",
         "no_good_match",
+        "num_good",
+        "notes",
         "moments",
         "timings_ms",
     ]

@@ -126,22 +126,32 @@ def test_a_cut_is_taken_only_from_the_player_of_this_moment() -> None:
 
 def test_cards_carry_addresses_and_words(ids: dict[str, int]) -> None:
     video = finding.searchable_library(finding.index_stamp()).videos[ids[NASTY]]
-    moment = Moment(video.video_id, video.path, Span(1.5, 4.5), 0.25, 1.2)
-    card = moment_card(moment, "a & b", dim=True)
+    moment = Moment(video.video_id, video.path, Span(1.5, 4.5), 0.25, 0.62)
+    card = moment_card(moment, "a & b")
     assert card["key"] == moment_key(moment) == f"{video.video_id}-1500-4500"
     assert card["href"] == f"moment?v={video.video_id}&a=1.500&b=4.500&q=a+%26+b"
-    assert (card["word"], card["strength"], card["span"]) == ("fair", "1.20", "0:00:01 - 0:00:04")
+    assert (card["word"], card["match"], card["span"]) == ("fair", "fair 62 %", "0:00:01 - 0:00:04")
     assert [thumbnail["src"].rpartition("/")[2] for thumbnail in card["thumbnails"]] == [
         "2000.jpg",
         "3000.jpg",
         "4000.jpg",
     ]
+    assert moment_card(moment, "", alike=True)["match"] == "62 % alike"
+
+
+def test_a_cut_is_exported_with_the_probability_of_the_moment_found_there(
+    ids: dict[str, int],
+) -> None:
+    video = finding.searchable_library(finding.index_stamp()).videos[ids[NASTY]]
+    moment = Moment(video.video_id, video.path, Span(1.5, 4.5), 0.25, 0.62)
+    assert pick_of(video, Span(1, 2), "red", moment).probability == 0.62
+    assert pick_of(video, Span(1, 2), "moment").probability is None
 
 
 @pytest.mark.parametrize("kind", list(FORMATS))
 def test_every_format_gives_a_file(ids: dict[str, int], kind: Any) -> None:
     videos = finding.searchable_library(finding.index_stamp()).videos
-    picks = [pick_of(videos[ids[name]], Span(1.0, 2.0), "red", 0.5) for name in ids]
+    picks = [pick_of(videos[ids[name]], Span(1.0, 2.0), "red") for name in ids]
     assert export_content(kind, picks[:1])
     assert export_content(kind, picks)
     assert export_name(kind, picks[:1], "cut") == f"cut.{kind.lower()}"

@@ -2,20 +2,28 @@
 
 import json
 from collections.abc import Iterator
-from datetime import date, timedelta
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from scanonce.search.answer import SearchResult
+from scanonce.search.engine import SearchEngine
+from scanonce.search.filters import Filter
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import IndexDirectoryError
 from scanonce.storage.layout import IndexLayout
+from scanonce.storage.records import Video
 from scanonce.ui.pages import exports_bar, finding
 from scanonce.ui.pages.components import Picks
 from scanonce.ui.pages.session import shared
-from tests.ui_library import NASTY, build_library, open_page, shown_index
+from scanonce.ui.pages.start import newest
+from scanonce.ui.views import match_text
+from tests.colours import ColourEncoder
+from tests.ui_library import NASTY, build_library, empty_index, open_page, shown_index
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +47,83 @@ def names(app: AppTest) -> list[str]:
     return [card["name"] for card in grid(app)["cards"]]
 
 
-def test_the_empty_page_has_examples_and_the_size_of_the_library() -> None:
+def pictures(app: AppTest, key: str) -> list[dict[str, Any]]:
+    """Return the pictures of a row of the start page."""
+    (component,) = [each for each in app.get("bidi_component") if each.key == key]
+    items: list[dict[str, Any]] = json.loads(component.proto.json)["items"]
+    return items
+
+
+def test_the_start_page_suggests_queries_with_a_good_match_and_has_the_size_of_the_library() -> (
+    None
+):
     app = open_page("search")
     assert "4 videos, 3 min" in app.caption[0].value
-    examples = [button.label for button in app.button]
-    assert len(examples) == 3
+    suggested = [button.label for button in app.button]
+    assert tuple(suggested) == shared().engine.suggestions(3)
+    assert len(suggested) == 3
     app.button[0].click().run()
-    assert app.text_input[0].value == examples[0]
-    assert app.query_params["q"] == examples[0]
+    assert app.text_input[0].value == suggested[0]
+    assert app.query_params["q"] == suggested[0]
+    assert grid(app)["cards"][0]["word"] != "weak"
+
+
+def test_the_start_page_shows_the_newest_videos_with_stored_thumbnails() -> None:
+    shown = pictures(open_page("search"), "newest-videos")
+    videos = finding.searchable_library(finding.index_stamp()).videos
+    assert [int(each["key"]) for each in shown] == [
+        each.video_id for each in newest(videos.values())
+    ]
+    assert NASTY in [each["title"] for each in shown]
+    assert all(each["href"].startswith(f"moment?v={each['key']}&") for each in shown)
+    assert all(each["src"].startswith(f"/media/thumbs/{each['key']}/") for each in shown)
+
+
+def test_the_newest_videos_are_few_and_the_last_ones_come_first() -> None:
+    first = datetime(2026, 11, 21, tzinfo=UTC)
+    videos = [
+        Video(k, "a" * 32, "indexed", 9.0, 1, (Path("a.mp4"),), added_at=first + timedelta(days=k))
+        for k in range(9)
+    ]
+    undated = Video(99, "a" * 32, "indexed", 9.0, 1, (Path("a.mp4"),))
+    assert [each.video_id for each in newest([undated, *videos])] == [8, 7, 6, 5, 4, 3]
+    assert newest([undated]) == [undated]
+
+
+def test_the_last_searches_are_shown_newest_first_by_their_first_moment() -> None:
+    app = open_page("search", q="green")
+    for query in ("white", "green", ""):
+        app.text_input[0].set_value(query).run()
+    first, second = pictures(app, "last-searches")
+    assert (first["title"], second["title"]) == ("green", "white")
+    assert first["href"] == "?q=green"
+    found = finding.search("green", Filter(), finding.FIRST, finding.index_stamp()).moments[0]
+    assert first["src"].startswith(f"/media/thumbs/{found.video_id}/")
+    assert first["note"] == match_text(found.probability)
+
+
+def test_few_searches_are_remembered_and_none_of_a_forgotten_video() -> None:
+    here, moment = shared(), finding.search("green", None, 5, finding.index_stamp()).moments[0]
+    for number in range(9):
+        here.show_again(SearchResult(f"query {number}", (moment,)))
+    here.show_again(SearchResult("nothing", ()))
+    assert [query for query, _ in here.last_searches()] == [f"query {k}" for k in range(8, 2, -1)]
+    here.show_again(SearchResult("forgotten", (replace(moment, video_id=999),)))
+    titles = [each["title"] for each in pictures(open_page("search"), "last-searches")]
+    assert titles == [f"query {k}" for k in range(8, 3, -1)]
+
+
+def test_the_start_page_of_an_empty_library_suggests_nothing_and_names_the_next_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = empty_index(tmp_path / "empty", "colours", fingerprint=ColourEncoder.fingerprint)
+    Catalog.open(empty.catalog).close()
+    monkeypatch.setenv("SCANONCE_UI_INDEX", str(empty.root))
+    for address in ({}, {"q": "red"}):
+        app = open_page("search", **address)
+        assert "index is empty" in app.markdown[0].value
+        assert app.code[0].value == f"scanonce index FOLDER --index {empty.root}"
+        assert not app.button
 
 
 def test_a_query_in_the_address_is_searched_and_its_moments_are_shown() -> None:
@@ -139,12 +216,48 @@ def test_one_per_video_shows_each_video_once() -> None:
     assert len(names(app)) == len(set(names(app)))
 
 
-def test_no_good_match_comes_first_and_the_closest_are_dimmed() -> None:
+def test_good_matches_and_others_are_one_list_with_a_divider() -> None:
+    app = open_page("search", q="white")
+    assert app.markdown[0].value == "**3 good matches**"
+    sent = grid(app)
+    words = [card["word"] for card in sent["cards"]]
+    assert words == ["strong"] * 3 + ["weak"] * 3
+    assert sent["divider"] == 3
+    assert sent["cards"][0]["match"] == "strong 99 %"
+
+
+def test_without_a_good_match_the_nearest_are_shown_and_the_rest_is_one_click_away() -> None:
     app = open_page("search", q="quarterly tax form")
-    assert app.markdown[0].value.startswith("No good match for “quarterly tax form”")
-    cards = grid(app)["cards"]
-    assert 0 < len(cards) <= 4
-    assert all(card["dim"] for card in cards)
+    assert app.markdown[0].value == "**No good match. The nearest:**"
+    assert [card["word"] for card in grid(app)["cards"]] == ["weak"] * 4
+    assert grid(app)["divider"] is None
+    more = app.button(key="unfold")
+    found = finding.search("quarterly tax form", Filter(), finding.FIRST, finding.index_stamp())
+    assert more.label == f"Show {len(found.moments) - 4} more"
+    more.click().run()
+    assert len(grid(app)["cards"]) == len(found.moments) > 4
+    assert "unfold" not in [button.key for button in app.button]
+    app.text_input[0].set_value("annual tax form").run()
+    assert len(grid(app)["cards"]) == 4, "another query is folded again"
+
+
+def test_the_coverage_is_told_once_all_moments_asked_for_are_good(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert open_page("search", q="white").markdown[0].value == "**3 good matches**"
+    monkeypatch.setattr(finding, "FIRST", 2)
+    monkeypatch.setattr(finding, "MOST", 2)
+    app = open_page("search", q="white")
+    assert app.markdown[0].value == "**At least 2 good matches** 3 of 4 videos match."
+    asked = []
+    monkeypatch.setattr(SearchEngine, "coverage", lambda *_, **__: asked.append(1))
+    app.run()
+    assert not asked, "it is kept"
+
+
+def test_notes_are_under_the_heading() -> None:
+    app = open_page("search", q="red without green")
+    assert "“without” is not followed" in app.caption[1].value
 
 
 def test_turning_pages_searches_once(monkeypatch: pytest.MonkeyPatch) -> None:

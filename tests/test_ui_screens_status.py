@@ -32,6 +32,7 @@ STATUS: dict[str, Any] = {
     "sample_fps": 2.0,
     "exact_times": True,
     "localiser": "bundled",
+    "calibration": {"kind": "none", "labelled_queries": 0},
     "anchors": "0123456789ab-3",
     "libraries": ["/films", "/films/a.mp4", "/more"],
     "videos": {"indexed": 5, "partial": 1, "failed": 2},
@@ -48,6 +49,9 @@ def test_facts_name_encoder_localiser_and_index() -> None:
     shown = index_facts(STATUS, "cpu")
     assert shown["Encoder"] == "openai/clip, 512 dimensions, fingerprint abcdefabcdef, on cpu"
     assert shown["Localiser"] == "bundled, fingerprint 0123456789ab, on cpu"
+    assert shown["Calibration"] == "uncalibrated: scanonce tune --calibrate fits it"
+    fitted = {**STATUS, "calibration": {"kind": "index", "labelled_queries": 1}}
+    assert index_facts(fitted, "cpu")["Calibration"] == "fitted to 1 labelled query"
     assert shown["Vector index"] == "exact (flat), 1,655 clips, generation 4"
     assert shown["Videos"] == "6 videos, 2.0 h, 1 in part; 2 failed"
     assert shown["Folders"] == "/films, /more"
@@ -147,6 +151,7 @@ def test_index_runs_and_sizes_are_shown_as_text(library: Path) -> None:
     assert str(library) in shown
     assert "/films/_a_ <b>" in shown
     assert any(text.startswith("**bundled**, 4 dimensions") for text in shown)
+    assert any("scanonce tune --calibrate" in text for text in shown)
     assert list(page.dataframe[0].value["Outcome"]) == ["done"]
     assert "Kind" in page.table[0].value.columns
 

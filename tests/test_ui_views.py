@@ -2,26 +2,41 @@
 
 from dataclasses import replace
 from datetime import date
+from io import StringIO
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 from scanonce.search.answer import SearchResult
+from scanonce.search.calibration import Calibration, Weights, write_calibration
+from scanonce.search.coverage import Coverage
+from scanonce.search.engine import SearchEngine
 from scanonce.search.filters import Filter
 from scanonce.search.localise import Curve
+from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import Moment, Span, Video
 from scanonce.ui.views import (
     ADDED,
     added_since,
+    calibration_json,
+    calibration_text,
     clock,
     count_text,
+    coverage_text,
+    covered_by,
     curve_levels,
+    divider_at,
+    divider_on,
     filter_json,
     filter_text,
     folder_names,
+    good_text,
     hours_text,
+    is_full,
+    match_text,
     moments_table,
     num_pages,
     one_per_video,
@@ -32,12 +47,11 @@ from scanonce.ui.views import (
     search_line,
     size_text,
     span_text,
-    strength_word,
     times_across,
     timings_text,
 )
 
-MOMENT = Moment(3, Path("/films/a [red] car.mp4"), Span(251.24, 3671.96), 0.3123456789, 2.5)
+MOMENT = Moment(3, Path("/films/a [red] car.mp4"), Span(251.24, 3671.96), 0.3123456789, 0.87349)
 
 
 @pytest.mark.parametrize(
@@ -67,34 +81,64 @@ def test_span_and_sizes_and_counts() -> None:
 
 
 def test_the_json_of_a_result_is_the_documented_schema() -> None:
-    result = SearchResult("a car", (MOMENT,), False, {"text": 1.23456, "total": 2.0})
+    result = SearchResult("a car", (MOMENT,), {"text": 1.23456, "total": 2.0}, notes=("a note",))
     assert result_json(result) == {
         "query": "a car",
         "no_good_match": False,
+        "num_good": 1,
+        "notes": ["a note"],
         "moments": [
             {
                 "video_id": 3,
                 "path": "/films/a [red] car.mp4",
                 "start_seconds": 251.24,
                 "end_seconds": 3671.96,
+                "probability": 0.8735,
+                "match": "strong",
                 "score": 0.312346,
-                "strength": 2.5,
             }
         ],
         "timings_ms": {"text": 1.235, "total": 2.0},
     }
+    covered = result_json(result, covered=Coverage(3, 4, 5))["coverage"]
+    assert covered == {"num_matching": 3, "num_judged": 4, "num_videos": 5}
+
+
+def table_lines(moments: list[Moment]) -> list[str]:
+    """Return the lines of the table of moments, as a terminal shows them."""
+    console = Console(width=120, record=True, file=StringIO())
+    console.print(moments_table(moments))
+    return console.export_text().splitlines()
 
 
 def test_file_names_are_shown_as_they_are_and_not_taken_for_markup() -> None:
-    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(moments_table([MOMENT]))
-    assert "a [red] car.mp4" in console.export_text()
-    console.file.close()
+    assert "a [red] car.mp4" in table_lines([MOMENT])[1]
+
+
+def moments(*probabilities: float) -> list[Moment]:
+    return [replace(MOMENT, probability=each) for each in probabilities]
+
+
+def test_the_table_has_a_divider_below_the_good_matches_and_counts_on() -> None:
+    lines = table_lines(moments(0.97, 0.5, 0.49, 0.01))
+    assert [line.split()[0] for line in lines[1:]] == ["1", "2", "less", "3", "4"]
+    assert "strong 97 %" in lines[1]
+    assert "fair 50 %" in lines[2]
+    assert lines[3].split() == ["less", "certain"]
+    assert "weak 49 %" in lines[4]
+
+
+@pytest.mark.parametrize("probabilities", [(), (0.9, 0.8), (0.2, 0.1)])
+def test_moments_that_are_all_good_or_all_weak_have_no_divider(
+    probabilities: tuple[float, ...],
+) -> None:
+    assert divider_at(moments(*probabilities)) is None
+    assert len(table_lines(moments(*probabilities))) == 1 + len(probabilities)
 
 
 def test_timings_name_the_stages() -> None:
     assert (
-        timings_text(SearchResult("", (), True, {"text": 11, "library": 3, "total": 14}))
+        timings_text(SearchResult("", (), {"text": 11, "library": 3, "total": 14}))
         == "14 ms: text 11, library 3"
     )
 
@@ -102,19 +146,83 @@ def test_timings_name_the_stages() -> None:
 # ---------------------------------------------------------------- the pages
 
 
+def test_the_divider_is_on_the_page_of_the_first_less_certain_moment() -> None:
+    found = moments(0.9, 0.8, 0.7, 0.2, 0.1)
+    assert [divider_on(found, page, 2) for page in (1, 2, 3)] == [None, 1, None]
+    assert [divider_on(found, page, 3) for page in (1, 2)] == [None, 0]
+    assert divider_on(found[:3], 1, 2) is None
+
+
 @pytest.mark.parametrize(
-    ("strength", "word"),
+    ("probability", "text"),
     [
-        (3.0, "strong"),
-        (1.3, "strong"),
-        (1.29, "fair"),
-        (1.1, "fair"),
-        (1.09, "weak"),
-        (-1.0, "weak"),
+        (0.9999, "strong 99 %"),
+        (0.8, "strong 80 %"),
+        (0.7999, "fair 79 %"),
+        (0.57, "fair 57 %"),
+        (0.5, "fair 50 %"),
+        (0.4999, "weak 49 %"),
+        (0.0001, "weak 1 %"),
     ],
 )
-def test_strength_has_a_word_for_people(strength: float, word: str) -> None:
-    assert strength_word(strength) == word
+def test_a_probability_has_a_word_and_a_percentage_that_agree(
+    probability: float, text: str
+) -> None:
+    assert match_text(probability) == text
+
+
+def test_the_heading_counts_the_good_matches() -> None:
+    assert good_text([]) == "No good match."
+    assert good_text(moments(0.4, 0.2)) == "No good match. The nearest:"
+    assert good_text(moments(0.7, 0.2)) == "1 good match"
+    assert good_text(moments(0.7, 0.6, 0.2)) == "2 good matches"
+    assert good_text(moments(0.7, 0.6), is_full=True) == "At least 2 good matches"
+
+
+def test_there_may_be_more_only_if_all_moments_asked_for_are_good() -> None:
+    good, mixed = (SearchResult("", tuple(moments(0.9, last))) for last in (0.5, 0.4))
+    assert is_full(good, 2)
+    assert not is_full(good, 3)
+    assert not is_full(mixed, 2)
+
+
+class Covering:
+    """An engine that says how many videos match."""
+
+    def __init__(self, coverage: Coverage) -> None:
+        self.found = coverage
+
+    def coverage(self, text: str, *, within: object) -> Coverage:
+        return self.found
+
+
+def test_the_coverage_is_not_below_what_the_answer_shows_unless_it_is_an_estimate() -> None:
+    good = [replace(MOMENT, video_id=number % 3) for number in range(5)]
+    result = SearchResult("a car", (*good, replace(MOMENT, video_id=9, probability=0.2)))
+
+    def shown(coverage: Coverage) -> str:
+        return coverage_text(covered_by(cast(SearchEngine, Covering(coverage)), result))
+
+    assert shown(Coverage(1, 40, 40)) == "3 of 40 videos match"
+    assert shown(Coverage(38, 40, 40)) == "38 of 40 videos match"
+    assert shown(Coverage(0, 64, 1200)) == "about 1 % of 1,200 videos match (64 were looked at)"
+
+
+def test_the_calibration_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scanonce.search.calibration._BUNDLED_FILE", tmp_path / "none")
+    layout = IndexLayout(tmp_path)
+    none = calibration_json(layout, "f" * 64)
+    assert none == {"kind": "none", "labelled_queries": 0}
+    assert calibration_text(none).startswith("uncalibrated: scanonce tune --calibrate")
+    write_calibration(layout.calibration, Calibration({"frames": Weights(-1.0)}, 120, "labels"))
+    own = calibration_json(layout, "f" * 64)
+    assert own == {"kind": "index", "labelled_queries": 120}
+    assert calibration_text(own) == "fitted to 120 labelled queries"
+    assert calibration_text({**own, "labelled_queries": 0}).startswith("fitted to texts that no")
+    monkeypatch.setattr("scanonce.search.calibration._BUNDLED_FILE", layout.calibration)
+    monkeypatch.setattr("scanonce.search.calibration._bundled_fingerprint", lambda: "b" * 64)
+    bundled = calibration_json(IndexLayout(tmp_path / "other"), "b" * 64)
+    assert calibration_text(bundled) == "of the bundled encoder"
 
 
 @pytest.mark.parametrize(
@@ -181,10 +289,10 @@ def test_folders_to_choose_are_libraries_and_the_folders_directly_in_them() -> N
 
 
 def test_one_per_video_keeps_the_best_and_the_order() -> None:
-    moments = [
+    found = [
         replace(MOMENT, video_id=number, score=score) for number, score in [(3, 9), (1, 8), (3, 7)]
     ]
-    assert one_per_video(moments) == moments[:2]
+    assert one_per_video(found) == found[:2]
 
 
 def test_pages_count_from_one_and_the_last_may_be_short() -> None:

@@ -36,7 +36,7 @@ def build_library(root: Path) -> IndexLayout:
     return layout
 
 
-def empty_index(root: Path, encoder: str) -> IndexLayout:
+def empty_index(root: Path, encoder: str, fingerprint: str = "f" * 64) -> IndexLayout:
     """Make an index with a manifest and nothing else."""
     root.mkdir()
     layout, settings = IndexLayout(root), IndexerSettings()
@@ -44,7 +44,7 @@ def empty_index(root: Path, encoder: str) -> IndexLayout:
         layout,
         Manifest(
             encoder=encoder,
-            fingerprint="f" * 64,
+            fingerprint=fingerprint,
             dim=4,
             sampling=settings.sampling,
             sample_fps=settings.sample_fps,

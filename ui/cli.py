@@ -7,6 +7,8 @@ Exit codes: 0 done; 1 an error, with its next step on standard error; 2 wrong us
 """
 
 import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
 
 import typer
 
@@ -46,6 +48,28 @@ train = typer.Typer(
     help="Train an encoder or a localiser on your own videos.",
     rich_markup_mode="rich",
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        try:
+            print(f"scanonce {version('scanonce')}")
+        except PackageNotFoundError:
+            print("scanonce, not installed: run from its folder")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Take the options that belong to no command."""
+
 
 app.command()(index)
 app.command()(watch)

@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from scanonce.library import Library
 
 _CHECKOUT_CONFIG = Path(__file__).parent.parent / "config.toml"  # scanonce/config.toml
-_REMOVED = (("storage", "anchor_index"), ("search", "retriever"))
+_REMOVED = (
+    ("storage", "anchor_index"),
+    ("search", "retriever"),
+    ("search", "cutoff"),
+    ("search", "nearest_shown"),
+)
 """Settings of earlier versions, which a file may still have."""
 
 

@@ -10,7 +10,7 @@ from scanonce.media.open import open_video
 from scanonce.media.sampling import Sampling
 from scanonce.search.answer import SearchResult
 from scanonce.storage.records import Moment
-from scanonce.ui.views import span_text, times_across
+from scanonce.ui.views import match_text, span_text, times_across
 
 _SIZE = (256, 144)
 _MARGIN = 16
@@ -64,11 +64,12 @@ def moment_frames(moment: Moment, count: int) -> list[Image.Image]:
 
 
 def _row(result: SearchResult) -> SheetRow:
-    if result.no_good_match or not result.moments:
-        return SheetRow(result.query, "no good match in this library", ())
+    if not result.moments:
+        return SheetRow(result.query, "nothing found", ())
     moment = result.moments[0]
     frames = tuple(_fitted(frame) for frame in moment_frames(moment, _FRAMES_PER_MOMENT))
-    return SheetRow(result.query, f"{moment.path.name}\n{span_text(moment.span)}", frames)
+    caption = f"{moment.path.name}\n{span_text(moment.span)}, {match_text(moment.probability)}"
+    return SheetRow(result.query, caption, frames)
 
 
 def _fitted(frame: Image.Image) -> Image.Image:

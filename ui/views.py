@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from datetime import date, datetime, timedelta
 from math import inf
 from pathlib import Path
@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from rich.markup import escape
 from rich.table import Table
 
+from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import Moment, Span, Video
 
 if (
     TYPE_CHECKING
 ):  # these import numpy, torch or SQLAlchemy, which `scanonce --help` must not wait for
     from scanonce.search.answer import SearchResult
-    from scanonce.search.filters import Filter
+    from scanonce.search.coverage import Coverage
+    from scanonce.search.engine import SearchEngine
+    from scanonce.search.filters import Filter, SearchScope
     from scanonce.search.localise import Curve
     from scanonce.storage.catalog.entries import RunCounts
     from scanonce.storage.index import IndexStatus
@@ -90,18 +93,30 @@ def moment_json(moment: Moment) -> dict[str, Any]:
         "path": str(moment.path),
         "start_seconds": round(moment.span.start_seconds, 3),
         "end_seconds": round(moment.span.end_seconds, 3),
+        "probability": round(moment.probability, 4),
+        "match": match_word(moment.probability),
         "score": round(moment.score, 6),
-        "strength": round(moment.strength, 3),
     }
 
 
-def result_json(result: "SearchResult", only: "Filter | None" = None) -> dict[str, Any]:
-    """Return a search result in the documented schema (docs/cli.md), with the filter if one was given."""
+def result_json(
+    result: "SearchResult", only: "Filter | None" = None, covered: "Coverage | None" = None
+) -> dict[str, Any]:
+    """Return a search result in the documented schema (docs/cli.md).
+
+    Args:
+        result: the answer.
+        only: the filter, if one was given.
+        covered: how much of the library matches, if that was computed.
+    """
     filtered = {} if only is None else {"filter": filter_json(only), "videos": result.num_videos}
     return {
         "query": result.query,
         **filtered,
         "no_good_match": result.no_good_match,
+        "num_good": result.num_good,
+        "notes": list(result.notes),
+        **({} if covered is None else {"coverage": asdict(covered)}),
         "moments": [moment_json(moment) for moment in result.moments],
         "timings_ms": {stage: round(value, 3) for stage, value in result.timings_ms.items()},
     }
@@ -127,7 +142,11 @@ def _plain_value(value: Any) -> Any:
 
 
 def status_json(root: Path, status: "IndexStatus") -> dict[str, Any]:
-    """Return the state of the index at ``root`` in the documented schema (docs/cli.md)."""
+    """Return the state of the index at ``root`` in the documented schema (docs/cli.md).
+
+    Raises:
+        IndexDirectoryError: its calibration is damaged.
+    """
     from scanonce.models.soonet.trained import NO_LOCALISER
 
     manifest, totals, vectors = status.manifest, status.totals, status.vectors
@@ -140,6 +159,7 @@ def status_json(root: Path, status: "IndexStatus") -> dict[str, Any]:
         "sample_fps": manifest.sample_fps,
         "exact_times": manifest.exact_times,
         "localiser": manifest.localiser or NO_LOCALISER,
+        "calibration": calibration_json(IndexLayout.of(root), manifest.fingerprint),
         "libraries": [str(root) for root in status.libraries],
         "videos": {"indexed": totals.indexed, "partial": totals.partial, "failed": totals.failed},
         "files": totals.num_files,
@@ -194,18 +214,21 @@ def outcome_text(counts: "RunCounts", num_offline: int = 0) -> str:
 
 
 def moments_table(moments: Sequence[Moment]) -> Table:
-    """Return moments as a table for a terminal."""
+    """Return moments as a table for a terminal, with a divider below the good matches if others follow them."""
     table = Table(box=None, header_style="dim", pad_edge=False)
     table.add_column("#", justify="right")
     table.add_column("moment")
-    table.add_column("score", justify="right")
+    table.add_column("match")
     table.add_column("video", overflow="fold")
-    for rank, moment in enumerate(moments, start=1):
+    divider = divider_at(moments)
+    for position, moment in enumerate(moments):
+        if position == divider:
+            table.add_row("", f"[dim]{LESS_CERTAIN}[/]", "", "")
         name = escape(moment.path.name)
         table.add_row(
-            str(rank),
+            str(position + 1),
             span_text(moment.span),
-            f"{moment.score:.3f}",
+            match_text(moment.probability),
             f"{name}  [dim]{escape(str(moment.path.parent))}[/]",
         )
     return table
@@ -240,25 +263,154 @@ def search_line(
     return f"{count_text(num_videos, 'video')}, {hours_text(seconds)} | {timings}"
 
 
-# ---------------------------------------------------------------- the pages: words
+# ---------------------------------------------------------------- how certain an answer is
 
-StrengthWord = Literal["strong", "fair", "weak"]
+MatchWord = Literal["strong", "fair", "weak"]
 
-STRONG, FAIR = 1.3, 1.1
-"""Measured with the bundled encoder on 80 films: of the right moments (tIoU above 0.3) 92-95 % are strong and 98 % fair
-or strong; of the moments called strong two thirds to four fifths are right."""
+LESS_CERTAIN = "less certain"
+"""The divider between the good matches and the others."""
 
 
-def strength_word(strength: float) -> StrengthWord:
-    """Return a word for `Moment.strength`, in which 1 is reached by chance.
+def match_word(probability: float) -> MatchWord:
+    """Return the word for `Moment.probability`: ``strong``, ``fair`` (both are good matches) or ``weak``.
 
-    >>> strength_word(1.35), strength_word(1.2), strength_word(0.9)
+    >>> match_word(0.8), match_word(0.5), match_word(0.49)
     ('strong', 'fair', 'weak')
     """
-    if strength >= STRONG:
-        return "strong"
-    return "fair" if strength >= FAIR else "weak"
+    from scanonce.search.calibration import GOOD, STRONG
 
+    if probability >= STRONG:
+        return "strong"
+    return "fair" if probability >= GOOD else "weak"
+
+
+def percent_text(share: float) -> str:
+    """Return a probability, 0 to 1, in percent: rounded down, so that it agrees with its word, and never 0 or 100.
+
+    >>> percent_text(0.874), percent_text(0.9999), percent_text(0.0001)
+    ('87 %', '99 %', '1 %')
+    """
+    return f"{min(99, max(1, int(100 * share + 1e-6)))} %"
+
+
+def match_text(probability: float) -> str:
+    """Return the word and the percentage for `Moment.probability`.
+
+    >>> match_text(0.874)
+    'strong 87 %'
+    """
+    return f"{match_word(probability)} {percent_text(probability)}"
+
+
+def count_good(moments: Sequence[Moment]) -> int:
+    """Return the number of good matches, which are the first moments of an answer."""
+    return sum(match_word(moment.probability) != "weak" for moment in moments)
+
+
+def divider_at(moments: Sequence[Moment]) -> int | None:
+    """Return the position of the first moment below the divider; None if no divider is needed."""
+    good = count_good(moments)
+    return good if 0 < good < len(moments) else None
+
+
+def divider_on(moments: Sequence[Moment], page: int, size: int) -> int | None:
+    """Return the position of the divider on a page of ``size`` moments; None if it is on another page, or nowhere."""
+    position = divider_at(moments)
+    if position is None or position // size != page - 1:
+        return None
+    return position % size
+
+
+def good_text(moments: Sequence[Moment], *, is_full: bool = False) -> str:
+    """Return the heading of some moments: how many of them are good matches.
+
+    >>> good_text([])
+    'No good match.'
+
+    Args:
+        moments: those of an answer.
+        is_full: whether there may be more good matches, see `is_full`.
+    """
+    good = count_good(moments)
+    if good == 0:
+        return "No good match. The nearest:" if moments else "No good match."
+    count = f"{good:,} good match" if good == 1 else f"{good:,} good matches"
+    return f"At least {count}" if is_full else count
+
+
+def is_full(result: "SearchResult", top: int) -> bool:
+    """Whether all of the ``top`` moments that were asked for are good matches, so that there may be more."""
+    return result.num_good == len(result.moments) == top
+
+
+def covered_by(
+    engine: "SearchEngine", result: "SearchResult", within: "SearchScope" = None
+) -> "Coverage":
+    """Return how many videos match a query: those with a good match in the answer, at the least.
+
+    The engine judges one clip of each video, and moments fit better than clips.
+
+    Raises:
+        ScanonceError: see `SearchEngine.coverage`.
+    """
+    found = engine.coverage(result.query, within=within)
+    shown = len({moment.video_id for moment in result.moments[: result.num_good]})
+    return (
+        found if found.is_estimate else replace(found, num_matching=max(found.num_matching, shown))
+    )
+
+
+def coverage_text(covered: "Coverage") -> str:
+    """Return how many videos match.
+
+    >>> from scanonce.search.coverage import Coverage
+    >>> coverage_text(Coverage(38, 40, 40))
+    '38 of 40 videos match'
+    >>> coverage_text(Coverage(61, 64, 1200))
+    'about 95 % of 1,200 videos match (64 were looked at)'
+    """
+    videos = count_text(covered.num_videos, "video")
+    if covered.is_estimate:
+        looked_at = f"{covered.num_judged:,} were looked at"
+        return f"about {percent_text(covered.share)} of {videos} match ({looked_at})"
+    verb = "matches" if covered.num_videos == 1 else "match"
+    return f"{covered.num_matching:,} of {videos} {verb}"
+
+
+def calibration_json(layout: IndexLayout, fingerprint: str) -> dict[str, Any]:
+    """Return what the probabilities of an index are fitted to, in the documented schema (docs/cli.md).
+
+    Args:
+        layout: the index.
+        fingerprint: of its encoder.
+
+    Raises:
+        IndexDirectoryError: its calibration is damaged.
+    """
+    from scanonce.search.calibration import find_calibration
+
+    found = find_calibration(layout, fingerprint)
+    kind = "bundled" if not layout.calibration.exists() else "index"
+    return {"kind": kind if found.is_fitted else "none", "labelled_queries": found.num_labelled}
+
+
+def calibration_text(calibration: Mapping[str, Any]) -> str:
+    """Return the result of `calibration_json` in a line.
+
+    >>> calibration_text({"kind": "index", "labelled_queries": 120})
+    'fitted to 120 labelled queries'
+    """
+    if calibration["kind"] == "none":
+        return "uncalibrated: scanonce tune --calibrate fits it"
+    if calibration["kind"] == "bundled":
+        return "of the bundled encoder"
+    count = calibration["labelled_queries"]
+    if not count:
+        return "fitted to texts that no image can show"
+    return f"fitted to {count:,} labelled {'query' if count == 1 else 'queries'}"
+
+
+# ---------------------------------------------------------------- the pages: words
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:^=&])")
 

@@ -68,7 +68,7 @@ _BATCH = 64
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A case with what is claimed of its first moment."""
+    """A case with the belief in its first moment."""
 
     case: Case
     belief: Belief
@@ -108,7 +108,7 @@ def of_kinds(asked: Iterable[Asked], *kinds: CaseKind) -> list[Belief]:
 
 
 def report_cases(films: Sequence[FilmSpec], *, seed: int, most: int | None = None) -> list[Case]:
-    """Return the queries of the report about a library: facts, sentences, and what is never drawn."""
+    """Return the queries of the report about a library: facts, sentences, and things that are never drawn."""
     return [
         *fact_cases(),
         *sentence_cases(films, seed=seed, most=most),
@@ -123,7 +123,7 @@ _FEATURES: dict[str, dict[bool, tuple[Feature, ...]]] = {
     # A trained localiser orders sentences better than any mix of its score with the frames.
     "trained": {True: ("evidence", "score", "reading"), False: ("score", "reading")},
 }
-"""What is known of a moment, by the kind of localiser and whether the query is short."""
+"""Features of a moment, by the kind of localiser and whether the query is short."""
 
 
 def fit_calibration(index_dir: Path, films: Sequence[FilmSpec], *, seed: int) -> Calibration:

@@ -1,4 +1,4 @@
-"""Queries of every length about rendered films, with what is true of every moment.
+"""Queries of every length about rendered films, with the truth about every moment.
 
     films = Library("belief", seed=5, num_films=40, held_out=True).films()
     cases = library_cases(films, seed=5)
@@ -91,7 +91,7 @@ def absent_cases(number: int, *, for_fit: bool = False) -> list[Case]:
 
 
 class FilmTruth:
-    """What is true of the moments of some films."""
+    """The truth about the moments of some films."""
 
     def __init__(self, films: Sequence[FilmSpec]) -> None:
         """Lay out the scenes of the films by their names."""
@@ -102,14 +102,14 @@ class FilmTruth:
             self._scenes[film_name(number)] = list(zip(film.scenes, spans, strict=True))
 
     def is_present(self, case: Case) -> bool:
-        """Whether any scene shows what is asked."""
+        """Whether any scene answers the query."""
         caption = case.caption
         return caption is not None and any(
             may_answer(scene, caption) for scenes in self._scenes.values() for scene, _ in scenes
         )
 
     def is_right(self, case: Case, film: str, span: Span) -> bool:
-        """Whether at least half of a moment lies in scenes that show what is asked."""
+        """Whether at least half of a moment lies in scenes that answer the query."""
         if case.caption is None:
             return False
         showing = [each for scene, each in self._scenes[film] if may_answer(scene, case.caption)]

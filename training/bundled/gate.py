@@ -80,7 +80,7 @@ _ANSWERED: dict[str, tuple[CaseKind, ...]] = {
     "sentences": ("sentence",),
     "sentences in time": ("sentence in time",),
 }
-"""Kinds of queries about what is there, by the name of their figure."""
+"""Kinds of queries about things that are there, by the name of their figure."""
 
 RECORDED = Path(__file__).with_name("recorded.json")
 """Figures of both libraries, with the command that wrote them."""
@@ -113,7 +113,7 @@ class Measured:
     scenes: BothDirections
     """Retrieval of scenes, each by its pooled frames, with captions that need no time."""
     asked: Sequence[Asked]
-    """Words, phrases, sentences and what is never drawn, with what is claimed of each first moment."""
+    """Words, phrases, sentences and things that are never drawn, with the belief in each first moment."""
 
     @property
     def figures(self) -> dict[str, Figure]:
@@ -134,7 +134,7 @@ class Measured:
 
     @property
     def beliefs(self) -> dict[str, Figure]:
-        """Figures of what is claimed; higher is better."""
+        """Figures of the beliefs; higher is better."""
         everything = [each.belief for each in self.asked]
         answered = {
             name: _rest(refused([each for each in of_kinds(self.asked, *kinds) if each.is_present]))

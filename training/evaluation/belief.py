@@ -1,7 +1,7 @@
 """Whether answers can be believed: refusals, acceptances, and the calibration of probabilities.
 
 beliefs = [Belief(probability=0.9, is_right=True, is_present=True), ...]     # the first moment of each query
-refused(beliefs).value          # share of "no good match" among queries about what is there
+refused(beliefs).value          # share of "no good match" among queries that the library answers
 calibration_error(beliefs).value
 """
 
@@ -21,7 +21,7 @@ NUM_BINS = 15
 
 @dataclass(frozen=True, slots=True)
 class Belief:
-    """What is claimed of the first moment of a query, and what is true."""
+    """The probability of the first moment of a query, and the truth."""
 
     probability: float
     """0 for an answer without moments."""
@@ -55,12 +55,12 @@ def share_inside(span: Span, answers: Sequence[Span]) -> float:
 
 
 def refused(beliefs: Sequence[Belief]) -> Figure:
-    """Return the share of "no good match" among queries about what is in the library; lower is better."""
+    """Return the share of "no good match" among queries that the library answers; lower is better."""
     return _share([not each.is_good for each in beliefs if each.is_present])
 
 
 def accepted(beliefs: Sequence[Belief]) -> Figure:
-    """Return the share of good matches among queries about what is not in the library; lower is better."""
+    """Return the share of good matches among queries that it does not answer; lower is better."""
     return _share([each.is_good for each in beliefs if not each.is_present])
 
 

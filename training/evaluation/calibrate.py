@@ -3,8 +3,8 @@
     weights = fit_weights(labelled, "evidence", "reading")
     calibration = Calibration({BY_FRAMES: weights}, len(labelled), "240 labelled sentences")
 
-Queries about what is there are taken to be three of four (`PRESENT_SHARE`): people mostly search for what they have
-filmed. The odds of a probability depend on that share, and on nothing else of the sample.
+Three of four queries are taken to have an answer in the library (`PRESENT_SHARE`): people mostly search for what they
+have filmed. The odds of a probability depend on that share, and on nothing else of the sample.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ from scanonce.training.evaluation.answering import find_videos
 from scanonce.training.evaluation.belief import MIN_INSIDE, share_inside
 
 PRESENT_SHARE = 0.75
-"""Assumed share of queries about what the library shows."""
+"""Assumed share of queries that the library answers."""
 
 Feature = Literal["evidence", "score", "reading"]
 FITTED_MOMENTS = 3
@@ -44,7 +44,7 @@ class Labelled:
     reading: float
     is_right: bool
     is_present: bool
-    """Whether the library shows anywhere what was asked."""
+    """Whether the library answers the query anywhere."""
 
 
 def fit_weights(
@@ -55,7 +55,7 @@ def fit_weights(
     Args:
         labelled: moments of queries, some right and some wrong.
         features: the features to use; one whose weight would be negative is left out.
-        share: share that queries about what is there shall have, in (0, 1); nan leaves the sample as it is.
+        share: share that queries with an answer shall have, in (0, 1); nan leaves the sample as it is.
 
     Raises:
         ValueError: all moments are right, or all are wrong.

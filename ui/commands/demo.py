@@ -1,5 +1,6 @@
 """`scanonce demo`: render films, index them, find moments in them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,13 +8,16 @@ import typer
 from rich.console import Console
 
 from scanonce.ui.commands.index import run_index
-from scanonce.ui.views import moments_table, timings_text
+from scanonce.ui.views import good_text, moments_table, timings_text
 
 if TYPE_CHECKING:
+    from scanonce.library import Library
     from scanonce.training.bundled.questions import Question
 
 _SEED = 2026
 _NUM_QUERIES = 6
+_MOST_PROPOSED = 64
+"""Questions that are tried for the proposal at the end."""
 
 
 def demo(
@@ -39,18 +43,21 @@ def demo(
     with Config().library(index_dir) as library:
         run_index(library, [films], encoder=BUNDLED_NAME)
         console.print("[bold]3. Searching[/]")
-        questions = _choose(read_questions(truth))
+        known = read_questions(truth)
+        questions = _choose(known)
         results = library.search_many([question.text for question in questions], top=3)
+        proposal = propose(library, known, questions)
     for result, question in zip(results, questions, strict=True):
         true = question.truth
         span = f"{true.span.start_seconds:.1f} - {true.span.end_seconds:.1f} s"
         console.print(
             f"\n[bold]“{result.query}”[/]  [dim](it is in {true.video}, {span})[/]", soft_wrap=True
         )
-        console.print("no good match" if result.no_good_match else moments_table(result.moments))
+        console.print(good_text(result.moments), highlight=False)
+        console.print(moments_table(result.moments))
         console.print(f"[dim]{timings_text(result)}[/]")
     contact_sheet(results, sheet)
-    console.print(_next_steps(index_dir, sheet), highlight=False)
+    console.print(_next_steps(index_dir, sheet, proposal), highlight=False, soft_wrap=True)
 
 
 def _choose(questions: "list[Question]") -> "list[Question]":
@@ -67,14 +74,43 @@ def _choose(questions: "list[Question]") -> "list[Question]":
     return chosen[:: max(1, len(chosen) // _NUM_QUERIES)][:_NUM_QUERIES]
 
 
-def _next_steps(index_dir: Path, sheet: Path) -> str:
+def propose(
+    library: "Library", questions: "Sequence[Question]", shown: "Sequence[Question]"
+) -> str:
+    """Return the shortest question with a strong match in the right film; if there is none, the surest one.
+
+    Questions that a single frame answers are preferred: they are the simpler sentences.
+
+    Args:
+        library: an index of the films.
+        questions: one at least.
+        shown: those that the demo has just answered; they are proposed only if no other has a good match.
+    """
+    from scanonce.search.calibration import GOOD, STRONG
+
+    simple = [each for each in questions if not each.needs_time] or questions
+    asked = simple[:_MOST_PROPOSED]
+    results = library.search_many([each.text for each in asked], top=1)
+
+    def merit(k: int) -> tuple[bool, bool, float, int]:
+        question, moments = asked[k], results[k].moments
+        if not moments:
+            return False, False, 0.0, 0
+        probability = moments[0].probability
+        is_right = moments[0].path.name == question.truth.video and probability >= GOOD
+        return is_right, question not in shown, min(probability, STRONG), -len(question.text)
+
+    return asked[max(range(len(asked)), key=merit)].text
+
+
+def _next_steps(index_dir: Path, sheet: Path, proposal: str) -> str:
     return f"""
 Open [bold]{sheet}[/]: each query next to frames of the moment it found.
 
 See it in a browser:
   make ui
 Search for something yourself:
-  .venv/bin/scanonce search "a blue boat at sunset" --index {index_dir}
+  .venv/bin/scanonce search "{proposal}" --index {index_dir}
 Your own videos (fetches openai/clip-vit-base-patch32 once, 600 MB; after that nothing leaves your machine):
   .venv/bin/scanonce index ~/Videos
   .venv/bin/scanonce search "a dog runs on the beach"

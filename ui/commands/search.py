@@ -2,20 +2,31 @@
 
 import json
 import sys
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from scanonce.storage.errors import QueryError
 from scanonce.ui.commands.notes import note_inexact_times
 from scanonce.ui.commands.options import ConfigOption, IndexOption, JsonOption, absolute
-from scanonce.ui.views import moments_table, result_json, timings_text
+from scanonce.ui.views import (
+    coverage_text,
+    covered_by,
+    good_text,
+    is_full,
+    moments_table,
+    result_json,
+    timings_text,
+)
 
 if TYPE_CHECKING:
     from scanonce.search.answer import SearchResult
+    from scanonce.search.coverage import Coverage
     from scanonce.search.filters import Filter
 
 _BATCH = 64  # queries encoded and looked up together
@@ -29,6 +40,9 @@ def search(
         int | None,
         typer.Option(min=1, max=1000, help="Moments to show.", show_default="as in config.toml"),
     ] = None,
+    only_good: Annotated[
+        bool, typer.Option("--good", help="Only the good matches, not the less certain moments.")
+    ] = False,
     queries: Annotated[
         Path | None,
         typer.Option(help="File with one query a line (- for standard input); needs --json."),
@@ -78,14 +92,20 @@ def search(
         min_seconds=longer,
         max_seconds=shorter,
     )
-    texts = read_queries(queries) if queries else [str(text)]
-    with read_config(config).library(index_dir) as library:
+    settings = read_config(config)
+    show = _Show(settings.index_path(index_dir), only, only_good, as_json)
+    with settings.library(index_dir) as library:
         note_inexact_times(library)
         engine = library.engine  # a missing index is an error even if the file has no query
+        if queries is None:
+            result = engine.search(str(text), top=top, within=only)
+            full = is_full(result, settings.search.top if top is None else top)
+            show(result, covered_by(engine, result, only) if full else None)
+            return
+        texts = read_queries(queries)
         for start in range(0, len(texts), _BATCH):
-            batch = texts[start : start + _BATCH]
-            for result in engine.search_many(batch, top=top, within=only):
-                _show(result, only, as_json=as_json)
+            for result in engine.search_many(texts[start : start + _BATCH], top=top, within=only):
+                show(result)
 
 
 def read_queries(path: Path) -> list[str]:
@@ -104,18 +124,42 @@ def read_queries(path: Path) -> list[str]:
     return [line.strip() for line in content.splitlines() if line.strip()]
 
 
-def _show(result: "SearchResult", only: "Filter", *, as_json: bool) -> None:
-    if as_json:
-        shown = None if only.passes_all else only
-        print(json.dumps(result_json(result, shown), ensure_ascii=False))
-        return
-    console = Console()
-    if result.num_videos == 0:
-        console.print("No video passes this filter, so nothing was searched.")
-    elif result.no_good_match:
-        console.print(f"No good match for [bold]{result.query!r}[/] in this library.")
+@dataclass(frozen=True, slots=True)
+class _Show:
+    """How answers are printed."""
+
+    index_dir: Path
+    only: "Filter"
+    only_good: bool
+    as_json: bool
+
+    def __call__(self, result: "SearchResult", covered: "Coverage | None" = None) -> None:
+        """Print an answer, with how much of the library matches if that was computed."""
+        if self.only_good:
+            result = replace(result, moments=result.moments[: result.num_good])
+        if self.as_json:
+            shown = None if self.only.passes_all else self.only
+            print(json.dumps(result_json(result, shown, covered), ensure_ascii=False))
+        else:
+            self.as_text(result, covered, Console())
+
+    def as_text(self, result: "SearchResult", covered: "Coverage | None", console: Console) -> None:
+        """Print an answer for people."""
+        if result.num_searchable == 0:
+            console.print(
+                f"The index {self.index_dir} is empty. Next: scanonce index FOLDER --index {self.index_dir}",
+                markup=False,
+                soft_wrap=True,
+            )
+        elif result.num_videos == 0:
+            console.print("No video passes this filter, so nothing was searched.")
+        else:
+            heading = good_text(result.moments, is_full=covered is not None)
+            if covered is not None:
+                heading += f"; {coverage_text(covered)}"
+            console.print(heading, highlight=False, soft_wrap=True)
+        for note in result.notes:
+            console.print(f"[dim]{escape(note)}[/]", highlight=False, soft_wrap=True)
         if result.moments:
-            console.print("The nearest, probably not what you mean:")
-    if result.moments:
-        console.print(moments_table(result.moments))
-    console.print(f"[dim]{timings_text(result)}[/]")
+            console.print(moments_table(result.moments))
+        console.print(f"[dim]{timings_text(result)}[/]")

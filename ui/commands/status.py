@@ -8,7 +8,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from scanonce.ui.commands.options import ConfigOption, IndexOption, JsonOption
-from scanonce.ui.views import INEXACT_TIMES, clock, count_text, size_text, status_json
+from scanonce.ui.views import (
+    INEXACT_TIMES,
+    calibration_text,
+    clock,
+    count_text,
+    size_text,
+    status_json,
+)
 
 
 def status(
@@ -44,6 +51,7 @@ def _show(status: dict[str, Any], console: Console) -> None:
         "sampling": f"{status['sampling']}, {status['sample_fps']:g} frames a second",
         "search": f"{vectors['kind']}, {count_text(vectors['clips'], 'clip')}, generation {vectors['generation']}",
         "localiser": status["localiser"],
+        "calibration": calibration_text(status["calibration"]),
         "on disk": sizes,
     }
     if not status["exact_times"]:

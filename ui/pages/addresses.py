@@ -51,7 +51,7 @@ def moment_key(moment: Moment) -> str:
     """Return the name of a moment between server and browser: ids and milliseconds.
 
     >>> from pathlib import Path
-    >>> moment_key(Moment(3, Path("a.mp4"), Span(1.5, 2.0), 0.3))
+    >>> moment_key(Moment(3, Path("a.mp4"), Span(1.5, 2.0), 0.3, 0.8))
     '3-1500-2000'
     """
     start, end = span_millis(moment.span)

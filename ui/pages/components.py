@@ -4,7 +4,7 @@ Both are components of `st.components.v2`. Their HTML, CSS and JavaScript in ``u
 Text from outside (names, paths, queries) reaches them as data only, and they show it as text.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,17 @@ from scanonce.storage.records import Moment, Span, Video
 from scanonce.ui.pages.addresses import moment_key, moment_url, thumb_url
 from scanonce.ui.safe_text import encodable, shown_name
 from scanonce.ui.server.playback import Playback
-from scanonce.ui.views import clock, curve_levels, span_text, strength_word, times_across
+from scanonce.ui.views import (
+    LESS_CERTAIN,
+    clock,
+    curve_levels,
+    match_text,
+    match_word,
+    percent_text,
+    plain,
+    span_text,
+    times_across,
+)
 
 MAX_QUERY = 500
 """Maximum length of a query in characters; encoders read far fewer."""
@@ -108,6 +118,12 @@ def ask(text: str, *, key: str) -> None:
         st.query_params.pop("q", None)
 
 
+def show_notes(notes: Iterable[str]) -> None:
+    """Show the notes of an answer (`SearchResult.notes`) as quiet lines."""
+    for note in notes:
+        st.caption(plain(note))
+
+
 # ---------------------------------------------------------------- the grid
 
 
@@ -121,8 +137,15 @@ class Picks:
     """See `moment_key`, in the order they were picked."""
 
 
-def moment_card(moment: Moment, query: str, *, dim: bool = False) -> dict[str, Any]:
-    """Return the data of a moment's card."""
+def moment_card(moment: Moment, query: str, *, alike: bool = False) -> dict[str, Any]:
+    """Return the data of a moment's card.
+
+    Args:
+        moment: the moment.
+        query: for the address of its page.
+        alike: whether its probability is a likeness (`SearchEngine.similar`).
+    """
+    percent = percent_text(moment.probability)
     name = shown_name(moment.path)
     return {
         "key": moment_key(moment),
@@ -130,9 +153,8 @@ def moment_card(moment: Moment, query: str, *, dim: bool = False) -> dict[str, A
         "name": name,
         "path": encodable(str(moment.path)),
         "span": span_text(moment.span, tenths=False),
-        "word": strength_word(round(moment.strength, 2)),
-        "strength": f"{moment.strength:.2f}",
-        "dim": dim,
+        "word": match_word(moment.probability),
+        "match": f"{percent} alike" if alike else match_text(moment.probability),
         "thumbnails": [
             {"src": thumb_url(moment.video_id, seconds), "alt": f"{name} at {clock(seconds)}"}
             for seconds in times_across(moment.span)
@@ -147,7 +169,8 @@ def moment_grid(
     key: str,
     picks: Picks,
     on_picks: Callable[[Picks], None],
-    dim: bool = False,
+    divider: int | None = None,
+    alike: bool = False,
 ) -> Moment | None:
     """Show moments as cards with thumbnails; return the one a person wants to open, else None.
 
@@ -157,16 +180,19 @@ def moment_grid(
         key: key of this grid among those of the page.
         picks: the picked moments; their boxes are checked.
         on_picks: called before the page runs again if a person has picked or unpicked a moment.
-        dim: show the cards as poor matches.
+        divider: position of the first moment below the divider; None: there is no divider on this page.
+        alike: whether their probabilities are likenesses.
     """
     cards = {moment_key(moment): moment for moment in moments}
     found = _grid(
         key=key,
         data={
-            "cards": [moment_card(moment, query, dim=dim) for moment in cards.values()],
+            "cards": [moment_card(moment, query, alike=alike) for moment in cards.values()],
             "picks": list(picks.keys),
             "version": picks.version,
             "label": "moments",
+            "divider": divider,
+            "divider_text": LESS_CERTAIN,
         },
         on_picks_change=partial(_take_picks, key, on_picks),
         on_open_change=no_callback,
@@ -232,7 +258,7 @@ def player(
                     "start": moment.span.start_seconds,
                     "end": moment.span.end_seconds,
                     "href": moment_url(video.video_id, moment.span, query),
-                    "word": strength_word(moment.strength),
+                    "word": match_word(moment.probability),
                 }
                 for moment in moments
             ],

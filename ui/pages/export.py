@@ -1,6 +1,6 @@
 r"""Moments for other programs: spreadsheets, subtitles, edit lists and timelines.
 
-    >>> pick = Pick(Path("/v/night.mp4"), 25.0, 60.0, 1920, 1080, Span(2.0, 4.0), "a car", 0.83)
+    >>> pick = Pick(Path("/v/night.mp4"), 25.0, 60.0, 1920, 1080, Span(2.0, 4.0), "a car", 0.83, 0.31)
     >>> print(to_edl([pick], title="Cars"), end="")
     TITLE: Cars
     FCM: NON-DROP FRAME
@@ -9,7 +9,7 @@ r"""Moments for other programs: spreadsheets, subtitles, edit lists and timeline
     * FROM CLIP NAME: night.mp4
     * SOURCE FILE: /v/night.mp4
     * LOC: 01:00:00:00 RED     a car
-    * COMMENT: score 0.830
+    * COMMENT: strong match, 83 %
 
 All formats are text to be saved as UTF-8. Names and labels come from people and files: nothing in them can begin a
 formula, a line or a tag.
@@ -32,6 +32,7 @@ from opentimelineio.opentime import RationalTime, TimeRange  # type: ignore[impo
 
 from scanonce.storage.records import Span
 from scanonce.ui.safe_text import encodable, one_line
+from scanonce.ui.views import match_word, percent_text
 
 RECORD_START_HOURS = 1
 """The timeline of an edit list begins at 01:00:00:00, as usual in editing."""
@@ -40,8 +41,8 @@ _NTSC = Fraction(1000, 1001)
 _MAX_TIMEBASE = 60  # the frames of a timecode have two digits
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 _COLUMNS = (
-    *("file", "start", "end", "start_seconds", "end_seconds", "duration_seconds", "score"),
-    *("label", "fps", "width", "height", "path"),
+    *("file", "start", "end", "start_seconds", "end_seconds", "duration_seconds"),
+    *("probability", "score", "label", "fps", "width", "height", "path"),
 )
 
 
@@ -59,7 +60,10 @@ class Pick:
     span: Span
     label: str
     """The query, or another name for the moment."""
-    score: float
+    probability: float | None = None
+    """See `Moment.probability`; None: no query found the moment."""
+    score: float | None = None
+    """See `Moment.score`."""
 
 
 # ---------------------------------------------------------------- frame rates and timecodes
@@ -142,8 +146,9 @@ def to_csv(picks: Iterable[Pick]) -> str:
         writer.writerow(
             [
                 _cell(pick.path.name),
-                *(_clock(start, "."), _clock(end, "."), *numbers, f"{pick.score:.4f}"),
-                *(_cell(pick.label), f"{pick.fps:g}", pick.width, pick.height),
+                *(_clock(start, "."), _clock(end, "."), *numbers),
+                *(_number(pick.probability), _number(pick.score), _cell(pick.label)),
+                *(f"{pick.fps:g}", pick.width, pick.height),
                 _cell(str(pick.path)),
             ]
         )
@@ -162,7 +167,9 @@ def to_srt(picks: Iterable[Pick]) -> dict[Path, str]:
             label = one_line(pick.label).replace("<", "‹").replace(">", "›") or "moment"
             label = label.replace("{", "(").replace("}", ")")
             times = f"{_clock(start, ',')} --> {_clock(end, ',')}"
-            blocks.append(f"{number}\n{times}\n{label} ({pick.score:.2f})\n")
+            if pick.probability is not None:
+                label += f" ({percent_text(pick.probability)})"
+            blocks.append(f"{number}\n{times}\n{label}\n")
         texts[path] = "\n".join(blocks)
     return texts
 
@@ -196,9 +203,11 @@ def to_edl(
             f"* FROM CLIP NAME: {one_line(pick.path.name)}",
             f"* SOURCE FILE: {one_line(str(pick.path))}",
             f"* LOC: {rate.timecode(at)} RED     {one_line(pick.label)}",
-            f"* COMMENT: score {pick.score:.3f}",
-            "",
         ]
+        if pick.probability is not None:
+            word = match_word(pick.probability)
+            lines.append(f"* COMMENT: {word} match, {percent_text(pick.probability)}")
+        lines.append("")
         at += last - first
     return "\n".join(lines)
 
@@ -207,7 +216,7 @@ def to_otio(picks: Sequence[Pick], *, title: str = "Scanonce") -> str:
     """Return an OpenTimelineIO timeline (JSON): a clip for each moment, at the frame rate of its own video.
 
     Each clip has its file as media reference with the whole length as available range, the moment as source range,
-    and a marker with the label. Score and exact times are in the metadata ``scanonce``.
+    and a marker with the label. Probability, score and exact times are in the metadata ``scanonce``.
     """
     timeline = otio.schema.Timeline(name=one_line(title))
     track = otio.schema.Track(name="Moments", kind=otio.schema.TrackKind.Video)
@@ -219,7 +228,7 @@ def to_otio(picks: Sequence[Pick], *, title: str = "Scanonce") -> str:
         length = max(last, rate.frames(pick.duration_seconds))
         facts = {
             "label": one_line(pick.label),
-            "score": float(pick.score),
+            **_known(probability=pick.probability, score=pick.score),
             "start_seconds": float(pick.span.start_seconds),
             "end_seconds": float(pick.span.end_seconds),
             "width": int(pick.width),
@@ -285,6 +294,16 @@ def _cell(text: str) -> str:
     """Return a text that no spreadsheet takes for a formula."""
     clean = encodable(text).replace("\0", " ")
     return f"'{clean}" if clean.lstrip(" ").startswith(_FORMULA_STARTS) else clean
+
+
+def _number(value: float | None) -> str:
+    """Return a number for a table; empty for None."""
+    return "" if value is None else f"{value:.4f}"
+
+
+def _known(**values: float | None) -> dict[str, float]:
+    """Return the values that are known."""
+    return {name: float(value) for name, value in values.items() if value is not None}
 
 
 def _clock(seconds: float, mark: str) -> str:

@@ -31,8 +31,15 @@ _MOST_NAMES = 60
 # ---------------------------------------------------------------- files
 
 
-def pick_of(video: Video, span: Span, label: str, score: float) -> Pick:
-    """Return a moment of a video, ready for export."""
+def pick_of(video: Video, span: Span, label: str, found: Moment | None = None) -> Pick:
+    """Return a span of a video, ready for export.
+
+    Args:
+        video: its video.
+        span: what to export.
+        label: the query, or another name.
+        found: the moment that a query found there.
+    """
     info = video.info
     return Pick(
         video.path,
@@ -42,7 +49,8 @@ def pick_of(video: Video, span: Span, label: str, score: float) -> Pick:
         info.height if info else 0,
         span,
         label,
-        score,
+        None if found is None else found.probability,
+        None if found is None else found.score,
     )
 
 
@@ -101,7 +109,13 @@ def picked() -> dict[str, Picked]:
 
 
 def picking_grid(
-    moments: Sequence[Moment], query: str, *, key: str, label: str | None = None, dim: bool = False
+    moments: Sequence[Moment],
+    query: str,
+    *,
+    key: str,
+    label: str | None = None,
+    divider: int | None = None,
+    alike: bool = False,
 ) -> None:
     """Show moments as cards that can be picked; a click on a card opens the page of its moment.
 
@@ -110,7 +124,8 @@ def picking_grid(
         query: for the addresses of the cards.
         key: key of this grid among those of the page.
         label: label of picked moments in exports. Default: the query.
-        dim: show the cards as poor matches.
+        divider: position of the first moment below the divider; None: there is no divider on this page.
+        alike: whether their probabilities are likenesses.
     """
     opened = moment_grid(
         moments,
@@ -118,7 +133,8 @@ def picking_grid(
         key=key,
         picks=Picks(st.session_state.get("picks_version", 0), tuple(picked())),
         on_picks=partial(take_picks, shown_picks(moments, label or query)),
-        dim=dim,
+        divider=divider,
+        alike=alike,
     )
     if opened is not None:
         open_moment(opened.video_id, opened.span, query)
@@ -165,7 +181,7 @@ def picks_bar(videos: Mapping[int, Video]) -> None:
     if not chosen:
         return
     picks = [
-        pick_of(videos[each.moment.video_id], each.moment.span, each.query, each.moment.score)
+        pick_of(videos[each.moment.video_id], each.moment.span, each.query, each.moment)
         for each in chosen
     ]
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="picks-bar"):

@@ -2,26 +2,30 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
 from scanonce.search.answer import SearchResult
+from scanonce.search.coverage import Coverage
 from scanonce.search.filters import Filter, SearchScope
 from scanonce.search.localise import Curve
 from scanonce.storage.catalog.catalog import SEARCHABLE
 from scanonce.storage.catalog.entries import Failure, Library, Totals
 from scanonce.storage.records import Span, Video
 from scanonce.ui.pages.session import shared
-from scanonce.ui.views import filter_json, folder_names, status_json
+from scanonce.ui.views import covered_by, filter_json, folder_names, status_json
 
 Stamp = tuple[tuple[str, int, int], ...]
 """Differs after every change of the index."""
 
 FIRST, MOST = 48, 500
 """Number of moments asked for at first, and when somebody turns to a page beyond them."""
+
+SUGGESTED = 3
+"""Number of queries that the start page suggests."""
 
 
 def index_stamp() -> Stamp:
@@ -137,6 +141,26 @@ def search(
     return result
 
 
+@st.cache_resource(max_entries=64, show_spinner=False, hash_funcs={Filter: _filter_key})
+def coverage(text: str, only: Filter | None, top: int, stamp: Stamp) -> Coverage:
+    """Return how many of the videos that pass match a query; see `ui.views.covered_by`.
+
+    Raises:
+        ScanonceError: see `SearchEngine.coverage`.
+    """
+    return covered_by(shared().engine, search(text, only, top, stamp), only)
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def suggestions(stamp: Stamp) -> tuple[str, ...]:
+    """Return queries to begin with, found once for each ``stamp``.
+
+    Raises:
+        ScanonceError: see `SearchEngine.suggestions`.
+    """
+    return shared().engine.suggestions(SUGGESTED)
+
+
 @st.cache_resource(max_entries=32, show_spinner=False)
 def similar(video_id: int, span: Span, top: int, stamp: Stamp) -> SearchResult:
     """Return moments that look like this one, without those that overlap it.
@@ -150,7 +174,7 @@ def similar(video_id: int, span: Span, top: int, stamp: Stamp) -> SearchResult:
         for moment in found.moments
         if moment.video_id != video_id or moment.span.tiou(span) == 0.0
     ]
-    return SearchResult(found.query, tuple(others[:top]), found.no_good_match, found.timings_ms)
+    return replace(found, moments=tuple(others[:top]))
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)

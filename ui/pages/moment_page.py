@@ -10,7 +10,7 @@ from scanonce.storage.errors import ScanonceError
 from scanonce.storage.records import Moment, Span, Video
 from scanonce.ui.pages import finding
 from scanonce.ui.pages.addresses import opening
-from scanonce.ui.pages.components import player, query_box
+from scanonce.ui.pages.components import player, query_box, show_notes
 from scanonce.ui.pages.exports_bar import (
     clip_link,
     export_buttons,
@@ -22,9 +22,10 @@ from scanonce.ui.pages.session import shared
 from scanonce.ui.safe_text import encodable, shown_name
 from scanonce.ui.server.cache import proxy_cache
 from scanonce.ui.server.playback import playback
-from scanonce.ui.views import clock, parse_span, plain, span_text, strength_word
+from scanonce.ui.views import clock, divider_at, good_text, parse_span, plain, span_text
 
 MOMENTS_HERE, ALIKE, WIDER = 50, 8, 8
+MARKED = 4  # moments that are marked in a video without a good match
 
 
 def page() -> None:
@@ -104,20 +105,22 @@ def _head(video: Video) -> str:
 
 def _player(video: Video, query: str, stamp: finding.Stamp) -> tuple[Span, tuple[Moment, ...]]:
     """Show the player; return the cut, and the moments of the query in this video."""
-    result = SearchResult("", (), False)
+    result = SearchResult("", ())
     curve = None
     if query:
         result = finding.search(query, None, MOMENTS_HERE, stamp, video.video_id)
         curve = finding.curve(query, video.video_id, stamp)
-    strongest = result.moments[:4] if result.no_good_match else _worth_a_link(result)
-    if query and result.no_good_match:
-        st.caption("No good match in this video; the closest are marked.")
+    marked = result.moments[: result.num_good or MARKED]
+    if query:
+        found = "No good match in this video; the nearest are marked."
+        st.caption(found if result.no_good_match else good_text(result.moments))
+        show_notes(result.notes)
     cut = player(
         video,
         _asked_span(video),
         playback(video, proxy_cache(shared().index_dir)),
         opening=_opening(),
-        moments=sorted(strongest, key=lambda moment: moment.span),
+        moments=sorted(marked, key=lambda moment: moment.span),
         curve=curve,
         query=query,
         key="player",
@@ -125,20 +128,13 @@ def _player(video: Video, query: str, stamp: finding.Stamp) -> tuple[Span, tuple
     return cut, result.moments
 
 
-def _worth_a_link(result: SearchResult) -> tuple[Moment, ...]:
-    """Return the moments that are not weak; if all are, the first few."""
-    good = [each for each in result.moments if strength_word(each.strength) != "weak"]
-    return tuple(good or result.moments[:4])
-
-
 def _exports(video: Video, cut: Span, query: str, here: tuple[Moment, ...]) -> None:
-    overlapping = [moment for moment in here if moment.span.tiou(cut) > 0]
-    score = max((moment.score for moment in overlapping), default=0.0)
+    found = next((moment for moment in here if moment.span.tiou(cut) > 0), None)  # the best one
     stem = f"{shown_name(video.path.with_suffix(''))} {span_text(cut).replace(':', '.')}"
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="exports"):
         st.markdown(f"Export {plain(span_text(cut))}", width="content")
         clip_link(video.video_id, cut, "Clip")
-        export_buttons([pick_of(video, cut, query or "moment", score)], stem, key="cut")
+        export_buttons([pick_of(video, cut, query or "moment", found)], stem, key="cut")
     st.code(encodable(str(video.path)), language=None, wrap_lines=True)
 
 
@@ -146,14 +142,14 @@ def _go_on(video: Video, query: str, stamp: finding.Stamp) -> None:
     if query and st.session_state.get("wide"):
         wider = finding.search(query, None, finding.FIRST, stamp)
         st.markdown("#### In the whole library")
-        if wider.no_good_match:
-            st.caption("No good match; the closest, probably not what you mean:")
-        picking_grid(wider.moments[:WIDER], query, key="wider", dim=wider.no_good_match)
+        shown = wider.moments[:WIDER]
+        st.caption(good_text(wider.moments))
+        picking_grid(shown, query, key="wider", divider=divider_at(shown))
         st.page_link("search_page.py", label="All results", query_params={"q": query})
     alike = finding.similar(video.video_id, _asked_span(video), ALIKE, stamp)
     if alike.moments:
         st.markdown("#### More like this")
-        picking_grid(alike.moments, query, key="alike", label=alike.query)
+        picking_grid(alike.moments, query, key="alike", label=alike.query, alike=True)
 
 
 if __name__ == "__main__":

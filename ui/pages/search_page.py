@@ -3,30 +3,30 @@
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
-from scanonce.models.encoders.hub import BUNDLED_NAME
 from scanonce.search.answer import SearchResult
 from scanonce.search.filters import EARLIEST, LATEST, Filter
 from scanonce.storage.errors import ScanonceError
-from scanonce.storage.manifest import read_manifest
 from scanonce.storage.records import Moment
 from scanonce.ui.pages import finding
-from scanonce.ui.pages.components import ask, query_box
+from scanonce.ui.pages.components import query_box, show_notes
 from scanonce.ui.pages.exports_bar import picking_grid, picks_bar
 from scanonce.ui.pages.session import shared
+from scanonce.ui.pages.start import start
 from scanonce.ui.views import (
     ADDED,
     LENGTHS,
     added_since,
-    count_text,
+    count_good,
+    coverage_text,
+    divider_on,
     filter_text,
-    hours_text,
+    good_text,
+    is_full,
     num_pages,
     one_per_video,
     page_of,
@@ -36,57 +36,54 @@ from scanonce.ui.views import (
 
 Value = TypeVar("Value", str, int)
 
-CLOSEST = 4
 SHOW = {count: f"Show {count}" for count in (12, 24, 48, 96)}
-EXAMPLES = {
-    BUNDLED_NAME: (
-        "a red car at night",
-        "a blue boat on the sea",
-        "two yellow trains in the desert",
-    ),
-    "": (
-        "a person opens a door",
-        "a car drives along a road at night",
-        "people at a table, eating",
-    ),
-}
+UNFOLDED = 4  # less certain moments that are shown at first
+
+_BOX = "search-query"
 
 
 def page() -> None:
     """Draw the page."""
-    begin = time.perf_counter()
-    if not shared().exists:
-        _no_index()
-        return
     try:
-        stamp = finding.index_stamp()
-        library = finding.searchable_library(stamp)
-        query = query_box("What does the moment show?", key="search-query", on_change=_first_page)
-        only, show, one = _filter_row(library)
-        if not query:
-            _examples(library)
-            return
-        wanted = finding.MOST if _asked_page() * show > finding.FIRST else finding.FIRST
-        searching = time.perf_counter()
-        result = finding.search(query, only, wanted, stamp)
-        searched = time.perf_counter() - searching
+        _draw()
     except ScanonceError as error:
         st.error(plain(str(error)))
+
+
+def _draw() -> None:
+    begin = time.perf_counter()
+    if not shared().exists:
+        st.write("There is no index yet: add a folder of videos, and each video is scanned once.")
+        _next_step()
         return
+    stamp = finding.index_stamp()
+    library = finding.searchable_library(stamp)
+    query = query_box("What does the moment show?", key=_BOX, on_change=_first_page)
+    only, show, one = _filter_row(library)
+    if not library.videos:
+        st.write("The index is empty: nothing is indexed yet, or nothing could be read.")
+        _next_step()
+        return
+    if not query:
+        start(library, stamp, box=_BOX)
+        return
+    wanted = finding.MOST if _asked_page() * show > finding.FIRST else finding.FIRST
+    searching = time.perf_counter()
+    result = finding.search(query, only, wanted, stamp)
+    searched = time.perf_counter() - searching
+    shared().show_again(result)
     # the same elements whatever was found: otherwise the grid is made again, and its thumbnails flicker
-    line, notes, grid = st.empty(), st.container(), st.container()
-    if not result.moments:
-        notes.write(_nothing_found(result))
-    elif result.no_good_match:
-        notes.markdown(f"No good match for “{plain(result.query)}” in these videos.")
-        notes.caption("Closest, probably not what you mean:")
-        with grid:
-            _grid(result.moments[:CLOSEST], result.query, dim=True)
-    else:
-        _moments(grid, result, show, one, more=len(result.moments) >= wanted == finding.FIRST)
+    line, heading, notes = st.empty(), st.empty(), st.container()
+    heading.markdown(_heading(result, one, wanted))
+    with notes:
+        show_notes(result.notes)
+    _moments(result, show, one, wanted)
     picks_bar(library.videos)
     page_ms = 1000 * (time.perf_counter() - begin - searched)
     line.caption(search_line(len(library.videos), library.seconds, result.timings_ms, page_ms))
+    if is_full(result, wanted):  # last: the moments do not wait for it
+        covered = finding.coverage(query, only, wanted, stamp)
+        heading.markdown(f"{_heading(result, one, wanted)} {coverage_text(covered)}.")
 
 
 # ---------------------------------------------------------------- above the moments
@@ -185,21 +182,7 @@ def _asked_page() -> int:
     return int(asked) if asked.isdecimal() and len(asked) < 6 else 1
 
 
-def _examples(library: finding.SearchableLibrary) -> None:
-    size = f"{count_text(len(library.videos), 'video')}, {hours_text(library.seconds)}"
-    if not library.videos:
-        st.write("Nothing is indexed yet, or nothing could be read.")
-        st.page_link("library_page.py", label="Open the library")
-        return
-    st.caption(f"{size}. Say what a moment shows, for example:")
-    encoder = read_manifest(shared().layout).encoder
-    with st.container(horizontal=True, gap="small", key="examples"):
-        for text in EXAMPLES.get(encoder, EXAMPLES[""]):
-            st.button(text, key=f"example-{text}", on_click=partial(ask, text, key="search-query"))
-
-
-def _no_index() -> None:
-    st.write("There is no index yet: add a folder of videos, and each video is scanned once.")
+def _next_step() -> None:
     st.page_link("library_page.py", label="Add a folder in the library")
     st.write("Or in a terminal:")
     st.code(f"scanonce index FOLDER --index {shared().layout.root}", language=None)
@@ -208,32 +191,54 @@ def _no_index() -> None:
 # ---------------------------------------------------------------- the moments
 
 
-def _moments(
-    grid: DeltaGenerator, result: SearchResult, show: int, one: bool, *, more: bool
-) -> None:
-    moments = one_per_video(result.moments) if one else result.moments
-    # one page more than there are moments: turning to it searches for more
-    pages = num_pages(len(moments), show) + (1 if more else 0)
-    if _asked_page() > pages:
-        st.session_state["page"] = pages
-    number = 1
-    if pages > 1:
-        with st.container(horizontal=True, horizontal_alignment="center", key="paging"):
-            number = st.pagination(pages, key="page", bind="query-params")
-    with grid:
-        _grid(page_of(moments, number, show), result.query)
+def _listed(result: SearchResult, one: bool) -> Sequence[Moment]:
+    return one_per_video(result.moments) if one else result.moments
 
 
-def _grid(moments: Sequence[Moment], query: str, *, dim: bool = False) -> None:
-    names = st.query_params.keys()
-    st.session_state["results_address"] = {name: st.query_params.get_all(name) for name in names}
-    picking_grid(moments, query, key="grid", dim=dim)
-
-
-def _nothing_found(result: SearchResult) -> str:
+def _heading(result: SearchResult, one: bool, wanted: int) -> str:
     if result.num_videos == 0:
         return "No video passes these filters: choose another folder, length, date or label."
-    return "Nothing is indexed yet, or nothing could be read."
+    return f"**{good_text(_listed(result, one), is_full=is_full(result, wanted))}**"
+
+
+def _moments(result: SearchResult, show: int, one: bool, wanted: int) -> None:
+    """Show a page of the moments, with the less certain ones folded after the first few."""
+    moments = _listed(result, one)
+    is_unfolded = st.session_state.get("unfolded") == result.query
+    shown = moments if is_unfolded else moments[: count_good(moments) + UNFOLDED]
+    grid, more = st.container(), st.container()
+    number = _page_number(
+        num_pages(len(shown), show),
+        # turning to one page more searches for more moments
+        may_go_on=len(shown) == len(moments) and len(result.moments) >= wanted == finding.FIRST,
+    )
+    names = st.query_params.keys()
+    st.session_state["results_address"] = {name: st.query_params.get_all(name) for name in names}
+    with grid:
+        picking_grid(
+            page_of(shown, number, show),
+            result.query,
+            key="grid",
+            divider=divider_on(shown, number, show),
+        )
+    if len(shown) < len(moments) and number * show >= len(shown):
+        with more:
+            label = f"Show {len(moments) - len(shown):,} more"
+            st.button(label, key="unfold", on_click=_unfold, args=(result.query,))
+
+
+def _page_number(pages: int, *, may_go_on: bool) -> int:
+    pages += may_go_on
+    if _asked_page() > pages:
+        st.session_state["page"] = pages
+    if pages == 1:
+        return 1
+    with st.container(horizontal=True, horizontal_alignment="center", key="paging"):
+        return int(st.pagination(pages, key="page", bind="query-params"))
+
+
+def _unfold(query: str) -> None:
+    st.session_state["unfolded"] = query
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The state that all pages share: one open engine for the process, the catalogue, and the times of searches.
+"""The state that all pages share: one open engine for the process, the catalogue, and the last searches.
 
 Streamlit runs a page's script in a thread of its own for every viewer and every click. All of them share one engine,
 which follows new generations of the index by itself.
@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 
 import streamlit as st
 
@@ -19,10 +19,13 @@ from scanonce.search.engine import SearchEngine
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import ScanonceError
 from scanonce.storage.layout import IndexLayout
+from scanonce.storage.records import Moment
 from scanonce.ui.config import Config, read_config
 from scanonce.ui.server import INDEX_VARIABLE
 
 CONFIG_VARIABLE = "SCANONCE_CONFIG"
+LAST_SEARCHES = 6
+"""Number of searches that the start page shows."""
 _REMEMBERED_SEARCHES = 500
 
 
@@ -35,6 +38,8 @@ class Shared:
         self.timings: deque[Mapping[str, float]] = deque(maxlen=_REMEMBERED_SEARCHES)
         """Milliseconds by stage of the last searches, oldest first."""
         self.library = config.library(index_dir)
+        self._last_searches: dict[str, Moment] = {}
+        self._remembering = Lock()
         self._is_open = False
         self._warming = False
 
@@ -82,6 +87,21 @@ class Shared:
     def remember(self, result: SearchResult) -> None:
         """Keep the times of a search for the status page."""
         self.timings.append(result.timings_ms)
+
+    def show_again(self, result: SearchResult) -> None:
+        """Keep a search of the library for the start page, as the newest; one that found nothing is not kept."""
+        if not result.moments:
+            return
+        with self._remembering:
+            self._last_searches.pop(result.query, None)
+            self._last_searches[result.query] = result.moments[0]
+            for query in list(self._last_searches)[:-LAST_SEARCHES]:
+                del self._last_searches[query]
+
+    def last_searches(self) -> list[tuple[str, Moment]]:
+        """Return the last queries with their first moments, newest first."""
+        with self._remembering:
+            return list(self._last_searches.items())[::-1]
 
 
 @st.cache_resource(show_spinner=False)

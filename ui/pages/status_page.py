@@ -24,6 +24,7 @@ from scanonce.ui.pages.session import CONFIG_VARIABLE, Shared, shared
 from scanonce.ui.safe_text import encodable
 from scanonce.ui.views import (
     INEXACT_TIMES,
+    calibration_text,
     clock,
     count_text,
     date_text,
@@ -63,6 +64,7 @@ def index_facts(status: Mapping[str, Any], device: str) -> dict[str, str]:
         "Encoder": f"{status['encoder']}, {status['dim']} dimensions, fingerprint "
         f"{status['fingerprint'][:12]}, on {device}",
         "Localiser": _localiser_text(status, device),
+        "Calibration": calibration_text(status["calibration"]),
         "Sampling": f"{status['sampling']}, {status['sample_fps']:g} frames a second"
         + ("" if status["exact_times"] else f"; {INEXACT_TIMES}"),
         "Vector index": f"{_KINDS.get(vectors['kind'], vectors['kind'])}, "

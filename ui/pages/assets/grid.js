@@ -1,9 +1,9 @@
-// A grid of moments. data: {cards, picks, version, label}; a card: {key, href, name, path, span, strength, word, dim,
-// thumbnails}. Results: trigger "open" (the key of a card), state "picks" ({version, keys}: all picks, on all pages).
+// A grid of moments. data: {cards, picks, version, label, divider, divider_text}; a card: {key, href, name, path, span,
+// word, match, thumbnails}; divider: the position of the first card below it, or null. Results: trigger "open" (the key of a card), state "picks" ({version, keys}: all picks, on all pages).
 // Names and times come from files: they are set as text and attributes, never as HTML.
 
 function makeCard(card, grid) {
-  const item = element("li", card.dim ? "card dim" : "card");
+  const item = element("li", `card ${card.word}`);
 
   const strip = element("div", "strip");
   strip.append(...card.thumbnails.map(({ src, alt }) => thumbnail(src, alt)));
@@ -11,7 +11,7 @@ function makeCard(card, grid) {
   const facts = element("div", "facts");
   const open = linkTo(card.href, card.name, () => grid.open(card.key));
   open.title = card.path;
-  open.setAttribute("aria-label", `${card.name}, ${card.span}, ${card.word}`);
+  open.setAttribute("aria-label", `${card.name}, ${card.span}, ${card.match}`);
   facts.append(open, element("div", "span", card.span));
 
   const line = element("div", "line");
@@ -21,7 +21,7 @@ function makeCard(card, grid) {
   box.setAttribute("aria-label", `pick ${card.name}, ${card.span}`);
   box.onchange = () => grid.pick(card.key, box.checked);
   pick.append(box, element("span", "", "pick"));
-  line.append(element("span", `strength ${card.word}`, `${card.word} ${card.strength}`), pick);
+  line.append(element("span", "match", card.match), pick);
 
   item.append(strip, facts, line);
   return { item, box, made: JSON.stringify(card) };
@@ -58,7 +58,11 @@ export default function ({ data, parentElement, setTriggerValue, setStateValue }
   const list = parentElement.querySelector(".grid");
   list.setAttribute("aria-label", data.label);
   const items = [...cards.values()].map(({ item }) => item);
-  const turned = list.children.length > 0 && items[0] !== list.firstElementChild;
+  const turned = list.children.length > 0 && items[0] !== list.querySelector(".card");
+  if (data.divider !== null) {
+    grid.divider ??= element("li", "divider", data.divider_text);
+    items.splice(data.divider, 0, grid.divider);
+  }
   // unchanged cards are left in place: they keep the focus
   if (items.length !== list.children.length || items.some((item, k) => item !== list.children[k])) {
     list.replaceChildren(...items);
