@@ -419,7 +419,8 @@ def _sums_of_targets(
 
     def upto(targets: NDArray[np.int64]) -> NDArray[np.float64]:
         row = rows[np.minimum(targets, len(rows) - 1)]
-        return sums[row] + (targets - begins[row])[:, None] * units[row].astype(np.float64)
+        part = (targets - begins[row])[:, None] * units[row].astype(np.float64)
+        return np.asarray(sums[row] + part, np.float64)
 
     return upto(last) - upto(first)
 

@@ -18,7 +18,7 @@ from scanonce.search.engine import SearchEngine
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import Span
 from scanonce.training.world.films import film_frames, random_library
-from scanonce.training.world.scene import Painter
+from scanonce.training.world.drawing import Painter
 from scanonce.training.world.words import scene_captions
 from tests.colours import COLOURS
 from tests.indexes import build_index, open_engine, read_videos

@@ -194,8 +194,9 @@ def make_older(index: Path) -> None:
 
 
 def test_an_index_of_an_earlier_version_is_used_and_says_that_reindexing_makes_times_exact(
-    work: Path,
+    work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("scanonce.indexer.models.load_encoder", lambda *_, **__: ColourEncoder())
     index = work / "index"
     before = json.loads(run(index, "search", "red", "--json").stdout)
     assert "reindex" not in run(index, "status").stdout
@@ -208,7 +209,7 @@ def test_an_index_of_an_earlier_version_is_used_and_says_that_reindexing_makes_t
     write_film(work / "films" / "c.mp4", [("white", 5)])
     indexed = run(index, "index")
     assert indexed.stderr.count("scanonce reindex") == 1
-    assert indexed.returncode == 0, indexed.stdout
+    assert indexed.returncode == 0, indexed.stderr
     assert run(index, "verify").returncode == 0
     assert run(index, "reindex").returncode == 0
     assert "reindex" not in run(index, "status").stdout
