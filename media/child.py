@@ -5,10 +5,11 @@
 
 import errno
 import json
+import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scanonce.media import guard
-from scanonce.media.limits import CPU_SECONDS, LONGEST_HOURS, MEMORY_MB, Limits
+from scanonce.media.limits import CPU_SECONDS, FREE_MB, LONGEST_HOURS, MEMORY_MB, Limits
 from scanonce.media.messages import ParentGone, send
 from scanonce.media.open import open_video
 from scanonce.media.sampling import FrameSource, SampledFrame, Sampling
@@ -52,6 +53,17 @@ class DecodeRequest:
     cpu_seconds: int = CPU_SECONDS
     longest_seconds: float = LONGEST_HOURS * 3600.0
     """Frames from this time on are not decoded; a video that has some is partial."""
+    seconds_per_mb: float = math.inf
+    """Limits the length of a video by the size of its file, as ``longest_seconds`` does: a few bytes can claim days."""
+    is_limited_by_size: bool = False
+    """Whether ``longest_seconds`` follows from the size of one file (`of_size`)."""
+
+    def of_size(self, size_bytes: int) -> "DecodeRequest":
+        """Return the request for a file of this size."""
+        longest = self.seconds_per_mb * (size_bytes / 1e6 + FREE_MB)
+        if longest >= self.longest_seconds:
+            return self
+        return replace(self, longest_seconds=longest, is_limited_by_size=True)
 
     @property
     def limits(self) -> Limits:
@@ -64,9 +76,10 @@ def serve(connection: Connection, request: DecodeRequest) -> None:
     with guard.serving(connection, request.limits):
         use_one_thread()
         while True:
-            path, threads = json.loads(connection.recv_bytes())
+            path, threads, size_bytes = json.loads(connection.recv_bytes())
             guard.allow_cpu(request.cpu_seconds)
-            _decode_one(connection, request, Path(os.fsdecode(bytes.fromhex(path))), threads)
+            name = Path(os.fsdecode(bytes.fromhex(path)))
+            _decode_one(connection, request.of_size(size_bytes), name, threads)
 
 
 # ---------------------------------------------------------------- decoding
@@ -108,19 +121,25 @@ def _decode(connection: Connection, request: DecodeRequest, path: Path, threads:
             small = request.preprocessing.resize(frame.image[None])[0]
             frames.add(frame.pts_seconds, small)
             thumbnails.add(frame)
-        end = _describe_end(source, request.longest_seconds)
+        end = _describe_end(source, request)
         frames.send()
         thumbnails.send(end["end_seconds"])
         send(connection, "finished", end)
 
 
-def _describe_end(source: FrameSource, longest_seconds: float) -> dict[str, Any]:
+def _describe_end(source: FrameSource, request: DecodeRequest) -> dict[str, Any]:
     """Values of the last message."""
+    longest_seconds = request.longest_seconds
     problems = [source.problem] if source.problem else []
     if source.end_seconds > longest_seconds:
         hours = longest_seconds / 3600
-        length = f"{hours:g} h" if hours >= 1 else f"{longest_seconds:g} s"
-        problems.append(f"only the first {length} are indexed")
+        length = f"{hours:.4g} h" if hours >= 1 else f"{longest_seconds:.4g} s"
+        size = (
+            ": it claims to be far longer than its size allows"
+            if request.is_limited_by_size
+            else ""
+        )
+        problems.append(f"only the first {length} are indexed{size}")
     return {
         "end_seconds": min(source.end_seconds, longest_seconds),
         "problem": "; ".join(problems) or None,

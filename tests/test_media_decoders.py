@@ -236,6 +236,31 @@ def test_odd_file_names_are_names(make: Maker, tmp_path: Path, name: str, backen
         assert len(sample(path, backend=backend)[0]) == 5
 
 
+_LATE = {"pts": list(range(60, 90)), "with_audio": True, "options": {"bf": "0"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("plain.mp4", {}, 0.0),
+        ("starts_late.mp4", {"pts": list(range(100, 130))}, 0.0),
+        ("far.ts", {"container_options": {"output_ts_offset": "5000"}}, 0.0),
+        ("sound_first.mkv", _LATE, 2.0),
+        ("sound_first.mp4", _LATE, 2.0),
+        ("sound_first.ts", _LATE, 2.0),
+    ],
+)
+def test_the_first_frame_is_known_on_the_clock_of_players(
+    tmp_path: Path, name: str, options: dict[str, Any], expected: float, backend: str
+) -> None:
+    path = write_video(tmp_path / name, **options).path
+    if backend == "decord" and name.endswith(".ts"):
+        pytest.skip("decord does not read it")
+    frames, source = sample(path, 5.0, backend=backend)
+    assert frames[0].pts_seconds == 0.0
+    assert source.info.offset_seconds == pytest.approx(expected, abs=0.15)
+
+
 # --- clocks that are set anew
 
 

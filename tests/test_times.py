@@ -16,13 +16,16 @@ from scanonce.models.encoders.protocol import ClipEncoder
 from scanonce.models.soonet.trained import BUNDLED_LOCALISER, TrainedLocaliser, load_localiser
 from scanonce.search.engine import SearchEngine
 from scanonce.storage.layout import IndexLayout
+from scanonce.storage.manifest import read_manifest
 from scanonce.storage.records import Span
-from scanonce.training.world.films import film_frames, random_library
 from scanonce.training.world.drawing import Painter
+from scanonce.training.world.films import film_frames, random_library
 from scanonce.training.world.words import scene_captions
+from scanonce.ui.pages.exports_bar import pick_of
 from tests.colours import COLOURS
 from tests.indexes import build_index, open_engine, read_videos
 from tests.slides import FADE_SECONDS, Slides, write_at_rate, write_changes
+from tests.videos import write_video
 
 STEP_SECONDS = 0.5
 _FLAT = [np.full((48, 64, 3), rgb, np.uint8) for rgb in COLOURS.values()]
@@ -133,3 +136,45 @@ def test_moments_of_a_recording_do_not_depend_on_how_often_pictures_are_repeated
         first, *others = np.array_split(np.array([astuple(span) for span in answers]), 3)
         for other in others:
             np.testing.assert_allclose(other, first, atol=STEP_SECONDS)
+
+
+# ---------------------------------------------------------------- claims and clocks of files
+
+
+def test_a_few_bytes_that_claim_days_have_few_clips_and_say_so(tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    for number in range(3):
+        write_video(
+            tmp_path / "films" / f"{number}.mp4",
+            pts=[0, 1, 80_000 + number],
+            time_base=Fraction(1, 1),
+            options={"bf": "0"},
+        )
+    layout = IndexLayout(tmp_path / "index")
+    report = build_index(layout, tmp_path / "films")
+    assert report.counts.partial == 3
+    assert all("far longer than its size allows" in problem.reason for problem in report.problems)
+    videos = read_videos(layout)
+    grid = read_manifest(layout).grid
+    assert all(sum(grid.counts(video.duration_seconds)) < 5_000 for video in videos)
+    assert [video.num_frames for video in videos] == [2, 2, 2]
+
+
+def test_an_hour_of_slides_is_indexed_whole(tmp_path: Path) -> None:
+    slides = Slides(_FLAT, 720.0)
+    write_at_rate(tmp_path / "films" / "slides.mp4", slides, Fraction(1, 30))
+    report = build_index(IndexLayout(tmp_path / "index"), tmp_path / "films")
+    assert report.problems == ()
+    assert report.counts.video_seconds == pytest.approx(3600.0)
+
+
+def test_the_catalogue_knows_the_first_frame_on_the_clock_of_players(tmp_path: Path) -> None:
+    video = write_video(
+        tmp_path / "late.mkv", pts=list(range(60, 90)), with_audio=True, options={"bf": "0"}
+    )
+    layout = IndexLayout(tmp_path / "index")
+    build_index(layout, video.path)
+    (known,) = read_videos(layout)
+    assert known.info is not None
+    assert known.info.offset_seconds == pytest.approx(2.0, abs=0.15)
+    assert pick_of(known, Span(0.0, 1.0), "it").played.start_seconds == known.info.offset_seconds

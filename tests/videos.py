@@ -86,6 +86,7 @@ def write_video(
             other way, so that it is upright when shown.
         flip: the player also has to exchange left and right.
         pixel_aspect: ratio of width to height of a pixel.
+        with_audio: there is silence from 0 to the end of the last frame.
 
     The test is skipped if this build of PyAV cannot write the codec.
     """
@@ -110,22 +111,20 @@ def write_video(
         if rotation or flip:
             stream.set_display_rotation(rotation, hflip=flip)
         audio = output.add_stream("aac", rate=8000, layout="mono") if with_audio else None
+        sounded = 0.0  # seconds of audio so far
         for number, stamp in enumerate(stamps):
             shown = size[::-1] if rotation % 180 else size
             image = np.fliplr(draw_number(number, *shown)) if flip else draw_number(number, *shown)
             image = np.ascontiguousarray(np.rot90(image, -rotation // 90))
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts, frame.time_base = stamp, base
-            if audio is not None and number:  # up to this frame: tracks alternate in the file
-                bounds = [
-                    float((each - stamps[0]) * base) for each in stamps[number - 1 : number + 1]
-                ]
-                _write_silence(output, audio, *bounds)
+            if audio is not None:  # up to this frame: tracks alternate in the file
+                _write_silence(output, audio, sounded, float(stamp * base))
+                sounded = float(stamp * base)
             output.mux(stream.encode(frame))
         output.mux(stream.encode())
         if audio is not None:
-            last = float((stamps[-1] - stamps[0]) * base)
-            _write_silence(output, audio, last, last + float(base))
+            _write_silence(output, audio, sounded, sounded + float(base))
             output.mux(audio.encode())
     width, height = size
     if pixel_aspect is not None:

@@ -7,7 +7,7 @@ damage. Times come from the packets: decord's own are 32-bit floats, half a mill
 import math
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,6 +27,7 @@ from scanonce.media.container import (
     find_video_stream,
     open_container,
     packet_end_seconds,
+    start_offset_seconds,
     stated_end_seconds,
 )
 from scanonce.media.planner import begins_group, count_nal_length_bytes
@@ -54,10 +55,13 @@ class DecordSource:
                 kind = container.format.long_name or container.format.name
                 raise UnreadableVideo(f"decord returns wrong frames of {kind} files: {_USE_PYAV}")
             times = _Times.of(container, stream)
-            geometry = Geometry.of(_first_frame(container, stream), stream, min_short_side)
+            first = _first_frame(container, stream)
+            geometry = Geometry.of(first, stream, min_short_side)
             if geometry.is_mirrored:
                 raise UnreadableVideo(f"decord does not apply its mirroring: {_USE_PYAV}")
-            self.info: VideoInfo = describe(container, stream, geometry)
+            offset = start_offset_seconds(container, stream, first)
+            info = describe(container, stream, geometry)
+            self.info: VideoInfo = replace(info, offset_seconds=offset)
             is_resized = (geometry.output_width, geometry.output_height) not in (
                 (stream.width, stream.height),
                 (stream.height, stream.width),

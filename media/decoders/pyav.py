@@ -9,6 +9,7 @@ from __future__ import annotations  # PyAV's generic types exist for the type ch
 import itertools
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Self, cast
 
@@ -23,6 +24,7 @@ from scanonce.media.container import (
     describe,
     describe_early_end,
     packet_end_seconds,
+    start_offset_seconds,
     stated_end_seconds,
 )
 from scanonce.media.planner import Planner
@@ -54,7 +56,8 @@ class PyAVSource:
         except BaseException:
             self.close()
             raise
-        self.info = describe(container, stream, self._geometry)
+        offset = start_offset_seconds(container, stream, self._first[1])
+        self.info = replace(describe(container, stream, self._geometry), offset_seconds=offset)
         self._stated_end_seconds = stated_end_seconds(container)
 
     @property
