@@ -261,53 +261,6 @@ def test_the_first_frame_is_known_on_the_clock_of_players(
     assert source.info.offset_seconds == pytest.approx(expected, abs=0.15)
 
 
-# --- clocks that are set anew
-
-
-@pytest.mark.parametrize("offset_seconds", [18_000, -18_000])
-@pytest.mark.parametrize(
-    ("ending", "mode"), [("ts", "uniform"), ("ts", "keyframes"), ("mpg", "uniform")]
-)
-def test_joined_recordings_go_on_where_the_first_one_ends(
-    tmp_path: Path, offset_seconds: int, ending: str, mode: str
-) -> None:
-    offsets = (0, offset_seconds) if offset_seconds > 0 else (-offset_seconds, 0)
-    path = tmp_path / f"joined.{ending}"
-    for number, offset in enumerate(offsets):
-        part = write_video(
-            tmp_path / f"{number}.{ending}",
-            num_frames=60,
-            codec="mpeg2video",
-            with_audio=ending == "ts",
-            container_options={"output_ts_offset": str(offset)},
-        )
-        with path.open("ab") as joined:
-            joined.write(part.path.read_bytes())
-    frames, source = sample(path, 5.0, mode)
-    assert numbers_in(frames)[-1] >= 48, "the second recording was decoded"
-    assert frames[-1].pts_seconds == pytest.approx(4.0, abs=0.5)
-    assert source.end_seconds == pytest.approx(4.0, abs=0.2)
-
-
-def test_a_picture_held_while_the_sound_goes_on_is_no_jump_of_the_clock(tmp_path: Path) -> None:
-    video = write_video(
-        tmp_path / "held.ts",
-        pts=[0, 50, 1650, 4000],
-        time_base=Fraction(1, 100),
-        with_audio=True,
-        options={"bf": "0"},
-    )
-    frames, _ = sample(video.path, 1.0)
-    assert [frame.pts_seconds for frame in frames] == pytest.approx([0.0, 0.5, 16.5, 40.0])
-
-
-@pytest.mark.parametrize("ending", ["mp4", "mkv"])
-def test_a_long_gap_in_other_containers_is_a_held_picture(tmp_path: Path, ending: str) -> None:
-    video = write_video(tmp_path / f"held.{ending}", pts=[0, 200, 18_000], time_base=Fraction(1, 1))
-    frames, _ = sample(video.path, 1.0)
-    assert [frame.pts_seconds for frame in frames] == [0.0, 200.0, 18_000.0]
-
-
 # --- images
 
 
