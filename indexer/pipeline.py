@@ -75,6 +75,9 @@ class IndexReport:
 
 OnProgress = Callable[[Progress], None]
 
+_CLIPS_PER_MB = 20_000
+"""Most clips per megabyte of a video file: 6 hours at the default clips. Real files have a hundredth of that, hours of
+slides up to a half; a few bytes can claim to be days."""
 _REPORT_SECONDS = 0.1  # between two calls of ``on_progress``
 
 
@@ -162,7 +165,10 @@ class _Run:
                 self.decoders() as pool,
             ):
                 events = tracker.follow(hashes.follow(pool.decode([file.path for file in files])))
-                for video in encode_videos(events, self.encoder, batch_frames=batch_frames):
+                fps = self.settings.sample_fps
+                for video in encode_videos(
+                    events, self.encoder, batch_frames=batch_frames, fps=fps
+                ):
                     new = todo.to_index[video.job]
                     content = replace(new.content, full_hash=hashes.take(video.job))
                     self.store(video, replace(new, content=content))
@@ -239,6 +245,7 @@ class _Run:
             memory_mb=settings.decode_memory_mb,
             cpu_seconds=settings.decode_cpu_seconds,
             longest_seconds=3600 * settings.longest_video_hours,
+            seconds_per_mb=_CLIPS_PER_MB / self.target.manifest.grid.clips_per_second,
         )
         return DecodePool(request, workers=settings.decode_workers or num_cores())
 

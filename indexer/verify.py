@@ -278,6 +278,8 @@ class _IndexCheck:
             if video.video_id not in rows:
                 continue
             try:
+                if self.index.features.was_pooled_otherwise(video.uid):
+                    continue
                 reason = self.index.clips.difference(video, rows[video.video_id]())
             except IndexDirectoryError:  # its files were whole a moment ago: it was deleted since
                 continue

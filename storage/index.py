@@ -77,7 +77,7 @@ class Index:
         self.layout = layout
         self.manifest = manifest
         self.catalog = catalog
-        self.features = FeatureStore(layout.features)
+        self.features = FeatureStore(layout.features, old_fps=manifest.sample_fps)
         self.thumbnails = ThumbnailStore(layout.thumbnails)
         self._open_pooling = open_pooling
         self._pooling: Pooling | None = None
@@ -199,7 +199,7 @@ class Index:
             IndexDirectoryError: the stored features are missing or damaged.
         """
         stored = self.features.read(video.uid)
-        return self.pooling.embed_spans(stored.frames, stored.pts_seconds, spans)
+        return self.pooling.embed_spans(stored.frames, stored.pts_seconds, spans, stored.fps)
 
     def embed_clips(self, video: Video) -> NDArray[np.float32]:
         """Embed all clips of a video, ``[num_clips, dim]``; see `embed`."""

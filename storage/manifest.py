@@ -45,6 +45,9 @@ class Manifest:
     """Digest of the head that pools the frames of a clip; None: clips are means of frames."""
     reranker: str | None = None
     """Digest of the head that re-ranks moments; None: there is none. An index has at most one head."""
+    exact_times: bool = False
+    """Whether the stored frames are those on screen at their targets (`storage.targets`). False if the index was made
+    by a version before 0.3: where a picture is held, some of its times are wrong until `scanonce reindex`."""
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -135,7 +138,8 @@ def create_or_check(layout: IndexLayout, wanted: Manifest, head_files: Sequence[
 
     Encoders are compared by fingerprint: the same weights in another folder are the same encoder. Localisers are not
     compared: only `scanonce localise` changes that of an index. An index without a re-ranker gets that of its encoder,
-    since nothing stored depends on it; indexes of earlier versions have none.
+    since nothing stored depends on it; indexes of earlier versions have none. An index of inexact times gets new videos
+    too; their times are exact.
 
     Args:
         layout: the index directory.
@@ -153,7 +157,7 @@ def create_or_check(layout: IndexLayout, wanted: Manifest, head_files: Sequence[
     stored = asdict(read_manifest(layout))
     asked = asdict(wanted)
     gains_reranker = stored["reranker"] is None and wanted.reranker is not None
-    not_compared = {"encoder", "localiser", "anchors"}
+    not_compared = {"encoder", "localiser", "anchors", "exact_times"}
     if gains_reranker:
         not_compared.add("reranker")
     names = [name for name in asked if name not in not_compared and stored[name] != asked[name]]

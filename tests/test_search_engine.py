@@ -235,7 +235,7 @@ class DrawnLibrary:
         self.number += 1
         uid, length = f"{self.number:032x}", int(self.rng.integers(10, 30))
         frames = self.rng.standard_normal((length, 4)) + 2 * self.rng.standard_normal(4)
-        self.store.write(uid, FrameFeatures(frames.astype(np.float16), np.arange(length) / 2))
+        self.store.write(uid, FrameFeatures(frames.astype(np.float16), np.arange(length) / 2, 2.0))
         catalog.record_indexed(
             Content(uid, uid, self.number),
             [FileStamp(Path(path), self.number, self.number)],

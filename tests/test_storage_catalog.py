@@ -420,6 +420,7 @@ def test_a_catalogue_of_an_older_version_replaces_a_new_one(
         *(f"DROP TRIGGER {name}" for (name,) in triggers),
         "DROP TABLE video_changes",
         "DROP TABLE lineage",
+        "ALTER TABLE videos DROP COLUMN offset_seconds",
         "UPDATE alembic_version SET version_num = '0003'",
     ):
         sql(backup, statement)

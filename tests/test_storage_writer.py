@@ -67,7 +67,7 @@ def held_by_another_process(layout: IndexLayout) -> Iterator[subprocess.Popen[st
 
 def write_features(layout: IndexLayout, uid: str) -> Path:
     store = FeatureStore(layout.features)
-    store.write(uid, FrameFeatures(np.ones((2, 4), np.float16), np.arange(2.0)))
+    store.write(uid, FrameFeatures(np.ones((2, 4), np.float16), np.arange(2.0), 1.0))
     return store.path(uid)
 
 

@@ -157,6 +157,7 @@ def status_json(root: Path, status: "IndexStatus") -> dict[str, Any]:
         "dim": manifest.dim,
         "sampling": manifest.sampling,
         "sample_fps": manifest.sample_fps,
+        "exact_times": manifest.exact_times,
         "localiser": manifest.localiser or NO_LOCALISER,
         "calibration": calibration_json(IndexLayout.of(root), manifest.fingerprint),
         "libraries": [str(root) for root in status.libraries],
@@ -180,6 +181,13 @@ def status_json(root: Path, status: "IndexStatus") -> dict[str, Any]:
         ],
         "writer": asdict(status.writer) if status.writer else None,
     }
+
+
+INEXACT_TIMES = (
+    "this index was made by a version before 0.3: where a picture is held, such as in slides and screen recordings, "
+    "times may be wrong by as long as it is held; scanonce reindex makes them exact"
+)
+"""What people are told about an index whose manifest says that its times are not exact."""
 
 
 def outcome_text(counts: "RunCounts", num_offline: int = 0) -> str:

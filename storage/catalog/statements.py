@@ -86,6 +86,7 @@ class _VideoAndFile(NamedTuple):
     fps: float
     codec: str
     size_bytes: int
+    offset_seconds: float
     indexed_at: datetime
     path: str
 
@@ -96,7 +97,7 @@ def select_videos() -> Select[*tuple[Any, ...]]:
     lengths = (VideoRow.duration_seconds, VideoRow.num_frames)
     facts = (VideoRow.width, VideoRow.height, VideoRow.fps, VideoRow.codec, VideoRow.size_bytes)
     joined: Select[*tuple[Any, ...]] = select(
-        *columns, *lengths, *facts, VideoRow.indexed_at, FileRow.path
+        *columns, *lengths, *facts, VideoRow.offset_seconds, VideoRow.indexed_at, FileRow.path
     ).join(FileRow)
     return joined.order_by(VideoRow.id, FileRow.path)
 
@@ -134,7 +135,9 @@ def _video(files: Sequence[_VideoAndFile]) -> Video:
         num_frames=row.num_frames,
         paths=tuple([Path(file.path) for file in files]),
         reason=row.reason,
-        info=VideoInfo(row.duration_seconds, row.width, row.height, row.fps, row.codec),
+        info=VideoInfo(
+            row.duration_seconds, row.width, row.height, row.fps, row.codec, row.offset_seconds
+        ),
         size_bytes=row.size_bytes,
         added_at=row.indexed_at,
     )

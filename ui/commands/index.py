@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from scanonce.ui.commands.notes import note_inexact_times
 from scanonce.ui.commands.options import (
     INTERRUPTED,
     ConfigOption,
@@ -46,6 +47,7 @@ def index(
     settings = read_config(config)
     library = settings.library(index_dir)
     _note_own_settings(library, settings, keyframes)
+    note_inexact_times(library)
     report = run_index(library, paths or [], encoder=encoder, keyframes=keyframes, retry=retry)
     if report.interrupted:
         raise typer.Exit(INTERRUPTED)

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from scanonce.storage.errors import QueryError
+from scanonce.ui.commands.notes import note_inexact_times
 from scanonce.ui.commands.options import ConfigOption, IndexOption, JsonOption, absolute
 from scanonce.ui.console import new_console, print_json, verbatim
 from scanonce.ui.safe_text import encodable
@@ -95,6 +96,7 @@ def search(
     settings = read_config(config)
     show = _Show(settings.index_path(index_dir), only, only_good, as_json)
     with settings.library(index_dir) as library:
+        note_inexact_times(library)
         engine = library.engine  # a missing index is an error even if the file has no query
         if queries is None:
             result = engine.search(str(text), top=top, within=only)

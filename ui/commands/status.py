@@ -7,7 +7,14 @@ from rich.table import Table
 
 from scanonce.ui.commands.options import ConfigOption, IndexOption, JsonOption
 from scanonce.ui.console import new_console, print_json, verbatim
-from scanonce.ui.views import calibration_text, clock, count_text, size_text, status_json
+from scanonce.ui.views import (
+    INEXACT_TIMES,
+    calibration_text,
+    clock,
+    count_text,
+    size_text,
+    status_json,
+)
 
 _MOST_SHOWN = 10  # files of a list on a terminal
 
@@ -48,6 +55,8 @@ def _show(status: dict[str, Any], console: Console) -> None:
         "calibration": calibration_text(status["calibration"]),
         "on disk": sizes,
     }
+    if not status["exact_times"]:
+        rows["times"] = INEXACT_TIMES
     if writer := status["writer"]:
         rows["written by"] = f"process {writer['pid']}: {writer['doing']}"
     table = Table(box=None, show_header=False, pad_edge=False)

@@ -23,6 +23,7 @@ from scanonce.ui.pages.finding import index_status
 from scanonce.ui.pages.session import CONFIG_VARIABLE, Shared, shared
 from scanonce.ui.safe_text import encodable
 from scanonce.ui.views import (
+    INEXACT_TIMES,
     calibration_text,
     clock,
     count_text,
@@ -63,7 +64,8 @@ def index_facts(status: Mapping[str, Any], device: str) -> dict[str, str]:
         f"{status['fingerprint'][:12]}, on {device}",
         "Localiser": _localiser_text(status, device),
         "Calibration": calibration_text(status["calibration"]),
-        "Sampling": f"{status['sampling']}, {status['sample_fps']:g} frames a second",
+        "Sampling": f"{status['sampling']}, {status['sample_fps']:g} frames a second"
+        + ("" if status["exact_times"] else f"; {INEXACT_TIMES}"),
         "Vector index": f"{_KINDS.get(vectors['kind'], vectors['kind'])}, "
         f"{count_text(vectors['clips'], 'clip')}, generation {vectors['generation']}",
     }
