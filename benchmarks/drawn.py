@@ -129,7 +129,10 @@ def write_drawn_index(
             if number == 0:
                 catalog.add_library(Path(video.path.anchor) / video.path.parts[1])
             uid = f"{zlib.crc32(str(number).encode()):08x}{number:024x}"
-            store.write(uid, FrameFeatures(video.frames, np.arange(len(video.frames)) / SAMPLE_FPS))
+            store.write(
+                uid,
+                FrameFeatures(video.frames, np.arange(len(video.frames)) / SAMPLE_FPS, SAMPLE_FPS),
+            )
             status = video.path.stat() if video.path.exists() else None
             catalog.record_indexed(
                 Content(uid, uid, video.size),

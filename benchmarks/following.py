@@ -81,7 +81,7 @@ def changes(
 
     def add(turn: int) -> None:
         uid = f"added {turn}"
-        store.write(uid, FrameFeatures(encoder.frames(16, rng), np.arange(16) / 2))
+        store.write(uid, FrameFeatures(encoder.frames(16, rng), np.arange(16) / 2, 2.0))
         catalog.record_indexed(
             Content(uid, uid, 1),
             [FileStamp(Path(f"/drawn/added/{turn}.mp4"), 1, 1)],

@@ -219,7 +219,7 @@ def measure_day(hours: float, pace: float, scratch: Path) -> tuple[list[float], 
             time.sleep(max(0.0, begin + job * _SECONDS / pace - time.perf_counter()))
             wall.append(time.perf_counter())
             cpu.append(time.process_time())
-            features = FrameFeatures(drawn[job], pts)
+            features = FrameFeatures(drawn[job], pts, SAMPLE_FPS)
             yield EncodedVideo(job, info, features, nothing, _SECONDS, None)
 
     decoders: Callable[[object], _NoDecoders] = lambda _: pool  # noqa: E731

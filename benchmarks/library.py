@@ -49,7 +49,7 @@ class CountedVideo:
 
     def frames(self, spans: Sequence[tuple[float, float]]) -> list[FrameFeatures]:
         """See `search.localise.StoredVideo.frames`."""
-        found = self.features.read_between(self.uid, list(spans))
+        found = self.features.read_between(self.uid, spans)
         self.num_bytes += sum(each.frames.nbytes + each.pts_seconds.nbytes for each in found)
         return found
 
@@ -83,7 +83,7 @@ def draw_films(num_films: int, grid_rows: int, fps: float) -> list[CountedVideo]
             continue
         rng = np.random.default_rng((7, number))
         frames = rng.standard_normal((num_frames, _DIM), np.float32).astype(np.float16)
-        features.write(uid, FrameFeatures(frames, np.arange(num_frames) / fps))
+        features.write(uid, FrameFeatures(frames, np.arange(num_frames) / fps, fps))
         vectors = unit(rng.standard_normal((grid_rows, 2 * _DIM), np.float32))
         norms = rng.uniform(5, 20, grid_rows).astype(np.float32)
         store.write(uid, AnchorArrays(vectors.astype(np.float16), norms))

@@ -260,7 +260,7 @@ def windows_method(figures: Figures, frames: NDArray[np.float16]) -> Prepared:
     begin = time.process_time()
     duration = len(frames) / _FPS
     spans = ClipGrid((2.0, 4.0, 8.0, 16.0)).spans(duration)
-    pooled = pool_spans(unit(frames), np.arange(len(frames)) / _FPS, spans).astype(np.float16)
+    pooled = pool_spans(unit(frames), np.arange(len(frames)) / _FPS, spans, _FPS).astype(np.float16)
     figures.index_seconds = time.process_time() - begin
     figures.stored_bytes = pooled.nbytes
 

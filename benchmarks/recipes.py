@@ -66,6 +66,8 @@ class Film:
     """``[num_frames, dim]`` unit vectors."""
     pts_seconds: Floats
     end_seconds: float
+    fps: float
+    """Targets per second; each frame answers one."""
 
     @property
     def edges(self) -> Floats:
@@ -265,7 +267,7 @@ def cluster_changes(film: Film, *, width: int, clusters: int = 9, reach: int = 3
 
 def shots(film: Film) -> Floats:
     """Return change points of the frames."""
-    return change_points(film.units, film.pts_seconds)
+    return change_points(film.units, film.pts_seconds, np.arange(len(film.units)))
 
 
 def merged_shots(asked: Asked, points: Floats, *, share: float) -> Floats:
@@ -285,7 +287,7 @@ def clips(asked: Asked, points: Floats) -> Floats:
 
 def pooled_scores(asked: Asked, spans: Floats) -> Floats:
     """Return cosines of the query and the mean-pooled spans, by which the engine sorts."""
-    embeddings = pool_spans(asked.film.units, asked.film.pts_seconds, spans)
+    embeddings = pool_spans(asked.film.units, asked.film.pts_seconds, spans, asked.film.fps)
     return (embeddings @ asked.query).astype(np.float64)
 
 
@@ -370,7 +372,7 @@ def read_films(index_dir: Path) -> dict[str, Film]:
         for video in catalog.videos(states=SEARCHABLE):
             stored = store.read(video.uid)
             films[video.path.name] = Film(
-                unit(stored.frames), stored.pts_seconds, video.duration_seconds
+                unit(stored.frames), stored.pts_seconds, video.duration_seconds, stored.fps
             )
     return films
 
@@ -381,7 +383,7 @@ def pair_with_films(films: dict[str, Film], questions: Sequence[Question]) -> li
     queries = unit(encoder.encode_texts([question.text for question in questions]))
     every = np.concatenate(
         [
-            pool_spans(film.units, film.pts_seconds, ClipGrid().spans(film.end_seconds))
+            pool_spans(film.units, film.pts_seconds, ClipGrid().spans(film.end_seconds), film.fps)
             for film in films.values()
         ]
     )

@@ -56,7 +56,7 @@ class _Batch:
 
 
 def encode_videos(
-    events: Iterable[Event], encoder: ClipEncoder, *, batch_frames: int
+    events: Iterable[Event], encoder: ClipEncoder, *, batch_frames: int, fps: float
 ) -> Iterator[EncodedVideo | Failed]:
     """Encode frames as they arrive, and yield each video as soon as its last frame is encoded.
 
@@ -67,6 +67,7 @@ def encode_videos(
         encoder: its ``encode_frames`` gets ``batch_frames`` frames per call, fewer only in the last calls, and is
             called from ``encoder.max_concurrency`` threads.
         batch_frames: at least 1.
+        fps: targets per second of the sampling.
     """
     videos: dict[int, _Open] = {}
     waiting: deque[Frames] = deque()
@@ -92,11 +93,11 @@ def encode_videos(
                 running.append(_start_batch(waiting, batch_frames, encoder, pool))
                 _collect(running, videos, leave=encoder.max_concurrency)
             _collect(running, videos, leave=encoder.max_concurrency)
-            yield from _complete(videos)
+            yield from _complete(videos, fps)
         while waiting:
             running.append(_start_batch(waiting, batch_frames, encoder, pool))
         _collect(running, videos, leave=0)
-    yield from _complete(videos)
+    yield from _complete(videos, fps)
 
 
 def _start_batch(
@@ -131,7 +132,7 @@ def _collect(running: deque[_Batch], videos: dict[int, _Open], *, leave: int) ->
             row += count
 
 
-def _complete(videos: dict[int, _Open]) -> Iterator[EncodedVideo | Failed]:
+def _complete(videos: dict[int, _Open], fps: float) -> Iterator[EncodedVideo | Failed]:
     """Remove and yield the videos that are finished and have no frame waiting."""
     for job in [job for job, video in videos.items() if video.finished and not video.num_waiting]:
         video = videos.pop(job)
@@ -139,7 +140,7 @@ def _complete(videos: dict[int, _Open]) -> Iterator[EncodedVideo | Failed]:
         if not video.features:
             yield Failed(job, video.finished.problem or "it has no frame that could be decoded")
             continue
-        features = FrameFeatures(np.concatenate(video.features), np.concatenate(video.pts))
+        features = FrameFeatures(np.concatenate(video.features), np.concatenate(video.pts), fps)
         yield EncodedVideo(
             job,
             video.info,

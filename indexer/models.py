@@ -91,6 +91,7 @@ def make_manifest(
         clip_stride_ratio=settings.clip_stride_ratio,
         localiser=localiser.name if localiser else None,
         anchors=f"{localiser.folder}-0" if localiser else None,
+        exact_times=True,
         head=None if reranks else digest,
         reranker=digest if reranks else None,
     )

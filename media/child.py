@@ -5,10 +5,11 @@
 
 import errno
 import json
+import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scanonce.media import guard
-from scanonce.media.limits import CPU_SECONDS, LONGEST_HOURS, MEMORY_MB, Limits
+from scanonce.media.limits import CPU_SECONDS, FREE_MB, LONGEST_HOURS, MEMORY_MB, Limits
 from scanonce.media.messages import ParentGone, send
 from scanonce.media.open import open_video
-from scanonce.media.sampling import FrameSource, Sampling
+from scanonce.media.sampling import FrameSource, SampledFrame, Sampling
 from scanonce.media.thumbnails import ThumbnailRequest, make_thumbnail
 from scanonce.models.encoders.preprocess import Preprocessing
 from scanonce.models.runtime import use_one_thread
@@ -52,6 +53,17 @@ class DecodeRequest:
     cpu_seconds: int = CPU_SECONDS
     longest_seconds: float = LONGEST_HOURS * 3600.0
     """Frames from this time on are not decoded; a video that has some is partial."""
+    seconds_per_mb: float = math.inf
+    """Limits the length of a video by the size of its file, as ``longest_seconds`` does: a few bytes can claim days."""
+    is_limited_by_size: bool = False
+    """Whether ``longest_seconds`` follows from the size of one file (`of_size`)."""
+
+    def of_size(self, size_bytes: int) -> "DecodeRequest":
+        """Return the request for a file of this size."""
+        longest = self.seconds_per_mb * (size_bytes / 1e6 + FREE_MB)
+        if longest >= self.longest_seconds:
+            return self
+        return replace(self, longest_seconds=longest, is_limited_by_size=True)
 
     @property
     def limits(self) -> Limits:
@@ -64,9 +76,10 @@ def serve(connection: Connection, request: DecodeRequest) -> None:
     with guard.serving(connection, request.limits):
         use_one_thread()
         while True:
-            path, threads = json.loads(connection.recv_bytes())
+            path, threads, size_bytes = json.loads(connection.recv_bytes())
             guard.allow_cpu(request.cpu_seconds)
-            _decode_one(connection, request, Path(os.fsdecode(bytes.fromhex(path))), threads)
+            name = Path(os.fsdecode(bytes.fromhex(path)))
+            _decode_one(connection, request.of_size(size_bytes), name, threads)
 
 
 # ---------------------------------------------------------------- decoding
@@ -101,34 +114,32 @@ def _decode(connection: Connection, request: DecodeRequest, path: Path, threads:
     ) as source:
         send(connection, "opened", asdict(source.info))
         frames = _Batch(partial(_send_frames, connection))
-        thumbnails = _Batch(partial(_send_thumbnails, connection))
-        wanted = request.thumbnails
-        sampler = wanted.sampler() if wanted else None
+        thumbnails = _Thumbnails(connection, request.thumbnails)
         for frame in source.frames():
             if frame.pts_seconds >= request.longest_seconds:
                 break
             small = request.preprocessing.resize(frame.image[None])[0]
             frames.add(frame.pts_seconds, small)
-            if (
-                wanted
-                and sampler
-                and thumbnails.num_added < MAX_THUMBNAILS
-                and sampler.wants(frame.pts_seconds)
-                and (jpeg := make_thumbnail(frame.image, wanted))
-            ):
-                thumbnails.add(frame.pts_seconds, jpeg)
+            thumbnails.add(frame)
+        end = _describe_end(source, request)
         frames.send()
-        thumbnails.send()
-        send(connection, "finished", _describe_end(source, request.longest_seconds))
+        thumbnails.send(end["end_seconds"])
+        send(connection, "finished", end)
 
 
-def _describe_end(source: FrameSource, longest_seconds: float) -> dict[str, Any]:
+def _describe_end(source: FrameSource, request: DecodeRequest) -> dict[str, Any]:
     """Values of the last message."""
+    longest_seconds = request.longest_seconds
     problems = [source.problem] if source.problem else []
     if source.end_seconds > longest_seconds:
         hours = longest_seconds / 3600
-        length = f"{hours:g} h" if hours >= 1 else f"{longest_seconds:g} s"
-        problems.append(f"only the first {length} are indexed")
+        length = f"{hours:.4g} h" if hours >= 1 else f"{longest_seconds:.4g} s"
+        size = (
+            ": it claims to be far longer than its size allows"
+            if request.is_limited_by_size
+            else ""
+        )
+        problems.append(f"only the first {length} are indexed{size}")
     return {
         "end_seconds": min(source.end_seconds, longest_seconds),
         "problem": "; ".join(problems) or None,
@@ -163,6 +174,34 @@ class _Batch(Generic[T]):
             self._send_all(self._pts, self._items)
         self._pts, self._items = [], []
         self._sent_at = time.monotonic()
+
+
+class _Thumbnails:
+    """The thumbnails of one file: of the sampled frames, those on screen at their own targets."""
+
+    def __init__(self, connection: Connection, request: ThumbnailRequest | None) -> None:
+        self._request = request
+        self._sampler = request.sampler() if request else None
+        self._batch = _Batch(partial(_send_thumbnails, connection))
+
+    def add(self, frame: SampledFrame) -> None:
+        """Take the next sampled frame."""
+        if self._sampler is not None:
+            self._make(self._sampler.add(frame.pts_seconds, frame))
+
+    def send(self, end_seconds: float) -> None:
+        """Send what is left, at the end of the video."""
+        if self._sampler is not None:
+            self._make(self._sampler.finish(end_seconds))
+        self._batch.send()
+
+    def _make(self, answer: tuple[float, SampledFrame] | None) -> None:
+        assert self._request is not None
+        if answer is None or self._batch.num_added == MAX_THUMBNAILS:
+            return
+        seconds, frame = answer
+        if jpeg := make_thumbnail(frame.image, self._request):
+            self._batch.add(seconds, jpeg)
 
 
 def _send_frames(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 from av.packet import Packet
 from av.video.frame import VideoFrame
@@ -12,6 +13,9 @@ from scanonce.media.container import FALLBACK_FPS, MIN_FPS
 
 MAX_GAP_SECONDS = 86_400.0  # a longer one is a damaged time stamp
 
+_DISCONTINUOUS = ("mpegts", "mpeg")  # broadcast formats: recordings are interrupted and joined
+_MAX_JUMP_SECONDS = 10.0  # the limit of FFmpeg, ``dts_delta_threshold``
+_TIMED = ("video", "audio")  # subtitles may be hours apart
 _MAX_DISORDER_SECONDS = 1.0  # going back further is a new beginning of the clock
 _MIN_STEP_SECONDS = 1e-3
 
@@ -20,6 +24,7 @@ class Clock:
     """Turns time stamps into seconds from the first frame, however damaged they are."""
 
     def __init__(self, stream: VideoStream, by_dts: bool) -> None:
+        """Start at the first frame of a stream; ``by_dts``: frames are timed by their decoding time stamps."""
         self._time_base = stream.time_base or Fraction(1, 1000)
         rate = float(stream.guessed_rate or 0)
         self._default_step = 1.0 / (rate if rate > MIN_FPS else FALLBACK_FPS)
@@ -44,7 +49,7 @@ class Clock:
                 self.is_steady = stamp == frame.pts and self._shift == 0.0
             seconds = self._repair(self._since_origin(stamp) + self._shift)
         self._last = seconds
-        self._show(seconds, frame.duration)
+        self.end_seconds = max(self.end_seconds, seconds + self._length(frame.duration))
         return seconds
 
     def packet_seconds(self, packet: Packet[VideoStream]) -> float | None:
@@ -54,20 +59,24 @@ class Clock:
         return self._since_origin(packet.pts)
 
     def pass_by(self, packet: Packet[VideoStream]) -> None:
-        """Count a packet that is not decoded towards the end of the video."""
+        """Count a packet that need not be decoded towards the end of the video."""
+        self.end_seconds = max(self.end_seconds, self.packet_end(packet))
+
+    def packet_end(self, packet: Packet[VideoStream]) -> float:
+        """Return the end of the frame in ``packet``; 0 if it is unknown before decoding, or not shown."""
         seconds = self.packet_seconds(packet)
-        if seconds is not None and not packet.is_discard:
-            self._show(seconds, packet.duration or 0)
+        if seconds is None or packet.is_discard:
+            return 0.0
+        return seconds + self._length(packet.duration or 0)
 
     def number(self, packet: Packet[VideoStream], index: int) -> None:
         """Set the time stamp of a packet that has none to that of the ``index``-th frame at the usual rate."""
         if packet.pts is None and packet.dts is None:
             packet.pts = round(index * self._default_step / self._time_base)
 
-    def _show(self, seconds: float, duration: int) -> None:
-        """Count a frame towards the end of the video."""
-        length = float(duration * self._time_base) if duration > 0 else self._default_step
-        self.end_seconds = max(self.end_seconds, seconds + length)
+    def _length(self, duration: int) -> float:
+        """Return the seconds for which a frame is on screen by its stated duration."""
+        return float(duration * self._time_base) if duration > 0 else self._default_step
 
     def _since_origin(self, stamp: int) -> float:
         assert self._origin is not None
@@ -84,3 +93,48 @@ class Clock:
         repaired = self._last + self._default_step
         self._shift += repaired - seconds
         return repaired
+
+
+class Splices:
+    """Continues the clock of a file of a broadcast format where it was set anew, as players do.
+
+    A jump is one of all tracks: while the sound goes on, a picture may be held for as long as it likes.
+    """
+
+    def __init__(self, format_name: str) -> None:
+        self._is_discontinuous = format_name in _DISCONTINUOUS
+        self._shift = Fraction(0)
+        self._ends: dict[int, Fraction] = {}  # of the last packet of each track
+        self._delays: dict[
+            int, int
+        ] = {}  # from decoding to presentation, of the last packet of each track
+
+    def mend(self, packet: Packet[Any]) -> None:
+        """Shift the time stamps of the next packet of the file to the clock of the first one."""
+        if not self._is_discontinuous or packet.stream.type not in _TIMED:
+            return
+        self._mend_presentation(packet)
+        stamp = packet.pts if packet.dts is None else packet.dts
+        if stamp is None:
+            return
+        base, index = packet.time_base, packet.stream_index
+        seconds = stamp * base + self._shift
+        latest = max(self._ends.values(), default=seconds)
+        is_ahead = seconds - latest > _MAX_JUMP_SECONDS
+        if is_ahead or seconds - self._ends.get(index, seconds) < -_MAX_JUMP_SECONDS:
+            self._shift += latest - seconds
+            seconds = latest
+        self._ends[index] = seconds + (packet.duration or 0) * base
+        moved = round(self._shift / base)
+        packet.pts = None if packet.pts is None else packet.pts + moved
+        packet.dts = None if packet.dts is None else packet.dts + moved
+
+    def _mend_presentation(self, packet: Packet[Any]) -> None:
+        """Give the last packet before a jump its own time of presentation; FFmpeg takes it from the next packet."""
+        if packet.pts is None or packet.dts is None:
+            return
+        delay = packet.pts - packet.dts
+        if abs(delay) * packet.time_base > _MAX_JUMP_SECONDS:
+            packet.pts = packet.dts + self._delays.get(packet.stream_index, 0)
+        else:
+            self._delays[packet.stream_index] = delay

@@ -37,6 +37,7 @@ FALLBACK_FPS = 25.0
 MIN_FPS = 1e-3  # a header with less, or with a negative rate, is damaged
 
 _ENDS_EARLY_SECONDS = 1.0
+_MAX_OFFSET_SECONDS = 86_400.0  # more is a damaged time stamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +151,19 @@ def describe(container: InputContainer, stream: VideoStream, geometry: Geometry)
         fps=max(0.0, float(stream.average_rate or stream.guessed_rate or 0)),
         codec=codec_name(stream),
     )
+
+
+def start_offset_seconds(
+    container: InputContainer, stream: VideoStream, first: VideoFrame
+) -> float:
+    """Return the time of the first frame after the start of the file, which is the zero of players.
+
+    0 if it is not known, or if the numbers are impossible.
+    """
+    if first.pts is None or stream.time_base is None or container.start_time is None:
+        return 0.0
+    offset = float(first.pts * stream.time_base) - container.start_time / av.time_base
+    return offset if 0.0 < offset < _MAX_OFFSET_SECONDS else 0.0
 
 
 def stated_end_seconds(container: InputContainer) -> float:

@@ -124,6 +124,7 @@ class _Audio:
     def _silence(self, count: int) -> Iterator[NDArray[np.float32]]:
         count = int(min(count, self._num_wanted - self.num_yielded))
         while count > 0:
+            self._tick()  # hours of it are encoded without a frame
             part = min(count, self.rate)
             self.num_yielded += part
             count -= part

@@ -9,6 +9,8 @@ CPU_SECONDS: Final = 21_600
 """Processor time for one file, all threads together."""
 LONGEST_HOURS: Final = 48.0
 """Length of video that is decoded; the rest is left out."""
+FREE_MB: Final = 0.2
+"""Every file may have the length of so many more megabytes: slides of flat colours are small."""
 
 
 @dataclass(frozen=True, slots=True)

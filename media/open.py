@@ -6,7 +6,8 @@
         source.end_seconds, source.problem
 
 Times are seconds from the first frame of the video. At 2 frames a second the targets are 0, 0.5, 1.0 ... and the
-answer to a target is the first frame shown at or after it, whatever the frame rate, constant or not.
+answer to a target is the frame on screen then, whatever the frame rate, constant or not. A frame that is held answers
+many targets; it comes once, with the time from which it is on screen.
 """
 
 import os

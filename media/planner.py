@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
+import math
+from bisect import bisect_right, insort
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -19,6 +20,7 @@ _INDEPENDENT_GROUPS = frozenset({"h264", "hevc", "vp9", "av1"})
 """Codecs whose packets show one frame each, and whose key frames begin a group that can be decoded alone."""
 _MAX_HELD_PACKETS = 1000
 _MAX_HELD_BYTES = 64 << 20
+_MAX_TIMES = 64  # more than a codec has frames out of order
 _IDR_SLICE = 5  # H.264 NAL unit types
 _OTHER_SLICE = 1
 
@@ -37,9 +39,9 @@ class Step:
 class Planner:
     """Decides, before decoding, which packets the sampling can do without.
 
-    A frame answers a target if the target is after the previous frame shown and not after the frame itself. The
-    previous frame is searched among the packets read so far. If it comes later in the file, an earlier frame stands in
-    for it: then a packet too many is decoded, never one too few.
+    A frame answers a target if it is on screen then: the target is not before the frame and is before the next frame
+    shown. The next frame is searched among the packets read so far, which include the first one of the next group. If
+    it comes later in the file, a later frame stands in for it: then a packet too many is decoded, never one too few.
     """
 
     def __init__(
@@ -53,7 +55,10 @@ class Planner:
             container.format.name.startswith(WELL_FORMED) and self._codec in _INDEPENDENT_GROUPS
         )
         self._started = False
-        self._recent: deque[float] = deque(maxlen=64)  # times of the last packets
+        self._times: list[
+            float
+        ] = []  # rising: of the packets held back, and of those read after them
+        self._end_seconds = math.inf  # of the last frame, once all packets are read
         self._last_dts: int | None = None
         self._group: list[Step] = []  # from a key frame on, or the continuation of pending
         self._pending: list[Step] = []  # read, not needed so far
@@ -77,40 +82,55 @@ class Planner:
 
     def _plan_key_frames(self, packets: Iterator[Packet[VideoStream]]) -> Iterator[Step]:
         """Decode each key frame alone, so that nothing between them has to be consistent."""
-        last: float | None = None
+        held: Packet[VideoStream] | None = None
         for index, packet in enumerate(packets):
             self._clock.number(packet, index)
             if not self._started:
                 yield Step(packet)
                 continue
-            seconds = self._clock.packet_seconds(packet)
             if not packet.is_keyframe:
                 self._clock.pass_by(packet)
                 continue
-            if last is None or seconds is None or self._sampling.has_target(last, seconds):
-                yield Step(packet, after_gap=True)
-            else:
-                self._clock.pass_by(packet)
-            last = seconds
+            if held is not None:
+                yield from self._key_frame(held, self._clock.packet_seconds(packet))
+            held = packet
+        if held is not None:
+            yield Step(held, after_gap=True)
+
+    def _key_frame(self, packet: Packet[VideoStream], next_seconds: float | None) -> Iterator[Step]:
+        """Decode a key frame if it answers a target before the next one, or if that is not known."""
+        seconds = self._clock.packet_seconds(packet)
+        if seconds is None or next_seconds is None or self._sampling.answers(seconds, next_seconds):
+            yield Step(packet, after_gap=True)
+        else:
+            self._clock.pass_by(packet)
 
     def _plan_uniform(self, packets: Iterator[Packet[VideoStream]]) -> Iterator[Step]:
         for packet in packets:
-            wanted = self._is_wanted(packet)
+            self._note_time(packet)
             if not self._started or not self._is_regular(packet):
                 yield from self._release_all()
                 yield Step(packet, after_gap=self._take_gap())
                 continue
             if self._begins_group(packet):
                 yield from self._close_group()
-            self._group.append(Step(packet, wanted))
+            self._group.append(Step(packet))
             self._held_bytes += packet.size
             if (
                 len(self._group) + len(self._pending) > _MAX_HELD_PACKETS
                 or self._held_bytes > _MAX_HELD_BYTES
             ):
                 yield from self._release_all()
+        ends = [self._clock.packet_end(step.packet) for step in self._pending + self._group]
+        self._end_seconds = max(self._clock.end_seconds, *ends, 0.0)
         yield from self._close_group()
         self._drop_pending()
+
+    def _note_time(self, packet: Packet[VideoStream]) -> None:
+        """Remember when the frame of ``packet`` is shown."""
+        seconds = self._clock.packet_seconds(packet)
+        if seconds is not None and not packet.is_discard:
+            insort(self._times, seconds)
 
     def _is_wanted(self, packet: Packet[VideoStream]) -> bool:
         """Whether the frame of ``packet`` may be the answer to a target."""
@@ -119,9 +139,9 @@ class Planner:
             return True
         if packet.is_discard:  # decoded for other frames, not shown
             return False
-        before = max((other for other in self._recent if other < seconds), default=None)
-        self._recent.append(seconds)
-        return before is None or self._sampling.has_target(before, seconds)
+        after = bisect_right(self._times, seconds)
+        end = self._times[after] if after < len(self._times) else self._end_seconds
+        return self._sampling.answers(seconds, end)
 
     def _is_regular(self, packet: Packet[VideoStream]) -> bool:
         """Whether times of packets can still be trusted; once they cannot, nothing is skipped any more."""
@@ -142,6 +162,8 @@ class Planner:
 
     def _close_group(self) -> Iterator[Step]:
         """Drop pending packets that the group does not need, and release those that it needs."""
+        self._group = [replace(each, wanted=self._is_wanted(each.packet)) for each in self._group]
+        del self._times[:-_MAX_TIMES]
         if self._group and self._begins_group(self._group[0].packet):
             key_pts = self._group[0].packet.pts
             assert key_pts is not None

@@ -3,15 +3,16 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol, Self
+from typing import Generic, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scanonce.storage.errors import ConfigError
 from scanonce.storage.records import VideoInfo
+from scanonce.storage.targets import is_shown_at_target
 
-_TOLERANCE_SECONDS = 5e-7  # a frame at 0.4999999 answers the target 0.5: floats are not exact
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +20,10 @@ class Sampling:
     """Which frames of a video are sampled."""
 
     mode: Literal["uniform", "keyframes"]
-    """``uniform``: the first frame at or after each target ``k / fps``; ``keyframes``: the same among the key
-    frames, several times faster and as dense as they happen to be in the file."""
+    """``uniform``: the frame on screen at each target ``k / fps``, the last that begins at or before it;
+    ``keyframes``: the same among the key frames, several times faster and as dense as they happen to be in the file."""
     fps: float
-    """Targets per second, more than 0. Each is answered by one frame at most."""
+    """Targets per second, more than 0. Each is answered by one frame; a frame may answer many."""
 
     def __post_init__(self) -> None:
         if self.mode not in ("uniform", "keyframes"):
@@ -30,34 +31,32 @@ class Sampling:
         if not 0.0 < self.fps < math.inf:
             raise ConfigError(f"frames per second must be more than 0 and finite; got {self.fps}")
 
-    def next_target(self, seconds: float) -> float:
-        """Return the first target that is later than a frame at ``seconds`` and so not answered by it."""
-        index = math.floor((seconds + _TOLERANCE_SECONDS) * self.fps) + 1
-        while index / self.fps <= seconds + _TOLERANCE_SECONDS:  # rounding of the product above
-            index += 1
-        return index / self.fps
-
-    def has_target(self, after_seconds: float, upto_seconds: float) -> bool:
-        """Whether a frame at ``upto_seconds`` is an answer if the frame before it is at ``after_seconds``."""
-        return self.next_target(after_seconds) <= upto_seconds + _TOLERANCE_SECONDS
+    def answers(self, begin_seconds: float, end_seconds: float) -> bool:
+        """Whether a frame on screen in ``[begin_seconds, end_seconds)`` is on screen at a target."""
+        return is_shown_at_target(begin_seconds, end_seconds, self.fps)
 
 
-class Sampler:
-    """Selects the answers from frames in order of time.
+class Sampler(Generic[Item]):
+    """Selects the answers from frames in order of time; each is known when the next frame comes.
 
-    At 2 targets a second, of frames at 0, 0.4, 0.8, 1.2, 1.6, 3.1 it wants 0, 0.8, 1.2, 1.6 and 3.1.
+    At 2 targets a second, of frames at 0, 0.4, 0.8, 1.2, 1.6, 3.1 that end at 3.2 it selects 0, 0.4, 0.8, 1.2 and 1.6.
+    Frames may be left out of the input if they answer no target: the selection is the same.
     """
 
     def __init__(self, sampling: Sampling) -> None:
         self._sampling = sampling
-        self._target = 0.0
+        self._held: tuple[float, Item] | None = None
 
-    def wants(self, pts_seconds: float) -> bool:
-        """Whether the next frame, at ``pts_seconds``, answers a target that no earlier frame has answered."""
-        if pts_seconds + _TOLERANCE_SECONDS < self._target:
-            return False
-        self._target = self._sampling.next_target(pts_seconds)
-        return True
+    def add(self, pts_seconds: float, item: Item) -> tuple[float, Item] | None:
+        """Take the next frame; return the one before it if that is an answer."""
+        answer = self.finish(pts_seconds)
+        self._held = (pts_seconds, item)
+        return answer
+
+    def finish(self, end_seconds: float) -> tuple[float, Item] | None:
+        """Return the last frame, which is on screen until ``end_seconds``, if it is an answer."""
+        held, self._held = self._held, None
+        return held if held and self._sampling.answers(held[0], end_seconds) else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,7 +64,7 @@ class SampledFrame:
     """One frame of a video."""
 
     pts_seconds: float
-    """Time at which it is shown, seconds from the first frame."""
+    """Time from which it is on screen, seconds from the first frame."""
     image: NDArray[np.uint8]
     """``[height, width, 3]`` RGB, upright, with square pixels, C-contiguous."""
 

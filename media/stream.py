@@ -11,6 +11,7 @@ import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
 
+from scanonce.media.clock import Splices
 from scanonce.media.container import codec_name, find_video_stream, open_container
 from scanonce.storage.errors import UnreadableVideo
 
@@ -33,6 +34,7 @@ class StreamDecoder:
         self.on_error: Callable[[], object] = lambda: None
         """Is called with every error."""
         self._num_errors_in_a_row = 0
+        self._splices = Splices(container.format.name)
 
     @classmethod
     def of_video(cls, path: Path, threads: int = 0) -> StreamDecoder:
@@ -64,11 +66,13 @@ class StreamDecoder:
         """Forget errors, after a seek."""
         self._num_errors_in_a_row = 0
         self.gave_up = False
+        self._splices = Splices(self.container.format.name)
 
     def frames(self) -> Iterator[Any]:
         """All frames from the current position to the end of the file."""
-        for packet in self.packets(self.stream):
-            yield from self.decode(packet if packet.size else None)
+        for packet in self.packets():
+            if packet.stream_index == self.stream.index:
+                yield from self.decode(packet if packet.size else None)
 
     def decode(self, packet: Packet[Any] | None) -> list[Any]:
         """Frames that come out when ``packet`` goes in; None flushes the decoder.
@@ -87,11 +91,12 @@ class StreamDecoder:
             self._num_errors_in_a_row = 0
         return frames
 
-    def packets(self, *streams: Any) -> Iterator[Packet[Any]]:
-        """Packets of ``streams``, or of all; PyAV marks the end of each stream with an empty one."""
+    def packets(self) -> Iterator[Packet[Any]]:
+        """The packets of the file; PyAV marks the end of each stream with an empty one."""
         while not self.gave_up:
             try:
-                for packet in self.container.demux(*streams):
+                for packet in self.container.demux():
+                    self._splices.mend(packet)
                     yield packet
                     if self.gave_up:
                         return

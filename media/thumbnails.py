@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional
 
-from scanonce.media.sampling import Sampler, Sampling
+from scanonce.media.sampling import SampledFrame, Sampler, Sampling
 
 _QUALITIES = (65, 45, 25, 10)  # the first that fits; only noise needs a lower one than 65
 _HEADER_BYTES = 1024  # a JPEG header has fewer
@@ -25,7 +25,7 @@ class ThumbnailRequest:
     """Which thumbnails are made of a video."""
 
     every_seconds: float
-    """Interval, more than 0. The first sampled frame at or after each multiple of it gets a thumbnail."""
+    """Interval, more than 0. The sampled frame on screen at each multiple of it gets a thumbnail."""
     width: int
     """Width of the 16:9 box into which they fit, in pixels."""
 
@@ -40,7 +40,7 @@ class ThumbnailRequest:
         width, height = self.box
         return _HEADER_BYTES + width * height * 3 // 8
 
-    def sampler(self) -> Sampler:
+    def sampler(self) -> Sampler[SampledFrame]:
         """A sampler of the frames that get a thumbnail."""
         return Sampler(Sampling("uniform", 1 / self.every_seconds))
 

@@ -152,8 +152,10 @@ class _Decoder(guard.Child):
     def start(self, job: int, path: Path, threads: int) -> None:
         """Begin a file."""
         self.job = job
-        self._answers = Answers(self.connection, self._request, job)
-        self.send([os.fsencode(path).hex(), threads])  # hex: a name may have bytes that are no text
+        size_bytes = _size_bytes(path)
+        self._answers = Answers(self.connection, self._request.of_size(size_bytes), job)
+        # hex: a name may have bytes that are no text
+        self.send([os.fsencode(path).hex(), threads, size_bytes])
 
     def receive(self) -> Event:
         """Return the next event of its file, which has begun to arrive.
@@ -168,3 +170,11 @@ class _Decoder(guard.Child):
         if not event.transient and self.was_denied_memory():
             return Failed(event.job, self.describe_memory(), self.printed.tail(), transient=True)
         return Failed(event.job, event.reason, self.printed.tail(), event.transient)
+
+
+def _size_bytes(path: Path) -> int:
+    """Return the size of a file; 0 if it cannot be read, which its decoder will report."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

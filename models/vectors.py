@@ -12,6 +12,8 @@ outweigh the rest.
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from scanonce.storage.targets import answering_rows, first_targets, target_bounds
+
 _FEW_NUMBERS = 10_000  # too few to pay for the detour through torch
 
 
@@ -65,35 +67,43 @@ def mean_pool(frames: ArrayLike, mask: ArrayLike | None = None) -> NDArray[np.fl
 
 
 def pool_spans(
-    units: NDArray[np.float32], pts_seconds: NDArray[np.float64], spans: NDArray[np.float64]
+    units: NDArray[np.float32],
+    pts_seconds: NDArray[np.float64],
+    spans: NDArray[np.float64],
+    fps: float,
 ) -> NDArray[np.float32]:
-    """Pool many spans of one video as `mean_pool` does.
+    """Pool many spans of one video: `mean_pool` of the frames on screen at the targets in each (`storage.targets`).
 
     Args:
         units: ``[num_frames, dim]`` unit vectors of the frames, at least one.
-        pts_seconds: ``[num_frames]`` rising.
-        spans: ``[num_spans, 2]`` half-open, seconds.
+        pts_seconds: ``[num_frames]`` rising, the time from which each is on screen.
+        spans: ``[num_spans, 2]`` half-open, seconds; one between two targets has the frame of the one before it.
+        fps: targets per second.
 
     Returns:
         ``[num_spans, dim]`` float32 of length 1.
     """
-    first, last = span_rows(pts_seconds, spans)
+    starts = first_targets(pts_seconds, fps)
+    bounds = target_bounds(spans, fps)
+    first, last = answering_rows(starts, np.stack([bounds[:, 0], bounds[:, 1] - 1]))
+    # Frames between the first and the last of a span count for all of their targets, these two for those in the span.
+    inner = units * np.diff(starts, append=starts[-1:]).astype(np.float32)[:, None]
+    sums = _sums_between(inner, first + 1, last)
+    ends = np.minimum(bounds[:, 1], np.append(starts, np.iinfo(np.int64).max)[first + 1])
+    sums += (ends - bounds[:, 0]).astype(np.float32)[:, None] * units[first]
+    is_other = np.where(last > first, bounds[:, 1] - starts[last], 0)
+    sums += is_other.astype(np.float32)[:, None] * units[last]
+    return unit(sums)
+
+
+def _sums_between(
+    rows: NDArray[np.float32], first: NDArray[np.int64], last: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Sums of the rows ``first`` to ``last - 1``, ``[len(first), dim]``; zero where there are none."""
     # reduceat sums the rows from each position to the next. Of the positions first, last, first, last ... every second
     # sum is that of a span. A position must be less than the number of rows, so there is one row more.
-    rows = np.concatenate([units, np.zeros_like(units[:1])])
-    return unit(np.add.reduceat(rows, np.stack([first, last], axis=1).ravel())[::2])
-
-
-def span_rows(
-    pts_seconds: NDArray[np.float64], spans: NDArray[np.float64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of the frames in each span, ``first`` to ``last - 1``: both ``[num_spans]``, at least one row each.
-
-    A span without a frame of its own takes the frame on screen at its start.
-    """
-    first = np.searchsorted(pts_seconds, spans[:, 0], side="left")
-    last = np.searchsorted(pts_seconds, spans[:, 1], side="left")
-    on_screen = np.searchsorted(pts_seconds, spans[:, 0], side="right") - 1
-    empty = last <= first
-    first = np.where(empty, np.clip(on_screen, 0, len(pts_seconds) - 1), first)
-    return first, np.where(empty, first + 1, last)
+    padded = np.concatenate([rows, np.zeros_like(rows[:1])])
+    positions = np.stack([np.minimum(first, len(rows)), np.minimum(last, len(rows))], axis=1)
+    sums: NDArray[np.float32] = np.add.reduceat(padded, positions.ravel())[::2]
+    sums[first >= last] = 0.0
+    return sums

@@ -12,6 +12,8 @@ Needs no training and works with any encoder whose frames and texts share a spac
    with twice as many frames outside as inside, half of them before and half after.
 3. Refinement: the edges of the best windows move to where the contrast is greatest.
 
+A curve has one score for each target (`storage.targets`): a picture that is held counts as long as it is on screen.
+
 Means come from prefix sums: O(frames x lengths), no loop over spans. All stretches of a query are concatenated to one
 row, with gaps so wide that no window reaches from one to the next; numpy is called once for all of them.
 
@@ -43,10 +45,6 @@ _MEMBER_SHARE, _MEMBER_WIDTH = 0.75, 0.15
 """Share of the best score around it at which the membership of a frame changes sign, and the distance from there to
 full membership. Chosen on rendered films of another seed than those in docs/benchmarks.md."""
 
-_LONGEST_GAP_SECONDS = 1.0
-"""Frames that are further apart are key frames. Encoders put those at cuts, so the image changed at the key frame and
-not half a gap before it."""
-
 _SHOT_REACH, _SHOT_RATIO, _SHOT_SHARE = 12, 3.0, 0.5
 """Change of shot: frames on either side that give the usual distance, the least multiple of the usual distance, and
 the least share of the spread of the frames around it. On films of seed 7 this finds every cut and fade, and 3 % of its
@@ -62,9 +60,9 @@ class Stretch:
     """A piece of video with its curve."""
 
     curve: NDArray[np.float64]
-    """``[num_frames]`` z-score of the query at each frame."""
+    """``[num_frames]`` z-score of the query at each frame, one for each target."""
     pts_seconds: NDArray[np.float64]
-    """``[num_frames]`` rising times of the frames."""
+    """``[num_frames]`` rising times of the targets."""
     end_seconds: float
     """End of the last frame."""
 
@@ -366,44 +364,65 @@ def _between(pts_seconds: NDArray[np.float64]) -> NDArray[np.float64]:
     A cut between two sampled frames is anywhere between them. Halfway is off by a quarter of their distance on average,
     the later frame by half of it.
     """
-    later: NDArray[np.float64] = (
-        pts_seconds[1:] - np.minimum(np.diff(pts_seconds), _LONGEST_GAP_SECONDS) / 2
-    )
-    return later
+    middles: NDArray[np.float64] = (pts_seconds[1:] + pts_seconds[:-1]) / 2
+    return middles
 
 
 def change_points(
-    units: NDArray[np.float32], pts_seconds: NDArray[np.float64]
+    units: NDArray[np.float32], pts_seconds: NDArray[np.float64], rows: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Find the changes of shot from the frames alone; they depend on no query.
 
     A frame begins a shot if its distance (one minus cosine) from the frame before it exceeds that of its neighbours,
     is clearly above the median distance around it, and is large for the spread of the frames there. All thresholds are
-    relative, so they hold for any encoder. O(frames).
+    relative, so they hold for any encoder. O(targets) numbers and O(frames) vectors.
 
     Args:
-        units: ``[num_frames, dim]`` unit vectors of the frames.
-        pts_seconds: ``[num_frames]`` rising.
+        units: ``[num_frames, dim]`` unit vectors of the stored frames.
+        pts_seconds: ``[num_targets]`` rising times of the targets.
+        rows: ``[num_targets]`` rising, the row of the frame on screen at each target.
 
     Returns:
-        Rising times, each halfway between two frames; none for fewer than two frames.
+        Rising times, each halfway between two targets; none for fewer than two frames.
     """
-    if len(units) < 2:
+    changes = np.flatnonzero(np.diff(rows)) + 1  # targets with another frame than the one before
+    if not len(changes):
         return np.empty(0)
-    distances = 1.0 - np.einsum("nd,nd->n", units[1:], units[:-1], dtype=np.float64)
+    before, after = units[rows[changes - 1]], units[rows[changes]]
+    distances = np.zeros(len(rows) - 1)
+    distances[changes - 1] = 1.0 - np.einsum("nd,nd->n", after, before, dtype=np.float64)
     reach = min(_SHOT_REACH, len(distances))
     around = np.pad(distances, reach, mode="symmetric")
-    usual = np.median(sliding_window_view(around, 2 * reach + 1), axis=1)
+    usual = np.median(sliding_window_view(around, 2 * reach + 1)[changes - 1], axis=1)
     # the mean distance of all pairs of unit vectors is 1 - |their mean|^2
-    sums = np.concatenate([np.zeros_like(units[:1]), units]).cumsum(axis=0, dtype=np.float64)
-    middle = np.arange(1, len(units))
-    first, last = np.maximum(middle - reach, 0), np.minimum(middle + reach, len(units))
-    means = (sums[last] - sums[first]) / (last - first)[:, None]
+    first, last = np.maximum(changes - reach, 0), np.minimum(changes + reach, len(rows))
+    means = _sums_of_targets(units, rows, first, last) / (last - first)[:, None]
     spread = 1.0 - np.einsum("nd,nd->n", means, means)
     enough = np.maximum(_SHOT_RATIO * usual, _SHOT_SHARE * spread).clip(min=1e-4)
-    cuts = (distances >= running_max(distances, 1)) & (distances > enough)
-    points: NDArray[np.float64] = _between(pts_seconds)[cuts]
+    here = distances[changes - 1]
+    cuts = (here >= running_max(distances, 1)[changes - 1]) & (here > enough)
+    points: NDArray[np.float64] = _between(pts_seconds)[changes[cuts] - 1]
     return points
+
+
+def _sums_of_targets(
+    units: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    first: NDArray[np.int64],
+    last: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Sums of the frames on screen at the targets ``first`` to ``last - 1``, without a copy for each target."""
+    counts = np.bincount(rows, minlength=len(units))
+    sums = np.zeros((len(units) + 1, units.shape[1]))
+    np.cumsum(units * counts[:, None], axis=0, dtype=np.float64, out=sums[1:])
+    begins = np.cumsum(counts) - counts
+
+    def upto(targets: NDArray[np.int64]) -> NDArray[np.float64]:
+        row = rows[np.minimum(targets, len(rows) - 1)]
+        part = (targets - begins[row])[:, None] * units[row].astype(np.float64)
+        return np.asarray(sums[row] + part, np.float64)
+
+    return upto(last) - upto(first)
 
 
 def snap(

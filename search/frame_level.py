@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from scanonce.models.vectors import mean_pool
+from scanonce.models.vectors import pool_spans, unit
 from scanonce.storage.clips import ClipGrid
 from scanonce.storage.errors import IndexDirectoryError
 from scanonce.storage.records import Video
@@ -39,5 +39,9 @@ def draw_means(
             clips = features.read_between(video.uid, [(a, b) for a, b in spans[drawn].tolist()])
         except IndexDirectoryError:
             continue
-        means += [mean_pool(clip.frames) for clip in clips if len(clip.frames)]
+        means += [
+            pool_spans(unit(clip.frames), clip.pts_seconds, span[None], clip.fps)[0]
+            for clip, span in zip(clips, spans[drawn], strict=True)
+            if len(clip.frames)
+        ]
     return np.stack(means) if means else np.zeros((0, 0), np.float32)

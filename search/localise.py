@@ -49,7 +49,10 @@ class StoredVideo(Protocol):
         """Length of the video; no span ends later."""
 
     def frames(self, spans: Sequence[tuple[float, float]]) -> list[FrameFeatures]:
-        """Read the stored frames inside each half-open span of seconds, and no other bytes."""
+        """Read the stored frames on screen in each half-open span of seconds, and no other bytes.
+
+        At least one for each span, unless nothing is stored (`FrameFeatures.between`).
+        """
 
     def anchors(self, rows: NDArray[np.int64] | None) -> AnchorArrays | None:
         """Read the stored anchors of a trained localiser; None if none are stored.
@@ -159,9 +162,9 @@ class FixedClips:
     def _embed(self, video: StoredVideo, span: Span) -> NDArray[np.float32]:
         bounds = (span.start_seconds, span.end_seconds)
         (inside,) = video.frames([bounds])
-        if not len(inside.pts_seconds):  # a clip between two key frames shows the one before it
-            (inside,) = video.frames([(0.0, np.inf)])
-        (pooled,) = self._pooling.embed_spans(inside.frames, inside.pts_seconds, np.array([bounds]))
+        (pooled,) = self._pooling.embed_spans(
+            inside.frames, inside.pts_seconds, np.array([bounds]), inside.fps
+        )
         embedding: NDArray[np.float32] = pooled
         return embedding
 
@@ -172,7 +175,7 @@ class FixedClips:
 
 def frame_curve(query: Query, video: StoredVideo) -> Curve:
     """Return the cosine of the query with every stored frame, each for the time up to the next frame."""
-    (stored,) = video.frames([(0.0, np.inf)])
+    (stored,) = video.frames([(0.0, video.duration_seconds)])
     if not len(stored.pts_seconds):
         return Curve(np.zeros(1), np.zeros(0))
     edges = np.append(stored.pts_seconds, max(video.duration_seconds, stored.pts_seconds[-1]))

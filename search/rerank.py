@@ -22,9 +22,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from scanonce.models.vectors import span_rows
 from scanonce.search.judging import Judged
 from scanonce.search.localise import Proposal, StoredVideo
+from scanonce.storage.targets import shown_at
 
 _SCORED_PER_MOMENT = 4
 MAX_SCORED = 100
@@ -104,7 +104,7 @@ def rerank(
 def _frames_inside(
     proposals: Sequence[Proposal], videos: Sequence[StoredVideo]
 ) -> list[NDArray[np.float16]]:
-    """Read the stored frames of each proposal; a span without frames gets the frame on screen at its start."""
+    """Read the frames on screen at the targets in each proposal, a frame that is held as often as it is on screen."""
     by_candidate: dict[int, list[int]] = {}
     for k, each in enumerate(proposals):
         by_candidate.setdefault(each.candidate, []).append(k)
@@ -112,12 +112,6 @@ def _frames_inside(
     for number, mine in by_candidate.items():
         spans = [(proposals[k].span.start_seconds, proposals[k].span.end_seconds) for k in mine]
         for k, span, found in zip(mine, spans, videos[number].frames(spans), strict=True):
-            inside[k] = found.frames if len(found.frames) else _on_screen(videos[number], span)
+            _, rows = shown_at(found.pts_seconds, found.fps, *span)
+            inside[k] = found.frames[rows]
     return [inside[k] for k in range(len(proposals))]
-
-
-def _on_screen(video: StoredVideo, span: tuple[float, float]) -> NDArray[np.float16]:
-    """The frame that pooling takes for a span without frames. Reads all frames: key frames are rarely so far apart."""
-    (stored,) = video.frames([(0.0, np.inf)])
-    first, last = span_rows(stored.pts_seconds, np.array([span]))
-    return stored.frames[first[0] : last[0]]

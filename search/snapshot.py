@@ -63,7 +63,7 @@ class StoredFrames:
 
     def frames(self, spans: Sequence[tuple[float, float]]) -> list[FrameFeatures]:
         """See `search.localise.StoredVideo`."""
-        return self.features.read_between(self.video.uid, list(spans))
+        return self.features.read_between(self.video.uid, spans)
 
     def anchors(self, rows: NDArray[np.int64] | None) -> AnchorArrays | None:
         """See `search.localise.StoredVideo`."""

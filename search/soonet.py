@@ -33,6 +33,7 @@ from scanonce.search.localise import Candidate, Curve, Proposal, Query, StoredVi
 from scanonce.search.retrieve import merge
 from scanonce.storage.records import Span
 from scanonce.storage.stores.anchors import AnchorArrays
+from scanonce.storage.targets import shown_at
 
 _SPARE = 2.0
 """Anchors per shown moment that get boundaries, if their frames may still change the order."""
@@ -165,7 +166,7 @@ class SoonetLocaliser:
         stored = video.anchors(rows)
         if stored is not None:
             return stored
-        (frames,) = video.frames([(0.0, np.inf)])
+        (frames,) = video.frames([(0.0, video.duration_seconds)])
         whole = self.trained.scan(frames.frames, frames.pts_seconds, video.duration_seconds)
         if rows is None or not len(whole[1]):
             return AnchorArrays(*whole)
@@ -230,11 +231,12 @@ class SoonetLocaliser:
             spans = self._edges_by_curve(query, spans, frames, units)
         if self._snap_seconds:
             points = [
-                change_points(each, piece.pts_seconds)
-                for each, piece in zip(units, frames.pieces, strict=True)
+                change_points(each, times, rows)
+                for each, (times, rows) in zip(units, frames.shown, strict=True)
             ]
             spans = snap(spans, np.concatenate(points), self._snap_seconds)
-        return spans, pool_spans(np.concatenate(units), frames.pts_seconds, spans)
+        stacked = np.concatenate(units)
+        return spans, pool_spans(stacked, frames.pts_seconds, spans, self._grid.fps)
 
     def _edges_by_curve(
         self,
@@ -249,8 +251,10 @@ class SoonetLocaliser:
         to a fraction of its length, the curve to a frame.
         """
         stretches = [
-            Stretch(z_scores(each @ query.joint, query.mean, query.std), piece.pts_seconds, end)
-            for each, piece, (_, end) in zip(units, frames.pieces, frames.around, strict=True)
+            Stretch(z_scores((each @ query.joint)[rows], query.mean, query.std), times, end)
+            for each, (times, rows), (_, end) in zip(
+                units, frames.shown, frames.around, strict=True
+            )
         ]
         found = find_spans_each(
             stretches,
@@ -299,6 +303,11 @@ class _Frames:
             ]
         )
         self.pieces = video.frames(self.around)
+        self.shown = [
+            shown_at(piece.pts_seconds, piece.fps, *span)
+            for piece, span in zip(self.pieces, self.around, strict=True)
+        ]
+        """For each piece the times of its targets and the row of the frame on screen at each."""
         self.features = np.concatenate([piece.frames for piece in self.pieces])
         self.pts_seconds = np.concatenate([piece.pts_seconds for piece in self.pieces])
 

@@ -27,6 +27,8 @@ from scanonce.search.localise import (
 )
 from scanonce.storage.pooling import Pooling
 from scanonce.storage.records import Span
+from scanonce.storage.stores.features import FrameFeatures
+from scanonce.storage.targets import shown_at
 
 _SPANS_PER_STRETCH = 8
 
@@ -70,15 +72,22 @@ class TrainingFree:
         owners: list[int] = []
         features: list[NDArray[np.float32]] = []
         cosines: list[NDArray[np.float32]] = []
+        pieces: list[FrameFeatures] = []
+        rows: list[NDArray[np.int64]] = []
         stretches: list[Stretch] = []
         for number, candidate in enumerate(candidates):
             stored = candidate.video.frames(candidate.stretches)
-            for (_, end), frames in zip(candidate.stretches, stored, strict=True):
+            for (start, end), frames in zip(candidate.stretches, stored, strict=True):
+                if not len(frames.frames):
+                    continue
+                times, shown = shown_at(frames.pts_seconds, frames.fps, start, end)
                 owners.append(number)
+                pieces.append(frames)
+                rows.append(shown)
                 features.append(as_float32(frames.frames))
-                cosines.append(cosines_with(query.joint, features[-1]))
+                cosines.append(cosines_with(query.joint, features[-1])[shown])
                 curve = z_scores(cosines[-1], query.mean, query.std)
-                stretches.append(Stretch(curve, frames.pts_seconds, end))
+                stretches.append(Stretch(curve, times, end))
         found = find_spans_each(
             stretches,
             longest_seconds=self._longest_seconds,
@@ -97,11 +106,11 @@ class TrainingFree:
             k, span = spans[position]
             if k not in units:
                 units[k] = unit(features[k])
-            pts = stretches[k].pts_seconds
             bounds = np.array([(span.start_seconds, span.end_seconds)])
             if self._snap_seconds:
-                bounds = snap(bounds, change_points(units[k], pts), self._snap_seconds)
-            (embedding,) = pool_spans(units[k], pts, bounds)
+                points = change_points(units[k], stretches[k].pts_seconds, rows[k])
+                bounds = snap(bounds, points, self._snap_seconds)
+            (embedding,) = pool_spans(units[k], pieces[k].pts_seconds, bounds, pieces[k].fps)
             score = float(embedding @ query.joint)
             proposal = Proposal(owners[k], Span(*bounds[0].tolist()), score, embedding)
             origins[proposal] = k
@@ -113,8 +122,9 @@ class TrainingFree:
         for each in best[: _POOLED_BY_HEAD_PER_MOMENT * top]:
             k = origins[each]
             bounds = np.array([(each.span.start_seconds, each.span.end_seconds)])
-            pts = stretches[k].pts_seconds
-            (embedding,) = self._pooling.embed_spans(features[k], pts, bounds)
+            (embedding,) = self._pooling.embed_spans(
+                features[k], pieces[k].pts_seconds, bounds, pieces[k].fps
+            )
             score = float(embedding @ query.joint)
             pooled.append(Proposal(each.candidate, each.span, score, embedding))
         return best_first(pooled)
@@ -127,7 +137,7 @@ class TrainingFree:
 def _means_inside(
     cosines: NDArray[np.float32], pts_seconds: NDArray[np.float64], found: list[ScoredSpan]
 ) -> list[float]:
-    """Mean cosine of the frames in each span; of a span without frames, the cosine of the frame on screen then."""
+    """Mean cosine of the targets in each span; of a span between two of them, the cosine of the one before it."""
     if not found:
         return []
     bounds = np.array([(each.span.start_seconds, each.span.end_seconds) for each in found])

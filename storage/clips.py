@@ -33,6 +33,11 @@ class ClipGrid:
         if not 0 < self.stride_ratio <= 1:
             raise ValueError(f"the stride ratio must be in (0, 1]; got {self.stride_ratio}")
 
+    @property
+    def clips_per_second(self) -> float:
+        """Clips per second of a long video."""
+        return sum(1 / (scale * self.stride_ratio) for scale in self.scales_seconds)
+
     def counts(self, duration_seconds: float) -> list[int]:
         """Return the number of windows of each scale.
 

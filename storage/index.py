@@ -77,7 +77,7 @@ class Index:
         self.layout = layout
         self.manifest = manifest
         self.catalog = catalog
-        self.features = FeatureStore(layout.features)
+        self.features = FeatureStore(layout.features, old_fps=manifest.sample_fps)
         self.thumbnails = ThumbnailStore(layout.thumbnails)
         self._open_pooling = open_pooling
         self._pooling: Pooling | None = None
@@ -199,7 +199,7 @@ class Index:
             IndexDirectoryError: the stored features are missing or damaged.
         """
         stored = self.features.read(video.uid)
-        return self.pooling.embed_spans(stored.frames, stored.pts_seconds, spans)
+        return self.pooling.embed_spans(stored.frames, stored.pts_seconds, spans, stored.fps)
 
     def embed_clips(self, video: Video) -> NDArray[np.float32]:
         """Embed all clips of a video, ``[num_clips, dim]``; see `embed`."""
@@ -254,12 +254,14 @@ class Index:
         Raises:
             IndexDirectoryError: nothing at one of the paths is in the index; nothing was removed.
         """
-        known = {path: self.catalog.files_under(path) for path in paths}
-        for path, files in known.items():
-            if not files:
-                raise self._nothing_at(path, "nothing")
-        for path in paths:
-            self.delete_stored(self.catalog.forget_library(path))
+        places = {place: path for path in paths for place in self.catalog.spelled(path)}
+        known = {place: self.catalog.files_under(place) for place in places}
+        for place, files in known.items():
+            is_root = any(place in (root, *root.parents) for root in self.roots)
+            if not files and not is_root:
+                raise self._nothing_at(places[place], "nothing")
+        for place in places:
+            self.delete_stored(self.catalog.forget_library(place))
         self.publish(settings)
         return len({record.stamp.path for files in known.values() for record in files})
 

@@ -45,6 +45,9 @@ class Manifest:
     """Digest of the head that pools the frames of a clip; None: clips are means of frames."""
     reranker: str | None = None
     """Digest of the head that re-ranks moments; None: there is none. An index has at most one head."""
+    exact_times: bool = False
+    """Whether the stored frames are those on screen at their targets (`storage.targets`). False if the index was made
+    by a version before 0.3: where a picture is held, some of its times are wrong until `scanonce reindex`."""
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -69,7 +72,7 @@ class Manifest:
         own = {name: getattr(self, name) for name in _SETTINGS}
         different = [name for name, value in typed.items() if name in own and own[name] != value]
         if different:
-            raise ManifestMismatch(f"the index {_differences(different, own, typed)}")
+            raise _mismatch("the index", different, own, typed)
         return asked.model_copy(update=own)
 
     @property
@@ -135,7 +138,8 @@ def create_or_check(layout: IndexLayout, wanted: Manifest, head_files: Sequence[
 
     Encoders are compared by fingerprint: the same weights in another folder are the same encoder. Localisers are not
     compared: only `scanonce localise` changes that of an index. An index without a re-ranker gets that of its encoder,
-    since nothing stored depends on it; indexes of earlier versions have none.
+    since nothing stored depends on it; indexes of earlier versions have none. An index of inexact times gets new videos
+    too; their times are exact.
 
     Args:
         layout: the index directory.
@@ -153,30 +157,34 @@ def create_or_check(layout: IndexLayout, wanted: Manifest, head_files: Sequence[
     stored = asdict(read_manifest(layout))
     asked = asdict(wanted)
     gains_reranker = stored["reranker"] is None and wanted.reranker is not None
-    not_compared = {"encoder", "localiser", "anchors"}
+    not_compared = {"encoder", "localiser", "anchors", "exact_times"}
     if gains_reranker:
         not_compared.add("reranker")
     names = [name for name in asked if name not in not_compared and stored[name] != asked[name]]
     if names:
         if "fingerprint" in names:
             names.insert(0, "encoder")
-        raise ManifestMismatch(
-            f"the index at {layout.root} {_differences(names, stored, asked)} --index {layout.root}"
-        )
+        option = f" --index {layout.root}"
+        raise _mismatch(f"the index at {layout.root}", names, stored, asked, option)
     _keep_head(layout, head_files)
     if gains_reranker:
         write_manifest(layout, replace(read_manifest(layout), reranker=wanted.reranker))
 
 
-def _differences(
-    names: Sequence[str], stored: Mapping[str, object], asked: Mapping[str, object]
-) -> str:
-    """Describe the settings that differ, with both values and the next step."""
-    lines = [
-        f"  {name}: the index has {stored[name]}, asked for is {asked[name]}" for name in names
-    ]
-    next_step = "Leave them as the index has them, or scan everything again while searches go on: scanonce reindex"
-    return "\n".join(["was made with other settings:", *lines, next_step])
+def _mismatch(
+    index: str,
+    names: Sequence[str],
+    stored: Mapping[str, object],
+    asked: Mapping[str, object],
+    option: str = "",
+) -> ManifestMismatch:
+    """Return the error that has the settings that differ, with both values, and the next step."""
+    return ManifestMismatch(
+        f"{index} was made with other settings:",
+        *(f"  {name}: the index has {stored[name]}, asked for is {asked[name]}" for name in names),
+        "Leave them as the index has them, or scan everything again while searches go on: "
+        f"scanonce reindex{option}",
+    )
 
 
 def _keep_head(layout: IndexLayout, files: Sequence[Path]) -> None:

@@ -16,15 +16,17 @@ class Pooling(Protocol):
         frames: NDArray[np.floating],
         pts_seconds: NDArray[np.float64],
         spans: NDArray[np.float64],
+        fps: float,
     ) -> NDArray[np.float32]:
         """Return the embeddings of spans of one video.
 
-        A span without a frame of its own (key frames can be far apart) takes the frame on screen at its start.
+        A frame counts once for each target in the span at which it is on screen (`storage.targets`).
 
         Args:
             frames: ``[num_frames, dim]`` raw features as stored, at least one.
-            pts_seconds: ``[num_frames]`` rising.
+            pts_seconds: ``[num_frames]`` rising, the time from which each is on screen.
             spans: ``[num_spans, 2]`` half-open, seconds.
+            fps: targets per second.
 
         Returns:
             ``[num_spans, dim]`` float32, each of length 1.

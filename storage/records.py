@@ -1,6 +1,7 @@
 """The types all packages share: spans, clips, videos, moments.
 
-Times are seconds from the start of the video as a player shows it (its first frame is at 0). Spans are half-open
+Times are seconds from the first frame of a video. They count from the start of the file, as players do, only in files
+for other programs: `VideoInfo.offset_seconds` is the difference. Spans are half-open
 ``[start, end)``. Higher scores are better.
 
     >>> Span(4.0, 8.0).tiou(Span(6.0, 10.0))
@@ -77,6 +78,9 @@ class VideoInfo:
     """Average frames per second, or 0.0 if unknown."""
     codec: str
     """FFmpeg's short name, such as ``h264``."""
+    offset_seconds: float = 0.0
+    """Time of the first frame after the start of the file. Players count from the start of the file, which may begin
+    with sound alone or with pictures that cannot be decoded; everything here counts from the first frame."""
 
 
 @dataclass(frozen=True, slots=True)

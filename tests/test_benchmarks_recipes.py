@@ -14,7 +14,7 @@ def asked() -> Asked:
     """A film of three shots of 10 s; the query is the middle one."""
     scenes = np.eye(3, 16).repeat(20, axis=0) + 0.02 * rng.normal(size=(60, 16))
     units = (scenes / np.linalg.norm(scenes, axis=1, keepdims=True)).astype(np.float32)
-    film = Film(units, np.arange(60) / 2, 30.0)
+    film = Film(units, np.arange(60) / 2, 30.0, 2.0)
     query = np.eye(3, 16, dtype=np.float32)[1]
     return Asked(film, query, (units @ query).astype(np.float64), (0.3, 0.3))
 

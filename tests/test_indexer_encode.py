@@ -73,7 +73,7 @@ def test_every_video_gets_its_own_frames_in_order_whatever_the_interleaving(
         queue = random.choice([queue for queue in queues if queue])  # type: ignore[attr-defined]
         events.append(queue.pop(0))
     recorder = Recorder(max_concurrency)
-    done = list(encode_videos(events, recorder, batch_frames=batch_frames))
+    done = list(encode_videos(events, recorder, batch_frames=batch_frames, fps=1.0))
     assert sorted(video.job for video in done) == list(range(len(videos)))
     for video in done:
         assert isinstance(video, EncodedVideo)
@@ -94,7 +94,7 @@ def test_a_video_is_given_as_soon_as_its_last_frame_is_encoded() -> None:
         yield frames(1, [7, 8])
         raise AssertionError("video 0 should have been given by now")
 
-    first = next(encode_videos(events(), Recorder(), batch_frames=4))  # type: ignore[arg-type]
+    first = next(encode_videos(events(), Recorder(), batch_frames=4, fps=1.0))  # type: ignore[arg-type]
     assert first.job == 0
 
 
@@ -104,7 +104,7 @@ def test_a_video_that_fails_half_way_is_dropped_and_reported() -> None:
         *(Failed(0, "crashed"), Finished(1, 1.0, "cut off")),
     ]
     recorder = Recorder()
-    failed, kept = encode_videos(events, recorder, batch_frames=8)
+    failed, kept = encode_videos(events, recorder, batch_frames=8, fps=1.0)
     assert failed == Failed(0, "crashed")
     assert isinstance(kept, EncodedVideo)
     assert (kept.job, kept.problem) == (1, "cut off")
@@ -122,7 +122,9 @@ def test_thumbnails_stay_with_their_video() -> None:
         *(frames(0, [1]), frames(1, [2]), frames(2, [3])),
         *(Finished(0, 3.0, None), Finished(1, 2.0, None), Finished(2, 1.0, None)),
     ]
-    done = {video.job: video for video in encode_videos(events, Recorder(), batch_frames=4)}
+    done = {
+        video.job: video for video in encode_videos(events, Recorder(), batch_frames=4, fps=1.0)
+    }
     for job, times in enumerate(([0.0, 1.0, 2.0], [0.0, 1.0], [])):
         video = done[job]
         assert isinstance(video, EncodedVideo)
@@ -133,7 +135,7 @@ def test_thumbnails_stay_with_their_video() -> None:
 @pytest.mark.parametrize("problem", [None, "cut off"])
 def test_a_video_without_a_frame_has_failed(problem: str | None) -> None:
     (video,) = encode_videos(
-        [Opened(0, INFO), Finished(0, 0.0, problem)], Recorder(), batch_frames=4
+        [Opened(0, INFO), Finished(0, 0.0, problem)], Recorder(), batch_frames=4, fps=1.0
     )
     assert isinstance(video, Failed)
     assert (problem or "no frame") in video.reason

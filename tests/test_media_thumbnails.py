@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from scanonce.media.sampling import SampledFrame
 from scanonce.media.thumbnails import ThumbnailRequest, make_thumbnail
 from tests.videos import draw_number, read_number
 
@@ -76,7 +77,9 @@ def test_a_read_only_frame_gets_a_thumbnail() -> None:
     assert read_number(np.asarray(opened(make_thumbnail(image, REQUEST)))) == 5
 
 
-def test_the_first_sampled_frame_at_or_after_each_second_gets_one() -> None:
+def test_the_sampled_frame_on_screen_at_each_second_gets_one() -> None:
     sampler = REQUEST.sampler()
     times = [0.0, 0.5, 1.0, 1.9, 2.4, 2.6, 3.1, 9.0, 9.5, 10.0]
-    assert [t for t in times if sampler.wants(t)] == [0.0, 1.0, 2.4, 3.1, 9.0, 10.0]
+    frames = [SampledFrame(time, np.zeros((1, 1, 3), np.uint8)) for time in times]
+    given = [sampler.add(frame.pts_seconds, frame) for frame in frames] + [sampler.finish(10.5)]
+    assert [each[0] for each in given if each] == [0.0, 1.0, 1.9, 2.6, 3.1, 9.0, 10.0]

@@ -469,7 +469,7 @@ def test_lengths_are_reported_in_hours() -> None:
         problem = "2 damaged piece(s) could not be decoded"
         end_seconds = 1e6
 
-    assert child._describe_end(cast(Any, Endless()), 48 * 3600.0) == {
+    assert child._describe_end(cast(Any, Endless()), make_request()) == {
         "end_seconds": 48 * 3600.0,
         "problem": "2 damaged piece(s) could not be decoded; only the first 48 h are indexed",
     }

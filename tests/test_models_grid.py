@@ -107,7 +107,7 @@ def test_the_frames_of_a_regular_video_answer_the_grid_frames_in_order(
     st.integers(0, 100),
     st.integers(0, 100),
 )
-def test_the_first_stored_frame_at_or_after_a_grid_frame_answers_it(
+def test_the_stored_frame_on_screen_at_a_grid_frame_answers_it(
     times: list[float], duration: float, first: int, last: int
 ) -> None:
     pts = np.sort(np.asarray(times))
@@ -115,14 +115,14 @@ def test_the_first_stored_frame_at_or_after_a_grid_frame_answers_it(
     wanted = range(first, min(last, PUBLISHED.num_frames(duration)))
     assert rows.shape == (len(wanted),)
     for row, frame in zip(rows.tolist(), wanted, strict=True):
-        after = [i for i, t in enumerate(pts) if t >= frame / 5.0 - 5e-7]
-        assert row == (after[0] if after else len(pts) - 1)
+        before = [i for i, t in enumerate(pts) if t <= frame / 5.0 + 5e-7]
+        assert row == (before[-1] if before else 0)
 
 
-def test_a_gap_is_filled_by_the_frame_after_it() -> None:
-    pts = np.array([0.0, 0.1999999, 0.8, 1.0])  # no frame at 0.4 and 0.6, none after 1.0
-    assert PUBLISHED.frame_rows(pts, 1.4).tolist() == [0, 1, 2, 2, 2, 3, 3]
-    assert PUBLISHED.frame_rows(pts, 1.4, first=3, last=5).tolist() == [2, 2]
+def test_a_picture_that_is_held_answers_until_the_next_one() -> None:
+    pts = np.array([0.0, 0.2000001, 0.75, 1.0])  # nothing begins between 0.3 and 0.7, nor after 1.0
+    assert PUBLISHED.frame_rows(pts, 1.4).tolist() == [0, 1, 1, 1, 2, 3, 3]
+    assert PUBLISHED.frame_rows(pts, 1.4, first=3, last=5).tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(

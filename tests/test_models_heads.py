@@ -368,7 +368,7 @@ def test_pooling_many_spans_equals_pooling_each_alone(kind: HeadKind, tmp_path: 
         [0.5, 4.0, 9.0, 40.0], 300
     )  # of no frame, of some, of more than max_frames
     spans = np.stack([starts, starts + lengths], axis=1)
-    pooled = pooling.embed_spans(frames, pts, spans)
+    pooled = pooling.embed_spans(frames, pts, spans, 0.5)
     for number in range(0, 300, 7):
         start, end = spans[number]
         inside = np.flatnonzero((pts >= start) & (pts < end))
@@ -472,7 +472,7 @@ def test_frames_decide_the_span_of_a_moment_and_the_head_its_score(headed: Heade
     stored = FeatureStore(layout.features).read(video.uid)
     bounds = np.array([(moment.span.start_seconds, moment.span.end_seconds)])
     pooling = open_pooling(layout.head, read_manifest(layout).head)
-    (pooled,) = pooling.embed_spans(stored.frames, stored.pts_seconds, bounds)
+    (pooled,) = pooling.embed_spans(stored.frames, stored.pts_seconds, bounds, stored.fps)
     assert moment.score == pytest.approx(float(pooled @ arithmetic.unit(GREEN)), abs=1e-5)
 
 
@@ -493,7 +493,8 @@ def test_scores_of_frames_are_normalised_by_the_statistics_of_frames(
     with Catalog.open(headed.layout.catalog) as catalog:
         for video in catalog.videos(states=SEARCHABLE):
             stored, spans = store.read(video.uid), grid.spans(video.duration_seconds)
-            means.append(MeanPooling().embed_spans(stored.frames, stored.pts_seconds, spans))
+            pooled = (stored.frames, stored.pts_seconds, spans, stored.fps)
+            means.append(MeanPooling().embed_spans(*pooled))
     generation = newest_generation(headed.layout.vectors, dim=4)
     assert generation is not None
     rows = [read() for read in published_rows(generation).values()]

@@ -38,25 +38,34 @@ def test_a_clip_without_frames_is_zero_not_nan() -> None:
     assert not mean_pool(np.zeros((0, 4), np.float32)).any()
 
 
-@given(st.integers(1, 40), st.integers(0, 2**32 - 1))
-def test_pooling_many_spans_equals_pooling_each_alone(num_frames: int, seed: int) -> None:
+@given(st.integers(1, 40), st.sampled_from([0.5, 2.0, 7.3]), st.integers(0, 2**32 - 1))
+def test_spans_are_pooled_from_the_frame_on_screen_at_each_target(
+    num_frames: int, fps: float, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     frames = rng.normal(size=(num_frames, 8)) * rng.uniform(0.1, 10, size=(num_frames, 1))
     pts = np.sort(rng.uniform(0, 20, num_frames))
     starts = rng.uniform(0, 20, 10)
     spans = np.stack([starts, starts + rng.uniform(0, 9, 10)], axis=1)
-    pooled = pool_spans(unit(frames), pts, spans)
-    for span, vector in zip(spans, pooled, strict=True):
-        inside = (pts >= span[0]) & (pts < span[1])
-        if inside.any():
-            np.testing.assert_allclose(vector, mean_pool(frames[inside]), atol=2e-5)
+    pooled = pool_spans(unit(frames), pts, spans, fps)
+    for (start, end), vector in zip(spans, pooled, strict=True):
+        targets = [k / fps for k in range(round(31 * fps)) if start <= k / fps < end]
+        rows = [max(0, int((pts <= target).sum()) - 1) for target in targets]
+        if rows:
+            np.testing.assert_allclose(vector, mean_pool(frames[rows]), atol=2e-5)
 
 
-def test_a_span_between_two_key_frames_takes_the_frame_on_screen() -> None:
+def test_a_span_between_two_targets_has_the_frame_on_screen_before_it() -> None:
     frames = np.eye(3, dtype=np.float32)
     pts = np.array([0.0, 10.0, 20.0])
-    pooled = pool_spans(unit(frames), pts, np.array([[4.0, 8.0], [12.0, 16.0], [30.0, 34.0]]))
-    assert pooled.argmax(axis=1).tolist() == [0, 1, 2]
+    spans = np.array([[4.1, 4.4], [12.0, 16.0], [30.2, 30.3]])
+    assert pool_spans(unit(frames), pts, spans, 2.0).argmax(axis=1).tolist() == [0, 1, 2]
+
+
+def test_a_picture_counts_as_long_as_it_is_on_screen() -> None:
+    pts = np.array([0.0, 30_000.0])
+    (pooled,) = pool_spans(np.eye(2, dtype=np.float32), pts, np.array([[29_994.0, 30_002.0]]), 2.0)
+    np.testing.assert_allclose(pooled, np.array([6.0, 2.0]) / np.hypot(6.0, 2.0), atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])

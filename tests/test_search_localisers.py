@@ -37,9 +37,7 @@ class InMemory:
     arrays: AnchorArrays | None = None
 
     def frames(self, spans: Sequence[tuple[float, float]]) -> list[FrameFeatures]:
-        pts = self.features.pts_seconds
-        bounds = [np.searchsorted(pts, span) for span in spans]
-        return [FrameFeatures(self.features.frames[a:b], pts[a:b]) for a, b in bounds]
+        return self.features.between(spans)
 
     def anchors(self, rows: NDArray[np.int64] | None) -> AnchorArrays | None:
         if self.arrays is None or rows is None:
@@ -88,7 +86,7 @@ def video(duration: float, seed: int = 0, *, scanned_by: Localiser | None = None
     pts = np.arange(0, duration, 1 / FPS)
     frames = rng.normal(size=(len(pts), DIM))
     frames[(pts >= duration / 3) & (pts < duration / 3 + 6)] += 4 * query().features
-    features = FrameFeatures(frames.astype(np.float16), pts)
+    features = FrameFeatures(frames.astype(np.float16), pts, FPS)
     if not isinstance(scanned_by, SoonetLocaliser):
         return InMemory(features, duration)
     arrays = scanned_by.trained.scan(features.frames, pts, duration)
@@ -107,7 +105,7 @@ def candidate(stored: InMemory, *stretches: tuple[float, float]) -> Candidate:
     if not len(stored.features.frames):
         return Candidate(stored, pieces)
     units = unit(stored.features.frames)
-    scores = pool_spans(units, stored.features.pts_seconds, spans) @ query().joint
+    scores = pool_spans(units, stored.features.pts_seconds, spans, FPS) @ query().joint
     clips = [
         (Span(*span), float(score))
         for span, score in zip(spans.tolist(), scores, strict=True)
@@ -141,14 +139,14 @@ def test_nothing_in_gives_nothing_out(localiser: Localiser) -> None:
 
 
 def test_a_video_without_frames_has_no_moment_and_a_flat_curve(localiser: Localiser) -> None:
-    features = FrameFeatures(np.empty((0, DIM), np.float16), np.empty(0))
+    features = FrameFeatures(np.empty((0, DIM), np.float16), np.empty(0), FPS)
     empty = InMemory(features, 0.0)
     assert localiser.locate(query(), [Candidate(empty, ((0.0, 0.0),))], top=10) == []
     assert len(localiser.curve(query(), empty).scores) == 0
 
 
 def test_a_video_of_one_frame_has_at_most_its_own_span(localiser: Localiser) -> None:
-    features = FrameFeatures(np.ones((1, DIM), np.float16), np.zeros(1))
+    features = FrameFeatures(np.ones((1, DIM), np.float16), np.zeros(1), FPS)
     single = InMemory(features, 0.4)
     found = localiser.locate(query(), [candidate(single)], top=10)
     assert len(found) <= 1
@@ -196,7 +194,7 @@ def test_far_frames_do_not_change_the_spans_of_a_stretch_found_by_frames_alone()
         short, long = video(60.0, seed=9), video(600.0, seed=10)
         frames = long.features.frames.copy()
         frames[:120] = short.features.frames
-        longer = InMemory(FrameFeatures(frames, long.features.pts_seconds), 600.0)
+        longer = InMemory(FrameFeatures(frames, long.features.pts_seconds, FPS), 600.0)
         at = (10.0, 50.0)
         first = LOCALISERS[name].locate(query(), [candidate(short, at)], top=5)
         second = LOCALISERS[name].locate(query(), [candidate(longer, at)], top=5)
@@ -257,7 +255,7 @@ def test_a_gap_in_a_video_is_filled_so_that_anchors_keep_their_times() -> None:
     keep = np.ones(128, bool)
     keep[41:60] = False
     frames = whole.features.frames.copy()
-    frames[41:60] = frames[60]
+    frames[41:60] = frames[40]  # the picture on screen
     gap = localiser.scan(whole.features.frames[keep], whole.features.pts_seconds[keep], 64.0)
     filled = localiser.scan(frames, whole.features.pts_seconds, 64.0)
     np.testing.assert_array_equal(gap[0], filled[0])

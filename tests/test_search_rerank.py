@@ -64,11 +64,12 @@ def digest_of(folder: Path) -> str:
 def slow_score(
     head: TightHead, text: NDArray[np.float32], stored: FrameFeatures, span: Span
 ) -> float:
-    """Score one moment alone, finding its frames one by one."""
+    """Score one moment alone, finding the frame on screen at each target one by one."""
     pts = stored.pts_seconds.tolist()
-    inside = [k for k, at in enumerate(pts) if span.start_seconds <= at < span.end_seconds]
-    if not inside:
-        inside = [max([k for k, at in enumerate(pts) if at <= span.start_seconds], default=0)]
+    bounds = span.start_seconds - 5e-7, span.end_seconds - 5e-7
+    targets = [k / 2 for k in range(81) if bounds[0] <= k / 2 < bounds[1]]
+    targets = targets or [np.floor(span.start_seconds * 2) / 2]
+    inside = [max([k for k, at in enumerate(pts) if at <= target], default=0) for target in targets]
     if len(inside) > MAX_FRAMES:
         inside = [inside[k] for k in spread_evenly(0, len(inside), MAX_FRAMES).tolist()]
     frames = torch.from_numpy(stored.frames[inside].astype(np.float32))[None]
@@ -86,14 +87,11 @@ class FewFrames:
     def __init__(self, pts_seconds: list[float], seed: int) -> None:
         rng = np.random.default_rng(seed)
         frames = rng.standard_normal((len(pts_seconds), 16)).astype(np.float16)
-        self.stored = FrameFeatures(frames, np.array(pts_seconds))
+        self.stored = FrameFeatures(frames, np.array(pts_seconds), 2.0)
         self.duration_seconds = 40.0
 
     def frames(self, spans: Sequence[tuple[float, float]]) -> list[FrameFeatures]:
-        bounds = [np.searchsorted(self.stored.pts_seconds, span) for span in spans]
-        return [
-            FrameFeatures(self.stored.frames[a:b], self.stored.pts_seconds[a:b]) for a, b in bounds
-        ]
+        return self.stored.between(spans)
 
     def anchors(self, rows: NDArray[np.int64] | None) -> AnchorArrays | None:
         return None
@@ -103,7 +101,7 @@ def test_moments_come_in_the_order_of_their_scores_each_by_itself(tmp_path: Path
     head = make_head(tmp_path, dim=16)
     videos = [
         FewFrames(np.arange(0.0, 40.0, 0.5).tolist(), 1),
-        FewFrames(np.arange(1.0, 40.0, 1.7).tolist(), 2),  # key frames: short spans have none
+        FewFrames(np.arange(1.0, 40.0, 1.7).tolist(), 2),  # key frames, far apart
         FewFrames(np.arange(0.25, 40.0, 2.0).tolist(), 3),
     ]
     lasting = (0.1, 2.0, 9.0)  # with no frame, with some, with more than the head takes

@@ -22,7 +22,7 @@ Store: TypeAlias = FeatureStore | AnchorStore | ThumbnailStore
 
 def frame_features(num_frames: int) -> FrameFeatures:
     frames = np.random.default_rng(0).normal(size=(num_frames, 8)).astype(np.float16)
-    return FrameFeatures(frames, np.arange(num_frames, dtype=np.float64) / 2)
+    return FrameFeatures(frames, np.arange(num_frames, dtype=np.float64) / 2, 2.0)
 
 
 def arrays(num_anchors: int) -> AnchorArrays:
@@ -101,7 +101,7 @@ def test_orphans_are_files_of_unknown_contents_and_of_interrupted_writes(
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: FrameFeatures(np.zeros((3, 8), np.float16), np.zeros(2)), "need pts_seconds"),
+        (lambda: FrameFeatures(np.zeros((3, 8), np.float16), np.zeros(2), 2.0), "need pts_seconds"),
         (lambda: AnchorArrays(np.zeros((3, 2), np.float16), np.zeros(2, np.float32)), "need norms"),
         (lambda: Thumbnails(np.zeros(2), JPEGS), "need pts_seconds"),
     ],
@@ -123,13 +123,51 @@ def test_features_read_back_as_written(features: FeatureStore) -> None:
     np.testing.assert_array_equal(stored.pts_seconds, frame_features(20).pts_seconds)
 
 
-def test_only_the_frames_inside_half_open_spans_are_read(features: FeatureStore) -> None:
+def test_only_the_frames_on_screen_in_half_open_spans_are_read(features: FeatureStore) -> None:
     features.write(UID, frame_features(20))
-    first, second, nothing = features.read_between(UID, [(0.0, 1.0), (8.9, 99.0), (50.0, 60.0)])
+    spans = [(0.0, 1.0), (8.9, 99.0), (3.1, 3.2), (50.0, 60.0)]
+    first, second, between, after = features.read_between(UID, spans)
     assert first.pts_seconds.tolist() == [0.0, 0.5]
     assert second.pts_seconds.tolist() == [9.0, 9.5]
     np.testing.assert_array_equal(second.frames, frame_features(20).frames[18:])
-    assert nothing.frames.shape == (0, 8)
+    assert between.pts_seconds.tolist() == [3.0], "the frame on screen then"
+    assert after.pts_seconds.tolist() == [9.5], "the last frame is on screen until the end"
+
+
+def test_a_picture_that_is_held_is_read_for_every_span_it_is_on_screen(
+    features: FeatureStore,
+) -> None:
+    frames = frame_features(3).frames
+    features.write(UID, FrameFeatures(frames, np.array([0.0, 20.4, 40.1]), 2.0))
+    pieces = features.read_between(UID, [(4.0, 8.0), (18.0, 22.0), (20.4, 20.6)])
+    assert [piece.pts_seconds.tolist() for piece in pieces] == [[0.0], [0.0, 20.4], [20.4]]
+
+
+def test_a_file_of_an_earlier_version_is_read_as_if_frames_began_at_their_target(
+    tmp_path: Path,
+) -> None:
+    store = FeatureStore(tmp_path, old_fps=2.0)
+    frames, times = frame_features(4).frames, np.array([0.0, 0.52, 1.0, 30.04])
+    path = store.path(UID)
+    path.parent.mkdir(parents=True)
+    save_file({"frames": frames, "pts_seconds": times}, path)
+    stored = store.read(UID)
+    assert (stored.pts_seconds.tolist(), stored.fps) == ([0.0, 0.5, 1.0, 30.0], 2.0)
+    assert store.problem(UID, dim=8, num_frames=4, values=True) is None
+    assert not store.is_exact(UID)
+    store.write(UID, stored)
+    assert store.is_exact(UID)
+
+
+@pytest.mark.parametrize("fps", [np.array([0.0]), np.array([np.nan]), np.zeros(0)])
+def test_an_impossible_sampling_is_damage(features: FeatureStore, fps: np.ndarray) -> None:
+    stored = frame_features(2)
+    path = features.path(UID)
+    path.parent.mkdir(parents=True)
+    save_file({"frames": stored.frames, "pts_seconds": stored.pts_seconds, "fps": fps}, path)
+    with pytest.raises(IndexDirectoryError, match="missing or damaged"):
+        features.read(UID)
+    assert "targets per second" in str(features.problem(UID, dim=8, num_frames=2))
 
 
 def test_missing_and_damaged_features_are_reported_with_the_next_step(

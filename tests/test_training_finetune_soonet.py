@@ -126,7 +126,7 @@ def stored(parts: AnnotatedVideos, folder: Path) -> StoredMoments:
     store = FeatureStore(folder)
     for each in parts.videos:
         frames = rng.standard_normal((each.num_frames, 8)).astype(np.float16)
-        store.write(each.uid, FrameFeatures(frames, np.arange(each.num_frames) / FPS))
+        store.write(each.uid, FrameFeatures(frames, np.arange(each.num_frames) / FPS, FPS))
     texts = [query.text for query in parts.queries]
     features = rng.standard_normal((len(texts), 8)).astype(np.float32)
     rows = {text: row for row, text in enumerate(texts)}
@@ -191,8 +191,8 @@ def test_frames_of_a_library_are_those_that_answer_the_times_of_the_grid(tmp_pat
     moments = stored(parts, tmp_path)
     frames = np.arange(4, dtype=np.float16)[:, None].repeat(8, axis=1)
     gap = np.array([0.0, 0.5, 2.0, 2.5])
-    FeatureStore(tmp_path).write(parts.videos[0].uid, FrameFeatures(frames, gap))
-    assert moments.library([0], [0]).films[0].frames[:, 0].tolist() == [0, 1, 2, 2, 2, 3]
+    FeatureStore(tmp_path).write(parts.videos[0].uid, FrameFeatures(frames, gap, FPS))
+    assert moments.library([0], [0]).films[0].frames[:, 0].tolist() == [0, 1, 1, 1, 2, 3]
 
 
 # --- Loss ---
@@ -359,7 +359,9 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
             frames = frames + 0.5 * joint.std() * rng.standard_normal(frames.shape)
             uid = f"{number:032x}"
             pts = np.arange(len(frames)) / FPS
-            FeatureStore(layout.features).write(uid, FrameFeatures(frames.astype(np.float16), pts))
+            FeatureStore(layout.features).write(
+                uid, FrameFeatures(frames.astype(np.float16), pts, FPS)
+            )
             catalog.record_indexed(
                 Content(uid, uid, 100),
                 [FileStamp(Path(f"/films/clip_{number}.mp4"), 100, 1)],

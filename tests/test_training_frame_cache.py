@@ -149,4 +149,10 @@ def test_zero_frames_or_a_rate_of_zero_are_refused(video: Path, tmp_path: Path) 
 def test_frames_are_chosen_evenly_inside_a_part(
     span: Span | None, most: int, chosen: list[int]
 ) -> None:
-    assert choose_frames(np.arange(5.0), span, 4.5, most).tolist() == chosen
+    assert choose_frames(np.arange(5.0), span, 4.5, most, 1.0).tolist() == chosen
+
+
+def test_a_picture_that_is_held_is_chosen_as_often_as_it_is_on_screen() -> None:
+    pts = np.array([0.0, 1.2, 60.0])
+    assert choose_frames(pts, Span(0.0, 3.0), 90.0, 9, 2.0).tolist() == [0, 0, 0, 1, 1, 1]
+    assert choose_frames(pts, Span(30.0, 90.0), 90.0, 4, 2.0).tolist() == [1, 1, 2, 2]

@@ -4,6 +4,7 @@ import csv
 import doctest
 import io
 import re
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,21 @@ RATES = {
     60.0: (Fraction(60), 60, False),
     119.88: (Fraction(60000, 1001), 60, True),
     120.0: (Fraction(60), 60, False),
-    10.0: (Fraction(10), 10, False),
-    179 / 6: (Fraction(179, 6), 30, False),
+    47.95: (Fraction(48000, 1001), 48, False),
+    100.0: (Fraction(50), 50, False),
+    240.0: (Fraction(60), 60, False),
+    # rates that are no standard: cameras, phones, slides
+    12.5: (Fraction(25), 25, False),
+    6.25: (Fraction(25), 25, False),
+    7.5: (Fraction(30), 30, False),
+    10.0: (Fraction(30), 30, False),
+    15.0: (Fraction(30), 30, False),
+    20.0: (Fraction(60), 60, False),
+    1.5: (Fraction(24), 24, False),
+    29.501: (Fraction(30000, 1001), 30, True),
+    179 / 6: (Fraction(30000, 1001), 30, True),
+    58.7: (Fraction(60000, 1001), 60, True),
+    61.0: (Fraction(60), 60, False),
     0.0: (Fraction(25), 25, False),
     float("nan"): (Fraction(25), 25, False),
 }
@@ -200,6 +214,49 @@ def test_an_edit_list_at_29_97_drops_frames_and_says_so() -> None:
     edl = to_edl([pick], rate=frame_rate(fps, drop=False))
     assert "FCM: NON-DROP FRAME" in edl
     assert _events(edl)[0][4:] == ["00:01:00:00", "00:01:02:00", "01:00:00:00", "01:00:02:00"]
+
+
+@pytest.mark.parametrize("fps", [1.5, 7.5, 12.5, 29.501, 29.83, 58.7])
+def test_timecode_is_the_clock_at_rates_that_are_no_standard(fps: float) -> None:
+    hour = _pick(start=3600.0, end=3605.0, fps=fps)
+    rate = frame_rate(fps)
+    codes = [code.replace(";", ":") for code in _events(to_edl([hour]))[0][4:6]]
+    for code, seconds in zip(codes, (3600.0, 3605.0), strict=True):
+        hours, minutes, whole, frames = map(int, code.split(":"))
+        clock = hours * 3600 + minutes * 60 + whole + frames / rate.timebase
+        assert clock == pytest.approx(seconds, abs=0.1)
+    clip = otio.adapters.read_from_string(to_otio([hour]), "otio_json").tracks[0][0]
+    assert clip.source_range.start_time.to_seconds() == pytest.approx(3600.0, abs=0.03)
+    assert clip.source_range.start_time.to_timecode()
+
+
+def test_moments_that_timecode_cannot_say_are_left_out_with_a_comment() -> None:
+    day = 24 * 3600.0
+    many = [
+        _pick("/v/a.mp4", 5.0, 6.0),
+        _pick("/v/long.mp4", day - 1, day + 1),
+        _pick("/v/b.mp4", 0.0, 23.5 * 3600),
+        _pick("/v/c.mp4", 7.0, 8.0),
+    ]
+    edl = to_edl(many)
+    assert [event[1] for event in _events(edl)] == ["A", "C"]
+    left_out = [line for line in edl.splitlines() if "left out" in line]
+    assert [name for line in left_out for name in ("long.mp4", "b.mp4") if name in line] == [
+        "long.mp4",
+        "b.mp4",
+    ]
+    assert "23:59:59.000 - 24:00:01.000" in left_out[0]
+
+
+def test_times_count_from_the_start_of_the_file() -> None:
+    pick = replace(_pick(start=2.0, end=4.0), offset_seconds=10.0)
+    row = next(csv.DictReader(io.StringIO(to_csv([pick]))))
+    assert (row["start"], row["end_seconds"]) == ("00:00:12.000", "14.000")
+    assert "00:00:12,000 --> 00:00:14,000" in to_srt([pick])[pick.path]
+    assert _events(to_edl([pick]))[0][4:6] == ["00:00:12:00", "00:00:14:00"]
+    clip = otio.adapters.read_from_string(to_otio([pick]), "otio_json").tracks[0][0]
+    assert clip.source_range.start_time.to_seconds() == 12.0
+    assert clip.media_reference.available_range.duration.to_seconds() == 3610.0
 
 
 @given(st.lists(picks(), max_size=8))

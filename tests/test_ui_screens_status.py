@@ -30,6 +30,7 @@ STATUS: dict[str, Any] = {
     "dim": 512,
     "sampling": "uniform",
     "sample_fps": 2.0,
+    "exact_times": True,
     "localiser": "bundled",
     "calibration": {"kind": "none", "labelled_queries": 0},
     "anchors": "0123456789ab-3",

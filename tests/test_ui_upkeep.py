@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from scanonce.indexer.pipeline import index_library
 from scanonce.indexer.settings import IndexerSettings
@@ -86,7 +87,8 @@ def test_json_names_every_difference(work: Path) -> None:
     verify = run(work / "index", "verify", "--json")
     assert verify.returncode == 1
     found = json.loads(verify.stdout)
-    keys = ["index", "videos", "files", "compared", "without_thumbnails", "pending", "differences"]
+    keys = ["index", "videos", "files", "compared", "sampled_only", "without_thumbnails"]
+    keys += ["pending", "differences"]
     assert list(found) == keys
     assert found["differences"] == [
         {
@@ -178,3 +180,38 @@ def test_a_backup_of_a_damaged_index_is_no_success(work: Path) -> None:
     assert "scanonce repair" in restore.stdout
     features_of(work / "new", "b.mp4").parent.mkdir(exist_ok=True)
     assert run(work / "new", "repair").returncode == 0
+
+
+def make_older(index: Path) -> None:
+    """Make an index as versions before 0.3 did: its features have no targets, its manifest says nothing of times."""
+    layout = IndexLayout.of(index)
+    for path in layout.features.rglob("*.safetensors"):
+        tensors = load_file(path)
+        del tensors["fps"]
+        save_file(tensors, path)
+    manifest = json.loads(layout.manifest.read_text())
+    del manifest["exact_times"]
+    layout.manifest.write_text(json.dumps(manifest))
+
+
+def test_an_index_of_an_earlier_version_is_used_and_says_that_reindexing_makes_times_exact(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scanonce.indexer.models.load_encoder", lambda *_, **__: ColourEncoder())
+    index = work / "index"
+    before = json.loads(run(index, "search", "red", "--json").stdout)
+    assert "reindex" not in run(index, "status").stdout
+    make_older(index)
+    assert "scanonce reindex" in run(index, "status").stdout
+    assert not json.loads(run(index, "status", "--json").stdout)["exact_times"]
+    searched = run(index, "search", "red", "--json")
+    assert searched.stderr.count("scanonce reindex") == 1
+    assert json.loads(searched.stdout)["moments"] == before["moments"]
+    write_film(work / "films" / "c.mp4", [("white", 5)])
+    indexed = run(index, "index")
+    assert indexed.stderr.count("scanonce reindex") == 1
+    assert indexed.returncode == 0, indexed.stderr
+    assert run(index, "verify").returncode == 0
+    assert run(index, "reindex").returncode == 0
+    assert "reindex" not in run(index, "status").stdout
+    assert "reindex" not in run(index, "search", "red").stderr

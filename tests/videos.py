@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from scanonce.indexer.hashing import BLOCK_BYTES, NUM_BLOCKS
+
 WIDTH, HEIGHT = 128, 96
 _COLUMNS, _ROWS = 4, 3
 _NUM_BITS = _COLUMNS * _ROWS - 1  # the first block is the red corner
@@ -86,6 +88,7 @@ def write_video(
             other way, so that it is upright when shown.
         flip: the player also has to exchange left and right.
         pixel_aspect: ratio of width to height of a pixel.
+        with_audio: there is silence from 0 to the end of the last frame.
 
     The test is skipped if this build of PyAV cannot write the codec.
     """
@@ -110,16 +113,21 @@ def write_video(
         if rotation or flip:
             stream.set_display_rotation(rotation, hflip=flip)
         audio = output.add_stream("aac", rate=8000, layout="mono") if with_audio else None
+        sounded = 0.0  # seconds of audio so far
         for number, stamp in enumerate(stamps):
             shown = size[::-1] if rotation % 180 else size
             image = np.fliplr(draw_number(number, *shown)) if flip else draw_number(number, *shown)
             image = np.ascontiguousarray(np.rot90(image, -rotation // 90))
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts, frame.time_base = stamp, base
+            if audio is not None:  # up to this frame: tracks alternate in the file
+                _write_silence(output, audio, sounded, float(stamp * base))
+                sounded = float(stamp * base)
             output.mux(stream.encode(frame))
         output.mux(stream.encode())
         if audio is not None:
-            _write_silence(output, audio, seconds=float((stamps[-1] + 1 - stamps[0]) * base))
+            _write_silence(output, audio, sounded, sounded + float(base))
+            output.mux(audio.encode())
     width, height = size
     if pixel_aspect is not None:
         width = round(width * pixel_aspect)
@@ -138,9 +146,16 @@ def write_audio(path: Path, *, cover: bool = False) -> Path:
             image = output.add_stream("mjpeg", rate=1)
             image.width, image.height, image.pix_fmt = WIDTH, HEIGHT, "yuvj420p"
             image.disposition = av.stream.Disposition.attached_pic
-        _write_silence(output, audio, seconds=1.0)
+        _write_silence(output, audio, 0.0, 1.0)
+        output.mux(audio.encode())
         if cover:
             encode_images(output, image, [draw_number(1)])
+    return path
+
+
+def write_garbage(path: Path) -> Path:
+    """Write a file that is neither a video nor text."""
+    path.write_bytes(b"\0no video" * 100)
     return path
 
 
@@ -164,6 +179,24 @@ def write_images(
     return path
 
 
+def write_noise(path: Path) -> Path:
+    """Write a video of 1.9 MB, of which a fast hash reads only a part."""
+    images = np.random.default_rng(0).integers(0, 256, (60, 180, 320, 3), np.uint8)
+    return write_images(path, images, options={"preset": "veryfast", "g": "5"})
+
+
+def between_samples(data: bytes, *, first: int = 4, last: int = 9) -> bytes:
+    """Return the bytes of a file with zeros in some of the stretches that a fast hash does not read."""
+    starts = [
+        number * (len(data) - BLOCK_BYTES) // (NUM_BLOCKS - 1) for number in range(NUM_BLOCKS)
+    ]
+    holed = bytearray(data)
+    for number in range(first, last + 1):
+        start, end = starts[number] + BLOCK_BYTES, starts[number + 1]
+        holed[start:end] = bytes(end - start)
+    return bytes(holed)
+
+
 def encode_images(output: Any, stream: Any, images: Iterable[NDArray[np.uint8]]) -> None:
     """Encode all frames of a video stream into an open container."""
     for number, image in enumerate(images):
@@ -173,14 +206,14 @@ def encode_images(output: Any, stream: Any, images: Iterable[NDArray[np.uint8]])
     output.mux(stream.encode())
 
 
-def _write_silence(output: Any, stream: Any, *, seconds: float) -> None:
-    """Encode silence, mono at 8000 Hz, into an open container."""
-    for start in range(0, round(seconds * 8000), 1024):
+def _write_silence(output: Any, stream: Any, start_seconds: float, end_seconds: float) -> None:
+    """Encode silence, mono at 8000 Hz, into an open container: the packets that begin in a span."""
+    first, last = (-(-round(seconds * 8000) // 1024) for seconds in (start_seconds, end_seconds))
+    for number in range(first, last):
         samples = np.zeros((1, 1024), np.float32)
         frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
-        frame.sample_rate, frame.pts = 8000, start
+        frame.sample_rate, frame.pts = 8000, number * 1024
         output.mux(stream.encode(frame))
-    output.mux(stream.encode())
 
 
 def cut(source: Path, target: Path, share: float) -> Path:

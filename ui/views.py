@@ -9,11 +9,11 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from rich.markup import escape
 from rich.table import Table
 
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import Moment, Span, Video
+from scanonce.ui.console import verbatim
 
 if (
     TYPE_CHECKING
@@ -157,6 +157,7 @@ def status_json(root: Path, status: "IndexStatus") -> dict[str, Any]:
         "dim": manifest.dim,
         "sampling": manifest.sampling,
         "sample_fps": manifest.sample_fps,
+        "exact_times": manifest.exact_times,
         "localiser": manifest.localiser or NO_LOCALISER,
         "calibration": calibration_json(IndexLayout.of(root), manifest.fingerprint),
         "libraries": [str(root) for root in status.libraries],
@@ -180,6 +181,13 @@ def status_json(root: Path, status: "IndexStatus") -> dict[str, Any]:
         ],
         "writer": asdict(status.writer) if status.writer else None,
     }
+
+
+INEXACT_TIMES = (
+    "this index was made by a version before 0.3: where a picture is held, such as in slides and screen recordings, "
+    "times may be wrong by as long as it is held; scanonce reindex makes them exact"
+)
+"""What people are told about an index whose manifest says that its times are not exact."""
 
 
 def outcome_text(counts: "RunCounts", num_offline: int = 0) -> str:
@@ -216,12 +224,12 @@ def moments_table(moments: Sequence[Moment]) -> Table:
     for position, moment in enumerate(moments):
         if position == divider:
             table.add_row("", f"[dim]{LESS_CERTAIN}[/]", "", "")
-        name = escape(moment.path.name)
+        name = verbatim(moment.path.name)
         table.add_row(
             str(position + 1),
             span_text(moment.span),
             match_text(moment.probability),
-            f"{name}  [dim]{escape(str(moment.path.parent))}[/]",
+            f"{name}  [dim]{verbatim(moment.path.parent)}[/]",
         )
     return table
 

@@ -7,7 +7,7 @@ damage. Times come from the packets: decord's own are 32-bit floats, half a mill
 import math
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,10 +27,11 @@ from scanonce.media.container import (
     find_video_stream,
     open_container,
     packet_end_seconds,
+    start_offset_seconds,
     stated_end_seconds,
 )
 from scanonce.media.planner import begins_group, count_nal_length_bytes
-from scanonce.media.sampling import SampledFrame, Sampler, Sampling
+from scanonce.media.sampling import SampledFrame, Sampling
 from scanonce.storage.errors import ConfigError, UnreadableVideo
 from scanonce.storage.records import VideoInfo
 
@@ -54,10 +55,13 @@ class DecordSource:
                 kind = container.format.long_name or container.format.name
                 raise UnreadableVideo(f"decord returns wrong frames of {kind} files: {_USE_PYAV}")
             times = _Times.of(container, stream)
-            geometry = Geometry.of(_first_frame(container, stream), stream, min_short_side)
+            first = _first_frame(container, stream)
+            geometry = Geometry.of(first, stream, min_short_side)
             if geometry.is_mirrored:
                 raise UnreadableVideo(f"decord does not apply its mirroring: {_USE_PYAV}")
-            self.info: VideoInfo = describe(container, stream, geometry)
+            offset = start_offset_seconds(container, stream, first)
+            info = describe(container, stream, geometry)
+            self.info: VideoInfo = replace(info, offset_seconds=offset)
             is_resized = (geometry.output_width, geometry.output_height) not in (
                 (stream.width, stream.height),
                 (stream.height, stream.width),
@@ -159,8 +163,15 @@ class _Times:
         """Indices of the sampled frames."""
         is_uniform = sampling.mode == "uniform"
         indices: Sequence[int] = range(len(self.seconds)) if is_uniform else self.key_indices
-        sampler = Sampler(sampling)
-        return [index for index in indices if sampler.wants(self.seconds[index])]
+        begins = [self.seconds[index] for index in indices]
+        begins[:1] = [0.0]  # nothing is on screen before the first one
+        return [
+            index
+            for index, begin, end in zip(
+                indices, begins, [*begins[1:], self.end_seconds], strict=True
+            )
+            if sampling.answers(begin, end)
+        ]
 
     @staticmethod
     def of(container: InputContainer, stream: VideoStream) -> "_Times":

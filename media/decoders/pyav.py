@@ -9,6 +9,7 @@ from __future__ import annotations  # PyAV's generic types exist for the type ch
 import itertools
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Self, cast
 
@@ -23,6 +24,7 @@ from scanonce.media.container import (
     describe,
     describe_early_end,
     packet_end_seconds,
+    start_offset_seconds,
     stated_end_seconds,
 )
 from scanonce.media.planner import Planner
@@ -54,7 +56,8 @@ class PyAVSource:
         except BaseException:
             self.close()
             raise
-        self.info = describe(container, stream, self._geometry)
+        offset = start_offset_seconds(container, stream, self._first[1])
+        self.info = replace(describe(container, stream, self._geometry), offset_seconds=offset)
         self._stated_end_seconds = stated_end_seconds(container)
 
     @property
@@ -79,11 +82,8 @@ class PyAVSource:
 
     def frames(self) -> Iterator[SampledFrame]:
         """See `media.sampling.FrameSource`."""
-        sampler = Sampler(self._sampling)
         num_yielded = 0
-        for seconds, frame in itertools.chain([self._first], self._decoded):
-            if not self._is_candidate(seconds, frame) or not sampler.wants(seconds):
-                continue
+        for seconds, frame in self._answers():
             try:
                 image = self._geometry.image(frame)
             except MemoryError:
@@ -107,6 +107,15 @@ class PyAVSource:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _answers(self) -> Iterator[tuple[float, VideoFrame]]:
+        """``(seconds, frame)`` of the sampled frames."""
+        sampler: Sampler[VideoFrame] = Sampler(self._sampling)
+        for seconds, frame in itertools.chain([self._first], self._decoded):
+            if self._is_candidate(seconds, frame) and (answer := sampler.add(seconds, frame)):
+                yield answer
+        if answer := sampler.finish(self.end_seconds):
+            yield answer
 
     def _is_candidate(self, seconds: float, frame: VideoFrame) -> bool:
         return self._sampling.mode == "uniform" or frame.key_frame or seconds == 0.0

@@ -1,7 +1,7 @@
 """Heads applied to stored frames: pooling of clips and re-ranking of moments.
 
     pooling = HeadPooling(layout.head, digest)
-    embeddings = pooling.embed_spans(frames, pts_seconds, spans)        # [num_spans, dim], to be indexed
+    embeddings = pooling.embed_spans(frames, pts_seconds, spans, fps)   # [num_spans, dim], to be indexed
     scores = HeadScoring(layout.head, digest).scores(text, runs)        # one score per run of frames
 
 Both compute on the CPU in float32 and read the head when it is first used.
@@ -21,8 +21,9 @@ from scanonce.models.clip4clip.head_files import read_head
 from scanonce.models.clip4clip.heads import Head, SequentialHead, TightHead
 from scanonce.models.encoders.hub import HEAD_FILES, head_digest
 from scanonce.models.runtime import use_one_thread
-from scanonce.models.vectors import as_float32, span_rows
+from scanonce.models.vectors import as_float32
 from scanonce.storage.errors import EncoderError
+from scanonce.storage.targets import answering_rows, first_targets, target_bounds
 
 # frames of all clips that are pooled together: 8 MB for each tensor of a block at width 512
 _BATCH_FRAMES = 1024
@@ -87,6 +88,7 @@ class HeadPooling:
         frames: NDArray[np.floating],
         pts_seconds: NDArray[np.float64],
         spans: NDArray[np.float64],
+        fps: float,
     ) -> NDArray[np.float32]:
         """Embed spans ``[num_spans, dim]``; see `models.clip4clip.pooling.Pooling.embed_spans`.
 
@@ -96,9 +98,10 @@ class HeadPooling:
         head = self._stored.get()
         use_one_thread()
         raw = torch.from_numpy(np.require(as_float32(frames), requirements="W"))
+        starts = first_targets(pts_seconds, fps)
         chosen = [
-            spread_evenly(first, last, head.config.max_frames)
-            for first, last in zip(*span_rows(pts_seconds, spans), strict=True)
+            answering_rows(starts, spread_evenly(first, last, head.config.max_frames))
+            for first, last in target_bounds(spans, fps).tolist()
         ]
         embeddings = np.empty((len(spans), head.config.dim), np.float32)
         # spans of similar length together: they need little padding

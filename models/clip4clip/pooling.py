@@ -1,7 +1,7 @@
 """Pooling of the frames of a clip to its embedding: CLIP4Clip's mean (arXiv 2104.08860), or a head.
 
     pooling = open_pooling(layout.head, manifest.head)
-    embeddings = pooling.embed_spans(frames, pts_seconds, spans)        # [num_spans, dim]
+    embeddings = pooling.embed_spans(frames, pts_seconds, spans, fps)   # [num_spans, dim]
 
 All embeddings of an index come from one pooling.
 """
@@ -23,9 +23,10 @@ class MeanPooling:
         frames: NDArray[np.floating],
         pts_seconds: NDArray[np.float64],
         spans: NDArray[np.float64],
+        fps: float,
     ) -> NDArray[np.float32]:
         """See `pool_spans`."""
-        return pool_spans(unit(frames), pts_seconds, spans)
+        return pool_spans(unit(frames), pts_seconds, spans, fps)
 
 
 def open_pooling(folder: Path, head: str | None) -> Pooling:

@@ -14,10 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from scanonce.storage.records import Span
+from scanonce.storage.targets import TOLERANCE_SECONDS, answering_rows, first_targets
 
-_TOLERANCE_SECONDS = (
-    5e-7  # as in the sampling of frames: a frame at 0.3999999 answers the target 0.4
-)
 _TOLERANCE_STEPS = 1e-6  # 10.0000001 grid steps are 10: durations are sums of binary fractions
 
 
@@ -115,7 +113,7 @@ class AnchorGrid:
                 starts = steps * (length / self.fps)
                 ends = np.minimum(starts + length / self.fps, duration_seconds)
                 inside = np.minimum(ends, end) - np.maximum(starts, start)
-                enough = inside >= 0.5 * (ends - starts) - _TOLERANCE_SECONDS
+                enough = inside >= 0.5 * (ends - starts) - TOLERANCE_SECONDS
                 pieces.append(first_row + steps[enough])
             first_row += count
         return np.concatenate(pieces)
@@ -144,12 +142,11 @@ class AnchorGrid:
     ) -> NDArray[np.int64]:
         """Positions of the stored frames that answer the grid frames ``first`` to ``last - 1``.
 
-        The first stored frame at or after its time answers a grid frame; after the last stored frame, the last one
-        does. The indexer stores the frames of a regular video by the same rule, so its frame ``k`` answers grid frame
-        ``k``; a gap in the video is filled by the frame after it.
+        A grid frame is answered by the stored frame on screen at its time, the last that begins at or before it
+        (`storage.targets`). A picture that is held answers all grid frames until the next one begins.
 
         Args:
-            pts_seconds: ``[num_stored]`` rising, at least one.
+            pts_seconds: ``[num_stored]`` rising, the time from which each is on screen, at least one.
             duration_seconds: length of the video, which bounds ``last``.
             first: first grid frame wanted.
             last: one past the last grid frame wanted; None: all.
@@ -159,7 +156,5 @@ class AnchorGrid:
         """
         num_frames = self.num_frames(duration_seconds)
         last = num_frames if last is None else min(last, num_frames)
-        targets = np.arange(first, max(first, last)) / self.fps
-        positions = np.searchsorted(pts_seconds, targets - _TOLERANCE_SECONDS, side="left")
-        clamped: NDArray[np.int64] = np.minimum(positions, len(pts_seconds) - 1).astype(np.int64)
-        return clamped
+        starts = first_targets(pts_seconds, self.fps)
+        return answering_rows(starts, np.arange(first, max(first, last)))

@@ -23,7 +23,7 @@ from scanonce.storage.catalog.tables import LineageRow
 from scanonce.storage.errors import IndexDirectoryError
 from scanonce.storage.layout import index_root
 
-SCHEMA_REVISION = "0004"
+SCHEMA_REVISION = "0005"
 """Newest revision in ``storage/catalog/migrations/versions``; revisions are numbers that rise by one."""
 
 BUSY_TIMEOUT_SECONDS = 10.0

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Select,
     and_,
     delete,
+    false,
     func,
     or_,
     select,
@@ -46,9 +47,19 @@ def plain_ids(ids: Iterable[int]) -> list[int]:
 
 def below(column: InstrumentedAttribute[str], root: Path) -> ColumnElement[bool]:
     """Return the condition "at or below ``root``": a range of the column's index, while LIKE would scan."""
+    if not _is_utf8(str(root)):  # no such path is stored
+        return false()
     prefix = str(root).removesuffix(os.sep) + os.sep
     end = prefix[:-1] + chr(ord(os.sep) + 1)  # "/films/" <= path < "/films0"
     return or_(column == str(root), and_(column >= prefix, column < end))
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def libraries(connection: Connection) -> list[Library]:
@@ -75,6 +86,7 @@ class _VideoAndFile(NamedTuple):
     fps: float
     codec: str
     size_bytes: int
+    offset_seconds: float
     indexed_at: datetime
     path: str
 
@@ -85,7 +97,7 @@ def select_videos() -> Select[*tuple[Any, ...]]:
     lengths = (VideoRow.duration_seconds, VideoRow.num_frames)
     facts = (VideoRow.width, VideoRow.height, VideoRow.fps, VideoRow.codec, VideoRow.size_bytes)
     joined: Select[*tuple[Any, ...]] = select(
-        *columns, *lengths, *facts, VideoRow.indexed_at, FileRow.path
+        *columns, *lengths, *facts, VideoRow.offset_seconds, VideoRow.indexed_at, FileRow.path
     ).join(FileRow)
     return joined.order_by(VideoRow.id, FileRow.path)
 
@@ -123,7 +135,9 @@ def _video(files: Sequence[_VideoAndFile]) -> Video:
         num_frames=row.num_frames,
         paths=tuple([Path(file.path) for file in files]),
         reason=row.reason,
-        info=VideoInfo(row.duration_seconds, row.width, row.height, row.fps, row.codec),
+        info=VideoInfo(
+            row.duration_seconds, row.width, row.height, row.fps, row.codec, row.offset_seconds
+        ),
         size_bytes=row.size_bytes,
         added_at=row.indexed_at,
     )

@@ -59,6 +59,7 @@ class VideoRow(Base):
     indexed_at: Mapped[datetime] = mapped_column(UtcDateTime)
     detail: Mapped[str | None]
     transient_failures: Mapped[int | None]
+    offset_seconds: Mapped[float] = mapped_column(server_default="0")
 
 
 class FileRow(Base):

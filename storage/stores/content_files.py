@@ -20,6 +20,8 @@ class ContentFiles:
     """The stored things, for messages."""
     names: ClassVar[tuple[str, ...]]
     """Names of the tensors in a file."""
+    optional: ClassVar[tuple[str, ...]] = ()
+    """Names of further tensors, which files of earlier versions do not have; they follow the others."""
     next_step: ClassVar[str] = (
         "Run `scanonce repair`, or `scanonce forget` the video and index it again."
     )
@@ -62,16 +64,20 @@ class ContentFiles:
         return unfinished + [path for path in self.files() if path.stem not in known]
 
     def _tensors(self, uid: str) -> list[NDArray[Any]]:
-        """Map the tensors of a content.
+        """Map the tensors of a content, in the order of ``names`` and ``optional``.
 
         Raises:
             IndexDirectoryError: the file is missing or damaged.
         """
         try:
             tensors = map_tensors(self.path(uid))
-            return [tensors[name] for name in self.names]
+            return self._named(tensors)
         except (OSError, DamagedFile, KeyError) as error:
             raise self._damaged(uid, str(error)) from error
+
+    def _named(self, tensors: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        more = [tensors[name] for name in self.optional if name in tensors]
+        return [tensors[name] for name in self.names] + more
 
     def _damaged(self, uid: str, reason: str) -> IndexDirectoryError:
         stored = f"the stored {self.what} {self.path(uid)} are missing or damaged ({reason})"
@@ -91,7 +97,7 @@ class ContentFiles:
         path = self.path(uid)
         try:
             tensors = load(path.read_bytes()) if values else map_tensors(path)
-            return [tensors[name] for name in self.names]
+            return self._named(tensors)
         except (OSError, SafetensorError, KeyError) as error:
             raise DamagedFile(str(error)) from error
 

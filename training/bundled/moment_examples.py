@@ -57,6 +57,9 @@ from scanonce.training.world.words import (
 
 INDEX_FPS = 2.0
 """Frames per second that an index stores."""
+_FRAMES = (
+    "on screen"  # those of libraries that were made before are the first at or after their times
+)
 
 Split: TypeAlias = Literal["train", "validation", "all"]
 """``train`` and ``validation`` have no (thing, colour) pair in common, ``all`` has both; none has held-out pairs."""
@@ -113,13 +116,12 @@ def plan_films(plan: MomentPlan, split: Split, number: int) -> list[FilmSpec]:
 
 
 def stored_frames(film: FilmSpec) -> list[int]:
-    """Return the numbers of the frames an index stores: the first at or after each k / `INDEX_FPS` seconds.
+    """Return the numbers of the frames an index stores: those on screen at k / `INDEX_FPS` seconds.
 
-    At 25 frames a second: 0, 13, 25, 38, ...
+    At 25 frames a second: 0, 12, 25, 37, ...
     """
     step = FRAMES_PER_SECOND / INDEX_FPS
-    last = film.first_frames[-1] - 1
-    return [math.ceil(k * step) for k in range(math.floor(last / step) + 1)]
+    return [math.floor(k * step) for k in range(math.ceil(film.first_frames[-1] / step))]
 
 
 def encode_film(
@@ -318,9 +320,12 @@ def _encoder() -> ClipEncoder:
 
 
 def _file_name(plan: MomentPlan, split: Split, number: int) -> str:
-    """File name with a digest of plan and encoder. The number of libraries is left out, so that more can be added."""
+    """File name with a digest of plan, frames and encoder.
+
+    The number of libraries is left out, so that more can be added.
+    """
     decides = replace(plan, num_libraries=0, validation_libraries=0)
-    digest = hashlib.sha256(f"{decides} {_fingerprint()}".encode()).hexdigest()[:12]
+    digest = hashlib.sha256(f"{decides} {_FRAMES} {_fingerprint()}".encode()).hexdigest()[:12]
     return f"{split}-{digest}-{number:04d}.npz"
 
 

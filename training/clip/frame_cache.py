@@ -25,7 +25,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from scanonce.indexer.plan import fast_hash
+from scanonce.indexer.hashing import fast_hash
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.media.answers import Failed, Finished, Frames
 from scanonce.media.child import DecodeRequest
@@ -36,6 +36,7 @@ from scanonce.models.runtime import num_cores
 from scanonce.storage.errors import ConfigError, reported
 from scanonce.storage.files import make_folder, write_whole
 from scanonce.storage.records import Span
+from scanonce.storage.targets import shown_at
 from scanonce.training.bars import OnProgress
 
 _SAVE_SECONDS = 60.0
@@ -309,8 +310,10 @@ class _Filling:
                             self._store.partial[content] = problem
                         video = decoding.pop(job)
                         for key, span in spans[content].items():
-                            most = self._store.settings.max_frames
-                            chosen = video.choose(span, end_seconds, most)
+                            settings = self._store.settings
+                            chosen = video.choose(
+                                span, end_seconds, settings.max_frames, settings.fps
+                            )
                             self._store.add(file, key, video.read(chosen))
                         video.close()
                         self.num_decoded += 1
@@ -360,8 +363,10 @@ class _Decoding:
         self._frame_bytes = images[0].nbytes
         self._spool.write(images.tobytes())
 
-    def choose(self, span: Span | None, end_seconds: float, most: int) -> NDArray[np.int64]:
-        return choose_frames(np.concatenate(self._pts), span, end_seconds, most)
+    def choose(
+        self, span: Span | None, end_seconds: float, most: int, fps: float
+    ) -> NDArray[np.int64]:
+        return choose_frames(np.concatenate(self._pts), span, end_seconds, most, fps)
 
     def read(self, rows: NDArray[np.int64]) -> Iterable[bytes]:
         for row in rows.tolist():
@@ -373,32 +378,28 @@ class _Decoding:
 
 
 def choose_frames(
-    pts_seconds: NDArray[np.float64], span: Span | None, end_seconds: float, most: int
+    pts_seconds: NDArray[np.float64], span: Span | None, end_seconds: float, most: int, fps: float
 ) -> NDArray[np.int64]:
-    """Choose the frames of a part: at most ``most``, evenly spread, with the first and the last frame in the part.
+    """Choose the frames of a part: those on screen at its targets, or at ``most`` of them, evenly spread.
 
-    Of frames at 0, 1, 2, 3, 4 the part [0.5, 4.0) has those at 1, 2 and 3, with ``most`` 2 those at 1 and 3. A part
-    between two frames has the frame nearest to its middle.
+    At one target a second, of frames at 0, 1, 2, 3, 4 the part [0.5, 4.0) has those at 1, 2 and 3, with ``most`` 2
+    those at 1 and 3. A part between two targets has the frame on screen at the one before it. A frame that is held
+    comes once for each target, as in the clips of an index.
 
     Args:
-        pts_seconds: [N] rising times of the frames, at least one.
+        pts_seconds: [N] rising, the times from which the frames are on screen, at least one.
         span: span of the part; None: the whole video.
         end_seconds: end of the video.
         most: largest number of frames, at least 1.
+        fps: targets per second.
 
     Returns:
         Rising numbers of frames, at least one; none if the part begins after the end of the video.
     """
-    inside = np.arange(len(pts_seconds))
-    if span is not None:
-        if span.start_seconds >= end_seconds:
-            return inside[:0]
-        inside = np.flatnonzero(
-            (pts_seconds >= span.start_seconds) & (pts_seconds < span.end_seconds)
-        )
-        if not len(inside):
-            middle = (span.start_seconds + span.end_seconds) / 2
-            inside = np.array([np.abs(pts_seconds - middle).argmin()])
+    start, end = (span.start_seconds, span.end_seconds) if span else (0.0, end_seconds)
+    if span is not None and start >= end_seconds:
+        return np.empty(0, np.int64)
+    _, inside = shown_at(pts_seconds, fps, start, min(end, end_seconds))
     if len(inside) <= most:
         return inside
     if most == 1:

@@ -147,7 +147,7 @@ def _queries(
     for video in videos:
         stored = store.read(video.uid)
         spans = clips.spans(video.duration_seconds)
-        pooled.append(pool_spans(unit(stored.frames), stored.pts_seconds, spans))
+        pooled.append(pool_spans(unit(stored.frames), stored.pts_seconds, spans, stored.fps))
     features: TextFeatures = texts.of(words)
     joint = unit(features.joint)
     scores = joint @ np.concatenate(pooled).astype(np.float32).T  # [Q, clips]
@@ -169,7 +169,7 @@ class _ScannedVideo:
         return self._video.duration_seconds
 
     def frames(self, spans: Sequence[tuple[float, float]]) -> list[FrameFeatures]:
-        return self._store.read_between(self._video.uid, list(spans))
+        return self._store.read_between(self._video.uid, spans)
 
     def anchors(self, rows: NDArray[np.int64] | None) -> AnchorArrays | None:
         if self._anchors is None or rows is None:

@@ -1,14 +1,22 @@
 """`scanonce status`."""
 
-import json
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from scanonce.ui.commands.options import ConfigOption, IndexOption, JsonOption
-from scanonce.ui.views import calibration_text, clock, count_text, size_text, status_json
+from scanonce.ui.console import new_console, print_json, verbatim
+from scanonce.ui.views import (
+    INEXACT_TIMES,
+    calibration_text,
+    clock,
+    count_text,
+    size_text,
+    status_json,
+)
+
+_MOST_SHOWN = 10  # files of a list on a terminal
 
 
 def status(
@@ -20,9 +28,9 @@ def status(
     library = read_config(config).library(index_dir)
     found = status_json(library.root, library.status())
     if as_json:
-        print(json.dumps(found, ensure_ascii=False))
+        print_json(found)
     else:
-        _show(found, Console())
+        _show(found, new_console())
 
 
 def _show(status: dict[str, Any], console: Console) -> None:
@@ -47,18 +55,24 @@ def _show(status: dict[str, Any], console: Console) -> None:
         "calibration": calibration_text(status["calibration"]),
         "on disk": sizes,
     }
+    if not status["exact_times"]:
+        rows["times"] = INEXACT_TIMES
     if writer := status["writer"]:
         rows["written by"] = f"process {writer['pid']}: {writer['doing']}"
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, value in rows.items():
-        table.add_row(name, escape(value))
+        table.add_row(name, verbatim(value))
     console.print(table)
     for title, entries in (("in part", status["partial"]), ("failed", status["failures"])):
         if entries:
-            console.print(f"\n[bold]{title}[/]")
-        for entry in entries:
-            console.print(f"  {escape(entry['path'])}: {escape(entry['reason'])}", soft_wrap=True)
+            console.print(f"\n[bold]{title}[/]: {count_text(len(entries), 'file')}")
+        for entry in entries[:_MOST_SHOWN]:
+            console.print(
+                f"  {verbatim(entry['path'])}: {verbatim(entry['reason'])}", soft_wrap=True
+            )
             if entry.get("detail"):
-                console.print(f"    [dim]{escape(entry['detail'])}[/]", soft_wrap=True)
+                console.print(f"    [dim]{verbatim(entry['detail'])}[/]", soft_wrap=True)
+        if len(entries) > _MOST_SHOWN:
+            console.print(f"  and {len(entries) - _MOST_SHOWN:,} more; --json names them all.")

@@ -11,7 +11,8 @@ r"""Moments for other programs: spreadsheets, subtitles, edit lists and timeline
     * LOC: 01:00:00:00 RED     a car
     * COMMENT: strong match, 83 %
 
-All formats are text to be saved as UTF-8. Names and labels come from people and files: nothing in them can begin a
+Times count from the start of the video file, as players and editing programs count. All formats are text to be saved
+as UTF-8. Names and labels come from people and files: nothing in them can begin a
 formula, a line or a tag.
 
 Edit lists are written here and not by OpenTimelineIO's CMX 3600 adapter (1.0.0), which writes no FCM line, always
@@ -38,7 +39,11 @@ RECORD_START_HOURS = 1
 """The timeline of an edit list begins at 01:00:00:00, as usual in editing."""
 
 _NTSC = Fraction(1000, 1001)
-_MAX_TIMEBASE = 60  # the frames of a timecode have two digits
+_STANDARD_FPS = (
+    *(24 * _NTSC, Fraction(24), Fraction(25), 30 * _NTSC, Fraction(30)),
+    *(48 * _NTSC, Fraction(48), Fraction(50), 60 * _NTSC, Fraction(60)),
+)
+"""The rates of timecode (SMPTE ST 12-1 and 12-3), rising; its frames have two digits."""
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 _COLUMNS = (
     *("file", "start", "end", "start_seconds", "end_seconds", "duration_seconds"),
@@ -64,6 +69,14 @@ class Pick:
     """See `Moment.probability`; None: no query found the moment."""
     score: float | None = None
     """See `Moment.score`."""
+    offset_seconds: float = 0.0
+    """Time of the first frame in a player; see `VideoInfo.offset_seconds`."""
+
+    @property
+    def played(self) -> Span:
+        """The span as players and editing programs count it, from the start of the file."""
+        offset = self.offset_seconds
+        return Span(self.span.start_seconds + offset, self.span.end_seconds + offset)
 
 
 # ---------------------------------------------------------------- frame rates and timecodes
@@ -110,23 +123,27 @@ class FrameRate:
 
 
 def frame_rate(fps: float, *, drop: bool = True) -> FrameRate:
-    """Return the standard rate nearest to a measured one; if none is near, the measured one.
+    """Return the standard rate for a video: the lowest multiple of its own that is one, else the next higher one.
 
-    `RationalTime.nearest_smpte_timecode_rate` always finds one and would make 24 of 20 frames a second.
+    25 for 12.5 and 30 for 7.5 frames a second; 29.97 for the 29.5 that a phone measures. Frames are counted from
+    seconds (`FrameRate.frames`), so timecode is the clock whatever the rate.
 
     Args:
-        fps: as a decoder states it. 0 (unknown) counts as 25; a rate above 60 is halved until it fits.
+        fps: as a decoder states it. 0 (unknown) counts as 25; a rate above 60 may also be halved, up to three times.
         drop: whether 29.97 and 59.94 are counted with drop frame, as broadcasters do.
     """
     value = fps if 0.5 <= fps < 10_000 else 25.0
-    while value > _MAX_TIMEBASE + 0.5:
-        value /= 2
-    timebase = max(1, round(value))
-    if abs(value - timebase) <= 0.01:
-        return FrameRate(Fraction(timebase), timebase)
-    if abs(value - timebase * _NTSC) <= 0.01 * timebase / 30:
-        return FrameRate(timebase * _NTSC, timebase, drop=drop and timebase in (30, 60))
-    return FrameRate(Fraction(value).limit_denominator(1001), timebase)
+    near = (
+        rate
+        for factor in (*range(1, 121), 1 / 2, 1 / 4, 1 / 8)
+        for rate in _STANDARD_FPS
+        if abs(value * factor - rate) <= 0.01 * rate / 30
+    )
+    above = (rate for rate in _STANDARD_FPS if rate >= value)
+    standard = next(near, None) or next(above, _STANDARD_FPS[-1])
+    timebase = round(standard)
+    is_drop = drop and standard.denominator > 1 and timebase in (30, 60)
+    return FrameRate(standard, timebase, drop=is_drop)
 
 
 # ---------------------------------------------------------------- the formats
@@ -141,7 +158,7 @@ def to_csv(picks: Iterable[Pick]) -> str:
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(_COLUMNS)
     for pick in picks:
-        start, end = pick.span.start_seconds, pick.span.end_seconds
+        start, end = pick.played.start_seconds, pick.played.end_seconds
         numbers = [f"{value:.3f}" for value in (start, end, end - start)]
         writer.writerow(
             [
@@ -161,8 +178,8 @@ def to_srt(picks: Iterable[Pick]) -> dict[Path, str]:
     for path, own in _by_video(picks).items():
         blocks = []
         for number, pick in enumerate(sorted(own, key=lambda pick: pick.span), 1):
-            start = pick.span.start_seconds
-            end = max(pick.span.end_seconds, start + 0.001)
+            start = pick.played.start_seconds
+            end = max(pick.played.end_seconds, start + 0.001)
             # players read tags in subtitles as formatting, and an arrow as a line of times
             label = one_line(pick.label).replace("<", "‹").replace(">", "›") or "moment"
             label = label.replace("{", "(").replace("}", ")")
@@ -182,8 +199,9 @@ def to_edl(
 ) -> str:
     """Return a CMX 3600 edit list: the moments one after another on a timeline from 01:00:00:00 on.
 
-    The list has one frame rate. Times in a source count from its first frame: a timecode stored in the file is
+    The list has one frame rate. Times in a source count from the start of its file: a timecode stored in the file is
     ignored. A reel name has at most eight letters and digits, unique for each video; a comment has the whole name.
+    Timecode ends at 24 hours: a moment after that, in its video or on the timeline, is left out with a comment.
 
     Args:
         picks: in the order of the timeline.
@@ -194,9 +212,18 @@ def to_edl(
     mode = "DROP FRAME" if rate.drop else "NON-DROP FRAME"
     lines = [f"TITLE: {one_line(title)[:70]}", f"FCM: {mode}", ""]
     reels = _reels(pick.path for pick in picks)
-    at = rate.first_frame_of_hour(RECORD_START_HOURS)
-    for number, pick in enumerate(picks, 1):
-        first, last = _first_and_end(pick.span, rate)
+    at, end = rate.first_frame_of_hour(RECORD_START_HOURS), rate.first_frame_of_hour(24)
+    number = 0
+    for pick in picks:
+        first, last = _first_and_end(pick.played, rate)
+        if max(last, at + last - first) >= end:
+            lines += [
+                f"* COMMENT: left out, since timecode ends at 24 hours: {one_line(pick.path.name)}, "
+                f"{_clock(pick.played.start_seconds, '.')} - {_clock(pick.played.end_seconds, '.')}",
+                "",
+            ]
+            continue
+        number += 1
         codes = " ".join(map(rate.timecode, (first, last, at, at + last - first)))
         lines += [
             f"{number:03}  {reels[pick.path]:<8} V     C        {codes}",
@@ -213,7 +240,7 @@ def to_edl(
 
 
 def to_otio(picks: Sequence[Pick], *, title: str = "Scanonce") -> str:
-    """Return an OpenTimelineIO timeline (JSON): a clip for each moment, at the frame rate of its own video.
+    """Return an OpenTimelineIO timeline (JSON): a clip for each moment, at the standard rate for its own video.
 
     Each clip has its file as media reference with the whole length as available range, the moment as source range,
     and a marker with the label. Probability, score and exact times are in the metadata ``scanonce``.
@@ -224,13 +251,13 @@ def to_otio(picks: Sequence[Pick], *, title: str = "Scanonce") -> str:
     for pick in picks:
         rate = frame_rate(pick.fps)
         fps = float(rate.fps)
-        first, last = _first_and_end(pick.span, rate)
-        length = max(last, rate.frames(pick.duration_seconds))
+        first, last = _first_and_end(pick.played, rate)
+        length = max(last, rate.frames(pick.duration_seconds + pick.offset_seconds))
         facts = {
             "label": one_line(pick.label),
             **_known(probability=pick.probability, score=pick.score),
-            "start_seconds": float(pick.span.start_seconds),
-            "end_seconds": float(pick.span.end_seconds),
+            "start_seconds": float(pick.played.start_seconds),
+            "end_seconds": float(pick.played.end_seconds),
             "width": int(pick.width),
             "height": int(pick.height),
         }

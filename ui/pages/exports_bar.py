@@ -51,6 +51,7 @@ def pick_of(video: Video, span: Span, label: str, found: Moment | None = None) -
         label,
         None if found is None else found.probability,
         None if found is None else found.score,
+        info.offset_seconds if info else 0.0,
     )
 
 

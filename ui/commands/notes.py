@@ -1,0 +1,17 @@
+"""What several commands say about an index before they use it."""
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from scanonce.ui.views import INEXACT_TIMES
+
+if TYPE_CHECKING:
+    from scanonce.library import Library
+
+
+def note_inexact_times(library: "Library") -> None:
+    """Say once, on the standard error output, that some times of an index may be wrong."""
+    manifest = library.manifest
+    if manifest is not None and not manifest.exact_times:
+        Console(stderr=True).print(f"Note: {INEXACT_TIMES}.", highlight=False, soft_wrap=True)
