@@ -481,7 +481,7 @@ def test_a_lack_of_memory_does_not_count_as_damage(
         raise av.error.MemoryError(12, "Cannot allocate memory")
 
     with pyav.PyAVSource(make("plain.mp4").path, Sampling("uniform", 5.0), 1, None) as source:
-        monkeypatch.setattr(container.Geometry, "image", refuse)
+        monkeypatch.setattr(pyav.Renderer, "image", refuse)
         with pytest.raises(MemoryError):
             list(source.frames())
     monkeypatch.setattr(av, "open", refuse)

@@ -20,7 +20,6 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from scanonce.media.container import (
-    Geometry,
     codec_name,
     describe,
     describe_early_end,
@@ -29,6 +28,8 @@ from scanonce.media.container import (
     packet_end_seconds,
     stated_end_seconds,
 )
+from scanonce.media.geometry import Geometry
+from scanonce.media.hdr import colours_of
 from scanonce.media.planner import begins_group, count_nal_length_bytes
 from scanonce.media.sampling import SampledFrame, Sampler, Sampling
 from scanonce.storage.errors import ConfigError, UnreadableVideo
@@ -54,9 +55,10 @@ class DecordSource:
                 kind = container.format.long_name or container.format.name
                 raise UnreadableVideo(f"decord returns wrong frames of {kind} files: {_USE_PYAV}")
             times = _Times.of(container, stream)
-            geometry = Geometry.of(_first_frame(container, stream), stream, min_short_side)
-            if geometry.is_mirrored:
-                raise UnreadableVideo(f"decord does not apply its mirroring: {_USE_PYAV}")
+            first = _first_frame(container, stream)
+            geometry = Geometry.of(first, stream, min_short_side)
+            if ignored := _what_is_ignored(first, geometry):
+                raise UnreadableVideo(f"decord does not apply {ignored}: {_USE_PYAV}")
             self.info: VideoInfo = describe(container, stream, geometry)
             is_resized = (geometry.output_width, geometry.output_height) not in (
                 (stream.width, stream.height),
@@ -219,3 +221,16 @@ def _first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame:
         raise
     except (FFmpegError, StopIteration) as error:
         raise UnreadableVideo(f"its first frame cannot be decoded: {_USE_PYAV}") from error
+
+
+def _what_is_ignored(first: VideoFrame, geometry: Geometry) -> str | None:
+    """What decord's frames of a video lack to be as they are shown; None if nothing."""
+    if geometry.is_mirrored:
+        return "its mirroring"
+    if geometry.crop:
+        return "its crop"
+    if first.interlaced_frame:
+        return "deinterlacing, which its frames need"
+    if colours_of(first) is not None:
+        return "the mapping of its HDR or wide-gamut colours to those of a screen"
+    return None
