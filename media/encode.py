@@ -26,7 +26,7 @@ from scanonce.media.container import open_container
 from scanonce.media.filters import deinterlaced
 from scanonce.media.geometry import Geometry
 from scanonce.media.render import Renderer
-from scanonce.media.seek import SEEKABLE, Reader, Shown, Ticker, cut, thin
+from scanonce.media.seek import SEEKABLE, Entry, Reader, Shown, Ticker, cut, thin
 from scanonce.media.stream import StreamDecoder
 
 _TICKS = 90_000  # per second, in the output
@@ -46,10 +46,10 @@ def find_audio(container: InputContainer) -> AudioStream | None:
 class _Audio:
     """The audio of a cut as samples without gaps: silence fills the gaps of the file."""
 
-    def __init__(self, path: Path, tick: Ticker, start_seconds: float, end_seconds: float) -> None:
-        """Open the file a second time, so that frames need not wait. Times are those of the container."""
+    def __init__(self, path: Path, tick: Ticker, entry: Entry, length_seconds: float) -> None:
+        """Open the file a second time, so that frames need not wait."""
         self._tick = tick
-        self._start = start_seconds
+        self._start = entry.clock_seconds
         self._container = open_container(path)
         self.stream = find_audio(self._container)
         self.rate, self.layout, self.num_channels = 48_000, "stereo", 2
@@ -62,11 +62,17 @@ class _Audio:
             self.layout, self.num_channels = "mono", 1
         if context.sample_rate in _AAC_RATES:
             self.rate = context.sample_rate
-        length = end_seconds - start_seconds
-        self._num_wanted = math.inf if math.isinf(length) else round(length * self.rate)
-        if start_seconds > 1.0 and self._container.format.name.startswith(SEEKABLE):
-            with contextlib.suppress(av.FFmpegError):
-                self._container.seek(round((start_seconds - 1.0) * av.time_base))
+        endless = math.isinf(length_seconds)
+        self._num_wanted = math.inf if endless else round(length_seconds * self.rate)
+        self._seek(entry)
+
+    def _seek(self, entry: Entry) -> None:
+        """Go to a little before the entry; if that fails, all before it is read and dropped."""
+        with contextlib.suppress(av.FFmpegError):
+            if entry.position is not None:
+                self._container.seek(entry.position, unsupported_byte_offset=True)
+            elif self._start > 1.0 and self._container.format.name.startswith(SEEKABLE):
+                self._container.seek(round((self._start - 1.0) * av.time_base))
 
     def close(self) -> None:
         """Close the file."""
@@ -151,8 +157,7 @@ def encode(
         frames = thin(frames, quality.max_fps)
     shown_frames = cut(frames, start, end, reader.step_seconds)
     first = next(shown_frames)
-    zero = reader.origin_seconds
-    audio = _Audio(source, tick, zero + start, zero + end)
+    audio = _Audio(source, tick, reader.entry(start), end - start)
     writer = _Writer(out, first.frame, reader, audio, quality)
     chunks = audio.chunks() if audio.stream is not None else iter(())
     for shown in itertools.chain([first], shown_frames):

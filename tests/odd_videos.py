@@ -29,7 +29,9 @@ _CROP_IDS = {"left": 0x54CC, "top": 0x54BB, "right": 0x54DD, "bottom": 0x54AA}
 def pq_codes(nits: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return codes in [0, 1] of light in cd/m2 (SMPTE ST 2084)."""
     power = (nits / 10_000) ** (2610 / 16384)
-    return ((3424 / 4096 + 2413 / 128 * power) / (1 + 2392 / 128 * power)) ** (2523 / 32)
+    return np.asarray(
+        ((3424 / 4096 + 2413 / 128 * power) / (1 + 2392 / 128 * power)) ** (2523 / 32)
+    )
 
 
 def hlg_codes(nits: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -95,7 +97,7 @@ def crop_mov(path: Path, left: int, top: int, right: int, bottom: int) -> None:
     parents = []
     header_bytes = {b"stsd": 16, b"avc1": 86}
     for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1"):
-        while data[start + 4 : start + 8] != name:
+        while bytes(data[start + 4 : start + 8]) != name:
             start += int.from_bytes(data[start : start + 4], "big")
             assert start < end
         parents.append(start)

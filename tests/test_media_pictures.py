@@ -307,6 +307,6 @@ def test_the_deinterlacer_follows_a_change_of_size_and_of_interlacing(tmp_path: 
         frames += container.decode(video=0)
     answered = list(deinterlaced((float(k), frame) for k, frame in enumerate(frames)))
     assert [seconds for seconds, _ in answered] == list(map(float, range(11)))
-    images = [frame.to_ndarray(format="rgb24") for _, frame in answered]
-    assert numbers_shown(images) == list(range(11))
+    shown: list[Any] = [frame.to_ndarray(format="rgb24") for _, frame in answered]
+    assert numbers_shown(shown) == list(range(11))
     assert not any(frame.interlaced_frame for _, frame in answered)
