@@ -1,7 +1,8 @@
-"""Videos whose frames are not shown as they are stored: HDR, cropped by the container, interlaced."""
+"""Odd videos: HDR, cropped by the container, interlaced, with a clock of their own."""
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
@@ -12,9 +13,13 @@ import av
 import numpy as np
 from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc
 from numpy.typing import NDArray
+from PIL import Image
 
 from scanonce.media.filters import FrameFilter
-from tests.videos import HEIGHT, WIDTH
+from tests.videos import HEIGHT, WIDTH, draw_number
+
+FPS = 10
+"""Frames a second of `write_numbers`."""
 
 Transfer = Literal["pq", "hlg"]
 
@@ -149,3 +154,33 @@ def write_interlaced(
             output.mux(stream.encode(frame))
         output.mux(stream.encode())
     return path
+
+
+def write_numbers(
+    path: Path,
+    numbers: Sequence[int],
+    *,
+    clock_seconds: float = 0.0,
+    codec: str = "libx264",
+    options: dict[str, str] | None = None,
+    fps: int = FPS,
+    group: int = 20,
+) -> Path:
+    """Write numbered frames whose clock begins at ``clock_seconds``, with a key frame every ``group`` frames."""
+    kind = "ogg" if path.suffix == ".ogv" else None
+    with av.open(str(path), "w", format=kind) as output:
+        stream: Any = output.add_stream(codec, rate=fps, options=options or {})
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        stream.codec_context.gop_size = group
+        first = round(clock_seconds * fps)
+        for index, number in enumerate(numbers):
+            frame = av.VideoFrame.from_ndarray(draw_number(number), format="rgb24")
+            frame.pts, frame.time_base = first + index, Fraction(1, fps)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode())
+    return path
+
+
+def image_in(jpeg: bytes) -> NDArray[np.uint8]:
+    """Return ``[height, width, 3]``."""
+    return np.asarray(Image.open(io.BytesIO(jpeg)))

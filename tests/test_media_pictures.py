@@ -1,6 +1,5 @@
 """Features, thumbnails, clips, proxies and single frames show what players show: HDR, cropped, interlaced video."""
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc
 from numpy.typing import NDArray
-from PIL import Image
 
 from scanonce.media.answers import NewThumbnails
 from scanonce.media.cut import frame_jpeg, write_clip, write_proxy
@@ -30,6 +28,7 @@ from tests.odd_videos import (
     crop_matroska,
     crop_mov,
     hlg_codes,
+    image_in,
     pq_codes,
     stripes,
     weave,
@@ -54,7 +53,7 @@ def sampled(path: Path, fps: float = 100.0, **options: Any) -> list[NDArray[np.u
 def of_thumbnails(path: Path) -> list[NDArray[np.uint8]]:
     (events,) = decode(path)
     jpegs = [each.thumbnails.jpegs for each in events if isinstance(each, NewThumbnails)]
-    return [np.asarray(Image.open(io.BytesIO(jpeg))) for several in jpegs for jpeg in several]
+    return [image_in(jpeg) for several in jpegs for jpeg in several]
 
 
 def of_clip(path: Path) -> list[NDArray[np.uint8]]:
@@ -70,7 +69,7 @@ def of_proxy(path: Path) -> list[NDArray[np.uint8]]:
 
 
 def of_jpeg(path: Path) -> list[NDArray[np.uint8]]:
-    return [np.asarray(Image.open(io.BytesIO(frame_jpeg(path, 0.0))))]
+    return [image_in(frame_jpeg(path, 0.0))]
 
 
 WAYS = {

@@ -1,7 +1,5 @@
 """Frames deep in files that have no index come at their right times, and little is decoded for them."""
 
-import io
-from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -9,7 +7,6 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from PIL import Image
 
 from scanonce.media.cut import frame_jpeg, write_clip
 from scanonce.media.open import open_video
@@ -17,12 +14,12 @@ from scanonce.media.sampling import Sampling
 from scanonce.media.seek import Reader, Ticker
 from scanonce.media.stream import StreamDecoder
 from scanonce.storage.records import Span
+from tests.odd_videos import FPS, image_in, write_numbers
 from tests.videos import draw_number, read_number
 
 pytestmark = pytest.mark.serial
 
-FPS = 10
-GROUP = 20
+GROUP = 20  # frames from one key frame to the next
 
 CODECS: dict[str, dict[str, Any]] = {
     "v.ts": {"codec": "libx264", "options": {"preset": "veryfast", "bf": "2"}},
@@ -32,31 +29,6 @@ CODECS: dict[str, dict[str, Any]] = {
     "v.mxf": {"codec": "mpeg2video", "options": {"bf": "2"}, "fps": 25},
     "v.ogv": {"codec": "libvpx", "options": {"deadline": "realtime", "cpu-used": "8"}},
 }
-
-
-def write_numbers(
-    path: Path,
-    numbers: Sequence[int],
-    *,
-    clock_seconds: float = 0.0,
-    codec: str = "libx264",
-    options: dict[str, str] | None = None,
-    fps: int = FPS,
-    group: int = GROUP,
-) -> Path:
-    """Write numbered frames whose clock begins at ``clock_seconds``, with a key frame every ``group`` frames."""
-    kind = "ogg" if path.suffix == ".ogv" else None
-    with av.open(str(path), "w", format=kind) as output:
-        stream: Any = output.add_stream(codec, rate=fps, options=options or {})
-        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
-        stream.codec_context.gop_size = group
-        first = round(clock_seconds * fps)
-        for index, number in enumerate(numbers):
-            frame = av.VideoFrame.from_ndarray(draw_number(number), format="rgb24")
-            frame.pts, frame.time_base = first + index, Fraction(1, fps)
-            output.mux(stream.encode(frame))
-        output.mux(stream.encode())
-    return path
 
 
 @pytest.fixture
@@ -100,7 +72,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_frame_deep_in_a_file_without_index_is_found_without_decoding_the_file(
     folder: Path, counted: list[int], name: str
 ) -> None:
-    path = write_numbers(folder / name, range(2000), **CODECS[name])
+    path = write_numbers(folder / name, range(2000), **CODECS[name], group=GROUP)
     fps = CODECS[name].get("fps", FPS)
     for number in (1999, 3, 1007, 1700, 1701, 1719, 1720, 40):
         counted.clear()
@@ -202,5 +174,4 @@ def write_beeps(path: Path, *, clock_seconds: float) -> None:
 
 def test_an_image_deep_in_a_program_stream_is_the_right_one(tmp_path: Path) -> None:
     path = write_numbers(tmp_path / "v.mpg", range(900), **CODECS["v.mpg"])
-    image = np.asarray(Image.open(io.BytesIO(frame_jpeg(path, 85.05))))
-    assert read_number(image) == 850
+    assert read_number(image_in(frame_jpeg(path, 85.05))) == 850
