@@ -163,7 +163,7 @@ def _timecode(fps: float) -> Callable[[Path], str]:
     def get(folder: Path) -> str:
         span = Span(3600.0, 3610.0)
         pick = Pick(folder / "v.mp4", fps, 7200.0, 640, 360, span, "words", 0.5)
-        return re.findall(r"\d\d:\d\d:\d\d[:;]\d\d", to_edl([pick]))[0]
+        return str(re.findall(r"\d\d:\d\d:\d\d[:;]\d\d", to_edl([pick]))[0])
 
     return get
 

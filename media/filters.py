@@ -55,7 +55,7 @@ class ColourFilter:
         self._sink: FilterContext
 
     def __call__(self, frame: VideoFrame, colours: Colours) -> VideoFrame:
-        """Return the colours of an ``rgb48le`` frame, which gets a new time stamp, in another one."""
+        """Return an ``rgb48le`` frame in BT.709; the one given gets a new time stamp."""
         if self._made_for != (colours, frame.width, frame.height):
             self._build(colours, frame)
             self._made_for = (colours, frame.width, frame.height)

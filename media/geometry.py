@@ -30,7 +30,7 @@ class Geometry:
     stored_size: tuple[int, int]
     """``(width, height)`` of the first decoded frame."""
     crop: Crop
-    """What is cut off the decoded frame, before it is turned."""
+    """Sides of the decoded frame that are cut off, before it is turned."""
 
     @property
     def is_mirrored(self) -> bool:

@@ -1,4 +1,4 @@
-"""Frames of MPEG-TS and MPEG-PS from a given time on, without decoding what comes before.
+"""Frames of MPEG-TS and MPEG-PS from a given time on, without decoding all before it.
 
 These files have no index, and their clock may jump at any place, so a time stamp alone does not say how much video is
 before it. So a time stamp is read for every second on the way, which costs a millisecond. Where they rise as they

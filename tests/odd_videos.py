@@ -46,7 +46,7 @@ def hlg_codes(nits: NDArray[np.float64]) -> NDArray[np.float64]:
     scene = screen * luma ** (1 / 1.2 - 1)
     a, b, c = 0.17883277, 0.28466892, 0.55991073
     upper = a * np.log(np.maximum(12 * scene - b, 1e-9)) + c
-    return np.clip(np.where(scene <= 1 / 12, np.sqrt(3 * scene), upper), 0, 1)
+    return np.asarray(np.clip(np.where(scene <= 1 / 12, np.sqrt(3 * scene), upper), 0, 1))
 
 
 def as_hdr(image: NDArray[np.uint8], transfer: Transfer) -> NDArray[np.uint16]:

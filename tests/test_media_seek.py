@@ -138,8 +138,9 @@ def test_a_clip_deep_in_a_transport_stream_has_its_frames_and_its_audio(
     shown = [read_number(frame.to_ndarray(format="rgb24")) for frame in frames]
     assert shown == list(range(120, 140))
     with av.open(str(tmp_path / "clip.mp4")) as container:
-        chunks: Any = [chunk for chunk in container.decode(audio=0) if chunk.pts >= 0]
-    samples = np.concatenate([chunk.to_ndarray()[0] for chunk in chunks])
+        chunks: Any = list(container.decode(audio=0))
+    # the decoder may return samples that the encoder put before the beginning
+    samples = np.concatenate([chunk.to_ndarray()[0] for chunk in chunks if chunk.pts >= 0])
     tenths = np.abs(samples[: len(samples) // 4410 * 4410]).reshape(-1, 4410).mean(axis=1)
     assert len(tenths) in (20, 21)
     assert (tenths[1:9] > 0.1).all(), "the second from 12 s on beeps"
