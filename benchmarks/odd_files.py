@@ -31,7 +31,7 @@ from rich.table import Table
 
 import scanonce
 from benchmarks.material import console
-from scanonce.indexer.plan import BLOCK_BYTES, NUM_BLOCKS
+from scanonce.indexer.hashing import BLOCK_BYTES, NUM_BLOCKS
 from scanonce.media.cut import frame_jpeg, probe, write_clip
 from scanonce.media.open import open_video
 from scanonce.media.sampling import Sampling

@@ -197,6 +197,7 @@ class Places:
         except av.FFmpegError:
             return
         self._position = position
-        for packet in self._decoder.packets(self._decoder.stream):
-            self._position = packet.pos or self._position  # not all packets state it
-            yield packet
+        for packet in self._decoder.packets():
+            if packet.stream_index == self._decoder.stream.index:
+                self._position = packet.pos or self._position  # not all packets state it
+                yield packet
