@@ -33,7 +33,7 @@ STRONG = 0.8
 
 BY_FRAMES = "frames"
 """Key of weights for moments that are found by their frames, without a trained localiser."""
-SHORT_WORDS = 3
+SHORT_WORDS = 4
 """A query of this many words or fewer is short."""
 FILE_NAME = "calibration.json"
 
