@@ -52,7 +52,7 @@ def show_traceback(error: BaseException) -> None:
 
 
 def tell_of_threads_and_logs(*, debug: bool) -> None:
-    """Have errors that end a thread, and what is logged, printed in the same way."""
+    """Have errors that end a thread, and records of logs, printed in the same way."""
 
     def on_error(ended: threading.ExceptHookArgs) -> None:
         if ended.exc_value is not None and ended.exc_type is not SystemExit:
@@ -83,17 +83,14 @@ def unexpected(error: BaseException) -> str:
 def _cause(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         path = "" if error.filename is None else f"{error.filename}: "
-        return (
-            f"{path}{error.strerror}: make room or check the permissions, then run the same command again, which goes "
-            "on from what is stored;"
-        )
+        return f"{path}{error.strerror}: make room or check the permissions, then run the same command again;"
     if isinstance(error, MemoryError):
         return "the memory of this machine is used up: end other programs, then run the same command again;"
-    return f"stopped by an error that was not foreseen, {visible(_last_line(error))};"
+    return f"stopped by an error that was not foreseen, {visible(_first_line(error))};"
 
 
-def _last_line(error: BaseException) -> str:
-    return "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+def _first_line(error: BaseException) -> str:
+    return "".join(traceback.format_exception_only(error)).strip().splitlines()[0]
 
 
 def _place(error: BaseException) -> str:
