@@ -7,6 +7,7 @@ own in the folder for temporary files, which only its owner reads.
 import importlib.metadata
 import logging
 import platform
+import re
 import sys
 import tempfile
 import threading
@@ -63,14 +64,14 @@ def tell_of_threads_and_logs(*, debug: bool) -> None:
 
 
 class _Teller(logging.Handler):
-    """Prints log records as notes."""
+    """Prints log records in a line each."""
 
     def __init__(self, debug: bool) -> None:
         super().__init__()
         self._debug = debug
 
     def emit(self, record: logging.LogRecord) -> None:
-        note(record.getMessage())
+        print(visible(record.getMessage()), file=sys.stderr, flush=True)
         if record.exc_info and record.exc_info[1] is not None:
             tell(record.exc_info[1], debug=self._debug)
 
@@ -139,12 +140,16 @@ def _words() -> list[str]:
 
 def _split(word: str) -> list[str]:
     name, _, value = word.partition("=")
-    return [name, value] if word.startswith("-") and value else [word]
+    return [name, value] if word.startswith("--") and value else [word]
 
 
 def _named(word: str) -> str | None:
     """Return a part of the command if it is no private text."""
-    is_name = word.startswith("-") or word in sys.argv[1:2] or sys.argv[1:3] == ["train", word]
+    is_name = (
+        re.fullmatch("--?[a-z-]+", word)
+        or word in sys.argv[1:2]
+        or sys.argv[1:3] == ["train", word]
+    )
     return word if is_name or _is_path(word) else None
 
 
