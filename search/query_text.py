@@ -19,7 +19,7 @@ def query_text(text: str, name: str = "the query") -> str:
     Byte order marks are left out. Everything else stays, markup and emoji included.
 
     Args:
-        text: what was typed or pasted.
+        text: as it was typed or pasted.
         name: what to call it in an error.
 
     Raises:
