@@ -5,12 +5,14 @@ and the exact time of each frame. 2 frames/s at 512 dimensions are 7.4 MB per ho
 """
 
 from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scanonce.storage.stores.content_files import ContentFiles
-from scanonce.storage.stores.mapped import DamagedFile
+from scanonce.storage.untrusted import DamagedFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,17 @@ class FeatureStore(ContentFiles):
     """The ``features/`` folder of an index."""
 
     what = "features"
-    names = ("frames", "pts_seconds")
+    tensors = MappingProxyType({"frames": (np.float16, 2), "pts_seconds": (np.float64, 1)})
+
+    def __init__(self, root: Path, dim: int | None = None) -> None:
+        """Use the folder ``root``, which need not exist yet.
+
+        Args:
+            root: the folder.
+            dim: length of a feature; None: not checked.
+        """
+        super().__init__(root)
+        self._dim = dim
 
     def write(self, uid: str, features: FrameFeatures) -> None:
         """Store the features of a video whole or not at all.
@@ -48,8 +60,15 @@ class FeatureStore(ContentFiles):
         return self.read_between(uid, [(0.0, np.inf)])[0]
 
     def read_between(self, uid: str, spans: list[tuple[float, float]]) -> list[FrameFeatures]:
-        """Return the frames inside each half-open span of seconds; only their bytes are read."""
+        """Return the frames inside each half-open span of seconds; only their bytes are read.
+
+        Raises:
+            IndexDirectoryError: the file is missing or damaged.
+        """
         frames, pts = self._tensors(uid)
+        if len(pts) != len(frames) or self._dim not in (None, frames.shape[1]):
+            reason = f"it has {len(pts)} times and frames {list(frames.shape)}"
+            raise self._damaged(uid, reason if self._dim is None else f"{reason}, dim {self._dim}")
         bounds = [np.searchsorted(pts, span, side="left") for span in spans]
         return [FrameFeatures(frames[a:b].copy(), pts[a:b].copy()) for a, b in bounds]
 
