@@ -21,6 +21,7 @@ takes 29.97 for drop frame, puts labels in capitals and fails on an empty list.
 import csv
 import io
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -38,7 +39,19 @@ RECORD_START_HOURS = 1
 
 _NTSC = Fraction(1000, 1001)
 _MAX_TIMEBASE = 60  # the frames of a timecode have two digits
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+_FORMULA_STARTS = ("=", "+", "-", "@", "−")
+# Spreadsheets split a table at what their locale calls a separator, whatever the quotes, and at any line break.
+_SEPARATORS = re.compile("([,;|\t\r\n\v\f\x1c-\x1f\x85\u2028\u2029،؛、，；｜])")
+_UNSEEN = {
+    "Zs",
+    "Zl",
+    "Zp",
+    "Cc",
+    "Cf",
+    "Mn",
+    "Me",
+}  # categories of letters that show nothing by themselves
+_FILLERS = '"\u115f\u1160\u2800\u3164\uffa0'  # and quotes, which readers take away
 _COLUMNS = (
     *("file", "start", "end", "start_seconds", "end_seconds", "duration_seconds", "score"),
     *("label", "fps", "width", "height", "path"),
@@ -131,7 +144,8 @@ def frame_rate(fps: float, *, drop: bool = True) -> FrameRate:
 def to_csv(picks: Iterable[Pick]) -> str:
     """Return a table with a header, one moment a line, in the given order; for programs that read UTF-8.
 
-    A text that a spreadsheet would take for a formula gets an apostrophe in front.
+    A text that a spreadsheet would take for a formula gets an apostrophe in front; so does a part of a text after
+    anything at which a spreadsheet may split it.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
@@ -284,7 +298,15 @@ def _reels(paths: Iterable[Path]) -> dict[Path, str]:
 def _cell(text: str) -> str:
     """Return a text that no spreadsheet takes for a formula."""
     clean = encodable(text).replace("\0", " ")
-    return f"'{clean}" if clean.lstrip(" ").startswith(_FORMULA_STARTS) else clean
+    parts = _SEPARATORS.split(clean)
+    marked = "".join(f"'{part}" if _begins_formula(part) else part for part in parts)
+    return f"'{marked}" if marked.lstrip(" ").startswith(("\t", "\r", "\n")) else marked
+
+
+def _begins_formula(text: str) -> bool:
+    """Whether the first letter that is seen begins a formula, in any of its widths."""
+    seen = (c for c in text if unicodedata.category(c) not in _UNSEEN and c not in _FILLERS)
+    return unicodedata.normalize("NFKC", next(seen, "")).startswith(_FORMULA_STARTS)
 
 
 def _clock(seconds: float, mark: str) -> str:
