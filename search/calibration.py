@@ -26,7 +26,6 @@ from scanonce.storage.errors import IndexDirectoryError
 from scanonce.storage.files import write_whole
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.untrusted import DamagedFile, read_json
-from scanonce.storage.untrusted import DamagedFile, read_json
 
 GOOD = 0.5
 """The line: a moment of this probability or more is a good match."""

@@ -21,7 +21,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, delete, func, or_, select, update
+from sqlalchemy import Connection, func, or_, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from scanonce.storage.catalog import database
@@ -45,6 +45,7 @@ from scanonce.storage.catalog.spelling import spelled
 from scanonce.storage.catalog.statements import (
     below,
     forget,
+    forget_libraries,
     libraries,
     plain_ids,
     put_files,
@@ -95,14 +96,8 @@ class Catalog(Database):
         Returns:
             The removed videos, as those of `forget_files`.
         """
-        roots = list(roots)
         with self.writing() as connection:
-            files = [select(FileRow.path).where(below(FileRow.path, root)) for root in roots]
-            paths = {path for file in files for path in connection.scalars(file)}
-            removed = forget(connection, sorted(paths))
-            for root in roots:
-                connection.execute(delete(LibraryRow).where(below(LibraryRow.root_path, root)))
-            return removed
+            return forget_libraries(connection, list(roots))
 
     # ------------------------------------------------ reading
 

@@ -26,9 +26,9 @@ from scanonce.storage.untrusted import (
     check_name,
     check_regular,
     inside,
-    read_array,
     read_bytes,
 )
+from scanonce.storage.vectors.arrays import read_array
 from scanonce.storage.vectors.flat import FlatIndex, IndexKind
 from scanonce.storage.vectors.gpu import NO_GPU
 from scanonce.storage.vectors.ivfpq import IvfPqIndex

@@ -20,7 +20,8 @@ import numpy as np
 
 from scanonce.storage.records import ORDINAL_BITS
 from scanonce.storage.settings import GpuUse
-from scanonce.storage.untrusted import DamagedFile, check_regular, read_array
+from scanonce.storage.untrusted import DamagedFile, check_regular
+from scanonce.storage.vectors.arrays import read_array
 from scanonce.storage.vectors.codes import read_codes
 from scanonce.storage.vectors.flat import FlatIndex
 from scanonce.storage.vectors.gpu import GpuCodes, load_on_gpu
