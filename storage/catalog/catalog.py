@@ -21,7 +21,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, func, or_, select, update
+from sqlalchemy import Connection, Select, func, or_, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from scanonce.storage.catalog import database
@@ -170,7 +170,9 @@ class Catalog(Database):
         Args:
             under: only videos with a file at or below this folder. Default: all.
         """
-        return self.matching_videos(under=() if under is None else (under,))
+        places = () if under is None else self.spelled(under)
+        with self.reading() as connection:
+            return _searchable_ids(connection, select_matching(places))
 
     def matching_videos(
         self,
@@ -198,8 +200,7 @@ class Catalog(Database):
         places = [place for folder in under for place in self.spelled(folder)]
         statement = select_matching(places, changed_ns, indexed, seconds, labels, without_labels)
         with self.reading() as connection:
-            ids = connection.scalars(statement.where(VideoRow.state.in_(SEARCHABLE))).all()
-        return np.array(ids, dtype=np.int64)
+            return _searchable_ids(connection, statement)
 
     def uids(self) -> set[str]:
         """Return the uids of all contents, failed ones too."""
@@ -419,6 +420,11 @@ class Catalog(Database):
         values = {"state": "failed", "reason": reason, "detail": None, "transient_failures": 0}
         with self.writing() as connection:
             connection.execute(update(VideoRow).values(values))
+
+
+def _searchable_ids(connection: Connection, statement: Select[int]) -> NDArray[np.int64]:
+    ids = connection.scalars(statement.where(VideoRow.state.in_(SEARCHABLE))).all()
+    return np.array(ids, dtype=np.int64)
 
 
 def _mark(connection: Connection) -> ChangeMark:
