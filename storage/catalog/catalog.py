@@ -91,11 +91,7 @@ class Catalog(Database):
             return libraries(connection)
 
     def forget_libraries(self, roots: Iterable[Path]) -> list[Video]:
-        """Remove all libraries and files at or below these roots, in one transaction.
-
-        Returns:
-            The removed videos, as those of `forget_files`.
-        """
+        """Remove all libraries and files at or below these roots at once; return the videos as `forget_files` does."""
         with self.writing() as connection:
             return forget_libraries(connection, list(roots))
 
