@@ -1,4 +1,4 @@
-"""How the text of a query is taken: whatever was typed or pasted becomes one line of plain text, or is refused.
+r"""How the text of a query is taken: whatever was typed or pasted becomes one line of plain text, or is refused.
 
 >>> query_text("a red  fish ")
 'a red fish'

@@ -274,6 +274,7 @@ def _film(catalog: Catalog, path: Path) -> None:
         ("/nowhere at all", "/"),
         ("/films/202", "/films/2020"),
         ("/caf\udce9", "/"),
+        ("/a\0b", "/"),
     ],
 )
 def test_an_unknown_folder_is_an_error_that_names_the_nearest(

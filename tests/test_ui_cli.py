@@ -308,9 +308,11 @@ def test_ctrl_c_is_exit_code_130_and_the_next_run_goes_on(
     process = subprocess.Popen(
         [*map(str, command), "--config", str(config)], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
-    wait_for(lambda: bool(_searchable(index)) or process.poll() is not None)
-    process.send_signal(signal.SIGINT)
-    gate.touch()
+    try:
+        wait_for(lambda: bool(_searchable(index)) or process.poll() is not None)
+        process.send_signal(signal.SIGINT)
+    finally:
+        gate.touch()
     output, _ = process.communicate()
     assert process.returncode == 130, output
     assert "the same command goes on from here" in output

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,12 +64,13 @@ def slow(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The path of a file without which no run indexes more than one video; see `tests.held`."""
     gate = tmp_path / "gate"
     monkeypatch.setenv(held.GATE, str(gate))
     monkeypatch.setattr(jobs, "MODULE", "tests.held")
-    return gate
+    yield gate
+    gate.touch()  # no run of a test that failed waits for ever
 
 
 @pytest.fixture

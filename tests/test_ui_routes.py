@@ -566,6 +566,7 @@ def test_progress_is_reported_and_making_can_be_cancelled(store: ProxyCache) -> 
     assert store.state("a").reason == "it was cancelled"
 
 
+@pytest.mark.usefixtures("reports")
 def test_a_failure_is_reported_for_a_while_and_then_tried_again(
     store: ProxyCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:

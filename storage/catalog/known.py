@@ -61,6 +61,8 @@ def _roots(catalog: Database) -> list[Path]:
 
 def _through_links(path: Path, roots: Iterable[Path]) -> Iterable[Path]:
     """Yield the libraries, or paths in them, that are the same on the disk as ``path``."""
+    if "\0" in str(path):  # no file has such a name
+        return
     real = Path(os.path.realpath(path))
     for root in roots:
         real_root = Path(os.path.realpath(root))
