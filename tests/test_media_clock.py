@@ -56,6 +56,8 @@ def test_the_proxy_of_joined_recordings_has_picture_and_sound_of_both(
     write_proxy(write_joined(tmp_path / "a.ts", offset_seconds), tmp_path / "proxy.mp4")
     with av.open(str(tmp_path / "proxy.mp4")) as proxy:
         for stream in proxy.streams:
+            assert stream.duration is not None
+            assert stream.time_base is not None
             assert float(stream.duration * stream.time_base) == pytest.approx(4.0, abs=0.3)
 
 
