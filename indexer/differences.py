@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from scanonce.indexer.plan import fast_hash, full_hash, is_unchanged
+from scanonce.indexer.hashing import WHOLE_FILE_BYTES, fast_hash, full_hash, is_unchanged
 from scanonce.indexer.scan import is_away
+from scanonce.indexer.selection import Selection
 from scanonce.models.soonet.grid import AnchorGrid
-from scanonce.storage.catalog.entries import Content, FileRecord
+from scanonce.storage.catalog.entries import Content, FileRecord, FileStamp
 from scanonce.storage.index import Index
 from scanonce.storage.records import Video
 from scanonce.storage.stores.anchors import AnchorStore
@@ -24,6 +25,7 @@ Kind = Literal[
     "file offline",
     "file changed",
     "file replaced",
+    "file left out",
     "features missing",
     "features damaged",
     "thumbnails damaged",
@@ -69,7 +71,10 @@ class Difference:
 
 
 def compare_file(
-    record: FileRecord, contents: Mapping[int, Content], libraries: Sequence[Path]
+    record: FileRecord,
+    contents: Mapping[int, Content],
+    libraries: Sequence[Path],
+    selection: Selection,
 ) -> Difference | None:
     """Compare a video file with its record, and with the hashes of its content if they are given.
 
@@ -77,6 +82,7 @@ def compare_file(
         record: the record of the file.
         contents: contents by video id; for these the file is read and hashed.
         libraries: the folders of the index, which may be offline.
+        selection: what of them is indexed.
     """
     stamp = record.stamp
 
@@ -89,7 +95,11 @@ def compare_file(
         if _is_offline(stamp.path, libraries):
             return differs("file offline", "its folder is empty or missing; it is kept", "none")
         return differs("file missing", f"it cannot be seen: {error.strerror or error}", "index")
-    if (status.st_size, status.st_mtime_ns) != (stamp.size_bytes, stamp.mtime_ns):
+    if left_out := selection.why_left_out(stamp.path, libraries):
+        return differs("file left out", f"{left_out.path}: {left_out.reason}", "index")
+    if not selection.is_video(str(stamp.path)):
+        return differs("file left out", "not a video by indexer.extensions", "index")
+    if FileStamp.of(stamp.path, status) != stamp:
         sizes = f"{stamp.size_bytes} bytes on record, {status.st_size} now"
         same = status.st_size == stamp.size_bytes
         return differs(
@@ -107,6 +117,13 @@ def compare_file(
         detail = "other content with the same size and time, which `scanonce index` does not notice"
         return differs("file replaced", detail, "repair")
     return None
+
+
+def is_sampled_only(content: Content | None) -> bool:
+    """Whether `compare_file` compares only samples of a file with this content, because nothing else is on record."""
+    return (
+        content is not None and content.full_hash is None and content.size_bytes > WHOLE_FILE_BYTES
+    )
 
 
 def _is_offline(path: Path, libraries: Sequence[Path]) -> bool:

@@ -14,9 +14,11 @@ from typing import Self
 
 from scanonce.indexer.anchors import check_localiser, scan_anchors
 from scanonce.indexer.encode import EncodedVideo, encode_videos
+from scanonce.indexer.full_hashes import FullHashes
 from scanonce.indexer.models import make_manifest
 from scanonce.indexer.plan import NewContent, Plan, plan
-from scanonce.indexer.scan import ScanProblem, scan
+from scanonce.indexer.scan import NOT_ADDED, Scan, ScanProblem, scan
+from scanonce.indexer.selection import Selection
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.media.answers import Event, Failed, Finished, Frames, Opened
 from scanonce.media.child import DecodeRequest
@@ -55,10 +57,14 @@ class IndexReport:
 
     counts: RunCounts
     problems: tuple[ScanProblem, ...]
-    """Files and folders that are partial, failed or could not be read, with the reason."""
+    """Files and folders that became partial, failed or could not be read in this run, with the reason."""
     num_offline: int = 0
     """Number of known files that cannot be seen now, for example because a disk is not plugged in; they are kept."""
     interrupted: bool = False
+    failed_before: tuple[ScanProblem, ...] = ()
+    """Files that failed in an earlier run, with the reason; they were not tried again."""
+    other_contents: tuple[Path, ...] = ()
+    """Files with the extension of a video that are none, such as source code; they were left out."""
 
     @property
     def nothing_usable(self) -> bool:
@@ -139,6 +145,8 @@ class _Run:
         self.counts = RunCounts()
         self.problems: list[ScanProblem] = []
         self.num_offline = 0
+        self.failed_before: tuple[ScanProblem, ...] = ()
+        self.other_contents: tuple[Path, ...] = ()
 
     def index(
         self, roots: Sequence[Path], *, retry_failed: bool, again: Collection[int]
@@ -150,13 +158,20 @@ class _Run:
             todo = self.make_plan(roots, retry_failed, again)
             tracker = _Tracker(todo, self.on_progress)
             batch_frames = self.settings.batch_frames or self.encoder.batch_frames
-            with _Publisher(self.publish, self.settings) as publisher, self.decoders() as pool:
-                events = tracker.follow(pool.decode([new.files[0].path for new in todo.to_index]))
+            files = [new.files[0] for new in todo.to_index]
+            with (
+                _Publisher(self.publish, self.settings) as publisher,
+                FullHashes(files) as hashes,
+                self.decoders() as pool,
+            ):
+                events = tracker.follow(hashes.follow(pool.decode([file.path for file in files])))
                 fps = self.settings.sample_fps
                 for video in encode_videos(
                     events, self.encoder, batch_frames=batch_frames, fps=fps
                 ):
-                    self.store(video, todo.to_index[video.job])
+                    new = todo.to_index[video.job]
+                    content = replace(new.content, full_hash=hashes.take(video.job))
+                    self.store(video, replace(new, content=content))
                     tracker.finish(video.job)
                     publisher.publish_if_due()
             self.attach_and_forget(todo)
@@ -167,19 +182,19 @@ class _Run:
             self.publish()
             self.catalog.runs.finish(run_id, outcome, self.counts)
         return IndexReport(
-            self.counts, tuple(self.problems), self.num_offline, interrupted=outcome == "stopped"
+            self.counts,
+            tuple(self.problems),
+            self.num_offline,
+            interrupted=outcome == "stopped",
+            failed_before=self.failed_before,
+            other_contents=self.other_contents,
         )
 
     def make_plan(self, roots: Sequence[Path], retry_failed: bool, again: Collection[int]) -> Plan:
         """Find the files that are new, changed, moved and gone; record those that cannot be read."""
         settings = self.settings
         libraries = {library.root for library in self.catalog.libraries()}
-        found = scan(
-            roots,
-            extensions=settings.endings,
-            follow_symlinks=settings.follow_symlinks,
-            libraries=libraries,
-        )
+        found = scan(roots, Selection(settings, [self.target.layout.root]), libraries=libraries)
         todo = plan(
             self.catalog,
             found,
@@ -187,22 +202,35 @@ class _Run:
             again=again,
             attempts=settings.decode_attempts,
         )
-        for root in found.roots:
-            if libraries.isdisjoint((root, *root.parents)):
-                self.catalog.add_library(root)
+        self.add_libraries(found, todo, libraries)
         for file, reason in todo.unreadable:
             self.catalog.record_failed([file], reason)
             self.problems.append(ScanProblem(file.path, reason))
         self.problems += todo.problems
         self.num_offline = len(todo.offline)
-        for record in todo.failed_before:
-            self.problems.append(ScanProblem(record.stamp.path, f"failed before: {record.reason}"))
+        self.failed_before = tuple(
+            ScanProblem(record.stamp.path, str(record.reason)) for record in todo.failed_before
+        )
+        self.other_contents = todo.other_contents
         self.count(
-            seen=len(found.files),
+            seen=len(found.files) - len(todo.other_contents),
             skipped=todo.unchanged - len(todo.failed_before) + len(todo.to_attach),
             failed=len(todo.unreadable),
         )
         return todo
+
+    def add_libraries(self, found: Scan, todo: Plan, libraries: Collection[Path]) -> None:
+        """Add the new roots, but those that hold nothing to index."""
+        for root in found.roots:
+            if root in found.refused or not set(libraries).isdisjoint((root, *root.parents)):
+                continue
+            if root in todo.other_contents:
+                reason = (
+                    f"not a video by its content. {NOT_ADDED}: name a video or a folder of videos"
+                )
+                self.problems.append(ScanProblem(root, reason))
+            else:
+                self.catalog.add_library(root)
 
     def decoders(self) -> DecodePool:
         """Return the child processes that decode."""

@@ -9,28 +9,26 @@ loses its old one.
 
 **Identity of contents.** A file is identified by its *fast hash*: BLAKE2b over its size and 18 blocks of 64 KiB (the
 first, the last and 16 evenly between), or over all of a smaller file. If a fast hash is known already, two contents are
-the same if their *full hashes* are equal; only then are these computed. An earlier content that has no file and no full
-hash any more is taken to have moved. The uid of a content is its fast hash. A content that differs from every earlier
-content with the same fast hash gets its full hash as uid. A uid names one scan of a content and never changes: if the
-content is scanned again (because the video was partial, or its features are damaged), its uid gets a number.
+the same if their *full hashes* are equal. That of a large file is computed while it is decoded and kept in the
+catalogue. Without them: a file whose size and time are those of a recorded file that is gone was moved. A content
+without a full hash has moved if its file is gone; if its file is there with another time, it may have been written in
+place, so it is scanned again. The uid of a content is its fast hash. A content that differs from every earlier content
+with the same fast hash gets its full hash as uid. A uid names one scan of a content and never changes: if the content
+is scanned again (because the video was partial, or its features are damaged), its uid gets a number.
 """
 
-import hashlib
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
+from scanonce.indexer.content import is_other_content
+from scanonce.indexer.hashing import WHOLE_FILE_BYTES, fast_hash, full_hash, is_unchanged
 from scanonce.indexer.scan import Scan, ScanProblem
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.catalog.entries import Content, FileRecord, FileStamp, KnownContent
-
-BLOCK_BYTES = 64 * 1024
-NUM_BLOCKS = 18
-WHOLE_FILE_BYTES = BLOCK_BYTES * NUM_BLOCKS
-"""Size up to which the fast hash covers every byte."""
 
 HashProgress = Callable[[int, int, Path], None]
 """Called before each file is hashed, with the number of files done, the number of all, and the next file."""
@@ -64,7 +62,7 @@ class Plan:
     to_attach: tuple[Attachment, ...]
     to_forget: tuple[Path, ...]
     unchanged: int
-    """Number of files that were not opened, including ``failed_before``."""
+    """Number of files that are as on record, including ``failed_before``."""
     failed_before: tuple[FileRecord, ...]
     """Unchanged files that failed in an earlier run and would fail again: skipped."""
     offline: tuple[Path, ...]
@@ -73,6 +71,8 @@ class Plan:
     """Files that could not be hashed, with the reason: the arguments of ``Catalog.record_failed``."""
     problems: tuple[ScanProblem, ...]
     """The problems of the scan."""
+    other_contents: tuple[Path, ...] = ()
+    """Files with the extension of a video that are none, such as source code; they count as not there."""
 
 
 def plan(
@@ -86,8 +86,8 @@ def plan(
 ) -> Plan:
     """Decide for every file what has to be done with it.
 
-    A file whose path, size and modification time are on record is not opened. Others are hashed: 1.1 MiB of each are
-    read, or all of it to distinguish a copy from another content (see the docstring of this module).
+    A searchable file whose path, size and modification time are on record is not opened. Others are hashed: 1.1 MiB of
+    each are read, or all of it if that looks like a known content (see the docstring of this module).
 
     Args:
         catalog: is only read.
@@ -101,6 +101,7 @@ def plan(
         IndexDirectoryError: the catalogue cannot be read.
     """
     known = {file.stamp.path: file for root in found.roots for file in catalog.files_under(root)}
+    found, other_contents = _leave_out_other_contents(found, known)
     is_due = _RetryRule(retry_failed, frozenset(again), attempts)
     to_hash, unchanged = _split_unchanged(found.files, known, is_due)
     contents = _Contents(catalog, is_due)
@@ -123,11 +124,12 @@ def plan(
         offline=tuple(offline),
         unreadable=tuple(unreadable),
         problems=found.problems,
+        other_contents=other_contents,
     )
 
 
 def differing(catalog: Catalog, found: Scan, *, attempts: int = 1) -> list[Path]:
-    """Return the paths that differ from the catalogue by size and time; no file is opened.
+    """Return the paths that differ from the catalogue by size and time; only the first bytes of new files are read.
 
     Args:
         catalog: is only read.
@@ -138,50 +140,10 @@ def differing(catalog: Catalog, found: Scan, *, attempts: int = 1) -> list[Path]
         IndexDirectoryError: the catalogue cannot be read.
     """
     known = {file.stamp.path: file for root in found.roots for file in catalog.files_under(root)}
+    found, _ = _leave_out_other_contents(found, known)
     changed, _ = _split_unchanged(found.files, known, _RetryRule(False, frozenset(), attempts))
     gone, _ = _split_missing(found, known)
     return sorted([*(file.path for file in changed), *gone])
-
-
-def fast_hash(path: Path) -> str:
-    """Return the digest of a file's size and 18 blocks of it, 40 hex digits; reads at most 1.1 MiB.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    digest = hashlib.blake2b(digest_size=20, person=b"scanonce-fast")
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        digest.update(size.to_bytes(8, "little"))
-        if size <= WHOLE_FILE_BYTES:
-            digest.update(file.read())
-        else:
-            for number in range(NUM_BLOCKS):
-                file.seek(number * (size - BLOCK_BYTES) // (NUM_BLOCKS - 1))
-                digest.update(file.read(BLOCK_BYTES))
-    return digest.hexdigest()
-
-
-def full_hash(path: Path) -> str:
-    """Return the digest of every byte of a file, 40 hex digits; takes about 1 s per gigabyte from memory.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    digest = hashlib.blake2b(digest_size=20, person=b"scanonce-full")
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def is_unchanged(file: FileStamp) -> bool:
-    """Whether a file exists with the recorded size and modification time."""
-    try:
-        status = file.path.stat()
-    except OSError:
-        return False
-    return (status.st_size, status.st_mtime_ns) == (file.size_bytes, file.mtime_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +161,30 @@ class _RetryRule:
             return video.state in ("failed", "partial")
         failures = video.transient_failures
         return failures is not None and failures < self.attempts
+
+
+def _leave_out_other_contents(
+    found: Scan, known: Mapping[Path, FileRecord]
+) -> tuple[Scan, tuple[Path, ...]]:
+    """Return the scan without the files that cannot be videos, and those. Searchable ones as on record are not read."""
+
+    def is_other(file: FileStamp) -> bool:
+        record = known.get(file.path)
+        if (
+            record is not None
+            and record.stamp == file
+            and record.problem is None
+            and record.state != "failed"
+        ):
+            return False
+        try:
+            return is_other_content(file.path)
+        except OSError:  # hashing it fails too, and says why
+            return False
+
+    others = frozenset(file.path for file in found.files if is_other(file))
+    files = tuple(file for file in found.files if file.path not in others)
+    return replace(found, files=files), tuple(sorted(others))
 
 
 def _split_unchanged(
@@ -242,6 +228,8 @@ class _Candidate:
     """Its files: first the recorded ones, which may have changed since, then those found by this plan."""
     new_files: list[FileStamp] = field(default_factory=list)
     """The files found by this plan."""
+    may_be_rewritten: bool = False
+    """Nothing tells its earlier content from the one that its file has now."""
 
     def full_hash(self) -> str | None:
         """Return the full hash, which is computed if necessary; None if no file has this content any more."""
@@ -251,6 +239,21 @@ class _Candidate:
                 with suppress(OSError):
                     self.content = replace(self.content, full_hash=full_hash(file.path))
         return self.content.full_hash
+
+    def has_lost(self, file: FileStamp) -> bool:
+        """Whether a recorded file of the same size and time is not there any more: it was moved or renamed."""
+        return any(
+            replace(file, path=each.path) == each and not is_unchanged(each)
+            for each in self._recorded
+        )
+
+    def take_over(self) -> None:
+        """Take a file as this content although no full hash confirms it: the content has moved, unless it is there."""
+        self.may_be_rewritten |= any(os.path.lexists(each.path) for each in self._recorded)
+
+    @property
+    def _recorded(self) -> tuple[FileStamp, ...]:
+        return self.known.files if self.known is not None else ()
 
 
 class _Contents:
@@ -285,9 +288,10 @@ class _Contents:
             files = tuple(candidate.new_files)
             if not files:
                 continue
-            if known is None or (known.state == "failed" and self._is_due(known)):
+            is_due = candidate.may_be_rewritten or (known is not None and self._is_due(known))
+            if known is None or (known.state == "failed" and is_due):
                 to_index.append(NewContent(content, files))
-            elif self._is_due(known):
+            elif is_due:
                 fresh = replace(content, uid=_next_uid(content.uid))
                 to_index.append(NewContent(fresh, files, replaces=known.video_id))
             else:
@@ -299,21 +303,22 @@ class _Contents:
     def _identify(self, file: FileStamp, fast: str) -> _Candidate:
         """Return the candidate with the content of the file; a new candidate if there is none."""
         candidates = self._candidates[fast]
+        for candidate in candidates:
+            if file.size_bytes <= WHOLE_FILE_BYTES or file in candidate.files:
+                return candidate
+        moved = [candidate for candidate in candidates if candidate.has_lost(file)]
+        if len(moved) == 1:
+            return moved[0]
+        theirs = [candidate.full_hash() for candidate in candidates]
         mine = None
-        if candidates:
-            for candidate in candidates:
-                if file.size_bytes <= WHOLE_FILE_BYTES or file in candidate.files:
-                    return candidate
-            theirs = [candidate.full_hash() for candidate in candidates]
-            if all(digest is None for digest in theirs):
-                return candidates[0]
+        if any(theirs):
             mine = full_hash(file.path)
-            for wanted in (
-                mine,
-                None,
-            ):  # the same content, or else one without a file, which has moved
-                if wanted in theirs:
-                    return candidates[theirs.index(wanted)]
+            if mine in theirs:
+                return candidates[theirs.index(mine)]
+        if None in theirs:
+            chosen = candidates[theirs.index(None)]
+            chosen.take_over()
+            return chosen
         content = Content(mine or fast, fast, file.size_bytes, mine)
         candidates.append(_Candidate(content, None, []))
         return candidates[-1]

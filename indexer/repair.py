@@ -15,8 +15,8 @@ from pathlib import Path
 
 from scanonce.indexer.anchors import scan_anchors
 from scanonce.indexer.differences import BY_DECODING, Difference, Kind
+from scanonce.indexer.hashing import is_unchanged
 from scanonce.indexer.pipeline import OnProgress, index_library
-from scanonce.indexer.plan import is_unchanged
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.indexer.verify import LoadLocaliser, OnChecked, Verification, verify
 from scanonce.models.clip4clip.pooling import open_pooling
@@ -79,6 +79,7 @@ def repair(
         verify,
         layout,
         full=full,
+        files=settings,
         load_localiser=load_localiser,
         on_checked=on_checked,
         holds_lock=True,

@@ -7,12 +7,11 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scanonce.indexer.settings import IndexerSettings
+from scanonce.indexer.selection import NO_MEDIA, LeftOut, Selection
 from scanonce.storage.catalog.entries import FileStamp
 from scanonce.storage.errors import ConfigError
 
-VIDEO_EXTENSIONS = IndexerSettings().endings
-"""Default extensions of videos, lower case with the dot."""
+NOT_ADDED = "It is not added to the folders of the index"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,49 +33,52 @@ class Scan:
     problems: tuple[ScanProblem, ...]
     offline: tuple[Path, ...]
     """Roots, folders and links that cannot be read now; the index keeps the files below them."""
+    refused: frozenset[Path] = frozenset()
+    """Roots in no library that must not become one: nothing at or below them can be indexed."""
 
 
 def scan(
     roots: Sequence[Path],
+    selection: Selection | None = None,
     *,
-    extensions: frozenset[str] = VIDEO_EXTENSIONS,
-    follow_symlinks: bool = True,
     libraries: Collection[Path] = (),
 ) -> Scan:
     """List the video files at or below the roots.
 
-    Files and folders whose names start with a dot are ignored. A file that is reached in several ways is listed once:
-    under its own path if that is below a root, else under the first link.
+    A file that is reached in several ways is listed once: under its own path if that is below a root, else under the
+    first link.
 
     Args:
         roots: folders or single files; relative paths start at the working directory.
-        extensions: lower case with the dot; matched in any case.
-        follow_symlinks: False: links below the roots are ignored.
+        selection: which files are listed; by default those of the default settings.
         libraries: the known roots. A known root that does not exist is offline (a disk that is not plugged in). So is
             a known folder inside another root, even if it exists and is empty. Other missing files and folders below a
-            root that exists and is not empty are gone.
+            root that exists and is not empty are gone. A root inside a library is listed as that library is.
 
     Raises:
         ConfigError: a root does not exist and is not in a library, or its name is not valid UTF-8.
     """
-    walk = _Walk(extensions, follow_symlinks)
+    walk = _Walk(selection or Selection())
     absolute = tuple(sorted({Path(os.path.abspath(root)) for root in roots}))
     for root in absolute:
         if not _is_utf8(str(root)):
             raise ConfigError(f"{_printable(str(root))}: the name is not valid UTF-8; rename it")
+        library = walk.library_of(root, libraries)
         if os.path.lexists(root):
-            walk.enter_root(str(root))
-        elif (library := walk.library_of(root, libraries)) is None:
+            walk.enter_root(root, libraries if library else (root,), is_new=library is None)
+        elif library is None:
             raise ConfigError(f"{root} does not exist: check the path, or plug its disk in")
         elif library == root or is_away(library):
             walk.report_away(root)
     for library in libraries:
-        if not set(absolute).isdisjoint(library.parents) and walk.is_folder_away(library):
+        above = [root for root in absolute if root in library.parents]
+        if above and walk.is_folder_away(library):
             walk.report_away(library)
+        elif above and walk.selection.why_left_out(library, above):
+            # a root of its own, although the folder around it leaves it out
+            walk.enter_root(library, (library,), is_new=False)
     walk.run()
-    files = sorted(walk.files.values(), key=lambda file: file.path)
-    problems = sorted(walk.problems, key=lambda problem: problem.path)
-    return Scan(absolute, tuple(files), tuple(problems), tuple(sorted(set(walk.offline))))
+    return walk.result(absolute)
 
 
 def is_away(folder: Path) -> bool:
@@ -110,33 +112,52 @@ class _Entry:
 class _Walk:
     """Visits folders before links, so that a file keeps its own path if that is below a root."""
 
-    extensions: frozenset[str]
-    follow_symlinks: bool
+    selection: Selection
     files: dict[str, FileStamp] = field(default_factory=dict)
     """The files by real path."""
     problems: list[ScanProblem] = field(default_factory=list)
     offline: list[Path] = field(default_factory=list)
+    refused: set[Path] = field(default_factory=set)
+    _left_out: set[LeftOut] = field(default_factory=set)
+    _new_roots: set[str] = field(default_factory=set)
     _folders: deque[_Entry] = field(default_factory=deque)
     _links: deque[_Entry] = field(default_factory=deque)
     _entered: set[str] = field(default_factory=set)
 
-    def enter_root(self, path: str) -> None:
-        """Add a root to the entries to visit."""
-        root = _Entry(path, os.path.realpath(path))
+    def enter_root(self, path: Path, libraries: Collection[Path], *, is_new: bool) -> None:
+        """Add a root to the entries to visit, unless it is left out of its libraries."""
+        if is_new:
+            self._new_roots.add(str(path))
+        if left_out := self.selection.why_left_out(path, libraries):
+            if is_new:
+                self.refused.add(path)
+            self._left_out.add(left_out)
+            return
+        root = _Entry(str(path), os.path.realpath(path))
         (self._folders if root.path == root.real else self._links).append(root)
+
+    def result(self, roots: tuple[Path, ...]) -> Scan:
+        """Return the files and problems found."""
+        for each in self._left_out:
+            self._problem(str(each.path), each.reason)
+        return Scan(
+            roots,
+            tuple(sorted(self.files.values(), key=lambda file: file.path)),
+            tuple(sorted(self.problems, key=lambda problem: problem.path)),
+            tuple(sorted(set(self.offline))),
+            frozenset(self.refused),
+        )
 
     def library_of(self, path: Path, libraries: Collection[Path]) -> Path | None:
         """Return the innermost library that contains a path; for a video that is itself a library, its folder's."""
         holding = [each for each in (path, *path.parents) if each in libraries]
-        if len(holding) > 1 and holding[0] == path and self._is_video(str(path)):
+        if len(holding) > 1 and holding[0] == path and self.selection.is_video(str(path)):
             return holding[1]
         return holding[0] if holding else None
 
     def is_folder_away(self, library: Path) -> bool:
         """Whether a library below another is a missing or empty folder, so that its disk is not plugged in."""
-        if self._is_video(
-            str(library)
-        ):  # a video that was indexed alone is gone like any other file
+        if self.selection.is_video(str(library)):  # indexed alone, it is gone like any other file
             return False
         if not os.path.lexists(library):
             return True
@@ -159,27 +180,30 @@ class _Walk:
     def _visit(self, entry: _Entry) -> None:
         status = os.stat(entry.path)
         if not stat.S_ISDIR(status.st_mode):
-            if self._is_video(entry.path):
+            if self.selection.is_video(entry.path):
                 self._add_file(entry.path, entry.real, status)
             elif not entry.above:
-                known = " ".join(sorted(self.extensions))
-                self._problem(entry.path, f"not a video by its extension; scanned are {known}")
+                known = " ".join(sorted(self.selection.extensions))
+                reason = f"not a video by its extension; scanned are {known}"
+                self._root_problem(entry.path, reason, "name a video or a folder of videos")
         elif entry.real in entry.above:
             self._problem(entry.path, "the link leads back to a folder above it")
-        elif (
-            entry.real not in self._entered
-        ):  # two links per level would double the work with every level
+        elif entry.real not in self._entered:
+            # once: two links per level would double the work with every level
             self._entered.add(entry.real)
             self._list_folder(entry)
 
     def _list_folder(self, folder: _Entry) -> None:
         with os.scandir(folder.path) as listing:
             entries = sorted(listing, key=lambda entry: entry.name)
+        names = {entry.name for entry in entries}
+        if NO_MEDIA in names or self.selection.is_index(folder.real, names):
+            return
         if not entries and not folder.above:
             # An empty root is most often a mount point without its disk.
             self.offline.append(Path(folder.path))
         for entry in entries:
-            if not entry.name.startswith("."):
+            if not self.selection.excludes(entry.path):
                 try:
                     self._sort_entry(entry, folder)
                 except OSError as error:
@@ -189,34 +213,40 @@ class _Walk:
         above = (*folder.above, folder.real)
         is_folder = entry.is_dir(follow_symlinks=False)
         if not _is_utf8(entry.name):
-            if is_folder or self._is_video(entry.name):
+            if is_folder or self.selection.is_video(entry.name):
                 self._problem(entry.path, "the name is not valid UTF-8: rename it")
         elif entry.is_symlink():
-            if self.follow_symlinks:
-                self._links.append(_Entry(entry.path, os.path.realpath(entry.path), above))
+            real = os.path.realpath(entry.path)
+            is_in_index = self.selection.index_around(os.path.dirname(real)) is not None
+            if self.selection.follow_symlinks and not is_in_index:
+                self._links.append(_Entry(entry.path, real, above))
         elif is_folder:
             real = os.path.join(folder.real, entry.name)
             self._folders.append(_Entry(entry.path, real, above))
-        elif self._is_video(entry.name):
+        elif self.selection.is_video(entry.name):
             real = os.path.join(folder.real, entry.name)
             self._add_file(entry.path, real, entry.stat(follow_symlinks=False))
 
-    def _is_video(self, path: str) -> bool:
-        return os.path.splitext(path)[1].lower() in self.extensions
-
     def _add_file(self, path: str, real: str, status: os.stat_result) -> None:
         if stat.S_ISREG(status.st_mode):
-            stamp = FileStamp(Path(path), status.st_size, status.st_mtime_ns)
-            self.files.setdefault(real, stamp)
+            self.files.setdefault(real, FileStamp.of(Path(path), status))
         else:
-            self._problem(path, "not a regular file")
+            self._root_problem(path, "not a regular file", "name a video or a folder of videos")
 
     def _cannot_read(self, path: str, error: OSError) -> None:
         """Note that a path is offline: a missing disk does not delete its videos from the index."""
         is_broken = os.path.islink(path) and not os.path.exists(path)
         what = f"broken link to {_printable(os.path.realpath(path))}" if is_broken else "unreadable"
-        self._problem(path, f"{what}: {error.strerror or error}")
+        reason = f"{what}: {error.strerror or error}"
+        self._root_problem(path, reason, "check the path and its permissions")
         self.offline.append(Path(path))
+
+    def _root_problem(self, path: str, reason: str, next_step: str) -> None:
+        """Note a problem of any path; if it is a new root, it does not become a library."""
+        if path in self._new_roots:
+            self.refused.add(Path(path))
+            reason = f"{reason}. {NOT_ADDED}: {next_step}"
+        self._problem(path, reason)
 
     def _problem(self, path: str, reason: str) -> None:
         self.problems.append(ScanProblem(Path(_printable(path)), reason))

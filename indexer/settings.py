@@ -12,6 +12,12 @@ _EXTENSIONS = (
     "3gp", "asf", "avi", "flv", "m2ts", "m4v", "mkv", "mov", "mp4",
     "mpeg", "mpg", "mts", "mxf", "ogv", "ts", "vob", "webm", "wmv",
 )
+_EXCLUDE = (
+    "@eaDir", "@Recently-Snapshot", "@Recycle", "@SynoEAStream", "@tmp", "#recycle", "#snapshot", "~snapshot",
+    "$RECYCLE.BIN", "RECYCLED", "RECYCLER", "System Volume Information", "FOUND.[0-9][0-9][0-9]", "lost+found",
+    ".Trash*", "trashbox", "files_trashbin", "files_versions", "Network Trash Folder", "Temporary Items",
+    "TheVolumeSettingsFolder", "__MACOSX", "node_modules",
+)
 # fmt: on
 
 
@@ -23,6 +29,15 @@ class IndexerSettings(BaseModel):
     extensions: tuple[str, ...] = Field(
         default=_EXTENSIONS,
         description="File name extensions of videos, in lower case, without the dot.",
+    )
+    exclude: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        default=_EXCLUDE,
+        description=(
+            "Files and folders that are left out, as globs in any case: of a name, or of the end of a path if there is "
+            "a / in it. Files that were indexed before are forgotten. By default recycle bins and helper folders of "
+            "network drives and systems. Also left out: names that start with a dot, folders with a file .nomedia, and "
+            "indexes."
+        ),
     )
     follow_symlinks: bool = Field(
         default=True, description="Whether symbolic links are followed. Loops are reported."

@@ -17,7 +17,14 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from scanonce.indexer.differences import Difference, StoredFilesCheck, compare_file
+from scanonce.indexer.differences import (
+    Difference,
+    StoredFilesCheck,
+    compare_file,
+    is_sampled_only,
+)
+from scanonce.indexer.selection import Selection
+from scanonce.indexer.settings import IndexerSettings
 from scanonce.models.clip4clip.pooling import open_pooling
 from scanonce.models.soonet.trained import TrainedLocaliser
 from scanonce.storage.catalog.catalog import SEARCHABLE, Catalog
@@ -51,6 +58,9 @@ class Verification:
     files: int = 0
     compared: int = 0
     """Number of videos all of whose values were read and compared."""
+    sampled_only: int = 0
+    """With ``full``: number of videos of which only samples were compared, because no hash of the whole file is on
+    record."""
     without_thumbnails: int = 0
     """Number of searchable videos without thumbnails; an index may have been made without."""
     pending: int = 0
@@ -61,6 +71,7 @@ def verify(
     layout: IndexLayout,
     *,
     full: bool = False,
+    files: IndexerSettings | None = None,
     load_localiser: LoadLocaliser | None = None,
     on_checked: OnChecked = lambda *_: None,
     holds_lock: bool = False,
@@ -70,12 +81,12 @@ def verify(
     Costs a copy of the catalogue in the temporary folder, the size and time of each video file, and the headers of
     three stored files of each video. Of 200 videos, always the same ones, all values are read and compared, which
     takes a few milliseconds per video. With ``full`` that is done for all videos, 28 MB per hour of video at the
-    default encoder, and every video file is hashed: 1.1 MiB of each are read, or all of it if a hash of the whole file
-    is on record.
+    default encoder, and every byte of every video file is read and compared by its hash.
 
     Args:
         layout: the index in use.
         full: compare the values of all videos, and hash the video files.
+        files: which files of the folders are indexed; None: the default settings.
         load_localiser: called only if the index has a localiser; None: the number of anchors is not checked.
         on_checked: see `OnChecked`.
         holds_lock: the caller holds the writer's lock, so no other process writes.
@@ -86,7 +97,8 @@ def verify(
     """
     while True:
         try:
-            found = _verify(layout, full, load_localiser, on_checked, holds_lock)
+            selection = Selection(files, [layout.root])
+            found = _verify(layout, full, selection, load_localiser, on_checked, holds_lock)
             if IndexLayout.of(layout.root) == layout:
                 return found
         except IndexDirectoryError:
@@ -99,6 +111,7 @@ def verify(
 def _verify(
     layout: IndexLayout,
     full: bool,
+    selection: Selection,
     load_localiser: LoadLocaliser | None,
     on_checked: OnChecked,
     holds_lock: bool,
@@ -124,7 +137,7 @@ def _verify(
         copy = Path(folder, "catalog.sqlite")
         index.catalog.copy_to(copy)
         with Catalog.open(copy, read_only=True) as catalog:
-            check = _IndexCheck(index, catalog, full, on_checked, holds_lock)
+            check = _IndexCheck(index, catalog, full, selection, on_checked, holds_lock)
             return check.run(load_localiser)
 
 
@@ -144,14 +157,22 @@ class _IndexCheck:
     """One check of an index: of a copy of its catalogue, and again of the live catalogue if something differs."""
 
     def __init__(
-        self, index: Index, catalog: Catalog, full: bool, on_checked: OnChecked, holds_lock: bool
+        self,
+        index: Index,
+        catalog: Catalog,
+        full: bool,
+        selection: Selection,
+        on_checked: OnChecked,
+        holds_lock: bool,
     ) -> None:
         self.index, self.catalog, self.live = index, catalog, index.catalog
         self.full, self.holds_lock = full, holds_lock
+        self.selection = selection
         self.on_checked = on_checked
         self.stored = StoredFilesCheck(index)
         self.found: list[Difference] = []
         self.num_pending = 0
+        self.sampled_only: set[int] = set()
         self.num_checked, self.num_all = 0, 0
 
     def run(self, load_localiser: LoadLocaliser | None) -> Verification:
@@ -173,6 +194,7 @@ class _IndexCheck:
             videos=len(videos),
             files=len(files),
             compared=len(compared),
+            sampled_only=len(self.sampled_only),
             without_thumbnails=sum(not has_thumbnails(video.uid) for video in videos),
             pending=self.num_pending,
         )
@@ -184,7 +206,7 @@ class _IndexCheck:
         contents = self.catalog.contents() if self.full else {}
         libraries = [library.root for library in self.catalog.libraries()]
         for record in files:
-            if compare_file(record, contents, libraries) is not None:
+            if compare_file(record, contents, libraries, self.selection) is not None:
                 difference = self.compare_again(record.stamp.path, libraries)
                 if difference is None:
                     pass
@@ -192,6 +214,8 @@ class _IndexCheck:
                     self.num_pending += 1
                 else:
                     self.found.append(difference)
+            elif record.video_id and is_sampled_only(contents.get(record.video_id)):
+                self.sampled_only.add(record.video_id)
             self.count_checked()
 
     def compare_again(self, path: Path, libraries: Sequence[Path]) -> Difference | None:
@@ -199,7 +223,8 @@ class _IndexCheck:
         for record in self.live.files_under(path):
             if record.stamp.path == path:
                 ids = [record.video_id] if self.full and record.video_id is not None else []
-                return compare_file(record, self.live.contents(ids), libraries)
+                contents = self.live.contents(ids)
+                return compare_file(record, contents, libraries, self.selection)
         return None
 
     # ------------------------------------------------ stored files of videos

@@ -22,6 +22,7 @@ import watchfiles
 from watchfiles import Change
 
 from scanonce.indexer.scan import ScanProblem, outermost, scan
+from scanonce.indexer.selection import NO_MEDIA, Selection
 from scanonce.indexer.settings import IndexerSettings, WatchSettings
 from scanonce.storage.errors import ScanonceError
 
@@ -89,17 +90,14 @@ class Settling:
         """Begin without a changed path.
 
         Args:
-            roots: absolute paths. Below them, names that start with a dot are ignored.
+            roots: absolute paths.
             settle_seconds: how long a path has to stay the same.
-            files: extensions of videos, and whether links are followed.
+            files: extensions of videos, files that are left out, and whether links are followed.
             ignored: folders to ignore with everything in them, such as the index directory.
         """
-        files = files or IndexerSettings()
         self._roots = tuple(roots)
-        self._extensions = files.endings
-        self._follow_symlinks = files.follow_symlinks
+        self._files, self._ignored = files, tuple(ignored)
         self._settle_seconds = settle_seconds
-        self._ignored = frozenset(ignored)
         self._pending: dict[Path, _Pending] = {}
 
     @property
@@ -119,12 +117,17 @@ class Settling:
             paths: absolute; those that are no videos or folders of the library are ignored.
             now: seconds of a clock that never goes back.
         """
+        selection = Selection(self._files, self._ignored)
         for path in paths:
-            if path in self._pending or not self._is_visible(path):
+            if path.name == NO_MEDIA:
+                path = path.parent  # all of it has to leave the index, or to come in
+            elif selection.why_left_out(path, self._roots):
+                continue
+            if path in self._pending or not self._is_below_a_root(path):
                 continue
             state = _read_state(path)
             # A path that is gone may have been a folder, whatever its name.
-            if state is None or state.is_folder or path.suffix.lower() in self._extensions:
+            if state is None or state.is_folder or selection.is_video(str(path)):
                 self._pending[path] = _Pending(state, now, now)
                 if state is not None and state.is_folder:
                     self.add(self._videos(path), now)
@@ -165,19 +168,13 @@ class Settling:
             self.add(self._videos(path), now)
 
     def _videos(self, folder: Path) -> list[Path]:
-        found = scan(
-            [folder],
-            extensions=self._extensions,
-            follow_symlinks=self._follow_symlinks,
-            libraries=[folder],  # so that it is no error if it is gone by now
-        )
+        # a library, so that it is no error if it is gone by now
+        selection = Selection(self._files, self._ignored)
+        found = scan([folder], selection, libraries=[folder])
         return [file.path for file in found.files]
 
-    def _is_visible(self, path: Path) -> bool:
-        if not self._ignored.isdisjoint((path, *path.parents)):
-            return False
-        below = [path.relative_to(root) for root in self._roots if path.is_relative_to(root)]
-        return any(not any(part.startswith(".") for part in relative.parts) for relative in below)
+    def _is_below_a_root(self, path: Path) -> bool:
+        return any(path.is_relative_to(root) for root in self._roots)
 
 
 def _read_state(path: Path) -> _PathState | None:
@@ -263,7 +260,7 @@ def watch(
     Args:
         roots: folders or single files, absolute. A missing one is waited for, also if it is inside another root.
         index: the index.
-        files: extensions of videos, and whether links are followed.
+        files: extensions of videos, files that are left out, and whether links are followed.
         settings: how to watch.
         ignored: folders to ignore with everything in them, such as the index directory.
         stop: ends it when set, between two runs. Default: only Ctrl-C ends it.

@@ -30,6 +30,7 @@ from scanonce.search.filters import SearchScope
 from scanonce.search.settings import SearchSettings
 from scanonce.search.text_bank import has_cached_bank, open_bank
 from scanonce.storage.errors import ConfigError, EncoderError, IndexDirectoryError
+from scanonce.storage.files import expanded
 from scanonce.storage.index import Index, IndexStatus, change_labels
 from scanonce.storage.layout import DEFAULT_INDEX, IndexLayout
 from scanonce.storage.manifest import Manifest, read_manifest
@@ -291,4 +292,4 @@ class Library:
 
 
 def _absolute(path: AnyPath) -> Path:
-    return Path(os.path.abspath(Path(path).expanduser()))
+    return Path(os.path.abspath(expanded(path)))

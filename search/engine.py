@@ -9,6 +9,7 @@ Everything that depends on a video alone is computed at indexing. A query runs t
 arrays; it decodes nothing.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -28,10 +29,12 @@ from scanonce.search.answer import Search, SearchResult, Stopwatch, query_of
 from scanonce.search.coverage import Coverage, coverage
 from scanonce.search.filters import SearchScope
 from scanonce.search.localise import Curve, Localiser
+from scanonce.search.query_text import query_text
 from scanonce.search.settings import SearchSettings
 from scanonce.search.snapshot import OpenIndexes, Snapshot, next_snapshot, open_snapshot
 from scanonce.search.suggest import standing_out
 from scanonce.storage.errors import IndexDirectoryError, QueryError
+from scanonce.storage.files import expanded
 from scanonce.storage.index import Index
 from scanonce.storage.manifest import Manifest
 from scanonce.storage.records import Span, Video
@@ -100,7 +103,7 @@ class SearchEngine:
             LocaliserError: its localiser cannot be loaded.
             ManifestMismatch: the weights of one of them have changed since indexing.
         """
-        root = Path(index_dir).expanduser().resolve()
+        root = Path(os.path.realpath(expanded(index_dir)))
         with ExitStack() as on_error:
             index = on_error.enter_context(Index.open(root, open_pooling, read_only=True))
             encoder = load_encoder(index.manifest.encoder, models, towers="text")
@@ -156,13 +159,13 @@ class SearchEngine:
         filter.
 
         Args:
-            text: a query in the language of the encoder.
+            text: a query in the language of the encoder; `SearchResult.query` is the text as it was taken.
             top: the most moments to return; by default that of the settings.
             within: the videos to search: a `search.filters.Filter` or their ids; by default all. If none passes, the
                 answer is empty and `SearchResult.num_videos` is 0.
 
         Raises:
-            QueryError: the text is empty.
+            QueryError: the text is empty or not UTF-8, see `search.query_text`.
             IndexDirectoryError: the index was damaged or removed meanwhile.
         """
         return self.search_many([text], top=top, within=within)[0]
@@ -170,8 +173,12 @@ class SearchEngine:
     def search_many(
         self, texts: Sequence[str], *, top: int | None = None, within: SearchScope = None
     ) -> list[SearchResult]:
-        """Answer several queries at once, encoded and looked up together; one result each, in their order."""
-        _refuse_empty(texts)
+        """Answer several queries at once, encoded and looked up together; one result each, in their order.
+
+        Raises:
+            QueryError: as `search`; then none of them is answered.
+        """
+        texts = _taken(texts)
         if not texts:
             return []
 
@@ -217,7 +224,7 @@ class SearchEngine:
             QueryError: the text is empty.
             IndexDirectoryError: the index was damaged or removed meanwhile.
         """
-        _refuse_empty([text])
+        text = query_text(text)
 
         def answer(snapshot: Snapshot) -> Coverage:
             features, (reading,) = self._encode(snapshot, [text]), self._read(snapshot, [text])
@@ -228,7 +235,12 @@ class SearchEngine:
         return self._answer(answer)
 
     def read(self, text: str) -> Reading:
-        """Say how the encoder of the index reads a text."""
+        """Say how the encoder of the index reads a text.
+
+        Raises:
+            QueryError: see `search`.
+        """
+        text = query_text(text)
         with self.reading() as snapshot:
             return self._read(snapshot, [text])[0]
 
@@ -259,7 +271,7 @@ class SearchEngine:
         Raises:
             QueryError: the text is empty, or there is no such video.
         """
-        _refuse_empty([text])
+        text = query_text(text)
 
         def answer(snapshot: Snapshot) -> Curve:
             video = _video(snapshot, video_id)
@@ -324,8 +336,7 @@ def _video(snapshot: Snapshot, video_id: int) -> Video:
     return snapshot.videos[video_id]
 
 
-def _refuse_empty(texts: Sequence[str]) -> None:
-    if empty := [position for position, text in enumerate(texts) if not text.strip()]:
-        raise QueryError(
-            f'query {empty[0] + 1} is empty; describe the moment, such as "a red car at night"'
-        )
+def _taken(texts: Sequence[str]) -> list[str]:
+    if len(texts) == 1:
+        return [query_text(texts[0])]
+    return [query_text(text, f"query {number}") for number, text in enumerate(texts, start=1)]

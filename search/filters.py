@@ -8,17 +8,18 @@ search probes more cells (`storage.vectors.ivfpq`). Filtering the result of an u
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.catalog.entries import HalfOpen
+from scanonce.storage.catalog.known import known_paths, nearest, nearest_folder
 from scanonce.storage.catalog.labels import folded, normal_label
 from scanonce.storage.errors import QueryError
 from scanonce.storage.vectors.library import LibraryIndex
@@ -100,6 +101,17 @@ class Filter:
             return ids
         return ids[np.isin(ids, np.fromiter(self.videos, np.int64))]
 
+    def resolved(self, catalog: Catalog) -> Self:
+        """Return the filter with its folders as the catalogue has them, see `storage.catalog.known`.
+
+        Raises:
+            QueryError: the catalogue has no file in one of the folders, or one of the labels is not in use; the message
+                names the nearest that is.
+        """
+        _check_known(self.labels | self.without_labels, catalog)
+        folders = (each for folder in self.folders for each in _known_folders(folder, catalog))
+        return replace(self, folders=tuple(dict.fromkeys(folders)))
+
     def _check_folders(self) -> None:
         if len(self.folders) > MAX_TERMS:
             raise QueryError(
@@ -164,6 +176,9 @@ class LibraryFilters:
         """Return the videos and clips that pass; None if all do.
 
         A filter that is not cached costs `Filter.matching`, unless it has only ids, and 0.2 ms for a million clips.
+
+        Raises:
+            QueryError: a folder or a label is not known; see `Filter.resolved`.
         """
         only = as_filter(within)
         return None if only is None else self._cached(only)
@@ -172,9 +187,35 @@ class LibraryFilters:
         if only == Filter(videos=only.videos):  # ids alone need no query
             ids = np.sort(np.fromiter(only.videos or (), np.int64))
         else:
-            ids = only.matching(self._catalog)
+            ids = only.resolved(self._catalog).matching(self._catalog)
         ids = ids[np.isin(ids, self._live)]
         return FilteredLibrary(ids, self._clips.mask(ids))
+
+
+# ---------------------------------------------------------------- folders and labels
+
+
+def _known_folders(folder: Path, catalog: Catalog) -> tuple[Path, ...]:
+    if found := known_paths(catalog, folder):
+        return found
+    near = nearest_folder(catalog, folder)
+    hint = f"the nearest that has some is {near}" if near else "the index has no folder yet"
+    raise QueryError(f"no file at or below {folder} is in the index; {hint}")
+
+
+def _check_known(labels: Collection[str], catalog: Catalog) -> None:
+    if not labels:
+        return
+    used = {folded(label): label for label in catalog.labels.counts()}
+    for label in sorted(labels):
+        if folded(label) not in used:
+            near = nearest(folded(label), used)
+            hint = (
+                f"the nearest is {used[near]!r}"
+                if near
+                else "scanonce label PATH --add NAME adds one"
+            )
+            raise QueryError(f"no video has the label {label!r}; {hint}")
 
 
 # ---------------------------------------------------------------- days and lengths

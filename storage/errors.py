@@ -22,7 +22,14 @@ from pathlib import Path
 
 
 class ScanonceError(Exception):
-    """Any error shown to a person. The message says what was given, what is allowed and what to do."""
+    """Any error shown to a person. The message says what was given, what is allowed and what to do.
+
+    A message of several lines is made of several arguments: names of files may contain line breaks too, and those are
+    shown as what they are.
+    """
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
 
 
 class ConfigError(ScanonceError):

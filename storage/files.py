@@ -1,4 +1,4 @@
-"""Files that exist whole or not at all, even after a power cut."""
+"""Files that exist whole or not at all, even after a power cut; and paths as people type them."""
 
 import os
 import tempfile
@@ -7,7 +7,24 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from scanonce.storage.errors import reported
+from scanonce.storage.errors import ConfigError, reported
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Return a path as a person means it: ``~`` is the home folder.
+
+    Raises:
+        ConfigError: there is no such home folder, or no file can have such a name.
+    """
+    if "\0" in os.fspath(path):
+        raise ConfigError(f"{os.fspath(path)!r} is no path: it has a NUL character; leave it out")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{path}: the home folder is not known; name a folder that does not begin with ~ (--index DIR, or "
+            "index_dir in a configuration file), or set HOME"
+        ) from error
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:

@@ -254,12 +254,14 @@ class Index:
         Raises:
             IndexDirectoryError: nothing at one of the paths is in the index; nothing was removed.
         """
-        known = {path: self.catalog.files_under(path) for path in paths}
-        for path, files in known.items():
-            if not files:
-                raise self._nothing_at(path, "nothing")
-        for path in paths:
-            self.delete_stored(self.catalog.forget_library(path))
+        places = {place: path for path in paths for place in self.catalog.spelled(path)}
+        known = {place: self.catalog.files_under(place) for place in places}
+        for place, files in known.items():
+            is_root = any(place in (root, *root.parents) for root in self.roots)
+            if not files and not is_root:
+                raise self._nothing_at(places[place], "nothing")
+        for place in places:
+            self.delete_stored(self.catalog.forget_library(place))
         self.publish(settings)
         return len({record.stamp.path for files in known.values() for record in files})
 

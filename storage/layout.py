@@ -115,6 +115,17 @@ class IndexLayout:
         return self.folder / "head"
 
 
+def is_index(folder: Path) -> bool:
+    """Whether a folder is an index directory, or the folder in it that holds the index. Other files are no sign."""
+    layout = IndexLayout(folder)
+    if layout.manifest.is_file() and layout.catalog.is_file():
+        return True
+    try:
+        return bool(IndexLayout.of(folder).data)
+    except IndexDirectoryError:
+        return False
+
+
 def index_root(folder: Path) -> Path:
     """Return the index directory whose contents are in a folder: the folder itself, or its parent after a switch."""
     is_data = folder.name.startswith(_DATA) and (folder.parent / _CURRENT).exists()

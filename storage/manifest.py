@@ -72,7 +72,7 @@ class Manifest:
         own = {name: getattr(self, name) for name in _SETTINGS}
         different = [name for name, value in typed.items() if name in own and own[name] != value]
         if different:
-            raise ManifestMismatch(f"the index {_differences(different, own, typed)}")
+            raise _mismatch("the index", different, own, typed)
         return asked.model_copy(update=own)
 
     @property
@@ -164,23 +164,27 @@ def create_or_check(layout: IndexLayout, wanted: Manifest, head_files: Sequence[
     if names:
         if "fingerprint" in names:
             names.insert(0, "encoder")
-        raise ManifestMismatch(
-            f"the index at {layout.root} {_differences(names, stored, asked)} --index {layout.root}"
-        )
+        option = f" --index {layout.root}"
+        raise _mismatch(f"the index at {layout.root}", names, stored, asked, option)
     _keep_head(layout, head_files)
     if gains_reranker:
         write_manifest(layout, replace(read_manifest(layout), reranker=wanted.reranker))
 
 
-def _differences(
-    names: Sequence[str], stored: Mapping[str, object], asked: Mapping[str, object]
-) -> str:
-    """Describe the settings that differ, with both values and the next step."""
-    lines = [
-        f"  {name}: the index has {stored[name]}, asked for is {asked[name]}" for name in names
-    ]
-    next_step = "Leave them as the index has them, or scan everything again while searches go on: scanonce reindex"
-    return "\n".join(["was made with other settings:", *lines, next_step])
+def _mismatch(
+    index: str,
+    names: Sequence[str],
+    stored: Mapping[str, object],
+    asked: Mapping[str, object],
+    option: str = "",
+) -> ManifestMismatch:
+    """Return the error that has the settings that differ, with both values, and the next step."""
+    return ManifestMismatch(
+        f"{index} was made with other settings:",
+        *(f"  {name}: the index has {stored[name]}, asked for is {asked[name]}" for name in names),
+        "Leave them as the index has them, or scan everything again while searches go on: "
+        f"scanonce reindex{option}",
+    )
 
 
 def _keep_head(layout: IndexLayout, files: Sequence[Path]) -> None:

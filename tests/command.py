@@ -1,9 +1,10 @@
 """The command line in the process of the tests: starting one with torch takes seconds."""
 
 import re
+import threading
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from io import StringIO
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
@@ -22,20 +23,32 @@ class Ran:
     stderr: str
 
 
-def scanonce(*arguments: object, stdin: str = "", terminal: bool = False) -> Ran:
-    """Run the command in the repository's folder, with lines of 200 columns.
+def scanonce(
+    *arguments: object,
+    stdin: str | bytes = "",
+    terminal: bool = False,
+    columns: int = 200,
+    is_raw: bool = False,
+    encoding: str = "utf-8",
+) -> Ran:
+    """Run the command in the repository's folder.
 
     Args:
         arguments: of the command.
         stdin: its standard input.
-        terminal: write as to a terminal; codes for colours are removed from the result.
+        terminal: write as to a terminal.
+        columns: length of its lines.
+        is_raw: leave the codes for colours in the result.
+        encoding: of the terminal.
     """
-    out, err = StringIO(), StringIO()
+    out, err = (TextIOWrapper(BytesIO(), encoding, write_through=True) for _ in range(2))
     code: str | int | None = 0
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr("sys.argv", ["scanonce", *map(str, arguments)])
-        patch.setattr("sys.stdin", StringIO(stdin))
-        patch.setenv("COLUMNS", "200")
+        content = stdin.encode() if isinstance(stdin, str) else stdin
+        patch.setattr("sys.stdin", TextIOWrapper(BytesIO(content), "utf-8"))
+        patch.setattr("threading.excepthook", threading.excepthook)  # the command has its own
+        patch.setenv("COLUMNS", str(columns))
         patch.setenv("TTY_COMPATIBLE", str(int(terminal)))
         patch.chdir(ROOT)
         try:
@@ -43,4 +56,12 @@ def scanonce(*arguments: object, stdin: str = "", terminal: bool = False) -> Ran
         except SystemExit as end:
             code = end.code
     assert code is None or isinstance(code, int)
-    return Ran(code or 0, re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", out.getvalue()), err.getvalue())
+    shown, errors = (_written(each) for each in (out, err))
+    if not is_raw:
+        shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)
+    return Ran(code or 0, shown, errors)
+
+
+def _written(file: TextIOWrapper) -> str:
+    assert isinstance(file.buffer, BytesIO)
+    return file.buffer.getvalue().decode(file.encoding)

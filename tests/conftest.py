@@ -2,11 +2,12 @@
 
 import atexit
 import os
+import pwd
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import hypothesis
 import pytest
@@ -40,6 +41,32 @@ def own_home(
     yield
     leftovers = [path for path in home.rglob("*") if path.is_file() and ".cache" not in path.parts]
     assert not leftovers, f"a test wrote into the home directory: {leftovers}"
+
+
+@pytest.fixture
+def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the reports of errors that nobody expected, for a test that expects one."""
+    return tmp_path_factory.mktemp("reports")
+
+
+@pytest.fixture(autouse=True)
+def no_reports(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[None]:
+    """Fail a test in which an error that nobody expected became a sentence, unless it asks for ``reports``."""
+    import scanonce.ui.reports
+
+    is_expected = "reports" in request.fixturenames
+    folder: Path = (
+        request.getfixturevalue("reports") if is_expected else tmp_path_factory.mktemp("x")
+    )
+    monkeypatch.setattr(scanonce.ui.reports, "folder", lambda: folder)
+    monkeypatch.setattr(scanonce.ui.reports, "_saved", {})
+    yield
+    if not is_expected:
+        assert [path.read_text() for path in folder.iterdir()] == []
 
 
 @pytest.fixture
@@ -112,3 +139,14 @@ def shared_videos() -> Path:
     if not SHARED_VIDEOS.is_dir():
         pytest.skip("the folder of real videos is not on this machine")
     return SHARED_VIDEOS
+
+
+@pytest.fixture
+def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be a user without a home folder: neither HOME nor an entry in the list of users."""
+
+    def unknown(uid: int) -> NoReturn:
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", unknown)

@@ -15,7 +15,7 @@ from typing import Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from scanonce.indexer.plan import fast_hash
+from scanonce.indexer.hashing import fast_hash
 from scanonce.media.answers import Event, Finished, Frames, NewThumbnails, Opened
 from scanonce.models.encoders.preprocess import Preprocessing
 from scanonce.models.encoders.protocol import ClipEncoder, TextFeatures

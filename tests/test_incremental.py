@@ -14,15 +14,17 @@ from typing import Any
 
 import pytest
 
+from scanonce.indexer.hashing import fast_hash
 from scanonce.indexer.pipeline import IndexReport
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.media.answers import Failed
 from scanonce.media.workers import DecodePool
+from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import ConfigError
 from scanonce.storage.layout import IndexLayout
 from tests.colours import write_film
 from tests.indexes import build_index, open_engine, read_videos
-from tests.videos import cut, write_video
+from tests.videos import between_samples, cut, write_garbage, write_noise, write_video
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = IndexerSettings(decode_workers=1, thumbnail_seconds=0.0)
@@ -44,10 +46,14 @@ class World:
     def layout(self) -> IndexLayout:
         return IndexLayout(self.base / "index")
 
-    def index(self, *roots: Path, **options: Any) -> IndexReport:
+    def index(
+        self, *roots: Path, exclude: tuple[str, ...] | None = None, **options: Any
+    ) -> IndexReport:
         """Run the indexer, by default over the films."""
         self.decoded.clear()
-        return build_index(self.layout, *(roots or [self.films]), settings=SETTINGS, **options)
+        left_out = {} if exclude is None else {"exclude": exclude}
+        settings = SETTINGS.model_copy(update=left_out)
+        return build_index(self.layout, *(roots or [self.films]), settings=settings, **options)
 
     def found(self, colour: str) -> set[str]:
         """Return all paths, relative to ``base``, of the videos that a search finds for a colour."""
@@ -127,6 +133,22 @@ def test_a_new_time_of_change_costs_no_decoding(world: World) -> None:
     world.index()
     assert world.decoded == []
     assert world.found("red") == {"films/a.mp4"}
+
+
+@pytest.mark.parametrize("year", [1602, 1969, 2300])
+def test_any_time_of_change_is_held(world: World, year: int) -> None:
+    seconds = round((year - 1970) * 365.25 * 86400)
+    for film in (
+        write_film(world.films / "0.mp4", [("green", 4)]),
+        write_garbage(world.films / "1.mp4"),
+        world.films / "a.mp4",
+    ):
+        os.utime(film, (seconds, seconds))
+    report = world.index()
+    assert (report.counts.indexed, report.counts.failed) == (1, 1)
+    assert (world.found("green"), world.found("red")) == ({"films/0.mp4"}, {"films/a.mp4"})
+    assert world.index().counts.skipped == 3
+    assert world.decoded == []
 
 
 def test_new_content_of_the_same_size_and_time_is_not_seen(world: World) -> None:
@@ -334,9 +356,10 @@ def test_a_truncated_file_is_another_content(world: World) -> None:
 
 
 def test_a_file_that_is_sure_to_fail_again_waits_for_a_change_or_a_retry(world: World) -> None:
-    (world.films / "c.mp4").write_bytes(b"no video" * 100)
+    write_garbage(world.films / "c.mp4")
     world.index()
-    assert world.index().problems[0].reason.startswith("failed before: ")
+    again = world.index()
+    assert (again.problems, len(again.failed_before)) == ((), 1)
     assert world.decoded == []
     world.index(retry_failed=True)
     assert world.decoded == ["c.mp4"]
@@ -377,6 +400,48 @@ def test_a_partial_video_is_scanned_again_by_a_retry_and_found_meanwhile(world: 
     assert world.stored() == 3
 
 
+def test_a_large_file_that_is_filled_in_place_is_decoded_again(world: World) -> None:
+    """As by programs that give a file its size before its content."""
+    film = world.films / "noise.mp4"
+    whole = write_noise(film).read_bytes()
+    film.write_bytes(between_samples(whole))
+    assert fast_hash(film) == fast_hash(write_noise(world.base / "whole.mp4"))
+    world.index()
+    assert world.known()["films/noise.mp4"] == "partial"
+    film.write_bytes(whole)
+    world.index()
+    assert world.decoded == ["noise.mp4"]
+    assert world.known()["films/noise.mp4"] == "indexed"
+    assert world.stored() == 3
+
+
+def test_a_large_file_that_is_changed_in_place_is_decoded_again(world: World) -> None:
+    film = write_noise(world.films / "noise.mp4")
+    world.index()
+    os.utime(film, (1, 1))
+    world.index()
+    assert world.decoded == [], "its full hash shows that only its time is new"
+    film.write_bytes(between_samples(film.read_bytes(), first=6, last=6))
+    world.index()
+    assert world.decoded == ["noise.mp4"]
+    assert world.known()["films/noise.mp4"] == "partial"
+
+
+def test_a_large_file_with_no_full_hash_on_record_is_decoded_again_after_a_new_time(
+    world: World,
+) -> None:
+    film = write_noise(world.films / "noise.mp4")
+    world.index()
+    with Catalog.open(world.layout.catalog) as catalog, catalog.writing() as connection:
+        connection.exec_driver_sql("UPDATE videos SET full_hash = NULL")
+    os.utime(film, (1, 1))
+    world.index()
+    assert world.decoded == ["noise.mp4"]
+    os.utime(film, (2, 2))
+    world.index()
+    assert world.decoded == [], "now it is on record"
+
+
 @pytest.mark.skipif(sys.platform == "darwin", reason="its file systems refuse such names")
 def test_a_name_that_is_not_utf8_is_reported_and_found_once_renamed(world: World) -> None:
     film = write_film(world.base / "c.mp4", [("green", 4)])
@@ -398,6 +463,20 @@ def test_files_that_swap_names_cost_no_decoding(world: World) -> None:
     world.index()
     assert world.decoded == []
     assert (world.found("red"), world.found("blue")) == ({"films/sub/b.mkv"}, {"films/a.mp4"})
+
+
+def test_a_file_that_is_left_out_is_forgotten(world: World) -> None:
+    world.index(exclude=("sub",))
+    assert (world.found("red"), world.found("blue")) == ({"films/a.mp4"}, set())
+    assert world.stored() == 1
+    world.index()
+    assert world.decoded == ["b.mkv"]
+
+
+def test_a_folder_with_a_nomedia_file_is_forgotten(world: World) -> None:
+    (world.films / "sub" / ".nomedia").touch()
+    assert world.index().counts.forgotten == 1
+    assert world.found("blue") == set()
 
 
 def test_a_path_that_was_never_known_and_is_not_there_is_an_error(world: World) -> None:

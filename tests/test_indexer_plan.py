@@ -5,17 +5,29 @@ import os
 import shutil
 import socket
 import sys
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scanonce.indexer.plan
-from scanonce.indexer.plan import BLOCK_BYTES, WHOLE_FILE_BYTES, Plan, fast_hash, full_hash, plan
+from scanonce.indexer.full_hashes import FullHashes
+from scanonce.indexer.hashing import (
+    BLOCK_BYTES,
+    WHOLE_FILE_BYTES,
+    fast_hash,
+    full_hash,
+)
+from scanonce.indexer.plan import Plan, plan
 from scanonce.indexer.scan import scan
+from scanonce.indexer.selection import Selection
+from scanonce.indexer.settings import IndexerSettings
+from scanonce.media.answers import Opened
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.catalog.entries import FileStamp
 from scanonce.storage.errors import ConfigError
@@ -43,9 +55,9 @@ def catalog(tmp_path: Path, library: Path) -> Iterator[Catalog]:
 
 
 def write(path: Path, text: str | bytes) -> Path:
-    """Write a file with this content and a modification time that no other file of the test has."""
+    """Write a file with this content, which is no text, and a modification time that no other file of the test has."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    path.write_bytes(text if isinstance(text, bytes) else b"\0" + text.encode())
     mtime_ns = next(_mtimes)
     os.utime(path, ns=(mtime_ns, mtime_ns))
     return path
@@ -69,9 +81,13 @@ def carry_out(
     broken: frozenset[str] = frozenset(),
     transient: bool = False,
     partial: bool = False,
+    hashed: bool = False,
 ) -> list[Video]:
     """Do the same as the pipeline, without decoding; return the videos removed. Files named in ``broken`` fail."""
     for new in work.to_index:
+        if hashed:
+            content = replace(new.content, full_hash=full_hash(new.files[0].path))
+            new = replace(new, content=content)
         if new.files[0].path.name in broken:
             catalog.record_failed(new.files, "broken", content=new.content, transient=transient)
         else:
@@ -92,9 +108,9 @@ def carry_out(
     return catalog.forget_files(work.to_forget)
 
 
-def update(catalog: Catalog, library: Path) -> Plan:
+def update(catalog: Catalog, library: Path, **options: Any) -> Plan:
     work = plan(catalog, scan([library]))
-    carry_out(catalog, work)
+    carry_out(catalog, work, **options)
     return work
 
 
@@ -122,7 +138,7 @@ def test_scan_lists_videos_sorted_by_path_in_any_case(library: Path) -> None:
 
 
 def test_scan_gives_size_and_time_of_change(library: Path) -> None:
-    path = write(library / "a.mp4", "12345")
+    path = write(library / "a.mp4", b"12345")
     assert scan([library]).files == (FileStamp(path, 5, path.stat().st_mtime_ns),)
 
 
@@ -176,7 +192,7 @@ def test_links_lead_to_files_and_folders_outside(library: Path, tmp_path: Path) 
     (library / "folder").symlink_to(tmp_path / "else")
     (library / "single.mp4").symlink_to(write(tmp_path / "b.mp4", "b"))
     assert names(library) == ["folder/deep/a.mp4", "single.mp4"]
-    assert scan([library], follow_symlinks=False).files == ()
+    assert scan([library], Selection(IndexerSettings(follow_symlinks=False))).files == ()
 
 
 def test_one_real_file_behind_two_links_is_one(library: Path, tmp_path: Path) -> None:
@@ -337,7 +353,7 @@ def test_new_files_are_indexed_under_their_fast_hash(catalog: Catalog, library: 
     path = write(library / "a.mp4", "a")
     (new,) = plan(catalog, scan([library])).to_index
     assert new.content.uid == new.content.fast_hash == fast_hash(path)
-    assert (new.content.full_hash, new.content.size_bytes) == (None, 1)
+    assert (new.content.full_hash, new.content.size_bytes) == (None, 2)
 
 
 def test_equal_new_files_are_decoded_once(catalog: Catalog, library: Path) -> None:
@@ -390,11 +406,12 @@ def test_a_moved_file_keeps_its_video(catalog: Catalog, library: Path) -> None:
     assert (after.video_id, after.paths) == (before.video_id, (library / "sub" / "b.mp4",))
 
 
+@pytest.mark.parametrize("hashed", [False, True])
 def test_moving_a_big_file_reads_samples_only(
-    catalog: Catalog, library: Path, monkeypatch: pytest.MonkeyPatch
+    catalog: Catalog, library: Path, monkeypatch: pytest.MonkeyPatch, hashed: bool
 ) -> None:
     path = write(library / "a.mp4", big())
-    update(catalog, library)
+    update(catalog, library, hashed=hashed)
     path.rename(library / "b.mp4")
     monkeypatch.setattr(scanonce.indexer.plan, "full_hash", no_hashing)
     assert summary(update(catalog, library)) == ([], ["b.mp4"], ["a.mp4"], 0)
@@ -460,6 +477,64 @@ def test_a_full_hash_on_record_distinguishes_contents_when_the_file_is_gone(
     (library / "copy.mp4").unlink()
     write(library / "b.mp4", big(hole=b"x"))
     assert summary(plan(catalog, scan([library])))[:2] == ([["b.mp4"]], [])
+
+
+def test_a_big_file_with_a_new_time_is_compared_by_its_full_hash(
+    catalog: Catalog, library: Path
+) -> None:
+    path = write(library / "a.mp4", big())
+    update(catalog, library, hashed=True)
+    write(path, big())
+    assert summary(update(catalog, library)) == ([], ["a.mp4"], [], 0), "only its time is new"
+    write(path, big(hole=b"x"))
+    work = update(catalog, library, hashed=True)
+    assert [new.content.uid for new in work.to_index] == [full_hash(path)]
+    assert [video.uid for video in catalog.videos()] == [full_hash(path)]
+
+
+@pytest.mark.parametrize("state", ["indexed", "partial", "failed"])
+def test_a_big_file_with_a_new_time_and_no_full_hash_is_scanned_again(
+    catalog: Catalog, library: Path, state: str
+) -> None:
+    path = write(library / "a.mp4", big())
+    broken = frozenset({"a.mp4"} if state == "failed" else ())
+    update(catalog, library, broken=broken, partial=state == "partial")
+    (before,) = catalog.videos()
+    write(path, big(hole=b"x"))
+    work = update(catalog, library)
+    assert summary(work)[0] == [["a.mp4"]]
+    (after,) = catalog.videos()
+    assert after.uid == (before.uid if state == "failed" else f"{before.uid}-2")
+
+
+def test_a_copy_of_a_big_file_that_was_rewritten_since_is_not_taken_for_it(
+    catalog: Catalog, library: Path
+) -> None:
+    path = write(library / "b.mp4", big())
+    update(catalog, library)
+    write(path, big(hole=b"x"))
+    write(library / "a.mp4", big(hole=b"x"))
+    assert summary(plan(catalog, scan([library])))[0] == [["a.mp4", "b.mp4"]]
+
+
+def test_files_are_hashed_once_they_are_opened(library: Path) -> None:
+    paths = [write(library / "big.mp4", big()), write(library / "small.mp4", "small")]
+    paths += [write(library / "changing.mp4", big())]
+    stamps = scan([library]).files
+    names = [stamp.path.name for stamp in stamps]
+    write(library / "changing.mp4", big())
+    with FullHashes(stamps) as hashes:
+        events = [Opened(job, INFO) for job in range(len(stamps))]
+        assert list(hashes.follow(events)) == events
+        found = {name: hashes.take(job) for job, name in enumerate(names)}
+    assert found == {"big.mp4": full_hash(paths[0]), "small.mp4": None, "changing.mp4": None}
+
+
+def test_hashing_ends_when_a_run_is_stopped(library: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(InterruptedError):
+        full_hash(write(library / "a.mp4", big()), stop)
 
 
 def test_a_file_replaced_in_place_leaves_its_old_content(catalog: Catalog, library: Path) -> None:

@@ -45,6 +45,7 @@ from tests.indexes import (
     read_videos,
     replace_index,
 )
+from tests.videos import between_samples, write_noise
 
 
 @dataclass(frozen=True)
@@ -417,6 +418,16 @@ def test_files_that_are_gone_changed_or_replaced_are_named(library: Library) -> 
     assert named(library.verify(full=True)) == [*seen, ("file replaced", c, "repair")]
 
 
+def test_a_file_that_is_left_out_now_is_named(library: Library) -> None:
+    files = SETTINGS.model_copy(update={"exclude": ("b*",)})
+    found = verify(library.layout, files=files)
+    assert named(found) == [("file left out", library.films / "b.mp4", "index")]
+    (library.films / ".nomedia").touch()
+    assert {each.kind for each in library.verify().differences} == {"file left out"}
+    library.index()
+    assert library.verify().differences == ()
+
+
 def test_a_file_replaced_in_place_is_scanned_by_repair(library: Library, tmp_path: Path) -> None:
     path = library.films / "b.mp4"
     other = write_film(tmp_path / "other.mp4", [("blue", 9)]).read_bytes()
@@ -431,6 +442,33 @@ def test_a_file_replaced_in_place_is_scanned_by_repair(library: Library, tmp_pat
     assert library.verify(full=True).differences == ()
     assert library.video().num_frames == 18
     assert library.features.read(library.video().uid).frames[0].argmax() == 2, "it is blue now"
+
+
+def test_any_changed_byte_of_a_large_file_is_found_and_repaired(library: Library) -> None:
+    path = write_noise(library.films / "noise.mp4")
+    library.index()
+    assert library.verify(full=True).differences == ()
+    holed = between_samples(path.read_bytes(), first=6, last=6)
+    keep_time(path, lambda: path.write_bytes(holed))
+    library.index()
+    assert named(library.verify()) == []
+    assert named(library.verify(full=True)) == [("file replaced", path, "repair")]
+    assert library.repair(full=True).left == ()
+    assert library.video("noise.mp4").state == "partial", "what is there now"
+    assert library.verify(full=True).differences == ()
+
+
+def test_a_large_file_with_nothing_on_record_to_compare_it_with_is_counted(
+    library: Library,
+) -> None:
+    write_noise(library.films / "noise.mp4")
+    library.index()
+    assert library.verify(full=True).sampled_only == 0
+    with closing(sqlite3.connect(library.layout.catalog)) as database, database:
+        database.execute("UPDATE videos SET full_hash = NULL")
+    found = library.verify(full=True)
+    assert (found.differences, found.sampled_only) == ((), 1)
+    assert library.verify().sampled_only == 0
 
 
 def test_a_copy_with_the_same_samples_is_distinguished_by_its_full_hash(library: Library) -> None:

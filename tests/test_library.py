@@ -1,6 +1,7 @@
 """`scanonce.open`: a library as one object."""
 
 import threading
+import unicodedata
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -91,6 +92,33 @@ def test_a_setting_that_is_not_allowed_is_refused_by_name(
     with pytest.raises(ConfigError, match=next(iter(typed))):
         library.index([films], typed=typed)
     assert not library.root.exists()
+
+
+def test_a_folder_is_filtered_labelled_and_forgotten_by_other_names(
+    library: Library, films: Path
+) -> None:
+    films.rename(films.with_name(unicodedata.normalize("NFD", "Séjour")))
+    films = films.with_name(unicodedata.normalize("NFD", "Séjour"))
+    (link := films.with_name("link")).symlink_to(films)
+    library.index([films])
+    for other in (link, films.with_name(unicodedata.normalize("NFC", "Séjour"))):
+        result = library.search("green", within=Filter(folders=(other / "b.mp4",)))
+        assert (best(result), result.num_videos) == ("b.mp4", 1)
+        assert library.search("green", within=Filter(folders=(other,))).num_videos == 2
+        assert library.label([other / "b.mp4"], add=["Holiday"]) == (1, 0)
+        assert library.label([other], remove=["Holiday"]) == (0, 1)
+    assert library.forget([link / "b.mp4"]) == 1
+    assert library.forget([other]) == 1
+    assert library.status().libraries == ()
+
+
+def test_a_folder_of_the_index_without_files_can_be_forgotten(
+    library: Library, films: Path
+) -> None:
+    (empty := films.with_name("empty")).mkdir()
+    library.index([films, empty])
+    assert library.forget([empty]) == 0
+    assert library.status().libraries == (films,)
 
 
 def test_forgetting_a_path_that_is_not_indexed_forgets_nothing(

@@ -4,7 +4,6 @@ import io
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
@@ -441,12 +440,10 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Play:
 
 
 def test_a_child_that_hangs_is_killed(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = play("time.sleep(100)")
+    source = play("time.sleep(10**6)")
     monkeypatch.setattr(cutting, "STALL_SECONDS", 0.5)
-    started = time.monotonic()
     with pytest.raises(DecoderCrashed, match="stopped"):
         probe(source)
-    assert time.monotonic() - started < 20
 
 
 def test_a_child_that_never_ends_is_killed(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scanonce.indexer.models import make_manifest
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.models.encoders.protocol import TextFeatures
+from scanonce.search.answer import SearchResult
 from scanonce.search.calibration import BY_FRAMES, Calibration, Weights, write_calibration
 from scanonce.search.engine import SearchEngine
 from scanonce.search.filters import Filter
@@ -266,6 +267,14 @@ class DrawnLibrary:
             publish_all(self.layout)
 
 
+def _answer(engine: SearchEngine, within: Filter | None) -> SearchResult | str:
+    """Return the answer without its times, or the error about a folder or label that is not in use now."""
+    try:
+        return replace(engine.search("red", top=50, within=within), timings_ms={})
+    except QueryError as error:
+        return str(error)
+
+
 def test_an_engine_that_follows_answers_like_a_new_one(drawn: DrawnLibrary) -> None:
     everywhere, labelled = None, Filter(labels=frozenset({"keep"}))
     first = Filter(folders=(Path("/films/0"),))
@@ -276,10 +285,7 @@ def test_an_engine_that_follows_answers_like_a_new_one(drawn: DrawnLibrary) -> N
                 continue  # two commits at once
             with open_engine(drawn.layout) as fresh:
                 for within in (everywhere, labelled, first):
-                    results = [
-                        engine.search("red", top=50, within=within) for engine in (following, fresh)
-                    ]
-                    one, other = (replace(each, timings_ms={}) for each in results)
+                    one, other = (_answer(engine, within) for engine in (following, fresh))
                     assert one == other, step
                 assert following.videos == fresh.videos
         assert following.num_videos > 2
@@ -570,7 +576,7 @@ def test_the_verdict_on_a_moment_is_the_same_whatever_passes(engine: SearchEngin
 
 
 def test_a_filter_that_nothing_passes_gives_an_empty_answer(engine: SearchEngine) -> None:
-    nothing = Filter(folders=(Path("/nowhere"),))
+    nothing = Filter(min_seconds=1e6)
     results = [*engine.search_many(["red", "white"], within=nothing)]
     results.append(engine.similar(1, Span(0, 5), within=nothing))
     for result in results:
@@ -603,11 +609,12 @@ def test_a_trained_localiser_finds_only_videos_that_pass(tmp_path: Path) -> None
 def test_a_running_engine_follows_labels(layout: IndexLayout) -> None:
     only = Filter(labels=frozenset({"Keep"}))
     with open_engine(layout) as engine, Catalog.open(layout.catalog) as catalog:
-        assert engine.search("white", within=only).num_videos == 0
+        with pytest.raises(QueryError, match="no video has the label 'Keep'"):
+            engine.search("white", within=only)
         catalog.labels.add([2, 3], ["keep"])
         assert engine.search("white", within=only).num_videos == 2
-        catalog.labels.remove([2, 3], ["KEEP"])
-        assert engine.search("white", within=only).num_videos == 0
+        catalog.labels.remove([3], ["KEEP"])
+        assert engine.search("white", within=only).num_videos == 1
 
 
 def test_similar_moments_are_found_by_the_frames_of_a_moment(engine: SearchEngine) -> None:

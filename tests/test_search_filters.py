@@ -1,11 +1,12 @@
 """Filters: which videos pass, compared with an oracle; and no narrow filter loses the answer."""
 
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -247,6 +248,108 @@ def test_ids_are_a_filter_and_a_filter_that_passes_all_is_none() -> None:
     assert as_filter(np.array([3, 1, 3])) == Filter(videos=frozenset({1, 3}))
     assert as_filter([]) == Filter(videos=frozenset())
     assert Filter(labels=frozenset({" a  b "})) == Filter(labels=frozenset({"a b"}))
+
+
+# ---------------------------------------------------------------- folders and labels that are not there
+
+
+def _film(catalog: Catalog, path: Path) -> None:
+    content = Content(path.name, path.name, 1)
+    catalog.record_indexed(
+        content,
+        [FileStamp(path, 1, 0)],
+        state="indexed",
+        duration_seconds=1.0,
+        num_frames=1,
+        info=INFO,
+    )
+
+
+@pytest.mark.parametrize(
+    ("folder", "nearest"),
+    [
+        ("/films/2O20", "/films/2020"),
+        ("/Films/2020", "/films/2020"),
+        ("/films/2020/deeep", "/films/2020/deep"),
+        ("/nowhere at all", "/"),
+        ("/films/202", "/films/2020"),
+        ("/caf\udce9", "/"),
+    ],
+)
+def test_an_unknown_folder_is_an_error_that_names_the_nearest(
+    catalog: Catalog, folder: str, nearest: str
+) -> None:
+    _film(catalog, Path("/films/2020/deep/a.mp4"))
+    with pytest.raises(QueryError, match="no file at or below") as error:
+        Filter(folders=(Path("/films"), Path(folder))).resolved(catalog)
+    named = str(error.value).rpartition(" is ")[2]
+    assert named == nearest if nearest != "/" else named.startswith("/films")
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (
+            Filter(labels=frozenset({"holday"})),
+            "no video has the label 'holday'; the nearest is 'Holiday'",
+        ),
+        (
+            Filter(without_labels=frozenset({"Werk"})),
+            "no video has the label 'Werk'; the nearest is 'work'",
+        ),
+    ],
+)
+def test_an_unknown_label_is_an_error_that_names_the_nearest(
+    catalog: Catalog, asked: Filter, message: str
+) -> None:
+    _film(catalog, Path("/films/a.mp4"))
+    with pytest.raises(QueryError, match="scanonce label PATH --add NAME"):
+        asked.resolved(catalog)
+    catalog.labels.add([1], ["Holiday", "work"])
+    with pytest.raises(QueryError, match=message):
+        asked.resolved(catalog)
+    known = Filter(labels=frozenset({"HOLIDAY"}), without_labels=frozenset({"Work"}))
+    assert known.resolved(catalog) == known
+
+
+def test_an_index_without_folders_names_none(catalog_path: Path) -> None:
+    with Catalog.open(catalog_path) as catalog, pytest.raises(QueryError, match="no folder yet"):
+        Filter(folders=(Path("/films"),)).resolved(catalog)
+
+
+@pytest.mark.parametrize("stored", ["NFC", "NFD"])
+def test_a_folder_may_be_typed_in_either_unicode_form(
+    catalog: Catalog, stored: Literal["NFC", "NFD"]
+) -> None:
+    name = "caf\u00e9/\ud55c\uae00"
+    folder = Path("/films", unicodedata.normalize(stored, name))
+    _film(catalog, folder / "a.mp4")
+    for spelled in (unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)):
+        typed = Path("/films", spelled)
+        for path in (typed, typed.parent, typed / "a.mp4"):
+            found = Filter(folders=(path,)).resolved(catalog)
+            assert found.matching(catalog).tolist() == [1], path
+
+
+def test_a_folder_may_be_named_through_a_link_or_as_what_the_library_links_to(
+    tmp_path: Path, catalog_path: Path
+) -> None:
+    real, link, other = tmp_path / "real", tmp_path / "link", tmp_path / "other"
+    (real / "2020").mkdir(parents=True)
+    link.symlink_to(real)
+    other.symlink_to(real / "2020")
+    with Catalog.open(catalog_path) as catalog:
+        catalog.add_library(link)
+        _film(catalog, link / "2020" / "a.mp4")
+        _film(catalog, link / "b.mp4")
+        for path, videos in (
+            (real / "2020", [1]),
+            (other, [1]),
+            (real, [1, 2]),
+            (tmp_path, [1, 2]),
+        ):
+            found = Filter(folders=(path,)).resolved(catalog)
+            assert found.matching(catalog).tolist() == videos, path
 
 
 # ---------------------------------------------------------------- in a library

@@ -1,5 +1,7 @@
 """The catalogue: libraries, recording, forgetting, runs, and readers that follow its changes."""
 
+import unicodedata
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -36,6 +38,20 @@ def test_a_file_outside_every_library_is_refused(catalog: Catalog) -> None:
     with pytest.raises(ValueError, match="in no library"):
         catalog.record_failed([FileStamp(Path("/films2/a.mp4"), 1, 1)], "why", content=content("a"))
     assert catalog.videos() == []
+
+
+@pytest.mark.parametrize("seconds", [-(10**10), 10**10, -(10**18), 10**18])
+def test_a_time_of_change_that_the_database_cannot_hold_becomes_the_nearest_one(
+    catalog: Catalog, seconds: int
+) -> None:
+    video_id = record(catalog, "a")
+    file = stamp("a.mp4", mtime_ns=seconds * 10**9)
+    catalog.attach_file(video_id, file)
+    catalog.record_failed([replace(file, path=LIBRARY / "b.mp4")], "broken", content=content("b"))
+    catalog.record_failed([replace(file, path=LIBRARY / "c.mp4")], "permission denied")
+    stored = [record.stamp for record in catalog.files_under(LIBRARY)]
+    assert stored == [replace(file, path=LIBRARY / f"{name}.mp4") for name in "abc"]
+    assert stored[0] != stamp("a.mp4")
 
 
 def test_files_under_stops_at_the_folder_name(catalog: Catalog) -> None:
@@ -415,3 +431,91 @@ def test_a_catalogue_of_an_older_version_replaces_a_new_one(
     record(catalog, "b")
     assert reader.follow() == (1, 0)
     assert reader.is_right
+
+
+# ---------------------------------------------------------------- other spellings of a path
+
+
+def composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def decomposed(name: str) -> str:
+    return unicodedata.normalize("NFD", name)
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> Path:
+    """Films on the disk: in a folder with an accent in its name, and in another one."""
+    for name in (decomposed("Séjour"), "plain"):
+        (tmp_path / "films" / name).mkdir(parents=True)
+        (tmp_path / "films" / name / "é.mp4").touch()
+    return tmp_path / "films"
+
+
+def record_all(catalog: Catalog, root: Path) -> None:
+    catalog.add_library(root)
+    for number, path in enumerate(sorted(root.rglob("*.mp4")), start=1):
+        stamp = FileStamp(path, 1, number)
+        catalog.record_indexed(
+            content(str(number)),
+            [stamp],
+            state="indexed",
+            duration_seconds=8.0,
+            num_frames=16,
+            info=INFO,
+        )
+
+
+@pytest.mark.parametrize("form", [composed, decomposed])
+@pytest.mark.parametrize("name", ["Séjour", "Séjour/é.mp4"])
+def test_a_path_is_found_in_any_form_of_unicode(
+    catalog: Catalog, films: Path, form: Callable[[str], str], name: str
+) -> None:
+    record_all(catalog, films)
+    assert len(catalog.matching_videos(under=[films / form(name)])) == 1
+    assert len(catalog.live_video_ids(films / form(name))) == 1
+
+
+@pytest.mark.parametrize("named", ["", "plain", "plain/é.mp4"])
+@pytest.mark.parametrize("indexed_by", ["films", "link", "above/link"])
+@pytest.mark.parametrize("asked_by", ["films", "link", "above/link", "other"])
+def test_a_path_is_found_through_any_link(
+    catalog: Catalog, films: Path, named: str, indexed_by: str, asked_by: str
+) -> None:
+    base = films.parent
+    (base / "link").symlink_to(films)
+    (base / "above").symlink_to(base)
+    (base / "other").symlink_to(base / "link")
+    record_all(catalog, base / indexed_by)
+    num_found = len(catalog.matching_videos(under=[base / asked_by / named]))
+    assert num_found == (1 if named else 2)
+
+
+def test_a_folder_above_the_libraries_is_found_through_a_link(
+    catalog: Catalog, films: Path
+) -> None:
+    (films.parent.parent / "all").symlink_to(films.parent)
+    record_all(catalog, films)
+    assert len(catalog.matching_videos(under=[films.parent.parent / "all"])) == 2
+
+
+def test_a_path_as_it_is_recorded_comes_first(catalog: Catalog, films: Path) -> None:
+    twin = films / composed("Séjour")
+    twin.mkdir()
+    (twin / "twin.mp4").touch()
+    record_all(catalog, films)
+    assert catalog.spelled(twin) == [twin]
+    assert catalog.spelled(films / "nowhere") == [films / "nowhere"]
+
+
+def test_a_hard_link_is_not_the_path_of_its_file(catalog: Catalog, films: Path) -> None:
+    record_all(catalog, films)
+    (films.parent / "hard.mp4").hardlink_to(films / "plain" / "é.mp4")
+    assert len(catalog.matching_videos(under=[films.parent / "hard.mp4"])) == 0
+
+
+def test_a_path_on_a_disk_that_is_away_is_found_in_any_form(catalog: Catalog) -> None:
+    path = LIBRARY / decomposed("Séjour")
+    record(catalog, "a", f"{path.name}/a.mp4")
+    assert catalog.spelled(LIBRARY / composed("Séjour")) == [path]

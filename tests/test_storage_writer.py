@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.catalog.entries import Content, FileStamp
@@ -286,15 +288,25 @@ def test_an_index_in_staging_has_its_own_lock(layout: IndexLayout) -> None:
         assert owner(layout) is not None
 
 
-def test_an_index_that_was_switched_while_a_writer_waited_is_refused(layout: IndexLayout) -> None:
+def test_an_index_that_was_switched_while_a_writer_waited_is_refused(
+    layout: IndexLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = threading.Event()
+
+    class SeenLock(FileLock):
+        def acquire(self, *arguments: Any, **options: Any) -> Any:
+            waits.set()
+            return super().acquire(*arguments, **options)
+
     def second() -> None:
         with writing(layout, "second"):
             pytest.fail("it must not be written")
 
     with ThreadPoolExecutor(1) as pool:
         with writing(layout, "first"):
+            monkeypatch.setattr("scanonce.storage.writer.FileLock", SeenLock)
             waiting = pool.submit(second)
-            time.sleep(0.2)
+            assert waits.wait(60)
             switch(layout.staging)
         with pytest.raises(IndexDirectoryError, match=r"was replaced meanwhile, .*: run again"):
             waiting.result()

@@ -1,19 +1,25 @@
 """The command line: a few tests in processes of their own, most in this process."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from scanonce.indexer.pipeline import IndexReport
+from scanonce.indexer.scan import ScanProblem
 from scanonce.storage.catalog.catalog import Catalog
+from scanonce.storage.catalog.entries import RunCounts
 from scanonce.storage.errors import IndexDirectoryError
+from scanonce.ui.commands.index import show_report
+from tests import held
+from tests.background import wait_for
 from tests.colours import write_film
 from tests.command import ROOT, Ran, scanonce
+from tests.videos import write_garbage
 
 pytestmark = pytest.mark.serial
 
@@ -41,7 +47,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     films, index = root / "films", root / "index"
     write_film(films / "a film.mp4", [("red", 5), ("blue", 5)])
     write_film(films / "b.mkv", [("green", 6), ("white", 4)])
-    (films / "garbage.mp4").write_bytes(b"no video" * 100)
+    write_garbage(films / "garbage.mp4")
     run = scanonce_process("index", films, "--index", index, *BUNDLED)
     assert run.returncode == 0, run.stderr
     assert "2 videos indexed (0:00:20), 1 failed" in run.stdout
@@ -75,7 +81,7 @@ def test_many_queries_give_a_line_each_in_order(library: tuple[Path, Path], tmp_
     file.write_text("\n".join(queries))
     run = scanonce("search", "--queries", file, "--json", "--index", library[1])
     answers = [json.loads(line) for line in run.stdout.splitlines()]
-    assert [answer["query"] for answer in answers] == ["a red car", "grüne Wiese", "a blue boat"]
+    assert [answer["query"] for answer in answers] == queries
     piped = scanonce(
         "search", "--queries", "-", "--json", "--index", library[1], stdin="a red car\n"
     )
@@ -105,7 +111,7 @@ def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
 
 def test_only_garbage_is_exit_code_1(tmp_path: Path) -> None:
     (tmp_path / "films").mkdir()
-    (tmp_path / "films" / "garbage.mp4").write_bytes(b"no video" * 100)
+    write_garbage(tmp_path / "films" / "garbage.mp4")
     run = scanonce("index", tmp_path / "films", "--index", tmp_path / "index", *BUNDLED)
     assert run.returncode == 1
     assert "1 failed" in run.stdout
@@ -182,6 +188,43 @@ def test_a_missing_encoder_is_an_error_with_both_ways_out(tmp_path: Path) -> Non
     assert "--encoder /path/to/folder" in run.stderr
 
 
+def test_problems_that_are_alike_are_told_as_a_number(capsys: pytest.CaptureFixture[str]) -> None:
+    def problems(reason: str, count: int) -> tuple[ScanProblem, ...]:
+        return tuple(ScanProblem(Path(f"/films/{reason}/{n}.ts"), reason) for n in range(count))
+
+    report = IndexReport(
+        RunCounts(seen=1, indexed=1),
+        (*problems("broken", 1500), *problems("unreadable", 1)),
+        failed_before=problems("earlier", 1200),
+        other_contents=tuple(problem.path for problem in problems("text", 2)),
+    )
+    show_report(report, Path("/index"), Console(width=200))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:4] == [
+        "/films/broken/0.ts: broken",
+        "/films/broken/1.ts: broken",
+        "/films/broken/2.ts: broken (and 1,497 more like this; scanonce status names failed ones)",
+        "/films/unreadable/0.ts: unreadable",
+    ]
+    first = "/films/earlier/0.ts, /films/earlier/1.ts, /films/earlier/2.ts and 1,197 more"
+    assert f"not tried again: 1,200 files ({first}). `scanonce status` says why" in lines[4]
+    assert lines[5].endswith("left out: 2 files (/films/text/0.ts, /films/text/1.ts).")
+    assert len(lines) == 7
+
+
+def test_status_shows_ten_failures_and_the_number_of_all(tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    (tmp_path / "films").mkdir()
+    for number in range(12):
+        write_garbage(tmp_path / "films" / f"{number}.mp4")
+    scanonce("index", tmp_path / "films", "--index", index, *BUNDLED)
+    text = scanonce("status", "--index", index).stdout
+    assert "failed: 12 files" in text
+    assert text.count("not a video") == 10
+    assert "and 2 more; --json names them all" in text
+    assert len(json.loads(scanonce("status", "--index", index, "--json").stdout)["failures"]) == 12
+
+
 def test_status_shows_the_videos_and_the_files_that_failed(library: tuple[Path, Path]) -> None:
     status = json.loads(scanonce("status", "--index", library[1], "--json").stdout)
     assert status["videos"] == {"indexed": 2, "partial": 0, "failed": 1}
@@ -252,22 +295,27 @@ def test_a_missing_package_of_an_extra_is_named_with_its_command(
     assert package in run.stdout + run.stderr
 
 
-def test_ctrl_c_is_exit_code_130_and_the_next_run_goes_on(tmp_path: Path) -> None:
-    films, index = tmp_path / "films", tmp_path / "index"
-    for number in range(12):
-        write_film(films / f"{number}.mp4", [("red", 60 + number), ("blue", 60)], fps=2)
+def test_ctrl_c_is_exit_code_130_and_the_next_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    films, index, gate = tmp_path / "films", tmp_path / "index", tmp_path / "gate"
+    for number in range(4):
+        write_film(films / f"{number}.mp4", [("red", 20 + number), ("blue", 20)], fps=2)
     config = tmp_path / "slow.toml"
-    config.write_text("[indexer]\nbatch_frames = 1\n")
-    command = [*COMMAND, "index", films, "--index", index, "--config", config, *BUNDLED]
-    process = subprocess.Popen([*map(str, command)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    while not _searchable(index) and process.poll() is None:
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    config.write_text("[indexer]\nbatch_frames = 1\ndecode_workers = 1\n")
+    monkeypatch.setenv(held.GATE, str(gate))
+    command = [sys.executable, "-m", "tests.held", "index", films, "--index", index, *BUNDLED]
+    process = subprocess.Popen(
+        [*map(str, command), "--config", str(config)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    wait_for(lambda: bool(_searchable(index)) or process.poll() is not None)
+    process.send_signal(signal.SIGINT)
+    gate.touch()
+    output, _ = process.communicate()
     assert process.returncode == 130, output
     assert "the same command goes on from here" in output
     left = sorted({*films.iterdir()} - _searchable(index))
-    assert 1 <= len(left) < 12
+    assert 1 <= len(left) < 4
     for film in left[1:]:  # indexing them all would show no more
         film.unlink()
     again = scanonce("index", films, "--index", index)

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from scanonce.search.settings import SearchSettings
 from scanonce.storage.errors import ConfigError
 from scanonce.ui.config import Config, read_config
+from scanonce.ui.server.server import ensure_home
 from tests.command import scanonce
 
 ROOT = Path(__file__).parents[1]
@@ -97,3 +98,21 @@ def test_environment_variables_that_look_like_settings_change_nothing(
     monkeypatch.setenv("INDEX_DIR", "/elsewhere")
     monkeypatch.setenv("SEARCH", '{"top": 99}')
     assert Config() == read_config(ROOT / "config.toml")
+
+
+@pytest.mark.usefixtures("no_home")
+@pytest.mark.parametrize(
+    "command", [("status",), ("index", "~/films"), ("ui", "--no-browser"), ("search", "a fish")]
+)
+def test_without_a_home_folder_a_whole_path_is_asked_for(command: tuple[str, ...]) -> None:
+    ran = scanonce(*command)
+    assert ran.returncode == 1
+    assert "the home folder is not known" in ran.stderr
+
+
+@pytest.mark.usefixtures("no_home")
+def test_without_a_home_folder_a_whole_path_is_enough(tmp_path: Path) -> None:
+    assert "there is no index" in scanonce("status", "--index", tmp_path / "none").stderr
+    ensure_home()
+    assert Path.home().is_dir(), "Streamlit reads its settings there"
+    assert not list(Path.home().iterdir())

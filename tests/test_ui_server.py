@@ -183,6 +183,57 @@ def test_the_token_becomes_a_cookie_that_scripts_and_other_sites_do_not_get() ->
     assert _connects(client)
 
 
+BROWSER = {"Accept": "text/html,*/*;q=0.8", "Origin": LOCAL}
+
+
+def test_a_browser_is_asked_for_the_token_and_gets_the_cookie_for_it() -> None:
+    client = _client(token=TOKEN)
+    asked = client.get("/search?q=a%20car&token=wrong", headers=BROWSER)
+    assert asked.status_code == 401
+    assert "wrong" not in asked.text
+    action = re.search(r'<form method="post" action="([^"]*)"', asked.text)
+    assert action
+    assert action[1] == "/search?q=a+car"
+    assert "form-action 'self'" in asked.headers["content-security-policy"]
+    assert asked.headers["referrer-policy"] == "same-origin"
+    for wrong in ({}, {"token": TOKEN[:-1]}, {"token": ""}, {"token": "x" * 10_000}):
+        refused = client.post(action[1], data=wrong, headers=BROWSER)
+        assert refused.status_code == 401
+        assert "That is not the token." in refused.text
+        assert "set-cookie" not in refused.headers
+    answer = client.post(action[1], data={"token": TOKEN}, headers=BROWSER, follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/search?q=a+car")
+    cookie = answer.headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    assert TOKEN not in cookie
+    assert client.get("/media/videos/1").text.startswith("page /media/videos/1")
+    assert _connects(client)
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null"])
+def test_another_site_cannot_send_the_form(origin: str) -> None:
+    sent = {**BROWSER, "Origin": origin}
+    answer = _client(token=TOKEN).post("/", data={"token": TOKEN}, headers=sent)
+    assert answer.status_code == 403
+    assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "path", ["//evil.example/x", "/\\evil.example", '/"><script>alert(1)</script>']
+)
+def test_the_form_goes_on_to_no_other_site(path: str) -> None:
+    client = _client(token=TOKEN)
+    asked = client.get(f"{LOCAL}{path}", headers=BROWSER)
+    assert asked.status_code == 401
+    assert "<script>" not in asked.text
+    sent = client.post(
+        f"{LOCAL}{path}", data={"token": TOKEN}, headers=BROWSER, follow_redirects=False
+    )
+    assert sent.status_code == 303
+    assert re.match(r"/(?![/\\])", sent.headers["location"])
+
+
 @pytest.mark.parametrize(
     "path", ["//evil.example/x", "/\\evil.example", '/"><script>alert(1)</script>']
 )
@@ -232,9 +283,9 @@ def test_which_addresses_only_this_machine_can_reach(host: str, expected: bool) 
 
 
 def test_the_address_to_open() -> None:
-    assert address("127.0.0.1", 8501, None) == "http://127.0.0.1:8501/"
-    assert address("0.0.0.0", 80, "a b") == "http://localhost:80/?token=a%20b"
-    assert address("::1", 8501, None) == "http://[::1]:8501/"
+    assert address("127.0.0.1", 8501) == "http://127.0.0.1:8501/"
+    assert address("0.0.0.0", 80) == "http://localhost:80/"
+    assert address("::1", 8501) == "http://[::1]:8501/"
 
 
 def test_the_warning_says_what_is_exposed() -> None:
@@ -277,7 +328,7 @@ def test_pages_know_the_index_without_a_server_too(
 def running(tmp_path: Path) -> Iterator[str]:
     """The address of a server of an empty index directory, without its token."""
     with Server(tmp_path / "index", tmp_path, token=TOKEN) as server:
-        url = server.url.partition("/?")[0]
+        url = server.url.removesuffix("/")
         for _ in range(600):  # the address is printed before the server accepts connections
             if _status(url + "/") == 401:
                 break
@@ -307,6 +358,9 @@ def _open(url: str, **headers: str) -> tuple[int, str, dict[str, str]]:
 
 def test_the_server_serves_pages_and_media_to_those_with_the_token(running: str) -> None:
     assert _status(f"{running}/_stcore/health") == 401
+    status, form, _ = _open(f"{running}/", Accept="text/html")
+    assert status == 401
+    assert 'name="token"' in form
     status, _, headers = _open(f"{running}/?token={TOKEN}")
     assert status == 200
     cookie = {"Cookie": headers["set-cookie"].split(";")[0]}

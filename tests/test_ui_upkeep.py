@@ -87,7 +87,8 @@ def test_json_names_every_difference(work: Path) -> None:
     verify = run(work / "index", "verify", "--json")
     assert verify.returncode == 1
     found = json.loads(verify.stdout)
-    keys = ["index", "videos", "files", "compared", "without_thumbnails", "pending", "differences"]
+    keys = ["index", "videos", "files", "compared", "sampled_only", "without_thumbnails"]
+    keys += ["pending", "differences"]
     assert list(found) == keys
     assert found["differences"] == [
         {

@@ -33,6 +33,7 @@ from scanonce.storage.writer import writing
 from scanonce.ui.commands.watch import watch
 from tests.background import in_background, wait_for
 from tests.colours import ColourEncoder, write_film
+from tests.videos import write_garbage
 
 pytestmark = pytest.mark.serial
 
@@ -101,7 +102,7 @@ def watching(index_dir: Path, *roots: Path, settle_seconds: float = 0.5) -> Iter
         until_stopped = partial(scanonce.indexer.watch.watch, stop=stop)
         patch.setattr(scanonce.indexer.watch, "watch", until_stopped)
         console = partial(Console, file=printed, width=400)
-        patch.setattr(scanonce.ui.commands.watch, "Console", console)
+        patch.setattr(scanonce.ui.commands.watch, "new_console", console)
         with in_background(run, stop):
             yield printed
 
@@ -128,13 +129,13 @@ def test_a_film_copied_in_slowly_is_decoded_once_and_whole(
     films: Path, index_dir: Path, tmp_path: Path, decoded: list[str]
 ) -> None:
     film = write_film(tmp_path / "b.mkv", [("blue", 6), ("green", 6)]).read_bytes()
-    with watching(index_dir, films, settle_seconds=1.5) as printed:
+    with watching(index_dir, films, settle_seconds=4.0) as printed:
         wait_until_known(index_dir, "a.mp4", printed=printed)
         with (films / "b.mkv").open("wb") as file:
-            for start in range(0, len(film), len(film) // 12 + 1):
-                file.write(film[start : start + len(film) // 12 + 1])
+            for start in range(0, len(film), len(film) // 24 + 1):
+                file.write(film[start : start + len(film) // 24 + 1])
                 file.flush()
-                time.sleep(0.2)  # 2.4 s together, more than it takes to settle
+                time.sleep(0.2)  # 4.8 s together, more than it takes to settle; one is far less
         wait_until_known(index_dir, "a.mp4", "b.mkv", printed=printed)
     assert decoded == ["a.mp4", "b.mkv"]
     with Catalog.open(IndexLayout(index_dir).catalog) as catalog:
@@ -230,8 +231,27 @@ def test_runs_are_shown_by_the_library_page_with_the_folders_watched(
     assert job.counts.indexed == 1
 
 
+def test_a_path_that_would_not_be_indexed_is_not_watched(films: Path, index_dir: Path) -> None:
+    (notes := films.parent / "notes.txt").touch()
+    (hidden := films.parent / "hidden").mkdir()
+    (hidden / ".nomedia").touch()
+    index_dir.mkdir()
+    for path, why in ((notes, "not a video"), (hidden, "left out"), (index_dir, "is an index")):
+        with pytest.raises(ConfigError, match=why):
+            watch([path], index_dir=index_dir)
+
+
+def test_a_folder_that_gets_a_nomedia_file_leaves_the_index(films: Path, index_dir: Path) -> None:
+    (films / "sub").mkdir()
+    write_film(films / "sub" / "c.mp4", [("green", 3)])
+    with watching(index_dir, films) as printed:
+        wait_until_printed("indexed", printed)
+        (films / "sub" / ".nomedia").touch()
+        wait_until_printed("1 no longer there", printed)
+
+
 def test_broken_files_are_reported_and_watching_goes_on(films: Path, index_dir: Path) -> None:
-    (films / "garbage.mp4").write_bytes(b"no video" * 100)
+    write_garbage(films / "garbage.mp4")
     with watching(index_dir, films) as printed:
         wait_until_printed("1 failed", printed)
         write_film(films / "b.mp4", [("blue", 4)])

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from scanonce.indexer.hashing import BLOCK_BYTES, NUM_BLOCKS
+
 WIDTH, HEIGHT = 128, 96
 _COLUMNS, _ROWS = 4, 3
 _NUM_BITS = _COLUMNS * _ROWS - 1  # the first block is the red corner
@@ -151,6 +153,12 @@ def write_audio(path: Path, *, cover: bool = False) -> Path:
     return path
 
 
+def write_garbage(path: Path) -> Path:
+    """Write a file that is neither a video nor text."""
+    path.write_bytes(b"\0no video" * 100)
+    return path
+
+
 def write_images(
     path: Path,
     images: Iterable[NDArray[np.uint8]],
@@ -169,6 +177,24 @@ def write_images(
         stream.pix_fmt = pixel_format
         encode_images(output, stream, itertools.chain([first], images))
     return path
+
+
+def write_noise(path: Path) -> Path:
+    """Write a video of 1.9 MB, of which a fast hash reads only a part."""
+    images = np.random.default_rng(0).integers(0, 256, (60, 180, 320, 3), np.uint8)
+    return write_images(path, images, options={"preset": "veryfast", "g": "5"})
+
+
+def between_samples(data: bytes, *, first: int = 4, last: int = 9) -> bytes:
+    """Return the bytes of a file with zeros in some of the stretches that a fast hash does not read."""
+    starts = [
+        number * (len(data) - BLOCK_BYTES) // (NUM_BLOCKS - 1) for number in range(NUM_BLOCKS)
+    ]
+    holed = bytearray(data)
+    for number in range(first, last + 1):
+        start, end = starts[number] + BLOCK_BYTES, starts[number + 1]
+        holed[start:end] = bytes(end - start)
+    return bytes(holed)
 
 
 def encode_images(output: Any, stream: Any, images: Iterable[NDArray[np.uint8]]) -> None:

@@ -3,14 +3,18 @@
 Each is a Typer function that parses, calls one function of another room and renders the result. Heavy packages are
 imported inside of the functions, so that `--help` answers at once.
 
-Exit codes: 0 done; 1 an error, with its next step on standard error; 2 wrong usage; 130 stopped by Ctrl-C.
+Exit codes: 0 done; 1 an error, with its next step on standard error; 2 wrong usage; 70 an error that was not foreseen,
+with the place of a report; 130 stopped by Ctrl-C.
 """
 
+import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
+from typer.exceptions import TyperException
+from typer.rich_utils import rich_format_error
 
 from scanonce.storage.errors import ScanonceError
 from scanonce.ui.commands.backup import backup, restore
@@ -34,6 +38,12 @@ from scanonce.ui.commands.tune import tune
 from scanonce.ui.commands.ui import show_ui
 from scanonce.ui.commands.verify import verify
 from scanonce.ui.commands.watch import watch
+from scanonce.ui.console import note, write_anything
+from scanonce.ui.reports import show_traceback, tell, tell_of_threads_and_logs
+from scanonce.ui.safe_text import visible
+
+UNEXPECTED = 70
+"""Exit code of an error that was not foreseen, as in sysexits.h."""
 
 app = typer.Typer(
     name="scanonce",
@@ -67,6 +77,10 @@ def options(
             "--version", callback=_print_version, is_eager=True, help="Print the version."
         ),
     ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", help="Show the traceback of an error; after any command, too."),
+    ] = False,
 ) -> None:
     """Take the options that belong to no command."""
 
@@ -96,17 +110,68 @@ app.command()(demo)
 
 
 def main() -> None:
-    """Run the command line; print an expected error as a message, without a traceback."""
+    """Run the command line. Every error becomes a sentence on standard error."""
+    _open_streams()
+    debug = _takes_debug()
+    tell_of_threads_and_logs(debug=debug)
     try:
-        app()
+        code = _run()
+        sys.stdout.flush()
     except ScanonceError as error:
-        print(f"scanonce: {error}", file=sys.stderr)
-        sys.exit(1)
+        if debug:
+            show_traceback(error)
+        note(*error.args)
+        code = 1
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        code = INTERRUPTED
     except BrokenPipeError:  # `scanonce search ... | head`
-        sys.stderr.close()
-        sys.exit(0)
+        _drop_output()
+        code = 0
+    except SystemExit:
+        raise
+    except BaseException as error:  # packages written in Rust have panics, which are no Exception
+        tell(error, debug=debug)
+        _drop_output()
+        code = UNEXPECTED
+    sys.exit(code)
+
+
+def _open_streams() -> None:
+    """Have standard output and error even where a shell closed them, and let them take any text."""
+    sys.stdout = sys.stdout or _nowhere()
+    sys.stderr = sys.stderr or _nowhere()
+    write_anything(sys.stdout, sys.stderr)
+
+
+def _nowhere() -> TextIO:
+    return os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+
+
+def _drop_output() -> None:
+    """Forget output that cannot be written: Python would try again at its end, and fail with a traceback."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _takes_debug() -> bool:
+    """Take --debug out of the arguments, wherever it is before a "--", and return whether it was there."""
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    given = sys.argv[1:end]
+    sys.argv[1:end] = [word for word in given if word != "--debug"]
+    return "--debug" in given
+
+
+def _run() -> int:
+    """Run a command and return its exit code; wrong usage is explained."""
+    try:
+        code = app(standalone_mode=False)
+    except TyperException as error:
+        error.message = visible(error.message)
+        rich_format_error(error)  # type: ignore[arg-type]
+        return error.exit_code
+    return code if isinstance(code, int) else 0
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ own folder (in a checkout: the repository's). Without any, and for each missing 
 """
 
 import os
-import sys
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +15,10 @@ from scanonce.indexer.settings import IndexerSettings, WatchSettings
 from scanonce.models.settings import ModelSettings
 from scanonce.search.settings import SearchSettings
 from scanonce.storage.errors import ConfigError
+from scanonce.storage.files import expanded
 from scanonce.storage.layout import DEFAULT_INDEX, IndexLayout
 from scanonce.storage.settings import StorageSettings
+from scanonce.ui.console import note
 
 if TYPE_CHECKING:
     from scanonce.library import Library
@@ -63,8 +64,12 @@ class Config(BaseModel):
         return IndexLayout.of(self.index_path(option))
 
     def index_path(self, option: Path | None) -> Path:
-        """Return the given index directory, or that of the configuration, absolute."""
-        return Path(option or self.index_dir).expanduser().resolve()
+        """Return the given index directory, or that of the configuration, absolute.
+
+        Raises:
+            ConfigError: the path cannot be used; see `storage.files.expanded`.
+        """
+        return Path(os.path.realpath(expanded(option or self.index_dir)))
 
 
 def read_config(path: Path | None = None) -> Config:
@@ -81,18 +86,21 @@ def read_config(path: Path | None = None) -> Config:
             return Config()
         chosen = _CHECKOUT_CONFIG
     try:
-        values = tomllib.loads(chosen.read_text(encoding="utf-8"))
+        values = tomllib.loads(chosen.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(
             f"configuration {chosen} cannot be read: {error.strerror}. Check --config."
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # ValueError: not UTF-8, not TOML, a number too long
         raise ConfigError(f"configuration {chosen} is not valid TOML: {error}") from error
     _drop_removed(values, chosen)
     try:
         return Config(**values)
     except ValidationError as error:
-        raise ConfigError(f"configuration {chosen}:\n{_describe(error)}") from error
+        raise ConfigError(f"configuration {chosen}:", *_describe(error)) from error
 
 
 def _drop_removed(values: dict[str, Any], path: Path) -> None:
@@ -101,13 +109,10 @@ def _drop_removed(values: dict[str, Any], path: Path) -> None:
         settings = values.get(section)
         if isinstance(settings, dict) and key in settings:
             del settings[key]
-            print(
-                f"scanonce: {section}.{key} in {path} is ignored: this version has no such setting.",
-                file=sys.stderr,
-            )
+            note(f"{section}.{key} in {path} is ignored: this version has no such setting.")
 
 
-def _describe(error: ValidationError) -> str:
+def _describe(error: ValidationError) -> list[str]:
     lines = []
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
@@ -115,4 +120,4 @@ def _describe(error: ValidationError) -> str:
             lines.append(f"  {key}: there is no such key; scanonce config lists them all")
         else:
             lines.append(f"  {key} = {problem['input']!r}: {problem['msg']}")
-    return "\n".join(lines)
+    return lines

@@ -58,6 +58,8 @@ _KILLED = (
     "The run ended without finishing: it was killed, ran out of memory, or the machine went down. All videos indexed "
     "so far are kept: resume goes on from there."
 )
+MODULE = "scanonce.ui.cli"
+"""The module whose command runs."""
 _BROKEN = (
     "This should not happen: please report it with the log. All videos indexed so far are kept."
 )
@@ -150,7 +152,7 @@ def start(
     command = [
         sys.executable,
         "-m",
-        "scanonce.ui.cli",
+        MODULE,
         "index",
         *map(str, roots),
         "--index",

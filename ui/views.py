@@ -9,11 +9,11 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from rich.markup import escape
 from rich.table import Table
 
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import Moment, Span, Video
+from scanonce.ui.console import verbatim
 
 if (
     TYPE_CHECKING
@@ -224,12 +224,12 @@ def moments_table(moments: Sequence[Moment]) -> Table:
     for position, moment in enumerate(moments):
         if position == divider:
             table.add_row("", f"[dim]{LESS_CERTAIN}[/]", "", "")
-        name = escape(moment.path.name)
+        name = verbatim(moment.path.name)
         table.add_row(
             str(position + 1),
             span_text(moment.span),
             match_text(moment.probability),
-            f"{name}  [dim]{escape(str(moment.path.parent))}[/]",
+            f"{name}  [dim]{verbatim(moment.path.parent)}[/]",
         )
     return table
 

@@ -261,7 +261,7 @@ def _head_config(
             continue
         if positions not in tensors:
             raise EncoderError(
-                f"{source} does not hold the tensors it should:\n  missing: {positions}"
+                f"{source} does not hold the tensors it should:", f"  missing: {positions}"
             )
         middle = {"transformer": "resblocks.", "tight": "transformer.resblocks.", "lstm": ""}[kind]
         layers = len(list(_blocks(tensors, begin + middle))) if middle else 4
@@ -449,9 +449,9 @@ def _foreign_head(head: HeadConfig, config: Any) -> list[str]:
 def _refuse_foreign(folder: Path, reasons: list[str]) -> None:
     if reasons:
         raise EncoderError(
-            f"{folder} cannot become a CLIP4Clip checkpoint, which would compute something different:\n  "
-            + "\n  ".join(reasons)
-            + "\nOnly encoders fine-tuned from one of OpenAI's vision transformers can."
+            f"{folder} cannot become a CLIP4Clip checkpoint, which would compute something different:",
+            *(f"  {reason}" for reason in reasons),
+            "Only encoders fine-tuned from one of OpenAI's vision transformers can.",
         )
 
 

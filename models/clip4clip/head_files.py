@@ -122,9 +122,9 @@ def check_tensors(source: str, wanted: Mapping[str, Tensor], given: Mapping[str,
     """Raise EncoderError, which lists the tensors that are missing, unknown or of another shape."""
     if differences := find_differences(wanted, given):
         raise EncoderError(
-            f"{source} does not hold the tensors it should:\n  "
-            + "\n  ".join(differences)
-            + "\nFetch it again."
+            f"{source} does not hold the tensors it should:",
+            *(f"  {each}" for each in differences),
+            "Fetch it again.",
         )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from scanonce.storage.errors import EncoderError, EncoderUnavailable
+from scanonce.storage.files import expanded
 
 BUNDLED_NAME = "bundled"
 BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled" / "clip"
@@ -38,7 +39,7 @@ def find_folder(name: str) -> Path:
     """
     if name == BUNDLED_NAME:
         return BUNDLED_FOLDER
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if folder.is_dir():
         return folder.resolve()
     if not _HUB_ID.fullmatch(name) or name.startswith((".", "~")):
@@ -127,9 +128,9 @@ def _from_hub(name: str) -> Path:
     except (HTTPError, OSError) as error:  # OSError: no network, offline mode, a broken download
         raise EncoderUnavailable(
             f'the weights of "{name}" are not on this machine and the hub cannot be reached '
-            f"({type(error).__name__}). Either\n"
-            "  (a) point to a folder that holds them (config.json, model.safetensors, tokenizer files):\n"
-            "        scanonce index VIDEOS --encoder /path/to/folder\n"
-            "  (b) or try everything with the bundled checkpoint, which understands our cartoon world only:\n"
-            "        scanonce index VIDEOS --encoder bundled"
+            f"({type(error).__name__}). Either",
+            "  (a) point to a folder that holds them (config.json, model.safetensors, tokenizer files):",
+            "        scanonce index VIDEOS --encoder /path/to/folder",
+            "  (b) or try everything with the bundled checkpoint, which understands our cartoon world only:",
+            "        scanonce index VIDEOS --encoder bundled",
         ) from error

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from scanonce.models.encoders.protocol import TextFeatures
 from scanonce.storage.errors import LocaliserError
+from scanonce.storage.files import expanded
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds
     from scanonce.models.soonet.network import Soonet, SoonetConfig
@@ -97,7 +98,7 @@ def load_localiser(name: str, *, device: str = "cpu") -> TrainedLocaliser:
     from scanonce.models.runtime import pick_device  # torch takes seconds to import
     from scanonce.models.soonet.checkpoint import fingerprint_soonet, read_soonet
 
-    path = BUNDLED_LOCALISER_FOLDER if name == BUNDLED_LOCALISER else Path(name).expanduser()
+    path = BUNDLED_LOCALISER_FOLDER if name == BUNDLED_LOCALISER else expanded(name)
     model = read_soonet(path).to(pick_device(device))
     return TrainedLocaliser(name, model, fingerprint_soonet(path))
 

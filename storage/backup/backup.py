@@ -33,6 +33,7 @@ from scanonce.storage.manifest import Manifest, read_manifest, write_manifest
 from scanonce.storage.writer import owner, writing
 
 _BACKUP, _LOCK, _COPYING = "backup.json", "backup.lock", "copying.json"
+_MADE_BY = "scanonce backup"
 _OF_AN_INDEX = {_BACKUP, _LOCK, "current", "writer.lock", "writer.json"}
 _OF_AN_INDEX |= {"run.json", "run.pause", "run.log", "run.lock"}
 
@@ -109,7 +110,10 @@ def restore(
 
 def is_backup(folder: Path) -> bool:
     """Return whether `backup` writes to this folder."""
-    return (folder / _BACKUP).exists()
+    try:
+        return _MADE_BY in (folder / _BACKUP).read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 # ---------------------------------------------------------------- the two ways to make a copy
@@ -226,7 +230,7 @@ def _backup_folder(target: Path) -> Iterator[None]:
         what = "an index that is no backup" if _holds_index(target) else "other files"
         raise IndexDirectoryError(f"{target} holds {what}: name a folder that is new or empty.")
     target.mkdir(parents=True, exist_ok=True)
-    content = json.dumps({"made_by": "scanonce backup", "since": datetime.now(UTC).isoformat()})
+    content = json.dumps({"made_by": _MADE_BY, "since": datetime.now(UTC).isoformat()})
     if not is_backup(target):
         write_whole(target / _BACKUP, lambda file: file.write(content.encode()))
     try:

@@ -21,7 +21,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Select, delete, func, or_, select, update
+from sqlalchemy import Connection, delete, func, or_, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from scanonce.storage.catalog import database
@@ -41,6 +41,7 @@ from scanonce.storage.catalog.entries import (
 from scanonce.storage.catalog.labels import Labels
 from scanonce.storage.catalog.matching import select_matching
 from scanonce.storage.catalog.runs import Runs
+from scanonce.storage.catalog.spelling import spelled
 from scanonce.storage.catalog.statements import (
     below,
     forget,
@@ -97,6 +98,11 @@ class Catalog(Database):
             return removed
 
     # ------------------------------------------------ reading
+
+    def spelled(self, path: Path) -> list[Path]:
+        """Return a path as the catalogue has it, with other accents or under other links; see `spelling.spelled`."""
+        with self.reading() as connection:
+            return spelled(connection, path)
 
     def files_under(self, root: Path) -> list[FileRecord]:
         """Return every known file at or below ``root``, sorted by path; about 2 s for 100,000."""
@@ -160,7 +166,7 @@ class Catalog(Database):
         Args:
             under: only videos with a file at or below this folder. Default: all.
         """
-        return self._searchable_ids(select_matching(under=() if under is None else (under,)))
+        return self.matching_videos(under=() if under is None else (under,))
 
     def matching_videos(
         self,
@@ -175,7 +181,7 @@ class Catalog(Database):
         """Return the ids of the videos a search may return and that meet all conditions, rising.
 
         Args:
-            under: one of the video's files is at or below one of these folders. Default: anywhere.
+            under: one of the video's files is at or below one of these folders, as `spelled`. Default: anywhere.
             changed_ns: range of that file's last change, nanoseconds since 1970.
             indexed: range of the time of its last indexing.
             seconds: range of its length.
@@ -185,9 +191,11 @@ class Catalog(Database):
         Raises:
             QueryError: a label is not allowed; see `storage.catalog.labels`.
         """
-        return self._searchable_ids(
-            select_matching(under, changed_ns, indexed, seconds, labels, without_labels)
-        )
+        places = [place for folder in under for place in self.spelled(folder)]
+        statement = select_matching(places, changed_ns, indexed, seconds, labels, without_labels)
+        with self.reading() as connection:
+            ids = connection.scalars(statement.where(VideoRow.state.in_(SEARCHABLE))).all()
+        return np.array(ids, dtype=np.int64)
 
     def uids(self) -> set[str]:
         """Return the uids of all contents, failed ones too."""
@@ -406,11 +414,6 @@ class Catalog(Database):
         values = {"state": "failed", "reason": reason, "detail": None, "transient_failures": 0}
         with self.writing() as connection:
             connection.execute(update(VideoRow).values(values))
-
-    def _searchable_ids(self, statement: Select[int]) -> NDArray[np.int64]:
-        with self.reading() as connection:
-            ids = connection.scalars(statement.where(VideoRow.state.in_(SEARCHABLE))).all()
-        return np.array(ids, dtype=np.int64)
 
 
 def _mark(connection: Connection) -> ChangeMark:

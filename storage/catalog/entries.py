@@ -1,9 +1,10 @@
 """The records that callers pass to the catalogue and get from it: files, contents, libraries and runs."""
 
+import os
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, Self, TypeAlias, TypeVar
 
 from scanonce.storage.records import Video, VideoState
 
@@ -12,6 +13,8 @@ HalfOpen: TypeAlias = tuple[Value | None, Value | None]
 """A range from the first value to before the second; None is no bound."""
 RunKind = Literal["index", "update", "forget", "rebuild"]
 RunOutcome = Literal["done", "stopped", "failed"]
+
+_EARLIEST_NS, _LATEST_NS = -(2**63), 2**63 - 1  # what an integer of SQLite holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,17 @@ class FileStamp:
     """Absolute."""
     size_bytes: int
     mtime_ns: int
-    """Time of the last change, nanoseconds since 1970."""
+    """Time of the last change, nanoseconds since 1970. File systems have times before 1677 and after 2262, which the
+    catalogue cannot hold: any such time becomes the nearest one that it can."""
+
+    def __post_init__(self) -> None:
+        clamped = min(max(self.mtime_ns, _EARLIEST_NS), _LATEST_NS)
+        object.__setattr__(self, "mtime_ns", clamped)
+
+    @classmethod
+    def of(cls, path: Path, status: os.stat_result) -> Self:
+        """Return the stamp of a file with this status."""
+        return cls(path, status.st_size, status.st_mtime_ns)
 
 
 @dataclass(frozen=True, slots=True)

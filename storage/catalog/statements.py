@@ -14,6 +14,7 @@ from sqlalchemy import (
     Select,
     and_,
     delete,
+    false,
     func,
     or_,
     select,
@@ -46,9 +47,19 @@ def plain_ids(ids: Iterable[int]) -> list[int]:
 
 def below(column: InstrumentedAttribute[str], root: Path) -> ColumnElement[bool]:
     """Return the condition "at or below ``root``": a range of the column's index, while LIKE would scan."""
+    if not _is_utf8(str(root)):  # no such path is stored
+        return false()
     prefix = str(root).removesuffix(os.sep) + os.sep
     end = prefix[:-1] + chr(ord(os.sep) + 1)  # "/films/" <= path < "/films0"
     return or_(column == str(root), and_(column >= prefix, column < end))
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def libraries(connection: Connection) -> list[Library]:

@@ -2,8 +2,9 @@
 
 No film is written: only the frames that an index stores are drawn, in every second film compressed with loss, and
 encoded by the bundled CLIP. A library is a batch. No sentence about one of its scenes is answered by another scene; a
-word or a short phrase is answered by all scenes of which it is true. The scenes are of few (thing, colour) pairs, so
-that for most sentences the same thing also occurs in other light, at another place, and doing the opposite.
+phrase that only names a happening is answered by all scenes in which that happens. The scenes are of few (thing,
+colour) pairs, so that for most sentences the same thing also occurs in other light, at another place, and doing the
+opposite.
 
     paths = make_libraries(MomentPlan(), "train", Path("bench/moments"), workers=2)
     library = read_library(paths[0])        # library.films[0].frames: [L, 128]
@@ -47,7 +48,6 @@ from scanonce.training.world.scene import (
     is_held_out,
 )
 from scanonce.training.world.words import (
-    SHORT_KINDS,
     Caption,
     fact_phrases,
     image_caption,
@@ -211,29 +211,31 @@ def _scene_queries(
             number += 1
 
 
-def fact_spans(films: list[FilmSpec]) -> dict[str, tuple[tuple[int, float, float], ...]]:
-    """Return where each fact of things, colours, places, lights and happenings is true of a whole scene.
+def happening_spans(films: list[FilmSpec]) -> dict[str, tuple[tuple[int, float, float], ...]]:
+    """Return where each thing happens that happens at all.
 
     Returns:
-        Film, start and end in seconds of each such scene, by fact; facts of no scene are left out.
+        Film, start and end in seconds of each such scene, by happening.
     """
     found: dict[str, list[tuple[int, float, float]]] = {}
     for film_number, film in enumerate(films):
         for scene, span in zip(film.scenes, pairwise(film.first_frames), strict=True):
             start, end = (frame / FRAMES_PER_SECOND for frame in span)
-            for fact in true_facts(scene):
-                if fact.partition(":")[0] in SHORT_KINDS and fact != "happening:nothing":
-                    found.setdefault(fact, []).append((film_number, start, end))
-    return {fact: tuple(found[fact]) for fact in sorted(found)}
+            if scene.happening != "nothing":
+                found.setdefault(scene.happening, []).append((film_number, start, end))
+    return {happening: tuple(found[happening]) for happening in sorted(found)}
 
 
-def _fact_queries(films: list[FilmSpec]) -> Iterator[_WrittenQuery]:
-    """Queries of a word or a short phrase, with all scenes that answer them."""
+def _short_queries(films: list[FilmSpec]) -> Iterator[_WrittenQuery]:
+    """Queries that name a happening and nothing else, with all scenes that answer them.
+
+    Words for things, places and lights are left to the frames: each is true of a third of the scenes, and with them as
+    queries the ranking of sentences became worse.
+    """
     first = sum(len(film.scenes) for film in films)
-    for number, (fact, answers) in enumerate(fact_spans(films).items(), start=first):
-        axis, _, name = fact.partition(":")
-        for text in fact_phrases(fact):
-            yield _WrittenQuery(text, name if axis == "happening" else "", number, answers)
+    for number, (happening, answers) in enumerate(happening_spans(films).items(), start=first):
+        for text in fact_phrases(f"happening:{happening}"):
+            yield _WrittenQuery(text, happening, number, answers)
 
 
 def _queries_of(
@@ -241,7 +243,7 @@ def _queries_of(
 ) -> Queries:
     written = list(_scene_queries(films, plan, split))
     if split != "validation":
-        written += _fact_queries(films)
+        written += _short_queries(films)
     most = max(len(query.answers) for query in written)
     table = np.array([np.resize(query.answers, (most, 3)) for query in written])
     features = encoder.encode_text_features([query.text for query in written])

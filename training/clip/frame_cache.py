@@ -25,7 +25,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from scanonce.indexer.plan import fast_hash
+from scanonce.indexer.hashing import fast_hash
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.media.answers import Failed, Finished, Frames
 from scanonce.media.child import DecodeRequest

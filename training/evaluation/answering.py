@@ -22,6 +22,7 @@ from scanonce.models.vectors import unit
 from scanonce.search.engine import SearchEngine
 from scanonce.search.localise import Curve
 from scanonce.search.settings import SearchSettings
+from scanonce.storage.files import expanded
 from scanonce.storage.index import Index
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import Moment, Span, Video
@@ -91,7 +92,7 @@ def ask_index(
         EncoderError: its encoder cannot be loaded.
         ConfigError: two of its videos have the name of one annotated video.
     """
-    index_dir = index_dir.expanduser().resolve()
+    index_dir = expanded(index_dir).resolve()
     usual = settings or SearchSettings()
     with SearchEngine.open(index_dir, settings=usual, models=models) as engine:
         videos, missing = find_videos(engine, queries)

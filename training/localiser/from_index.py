@@ -32,7 +32,7 @@ from scanonce.search.soonet import SoonetLocaliser
 from scanonce.search.training_free import TrainingFree
 from scanonce.storage.catalog.catalog import SEARCHABLE
 from scanonce.storage.errors import ConfigError, LocaliserError
-from scanonce.storage.files import make_folder, write_whole
+from scanonce.storage.files import expanded, make_folder, write_whole
 from scanonce.storage.index import Index
 from scanonce.storage.manifest import Manifest, check_encoder
 from scanonce.storage.records import Video
@@ -210,7 +210,7 @@ def _train(run: LocaliserRun, work: Path, console: Console) -> None:
 
 def _open_index(index_dir: Path) -> tuple[Index, list[Video]]:
     """Return an index, whose catalogue is closed, and its videos."""
-    with Index.open(index_dir.expanduser().absolute(), read_only=True) as index:
+    with Index.open(expanded(index_dir).absolute(), read_only=True) as index:
         videos = [video for video in index.catalog.videos(states=SEARCHABLE) if video.num_frames]
     sampling = index.manifest.sampling
     if sampling != "uniform":

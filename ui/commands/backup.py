@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from scanonce.ui.commands.options import ConfigOption, IndexOption, absolute
 from scanonce.ui.commands.progress import progress_bar
+from scanonce.ui.console import new_console, verbatim
 from scanonce.ui.views import count_text, size_text
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def backup(
 
     settings = read_config(config)
     layout, target = settings.layout(index_dir), absolute(folder)
-    console = Console()
+    console = new_console()
     with _copying(console, "backing up") as on_progress:
         complete = _completion(settings.storage)
         report = backup(layout, target, complete=complete, on_progress=on_progress)
@@ -44,9 +44,8 @@ def backup(
         )
         raise typer.Exit(1)
     console.print(
-        f"Search it with --index {target}; put it back with: scanonce restore {target}",
+        f"Search it with --index {verbatim(target)}; put it back with: scanonce restore {verbatim(target)}",
         soft_wrap=True,
-        markup=False,
     )
 
 
@@ -64,7 +63,7 @@ def restore(
 
     settings = read_config(config)
     source, index = absolute(backup_dir), settings.index_path(index_dir)
-    console = Console()
+    console = new_console()
     with _copying(console, "restoring") as on_progress:
         complete = _completion(settings.storage)
         report = restore(source, index, replace=replace, complete=complete, on_progress=on_progress)
@@ -98,13 +97,11 @@ def _copying(console: Console, title: str) -> "Iterator[Callable[[CopyProgress],
 
 def _show(report: "CopyReport", where: str, console: Console) -> None:
     for path in report.damaged:
-        console.print(f"[yellow]{escape(str(path))}[/]: damaged, not copied", soft_wrap=True)
+        console.print(f"[yellow]{verbatim(path)}[/]: damaged, not copied", soft_wrap=True)
     for path in report.missing:
-        console.print(
-            f"[yellow]{escape(str(path))}[/]: its features are in neither", soft_wrap=True
-        )
+        console.print(f"[yellow]{verbatim(path)}[/]: its features are in neither", soft_wrap=True)
     copied = f"{count_text(report.files_copied, 'file')} copied ({size_text(report.bytes_copied)})"
     console.print(
-        f"{count_text(report.videos, 'video')} {escape(where)}: {copied}, {report.files_kept:,} there already.",
+        f"{count_text(report.videos, 'video')} {verbatim(where)}: {copied}, {report.files_kept:,} there already.",
         soft_wrap=True,
     )

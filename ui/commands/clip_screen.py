@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Self
 
 from rich.console import Console
-from rich.markup import escape
 
 from scanonce.training.bars import Report
 from scanonce.training.clip.captions import CaptionedVideos
@@ -15,6 +14,7 @@ from scanonce.training.clip.finetune import FinetuneCallbacks
 from scanonce.training.clip.frame_cache import CacheProblem
 from scanonce.training.clip.run import ClipRun, Validated
 from scanonce.ui.commands.progress import progress_bar
+from scanonce.ui.console import verbatim
 
 _MOST_SHOWN = 10  # missing videos, and videos with problems
 _RATE_STEPS = 20  # steps over which the speed and the loss are averaged
@@ -45,7 +45,7 @@ class ClipScreen(FinetuneCallbacks):
         names = ", ".join(each.name for each in missing[:_MOST_SHOWN])
         more = f" and {len(missing) - _MOST_SHOWN} more" if len(missing) > _MOST_SHOWN else ""
         self._console.print(
-            f"[yellow]{len(missing)} videos are missing, with {left_out} captions:[/] {escape(names)}{more}",
+            f"[yellow]{len(missing)} videos are missing, with {left_out} captions:[/] {verbatim(names)}{more}",
             soft_wrap=True,
         )
 
@@ -65,7 +65,7 @@ class ClipScreen(FinetuneCallbacks):
         for problem in problems[:_MOST_SHOWN]:
             what = "left out" if problem.is_left_out else "not whole"
             self._console.print(
-                f"[yellow]{what}:[/] {escape(str(problem.video))}: {escape(problem.reason)}",
+                f"[yellow]{what}:[/] {verbatim(problem.video)}: {verbatim(problem.reason)}",
                 soft_wrap=True,
             )
         if len(problems) > _MOST_SHOWN:
@@ -105,11 +105,11 @@ class ClipScreen(FinetuneCallbacks):
             self._console.print(f"before: {run.first.summary}")
             self._console.print(f"kept, of step {run.kept.step:,}: {run.kept.summary}")
         self._console.print(
-            f"{escape(str(out))} is an encoder as any other: "
-            f"scanonce index VIDEOS --encoder {escape(shlex.quote(str(out)))}",
+            f"{verbatim(out)} is an encoder as any other: "
+            f"scanonce index VIDEOS --encoder {verbatim(shlex.quote(str(out)))}",
             soft_wrap=True,
         )
         self._console.print(
-            f"[dim]Frames for further trainings are in {escape(str(work))}; it may be deleted.[/]",
+            f"[dim]Frames for further trainings are in {verbatim(work)}; it may be deleted.[/]",
             soft_wrap=True,
         )

@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from scanonce.storage.errors import EncoderError
 from scanonce.training.clip.recipe import Recipe
+from scanonce.ui.console import new_console, verbatim
 
 
 def convert(
@@ -34,8 +33,8 @@ def convert(
         convert_to_published,
     )
 
-    console = Console()
-    with console.status(f"converting {escape(str(source))}"):
+    console = new_console()
+    with console.status(f"converting {verbatim(source)}"):
         if source.is_dir():
             convert_to_published(source, out)
         elif source.exists():
@@ -46,7 +45,7 @@ def convert(
                 f"there is nothing at {source}: give a published CLIP4Clip checkpoint, such as pytorch_model.bin.4, "
                 "or the folder of an encoder."
             )
-    console.print(escape(f"wrote {out}: {_usage(out)}"), soft_wrap=True, highlight=False)
+    console.print(verbatim(f"wrote {out}: {_usage(out)}"), soft_wrap=True, highlight=False)
 
 
 def _usage(out: Path) -> str:

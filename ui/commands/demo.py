@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from scanonce.ui.commands.index import run_index
+from scanonce.ui.console import new_console, verbatim
 from scanonce.ui.views import good_text, moments_table, timings_text
 
 if TYPE_CHECKING:
@@ -33,11 +33,11 @@ def demo(
     from scanonce.ui.config import Config
     from scanonce.ui.contact_sheet import contact_sheet
 
-    console = Console()
+    console = new_console()
     films, index_dir, sheet = folder / "films", folder / "index", folder / "found.png"
     truth = films / "ground_truth.jsonl"
     if not truth.exists() or len(list(films.glob("*.mp4"))) != num_films:
-        console.print(f"[bold]1. Rendering {num_films} short films[/] into {films}")
+        console.print(f"[bold]1. Rendering {num_films} short films[/] into {verbatim(films)}")
         render_library(films, seed=_SEED, num_films=num_films)
     console.print("[bold]2. Indexing them[/]: each film is decoded and encoded once, ever")
     with Config().library(index_dir) as library:
@@ -51,7 +51,8 @@ def demo(
         true = question.truth
         span = f"{true.span.start_seconds:.1f} - {true.span.end_seconds:.1f} s"
         console.print(
-            f"\n[bold]“{result.query}”[/]  [dim](it is in {true.video}, {span})[/]", soft_wrap=True
+            f"\n[bold]“{verbatim(result.query)}”[/]  [dim](it is in {verbatim(true.video)}, {span})[/]",
+            soft_wrap=True,
         )
         console.print(good_text(result.moments), highlight=False)
         console.print(moments_table(result.moments))
@@ -105,12 +106,12 @@ def propose(
 
 def _next_steps(index_dir: Path, sheet: Path, proposal: str) -> str:
     return f"""
-Open [bold]{sheet}[/]: each query next to frames of the moment it found.
+Open [bold]{verbatim(sheet)}[/]: each query next to frames of the moment it found.
 
 See it in a browser:
   make ui
 Search for something yourself:
-  .venv/bin/scanonce search "{proposal}" --index {index_dir}
+  .venv/bin/scanonce search "{verbatim(proposal)}" --index {verbatim(index_dir)}
 Your own videos (fetches openai/clip-vit-base-patch32 once, 600 MB; after that nothing leaves your machine):
   .venv/bin/scanonce index ~/Videos
   .venv/bin/scanonce search "a dog runs on the beach"

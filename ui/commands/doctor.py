@@ -1,7 +1,6 @@
 """`scanonce doctor`."""
 
 import importlib.metadata
-import json
 import platform
 import shutil
 import tempfile
@@ -11,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
-from scanonce.storage.errors import ScanonceError
 from scanonce.ui.commands.options import ConfigOption, JsonOption
+from scanonce.ui.console import new_console, print_json, verbatim
+from scanonce.ui.reports import sentence
 from scanonce.ui.views import size_text
 
 if TYPE_CHECKING:
@@ -38,7 +36,7 @@ def doctor(as_json: JsonOption = False, config: ConfigOption = None) -> None:
 
     findings = examine(read_config(config))
     if as_json:
-        print(json.dumps([asdict(finding) for finding in findings], ensure_ascii=False))
+        print_json([asdict(finding) for finding in findings])
     else:
         _show(findings)
     if not all(finding.ok for finding in findings):
@@ -60,17 +58,19 @@ def examine(config: "Config") -> list[Finding]:
 
 
 def _show(findings: list[Finding]) -> None:
-    console = Console()
+    console = new_console()
     for finding in findings:
         mark = "[green]ok[/]  " if finding.ok else "[red]fail[/]"
-        console.print(f"{mark} [bold]{finding.name}[/]: {escape(finding.detail)}", soft_wrap=True)
+        console.print(f"{mark} [bold]{finding.name}[/]: {verbatim(finding.detail)}", soft_wrap=True)
 
 
 def _run(name: str, check: Callable[[], str]) -> Finding:
     try:
         return Finding(name, True, check())
-    except (ScanonceError, ImportError, OSError) as error:
+    except (ImportError, OSError) as error:
         return Finding(name, False, str(error))
+    except Exception as error:  # the other checks say what works
+        return Finding(name, False, sentence(error))
 
 
 def _packages() -> str:

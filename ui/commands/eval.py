@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from scanonce.storage.errors import ConfigError
 from scanonce.ui.commands.options import ConfigOption, IndexOption
+from scanonce.ui.console import new_console, verbatim
 from scanonce.ui.views import count_text
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def evaluate(
     from scanonce.training.evaluation.predictions import write_text
     from scanonce.ui.config import read_config
 
-    console = Console()
+    console = new_console()
     if predictions is not None:
         evaluation = evaluate_file(benchmark, annotations, predictions, videos)
     else:
@@ -181,7 +181,7 @@ def _show(evaluation: "Evaluation", console: Console) -> None:
         more = len(evaluation.missing) - _NAMES_SHOWN
         console.print(
             f"[yellow]{count_text(len(evaluation.missing), 'video')} of the annotations "
-            f"{'is' if len(evaluation.missing) == 1 else 'are'} not there[/]: {escape(shown)}"
+            f"{'is' if len(evaluation.missing) == 1 else 'are'} not there[/]: {verbatim(shown)}"
             f"{f' and {more:,} more (--json lists all)' if more > 0 else ''}. "
             f"Queries not evaluated: {evaluation.num_left_out:,}."
         )
@@ -192,7 +192,7 @@ def _show(evaluation: "Evaluation", console: Console) -> None:
     for table in tables.own_tables(evaluation):
         console.print(table)
     if evaluation.own_source:
-        console.print(f"[dim]as in {evaluation.own_source}[/]")
+        console.print(f"[dim]as in {verbatim(evaluation.own_source)}[/]")
     for table in tables.library_tables(evaluation):
         console.print(table)
     if evaluation.retrieval is not None and evaluation.benchmark != "msrvtt":

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from scanonce.ui.commands.options import ConfigOption, IndexOption
+from scanonce.ui.console import new_console
 from scanonce.ui.views import count_text
 
 
@@ -19,4 +19,4 @@ def forget(
     from scanonce.ui.config import read_config
 
     count = read_config(config).library(index_dir).forget([path])
-    Console().print(f"Forgot {count_text(count, 'file')}.")
+    new_console().print(f"Forgot {count_text(count, 'file')}.")

@@ -1,12 +1,11 @@
 """`scanonce index`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from scanonce.ui.commands.notes import note_inexact_times
 from scanonce.ui.commands.options import (
@@ -19,13 +18,17 @@ from scanonce.ui.commands.options import (
     typed_settings,
 )
 from scanonce.ui.commands.progress import index_progress
+from scanonce.ui.console import new_console, verbatim
 from scanonce.ui.views import count_text, outcome_text
 
 if TYPE_CHECKING:
     from scanonce.indexer.pipeline import IndexReport
     from scanonce.indexer.pipeline import Progress as IndexProgress
+    from scanonce.indexer.scan import ScanProblem
     from scanonce.library import Library
     from scanonce.ui.config import Config
+
+_FEW = 3  # files shown of many that are alike
 
 
 def index(
@@ -63,7 +66,7 @@ def run_index(
     """Index with a progress bar that the library page shows too, and print the result."""
     from scanonce.ui.jobs import recorded
 
-    console = Console()
+    console = new_console()
     paths = paths or library.known_roots()
     with (
         recorded(library.root, paths, encoder=encoder, retry=retry) as recorder,
@@ -89,11 +92,30 @@ def run_index(
 
 def show_report(report: "IndexReport", index_dir: Path, console: Console) -> None:
     """Print every problem of a run and its result."""
-    for problem in report.problems:
-        console.print(
-            f"[yellow]{escape(str(problem.path))}[/]: {escape(problem.reason)}", soft_wrap=True
+    for problem, num_more in few_of_each(report.problems):
+        more = (
+            f" (and {num_more:,} more like this; scanonce status names failed ones)"
+            if num_more
+            else ""
         )
-    console.print(f"{outcome_text(report.counts)} · index: {index_dir}", soft_wrap=True)
+        console.print(
+            f"[yellow]{verbatim(problem.path)}[/]: {verbatim(problem.reason)}{more}",
+            soft_wrap=True,
+        )
+    if report.failed_before:
+        paths = [problem.path for problem in report.failed_before]
+        console.print(
+            f"Failed in an earlier run and not tried again: {verbatim(few_paths(paths))}. `scanonce status` says why, "
+            "`scanonce index --retry` decodes them again.",
+            soft_wrap=True,
+        )
+    if report.other_contents:
+        console.print(
+            "No videos by their content, such as source code, and left out: "
+            f"{verbatim(few_paths(report.other_contents))}.",
+            soft_wrap=True,
+        )
+    console.print(f"{outcome_text(report.counts)} · index: {verbatim(index_dir)}", soft_wrap=True)
     if report.num_offline:
         console.print(
             f"{count_text(report.num_offline, 'known file')} cannot be seen now (a folder is empty, unreadable or not "
@@ -105,6 +127,24 @@ def show_report(report: "IndexReport", index_dir: Path, console: Console) -> Non
         console.print(
             "No videos were found there; `indexer.extensions` in config.toml lists the extensions of videos."
         )
+
+
+def few_of_each(problems: "Sequence[ScanProblem]") -> "Iterator[tuple[ScanProblem, int]]":
+    """Yield the first few problems of each reason; with the last of them the number of those left out."""
+    alike: dict[str, list[ScanProblem]] = {}
+    for problem in problems:
+        alike.setdefault(problem.reason, []).append(problem)
+    for each in alike.values():
+        shown = each[:_FEW]
+        for problem in shown:
+            yield problem, len(each) - len(shown) if problem is shown[-1] else 0
+
+
+def few_paths(paths: Sequence[Path]) -> str:
+    """Return the number of files and the first few of them."""
+    names = ", ".join(map(str, paths[:_FEW]))
+    more = f" and {len(paths) - _FEW:,} more" if len(paths) > _FEW else ""
+    return f"{count_text(len(paths), 'file')} ({names}{more})"
 
 
 def _note_own_settings(library: "Library", settings: "Config", keyframes: bool) -> None:
@@ -119,9 +159,9 @@ def _note_own_settings(library: "Library", settings: "Config", keyframes: bool) 
         if getattr(own, name) != getattr(asked, name)
     ]
     if kept:
-        Console().print(
-            f"The index at {library.root} keeps its own {', '.join(kept)}; scanonce reindex changes it.",
-            markup=False,
+        new_console().print(
+            f"The index at {verbatim(library.root)} keeps its own {verbatim(', '.join(kept))}; "
+            "scanonce reindex changes it.",
             highlight=False,
             soft_wrap=True,
         )

@@ -1,16 +1,14 @@
 """`scanonce label`."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from scanonce.ui.commands.options import ConfigOption, IndexOption, JsonOption, absolute
+from scanonce.ui.console import new_console, print_json, verbatim
 from scanonce.ui.views import count_text
 
 
@@ -36,7 +34,7 @@ def label(
     if add or remove:
         added, removed = library.label(roots, add=add or (), remove=remove or ())
         if not as_json:
-            Console().print(f"{count_text(added, 'label')} added, {removed:,} removed.")
+            new_console().print(f"{count_text(added, 'label')} added, {removed:,} removed.")
             return
     with Index.open(library.root, read_only=True) as index:
         if not roots:
@@ -46,22 +44,22 @@ def label(
         labels = index.catalog.labels.of(video.video_id for video in videos)
     if not as_json:
         rows = ((", ".join(labels.get(each.video_id, ())), str(each.path)) for each in videos)
-        Console().print(_table(rows, "video"))
+        new_console().print(_table(rows, "video"))
         return
     for video in videos:
         names = list(labels.get(video.video_id, ()))
         line = {"video_id": video.video_id, "path": str(video.path), "labels": names}
-        print(json.dumps(line, ensure_ascii=False))
+        print_json(line)
 
 
 def _show_counts(labels: dict[str, int], *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"labels": labels}, ensure_ascii=False))
+        print_json({"labels": labels})
     elif not labels:
-        Console().print("No video has a label yet: scanonce label PATH --add NAME")
+        new_console().print("No video has a label yet: scanonce label PATH --add NAME")
     else:
         rows = ((name, f"{count:,}") for name, count in labels.items())
-        Console().print(_table(rows, "videos"))
+        new_console().print(_table(rows, "videos"))
 
 
 def _table(rows: Iterable[tuple[str, str]], second: str) -> Table:
@@ -69,5 +67,5 @@ def _table(rows: Iterable[tuple[str, str]], second: str) -> Table:
     table.add_column("label", overflow="fold")
     table.add_column(second, overflow="fold")
     for label, other in rows:
-        table.add_row(escape(label), escape(other))
+        table.add_row(verbatim(label), verbatim(other))
     return table

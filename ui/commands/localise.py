@@ -4,11 +4,10 @@ import time
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from scanonce.ui.commands.options import INTERRUPTED, ConfigOption, IndexOption
 from scanonce.ui.commands.progress import progress_bar, speed_text
+from scanonce.ui.console import new_console, verbatim
 from scanonce.ui.views import count_text
 
 
@@ -43,7 +42,7 @@ def localise(
         fps=manifest.sample_fps,
         device=settings.models.device,
     )
-    console = Console()
+    console = new_console()
     started = time.monotonic()
     with progress_bar(console, "deriving anchors") as report_progress:
 
@@ -57,7 +56,11 @@ def localise(
             soft_wrap=True,
         )
         raise typer.Exit(INTERRUPTED)
-    name = f"{escape(chosen.name)} ({chosen.folder})" if chosen else "the training-free localiser"
+    name = (
+        f"{verbatim(chosen.name)} ({verbatim(chosen.folder)})"
+        if chosen
+        else "the training-free localiser"
+    )
     console.print(
         f"Moments of {count_text(report.videos, 'video')} are found by {name}; "
         f"anchors of {count_text(report.derived, 'video')} were derived. Nothing was decoded.",

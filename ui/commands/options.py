@@ -2,7 +2,6 @@
 
 import inspect
 import os
-import sys
 from collections.abc import Callable, Mapping
 from functools import wraps
 from inspect import Parameter
@@ -11,6 +10,9 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 from typer.models import OptionInfo
+
+from scanonce.storage.files import expanded
+from scanonce.ui.console import note
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as of a shell."""
@@ -78,7 +80,7 @@ MinutesCapOption = Annotated[
 
 def absolute(path: Path) -> Path:
     """Return the path as the catalogue stores it: absolute, symbolic links not followed."""
-    return Path(os.path.abspath(path.expanduser()))
+    return Path(os.path.abspath(expanded(path)))
 
 
 def typed_settings(keyframes: bool) -> dict[str, str]:
@@ -103,10 +105,7 @@ def renamed(names: Mapping[str, str]) -> dict[str, Any]:
     def normalise(name: str) -> str:
         if name in names:
             new = names[name]
-            print(
-                f"scanonce: --{name} is called --{new} now; the next version drops --{name}.",
-                file=sys.stderr,
-            )
+            note(f"--{name} is called --{new} now; the next version drops --{name}.")
             return new
         return name
 

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from scanonce.training import bars
 from scanonce.training.bars import Counts, Report
+from scanonce.ui.safe_text import visible
 
 if TYPE_CHECKING:
     from scanonce.indexer.pipeline import Progress as IndexProgress
@@ -52,5 +53,5 @@ def speed_text(video_seconds: float, elapsed_seconds: float) -> str:
 
 
 def _shortened(path: Path | None, width: int = 30) -> str:
-    name = path.name if path else ""
+    name = visible(path.name) if path else ""
     return name if len(name) <= width else f"{name[: width - 10]}…{name[-9:]}"

@@ -3,8 +3,6 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from scanonce.ui.commands.index import show_report
 from scanonce.ui.commands.options import (
@@ -15,6 +13,7 @@ from scanonce.ui.commands.options import (
     typed_settings,
 )
 from scanonce.ui.commands.progress import index_progress
+from scanonce.ui.console import new_console, verbatim
 from scanonce.ui.views import count_text
 
 
@@ -42,7 +41,7 @@ def reindex(
     settings = read_config(config)
     layout = settings.layout(index_dir)
     indexer = settings.indexer.model_copy(update=typed_settings(keyframes))
-    console = Console()
+    console = new_console()
     manifest = read_manifest(layout)
     with console.status("loading the encoder"):
         loaded = load_models(manifest, settings.models, indexer, encoder=encoder, from_scratch=True)
@@ -59,12 +58,12 @@ def reindex(
     show_report(report.runs[0], layout.root, console)
     if report.switched:
         console.print(
-            f"Searches use {escape(loaded.encoder.name)} from now on; the old index is removed."
+            f"Searches use {verbatim(loaded.encoder.name)} from now on; the old index is removed."
         )
     elif report.lost:
         for video in report.lost:
             console.print(
-                f"[yellow]{escape(str(video.path))}[/]: could not be scanned again: its file is missing now, or failed",
+                f"[yellow]{verbatim(video.path)}[/]: could not be scanned again: its file is missing now, or failed",
                 soft_wrap=True,
             )
         console.print(

@@ -15,6 +15,7 @@ from scanonce.ui.commands.verify import (
     show_difference,
     show_differences,
 )
+from scanonce.ui.console import new_console
 from scanonce.ui.views import count_text
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def repair(
 
     settings = read_config(config)
     layout = settings.layout(index_dir)
-    console = Console()
+    console = new_console()
     found = find_differences(layout, settings, console, full=full)
     todo = [each for each in found.differences if each.remedy == "repair"]
     if dry_run or not todo:

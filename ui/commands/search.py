@@ -1,6 +1,6 @@
 """`scanonce search`."""
 
-import json
+import codecs
 import sys
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from scanonce.storage.errors import QueryError
 from scanonce.ui.commands.notes import note_inexact_times
 from scanonce.ui.commands.options import ConfigOption, IndexOption, JsonOption, absolute
+from scanonce.ui.console import new_console, print_json, verbatim
+from scanonce.ui.safe_text import encodable
 from scanonce.ui.views import (
     coverage_text,
     covered_by,
@@ -102,26 +103,66 @@ def search(
             full = is_full(result, settings.search.top if top is None else top)
             show(result, covered_by(engine, result, only) if full else None)
             return
-        texts = read_queries(queries)
-        for start in range(0, len(texts), _BATCH):
-            for result in engine.search_many(texts[start : start + _BATCH], top=top, within=only):
-                show(result)
+        lines = read_queries(queries)
+        for start in range(0, len(lines), _BATCH):
+            batch = lines[start : start + _BATCH]
+            texts = [line.text for line in batch if line.error is None]
+            results = iter(engine.search_many(texts, top=top, within=only))
+            for line in batch:
+                if line.error is None:
+                    show(next(results))
+                else:
+                    print_json({"query": line.text, "error": line.error})
 
 
-def read_queries(path: Path) -> list[str]:
-    """Return the lines of a text file that are not empty; ``-`` is standard input.
+@dataclass(frozen=True, slots=True)
+class QueryLine:
+    """A line of a file of queries."""
+
+    text: str
+    """The query as it is searched; if there is an error, what can be shown of the line."""
+    error: str | None = None
+    """Why it is no query."""
+
+
+def read_queries(path: Path) -> list[QueryLine]:
+    """Return the lines of a text file, which end with LF or CR LF; ``-`` is standard input.
+
+    A line that is empty or not UTF-8 has its error and costs no other line anything.
 
     Raises:
-        QueryError: the file cannot be read.
+        QueryError: the file cannot be read, or is in UTF-16 or UTF-32.
     """
+    from scanonce.search.query_text import query_text
+
+    lines = _content(path).split(b"\n")
+    if not lines[-1]:  # after the last line's end
+        lines.pop()
+    read = []
+    for line in lines:
+        text = line.removesuffix(b"\r").decode("utf-8", "surrogateescape")
+        try:
+            read.append(QueryLine(query_text(text)))
+        except QueryError as error:
+            read.append(QueryLine(encodable(text), str(error)))
+    return read
+
+
+def _content(path: Path) -> bytes:
     try:
-        content = sys.stdin.read() if str(path) == "-" else path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: no file has such a name
         reason = getattr(error, "strerror", None) or error
-        raise QueryError(
-            f"the queries in {path} cannot be read: {reason}. Name a text file in UTF-8, one query a line"
-        ) from error
-    return [line.strip() for line in content.splitlines() if line.strip()]
+        raise _unreadable(path, str(reason)) from error
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)):
+        raise _unreadable(path, "it is in UTF-16 or UTF-32")
+    return content
+
+
+def _unreadable(path: Path, reason: str) -> QueryError:
+    return QueryError(
+        f"the queries in {path} cannot be read: {reason}. Name a text file in UTF-8, one query a line"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,16 +180,16 @@ class _Show:
             result = replace(result, moments=result.moments[: result.num_good])
         if self.as_json:
             shown = None if self.only.passes_all else self.only
-            print(json.dumps(result_json(result, shown, covered), ensure_ascii=False))
+            print_json(result_json(result, shown, covered))
         else:
-            self.as_text(result, covered, Console())
+            self.as_text(result, covered, new_console())
 
     def as_text(self, result: "SearchResult", covered: "Coverage | None", console: Console) -> None:
         """Print an answer for people."""
         if result.num_searchable == 0:
             console.print(
-                f"The index {self.index_dir} is empty. Next: scanonce index FOLDER --index {self.index_dir}",
-                markup=False,
+                f"The index {verbatim(self.index_dir)} is empty. "
+                f"Next: scanonce index FOLDER --index {verbatim(self.index_dir)}",
                 soft_wrap=True,
             )
         elif result.num_videos == 0:
@@ -159,7 +200,7 @@ class _Show:
                 heading += f"; {coverage_text(covered)}"
             console.print(heading, highlight=False, soft_wrap=True)
         for note in result.notes:
-            console.print(f"[dim]{escape(note)}[/]", highlight=False, soft_wrap=True)
+            console.print(f"[dim]{verbatim(note)}[/]", highlight=False, soft_wrap=True)
         if result.moments:
             console.print(moments_table(result.moments))
         console.print(f"[dim]{timings_text(result)}[/]")

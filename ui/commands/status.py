@@ -1,13 +1,12 @@
 """`scanonce status`."""
 
-import json
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from scanonce.ui.commands.options import ConfigOption, IndexOption, JsonOption
+from scanonce.ui.console import new_console, print_json, verbatim
 from scanonce.ui.views import (
     INEXACT_TIMES,
     calibration_text,
@@ -16,6 +15,8 @@ from scanonce.ui.views import (
     size_text,
     status_json,
 )
+
+_MOST_SHOWN = 10  # files of a list on a terminal
 
 
 def status(
@@ -27,9 +28,9 @@ def status(
     library = read_config(config).library(index_dir)
     found = status_json(library.root, library.status())
     if as_json:
-        print(json.dumps(found, ensure_ascii=False))
+        print_json(found)
     else:
-        _show(found, Console())
+        _show(found, new_console())
 
 
 def _show(status: dict[str, Any], console: Console) -> None:
@@ -62,12 +63,16 @@ def _show(status: dict[str, Any], console: Console) -> None:
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, value in rows.items():
-        table.add_row(name, escape(value))
+        table.add_row(name, verbatim(value))
     console.print(table)
     for title, entries in (("in part", status["partial"]), ("failed", status["failures"])):
         if entries:
-            console.print(f"\n[bold]{title}[/]")
-        for entry in entries:
-            console.print(f"  {escape(entry['path'])}: {escape(entry['reason'])}", soft_wrap=True)
+            console.print(f"\n[bold]{title}[/]: {count_text(len(entries), 'file')}")
+        for entry in entries[:_MOST_SHOWN]:
+            console.print(
+                f"  {verbatim(entry['path'])}: {verbatim(entry['reason'])}", soft_wrap=True
+            )
             if entry.get("detail"):
-                console.print(f"    [dim]{escape(entry['detail'])}[/]", soft_wrap=True)
+                console.print(f"    [dim]{verbatim(entry['detail'])}[/]", soft_wrap=True)
+        if len(entries) > _MOST_SHOWN:
+            console.print(f"  and {len(entries) - _MOST_SHOWN:,} more; --json names them all.")

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from scanonce.training.clip.recipe import Recipe
 from scanonce.ui.commands.options import (
@@ -21,6 +20,7 @@ from scanonce.ui.commands.options import (
     output_folders,
     recipe_options,
 )
+from scanonce.ui.console import new_console
 
 _RECIPE_OPTIONS = {
     "head": typer.Option(help="Pooling of the frames of a clip; tight only re-ranks."),
@@ -86,7 +86,7 @@ def train_clip(
     held = read_captions(validation, videos=videos, benchmark=benchmark) if validation else None
     processes = meet_processes(models.device)
     out, work = output_folders(out, work)
-    console = Console(quiet=processes.index > 0)  # one of several processes prints
+    console = new_console(quiet=processes.index > 0)  # one of several processes prints
     try:
         with ClipScreen(console) as screen:
             screen.show_missing([read, held] if held else [read])

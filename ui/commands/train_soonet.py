@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from scanonce.ui.commands.options import (
@@ -21,6 +20,7 @@ from scanonce.ui.commands.options import (
     WorkOption,
     output_folders,
 )
+from scanonce.ui.console import new_console, verbatim
 
 if TYPE_CHECKING:
     from scanonce.training.localiser.compare import Compared
@@ -90,7 +90,7 @@ def train_soonet(
         minutes_cap=float("inf") if minutes_cap is None else minutes_cap,
     )
     processes = meet_processes(settings.models.device)
-    console = Console(quiet=processes.index > 0)  # one of several processes prints
+    console = new_console(quiet=processes.index > 0)  # one of several processes prints
     try:
         trained = train_on_index(
             index,
@@ -114,12 +114,12 @@ def _show_end(trained: "Trained", out: Path, work: Path, index_dir: Path, consol
         console.print(_table(trained.compared))
     console.print(f"{trained.steps:,} steps in {trained.seconds / 60:.1f} min")
     console.print(
-        f"{escape(str(out))} is a localiser of this index: scanonce localise "
-        f"--localiser {escape(shlex.quote(str(out)))} --index {escape(shlex.quote(str(index_dir)))}",
+        f"{verbatim(out)} is a localiser of this index: scanonce localise "
+        f"--localiser {verbatim(shlex.quote(str(out)))} --index {verbatim(shlex.quote(str(index_dir)))}",
         soft_wrap=True,
     )
     console.print(
-        f"[dim]Curves: {escape(str(work / PLOT_NAME))}; the folder may be deleted.[/]",
+        f"[dim]Curves: {verbatim(work / PLOT_NAME)}; the folder may be deleted.[/]",
         soft_wrap=True,
     )
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from scanonce.storage.errors import QueryError
 from scanonce.ui.commands.options import ConfigOption, IndexOption
 from scanonce.ui.commands.search import read_queries
+from scanonce.ui.console import new_console
 
 if TYPE_CHECKING:
     from scanonce.storage.vectors.generation import TunedSettings
@@ -57,7 +58,7 @@ def tune(
     from scanonce.ui.config import read_config
 
     settings = read_config(config)
-    console = Console()
+    console = new_console()
     layout = settings.layout(index_dir)
     manifest = read_manifest(layout)
     texts = typical_queries(sentences)
@@ -97,10 +98,13 @@ def typical_queries(path: Path | None) -> list[str]:
     """
     if path is None:
         return everyday_queries()
-    queries = read_queries(path)
-    if not queries:
+    lines = [line for line in read_queries(path) if line.text.strip()]
+    for line in lines:
+        if line.error is not None:
+            raise QueryError(f"{path}: {line.error}")
+    if not lines:
         raise QueryError(f"{path} has no queries: write one on each line, 100 or more")
-    return queries
+    return [line.text for line in lines]
 
 
 def everyday_queries() -> list[str]:
@@ -118,7 +122,7 @@ def calibrate_index(index_dir: Path | None, labels: Path | None, config: Path | 
     from scanonce.training.evaluation.calibrate import fit_index
     from scanonce.ui.config import read_config
 
-    console = Console()
+    console = new_console()
     settings = read_config(config)
     queries = [] if labels is None else as_queries(read_annotations(labels, "scanonce"))
     with settings.library(index_dir) as library, console.status("asking the index"):

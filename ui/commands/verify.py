@@ -1,6 +1,5 @@
 """`scanonce verify`."""
 
-import json
 import time
 from collections import Counter
 from dataclasses import asdict
@@ -8,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from scanonce.ui.commands.options import ConfigOption, FullOption, IndexOption, JsonOption
 from scanonce.ui.commands.progress import progress_bar
+from scanonce.ui.console import new_console, print_json, verbatim
 from scanonce.ui.views import count_text
 
 if TYPE_CHECKING:
@@ -47,11 +46,11 @@ def verify(
 
     settings = read_config(config)
     layout = settings.layout(index_dir)
-    found = find_differences(layout, settings, Console(stderr=as_json), full=full)
+    found = find_differences(layout, settings, new_console(stderr=as_json), full=full)
     if as_json:
-        print(json.dumps({"index": str(layout.root), **_as_json(found)}, ensure_ascii=False))
+        print_json({"index": str(layout.root), **_as_json(found)})
     else:
-        show_differences(found, Console())
+        show_differences(found, new_console())
     if found.differences:
         raise typer.Exit(1)
 
@@ -70,7 +69,13 @@ def find_differences(
             report_progress(done, total, f"{rate:,.0f}/s")
 
         load = localiser_loader(layout, settings)
-        return verify(layout, full=full, load_localiser=load, on_checked=on_checked)
+        return verify(
+            layout,
+            full=full,
+            files=settings.indexer,
+            load_localiser=load,
+            on_checked=on_checked,
+        )
 
 
 def localiser_loader(layout: "IndexLayout", settings: "Config") -> "Callable[[], TrainedLocaliser]":
@@ -90,6 +95,12 @@ def show_differences(found: "Verification", console: Console) -> None:
         console.print(
             f"{count_text(found.pending, 'difference')} left to the command that writes the index now."
         )
+    if found.sampled_only:
+        console.print(
+            f"{count_text(found.sampled_only, 'video')} with no hash of the whole file on record: only 1.1 MB of each "
+            "was compared. Scanning records the hash: `touch` the file, then `scanonce index`.",
+            soft_wrap=True,
+        )
     if found.without_thumbnails:
         console.print(f"{count_text(found.without_thumbnails, 'video')} without thumbnails.")
     if not found.differences:
@@ -104,7 +115,7 @@ def show_differences(found: "Verification", console: Console) -> None:
         console.print(f"and {len(found.differences) - MOST_SHOWN:,} more; --json names them all.")
     needed = {each.remedy for each in found.differences} - {"none"}
     steps = [command for remedy, command in _HELP.items() if remedy in needed]
-    next_step = f" Next: {escape(', then '.join(steps))}" if steps else ""
+    next_step = f" Next: {verbatim(', then '.join(steps))}" if steps else ""
     console.print(
         f"{count_text(len(found.differences), 'difference')} in {checked}.{next_step}",
         soft_wrap=True,
@@ -113,8 +124,8 @@ def show_differences(found: "Verification", console: Console) -> None:
 
 def show_difference(each: "Difference", detail: str, console: Console) -> None:
     """Print one difference in a line."""
-    subject = f"[yellow]{escape(str(each.subject))}[/]"
-    console.print(f"{subject}: {each.kind}: {escape(detail)}", soft_wrap=True)
+    subject = f"[yellow]{verbatim(each.subject)}[/]"
+    console.print(f"{subject}: {each.kind}: {verbatim(detail)}", soft_wrap=True)
 
 
 def _counts(differences: "tuple[Difference, ...]") -> Table:
@@ -126,7 +137,7 @@ def _counts(differences: "tuple[Difference, ...]") -> Table:
     table.add_column("", justify="right")
     table.add_column("remedy", style="cyan")
     for (remedy, kind), count in sorted(counts.items()):
-        table.add_row(kind, f"{count:,}", escape(_HELP[order[remedy]]))
+        table.add_row(kind, f"{count:,}", verbatim(_HELP[order[remedy]]))
     return table
 
 
@@ -136,6 +147,7 @@ def _as_json(found: "Verification") -> dict[str, object]:
         "videos": found.videos,
         "files": found.files,
         "compared": found.compared,
+        "sampled_only": found.sampled_only,
         "without_thumbnails": found.without_thumbnails,
         "pending": found.pending,
         "differences": [

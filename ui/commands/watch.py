@@ -1,6 +1,7 @@
 """`scanonce watch`: a line for each run of the indexer, for a person at a terminal or the log of a service."""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -9,10 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.markup import escape
-
 from scanonce.storage.errors import ConfigError, IndexDirectoryError
+from scanonce.ui.commands.index import few_of_each
 from scanonce.ui.commands.options import (
     ConfigOption,
     EncoderOption,
@@ -21,12 +20,14 @@ from scanonce.ui.commands.options import (
     absolute,
 )
 from scanonce.ui.commands.progress import index_progress
+from scanonce.ui.console import new_console, verbatim
 from scanonce.ui.views import outcome_text
 
 if TYPE_CHECKING:
     from scanonce.indexer.models import LoadedModels
     from scanonce.indexer.pipeline import IndexReport
     from scanonce.indexer.pipeline import Progress as IndexProgress
+    from scanonce.indexer.selection import Selection
     from scanonce.indexer.watch import Survey
     from scanonce.library import Library
     from scanonce.storage.manifest import Manifest
@@ -67,18 +68,20 @@ def _roots(paths: Sequence[Path], library: "Library", settings: "Config") -> lis
     """Return the folders to watch, absolute: those given, and folders of the index inside them, which may be disks.
 
     Raises:
-        ConfigError: a path does not exist and is no folder of the index.
+        ConfigError: a path is no folder of the index, and does not exist or cannot be indexed.
         IndexDirectoryError: no paths were given, and there is no index or it knows no folder.
     """
     from scanonce.indexer.scan import outermost
+    from scanonce.indexer.selection import Selection
 
     known: list[Path] = []
     with contextlib.suppress(IndexDirectoryError) if paths else contextlib.nullcontext():
         known = library.known_roots()
     asked = [absolute(path) for path in paths] or known
+    selection = Selection(settings.indexer, [library.root])
     for root in asked:
-        if root not in known and not root.exists():
-            raise ConfigError(f"{root} does not exist: check the path, or plug its disk in")
+        if root not in known:
+            _check_root(root, selection)
     outer = outermost(asked)
     inner = [
         root
@@ -87,6 +90,18 @@ def _roots(paths: Sequence[Path], library: "Library", settings: "Config") -> lis
         and root.suffix.lower() not in settings.indexer.endings
     ]
     return sorted([*outer, *inner])
+
+
+def _check_root(root: Path, selection: "Selection") -> None:
+    """Refuse a path that `scanonce index` would not add to the folders of the index."""
+    if not root.exists():
+        raise ConfigError(f"{root} does not exist: check the path, or plug its disk in")
+    if left_out := selection.why_left_out(root, [root]):
+        raise ConfigError(f"{left_out.path}: {left_out.reason}; name another folder")
+    if not root.is_dir() and not selection.is_video(str(root)):
+        raise ConfigError(f"{root} is not a video by its extension: name a folder or a video")
+    if not os.access(root, os.R_OK):
+        raise ConfigError(f"{root} cannot be read: check its permissions")
 
 
 @contextmanager
@@ -120,7 +135,7 @@ class _WatchedLibrary:
         self.library = library
         self.encoder = encoder
         self.settings = settings.indexer
-        self.console = Console()
+        self.console = new_console()
 
     def check(self) -> None:
         """Raise now any error that would stop every run, such as an encoder that cannot be loaded."""
@@ -142,6 +157,7 @@ class _WatchedLibrary:
         """Compare the disk with the index; opens no video."""
         from scanonce.indexer.plan import differing
         from scanonce.indexer.scan import scan
+        from scanonce.indexer.selection import Selection
         from scanonce.indexer.watch import Survey
         from scanonce.storage.catalog.catalog import Catalog
 
@@ -152,12 +168,7 @@ class _WatchedLibrary:
             if layout.catalog.exists():
                 catalog = stack.enter_context(Catalog.open(layout.catalog))
                 libraries |= {library.root for library in catalog.libraries()}
-            found = scan(
-                paths,
-                extensions=self.settings.endings,
-                follow_symlinks=self.settings.follow_symlinks,
-                libraries=libraries,
-            )
+            found = scan(paths, Selection(self.settings, [self.library.root]), libraries=libraries)
             if catalog is None:
                 changed = [file.path for file in found.files]
             else:
@@ -193,7 +204,7 @@ class _WatchedLibrary:
     def report(self, text: str) -> None:
         """Print a line with the time."""
         now = datetime.now().strftime("%Y-%m-%d %H:%M:%S")
-        self.console.print(f"{now}  {escape(text)}", soft_wrap=True, highlight=False)
+        self.console.print(f"{now}  {verbatim(text)}", soft_wrap=True, highlight=False)
 
     def _wanted(self) -> "tuple[Manifest, LoadedModels]":
         """Return the manifest of an index made with these models and settings, and the models."""
@@ -218,7 +229,8 @@ class _WatchedLibrary:
 
     def _show(self, report: "IndexReport") -> None:
         """Print every problem of a run, and its result if there is any."""
-        for problem in report.problems:
-            self.report(f"{problem.path}: {problem.reason}")
+        for problem, num_more in few_of_each(report.problems):
+            more = f" (and {num_more:,} more like this)" if num_more else ""
+            self.report(f"{problem.path}: {problem.reason}{more}")
         if report.counts.seen or report.counts.forgotten:
             self.report(outcome_text(report.counts))

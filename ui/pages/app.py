@@ -3,17 +3,19 @@
 import streamlit as st
 
 from scanonce.ui.pages.components import page_style
+from scanonce.ui.pages.errors import errors_shown
 from scanonce.ui.pages.session import shared
 
 st.set_page_config(page_title="Scanonce", layout="wide")
 page_style()
-shared().warm()
-st.navigation(
-    [
-        st.Page("search_page.py", title="Search", url_path="search", default=True),
-        st.Page("library_page.py", title="Library", url_path="library"),
-        st.Page("status_page.py", title="Status", url_path="status"),
-        st.Page("moment_page.py", title="Moment", url_path="moment", visibility="hidden"),
-    ],
-    position="top",
-).run()
+with errors_shown():
+    shared().warm()
+    st.navigation(
+        [
+            st.Page("search_page.py", title="Search", url_path="search", default=True),
+            st.Page("library_page.py", title="Library", url_path="library"),
+            st.Page("status_page.py", title="Status", url_path="status"),
+            st.Page("moment_page.py", title="Moment", url_path="moment", visibility="hidden"),
+        ],
+        position="top",
+    ).run()

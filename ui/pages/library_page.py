@@ -10,11 +10,12 @@ import streamlit as st
 
 from scanonce.indexer.scan import outermost
 from scanonce.storage.catalog.entries import Failure
-from scanonce.storage.errors import ConfigError, IndexDirectoryError, ScanonceError
+from scanonce.storage.errors import ConfigError, IndexDirectoryError
 from scanonce.storage.records import Video
 from scanonce.ui import jobs
 from scanonce.ui.jobs import Job
 from scanonce.ui.pages.addresses import open_moment, opening
+from scanonce.ui.pages.errors import errors_shown
 from scanonce.ui.pages.finding import (
     CatalogContents,
     Stamp,
@@ -36,7 +37,7 @@ from scanonce.ui.pages.library_text import advice, totals_text
 from scanonce.ui.pages.run_panel import attempt, show_error, start_buttons, watch_run
 from scanonce.ui.pages.session import shared
 from scanonce.ui.safe_text import encodable
-from scanonce.ui.views import count_text, num_pages, page_of, plain
+from scanonce.ui.views import count_text, num_pages, page_of
 
 ROWS, FAILURES = 50, 10
 """Number of videos and of failures on a page."""
@@ -61,7 +62,7 @@ def offline_ids(stamp: Stamp) -> frozenset[int]:
 
 def page() -> None:
     """Draw the page."""
-    try:
+    with errors_shown():
         job = jobs.read(shared().layout.root)
         stamp = index_stamp()
         contents = _contents(stamp)
@@ -82,8 +83,6 @@ def page() -> None:
         if contents.videos:
             _table(stamp, contents, busy=busy)
         _forget_dialog(contents)
-    except ScanonceError as error:
-        st.error(plain(str(error)))
 
 
 def _contents(stamp: Stamp) -> CatalogContents | None:
@@ -261,6 +260,7 @@ def _forget_dialog(contents: CatalogContents) -> None:
         return
 
     @st.dialog("Forget this video?", on_dismiss=_keep)
+    @errors_shown()
     def ask() -> None:
         for path in video.paths:
             st.text(encodable(str(path)))

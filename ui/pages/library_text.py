@@ -7,6 +7,7 @@ from typing import Any
 
 from scanonce.storage.catalog.entries import Totals
 from scanonce.storage.errors import ConfigError
+from scanonce.storage.files import expanded
 from scanonce.ui.jobs import Job
 from scanonce.ui.safe_text import encodable
 from scanonce.ui.views import clock, count_text, hours_text, size_text
@@ -20,7 +21,7 @@ def check_folder(text: str, index_dir: Path) -> Path:
     """
     if not text.strip():
         raise ConfigError("no folder was given: type its whole path, such as /home/me/Videos.")
-    folder = Path(text.strip()).expanduser()
+    folder = expanded(text.strip())
     if not folder.is_absolute():
         raise ConfigError(
             f"{text.strip()} is not a whole path: begin with / (or ~ for the server's home)."

@@ -6,11 +6,11 @@
 import streamlit as st
 
 from scanonce.search.answer import SearchResult
-from scanonce.storage.errors import ScanonceError
 from scanonce.storage.records import Moment, Span, Video
 from scanonce.ui.pages import finding
 from scanonce.ui.pages.addresses import opening
 from scanonce.ui.pages.components import player, query_box, show_notes
+from scanonce.ui.pages.errors import errors_shown
 from scanonce.ui.pages.exports_bar import (
     clip_link,
     export_buttons,
@@ -30,7 +30,7 @@ MARKED = 4  # moments that are marked in a video without a good match
 
 def page() -> None:
     """Draw the page."""
-    try:
+    with errors_shown():
         found = _asked_video()
         if found is None:
             _unknown()
@@ -41,8 +41,6 @@ def page() -> None:
         _exports(video, cut, query, here)
         _go_on(video, query, stamp)
         picks_bar(finding.searchable_library(stamp).videos)
-    except ScanonceError as error:
-        st.error(plain(str(error)))
 
 
 # ---------------------------------------------------------------- the address

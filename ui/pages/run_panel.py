@@ -7,9 +7,9 @@ from pathlib import Path
 import streamlit as st
 
 from scanonce.storage.catalog.entries import RunCounts
-from scanonce.storage.errors import ScanonceError
 from scanonce.ui import jobs
 from scanonce.ui.jobs import Job
+from scanonce.ui.pages.errors import errors_shown
 from scanonce.ui.pages.finding import index_status
 from scanonce.ui.pages.library_text import (
     check_folder,
@@ -17,6 +17,7 @@ from scanonce.ui.pages.library_text import (
     progress_text,
 )
 from scanonce.ui.pages.session import shared
+from scanonce.ui.reports import sentence
 from scanonce.ui.safe_text import encodable
 from scanonce.ui.views import count_text, date_text, outcome_text, plain
 
@@ -30,8 +31,8 @@ def attempt(action: Callable[[], object]) -> None:
     """Call a button's action; :func:`show_error` on the next run of the page shows what went wrong."""
     try:
         action()
-    except ScanonceError as error:
-        st.session_state["library_error"] = str(error)
+    except Exception as error:
+        st.session_state["library_error"] = sentence(error)
 
 
 def show_error(key: str = "library_error") -> None:
@@ -88,8 +89,8 @@ def _take_folder() -> None:
     try:
         folder = check_folder(str(st.session_state.get("new_folder", "")), index_dir)
         jobs.start(index_dir, [folder])
-    except ScanonceError as error:
-        st.session_state["folder_error"] = str(error)
+    except Exception as error:
+        st.session_state["folder_error"] = sentence(error)
         return
     st.session_state["new_folder"] = ""
     st.session_state["folders_added"] = st.session_state.get("folders_added", 0) + 1
@@ -103,7 +104,7 @@ def watch_run(job: Job | None) -> None:
     st.session_state["library_run"] = _identity(job)
     st.session_state["library_drawn"] = (datetime.now(), job.videos_done if job else 0)
     every = LIVE_SECONDS if job is not None and job.alive else IDLE_SECONDS
-    st.fragment(_show_run, run_every=every)()
+    st.fragment(errors_shown()(_show_run), run_every=every)()
 
 
 def _identity(job: Job | None) -> tuple[str, str] | None:

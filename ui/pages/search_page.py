@@ -10,10 +10,10 @@ import streamlit as st
 
 from scanonce.search.answer import SearchResult
 from scanonce.search.filters import EARLIEST, LATEST, Filter
-from scanonce.storage.errors import ScanonceError
 from scanonce.storage.records import Moment
 from scanonce.ui.pages import finding
 from scanonce.ui.pages.components import query_box, show_notes
+from scanonce.ui.pages.errors import errors_shown
 from scanonce.ui.pages.exports_bar import picking_grid, picks_bar
 from scanonce.ui.pages.session import shared
 from scanonce.ui.pages.start import start
@@ -44,10 +44,8 @@ _BOX = "search-query"
 
 def page() -> None:
     """Draw the page."""
-    try:
+    with errors_shown():
         _draw()
-    except ScanonceError as error:
-        st.error(plain(str(error)))
 
 
 def _draw() -> None:

@@ -17,7 +17,6 @@ import streamlit as st
 from scanonce.search.answer import SearchResult
 from scanonce.search.engine import SearchEngine
 from scanonce.storage.catalog.catalog import Catalog
-from scanonce.storage.errors import ScanonceError
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import Moment
 from scanonce.ui.config import Config, read_config
@@ -75,7 +74,7 @@ class Shared:
             Thread(target=self._open, name="warm", daemon=True).start()
 
     def _open(self) -> None:
-        with suppress(ScanonceError):  # the first search reports the error
+        with suppress(Exception):  # the first search reports the error
             _ = self.engine
 
     @contextmanager

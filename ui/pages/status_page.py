@@ -16,9 +16,9 @@ from scanonce.indexer.scan import outermost
 from scanonce.models.runtime import pick_device
 from scanonce.models.soonet.trained import NO_LOCALISER
 from scanonce.storage.catalog.entries import Run
-from scanonce.storage.errors import ScanonceError
 from scanonce.storage.manifest import read_manifest
 from scanonce.ui.jobs import read as read_job
+from scanonce.ui.pages.errors import errors_shown
 from scanonce.ui.pages.finding import index_status
 from scanonce.ui.pages.session import CONFIG_VARIABLE, Shared, shared
 from scanonce.ui.safe_text import encodable
@@ -29,7 +29,6 @@ from scanonce.ui.views import (
     count_text,
     date_text,
     hours_text,
-    plain,
     size_text,
 )
 
@@ -210,7 +209,7 @@ def device(name: str) -> str:
 def page() -> None:
     """Draw the page."""
     here = shared()
-    try:
+    with errors_shown():
         if here.exists:
             status = index_status(here.layout.root)
             _index(status, here)
@@ -219,8 +218,6 @@ def page() -> None:
         else:
             st.write("There is no index yet.")
             st.page_link("library_page.py", label="Add a folder in the library")
-    except ScanonceError as error:
-        st.error(plain(str(error)))
     _latency(list(here.timings))
     _doctor()
 

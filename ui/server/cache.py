@@ -14,6 +14,7 @@ from typing import Literal
 
 from scanonce.media.cut import Progress
 from scanonce.storage.errors import VideoError
+from scanonce.ui.reports import unexpected
 
 Make = Callable[[Path, Progress, threading.Event], None]
 """Writes a file; reports its progress from 0 to 1; stops when the event is set."""
@@ -128,10 +129,10 @@ class ProxyCache:
         """Return the path of a file, which stays until :meth:`release`; None if there is none."""
         path = self.path(key)
         with self._lock:
-            try:
-                os.utime(path)  # the modification time serves as the time of the last use
-            except OSError:
+            if not path.exists():
                 return None
+            with contextlib.suppress(OSError):  # a read-only index serves what it has
+                os.utime(path)  # the modification time serves as the time of the last use
             self._in_use[key] = self._in_use.get(key, 0) + 1
             return path
 
@@ -169,8 +170,13 @@ class ProxyCache:
             make(self.path(key), progress, job.cancel)
         except VideoError as error:
             job.reason = str(error)
+        except OSError as error:
+            job.reason = (
+                f"nothing can be written to {self.folder} ({error.strerror or error}): make room, or let the user of "
+                "the server write there; searching and playing the video itself need neither"
+            )
         except Exception as error:  # an executor would swallow it: it becomes the reason instead
-            job.reason = f"it could not be made ({type(error).__name__}: {error})"
+            job.reason = f"it could not be made: {unexpected(error)}"
         with self._lock:
             if job.reason is None:
                 del self._jobs[key]

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _POLICY = {
@@ -30,6 +30,27 @@ _REFUSAL_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
+
+
+_FORM = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>Scanonce</title>
+<style>
+  :root {{ color-scheme: light dark; font-family: sans-serif }}
+  form {{ max-width: 24rem; margin: 20vh auto 0; padding: 0 1rem; display: grid; gap: .5rem }}
+  input, button {{ font: inherit; padding: .5rem }}
+</style>
+<form method="post" action="{action}">
+  <label for="token">Token</label>
+  <input id="token" name="token" type="password" autocomplete="current-password" required autofocus>
+  <button>Open the library</button>
+  <p role="status">{problem}</p>
+  <p>The token was printed in the terminal when the server started.</p>
+</form>
+"""
+_MOST_BYTES, _MOST_FIELDS = 4096, 20
+"""Limits on a form."""
 
 
 class AccessGuard:
@@ -59,7 +80,7 @@ class AccessGuard:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        refusal = self._refusal(scope)
+        refusal = self._refusal(scope) or await self._asked(scope, receive)
         if refusal is None:
             if scope["type"] == "http":
                 send = _with_headers(send, Headers(scope=scope).get("host", ""))
@@ -80,12 +101,27 @@ class AccessGuard:
             )
         if not self._is_same_site(scope, headers):
             return _plain(403, "Other sites may not use this one.")
+        return None
+
+    async def _asked(self, scope: Scope, receive: Receive) -> Response | None:
+        """Return the answer to who has not shown the token yet: the form that asks for it, or the cookie for it."""
+        headers = Headers(scope=scope)
         if self._token is None or self._has_cookie(headers):
             return None
-        given = dict(parse_qsl(scope["query_string"].decode("latin-1"))).get("token")
-        if given is not None and _equal(given, self._token):
+        if self._is_token(_fields(scope["query_string"]).get("token")):
             return self._welcome(scope) if scope["type"] == "http" else None
-        return _plain(401, "Open the address that was printed in the terminal: it has the token.")
+        if scope["type"] != "http" or not _is_for_people(scope, headers):
+            return _plain(401, "This needs the token that was printed in the terminal.")
+        if scope["method"] != "POST":
+            return _form(scope)
+        if not self._is_token(_fields(await _body(receive)).get("token")):
+            return _form(scope, "That is not the token.")
+        return self._with_cookie(
+            RedirectResponse(_without_token(scope), 303, headers=_REFUSAL_HEADERS)
+        )
+
+    def _is_token(self, given: str | None) -> bool:
+        return given is not None and self._token is not None and _equal(given, self._token)
 
     def _is_same_site(self, scope: Scope, headers: Headers) -> bool:
         """Return whether the request is allowed: other sites may link here, but not connect, embed or load."""
@@ -114,20 +150,65 @@ class AccessGuard:
 
         A redirect does not work: after a link from another site the browser sends no strict cookie with it.
         """
-        query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        rest = urlencode([(name, value) for name, value in query if name != "token"])
-        path = "/" + quote(scope["path"].lstrip("/\\"), safe="/")  # "//x" would be another host
-        target = html.escape(path + (f"?{rest}" if rest else ""), quote=True)
+        target = html.escape(_without_token(scope), quote=True)
         response = HTMLResponse(
             '<!doctype html><meta charset="utf-8"><title>Scanonce</title>'
             f'<meta http-equiv="refresh" content="0; url={target}">'
             f'<p><a href="{target}">Continue</a></p>',
             headers={**_REFUSAL_HEADERS, "Referrer-Policy": "no-referrer"},
         )
+        return self._with_cookie(response)
+
+    def _with_cookie(self, response: Response) -> Response:
         response.set_cookie(
             self._cookie, self._proof, max_age=30 * 86_400, httponly=True, samesite="strict"
         )
         return response
+
+
+def _is_for_people(scope: Scope, headers: Headers) -> bool:
+    """Return whether a browser asks for something to show, so that a form can be the answer."""
+    return "text/html" in headers.get("accept", "") and not scope["path"].startswith("/media/")
+
+
+def _fields(encoded: bytes) -> dict[str, str]:
+    try:
+        return dict(parse_qsl(encoded.decode("latin-1"), max_num_fields=_MOST_FIELDS))
+    except ValueError:
+        return {}
+
+
+async def _body(receive: Receive) -> bytes:
+    """Return the body of a request; nothing of one that is too long for a form."""
+    body = b""
+    while len(body) <= _MOST_BYTES:
+        message = await receive()
+        body += bytes(message.get("body", b""))
+        if not message.get("more_body", False):
+            return body
+    return b""
+
+
+def _without_token(scope: Scope) -> str:
+    """Return the address of a request on this server, without the token."""
+    query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    rest = urlencode([(name, value) for name, value in query if name != "token"])
+    path = "/" + quote(scope["path"].lstrip("/\\"), safe="/")  # "//x" would be another host
+    return path + (f"?{rest}" if rest else "")
+
+
+def _form(scope: Scope, problem: str = "") -> Response:
+    """Return the form that asks for the token and then goes on to what was asked for."""
+    return HTMLResponse(
+        _FORM.format(action=html.escape(_without_token(scope), quote=True), problem=problem),
+        status_code=401,
+        headers={
+            **_REFUSAL_HEADERS,
+            "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
+            "frame-ancestors 'none'",
+            "Referrer-Policy": "same-origin",  # without a referrer a browser does not name the origin of a form
+        },
+    )
 
 
 def _plain(status: int, text: str) -> Response:

@@ -37,6 +37,7 @@ from scanonce.storage.errors import IndexDirectoryError, ScanonceError, VideoErr
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import Span, Video
 from scanonce.storage.stores.thumbnails import ThumbnailStore
+from scanonce.ui.reports import unexpected
 from scanonce.ui.safe_text import printable
 from scanonce.ui.server.cache import ProxyCache
 from scanonce.ui.server.playback import find_file
@@ -117,6 +118,8 @@ def _errors_as_text(
             status, text = 422, str(error)
         except ScanonceError as error:
             status, text = 503, str(error)
+        except Exception as error:
+            status, text = 500, unexpected(error)
         return PlainTextResponse(printable(text), status_code=status, headers=_NO_STORE)
 
     return wrapper

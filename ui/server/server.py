@@ -1,7 +1,7 @@
 """Serves the pages (`ui/pages/app.py`, Streamlit) and the media of the library to people on this machine.
 
     serve(Path("~/.scanonce"), port=8501)                              # until Ctrl-C
-    serve(index_dir, host="0.0.0.0", token="auto")                     # to others too, by a secret address
+    serve(index_dir, host="0.0.0.0", token="auto")                     # to others too, with a token
 
 Unless another address is given, the server listens only on this machine and answers only to its own name. A page
 elsewhere whose name was made to resolve to 127.0.0.1 (DNS rebinding) gets nothing. With a token, every request needs
@@ -9,25 +9,28 @@ it, websockets included. The pages load nothing from other hosts and send nothin
 instructed to refuse it as well.
 """
 
+import atexit
 import contextlib
 import errno
 import ipaddress
 import os
 import secrets
+import shutil
 import socket
+import tempfile
 import threading
 import time
 import webbrowser
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from scanonce.storage.errors import ConfigError
 from scanonce.storage.layout import IndexLayout
+from scanonce.ui.safe_text import visible
 from scanonce.ui.server import DEFAULT_PORT, INDEX_VARIABLE
 from scanonce.ui.server.cache import proxy_cache
 from scanonce.ui.server.guard import AccessGuard
@@ -85,7 +88,10 @@ def serve(
     Raises:
         ConfigError: the address or the token cannot be used, or no port is free.
     """
+    _have_a_home()
     import uvicorn
+
+    ensure_home()
     from streamlit.runtime.runtime_util import get_max_message_size_bytes
 
     if token == "auto":
@@ -99,14 +105,17 @@ def serve(
         if config is not None:
             os.environ["SCANONCE_CONFIG"] = str(config.resolve())
         app = build_app(index_dir, host=host, port=chosen, token=token)
-        url = address(host, chosen, token)
+        url = address(host, chosen)
         if not is_loopback(host):
             report(exposure(host, token))
-        report(f"Scanonce shows {index_dir} at {url} (Ctrl-C ends it)")
+        report(f"Scanonce shows {visible(index_dir)} at {url} (Ctrl-C ends it)")
+        if token is not None:
+            report(f"It asks for the token {visible(token)}")
         server = uvicorn.Server(
             uvicorn.Config(
                 app,
                 log_level="warning",
+                log_config=None,  # its records go where those of all others go (`ui.reports`)
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,  # no proxy is expected, so such headers are forged
@@ -122,6 +131,15 @@ def serve(
         listening.close()
 
 
+def _have_a_home() -> None:
+    """Set an empty home folder if this user has none: Streamlit looks for its settings there."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = tempfile.mkdtemp(prefix="scanonce-home-")
+        atexit.register(shutil.rmtree, os.environ["HOME"], ignore_errors=True)
+
+
 def build_app(
     index_dir: Path,
     *,
@@ -131,6 +149,7 @@ def build_app(
     script: Path = SCRIPT,
 ) -> AccessGuard:
     """Return the whole application: pages and media behind the guard. Streamlit allows one for each process."""
+    ensure_home()
     from streamlit.starlette import App
     from streamlit.web import bootstrap
 
@@ -150,6 +169,14 @@ def build_app(
     bootstrap.load_config_options(dict(options))
     names = _LOOPBACK_NAMES | {host.lower()} if is_loopback(host) else None
     return AccessGuard(_routed(media, pages), names=names, token=token, cookie=f"scanonce_{port}")
+
+
+def ensure_home() -> None:
+    """Set an empty home folder for a user without one, as in some containers; Streamlit does not start without one."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = tempfile.mkdtemp(prefix="scanonce-home-")
 
 
 def _routed(media: Media, pages: ASGIApp) -> ASGIApp:
@@ -220,12 +247,12 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def address(host: str, port: int, token: str | None) -> str:
+def address(host: str, port: int) -> str:
     """Return the address to open in a browser on this machine."""
     shown = "localhost" if host in ("0.0.0.0", "::", "localhost") else host
     if ":" in shown:
         shown = f"[{shown}]"
-    return f"http://{shown}:{port}/" + (f"?token={quote(token, safe='')}" if token else "")
+    return f"http://{shown}:{port}/"
 
 
 def exposure(host: str, token: str | None) -> str:
@@ -235,10 +262,8 @@ def exposure(host: str, token: str | None) -> str:
         if host in ("0.0.0.0", "::")
         else f"the network of {host}"
     )
-    who = "Whoever has the address below with its token" if token else "EVERYBODY there"
-    advice = (
-        "" if token else "\n         --token auto lets in only those who have a secret address."
-    )
+    who = "Whoever has the token below" if token else "EVERYBODY there"
+    advice = "" if token else "\n         --token auto lets in only those who have a secret token."
     return (
         f"Warning: this is reachable from {networks}. {who} can watch, search and\n"
         "         download all videos of this library, index folders of this machine and forget videos.\n"
