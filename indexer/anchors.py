@@ -85,7 +85,7 @@ def derive_anchors(
             _switch(index, None, None)
             return AnchorReport(len(videos), 0)
         folder = _folder(index.manifest, localiser, rebuild)
-        store = AnchorStore(layout.anchors / folder)
+        store = AnchorStore(layout.anchors_of(folder))
         derived, seconds = 0, 0.0
         try:
             for done, video in enumerate(videos, start=1):
@@ -114,7 +114,7 @@ def _folder(manifest: Manifest, localiser: TrainedLocaliser, rebuild: bool) -> s
 def _switch(index: Index, localiser: str | None, folder: str | None) -> None:
     """Switch searches to this localiser, and remove the anchors of all others."""
     index.use_localiser(localiser, folder)
-    for path in index.layout.anchors.glob("*-*"):
+    for path in index.layout.anchor_folders():
         if path.name != folder:
             # If a file cannot be removed because a reader has it open, the next call removes it.
             shutil.rmtree(path, ignore_errors=True)

@@ -19,6 +19,7 @@ from scanonce.storage.catalog.catalog import SEARCHABLE, Catalog
 from scanonce.storage.catalog.entries import content_of
 from scanonce.storage.errors import ManifestMismatch
 from scanonce.storage.files import write_whole
+from scanonce.storage.index import Index
 from scanonce.storage.layout import IndexLayout, remove_contents, switch
 from scanonce.storage.manifest import Manifest, create_or_check, read_manifest
 from scanonce.storage.records import Video
@@ -68,6 +69,8 @@ def reindex(
         IndexDirectoryError: the index cannot be read or written, or another process reindexes it.
     """
     staging = layout.staging
+    with Index.open(layout, read_only=True) as index:
+        index.refuse_forged_names()
     with writing(staging, "scanonce reindex"):
         _begin(layout, staging, make_manifest(encoder, settings, localiser), encoder.head_files)
 
@@ -122,9 +125,8 @@ def _take_over_libraries(layout: IndexLayout, staging: IndexLayout) -> Sequence[
     with Catalog.open(layout.catalog, read_only=True) as catalog:
         roots = [library.root for library in catalog.libraries()]
     with Catalog.open(staging.catalog) as catalog:
-        for library in catalog.libraries():
-            if library.root not in roots:
-                delete_stored(staging, catalog.forget_library(library.root))
+        given_up = [each.root for each in catalog.libraries() if each.root not in roots]
+        delete_stored(staging, catalog.forget_libraries(given_up))
     return roots
 
 

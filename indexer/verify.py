@@ -243,7 +243,7 @@ class _IndexCheck:
             else:
                 problem = f"the anchors were made by another version of {localiser.name}"
         if problem:
-            subject = self.index.layout.anchors / anchors
+            subject = self.index.layout.anchors_of(anchors)
             self.found.append(Difference("localiser", subject, problem, "localise"))
 
     def check_videos(

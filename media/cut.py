@@ -6,8 +6,9 @@
 
 The output is H.264 (8 bit, 4:2:0) and AAC in an mp4 that begins with its index, upright, with square pixels; the times
 between frames are kept. Times are seconds from the first frame, as everywhere: a cut ``[start, end)`` begins with the
-frame shown at ``start`` and ends before the one that begins at ``end``. Cutting seeks in MP4, Matroska, AVI, FLV and
-ASF; other kinds of file are decoded from their beginning.
+frame shown at ``start`` and ends before the one that begins at ``end``. Cutting seeks by time in MP4, Matroska, AVI,
+FLV, ASF, MXF and Ogg, and finds its way by `media.places` in MPEG-TS and MPEG-PS; other kinds of file are decoded from
+their beginning.
 
 The child (`media.jobs`) runs one job under the limits of `media.guard`. It is also killed if it takes too long.
 """

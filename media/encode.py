@@ -22,46 +22,16 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from scanonce.media.container import Geometry, open_container
-from scanonce.media.seek import SEEKABLE, Reader, Shown, Ticker, cut, thin
+from scanonce.media.container import open_container
+from scanonce.media.filters import deinterlaced
+from scanonce.media.geometry import Geometry
+from scanonce.media.render import Renderer
+from scanonce.media.seek import SEEKABLE, Entry, Reader, Shown, Ticker, cut, thin
 from scanonce.media.stream import StreamDecoder
 
 _TICKS = 90_000  # per second, in the output
 _AAC_RATES = (48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000)
 _AUDIO_JITTER_SECONDS = 0.02  # time stamps are rounded, in Matroska to milliseconds
-
-
-def _upright(frame: VideoFrame, geometry: Geometry, width: int, height: int) -> VideoFrame:
-    """Return the frame as it is shown, ``height x width`` and 8 bit; its colours keep their matrix."""
-    stored = (height, width) if geometry.transpose else (width, height)
-    is_yuv = frame.format.name.startswith(("yuv", "nv", "p0", "p2", "p4"))
-    limited = frame.reformat(
-        *stored,
-        format="yuv420p",
-        interpolation="BICUBIC",
-        dst_colorspace=None if is_yuv else "ITU709",
-        dst_color_range="MPEG",
-    )
-    if not (geometry.transpose or geometry.flip_x or geometry.flip_y):
-        return limited
-    data = limited.to_ndarray().reshape(-1)
-    areas = (stored[0] * stored[1], stored[0] * stored[1] // 4)
-    y, u, v = np.split(data, (areas[0], areas[0] + areas[1]))
-    planes = [y.reshape(stored[1], stored[0])]
-    planes += [plane.reshape(stored[1] // 2, stored[0] // 2) for plane in (u, v)]
-    turned = [_turn(plane, geometry).reshape(-1) for plane in planes]
-    upright = np.concatenate(turned).reshape(height * 3 // 2, width)
-    result = VideoFrame.from_ndarray(np.ascontiguousarray(upright), format="yuv420p")
-    result.colorspace, result.color_range = limited.colorspace, limited.color_range
-    return result
-
-
-def _turn(plane: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
-    if geometry.transpose:
-        plane = plane.T
-    if geometry.flip_x:
-        plane = plane[:, ::-1]
-    return plane[::-1] if geometry.flip_y else plane
 
 
 def find_audio(container: InputContainer) -> AudioStream | None:
@@ -76,10 +46,10 @@ def find_audio(container: InputContainer) -> AudioStream | None:
 class _Audio:
     """The audio of a cut as samples without gaps: silence fills the gaps of the file."""
 
-    def __init__(self, path: Path, tick: Ticker, start_seconds: float, end_seconds: float) -> None:
-        """Open the file a second time, so that frames need not wait. Times are those of the container."""
+    def __init__(self, path: Path, tick: Ticker, entry: Entry, length_seconds: float) -> None:
+        """Open the file a second time, so that frames need not wait."""
         self._tick = tick
-        self._start = start_seconds
+        self._start = entry.clock_seconds
         self._container = open_container(path)
         self.stream = find_audio(self._container)
         self.rate, self.layout, self.num_channels = 48_000, "stereo", 2
@@ -92,11 +62,17 @@ class _Audio:
             self.layout, self.num_channels = "mono", 1
         if context.sample_rate in _AAC_RATES:
             self.rate = context.sample_rate
-        length = end_seconds - start_seconds
-        self._num_wanted = math.inf if math.isinf(length) else round(length * self.rate)
-        if start_seconds > 1.0 and self._container.format.name.startswith(SEEKABLE):
-            with contextlib.suppress(av.FFmpegError):
-                self._container.seek(round((start_seconds - 1.0) * av.time_base))
+        endless = math.isinf(length_seconds)
+        self._num_wanted = math.inf if endless else round(length_seconds * self.rate)
+        self._seek(entry)
+
+    def _seek(self, entry: Entry) -> None:
+        """Go to a little before the entry; if that fails, all before it is read and dropped."""
+        with contextlib.suppress(av.FFmpegError):
+            if entry.position is not None:
+                self._container.seek(entry.position, unsupported_byte_offset=True)
+            elif self._start > 1.0 and self._container.format.name.startswith(SEEKABLE):
+                self._container.seek(round((self._start - 1.0) * av.time_base))
 
     def close(self) -> None:
         """Close the file."""
@@ -177,13 +153,12 @@ def encode(
 ) -> None:
     """Write ``[start, end)`` in seconds: frames in order, and after each the audio up to it."""
     reader = Reader(source, tick)
-    frames = reader.frames(start)
+    frames = deinterlaced(reader.frames(start))
     if quality.max_fps is not None:
         frames = thin(frames, quality.max_fps)
     shown_frames = cut(frames, start, end, reader.step_seconds)
     first = next(shown_frames)
-    zero = reader.origin_seconds
-    audio = _Audio(source, tick, zero + start, zero + end)
+    audio = _Audio(source, tick, reader.entry(start), end - start)
     writer = _Writer(out, first.frame, reader, audio, quality)
     chunks = audio.chunks() if audio.stream is not None else iter(())
     for shown in itertools.chain([first], shown_frames):
@@ -205,8 +180,9 @@ class _Writer:
     def __init__(
         self, out: Path, first: VideoFrame, reader: Reader, audio: _Audio, quality: Quality
     ) -> None:
-        self._geometry = Geometry.of(first, reader.stream, None)
-        width, height = self._geometry.width, self._geometry.height
+        geometry = Geometry.of(first, reader.stream, None)
+        self._renderer = Renderer(geometry, threads=0)
+        width, height = geometry.width, geometry.height
         scale = min(1.0, (quality.max_short_side or math.inf) / min(width, height))
         self._size = (_even(width * scale), _even(height * scale))
         self._output = av.open(f"file:{out}", "w", format="mp4", options={"movflags": "+faststart"})
@@ -219,10 +195,11 @@ class _Writer:
         self._video.pix_fmt = "yuv420p"
         self._video.codec_context.time_base = Fraction(1, _TICKS)
         self._video.codec_context.gop_size = max(12, min(250, round(2 * rate)))  # two seconds
-        converted = _upright(first, self._geometry, *self._size)
+        converted = self._renderer.yuv420(first, *self._size)
         context = self._video.codec_context
         context.colorspace, context.color_range = converted.colorspace, 1
-        context.color_primaries, context.color_trc = first.color_primaries, first.color_trc
+        context.color_primaries = converted.color_primaries
+        context.color_trc = converted.color_trc
         self._durations: dict[int, int] = {}
         self._last_pts = -1
         self._audio: Any = None
@@ -236,7 +213,7 @@ class _Writer:
 
     def add_frame(self, shown: Shown) -> None:
         """Write the next frame."""
-        frame = _upright(shown.frame, self._geometry, *self._size)
+        frame = self._renderer.yuv420(shown.frame, *self._size)
         frame.pts = max(self._last_pts + 1, round(shown.start_seconds * _TICKS))
         frame.time_base = Fraction(1, _TICKS)
         self._last_pts = frame.pts

@@ -16,10 +16,12 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 
 from scanonce.media import guard
-from scanonce.media.container import Geometry, describe
+from scanonce.media.container import describe
 from scanonce.media.encode import CLIP, PROXY, encode, find_audio
+from scanonce.media.geometry import Geometry
 from scanonce.media.messages import ParentGone, send
 from scanonce.media.playable import MediaFacts
+from scanonce.media.render import Renderer
 from scanonce.media.seek import SNAP_SECONDS, Reader, Ticker
 from scanonce.storage.errors import UnreadableVideo
 
@@ -116,7 +118,7 @@ def _jpeg(source: Path, seconds: float, width: int, tick: Ticker) -> bytes:
         output_height=max(1, round(geometry.height * scale)),
     )
     data = io.BytesIO()
-    Image.fromarray(geometry.image(shown)).save(data, "JPEG", quality=85)
+    Image.fromarray(Renderer(geometry).image(shown)).save(data, "JPEG", quality=85)
     return data.getvalue()
 
 

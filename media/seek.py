@@ -16,16 +16,18 @@ import av
 from av.video.frame import VideoFrame
 
 from scanonce.media.clock import Clock
+from scanonce.media.places import WITHOUT_INDEX, Places
 from scanonce.media.stream import StreamDecoder
 from scanonce.storage.errors import UnreadableVideo
 
 SNAP_SECONDS = 0.0006
 """A frame this near to an end of a cut is at it: addresses carry whole milliseconds."""
-SEEKABLE = ("mov", "matroska", "avi", "flv", "asf")
+SEEKABLE = ("mov", "matroska", "avi", "flv", "asf", "mxf", "ogg")
 """Demuxers whose time stamps mean the same after a seek."""
 
 _SEEK_BACK_SECONDS = (0.0, 5.0, 60.0)  # a seek may end after its target: then from further back
 _TICK_SECONDS = 0.2
+_INTERLEAVED_SECONDS = 2.0  # how far packets of one time may be apart in a file
 
 
 class Ticker:
@@ -43,6 +45,15 @@ class Ticker:
         if now - self._reported_at > _TICK_SECONDS:
             self._reported_at = now
             self._report(round(self.done_seconds, 3))
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A time of a video on the clock of its container."""
+
+    clock_seconds: float
+    position: int | None = None
+    """Byte from which to read, if the container cannot seek by time; None if it has to be read from its beginning."""
 
 
 class Reader:
@@ -68,6 +79,9 @@ class Reader:
             raise self._decoder.describe_no_frame()
         self.first: VideoFrame = first
         self._origin = self._stamp(first)
+        self._places: Places | None = None
+        if self._origin is not None and self.container.format.name in WITHOUT_INDEX:
+            self._places = Places(self._decoder, self._origin, tick)
 
     def __enter__(self) -> Self:
         return self
@@ -84,6 +98,15 @@ class Reader:
         """Time of the first frame on the clock of the container."""
         return float((self.first.pts or 0) * self._time_base)
 
+    def entry(self, start_seconds: float) -> Entry:
+        """Where other streams have what belongs to ``start_seconds``; known once a frame from there on was yielded."""
+        if self._places is None:
+            return Entry(self.origin_seconds + start_seconds)
+        place = self._places.before(start_seconds)
+        clock_seconds = float(place.stamp * self._time_base) + start_seconds - place.seconds
+        earlier = self._places.before(start_seconds - _INTERLEAVED_SECONDS)
+        return Entry(clock_seconds, earlier.position or None)
+
     @property
     def step_seconds(self) -> float:
         """How long a frame is usually shown."""
@@ -91,25 +114,31 @@ class Reader:
 
     def frames(self, start_seconds: float = 0.0) -> Iterator[tuple[float, VideoFrame]]:
         """``(seconds, frame)`` in order of time, from the frame shown at ``start_seconds`` on or an earlier one."""
-        moved = False
-        if self._origin is not None and self.container.format.name.startswith(SEEKABLE):
-            for back in _SEEK_BACK_SECONDS:
-                if start_seconds - back <= 1.0:
-                    break
+        if start_seconds > 1.0 and self._origin is not None:
+            moved = False
+            for found in self._approaches(start_seconds):
                 moved = True
-                found = self._seek(start_seconds - back)
                 first = next(found, None)
                 if first is not None and first[0] <= start_seconds + SNAP_SECONDS:
                     yield first
                     yield from found
                     return
-        if moved:  # no seek arrived before the start: read the file from its beginning
-            with Reader(self.path, self.tick) as again:
-                yield from again.frames()
-            return
+            if moved:  # no seek arrived before the start: read the file from its beginning
+                with Reader(self.path, self.tick) as again:
+                    yield from again.frames()
+                return
         clock = copy.copy(self._clock)
         for frame in itertools.chain([self.first], self._decoded):
             yield clock.frame_seconds(frame), frame
+
+    def _approaches(self, start_seconds: float) -> Iterator[Iterator[tuple[float, VideoFrame]]]:
+        """Frames from about ``start_seconds`` on, from further back with every try."""
+        if self._places is not None:
+            yield self._places.frames(start_seconds + SNAP_SECONDS)
+        elif self.container.format.name.startswith(SEEKABLE):
+            for back in _SEEK_BACK_SECONDS:
+                if start_seconds - back > 1.0:
+                    yield self._seek(start_seconds - back)
 
     def _seek(self, seconds: float) -> Iterator[tuple[float, VideoFrame]]:
         assert self._origin is not None

@@ -25,6 +25,7 @@ from scanonce.models.encoders.hub import BUNDLED_FOLDER, fingerprint_folder
 from scanonce.storage.errors import IndexDirectoryError
 from scanonce.storage.files import write_whole
 from scanonce.storage.layout import IndexLayout
+from scanonce.storage.untrusted import DamagedFile, read_json
 
 GOOD = 0.5
 """The line: a moment of this probability or more is a good match."""
@@ -33,7 +34,7 @@ STRONG = 0.8
 
 BY_FRAMES = "frames"
 """Key of weights for moments that are found by their frames, without a trained localiser."""
-SHORT_WORDS = 3
+SHORT_WORDS = 4
 """A query of this many words or fewer is short."""
 FILE_NAME = "calibration.json"
 
@@ -148,13 +149,13 @@ def read_calibration(path: Path) -> Calibration:
         IndexDirectoryError: the file is damaged.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
         by_key = {str(key): Weights(**each) for key, each in values["weights"].items()}
         numbers = [number for each in by_key.values() for number in asdict(each).values()]
         if not all(np.isfinite(np.array(numbers, np.float64))):
             raise ValueError("a weight is no finite number")
         return Calibration(by_key, int(values["num_labelled"]), str(values["source"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, DamagedFile, ValueError, KeyError, TypeError, AttributeError) as error:
         raise IndexDirectoryError(
             f"the calibration {path} cannot be read ({error}). Remove the file, or make it again: "
             "scanonce tune --calibrate"

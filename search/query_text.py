@@ -1,6 +1,6 @@
 """How the text of a query is taken: whatever was typed or pasted becomes one line of plain text, or is refused.
 
->>> query_text("\ufeffa red\u2028fish\x00")
+>>> query_text("a red  fish ")
 'a red fish'
 """
 
@@ -19,7 +19,7 @@ def query_text(text: str, name: str = "the query") -> str:
     Byte order marks are left out. Everything else stays, markup and emoji included.
 
     Args:
-        text: what was typed or pasted.
+        text: as it was typed or pasted.
         name: what to call it in an error.
 
     Raises:

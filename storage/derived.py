@@ -127,9 +127,9 @@ class DerivedVectors:
         """The newest readable generation, if its search was tuned and its queries are stored."""
         try:
             old = newest_generation(self.folder, dim=self.dim, with_codes=False)
-            return old if old and old.tuning_queries() is not None else None
-        except (ManifestMismatch, OSError, ValueError, EOFError):
+        except IndexDirectoryError:
             return None
+        return old if old and old.tuning_queries() is not None else None
 
     def _loader(self, catalog: Catalog) -> Callable[[int], NDArray[np.float32]]:
         """Return a function that derives the vectors of a video, or else reads the published ones if there are any."""

@@ -77,7 +77,7 @@ class Index:
         self.layout = layout
         self.manifest = manifest
         self.catalog = catalog
-        self.features = FeatureStore(layout.features, old_fps=manifest.sample_fps)
+        self.features = FeatureStore(layout.features, manifest.dim, old_fps=manifest.sample_fps)
         self.thumbnails = ThumbnailStore(layout.thumbnails)
         self._open_pooling = open_pooling
         self._pooling: Pooling | None = None
@@ -110,6 +110,8 @@ class Index:
             manifest = read_manifest(layout)
             catalog = resources.enter_context(Catalog.open(layout.catalog, read_only=read_only))
             index = cls(layout, manifest, catalog, open_pooling)
+            if writing is not None:
+                index.refuse_forged_names()
             index._resources = resources.pop_all()
         return index
 
@@ -140,6 +142,7 @@ class Index:
             _lock(resources, layout, writing)
             create_or_check(layout, wanted, head_files)
             index = cls.open(layout, open_pooling)
+            index.refuse_forged_names()
             resources.push(index._resources)
             index._resources = resources.pop_all()
         return index
@@ -164,6 +167,16 @@ class Index:
         index = Index(self.layout, manifest, self.catalog, self._open_pooling)
         index._resources = self._resources
         return index
+
+    def refuse_forged_names(self) -> None:
+        """Read every name of the catalogue that is the name of a file, before anything is written or deleted by one.
+
+        Cost: a tenth of a second for 100,000 videos.
+
+        Raises:
+            IndexDirectoryError: one of them could lead out of the index.
+        """
+        self.catalog.uids()
 
     @property
     def is_current(self) -> bool:
@@ -203,7 +216,13 @@ class Index:
 
     def embed_clips(self, video: Video) -> NDArray[np.float32]:
         """Embed all clips of a video, ``[num_clips, dim]``; see `embed`."""
-        return self.embed(video, self.manifest.grid.spans(video.duration_seconds))
+        try:
+            spans = self.manifest.grid.spans(video.duration_seconds)
+        except (
+            ValueError
+        ) as error:  # the catalogue is damaged: indexing would have refused the video
+            raise IndexDirectoryError(f"{video.path}: {error}. Or restore a backup.") from error
+        return self.embed(video, spans)
 
     @property
     def clips(self) -> DerivedVectors:
@@ -214,7 +233,7 @@ class Index:
     def anchors(self) -> AnchorStore | None:
         """The anchors of the trained localiser; None if the index has no trained localiser."""
         folder = self.manifest.anchors
-        return AnchorStore(self.layout.anchors / folder) if folder else None
+        return AnchorStore(self.layout.anchors_of(folder)) if folder else None
 
     def publish(self, settings: StorageSettings) -> None:
         """Bring the vector index in line with the catalogue; takes milliseconds if it is.
@@ -260,8 +279,7 @@ class Index:
             is_root = any(place in (root, *root.parents) for root in self.roots)
             if not files and not is_root:
                 raise self._nothing_at(places[place], "nothing")
-        for place in places:
-            self.delete_stored(self.catalog.forget_library(place))
+        self.delete_stored(self.catalog.forget_libraries(list(places)))
         self.publish(settings)
         return len({record.stamp.path for files in known.values() for record in files})
 

@@ -14,6 +14,7 @@ After `scanonce reindex` or `restore` everything but the last line is in a folde
 the name of that folder: writing it is the switch from one whole index to the next.
 """
 
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +22,30 @@ from typing import Self
 
 from scanonce.storage.errors import IndexDirectoryError, reported
 from scanonce.storage.files import write_whole
+from scanonce.storage.untrusted import (
+    DamagedFile,
+    check_name,
+    folders_in,
+    inside,
+    read_bytes,
+    refuse_links,
+)
 
 DEFAULT_INDEX = "~/.scanonce"
 """The index directory if none is given."""
 
 _CURRENT, _DATA = "current", "data-"
+_DATA_FOLDER = re.compile(rf"{_DATA}[0-9]{{1,9}}")
+_ANCHOR_FOLDER = re.compile(r"[0-9a-f]{1,64}-[0-9]{1,9}")
+_MAX_CURRENT_BYTES = 1_000
+
+_NAMES = (
+    *("manifest.json", "catalog.sqlite", "calibration.json", "copying.json", "current"),
+    *("features", "thumbnails", "anchors", "vectors", "head", "cache", "data"),
+    *("writer.lock", "writer.json", "backup.json", "backup.lock"),
+    *("run.json", "run.pause", "run.log", "run.lock"),
+)
+"""Files and folders of an index directory that must not be links; ``data`` stands for ``data-<n>``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +62,21 @@ class IndexLayout:
         """Return the layout in use now at an index directory, which need not exist yet.
 
         Raises:
-            IndexDirectoryError: the file ``current`` is damaged.
+            IndexDirectoryError: the file ``current`` is damaged, or a part of the index is a link.
         """
-        with reported(root / _CURRENT, "read", ValueError):
+        refuse_links(root, _NAMES)
+        with reported(root / _CURRENT, "read", DamagedFile):
             try:
-                data = (root / _CURRENT).read_text("utf-8").strip()
+                content = read_bytes(root / _CURRENT, _MAX_CURRENT_BYTES)
             except FileNotFoundError:
                 return cls(root)
-        if not data.startswith(_DATA) or not data.removeprefix(_DATA).isdecimal():
+        data = content.decode("utf-8", "replace").strip()
+        if not _DATA_FOLDER.fullmatch(data):
             raise IndexDirectoryError(
                 f"{root / _CURRENT} should name a folder such as {_DATA}1, but contains {data[:50]!r}. "
                 "Write the name of the newest such folder into it, or restore a backup."
             )
+        refuse_links(root / data, _NAMES)
         return cls(root, data)
 
     @property
@@ -70,6 +93,11 @@ class IndexLayout:
     def staging(self) -> "IndexLayout":
         """The layout of the index that is being made to replace this one."""
         return IndexLayout(self.root, f"{_DATA}{self.number + 1}")
+
+    def refuse_links(self) -> None:
+        """Raise IndexDirectoryError if a part of the index is a link, which would lead out of it. `of` does so too."""
+        refuse_links(self.root, _NAMES)
+        refuse_links(self.folder, _NAMES)
 
     @property
     def manifest(self) -> Path:
@@ -95,6 +123,18 @@ class IndexLayout:
     def anchors(self) -> Path:
         """The folder with a folder for each localiser; the manifest names the one in use."""
         return self.folder / "anchors"
+
+    def anchors_of(self, name: str) -> Path:
+        """Return the folder of one localiser.
+
+        Raises:
+            IndexDirectoryError: the name does not have the pattern of such a folder, or it is a link.
+        """
+        return inside(self.anchors, check_anchors(name))
+
+    def anchor_folders(self) -> list[Path]:
+        """Return the folders of all localisers; raises as `anchors_of`."""
+        return list(folders_in(self.anchors, _ANCHOR_FOLDER))
 
     @property
     def vectors(self) -> Path:
@@ -126,6 +166,25 @@ def is_index(folder: Path) -> bool:
         return False
 
 
+def check_anchors(value: object) -> str:
+    """Return the name of a folder with the anchors of a localiser; raises IndexDirectoryError if it is none."""
+    return check_name(value, "the manifest names the anchors", _ANCHOR_FOLDER)
+
+
+def data_folders(root: Path) -> list[Path]:
+    """Return the folders of an index directory that hold, or held, a whole index, the oldest first.
+
+    Raises:
+        IndexDirectoryError: one of them is a link.
+    """
+    return sorted(folders_in(root, _DATA_FOLDER), key=data_number)
+
+
+def data_number(folder: Path) -> int:
+    """Return the number of a folder of `data_folders`."""
+    return int(folder.name.removeprefix(_DATA))
+
+
 def index_root(folder: Path) -> Path:
     """Return the index directory whose contents are in a folder: the folder itself, or its parent after a switch."""
     is_data = folder.name.startswith(_DATA) and (folder.parent / _CURRENT).exists()
@@ -147,9 +206,8 @@ def remove_superseded(layout: IndexLayout) -> None:
     if not layout.data or IndexLayout.of(layout.root) != layout:
         return
     remove_contents(IndexLayout(layout.root))
-    for folder in layout.root.glob(f"{_DATA}*"):
-        older = folder.name.removeprefix(_DATA)
-        if older.isdecimal() and int(older) < layout.number:
+    for folder in data_folders(layout.root):
+        if data_number(folder) < layout.number:
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -1,20 +1,25 @@
 """The manifest: the encoder and settings an index was made with."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from scanonce.storage.clips import ClipGrid
 from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
 from scanonce.storage.files import write_whole
-from scanonce.storage.layout import IndexLayout
+from scanonce.storage.layout import IndexLayout, check_anchors
+from scanonce.storage.untrusted import MAX_JSON_BYTES, DamagedFile, parse_json, read_bytes
 
 SCHEMA_VERSION = 1
+
+MAX_DIM = 1 << 16
+"""More than any encoder has."""
 
 _SETTINGS = ("sampling", "sample_fps", "clip_scales_seconds", "clip_stride_ratio")
 """Settings of the indexer that an index is tied to."""
@@ -25,6 +30,10 @@ Settings = TypeVar("Settings", bound=BaseModel)
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """The encoder, localiser and settings that an index was made with."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", strict=True, allow_inf_nan=False
+    )
 
     encoder: str
     """Name by which the encoder was loaded."""
@@ -49,6 +58,15 @@ class Manifest:
     """Whether the stored frames are those on screen at their targets (`storage.targets`). False if the index was made
     by a version before 0.3: where a picture is held, some of its times are wrong until `scanonce reindex`."""
     schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        ClipGrid(self.clip_scales_seconds, self.clip_stride_ratio)
+        if self.dim < 1 or self.dim > MAX_DIM:
+            raise ValueError(f"dim must be 1 to {MAX_DIM}; got {self.dim}")
+        if not 0 < self.sample_fps < math.inf:
+            raise ValueError(f"sample_fps must be above 0; got {self.sample_fps}")
+        if self.sampling not in ("uniform", "keyframes"):
+            raise ValueError(f"sampling must be uniform or keyframes; got {self.sampling!r}")
 
     @property
     def keeps_head(self) -> bool:
@@ -89,12 +107,13 @@ def read_manifest(layout: IndexLayout) -> Manifest:
         ManifestMismatch: it was written by a newer version.
     """
     try:
-        values = json.loads(layout.manifest.read_text(encoding="utf-8"))
+        content = read_bytes(layout.manifest, MAX_JSON_BYTES)
+        values = parse_json(content)
     except FileNotFoundError as error:
         raise IndexDirectoryError(
             f"there is no index at {layout.root}. Make one: scanonce index VIDEOS --index {layout.root}"
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, DamagedFile) as error:
         raise IndexDirectoryError(
             f"{layout.manifest} cannot be read ({error}). Restore the file from a backup, or index into another folder."
         ) from error
@@ -105,12 +124,23 @@ def read_manifest(layout: IndexLayout) -> Manifest:
             "Use the program version that made it, or index into another folder with --index."
         )
     try:
-        return Manifest(**{**values, "clip_scales_seconds": tuple(values["clip_scales_seconds"])})
-    except (KeyError, TypeError) as error:
+        manifest = _MANIFEST.validate_json(content)
+    except ValidationError as error:
         raise IndexDirectoryError(
-            f"{layout.manifest} is not a manifest of ours ({error}). "
+            f"{layout.manifest} is not a manifest of ours ({_reasons(error)}). "
             "Restore it from a backup, or index into another folder."
         ) from error
+    if manifest.anchors is not None:
+        check_anchors(manifest.anchors)
+    return manifest
+
+
+_MANIFEST = TypeAdapter(Manifest)
+
+
+def _reasons(error: ValidationError) -> str:
+    found = [(".".join(map(str, each["loc"])), each["msg"]) for each in error.errors()]
+    return "; ".join(": ".join(filter(None, each)) for each in found)[:300]
 
 
 def check_encoder(layout: IndexLayout, manifest: Manifest, name: str, fingerprint: str) -> None:

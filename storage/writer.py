@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,10 @@ from scanonce.storage.stores.anchors import AnchorStore
 from scanonce.storage.stores.content_files import ContentFiles
 from scanonce.storage.stores.features import FeatureStore
 from scanonce.storage.stores.thumbnails import ThumbnailStore
+from scanonce.storage.untrusted import DamagedFile, read_json
 
 _LOCK, _OWNER = "writer.lock", "writer.json"
+_LATEST = 1e11  # the year 5138
 _PATIENCE_SECONDS = 1.0  # `owner` holds the lock for a moment to see whether it is free
 
 
@@ -73,10 +75,11 @@ def writing(layout: IndexLayout, doing: str) -> Iterator[Owner | None]:
         The writer that died with the lock, whose leftovers were just removed; None if the last one ended well.
 
     Raises:
-        IndexDirectoryError: another process or thread writes the index, nothing can be written there, or another index
-            has replaced it since ``layout`` was read.
+        IndexDirectoryError: another process or thread writes the index, nothing can be written there, another index
+            has replaced it since ``layout`` was read, or a part of it is a link.
     """
     _refuse_superseded(layout)
+    layout.refuse_links()
     folder = _lock_folder(layout)
     with reported(layout.root, "written"):
         make_folder(folder)
@@ -170,13 +173,13 @@ def find_leftovers(layout: IndexLayout, known: Collection[str] | None) -> list[P
     # Two generations are kept. Older ones remain if a writer died while it removed them.
     found += sorted(layout.vectors.glob("[0-9]*"))[:-2]
     # Earlier versions could keep a vector index of the anchors too.
-    found += layout.anchors.glob("*/vectors")
+    found += [path for folder in layout.anchor_folders() for path in folder.glob("vectors")]
     return found
 
 
 def content_stores(layout: IndexLayout) -> list[ContentFiles]:
     """Return every store with a file per content; for anchors, the stores of all localisers."""
-    anchors = [AnchorStore(folder) for folder in sorted(layout.anchors.glob("*-*"))]
+    anchors = [AnchorStore(folder) for folder in layout.anchor_folders()]
     return [FeatureStore(layout.features), ThumbnailStore(layout.thumbnails), *anchors]
 
 
@@ -232,11 +235,13 @@ def _taken(layout: IndexLayout, other: Owner | None) -> IndexDirectoryError:
 def _read(path: Path) -> Owner | None:
     """Read the note of a writer. A damaged note still says that its writer died."""
     try:
-        content = path.read_bytes()
+        values: Any = read_json(path)
+        owner = Owner(int(values["pid"]), values["host"], values["doing"], float(values["since"]))
+        if isinstance(owner.host, str) and isinstance(owner.doing, str):
+            # a clock that is far off would have no length of time that can be shown
+            return replace(owner, since=min(max(owner.since, 0.0), _LATEST))
     except OSError:
         return None
-    try:
-        values: dict[str, Any] = json.loads(content)
-        return Owner(int(values["pid"]), values["host"], values["doing"], float(values["since"]))
-    except (ValueError, KeyError, TypeError):
-        return Owner(0, "", "unknown", 0.0)
+    except (DamagedFile, ValueError, KeyError, TypeError, OverflowError):
+        pass
+    return Owner(0, "", "unknown", 0.0)

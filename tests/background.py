@@ -8,14 +8,14 @@ from contextlib import contextmanager
 
 @contextmanager
 def in_background(
-    function: Callable[[], object], stop: threading.Event, seconds: float = 60
+    function: Callable[[], object], stop: threading.Event, seconds: float = 300
 ) -> Iterator[None]:
     """Run a function in a thread; at the end, stop it and fail if it has raised anything.
 
     Args:
         function: runs until the event is set.
         stop: the event.
-        seconds: the time in which it has to end.
+        seconds: the time in which it has to end, long enough for a busy machine.
     """
     failed: list[BaseException] = []
 
@@ -37,7 +37,7 @@ def in_background(
 
 
 def wait_for(
-    is_so: Callable[[], bool], seconds: float = 120, state: Callable[[], str] = lambda: ""
+    is_so: Callable[[], bool], seconds: float = 600, state: Callable[[], str] = lambda: ""
 ) -> None:
     """Wait until a condition holds.
 

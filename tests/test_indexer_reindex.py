@@ -173,7 +173,7 @@ def test_changes_during_a_reindex_are_in_the_new_index(
             write_film(films / "late.mp4", [("white", 3), ("red", 5)])
             index(root, films)
             with Catalog.open(IndexLayout.of(root).catalog) as catalog:
-                catalog.forget_library(other)
+                catalog.forget_libraries([other])
                 catalog.labels.add([ids(root)["a.mp4"]], ["holiday"])
         return report
 

@@ -366,11 +366,11 @@ def watching(index: FakeIndex, **options: Any) -> Iterator[None]:
     settings = WatchSettings(settle_seconds=0.3, **options)
     stop = threading.Event()
     run = partial(watch, index.roots, index, settings=settings, stop=stop)
-    with in_background(run, stop, seconds=30):
+    with in_background(run, stop):
         yield
 
 
-wait_for = partial(tests.background.wait_for, seconds=30)
+wait_for = tests.background.wait_for
 
 
 @pytest.mark.usefixtures("hasty")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from scanonce.media import clock, container, stream
+from scanonce.media import clock, container, render, stream
 from scanonce.media.decoders import pyav
 from scanonce.media.open import BACKENDS, open_video
 from scanonce.media.sampling import FrameSource, SampledFrame, Sampler, Sampling, reduced_size
@@ -512,7 +512,7 @@ def test_a_lack_of_memory_does_not_count_as_damage(
         raise av.error.MemoryError(12, "Cannot allocate memory")
 
     with pyav.PyAVSource(make("plain.mp4").path, Sampling("uniform", 5.0), 1, None) as source:
-        monkeypatch.setattr(container.Geometry, "image", refuse)
+        monkeypatch.setattr(render.Renderer, "image", refuse)
         with pytest.raises(MemoryError):
             list(source.frames())
     monkeypatch.setattr(av, "open", refuse)

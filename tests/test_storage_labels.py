@@ -106,7 +106,7 @@ def test_labels_stay_if_a_file_moves_and_go_with_the_last_one(catalog: Catalog) 
 
 def test_labels_go_with_a_library_that_is_forgotten(catalog: Catalog) -> None:
     catalog.labels.add([record(catalog, "a")], ["holiday"])
-    catalog.forget_library(LIBRARY)
+    catalog.forget_libraries([LIBRARY])
     assert catalog.labels.counts() == {}
 
 

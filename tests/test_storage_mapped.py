@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from safetensors.numpy import save, save_file
 
-from scanonce.storage.stores.mapped import DamagedFile, map_tensors
+from scanonce.storage.stores.mapped import map_tensors
+from scanonce.storage.untrusted import DamagedFile
 
 DTYPES = st.sampled_from([np.uint8, np.int64, np.float16, np.float32, np.float64])
 ARRAYS = DTYPES.flatmap(

@@ -120,7 +120,7 @@ def test_the_lock_of_a_killed_process_is_free_and_its_leftovers_are_removed(
         record(layout, "aa11")
         kept = write_features(layout, "aa11")
         orphan = write_features(layout, "bb22")
-        anchors = AnchorStore(layout.anchors / "some-0")
+        anchors = AnchorStore(layout.anchors / "50e-0")
         anchors.write("bb22", AnchorArrays(np.ones((1, 4), np.float16), np.ones(1, np.float32)))
         thumbnails = ThumbnailStore(layout.thumbnails)
         thumbnails.write("bb22", Thumbnails(np.zeros(1), (b"jpeg",)))
@@ -131,7 +131,7 @@ def test_the_lock_of_a_killed_process_is_free_and_its_leftovers_are_removed(
         ]
         for path in unfinished:
             path.write_bytes(b"half")
-        staging = [layout.vectors / "staging-1", layout.anchors / "some-0" / "vectors"]
+        staging = [layout.vectors / "staging-1", layout.anchors / "50e-0" / "vectors"]
         for folder in staging:
             folder.mkdir(parents=True)
             (folder / "base.f16").write_bytes(b"half")

@@ -34,7 +34,7 @@ def scanonce_process(*arguments: object) -> Ran:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     return Ran(ran.returncode, ran.stdout, ran.stderr)

@@ -10,18 +10,26 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+from streamlit.testing.v1 import AppTest
 
 from scanonce.storage.errors import ConfigError
 from scanonce.storage.files import expanded
+from scanonce.storage.layout import IndexLayout
 from scanonce.ui.cli import app, train
 from scanonce.ui.reports import tell_of_threads_and_logs
+from scanonce.ui.server.cache import ProxyCache
+from scanonce.ui.server.routes import Media
 from tests.checkpoints import make_clip
 from tests.colours import write_film
 from tests.command import ROOT, Ran, scanonce
+from tests.indexes import build_index
+from tests.ui_library import PAGES, open_page, shown_index
 
 
 @pytest.fixture(scope="module")
@@ -286,9 +294,9 @@ def test_errors_of_threads_and_logs_are_sentences(
     except KeyError:
         logging.getLogger("anything").exception("a\x1b[2J\nname")
     lines = capsys.readouterr().err.splitlines()
-    assert [line.startswith("scanonce: ") for line in lines] == [True] * 3
+    assert [line.startswith("scanonce: ") for line in lines] == [True, False, True]
     assert "in a thread" in lines[0]
-    assert lines[1] == r"scanonce: a\x1b[2J\nname"
+    assert lines[1] == r"a\x1b[2J\nname"
     assert "in a log" in lines[2]
     assert len([*reports.iterdir()]) == 2
 
@@ -306,3 +314,77 @@ def test_output_that_cannot_be_written_is_no_traceback(
     assert "Traceback" not in ran.stderr
     assert "Exception ignored" not in ran.stderr
     assert ("No space left on device" in ran.stderr) == (code == 70)
+
+
+# ---------------------------------------------------------------- the pages
+
+
+@pytest.fixture
+def shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of a library of one film that the pages show."""
+    write_film(tmp_path / "films" / "a.mp4", [("red", 4), ("blue", 2)])
+    layout = IndexLayout.of(tmp_path / "index")
+    build_index(layout, tmp_path / "films")
+    for _ in shown_index(layout.root, monkeypatch):
+        yield tmp_path
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("odd"), OSError(errno.ENOSPC, "No space left on device")]
+)
+@pytest.mark.parametrize(
+    ("page", "broken"),
+    [
+        ("search", "scanonce.ui.pages.finding.search"),
+        ("library", "scanonce.ui.pages.library_page.catalog_contents"),
+        ("status", "scanonce.ui.pages.status_page.index_status"),
+        ("moment", "scanonce.ui.pages.finding.searchable_library"),
+    ],
+)
+def test_an_error_on_a_page_is_a_sentence(
+    shown: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    reports: Path,
+    page: str,
+    broken: str,
+    error: Exception,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(broken, fail)
+    opened = open_page(page, q="red", v="1")
+    (said,) = [each.value for each in opened.error]
+    (saved,) = reports.iterdir()
+    assert "a report for the developers is in" in said
+    assert type(error).__name__ in saved.read_text()
+
+
+def test_a_broken_configuration_is_a_sentence_on_every_page(
+    shown: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (shown / "config.toml").write_text("[models]\nencoder = 7\n")
+    monkeypatch.setenv("SCANONCE_CONFIG", str(shown / "config.toml"))
+    shown_page = AppTest.from_file(str(PAGES / "app.py"), default_timeout=60).run()
+    assert not shown_page.exception
+    assert "encoder" in shown_page.error[0].value
+
+
+def test_an_error_of_the_media_is_a_sentence(
+    shown: Path, monkeypatch: pytest.MonkeyPatch, reports: Path
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("odd")
+
+    layout = IndexLayout.of(shown / "index")
+    cache = ProxyCache(shown / "cache")
+    media = Media(layout, cache)
+    monkeypatch.setattr(media, "_opened_catalog", fail)
+    with TestClient(Starlette(routes=media.routes())) as client:
+        answer = client.get("/media/videos/1")
+    media.close()
+    cache.close()
+    assert answer.status_code == 500
+    assert "not foreseen" in answer.text
+    assert "Traceback" not in answer.text
+    assert len([*reports.iterdir()]) == 1

@@ -24,7 +24,7 @@ from tests.colours import write_film
 
 pytestmark = pytest.mark.serial
 
-WAIT_SECONDS = 90.0
+WAIT_SECONDS = 600.0
 
 
 def job_of(index: Path) -> Job:

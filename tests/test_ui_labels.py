@@ -89,6 +89,7 @@ def test_a_search_finds_only_what_passes_its_options(layout: IndexLayout) -> Non
 
 def test_the_answer_names_its_filter(layout: IndexLayout) -> None:
     films = layout.root.parent / "films"
+    run(layout, "label", films / "more", "--add", "a", "--add", "b")
     options = [
         "--in",
         films,
@@ -126,11 +127,11 @@ def test_a_folder_may_be_relative(layout: IndexLayout, monkeypatch: pytest.Monke
 
 
 def test_a_filter_that_no_video_passes_is_reported(layout: IndexLayout) -> None:
-    result = run(layout, "search", "red", "--label", "never there")
+    result = run(layout, "search", "red", "--longer", 10_000)
     assert result.exit_code == 0
     assert "No video passes this filter" in result.stdout
     assert "No good match" not in result.stdout
-    (answer,) = lines(run(layout, "search", "red", "--json", "--label", "never there"))
+    (answer,) = lines(run(layout, "search", "red", "--json", "--longer", 10_000))
     assert (answer["videos"], answer["moments"]) == (0, [])
 
 

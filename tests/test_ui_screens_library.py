@@ -110,7 +110,7 @@ def test_only_the_outermost_folders_are_indexed() -> None:
         ("/nowhere/at/all", "does not exist"),
         ("{index}", "inside the index"),
         ("{index}/cache", "inside the index"),
-        ("/\0", "does not exist|examined"),
+        ("/\0", "NUL character"),
         ("/" + 300 * "x", "examined"),
     ],
 )

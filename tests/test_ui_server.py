@@ -336,7 +336,7 @@ def running(tmp_path: Path) -> Iterator[str]:
             time.sleep(0.1)
         yield url
         server.process.terminate()
-        assert server.process.wait(timeout=20) in (0, -15, 143)
+        assert server.process.wait(timeout=120) in (0, -15, 143)
 
 
 def _status(url: str, **headers: str) -> int:

@@ -361,7 +361,7 @@ def test_a_service_manager_ends_it_cleanly(films: Path, index_dir: Path) -> None
         while "1 video indexed" not in (line := process.stdout.readline()):
             assert line, "it ended by itself"
         process.send_signal(signal.SIGTERM)
-        printed, _ = process.communicate(timeout=60)
+        printed, _ = process.communicate(timeout=600)
     finally:
         process.kill()
         process.communicate()

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 ROOT = Path(__file__).parents[1]
-_START_SECONDS = 90.0
+_START_SECONDS = 600.0
 
 
 class Server:
@@ -72,8 +72,8 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
         try:
-            self.process.wait(20)
+            self.process.wait(120)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-            raise AssertionError("the server did not end within 20 s of Ctrl-C") from None
+            raise AssertionError("the server did not end within 120 s of Ctrl-C") from None

@@ -34,10 +34,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
 from filelock import FileLock
+from pydantic import TypeAdapter
 
 from scanonce.storage.catalog.entries import RunCounts
 from scanonce.storage.errors import ConfigError, IndexDirectoryError, ScanonceError
 from scanonce.storage.layout import IndexLayout
+from scanonce.storage.untrusted import DamagedFile, open_regular, read_json
 from scanonce.storage.writer import refuse_while_written, writing
 
 if TYPE_CHECKING:  # it imports torch, which starting and watching a run does without
@@ -121,6 +123,8 @@ class Job:
         """The part of its bytes that is done, 0 to 1."""
         return min(1.0, self.bytes_done / self.bytes_total) if self.bytes_total else 0.0
 
+
+_JOB = TypeAdapter(Job)
 
 # ---------------------------------------------------------------- for the pages
 
@@ -369,6 +373,7 @@ def _starting(index_dir: Path, *, own_pid: int | None = None) -> Iterator[None]:
     """Hold the lock under which runs start; refuse if another run than that of ``own_pid`` is at work."""
     with _reported(index_dir):
         index_dir.mkdir(parents=True, exist_ok=True)
+        IndexLayout(index_dir).refuse_links()
         with FileLock(index_dir / _LOCK):
             other = read(index_dir)
             if other is not None and other.alive and other.pid != own_pid:
@@ -437,22 +442,22 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
 def _read(index_dir: Path) -> Job | None:
     """Return what the run wrote last; None if there is no valid file."""
     try:
-        values = json.loads((index_dir / _RUN).read_text("utf-8"))
+        values = read_json(index_dir / _RUN)
         values["paths"] = tuple(Path(path) for path in values["paths"])
         values["current"] = Path(values["current"]) if values["current"] else None
         values["counts"] = RunCounts(**values["counts"]) if values["counts"] else None
         values["log_tail"] = ()
         for name in ("started_at", "updated_at"):
             values[name] = datetime.fromtimestamp(values[name], UTC)
-        return Job(**values)
-    except (OSError, ValueError, KeyError, TypeError):
+        return _JOB.validate_python(values)
+    except (OSError, DamagedFile, ValueError, KeyError, TypeError, OverflowError):
         return None
 
 
 def _asked_to_pause(index_dir: Path, job: Job) -> bool:
     try:
-        asked = json.loads((index_dir / _PAUSE).read_text("utf-8"))
-    except (OSError, ValueError):
+        asked = read_json(index_dir / _PAUSE)
+    except (OSError, DamagedFile):
         return False
     return bool(asked == {"pid": job.pid, "pid_started": job.pid_started})
 
@@ -469,10 +474,10 @@ def _post_mortem(index_dir: Path, job: Job) -> Job:
 
 def _log_tail(path: Path) -> tuple[str, ...]:
     try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-            lines = file.read().decode("utf-8", "replace").splitlines()
-    except OSError:
+        with open_regular(path) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+            lines = file.read(_TAIL_BYTES).decode("utf-8", "replace").splitlines()
+    except (OSError, DamagedFile):
         return ()
     return tuple(line for line in lines if line.strip())[-_TAIL_LINES:]
 
@@ -492,5 +497,5 @@ def _process_started(pid: int) -> str | None:
             return None
         # on Linux both times move when the clock is set, their difference does not
         return f"{process.create_time() - psutil.boot_time():.2f}"
-    except psutil.Error:
+    except (psutil.Error, ValueError, OverflowError):  # no process ever had such an id
         return None

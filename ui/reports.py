@@ -7,6 +7,7 @@ own in the folder for temporary files, which only its owner reads.
 import importlib.metadata
 import logging
 import platform
+import re
 import sys
 import tempfile
 import threading
@@ -52,7 +53,7 @@ def show_traceback(error: BaseException) -> None:
 
 
 def tell_of_threads_and_logs(*, debug: bool) -> None:
-    """Have errors that end a thread, and what is logged, printed in the same way."""
+    """Have errors that end a thread, and records of logs, printed in the same way."""
 
     def on_error(ended: threading.ExceptHookArgs) -> None:
         if ended.exc_value is not None and ended.exc_type is not SystemExit:
@@ -63,14 +64,14 @@ def tell_of_threads_and_logs(*, debug: bool) -> None:
 
 
 class _Teller(logging.Handler):
-    """Prints log records as notes."""
+    """Prints log records in a line each."""
 
     def __init__(self, debug: bool) -> None:
         super().__init__()
         self._debug = debug
 
     def emit(self, record: logging.LogRecord) -> None:
-        note(record.getMessage())
+        print(visible(record.getMessage()), file=sys.stderr, flush=True)
         if record.exc_info and record.exc_info[1] is not None:
             tell(record.exc_info[1], debug=self._debug)
 
@@ -83,17 +84,14 @@ def unexpected(error: BaseException) -> str:
 def _cause(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         path = "" if error.filename is None else f"{error.filename}: "
-        return (
-            f"{path}{error.strerror}: make room or check the permissions, then run the same command again, which goes "
-            "on from what is stored;"
-        )
+        return f"{path}{error.strerror}: make room or check the permissions, then run the same command again;"
     if isinstance(error, MemoryError):
         return "the memory of this machine is used up: end other programs, then run the same command again;"
-    return f"stopped by an error that was not foreseen, {visible(_last_line(error))};"
+    return f"stopped by an error that was not foreseen, {visible(_first_line(error))};"
 
 
-def _last_line(error: BaseException) -> str:
-    return "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+def _first_line(error: BaseException) -> str:
+    return "".join(traceback.format_exception_only(error)).strip().splitlines()[0]
 
 
 def _place(error: BaseException) -> str:
@@ -142,12 +140,16 @@ def _words() -> list[str]:
 
 def _split(word: str) -> list[str]:
     name, _, value = word.partition("=")
-    return [name, value] if word.startswith("-") and value else [word]
+    return [name, value] if word.startswith("--") and value else [word]
 
 
 def _named(word: str) -> str | None:
     """Return a part of the command if it is no private text."""
-    is_name = word.startswith("-") or word in sys.argv[1:2] or sys.argv[1:3] == ["train", word]
+    is_name = (
+        re.fullmatch("--?[a-z-]+", word)
+        or word in sys.argv[1:2]
+        or sys.argv[1:3] == ["train", word]
+    )
     return word if is_name or _is_path(word) else None
 
 

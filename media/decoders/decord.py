@@ -20,7 +20,6 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from scanonce.media.container import (
-    Geometry,
     codec_name,
     describe,
     describe_early_end,
@@ -30,6 +29,8 @@ from scanonce.media.container import (
     start_offset_seconds,
     stated_end_seconds,
 )
+from scanonce.media.geometry import Geometry
+from scanonce.media.hdr import colours_of
 from scanonce.media.planner import begins_group, count_nal_length_bytes
 from scanonce.media.sampling import SampledFrame, Sampling
 from scanonce.storage.errors import ConfigError, UnreadableVideo
@@ -57,8 +58,8 @@ class DecordSource:
             times = _Times.of(container, stream)
             first = _first_frame(container, stream)
             geometry = Geometry.of(first, stream, min_short_side)
-            if geometry.is_mirrored:
-                raise UnreadableVideo(f"decord does not apply its mirroring: {_USE_PYAV}")
+            if ignored := _what_is_ignored(first, geometry):
+                raise UnreadableVideo(f"decord does not apply {ignored}: {_USE_PYAV}")
             offset = start_offset_seconds(container, stream, first)
             info = describe(container, stream, geometry)
             self.info: VideoInfo = replace(info, offset_seconds=offset)
@@ -230,3 +231,16 @@ def _first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame:
         raise
     except (FFmpegError, StopIteration) as error:
         raise UnreadableVideo(f"its first frame cannot be decoded: {_USE_PYAV}") from error
+
+
+def _what_is_ignored(first: VideoFrame, geometry: Geometry) -> str | None:
+    """What decord's frames of a video lack to be as they are shown; None if nothing."""
+    if geometry.is_mirrored:
+        return "its mirroring"
+    if geometry.crop:
+        return "its crop"
+    if first.interlaced_frame:
+        return "deinterlacing, which its frames need"
+    if colours_of(first) is not None:
+        return "the mapping of its HDR or wide-gamut colours to those of a screen"
+    return None

@@ -20,14 +20,15 @@ from av.video.stream import VideoStream
 
 from scanonce.media.clock import Clock
 from scanonce.media.container import (
-    Geometry,
     describe,
     describe_early_end,
     packet_end_seconds,
     start_offset_seconds,
     stated_end_seconds,
 )
+from scanonce.media.geometry import Geometry
 from scanonce.media.planner import Planner
+from scanonce.media.render import Renderer
 from scanonce.media.sampling import SampledFrame, Sampler, Sampling
 from scanonce.media.stream import StreamDecoder
 from scanonce.storage.errors import UnreadableVideo
@@ -52,12 +53,13 @@ class PyAVSource:
             self._decoder.on_error = self._planner.stop_skipping
             self._decoded = self._decode()
             self._first = self._first_frame()
-            self._geometry = Geometry.of(self._first[1], stream, min_short_side)
+            geometry = Geometry.of(self._first[1], stream, min_short_side)
         except BaseException:
             self.close()
             raise
         offset = start_offset_seconds(container, stream, self._first[1])
-        self.info = replace(describe(container, stream, self._geometry), offset_seconds=offset)
+        self.info = replace(describe(container, stream, geometry), offset_seconds=offset)
+        self._renderer = Renderer(geometry)
         self._stated_end_seconds = stated_end_seconds(container)
 
     @property
@@ -85,7 +87,7 @@ class PyAVSource:
         num_yielded = 0
         for seconds, frame in self._answers():
             try:
-                image = self._geometry.image(frame)
+                image = self._renderer.image(frame)
             except MemoryError:
                 raise
             except (av.FFmpegError, ValueError):

@@ -9,7 +9,6 @@ strict: a tensor that is missing, unknown or of another shape is an error that n
 formats, which differ within a published file.
 """
 
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -41,6 +40,7 @@ from scanonce.models.encoders.preprocess import (
     write_preprocessing,
 )
 from scanonce.storage.errors import EncoderError, EncoderUnavailable
+from scanonce.storage.untrusted import DamagedFile, parse_object
 
 DEFAULT_TOKENIZER = "openai/clip-vit-base-patch32"
 """All of OpenAI's CLIPs have the same tokenizer."""
@@ -385,9 +385,9 @@ def _clip_to_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _read_clip_config(folder: Path) -> CLIPConfig:
     """Read the configuration of a CLIP and refuse one that upstream cannot compute with."""
     try:
-        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        values = parse_object((folder / "config.json").read_bytes())
         config = CLIPConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, DamagedFile) as error:
         raise EncoderError(
             f"{folder} is not the folder of an encoder: {str(error).splitlines()[0]}. "
             "Give a folder with config.json and model.safetensors."

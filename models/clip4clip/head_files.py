@@ -6,7 +6,6 @@
 The manifest of an index has a digest of both files (`models.encoders.hub.head_digest`).
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -20,6 +19,7 @@ from scanonce.models.checkpoints import find_differences, write_checkpoint
 from scanonce.models.clip4clip.heads import SEQUENTIAL_KINDS, Head, HeadConfig, head_class
 from scanonce.models.encoders.hub import HEAD_FILES
 from scanonce.storage.errors import EncoderError
+from scanonce.storage.untrusted import DamagedFile, parse_object
 
 HEAD_CONFIG, HEAD_WEIGHTS = HEAD_FILES
 
@@ -74,13 +74,13 @@ def read_head_config(folder: Path) -> HeadConfig:
     """
     path = folder / HEAD_CONFIG
     try:
-        return HeadConfig(**json.loads(path.read_text(encoding="utf-8")))
+        return HeadConfig(**parse_object(path.read_bytes()))
     except OSError as error:
         raise EncoderError(
             f"{path} cannot be read ({error.strerror}): a head is {HEAD_CONFIG} and {HEAD_WEIGHTS}. "
             "Fetch the folder again."
         ) from error
-    except (ValueError, TypeError) as error:  # not JSON, an unknown key, a value not allowed
+    except (DamagedFile, ValueError, TypeError) as error:  # no JSON, an unknown key, a wrong value
         raise EncoderError(
             f"{path} is not the configuration of a head: {error}. "
             f"Its keys: {', '.join(field.name for field in fields(HeadConfig))}."

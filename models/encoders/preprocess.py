@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from scanonce.storage.errors import EncoderError
+from scanonce.storage.untrusted import DamagedFile, parse_object
 
 Resample = Literal["bilinear", "bicubic"]
 _PIL_RESAMPLE: dict[int, Resample] = {2: "bilinear", 3: "bicubic"}
@@ -163,15 +164,15 @@ def _processor_values(folder: Path) -> dict[str, Any]:
     """Image part of the processor configuration: a file of its own, or a part of the newer joint file."""
     for name in ("preprocessor_config.json", "processor_config.json"):
         try:
-            values = json.loads((folder / name).read_text(encoding="utf-8"))
+            values = parse_object((folder / name).read_bytes())
         except FileNotFoundError:
             continue
-        except (OSError, ValueError) as error:
+        except (OSError, DamagedFile) as error:
             raise EncoderError(
                 f"{folder / name} cannot be read: {error}. Fetch the checkpoint again."
             ) from error
         image = values.get("image_processor", values)
-        if "image_mean" in image or "size" in image:
+        if isinstance(image, dict) and ("image_mean" in image or "size" in image):
             return dict(image)
     raise EncoderError(
         f"{folder} has no preprocessor_config.json: without it frames cannot be prepared as in training. "

@@ -18,6 +18,7 @@ from torch import Tensor
 from scanonce.models.checkpoints import find_differences, write_checkpoint
 from scanonce.models.soonet.network import Soonet, SoonetConfig
 from scanonce.storage.errors import LocaliserError
+from scanonce.storage.untrusted import DamagedFile, parse_object
 
 PUBLISHED = SoonetConfig(stage2_pool="max", legacy_mask=True)
 """The model for MAD that the authors of the paper publish, as their loading code computes it."""
@@ -82,12 +83,12 @@ def fingerprint_soonet(path: Path) -> str:
 
 def _read_config(path: Path) -> SoonetConfig:
     try:
-        return SoonetConfig(**json.loads(path.read_text(encoding="utf-8")))
+        return SoonetConfig(**parse_object(path.read_bytes()))
     except OSError as error:
         raise LocaliserError(
             f"{path.parent} is not a localiser: {_CONFIG} cannot be read ({error.strerror}). {_ALLOWED}."
         ) from error
-    except (ValueError, TypeError) as error:  # not JSON, an unknown key, a value not allowed
+    except (DamagedFile, ValueError, TypeError) as error:  # no JSON, an unknown key, a wrong value
         raise LocaliserError(
             f"{path} is not the configuration of a localiser: {error}. Allowed keys: "
             f"{', '.join(field.name for field in fields(SoonetConfig))}."

@@ -28,8 +28,10 @@ from scanonce.storage.backup.index_copy import CopyReport, IndexCopy, OnProgress
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import IndexDirectoryError, reported
 from scanonce.storage.files import write_whole
-from scanonce.storage.layout import IndexLayout, remove_contents, switch
+from scanonce.storage.index import Index
+from scanonce.storage.layout import IndexLayout, data_folders, remove_contents, switch
 from scanonce.storage.manifest import Manifest, read_manifest, write_manifest
+from scanonce.storage.untrusted import MAX_JSON_BYTES, DamagedFile, read_bytes
 from scanonce.storage.writer import owner, writing
 
 _BACKUP, _LOCK, _COPYING = "backup.json", "backup.lock", "copying.json"
@@ -65,6 +67,8 @@ def backup(
             backup, there is no room, or it cannot be written. An earlier backup is unchanged.
     """
     _check_apart(layout.root, target)
+    _check_names(layout)
+    IndexLayout(target).refuse_links()
     with reported(target, "written"), _backup_folder(target):
         return _repeated(
             lambda source: _back_up(source, target, complete, on_progress), layout.root
@@ -97,7 +101,8 @@ def restore(
     """
     source_dir, index_dir = source_dir.absolute(), index_dir.absolute()
     _check_apart(source_dir, index_dir, "the backup")
-    read_manifest(IndexLayout.of(source_dir))
+    _check_names(IndexLayout.of(source_dir))
+    IndexLayout(index_dir).refuse_links()
     _check_restorable(index_dir, replace)
     with reported(index_dir, "written"):
         _make_lockable(index_dir)
@@ -183,8 +188,11 @@ def _claim_staging(layout: IndexLayout, manifest: Manifest) -> IndexLayout:
     wanted = json.dumps(_data_of(manifest), sort_keys=True)
     staging = layout.staging
     while staging.folder.exists():
+        staging.refuse_links()
         try:
-            begun = (staging.folder / _COPYING).read_text("utf-8")
+            begun = read_bytes(staging.folder / _COPYING, MAX_JSON_BYTES)
+        except DamagedFile:
+            begun = b""
         except FileNotFoundError:  # `scanonce reindex` is at work there, or was stopped
             if (other := owner(staging)) is not None:
                 raise IndexDirectoryError(
@@ -192,7 +200,7 @@ def _claim_staging(layout: IndexLayout, manifest: Manifest) -> IndexLayout:
                 ) from None
             staging = staging.staging
             continue
-        if begun != wanted:
+        if begun != wanted.encode():
             remove_contents(staging)
         break
     write_whole(staging.folder / _COPYING, lambda file: file.write(wanted.encode()))
@@ -209,6 +217,17 @@ def _data_of(manifest: Manifest) -> dict[str, Any]:
     data = {name: value for name, value in asdict(manifest).items() if name not in names}
     # as JSON returns it
     return data | {"clip_scales_seconds": list(manifest.clip_scales_seconds)}
+
+
+def _check_names(source: IndexLayout) -> None:
+    """Check all names of an index that will be names of files, before anything is copied by them.
+
+    Raises:
+        IndexDirectoryError: there is no index, it is damaged, or a name would lead out of a folder.
+    """
+    manifest = read_manifest(source)
+    with Catalog(source.catalog, read_only=True) as catalog:  # of any version
+        Index(source, manifest, catalog).refuse_forged_names()
 
 
 def _check_apart(root: Path, target: Path, what: str = "the index") -> None:
@@ -309,10 +328,8 @@ def _make_lockable(index_dir: Path) -> None:
     try:
         layout = IndexLayout.of(index_dir)
     except IndexDirectoryError:
-        numbers = [
-            int(path.name[5:]) for path in index_dir.glob("data-*") if path.name[5:].isdecimal()
-        ]
-        name = f"data-{max(numbers, default=1)}"
+        names = [folder.name for folder in data_folders(index_dir)]
+        name = names[-1] if names else "data-1"
         write_whole(index_dir / "current", lambda file: file.write(name.encode()))
         layout = IndexLayout.of(index_dir)
     if owner(layout) is None:

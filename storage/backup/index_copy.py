@@ -24,8 +24,9 @@ from scanonce.storage.manifest import Manifest, read_manifest, write_manifest
 from scanonce.storage.stores.anchors import AnchorStore
 from scanonce.storage.stores.content_files import ContentFiles
 from scanonce.storage.stores.features import FeatureStore
-from scanonce.storage.stores.mapped import DamagedFile, map_tensors
+from scanonce.storage.stores.mapped import map_tensors
 from scanonce.storage.stores.thumbnails import ThumbnailStore
+from scanonce.storage.untrusted import DamagedFile, inside, open_regular
 from scanonce.storage.vectors.generation import (
     Generation,
     newest_generation,
@@ -207,16 +208,17 @@ class IndexCopy:
         stores = [FeatureStore(self.source.features), ThumbnailStore(self.source.thumbnails)]
         if self.manifest.anchors is None:
             return stores
-        return [*stores, AnchorStore(self.source.anchors / self.manifest.anchors)]
+        return [*stores, AnchorStore(self.source.anchors_of(self.manifest.anchors))]
 
     def _small_files(self) -> list[Path]:
         """Return the calibration, and the files without which no clip can be pooled, or no moment re-ranked."""
         kept = [self.source.calibration] if self.source.calibration.exists() else []
         if not self.manifest.keeps_head:
             return kept
-        paths = sorted(self.source.head.glob("[!.]*"))
+        head = self.source.head
+        paths = [inside(head, path.name) for path in sorted(head.glob("[!.]*"))]
         if not paths:
-            self._note_damage(self.source.head)
+            self._note_damage(head)
         return [*kept, *paths]
 
     # ------------------------------------------------ vectors
@@ -239,19 +241,22 @@ class IndexCopy:
 
     def _stage_generation(self, generation: Generation) -> _StagedVectors:
         target = self.target.vectors
-        before = target / numbered(newest_number(target))
-        paths = [generation.path / name for name in (*generation.info.files, "generation.json")]
-        if all(_is_same(path, before / path.name, _VECTORS_SLACK_NS) for path in paths):
+        before = inside(target, numbered(newest_number(target)))
+        paths = [
+            inside(generation.path, name) for name in (*generation.info.files, "generation.json")
+        ]
+        earlier_of = {path: inside(before, path.name) for path in paths}
+        if all(_is_same(path, earlier_of[path], _VECTORS_SLACK_NS) for path in paths):
             return _StagedVectors(None, before)
         target.mkdir(parents=True, exist_ok=True)
         for left in target.glob("staging-*"):  # by a copy that was killed
             shutil.rmtree(left, ignore_errors=True)
         staging = Path(tempfile.mkdtemp(prefix="staging-", dir=target))
         staging.chmod(0o755)  # readers may be other users
-        self._expect({path: before / path.name for path in paths})
+        self._expect(earlier_of)
         for path in paths:
-            goal, earlier = staging / path.name, before / path.name
-            if not _link_same(path, earlier, goal, _VECTORS_SLACK_NS):
+            goal = staging / path.name
+            if not _link_same(path, earlier_of[path], goal, _VECTORS_SLACK_NS):
                 _copy_file(path, goal)
             self._count(goal)
         sync_directory(staging)
@@ -261,11 +266,13 @@ class IndexCopy:
     # ------------------------------------------------ files
 
     def _goal(self, path: Path) -> Path:
-        return self.target.folder / path.relative_to(self.source.folder)
+        return inside(self.target.folder, *path.relative_to(self.source.folder).parts)
 
     def _earlier(self, path: Path) -> Path | None:
         """Return the path of a source file in the earlier copy."""
-        return self._reuse.folder / path.relative_to(self.source.folder) if self._reuse else None
+        if self._reuse is None:
+            return None
+        return inside(self._reuse.folder, *path.relative_to(self.source.folder).parts)
 
     def _put(self, path: Path, *, check: bool) -> None:
         """Copy a file, or link the earlier copy of it.
@@ -278,6 +285,7 @@ class IndexCopy:
         goal.parent.mkdir(parents=True, exist_ok=True)
         if not _link_same(path, self._earlier(path), goal, _CONTENT_SLACK_NS):
             temporary = goal.with_name(f".tmp-{goal.stem}")
+            temporary.unlink(missing_ok=True)
             try:
                 _copy_file(path, temporary)
                 if check:
@@ -338,10 +346,10 @@ def _copy_file(path: Path, goal: Path) -> None:
     """Copy a file with its time of change; it is on the disk when this returns.
 
     Raises:
-        DamagedFile: the disk cannot read it.
+        DamagedFile: the disk cannot read it, or it is a folder, a pipe or a link.
     """
-    status = path.stat()
-    with path.open("rb") as source, goal.open("wb") as target:
+    with open_regular(path) as source, goal.open("xb") as target:
+        status = os.fstat(source.fileno())
         while block := _read(source):
             target.write(block)
         target.flush()

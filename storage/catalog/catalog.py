@@ -21,7 +21,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, delete, func, or_, select, update
+from sqlalchemy import Connection, func, or_, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from scanonce.storage.catalog import database
@@ -45,6 +45,7 @@ from scanonce.storage.catalog.spelling import spelled
 from scanonce.storage.catalog.statements import (
     below,
     forget,
+    forget_libraries,
     libraries,
     plain_ids,
     put_files,
@@ -89,13 +90,14 @@ class Catalog(Database):
         with self.reading() as connection:
             return libraries(connection)
 
-    def forget_library(self, root: Path) -> list[Video]:
-        """Remove all libraries and files at or below ``root``; return the videos removed, as :meth:`forget_files`."""
+    def forget_libraries(self, roots: Iterable[Path]) -> list[Video]:
+        """Remove all libraries and files at or below these roots, in one transaction.
+
+        Returns:
+            The removed videos, as those of `forget_files`.
+        """
         with self.writing() as connection:
-            paths = list(connection.scalars(select(FileRow.path).where(below(FileRow.path, root))))
-            removed = forget(connection, paths)
-            connection.execute(delete(LibraryRow).where(below(LibraryRow.root_path, root)))
-            return removed
+            return forget_libraries(connection, list(roots))
 
     # ------------------------------------------------ reading
 
@@ -116,13 +118,15 @@ class Catalog(Database):
             .order_by(FileRow.path)
         )
         with self.reading() as connection:
-            rows = connection.execute(statement).all()
-        return [
-            FileRecord(
-                FileStamp(Path(path), size, mtime_ns), video_id, state, reason, problem, failures
-            )
-            for path, size, mtime_ns, video_id, state, reason, problem, failures in rows
-        ]
+            return [
+                FileRecord(
+                    FileStamp(Path(path), size, mtime_ns),
+                    *(video_id, state, reason, problem, failures),
+                )
+                for path, size, mtime_ns, video_id, state, reason, problem, failures in (
+                    connection.execute(statement)
+                )
+            ]
 
     def videos(
         self, ids: Iterable[int] | None = None, *, states: Collection[VideoState] | None = None
@@ -220,13 +224,14 @@ class Catalog(Database):
         with self.reading() as connection:
             for video_id, path, size_bytes, mtime_ns in connection.execute(files):
                 stamps[video_id].append(FileStamp(Path(path), size_bytes, mtime_ns))
-            rows = connection.execute(contents).all()
-        return [
-            KnownContent(
-                video, Content(uid, fast_hash, size, full), state, tuple(stamps[video]), failures
-            )
-            for video, uid, size, full, state, failures in rows
-        ]
+            return [
+                KnownContent(
+                    video,
+                    Content(uid, fast_hash, size, full),
+                    *(state, tuple(stamps[video]), failures),
+                )
+                for video, uid, size, full, state, failures in connection.execute(contents)
+            ]
 
     def contents(self, ids: Collection[int] | None = None) -> dict[int, Content]:
         """Return contents by the id of their video; all by default, ids that are gone are left out."""
@@ -261,15 +266,15 @@ class Catalog(Database):
         with self.reading() as connection:
             rows = connection.execute(per_state.group_by(VideoRow.state)).all()
             num_files = connection.scalar(select(func.count()).select_from(FileRow)) or 0
-        counts = {state: count for state, count, _, _ in rows}
-        return Totals(
-            indexed=counts.get("indexed", 0),
-            partial=counts.get("partial", 0),
-            failed=counts.get("failed", 0),
-            num_files=num_files,
-            searchable_seconds=float(sum(row[2] for row in rows if row[0] in SEARCHABLE)),
-            size_bytes=sum(row[3] for row in rows),
-        )
+            counts = {state: count for state, count, _, _ in rows}
+            return Totals(
+                indexed=counts.get("indexed", 0),
+                partial=counts.get("partial", 0),
+                failed=counts.get("failed", 0),
+                num_files=num_files,
+                searchable_seconds=float(sum(row[2] for row in rows if row[0] in SEARCHABLE)),
+                size_bytes=sum(row[3] for row in rows),
+            )
 
     def failures(self) -> list[Failure]:
         """Return the files of failed videos and the files that could not be read, sorted by path."""

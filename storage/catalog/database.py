@@ -11,7 +11,7 @@ import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
@@ -22,6 +22,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from scanonce.storage.catalog.tables import LineageRow
 from scanonce.storage.errors import IndexDirectoryError
 from scanonce.storage.layout import index_root
+from scanonce.storage.untrusted import DamagedFile, check_regular
 
 SCHEMA_REVISION = "0005"
 """Newest revision in ``storage/catalog/migrations/versions``; revisions are numbers that rise by one."""
@@ -93,8 +94,9 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """Open a transaction that reads one consistent snapshot."""
-        with _reported(self.path), self._engine.begin() as connection:
+        """Open a transaction that reads one consistent snapshot. Make records of the rows inside the block."""
+        # what a row cannot be made of is a damaged row: a date that is none, a null where there is always a number
+        with _reported(self.path, ValueError, TypeError), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
@@ -166,6 +168,8 @@ class Database:
         ]
 
     def _connect(self) -> sqlite3.Connection:
+        with suppress(FileNotFoundError):  # SQLite says that, or makes it
+            check_regular(self.path)
         mode = "rwc"
         if self._read_only:
             mode = "ro&immutable=1" if self._is_immutable() else "ro"
@@ -178,6 +182,8 @@ class Database:
         )
         try:
             connection.execute("PRAGMA foreign_keys = ON")
+            # the views and triggers of a file made by others call no functions with effects
+            connection.execute("PRAGMA trusted_schema = OFF")
             if not self._read_only:
                 connection.execute("PRAGMA journal_mode = WAL")
                 # NORMAL would lose commits in a power cut
@@ -234,11 +240,17 @@ _NEXT_STEP = {
 }
 
 
+_DAMAGED = _NEXT_STEP[sqlite3.SQLITE_CORRUPT]
+
+
 @contextmanager
-def _reported(path: Path) -> Iterator[None]:
-    """Turn whatever the database raises into one error that says what to do."""
+def _reported(path: Path, *also: type[Exception]) -> Iterator[None]:
+    """Turn whatever the database raises, and what else means damage, into one error that says what to do."""
+    damage: tuple[type[Exception], ...] = (DamagedFile, *also)
     try:
         yield
+    except damage as error:
+        raise IndexDirectoryError(f"the catalogue {path}: {error}; {_DAMAGED}") from error
     except (SQLAlchemyError, sqlite3.Error) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
         code = getattr(cause, "sqlite_errorcode", 0) & 0xFF  # the low byte is the primary code

@@ -225,6 +225,16 @@ def _file_values(connection: Connection, files: Sequence[FileStamp]) -> list[dic
     return values
 
 
+def forget_libraries(connection: Connection, roots: Sequence[Path]) -> list[Video]:
+    """Delete all libraries and files at or below these roots; return the removed videos as `forget` does."""
+    files = [select(FileRow.path).where(below(FileRow.path, root)) for root in roots]
+    paths = {path for file in files for path in connection.scalars(file)}
+    removed = forget(connection, sorted(paths))
+    for root in roots:
+        connection.execute(delete(LibraryRow).where(below(LibraryRow.root_path, root)))
+    return removed
+
+
 def forget(connection: Connection, paths: Sequence[str]) -> list[Video]:
     """Delete these files, then all videos without files; return those, with these paths of theirs."""
     lost: dict[int | None, list[str]] = {}

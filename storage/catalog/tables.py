@@ -1,12 +1,129 @@
-"""The tables of the catalogue, as the migrations create them. Only `storage.catalog` uses them."""
+"""The tables of the catalogue, as the migrations create them. Only `storage.catalog` uses them.
 
+SQLite keeps any value in any column, and the file may come from others: each value is checked where it is read.
+"""
+
+import math
 from datetime import UTC, datetime
+from typing import Any, ClassVar, TypeVar, get_args
 
-from sqlalchemy import BigInteger, DateTime, Dialect, ForeignKey, String, TypeDecorator
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Dialect,
+    Double,
+    ForeignKey,
+    Integer,
+    String,
+    TypeDecorator,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from scanonce.storage.catalog.entries import RunKind, RunOutcome
-from scanonce.storage.records import VideoState
+from scanonce.storage.records import ORDINAL_BITS, VideoState
+from scanonce.storage.untrusted import DamagedFile, check_uid
+
+Value = TypeVar("Value")
+
+_LONGEST_SECONDS = 1_000_000.0
+
+
+class _Checked(TypeDecorator[Value]):
+    """A column whose values are of one type when they are read; null passes, outer joins return it."""
+
+    allowed: ClassVar[tuple[type, ...]]
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        """Return the value; raises DamagedFile if it has another type."""
+        if value is None or isinstance(value, self.allowed):
+            return value
+        raise DamagedFile(f"it has {str(value)[:50]!r} in a column of {type(self).__name__}")
+
+
+class Whole(_Checked[int]):
+    """A whole number."""
+
+    impl, cache_ok, allowed = Integer, True, (int,)
+
+
+class BigWhole(_Checked[int]):
+    """A whole number, declared as a big one."""
+
+    impl, cache_ok, allowed = BigInteger, True, (int,)
+
+
+class VideoId(Whole):
+    """The id of a video, which leaves room for the number of a clip (`storage.records.clip_id`)."""
+
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        """Return the id; raises DamagedFile if no clip of it could be numbered."""
+        number = super().process_result_value(value, dialect)
+        if number is None or 0 < number < 1 << 63 - ORDINAL_BITS:
+            return number
+        raise DamagedFile(f"it has a video with the id {number}")
+
+
+class Real(_Checked[float]):
+    """A finite number."""
+
+    impl, cache_ok, allowed = Double, True, (int, float)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        """Return the number; raises DamagedFile if it is not finite."""
+        number = super().process_result_value(value, dialect)
+        if number is None or math.isfinite(number):
+            return number
+        raise DamagedFile("it has a number that is not finite")
+
+
+class Seconds(Real):
+    """A length of a video; the longest that is indexed has 240 hours."""
+
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        """Return the length; raises DamagedFile if no video has it."""
+        number = super().process_result_value(value, dialect)
+        if number is None or 0 <= number <= _LONGEST_SECONDS:
+            return number
+        raise DamagedFile(f"it has a video of {number} seconds")
+
+
+class Text(_Checked[str]):
+    """A text that may be a path: no path has a zero in it."""
+
+    impl, cache_ok, allowed = String, True, (str,)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        """Return the text; raises DamagedFile if it has a zero."""
+        text = super().process_result_value(value, dialect)
+        if text is not None and "\0" in text:
+            raise DamagedFile(f"it has a text with a zero in it: {text[:50]!r}")
+        return text
+
+
+class State(Text):
+    """The state of a video."""
+
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        """Return the state; raises DamagedFile if there is no such state."""
+        if value is None or value in get_args(VideoState):
+            return value
+        raise DamagedFile(f"it has a video in the state {str(value)[:50]!r}")
+
+
+class Uid(TypeDecorator[str]):
+    """A uid, which becomes the name of a file."""
+
+    impl, cache_ok = String, True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> str:
+        """Return the uid, checked by `check_uid`."""
+        return check_uid(value)
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -27,6 +144,8 @@ class UtcDateTime(TypeDecorator[datetime]):
 class Base(DeclarativeBase):
     """Base of all tables. Ids are never used again (the migrations set AUTOINCREMENT)."""
 
+    type_annotation_map: ClassVar[dict[Any, Any]] = {int: Whole, float: Real, str: Text}
+
 
 class LibraryRow(Base):
     """Libraries: roots that a person added."""
@@ -43,19 +162,19 @@ class VideoRow(Base):
 
     __tablename__ = "videos"
 
-    id: Mapped[int] = mapped_column(primary_key=True)
-    uid: Mapped[str] = mapped_column(unique=True)
+    id: Mapped[int] = mapped_column(VideoId, primary_key=True)
+    uid: Mapped[str] = mapped_column(Uid, unique=True)
     fast_hash: Mapped[str] = mapped_column(index=True)
     full_hash: Mapped[str | None]
-    state: Mapped[VideoState] = mapped_column(String)
+    state: Mapped[VideoState] = mapped_column(State)
     reason: Mapped[str | None]
-    duration_seconds: Mapped[float]
+    duration_seconds: Mapped[float] = mapped_column(Seconds)
     num_frames: Mapped[int]
     width: Mapped[int]
     height: Mapped[int]
     fps: Mapped[float]
     codec: Mapped[str]
-    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    size_bytes: Mapped[int] = mapped_column(BigWhole)
     indexed_at: Mapped[datetime] = mapped_column(UtcDateTime)
     detail: Mapped[str | None]
     transient_failures: Mapped[int | None]
@@ -70,9 +189,9 @@ class FileRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     library_id: Mapped[int] = mapped_column(ForeignKey("libraries.id"), index=True)
     path: Mapped[str] = mapped_column(unique=True)
-    size_bytes: Mapped[int] = mapped_column(BigInteger)
-    mtime_ns: Mapped[int] = mapped_column(BigInteger)
-    video_id: Mapped[int | None] = mapped_column(ForeignKey("videos.id"), index=True)
+    size_bytes: Mapped[int] = mapped_column(BigWhole)
+    mtime_ns: Mapped[int] = mapped_column(BigWhole)
+    video_id: Mapped[int | None] = mapped_column(VideoId, ForeignKey("videos.id"), index=True)
     problem: Mapped[str | None]
 
 
@@ -82,7 +201,7 @@ class LabelRow(Base):
     __tablename__ = "labels"
 
     video_id: Mapped[int] = mapped_column(
-        ForeignKey("videos.id", ondelete="CASCADE"), primary_key=True
+        VideoId, ForeignKey("videos.id", ondelete="CASCADE"), primary_key=True
     )
     folded: Mapped[str] = mapped_column(primary_key=True, index=True)
     label: Mapped[str]
@@ -96,8 +215,8 @@ class ChangeRow(Base):
 
     __tablename__ = "video_changes"
 
-    video_id: Mapped[int] = mapped_column(primary_key=True)
-    number: Mapped[int] = mapped_column(BigInteger, index=True)
+    video_id: Mapped[int] = mapped_column(VideoId, primary_key=True)
+    number: Mapped[int] = mapped_column(BigWhole, index=True)
     """Rises with each change of any video."""
 
 
@@ -115,10 +234,10 @@ class RunRow(Base):
     __tablename__ = "runs"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    kind: Mapped[RunKind] = mapped_column(String)
+    kind: Mapped[RunKind] = mapped_column(Text)
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    outcome: Mapped[RunOutcome | None] = mapped_column(String)
+    outcome: Mapped[RunOutcome | None] = mapped_column(Text)
     seen: Mapped[int]
     indexed: Mapped[int]
     partial: Mapped[int]

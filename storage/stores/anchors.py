@@ -8,12 +8,13 @@ published sizes (5 frames/s, 4 scales, 512 dimensions) an hour of video takes 6.
 """
 
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scanonce.storage.stores.content_files import ContentFiles
-from scanonce.storage.stores.mapped import DamagedFile
+from scanonce.storage.untrusted import DamagedFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class AnchorStore(ContentFiles):
     """The folder of one localiser in an index."""
 
     what = "anchors"
-    names = ("vectors", "norms")
+    tensors = MappingProxyType({"vectors": (np.float16, 2), "norms": (np.float32, 1)})
     next_step = (
         "Run `scanonce repair`: it derives them again, without decoding; "
         "`scanonce localise --rebuild` does that for all videos."
@@ -57,6 +58,8 @@ class AnchorStore(ContentFiles):
             IndexDirectoryError: the file is missing or damaged, or has no such row.
         """
         vectors, norms = self._tensors(uid)
+        if len(vectors) != len(norms):
+            raise self._damaged(uid, f"it has {len(vectors)} vectors and {len(norms)} norms")
         if rows is None:
             return AnchorArrays(vectors.copy(), norms.copy())
         if len(rows) and not 0 <= rows[0] <= rows[-1] < len(norms):

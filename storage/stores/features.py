@@ -11,14 +11,15 @@ those on screen then; each is taken to be on screen from the last target at or b
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scanonce.storage.stores.content_files import ContentFiles
-from scanonce.storage.stores.mapped import DamagedFile
 from scanonce.storage.targets import TOLERANCE_SECONDS, answering_rows, first_targets, target_bounds
+from scanonce.storage.untrusted import DamagedFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +61,19 @@ class FeatureStore(ContentFiles):
     """The ``features/`` folder of an index."""
 
     what = "features"
-    names = ("frames", "pts_seconds")
-    optional = ("fps",)
+    tensors = MappingProxyType({"frames": (np.float16, 2), "pts_seconds": (np.float64, 1)})
+    optional = MappingProxyType({"fps": (np.float64, 1)})
 
-    def __init__(self, root: Path, old_fps: float = 2.0) -> None:
-        """Use the folder ``root``; ``old_fps``: targets per second of files that do not have it."""
+    def __init__(self, root: Path, dim: int | None = None, *, old_fps: float = 2.0) -> None:
+        """Use the folder ``root``, which need not exist yet.
+
+        Args:
+            root: the folder.
+            dim: length of a feature; None: not checked.
+            old_fps: targets per second of files that do not have it.
+        """
         super().__init__(root)
-        self._old_fps = old_fps
+        self._dim, self._old_fps = dim, old_fps
 
     def write(self, uid: str, features: FrameFeatures) -> None:
         """Store the features of a video whole or not at all.
@@ -92,7 +99,7 @@ class FeatureStore(ContentFiles):
 
     def is_exact(self, uid: str) -> bool:
         """Whether the frames of a video are those on screen at the targets, not those of a version before 0.3."""
-        return len(self._tensors(uid)) > len(self.names)
+        return len(self._tensors(uid)) > len(self.tensors)
 
     def was_pooled_otherwise(self, uid: str) -> bool:
         """Whether a version before 0.3 counted the frames of a video otherwise: it counted one that is held once."""
@@ -103,6 +110,9 @@ class FeatureStore(ContentFiles):
     def _mapped(self, uid: str) -> FrameFeatures:
         """All frames of a video, read when they are used; raises as `read`."""
         frames, pts, *stated = self._tensors(uid)
+        if len(pts) != len(frames) or self._dim not in (None, frames.shape[1]):
+            reason = f"it has {len(pts)} times and frames {list(frames.shape)}"
+            raise self._damaged(uid, reason if self._dim is None else f"{reason}, dim {self._dim}")
         try:
             if stated:
                 return FrameFeatures(frames, pts, float(stated[0].item()))

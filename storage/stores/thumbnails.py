@@ -8,6 +8,7 @@ ones; `scanonce status` shows the size.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from scanonce.storage.errors import IndexDirectoryError
 from scanonce.storage.stores.content_files import ContentFiles
-from scanonce.storage.stores.mapped import DamagedFile
+from scanonce.storage.untrusted import DamagedFile
 
 _JPEG_START = np.array([0xFF, 0xD8], np.uint8)
 
@@ -46,7 +47,9 @@ class ThumbnailStore(ContentFiles):
     """The ``thumbnails/`` folder of an index. A video that was indexed without thumbnails has no file."""
 
     what = "thumbnails"
-    names = ("jpegs", "ends", "pts_seconds")
+    tensors = MappingProxyType(
+        {"jpegs": (np.uint8, 1), "ends": (np.int64, 1), "pts_seconds": (np.float64, 1)}
+    )
 
     def write(self, uid: str, thumbnails: Thumbnails) -> None:
         """Store the thumbnails of a video whole or not at all; no thumbnails are no file.
@@ -104,7 +107,8 @@ class ThumbnailStore(ContentFiles):
         if jpegs.ndim != 1 or ends.ndim != 1 or pts.shape != ends.shape or not len(ends):
             return "their parts do not belong together"
         firsts = np.concatenate([np.zeros(1, np.int64), ends[:-1]])
-        if (firsts + len(_JPEG_START) > ends).any() or ends[-1] != len(jpegs):
+        last = len(jpegs)
+        if (firsts + len(_JPEG_START) > ends).any() or ends.max() > last or ends[-1] != last:
             return "their lengths do not add up"
         if not (np.isfinite(pts).all() and (np.diff(pts) >= 0).all()):
             return "their times do not rise"

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from scanonce.storage.errors import IndexDirectoryError, ScanonceError, reported
 from scanonce.storage.settings import Kind
+from scanonce.storage.untrusted import DamagedFile, check_regular
 from scanonce.storage.vectors.rows import ClipRows
 
 CodedForm = Literal["ivfpq-fastscan", "ivfpq"]
@@ -176,9 +177,15 @@ def read_codes(path: str, *, mapped: bool = True) -> Any:
     """
     faiss = load_faiss()
     try:
-        return faiss.read_index(path, faiss.IO_FLAG_MMAP_IFC if mapped else 0)
-    except RuntimeError as error:
+        check_regular(Path(path))
+        codes = faiss.read_index(path, faiss.IO_FLAG_MMAP_IFC if mapped else 0)
+    except (RuntimeError, MemoryError, DamagedFile) as error:
         raise IndexDirectoryError(f"{path} is not a readable FAISS index: {error}") from error
+    if not isinstance(codes, (faiss.IndexIVFPQ, faiss.IndexIVFPQFastScan)):
+        raise IndexDirectoryError(
+            f"{path} is a FAISS index of another kind: {type(codes).__name__}"
+        )
+    return codes
 
 
 def write_codes(codes: Any, path: str) -> None:

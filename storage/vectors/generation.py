@@ -7,6 +7,7 @@ How generations are written, and how a library is opened, is in `storage.vectors
 """
 
 import logging
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -17,8 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
+from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch, reported
 from scanonce.storage.settings import GpuUse
+from scanonce.storage.untrusted import (
+    MAX_JSON_BYTES,
+    DamagedFile,
+    check_name,
+    check_regular,
+    inside,
+    read_bytes,
+)
+from scanonce.storage.vectors.arrays import read_array
 from scanonce.storage.vectors.flat import FlatIndex, IndexKind
 from scanonce.storage.vectors.gpu import NO_GPU
 from scanonce.storage.vectors.ivfpq import IvfPqIndex
@@ -33,6 +43,11 @@ TUNING_QUERIES = "tuning_queries.npy"
 """``[num_queries, dim]`` float16: the queries the search was tuned with, for the next time."""
 
 _NUMBER_DIGITS = 10
+_NUMBER = re.compile(r"[0-9]{10}")
+
+Count = Annotated[int, Field(ge=0, lt=1 << 53)]
+Dim = Annotated[int, Field(ge=1, le=1 << 16)]
+Depth = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class TunedSettings(BaseModel):
@@ -40,9 +55,9 @@ class TunedSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    nprobe: int
+    nprobe: Annotated[int, Field(ge=1, lt=1 << 31)]
     """Inverted lists that are searched for a query."""
-    rescore_depth: int
+    rescore_depth: Depth
     """Candidates that are scored exactly."""
     target_recall: float
     """Share of the ten best clips that should be found."""
@@ -53,9 +68,9 @@ class TunedSettings(BaseModel):
     ``None`` if an earlier version has tuned the search."""
     cpu_ms: float
     """CPU milliseconds that a query took."""
-    clips: int
+    clips: Count
     """Clips in the lists then."""
-    num_queries: int
+    num_queries: Count
     """Number of queries measured with."""
     queries: Literal["text", "stand-in"]
     """Embeddings of texts, or `storage.vectors.recall.synthetic_queries`."""
@@ -69,21 +84,21 @@ class GenerationInfo(BaseModel):
 
     format: Literal[2] = 2
     kind: IndexKind
-    dim: int
-    segments: dict[str, int]
+    dim: Dim
+    segments: dict[str, Count]
     """Clips of each segment by its name; the base first, then the oldest first."""
-    base_segments: int
+    base_segments: Count
     """Number of segments, from the first, whose clips are in ``base.faiss``; 0 if the index is flat."""
     factory: str | None
     """FAISS's name of the base, ``None`` if the index is flat."""
-    nprobe: int
-    rescore_depth: int
+    nprobe: Annotated[int, Field(ge=0, lt=1 << 31)]
+    rescore_depth: Depth
     fit: ListFit | None
     """How well the base's lists fit; ``None`` if the index is flat, or of the first format."""
     tuned: TunedSettings | None = None
     """Takes precedence over ``nprobe`` and ``rescore_depth``; ``None`` if the search was never tuned."""
     created: datetime
-    files: dict[str, int]
+    files: dict[str, Count]
     """Size of every other file in bytes, to notice a truncated or missing one."""
 
 
@@ -94,14 +109,14 @@ class _FirstFormat(BaseModel):
 
     format: Literal[1]
     kind: IndexKind
-    dim: int
-    base_clips: int
-    delta_clips: int
+    dim: Dim
+    base_clips: Count
+    delta_clips: Count
     factory: str | None
-    nprobe: int
-    rescore_depth: int
+    nprobe: Annotated[int, Field(ge=0, lt=1 << 31)]
+    rescore_depth: Depth
     created: datetime
-    files: dict[str, int]
+    files: dict[str, Count]
 
     def info(self) -> GenerationInfo:
         """Return the same in the present format."""
@@ -124,9 +139,13 @@ def read_info(text: bytes) -> GenerationInfo:
 
     Raises:
         ValueError: it has neither format.
+        IndexDirectoryError: it names a file that could be none of its own.
     """
-    info = _INFO.validate_json(text)
-    return info.info() if isinstance(info, _FirstFormat) else info
+    read = _INFO.validate_json(text)
+    info = read.info() if isinstance(read, _FirstFormat) else read
+    for name in (*info.segments, *info.files):
+        check_name(name, "the vector index names a file")
+    return info
 
 
 class _Damaged(Exception):
@@ -196,10 +215,23 @@ class Generation:
         return [base, *exact]
 
     def tuning_queries(self) -> NDArray[np.float32] | None:
-        """Return the queries the search was tuned with, ``[num_queries, dim]``; ``None`` if it was not tuned."""
+        """Return the queries the search was tuned with, ``[num_queries, dim]``.
+
+        Returns:
+            ``None`` if it was not tuned, or they are damaged.
+        """
         if self.info.tuned is None:
             return None
-        queries: NDArray[np.float32] = np.load(self.path / TUNING_QUERIES).astype(np.float32)
+        path = self.path / TUNING_QUERIES
+        try:
+            queries: NDArray[np.float32] = read_array(path, np.float16).astype(np.float32)
+            if not len(queries) or queries.shape[1] != self.info.dim:
+                raise DamagedFile(f"it has queries {list(queries.shape)}")
+            if not np.isfinite(queries).all():
+                raise DamagedFile("it has values that are not finite")
+        except (OSError, DamagedFile) as error:
+            logger.warning("%s cannot be used, the search is not tuned again: %s", path, error)
+            return None
         return queries
 
 
@@ -226,11 +258,13 @@ def newest_generation(
 
     Raises:
         ManifestMismatch: it holds embeddings of another length than ``dim``.
+        IndexDirectoryError: the directory cannot be read.
     """
     numbers = generation_numbers(vectors_dir)
     for number in reversed(numbers):
         try:
-            return _open_generation(vectors_dir, number, dim, known, with_codes)
+            with reported(vectors_dir, "read"):
+                return _open_generation(vectors_dir, number, dim, known, with_codes)
         except _Damaged as error:
             logger.warning("vector index generation %d is skipped: %s", number, error)
     # Two publishes in the meantime have removed the generations listed above: list them again.
@@ -240,12 +274,13 @@ def newest_generation(
 
 
 def generation_numbers(vectors_dir: Path) -> list[int]:
-    """Return the numbers of all generations, whole or not, rising."""
-    try:
-        names = [path.name for path in vectors_dir.iterdir()]
-    except FileNotFoundError:
-        return []
-    return sorted(int(n) for n in names if n.isdecimal() and len(n) == _NUMBER_DIGITS)
+    """Return the numbers of all generations, whole or not, rising; raises IndexDirectoryError if unreadable."""
+    with reported(vectors_dir, "read"):
+        try:
+            names = [path.name for path in vectors_dir.iterdir()]
+        except FileNotFoundError:
+            return []
+    return sorted(int(name) for name in names if _NUMBER.fullmatch(name))
 
 
 def numbered(number: int) -> str:
@@ -258,13 +293,17 @@ def _open_generation(
 ) -> Generation:
     path = vectors_dir / numbered(number)
     try:
-        info = read_info((path / "generation.json").read_bytes())
+        path = inside(vectors_dir, numbered(number))
+        info = read_info(read_bytes(path / "generation.json", MAX_JSON_BYTES))
         for name, size in info.files.items():
-            if (path / name).stat().st_size != size:
+            if check_regular(path / name).st_size != size:
                 raise _Damaged(f"{path / name} should have {size} bytes")
         codes = path / CODES if info.kind == "ivfpq" and with_codes else None
         files = known.open(path, info.segments, codes, info.dim)
-    except (FileNotFoundError, ValueError, EOFError, IndexDirectoryError) as error:
+    except (
+        *(FileNotFoundError, NotADirectoryError, ValueError),
+        *(DamagedFile, IndexDirectoryError),
+    ) as error:
         raise _Damaged(f"{path}: {error}") from error
     generation = Generation(path, number, info, files)
     _check_counts(generation)
@@ -279,6 +318,8 @@ def _open_generation(
 def _check_counts(generation: Generation) -> None:
     path, info, codes = generation.path, generation.info, generation.codes
     clips = [len(segment.rows) for segment in generation.segments]
+    if info.base_segments > len(clips) or (info.kind == "ivfpq") != (info.base_segments > 0):
+        raise _Damaged(f"{path} is {info.kind} with {info.base_segments} of {len(clips)} segments")
     if clips != list(info.segments.values()):
         raise _Damaged(f"{path} has segments of {clips} clips, not those listed")
     if codes and (codes.faiss.d, codes.faiss.ntotal) != (info.dim, len(generation.base)):

@@ -146,4 +146,5 @@ class _LookUp:
                 np.ascontiguousarray(query), self._depth, params=self._params
             )
         rows: NDArray[np.int64] = found[0]
+        rows = np.where(rows < self._codes.ntotal, rows, -1)  # damaged lists may hold any number
         return rows if ranked else np.sort(rows[rows >= 0])

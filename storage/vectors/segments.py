@@ -18,7 +18,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from scanonce.storage.records import ORDINAL_BITS
 from scanonce.storage.settings import GpuUse
+from scanonce.storage.untrusted import DamagedFile, check_regular
+from scanonce.storage.vectors.arrays import read_array
 from scanonce.storage.vectors.codes import read_codes
 from scanonce.storage.vectors.flat import FlatIndex
 from scanonce.storage.vectors.gpu import GpuCodes, load_on_gpu
@@ -27,6 +30,8 @@ from scanonce.storage.vectors.rows import ClipRows, Ids
 FileIdentity: TypeAlias = tuple[int, int, int, int]
 """Device, inode, bytes and time of change: the same for all hard links of a file, and different for every later
 file."""
+
+_TABLE_BITS = np.array([63 - ORDINAL_BITS, ORDINAL_BITS + 1])  # of a video's id and number of clips
 
 JOIN_RATIO = 2
 """A segment is joined with what comes after it if it is at most this many times as large."""
@@ -72,8 +77,8 @@ class OpenFiles:
         """Open segments and codes; a file that is open here already is not opened again.
 
         Raises:
-            OSError, EOFError, ValueError, IndexDirectoryError: a file is missing, or was not written by `write_rows`
-                or `write_codes`.
+            OSError, DamagedFile, ValueError, IndexDirectoryError: a file is missing, or was not written by
+                `write_rows` or `write_codes`.
         """
         segments = tuple(self._segment(folder, name, dim) for name in names)
         return OpenFiles(segments, None if codes is None else self._codes(codes))
@@ -161,14 +166,20 @@ def sync(path: Path) -> None:
 
 
 def _identity(path: Path) -> FileIdentity:
-    stat = path.stat()
+    stat = check_regular(path)
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _map_rows(folder: Path, name: str, dim: int) -> ClipRows:
-    videos, counts = np.load(folder / f"{name}_videos.npy", allow_pickle=False).T.copy()
+    table = read_array(folder / f"{name}_videos.npy", np.int64)
+    if table.shape[1] != 2 or (table < 0).any() or (table >> _TABLE_BITS).any():
+        raise DamagedFile(f"{name}_videos.npy is no table of videos and their numbers of clips")
+    videos, counts = table.T.copy()
     num_rows = int(counts.sum())
+    path = folder / f"{name}.f16"
+    if check_regular(path).st_size != num_rows * dim * np.dtype(np.float16).itemsize:
+        raise DamagedFile(f"{path.name} does not have {num_rows} rows of {dim} numbers")
     if not num_rows:  # an empty file cannot be mapped
         return ClipRows((np.empty((0, dim), np.float16),), videos, counts)
-    matrix = np.memmap(folder / f"{name}.f16", np.float16, "r", shape=(num_rows, dim))
+    matrix = np.memmap(path, np.float16, "r", shape=(num_rows, dim))
     return ClipRows((np.asarray(matrix),), videos, counts)

@@ -22,8 +22,8 @@ from scanonce.training.world.absent import absent_texts
 from scanonce.training.world.films import FilmSpec, film_name
 from scanonce.training.world.scene import FRAMES_PER_SECOND, SceneSpec
 from scanonce.training.world.words import (
+    ASKED_ALONE,
     FACTS,
-    SHORT_KINDS,
     Caption,
     fact_phrases,
     scene_captions,
@@ -39,7 +39,7 @@ CASE_KINDS: tuple[CaseKind, ...] = (
 )
 NUM_ABSENT, NUM_ABSENT_TO_FIT = 500, 300
 QUERIED_FACTS = tuple(
-    fact for fact in FACTS if fact.partition(":")[0] in SHORT_KINDS and fact != "happening:nothing"
+    fact for fact in FACTS if fact.partition(":")[0] in ASKED_ALONE and fact != "happening:nothing"
 )
 """Facts that are asked alone, as a word or a short phrase."""
 

@@ -19,21 +19,9 @@ from scanonce.training.bars import progress_bar
 from scanonce.training.jobs import map_jobs
 from scanonce.training.world.drawing import Painter
 from scanonce.training.world.scene import Rng, SceneSpec, random_scene, view_at
-from scanonce.training.world.words import (
-    FACTS,
-    Caption,
-    image_caption,
-    scene_caption,
-    short_caption,
-    true_facts,
-)
+from scanonce.training.world.words import FACTS, Caption, image_caption, scene_caption, true_facts
 
 _EXAMPLES_PER_JOB = 250
-
-SHORT_SHARE = 0.35
-"""Share of captions that are a word or a short phrase, since that is what people ask first."""
-GREY_SHARE = 0.15
-"""Share of images and scenes without colour, so that a thing is known by its shape in any colour."""
 
 
 @dataclass(frozen=True)
@@ -118,18 +106,13 @@ def _render_example(plan: ExamplePlan, painter: Painter, rng: Rng, num_frames: i
     is_scene = num_frames > 1
     shares = (np.arange(num_frames) + rng.random(num_frames)) / num_frames
     times = [float(share) * scene.duration_seconds for share in shares]
-    is_grey = rng.random() < GREY_SHARE
     frames = []
     for at in times:
         image = painter.paint(view_at(scene, at))
-        if is_grey:
-            image = image.convert("L").convert("RGB")
         if rng.random() >= 0.5:
             image = compressed(image, random_quality(rng))
         frames.append(squeeze(image, plan.image_size))
     facts = true_facts(scene, None if is_scene else times[0])
-    if is_grey:  # sunset is a colour, too
-        facts = frozenset(fact for fact in facts if not fact.startswith(("colour:", "light:")))
     captions = [_caption(scene, facts, rng, is_scene) for _ in range(plan.captions_each)]
     return Pool(
         np.stack(frames)[None],
@@ -140,10 +123,7 @@ def _render_example(plan: ExamplePlan, painter: Painter, rng: Rng, num_frames: i
 
 
 def _caption(scene: SceneSpec, facts: frozenset[str], rng: Rng, is_scene: bool) -> Caption:
-    if rng.random() < SHORT_SHARE:
-        return short_caption(facts, rng)
-    has_colour = any(fact.startswith("colour:") for fact in facts)
-    if is_scene and has_colour and scene.happening != "nothing" and rng.random() < 0.6:
+    if is_scene and scene.happening != "nothing" and rng.random() < 0.6:
         return scene_caption(scene, rng)
     return image_caption(facts, rng, full=bool(rng.random() < 0.4))
 

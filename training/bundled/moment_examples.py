@@ -1,10 +1,9 @@
 """Examples that the bundled localiser is trained on: small libraries of rendered films, as an index stores them.
 
 No film is written: only the frames that an index stores are drawn, in every second film compressed with loss, and
-encoded by the bundled CLIP. A library is a batch. No sentence about one of its scenes is answered by another scene; a
-phrase that only names a happening is answered by all scenes in which that happens. The scenes are of few (thing,
-colour) pairs, so that for most sentences the same thing also occurs in other light, at another place, and doing the
-opposite.
+encoded by the bundled CLIP. A library is a batch, and no query about one of its scenes is answered by another scene.
+Its scenes are of few (thing, colour) pairs, so that for most queries the same thing also occurs in other light, at
+another place, and doing the opposite.
 
     paths = make_libraries(MomentPlan(), "train", Path("bench/moments"), workers=2)
     library = read_library(paths[0])        # library.films[0].frames: [L, 128]
@@ -15,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
@@ -47,13 +45,7 @@ from scanonce.training.world.scene import (
     flies,
     is_held_out,
 )
-from scanonce.training.world.words import (
-    Caption,
-    fact_phrases,
-    image_caption,
-    scene_captions,
-    true_facts,
-)
+from scanonce.training.world.words import Caption, image_caption, scene_captions, true_facts
 
 INDEX_FPS = 2.0
 """Frames per second that an index stores."""
@@ -177,82 +169,35 @@ def captions_of(
     return list({caption.text: caption for caption in captions}.values())
 
 
-@dataclass(frozen=True)
-class _WrittenQuery:
-    """A query with its answers, before it is encoded."""
-
-    text: str
-    kind: str
-    """The happening that it names, or ""."""
-    scene: int
-    """Equal for queries with the same answers."""
-    answers: tuple[tuple[int, float, float], ...]
-    """Film, start and end in seconds of each answer."""
-
-
-def _scene_queries(
-    films: list[FilmSpec], plan: MomentPlan, split: Split
-) -> Iterator[_WrittenQuery]:
-    """Queries that one scene answers."""
+def _queries_of(
+    films: list[FilmSpec], encoder: ClipEncoder, plan: MomentPlan, split: Split
+) -> Queries:
     scenes = [scene for film in films for scene in film.scenes]
     is_validation = split == "validation"
     wordings = 2 if is_validation else plan.wordings
+    texts: list[str] = []
+    happenings: list[str] = []
+    answers: list[tuple[int, int, float, float]] = []
     number = 0
     for film_number, film in enumerate(films):
         for scene, span in zip(film.scenes, pairwise(film.first_frames), strict=True):
             rng = np.random.default_rng((film.seed, number, 47))
             others = [other for other in scenes if other is not scene]
-            start, end = (frame / FRAMES_PER_SECOND for frame in span)
-            for caption in captions_of(
-                scene, others, rng, wordings=wordings, partial=not is_validation
-            ):
-                kind = scene.happening if caption.needs_time else ""
-                yield _WrittenQuery(caption.text, kind, number, ((film_number, start, end),))
+            captions = captions_of(scene, others, rng, wordings=wordings, partial=not is_validation)
+            for caption in captions:
+                texts.append(caption.text)
+                happenings.append(scene.happening if caption.needs_time else "")
+                start, end = (frame / FRAMES_PER_SECOND for frame in span)
+                answers.append((film_number, number, start, end))
             number += 1
-
-
-def happening_spans(films: list[FilmSpec]) -> dict[str, tuple[tuple[int, float, float], ...]]:
-    """Return where each thing happens that happens at all.
-
-    Returns:
-        Film, start and end in seconds of each such scene, by happening.
-    """
-    found: dict[str, list[tuple[int, float, float]]] = {}
-    for film_number, film in enumerate(films):
-        for scene, span in zip(film.scenes, pairwise(film.first_frames), strict=True):
-            start, end = (frame / FRAMES_PER_SECOND for frame in span)
-            if scene.happening != "nothing":
-                found.setdefault(scene.happening, []).append((film_number, start, end))
-    return {happening: tuple(found[happening]) for happening in sorted(found)}
-
-
-def _short_queries(films: list[FilmSpec]) -> Iterator[_WrittenQuery]:
-    """Queries that name a happening and nothing else, with all scenes that answer them.
-
-    Words for things, places and lights are left to the frames: each is true of a third of the scenes, and with them as
-    queries the ranking of sentences became worse.
-    """
-    first = sum(len(film.scenes) for film in films)
-    for number, (happening, answers) in enumerate(happening_spans(films).items(), start=first):
-        for text in fact_phrases(f"happening:{happening}"):
-            yield _WrittenQuery(text, happening, number, answers)
-
-
-def _queries_of(
-    films: list[FilmSpec], encoder: ClipEncoder, plan: MomentPlan, split: Split
-) -> Queries:
-    written = list(_scene_queries(films, plan, split))
-    if split != "validation":
-        written += _short_queries(films)
-    most = max(len(query.answers) for query in written)
-    table = np.array([np.resize(query.answers, (most, 3)) for query in written])
-    features = encoder.encode_text_features([query.text for query in written])
+    features = encoder.encode_text_features(texts)
+    table = np.array(answers, np.float64)
     return Queries(
-        texts=[query.text for query in written],
-        films=table[..., 0].astype(np.int64),
-        scenes=np.array([query.scene for query in written]),
-        spans=table[..., 1:],
-        kinds=[query.kind for query in written],
+        texts=texts,
+        films=table[:, :1].astype(np.int64),
+        scenes=table[:, 1].astype(np.int64),
+        spans=table[:, None, 2:],
+        kinds=happenings,
         joint=features.joint,
         states=features.states,
     )
@@ -303,9 +248,9 @@ def _make_library(plan: MomentPlan, split: Split, folder: Path, number: int) -> 
             durations=np.array([film.first_frames[-1] / FRAMES_PER_SECOND for film in films]),
             texts=np.array(queries.texts),
             happenings=np.array(queries.kinds),
-            films=queries.films,
+            films=queries.films[:, 0],  # each query has one answer
             scenes=queries.scenes,
-            spans=queries.spans,
+            spans=queries.spans[:, 0],
             joint=queries.joint,
             states=queries.states,
         )
@@ -345,9 +290,9 @@ def read_library(path: Path) -> MomentLibrary:
         ]
         queries = Queries(
             texts=stored["texts"].tolist(),
-            films=stored["films"],
+            films=stored["films"][:, None],
             scenes=stored["scenes"],
-            spans=stored["spans"],
+            spans=stored["spans"][:, None],
             kinds=stored["happenings"].tolist(),
             joint=stored["joint"],
             states=stored["states"],

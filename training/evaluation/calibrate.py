@@ -27,8 +27,9 @@ PRESENT_SHARE = 0.75
 """Assumed share of queries that the library answers."""
 
 Feature = Literal["evidence", "score", "reading"]
-FITTED_MOMENTS = 3
-"""Moments of each query that a calibration is fitted on."""
+FITTED_MOMENTS = 1
+"""Moments of each query that a calibration is fitted on. A labelled sentence mostly names one of its right moments, so
+the others of an answer would teach that only one moment can be right."""
 _BATCH = 64  # queries that are searched together
 _RIDGE = 1e-3
 _STEPS = 50

@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
-
 from scanonce.training.world.drawing import View
 from scanonce.training.world.scene import (
     COLOURS,
@@ -288,16 +286,18 @@ def image_caption(facts: frozenset[str], rng: Rng, *, full: bool = False) -> Cap
 
 
 def _subject(facts: frozenset[str], rng: Rng) -> str:
-    """Such as "two red cars"; without a number or a colour if none is a fact."""
+    """Such as "two red cars"; without a number if none is a fact."""
     thing, colour, count = (_value(facts, kind) for kind in ("thing", "colour", "count"))
     assert thing is not None, "an image without a thing"
+    assert colour is not None, "a thing without a colour"
     singular, plural = _pick(rng, THING_WORDS[thing])
-    looks = "" if colour is None else f"{_pick(rng, COLOUR_WORDS[colour])} "
+    colour = _pick(rng, COLOUR_WORDS[colour])
     if count is None:
-        return f"{looks}{plural}"
-    noun = f"{looks}{singular if count == '1' else plural}"
+        return f"{colour} {plural}"
     article = _pick(rng, COUNT_WORDS[int(count)])
-    return f"{_a(noun) if article == 'a' else article} {noun}"
+    if article == "a" and colour[0] in "aeiou":
+        article = "an"
+    return f"{article} {colour} {singular if count == '1' else plural}"
 
 
 def scene_caption(scene: SceneSpec, rng: Rng) -> Caption:
@@ -356,31 +356,8 @@ def fact_phrases(fact: str) -> tuple[str, ...]:
     return (*plain, *longer)
 
 
-SHORT_KINDS = {"thing": 4.0, "colour": 1.0, "place": 2.0, "light": 2.0, "happening": 4.0}
-"""Kinds of facts that a short caption states, with their weights."""
-
-
-def short_caption(facts: frozenset[str], rng: Rng) -> Caption:
-    """Caption of one word or a short phrase: one fact, or a thing with its colour if the facts have one.
-
-    Args:
-        facts: facts of an image or a scene, from `true_facts`.
-        rng: generator of the choice.
-    """
-    options = sorted(
-        fact
-        for fact in facts
-        if fact.partition(":")[0] in SHORT_KINDS and fact != "happening:nothing"
-    )
-    weights = np.array([SHORT_KINDS[fact.partition(":")[0]] for fact in options])
-    fact = str(rng.choice(options, p=weights / weights.sum()))
-    colour = _value(facts, "colour")
-    if fact.startswith("thing:") and colour is not None and rng.random() < 0.3:
-        singular, plural = _pick(rng, THING_WORDS[fact.partition(":")[2]])
-        word = _pick(rng, COLOUR_WORDS[colour])
-        texts = (f"{word} {singular}", f"{_a(word)} {word} {singular}", f"{word} {plural}")
-        return Caption(_pick(rng, texts), frozenset({fact, f"colour:{colour}"}))
-    return Caption(_pick(rng, fact_phrases(fact)), frozenset({fact}))
+ASKED_ALONE = ("thing", "colour", "place", "light", "happening")
+"""Kinds of facts that a word or a short phrase states alone."""
 
 
 def _a(word: str) -> str:

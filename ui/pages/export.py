@@ -22,6 +22,7 @@ takes 29.97 for drop frame, puts labels in capitals and fails on an empty list.
 import csv
 import io
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -44,7 +45,19 @@ _STANDARD_FPS = (
     *(48 * _NTSC, Fraction(48), Fraction(50), 60 * _NTSC, Fraction(60)),
 )
 """The rates of timecode (SMPTE ST 12-1 and 12-3), rising; its frames have two digits."""
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+_FORMULA_STARTS = ("=", "+", "-", "@", "−")
+# Spreadsheets split a table at what their locale calls a separator, whatever the quotes, and at any line break.
+_SEPARATORS = re.compile("([,;|\t\r\n\v\f\x1c-\x1f\x85\u2028\u2029،؛、，；｜])")
+_UNSEEN = {
+    "Zs",
+    "Zl",
+    "Zp",
+    "Cc",
+    "Cf",
+    "Mn",
+    "Me",
+}  # categories of letters that show nothing by themselves
+_FILLERS = '"\u115f\u1160\u2800\u3164\uffa0'  # and quotes, which readers take away
 _COLUMNS = (
     *("file", "start", "end", "start_seconds", "end_seconds", "duration_seconds"),
     *("probability", "score", "label", "fps", "width", "height", "path"),
@@ -152,7 +165,8 @@ def frame_rate(fps: float, *, drop: bool = True) -> FrameRate:
 def to_csv(picks: Iterable[Pick]) -> str:
     """Return a table with a header, one moment a line, in the given order; for programs that read UTF-8.
 
-    A text that a spreadsheet would take for a formula gets an apostrophe in front.
+    A text that a spreadsheet would take for a formula gets an apostrophe in front; so does a part of a text after
+    anything at which a spreadsheet may split it.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
@@ -320,7 +334,15 @@ def _reels(paths: Iterable[Path]) -> dict[Path, str]:
 def _cell(text: str) -> str:
     """Return a text that no spreadsheet takes for a formula."""
     clean = encodable(text).replace("\0", " ")
-    return f"'{clean}" if clean.lstrip(" ").startswith(_FORMULA_STARTS) else clean
+    parts = _SEPARATORS.split(clean)
+    marked = "".join(f"'{part}" if _begins_formula(part) else part for part in parts)
+    return f"'{marked}" if marked.lstrip(" ").startswith(("\t", "\r", "\n")) else marked
+
+
+def _begins_formula(text: str) -> bool:
+    """Whether the first letter that is seen begins a formula, in any of its widths."""
+    seen = (c for c in text if unicodedata.category(c) not in _UNSEEN and c not in _FILLERS)
+    return unicodedata.normalize("NFKC", next(seen, "")).startswith(_FORMULA_STARTS)
 
 
 def _number(value: float | None) -> str:

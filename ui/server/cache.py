@@ -14,6 +14,7 @@ from typing import Literal
 
 from scanonce.media.cut import Progress
 from scanonce.storage.errors import VideoError
+from scanonce.storage.untrusted import inside
 from scanonce.ui.reports import unexpected
 
 Make = Callable[[Path, Progress, threading.Event], None]
@@ -129,7 +130,7 @@ class ProxyCache:
         """Return the path of a file, which stays until :meth:`release`; None if there is none."""
         path = self.path(key)
         with self._lock:
-            if not path.exists():
+            if not _is_file(path):
                 return None
             with contextlib.suppress(OSError):  # a read-only index serves what it has
                 os.utime(path)  # the modification time serves as the time of the last use
@@ -151,7 +152,7 @@ class ProxyCache:
         job = self._jobs.get(key)
         if job is not None and job.failed_at is None:
             return MakingState("making", job.progress)
-        if self.path(key).exists():
+        if _is_file(self.path(key)):
             return MakingState("ready", 1.0)
         if job is not None and job.failed_at is not None:
             if time.monotonic() - job.failed_at < _FAILED_FOR_SECONDS:
@@ -200,11 +201,20 @@ class ProxyCache:
         """Yield ``(last use, bytes, path)``."""
         for path in self.folder.glob("[!.]*.mp4"):
             with contextlib.suppress(OSError):
-                status = path.stat()
+                status = path.lstat()
                 yield status.st_mtime_ns, status.st_size, path
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is a file, and no link: one in an index of somebody else would publish what it leads to."""
+    return path.is_file() and not path.is_symlink()
 
 
 @cache
 def proxy_cache(index_root: Path) -> ProxyCache:
-    """Return the cache of an index directory, in ``cache/``: one for the server and its pages in this process."""
-    return ProxyCache(index_root / "cache")
+    """Return the cache of an index directory, in ``cache/``: one for the server and its pages in this process.
+
+    Raises:
+        IndexDirectoryError: the folder is a link.
+    """
+    return ProxyCache(inside(index_root, "cache"))

@@ -198,7 +198,7 @@ def _without_token(scope: Scope) -> str:
 
 
 def _form(scope: Scope, problem: str = "") -> Response:
-    """Return the form that asks for the token and then goes on to what was asked for."""
+    """Return the form that asks for the token and then leads to the address that was asked for."""
     return HTMLResponse(
         _FORM.format(action=html.escape(_without_token(scope), quote=True), problem=problem),
         status_code=401,

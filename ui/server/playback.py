@@ -6,13 +6,18 @@ import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from scanonce.media.cut import probe
 from scanonce.media.playable import MediaFacts, playable
 from scanonce.storage.errors import IndexDirectoryError, VideoError
 from scanonce.storage.files import write_whole
 from scanonce.storage.records import Video
+from scanonce.storage.untrusted import DamagedFile, read_json
 from scanonce.ui.safe_text import printable
 from scanonce.ui.server.cache import ProxyCache
+
+_FACTS = TypeAdapter(MediaFacts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +58,8 @@ def media_facts(video: Video, cache: ProxyCache) -> MediaFacts:
         VideoError: see :func:`playback`.
     """
     remembered = cache.folder / f"facts-{video.uid}.json"
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        return MediaFacts(**json.loads(remembered.read_text("utf-8")))
+    with contextlib.suppress(OSError, DamagedFile, ValueError, TypeError):
+        return _FACTS.validate_python(read_json(remembered))
     facts = probe(find_file(video))
     content = json.dumps(asdict(facts)).encode()
     with contextlib.suppress(IndexDirectoryError):  # the next call probes again
