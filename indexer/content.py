@@ -3,9 +3,8 @@
 from pathlib import Path
 
 _HEAD_BYTES = 4096
-_SYNC_BYTES = (
-    1 << 20
-)  # a recording that was damaged or cut at its beginning gets into step within these
+_SYNC_BYTES = 1 << 20
+"""A recording that is damaged at its beginning has whole packets within these."""
 
 _TRANSPORT_STREAMS = frozenset((".ts", ".mts", ".m2ts"))
 """Extensions that other programs use too: TypeScript, translations, schematics of games."""
@@ -56,9 +55,8 @@ def _is_text(head: bytes) -> bool:
     if len(head.translate(None, _CONTROLS)) < len(head):
         return False
     num_ascii = len(head.translate(None, _HIGH))
-    is_utf8 = (
-        len(head.decode("utf-8", "ignore").encode()) >= len(head) - 3
-    )  # the last character may be cut
+    num_utf8 = len(head.decode("utf-8", "ignore").encode())
+    is_utf8 = num_utf8 >= len(head) - 3  # the last character may be cut
     return is_utf8 or 2 * num_ascii >= len(head)
 
 

@@ -100,8 +100,10 @@ class Selection:
             path: absolute; it need not exist.
             roots: it is left out if it is from each of these that is above it. Their own names do not matter.
         """
-        real = os.path.realpath(path)
-        index = self.index_around(real if path.is_dir() else os.path.dirname(real))
+        real = os.path.realpath(
+            path
+        )  # os.path, since pathlib fails at folders that may not be entered
+        index = self.index_around(real if os.path.isdir(path) else os.path.dirname(real))
         if index is not None:
             return LeftOut(path, f"{index} is an index of Scanonce, in which nothing is indexed")
         found = None
@@ -119,7 +121,7 @@ class Selection:
                 by = "because its name starts with a dot" if is_hidden else "by indexer.exclude"
                 return LeftOut(folder, f"left out {by}")
             if folder not in self._has_no_media:
-                self._has_no_media[folder] = (folder / NO_MEDIA).exists()
+                self._has_no_media[folder] = os.path.exists(folder / NO_MEDIA)
             if self._has_no_media[folder]:
                 return LeftOut(folder, f"left out by the file {NO_MEDIA} in it")
         return None

@@ -14,7 +14,7 @@ _EXTENSIONS = (
 )
 _EXCLUDE = (
     "@eaDir", "@Recently-Snapshot", "@Recycle", "@SynoEAStream", "@tmp", "#recycle", "#snapshot", "~snapshot",
-    "$RECYCLE.BIN", "RECYCLED", "RECYCLER", "System Volume Information", "FOUND.[0-9][0-9][0-9]", "lost+found",
+    "$RECYCLE.BIN", "RECYCLER", "System Volume Information", "FOUND.[0-9][0-9][0-9]", "lost+found",
     ".Trash*", "trashbox", "files_trashbin", "files_versions", "Network Trash Folder", "Temporary Items",
     "TheVolumeSettingsFolder", "__MACOSX", "node_modules",
 )

@@ -14,6 +14,7 @@ After `scanonce reindex` or `restore` everything but the last line is in a folde
 the name of that folder: writing it is the switch from one whole index to the next.
 """
 
+import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -158,7 +159,7 @@ class IndexLayout:
 def is_index(folder: Path) -> bool:
     """Whether a folder is an index directory, or the folder in it that holds the index. Other files are no sign."""
     layout = IndexLayout(folder)
-    if layout.manifest.is_file() and layout.catalog.is_file():
+    if os.path.isfile(layout.manifest) and os.path.isfile(layout.catalog):
         return True
     try:
         return bool(IndexLayout.of(folder).data)

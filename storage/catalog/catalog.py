@@ -21,7 +21,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, func, or_, select, update
+from sqlalchemy import Connection, Select, func, or_, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from scanonce.storage.catalog import database
@@ -91,11 +91,7 @@ class Catalog(Database):
             return libraries(connection)
 
     def forget_libraries(self, roots: Iterable[Path]) -> list[Video]:
-        """Remove all libraries and files at or below these roots, in one transaction.
-
-        Returns:
-            The removed videos, as those of `forget_files`.
-        """
+        """Remove all libraries and files at or below these roots at once; return the videos as `forget_files` does."""
         with self.writing() as connection:
             return forget_libraries(connection, list(roots))
 
@@ -170,7 +166,9 @@ class Catalog(Database):
         Args:
             under: only videos with a file at or below this folder. Default: all.
         """
-        return self.matching_videos(under=() if under is None else (under,))
+        places = () if under is None else self.spelled(under)
+        with self.reading() as connection:
+            return _searchable_ids(connection, select_matching(places))
 
     def matching_videos(
         self,
@@ -198,8 +196,7 @@ class Catalog(Database):
         places = [place for folder in under for place in self.spelled(folder)]
         statement = select_matching(places, changed_ns, indexed, seconds, labels, without_labels)
         with self.reading() as connection:
-            ids = connection.scalars(statement.where(VideoRow.state.in_(SEARCHABLE))).all()
-        return np.array(ids, dtype=np.int64)
+            return _searchable_ids(connection, statement)
 
     def uids(self) -> set[str]:
         """Return the uids of all contents, failed ones too."""
@@ -419,6 +416,11 @@ class Catalog(Database):
         values = {"state": "failed", "reason": reason, "detail": None, "transient_failures": 0}
         with self.writing() as connection:
             connection.execute(update(VideoRow).values(values))
+
+
+def _searchable_ids(connection: Connection, statement: Select[int]) -> NDArray[np.int64]:
+    ids = connection.scalars(statement.where(VideoRow.state.in_(SEARCHABLE))).all()
+    return np.array(ids, dtype=np.int64)
 
 
 def _mark(connection: Connection) -> ChangeMark:
