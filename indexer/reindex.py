@@ -103,6 +103,8 @@ def _begin(
     layout: IndexLayout, staging: IndexLayout, wanted: Manifest, head_files: Sequence[Path]
 ) -> None:
     """Create the new index, unless an interrupted call has begun it."""
+    if staging.manifest.exists() and not read_manifest(staging).exact_times:
+        remove_contents(staging)  # begun by a version whose frames are others
     try:
         create_or_check(staging, wanted, head_files)
     except ManifestMismatch:  # begun with other settings, and never used

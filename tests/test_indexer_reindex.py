@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from scanonce.search.calibration import BY_FRAMES, Calibration, Weights, write_c
 from scanonce.storage.catalog.catalog import SEARCHABLE, Catalog
 from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch
 from scanonce.storage.layout import IndexLayout
-from scanonce.storage.manifest import read_manifest
+from scanonce.storage.manifest import read_manifest, write_manifest
 from scanonce.storage.writer import writing
 from tests.colours import ColourEncoder, write_film
 from tests.indexes import SETTINGS, STORAGE, build_index, open_engine, read_videos
@@ -193,6 +194,17 @@ def test_a_reindex_begun_with_other_settings_starts_from_scratch(
     assert report.switched
     assert report.runs[0].counts.indexed == 3
     assert read_manifest(IndexLayout.of(root)).sample_fps == 4.0
+
+
+def test_a_reindex_begun_by_an_earlier_version_starts_from_scratch(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scanonce.indexer.pipeline._REPORT_SECONDS", 0.0)
+    assert run_reindex(root, on_progress=stop_after(1)).interrupted
+    staging = IndexLayout.of(root).staging
+    write_manifest(staging, replace(read_manifest(staging), exact_times=False))
+    assert run_reindex(root).runs[0].counts.indexed == 3
+    assert read_manifest(IndexLayout.of(root)).exact_times
 
 
 def test_a_switch_that_cannot_be_written_leaves_the_old_index(

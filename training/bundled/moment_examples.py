@@ -49,9 +49,8 @@ from scanonce.training.world.words import Caption, image_caption, scene_captions
 
 INDEX_FPS = 2.0
 """Frames per second that an index stores."""
-_FRAMES = (
-    "on screen"  # those of libraries that were made before are the first at or after their times
-)
+_FRAMES = "on screen"
+"""Part of the names of files: libraries of earlier versions have other frames, the first at or after their times."""
 
 Split: TypeAlias = Literal["train", "validation", "all"]
 """``train`` and ``validation`` have no (thing, colour) pair in common, ``all`` has both; none has held-out pairs."""

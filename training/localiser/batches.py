@@ -28,7 +28,7 @@ class FilmFrames:
     """A film as an index stores it."""
 
     frames: NDArray[np.float16]
-    """[L, dim] raw features; row k is the first frame at or after k / fps seconds."""
+    """[L, dim] raw features; row k is the frame on screen at k / fps seconds."""
     duration_seconds: float
 
 
