@@ -1,6 +1,6 @@
 r"""How the text of a query is taken: whatever was typed or pasted becomes one line of plain text, or is refused.
 
->>> query_text("a red  fish ")
+>>> query_text("\ufeffa red\u2028fish\x00")
 'a red fish'
 """
 

@@ -240,8 +240,12 @@ def test_a_folder_of_the_index_that_cannot_be_read_stays_one(
     layout = IndexLayout(library.parent / "index")
     build_index(layout, library)
 
+    whole = os.scandir
+
     def scandir(path: str) -> "os._ScandirIterator[str]":
-        raise PermissionError(13, "Permission denied", path)
+        if library in (Path(path), *Path(path).parents):
+            raise PermissionError(13, "Permission denied", path)
+        return whole(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
     report = build_index(layout, library)
