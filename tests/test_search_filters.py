@@ -270,7 +270,7 @@ def _film(catalog: Catalog, path: Path) -> None:
     [
         ("/films/2O20", "/films/2020"),
         ("/Films/2020", "/films/2020"),
-        ("/films/2020/deeep", "/films/2020/deep"),
+        ("/films/2020/dep", "/films/2020/deep"),
         ("/nowhere at all", "/"),
         ("/films/202", "/films/2020"),
         ("/caf\udce9", "/"),
