@@ -622,6 +622,8 @@ def test_real_files_give_frames_over_their_whole_length(
         width, height = map(int, row["resolution"].split("x"))
         assert {source.info.width, source.info.height} == {width, height}
     last = frames[-1].pts_seconds
-    assert len(frames) == math.ceil(source.end_seconds), "one for each second that begins before the end"
+    assert len(frames) == math.ceil(source.end_seconds), (
+        "one for each second that begins before the end"
+    )
     assert source.end_seconds - 1.04 <= last < source.end_seconds
     assert (source.problem is not None) == ("corrupted" in row["filename"])

@@ -40,7 +40,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     films, index = root / "films\x1b[2J\nfilms", root / "index\x1b[2J\nindex"
     for number, stem in enumerate(HOSTILE):
         write_film(films / f"{stem}.mp4", [("red", 4 + number), ("blue", 2)])
-    (films / f"{HOSTILE[0]}\ngarbage.mp4").write_bytes(b"no video" * 100)
+    (films / f"{HOSTILE[0]}\ngarbage.mp4").write_bytes(b"\0no video" * 100)
     ran = run("index", films, "--index", index, "--encoder", "bundled")
     assert "7 videos indexed" in ran.stdout, ran
     run("label", films, "--index", index, "--add", "turned\u202e label [red]")

@@ -2,8 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
+from scanonce.ui.console import note
 from scanonce.ui.views import INEXACT_TIMES
 
 if TYPE_CHECKING:
@@ -14,4 +13,4 @@ def note_inexact_times(library: "Library") -> None:
     """Say once, on the standard error output, that some times of an index may be wrong."""
     manifest = library.manifest
     if manifest is not None and not manifest.exact_times:
-        Console(stderr=True).print(f"Note: {INEXACT_TIMES}.", highlight=False, soft_wrap=True)
+        note(f"{INEXACT_TIMES}.")
