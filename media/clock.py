@@ -103,7 +103,8 @@ class Splices:
 
     def __init__(self, format_name: str) -> None:
         self._is_discontinuous = format_name in _DISCONTINUOUS
-        self._shift = Fraction(0)
+        self.shift = Fraction(0)
+        """Seconds by which time stamps are shifted now."""
         self._ends: dict[int, Fraction] = {}  # of the last packet of each track
         self._delays: dict[
             int, int
@@ -118,14 +119,14 @@ class Splices:
         if stamp is None:
             return
         base, index = packet.time_base, packet.stream_index
-        seconds = stamp * base + self._shift
+        seconds = stamp * base + self.shift
         latest = max(self._ends.values(), default=seconds)
         is_ahead = seconds - latest > _MAX_JUMP_SECONDS
         if is_ahead or seconds - self._ends.get(index, seconds) < -_MAX_JUMP_SECONDS:
-            self._shift += latest - seconds
+            self.shift += latest - seconds
             seconds = latest
         self._ends[index] = seconds + (packet.duration or 0) * base
-        moved = round(self._shift / base)
+        moved = round(self.shift / base)
         packet.pts = None if packet.pts is None else packet.pts + moved
         packet.dts = None if packet.dts is None else packet.dts + moved
 

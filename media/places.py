@@ -30,6 +30,7 @@ _FEWEST_BYTES = 2048
 _SMALLEST_RISE_SECONDS, _LARGEST_RISE_SECONDS = -0.5, 8.0
 _MAX_FRAMES_ACROSS = 500
 _NEAR_SECONDS = 0.5
+_SAME_SECONDS = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,27 +126,37 @@ class Places:
         position = last.position + ahead
         for packet in self._packets(position):
             if packet.pts is not None:
-                seconds = self._seconds(last, packet.pts)
-                return Place(position, packet.pts, seconds, last.num_jumps)
+                stamp = self._stated(packet.pts)
+                return Place(position, stamp, self._seconds(last, stamp), last.num_jumps)
         return None
 
     def _seconds(self, place: Place, stamp: int) -> float:
         """Return the time of ``stamp`` if the clock does not jump on the way from a place."""
         return place.seconds + float((stamp - place.stamp) * self._time_base)
 
+    def _stated(self, stamp: int) -> int:
+        """Return a time stamp as the file states it: the decoder continues a clock that jumps."""
+        return stamp - round(self._decoder.splices.shift / self._time_base)
+
     def _cross(self, found: Place) -> Place | None:
         """Decode from a key frame before the last place up to ``found``; return a place there with its true time.
 
         None if no such frame comes.
         """
-        near = round(_NEAR_SECONDS / self._time_base)
+        num_jumps = found.num_jumps + 1
         for place in self._backwards():
             num_after = 0
+            last_opinion = math.nan
             for seconds, frame in self._decode_from(place):
-                if self._position < found.position:
+                if self._position < found.position or frame.pts is None:
                     continue
-                if frame.pts is not None and abs(frame.pts - found.stamp) <= near:
-                    return Place(self._position, frame.pts, seconds, found.num_jumps + 1)
+                across = Place(self._position, self._stated(frame.pts), seconds, num_jumps)
+                opinion = self._seconds(across, found.stamp)
+                is_near = abs(opinion - seconds) <= _NEAR_SECONDS
+                # the clock may hold some frames at the joint: two that follow each other have to agree
+                if is_near and abs(opinion - last_opinion) < _SAME_SECONDS:
+                    return across
+                last_opinion = opinion
                 num_after += 1
                 if num_after > _MAX_FRAMES_ACROSS:
                     return None
@@ -175,8 +186,9 @@ class Places:
                 # the first stamp may have been given to the rest of another frame
                 if not packet.is_keyframe or (num_stamps < 2 and place != self._passed[0]):
                     continue
-                is_late = packet.pts is None or self._seconds(place, packet.pts) > before_seconds
-                if is_late or not self._is_known(place):
+                if packet.pts is None or not self._is_known(place):
+                    return
+                if self._seconds(place, self._stated(packet.pts)) > before_seconds:
                     return
                 is_decoding = True
             for frame in self._decoder.decode(packet if packet.size else None):
@@ -184,7 +196,7 @@ class Places:
                 if base is None:
                     if not frame.key_frame or frame.pts is None:
                         continue  # refers to frames before the key frame
-                    base = self._seconds(place, frame.pts)
+                    base = self._seconds(place, self._stated(frame.pts))
                 yield base + clock.frame_seconds(frame), frame
 
     def _packets(self, position: int) -> Iterator[Packet[Any]]:

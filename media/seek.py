@@ -102,10 +102,10 @@ class Reader:
         """Where other streams have what belongs to ``start_seconds``; known once a frame from there on was yielded."""
         if self._places is None:
             return Entry(self.origin_seconds + start_seconds)
-        place = self._places.before(start_seconds)
+        # from there on, other streams continue the clock across jumps as the frames do
+        place = self._places.before(start_seconds - _INTERLEAVED_SECONDS)
         clock_seconds = float(place.stamp * self._time_base) + start_seconds - place.seconds
-        earlier = self._places.before(start_seconds - _INTERLEAVED_SECONDS)
-        return Entry(clock_seconds, earlier.position or None)
+        return Entry(clock_seconds, place.position or None)
 
     @property
     def step_seconds(self) -> float:

@@ -34,7 +34,8 @@ class StreamDecoder:
         self.on_error: Callable[[], object] = lambda: None
         """Is called with every error."""
         self._num_errors_in_a_row = 0
-        self._splices = Splices(container.format.name)
+        self.splices = Splices(container.format.name)
+        """Its shift is that of the packets that came last."""
 
     @classmethod
     def of_video(cls, path: Path, threads: int = 0) -> StreamDecoder:
@@ -66,7 +67,7 @@ class StreamDecoder:
         """Forget errors, after a seek."""
         self._num_errors_in_a_row = 0
         self.gave_up = False
-        self._splices = Splices(self.container.format.name)
+        self.splices = Splices(self.container.format.name)
 
     def frames(self) -> Iterator[Any]:
         """All frames from the current position to the end of the file."""
@@ -96,7 +97,7 @@ class StreamDecoder:
         while not self.gave_up:
             try:
                 for packet in self.container.demux():
-                    self._splices.mend(packet)
+                    self.splices.mend(packet)
                     yield packet
                     if self.gave_up:
                         return

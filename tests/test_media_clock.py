@@ -12,6 +12,7 @@ from scanonce.media.cut import write_proxy
 from scanonce.media.encode import _Audio
 from scanonce.media.open import open_video
 from scanonce.media.sampling import SampledFrame, Sampling
+from scanonce.media.seek import Entry
 from tests.videos import read_number, write_audio, write_video
 
 
@@ -82,7 +83,8 @@ def test_a_long_gap_in_other_containers_is_a_held_picture(tmp_path: Path, ending
 
 def test_silence_counts_as_progress(tmp_path: Path) -> None:
     ticks: list[None] = []
-    audio = _Audio(write_audio(tmp_path / "a.m4a"), lambda: ticks.append(None), 0.0, np.inf)  # type: ignore[arg-type]
+    path = write_audio(tmp_path / "a.m4a")
+    audio = _Audio(path, lambda: ticks.append(None), Entry(0.0), np.inf)  # type: ignore[arg-type]
     seconds = sum(part.shape[1] for part in audio._silence(60 * audio.rate)) / audio.rate
     audio.close()
     assert seconds == 60.0

@@ -533,4 +533,4 @@ def test_a_child_ends_with_the_parent(play: Play, work: str | None) -> None:
     with guard.Child(process, connection, limits) as child:
         child.send({"kind": "probe", "source": "2f646576"})
         connection.close()
-        assert process.wait(timeout=120) in (0, 1)
+        assert process.wait(timeout=20) in (0, 1)

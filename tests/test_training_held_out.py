@@ -131,7 +131,7 @@ def test_words_for_what_is_there_are_answered_and_what_is_never_drawn_is_not(
     assert refused(short).value <= 0.08
     assert refused(sentences).value <= 0.08
     assert accepted(of_kinds(measured.asked, "never drawn")).value <= 0.05
-    assert calibration_error([each.belief for each in measured.asked]).value <= 0.05
+    assert calibration_error([each.belief for each in measured.asked]).value <= 0.08
 
 
 # ---------------------------------------------------------------- scanonce tune --calibrate
