@@ -2,8 +2,9 @@
 
     python -m tests.held index FILMS ...
 
-As soon as a video is stored, the encoder waits until there is a file at the path in ``HELD_UNTIL``. Ctrl-C ends it as
-usual, even if the parent process ignores that signal.
+As soon as a video is stored, the encoder waits until there is a file at the path in ``HELD_UNTIL``. All progress is
+written at once, since none follows while it waits. Ctrl-C ends it as usual, even if the parent process ignores that
+signal.
 """
 
 import os
@@ -15,6 +16,7 @@ from typing import Any
 
 from scanonce.models.encoders.clip import TransformersEncoder
 from scanonce.storage.catalog.catalog import Catalog
+from scanonce.ui import jobs
 from scanonce.ui.cli import main
 
 GATE = "HELD_UNTIL"
@@ -40,5 +42,6 @@ def _hold(gate: Path) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    jobs._WRITE_SECONDS = 0.0
     _hold(Path(os.environ[GATE]))
     main()
