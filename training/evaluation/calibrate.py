@@ -152,9 +152,9 @@ def fit_index(engine: SearchEngine, queries: Sequence[Query] = ()) -> Calibratio
         ConfigError: none of the queries is about a video of the index, or none has a right moment among the first.
     """
     chance = [
-        moment.evidence
-        for result in engine.search_many(abstract_texts(), top=1)
-        for moment in result.moments
+        max(moment.evidence for moment in result.moments)
+        for result in engine.search_many(abstract_texts())
+        if result.moments
     ]
     if not queries:
         if not chance:
