@@ -64,6 +64,7 @@ def test_search_prints_a_table_of_moments(library: tuple[Path, Path]) -> None:
 
 def test_search_json_is_one_line_of_the_documented_schema(library: tuple[Path, Path]) -> None:
     run = scanonce("search", "a red car", "--index", library[1], "--json")
+    assert run.returncode == 0, run.stderr
     (line,) = run.stdout.splitlines()
     result = json.loads(line)
     keys = ["query", "no_good_match", "num_good", "notes", "moments", "timings_ms"]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file, save_file
 
+import scanonce.library  # before a test replaces what it imports
 from scanonce.indexer.pipeline import index_library
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.storage.catalog.catalog import Catalog
@@ -197,7 +198,8 @@ def make_older(index: Path) -> None:
 def test_an_index_of_an_earlier_version_is_used_and_says_that_reindexing_makes_times_exact(
     work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scanonce.indexer.models.load_encoder", lambda *_, **__: ColourEncoder())
+    for place in ("indexer.models", "search.engine", "search.snapshot", "library"):
+        monkeypatch.setattr(f"scanonce.{place}.load_encoder", lambda *_, **__: ColourEncoder())
     index = work / "index"
     before = json.loads(run(index, "search", "red", "--json").stdout)
     assert "reindex" not in run(index, "status").stdout
