@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file, save_file
 
-import scanonce.library  # before a test replaces what it imports
 from scanonce.indexer.pipeline import index_library
 from scanonce.indexer.settings import IndexerSettings
+from scanonce.library import Library as _Library  # noqa: F401 - before a test replaces what it imports
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.settings import StorageSettings
