@@ -87,14 +87,13 @@ def test_films_are_rendered_again_only_if_they_differ(
 ) -> None:
     renderings: list[Path] = []
 
-    def render(folder: Path, *, seed: int, num_films: int, **_: object) -> None:
+    def render(films: list[FilmSpec], folder: Path, *, seed: int, **_: object) -> None:
         renderings.append(folder)
         folder.mkdir(parents=True)
-        films = replace(TEST, seed=seed, num_films=num_films).films()
         lines = [json.dumps(asdict(line)) for line in ground_truth(films, seed=seed)]
         (folder / "ground_truth.jsonl").write_text("\n".join(lines) + "\n")
 
-    monkeypatch.setattr("scanonce.training.world.films.render_library", render)
+    monkeypatch.setattr("scanonce.training.world.films.render_films", render)
     small = replace(TEST, num_films=2)
     truth = ensure_rendered(small, tmp_path, workers=1)
     assert truth == ensure_rendered(small, tmp_path, workers=1)
