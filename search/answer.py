@@ -74,7 +74,7 @@ class Stopwatch:
 
 
 @dataclass(frozen=True, slots=True)
-class _Retrieved:
+class Retrieved:
     """The clips that the vector index found for several queries."""
 
     scores: NDArray[np.float32]
@@ -154,10 +154,17 @@ class Search:
             )
         return results
 
-    def retrieve(self, features: TextFeatures, selected: FilteredLibrary | None) -> _Retrieved:
-        """Look up the best clips for each query, and score samples of clips."""
+    @property
+    def depth(self) -> int:
+        """Number of clips that are retrieved for a query."""
+        return max(self.settings.candidate_clips, _CLIPS_PER_MOMENT * self.top)
+
+    def retrieve(
+        self, features: TextFeatures, selected: FilteredLibrary | None, *, depth: int = 0
+    ) -> Retrieved:
+        """Look up the best clips for each query, at least ``depth``, and score samples of clips."""
         embeddings = unit(features.joint)
-        depth = max(self.settings.candidate_clips, _CLIPS_PER_MOMENT * self.top)
+        depth = max(depth, self.depth)
         clips = self.snapshot.clips
         # Filtered inside the search: clips that do not pass take up none of the depth.
         allowed = None if selected is None else selected.clips
@@ -165,7 +172,7 @@ class Search:
         # Sampled from all clips: the edges of a moment are the same with every filter.
         backgrounds = clips.background(embeddings)
         levels = self.snapshot.frame_levels(embeddings, backgrounds)
-        return _Retrieved(scores, clip_ids, levels)
+        return Retrieved(scores, clip_ids, levels)
 
     def num_located(self) -> int:
         """Return how many moments the localiser finds: more than are shown if they are re-ranked."""

@@ -26,9 +26,11 @@ from scanonce.models.encoders.reading import Reading
 from scanonce.models.settings import ModelSettings
 from scanonce.models.vectors import unit
 from scanonce.search.answer import Search, SearchResult, Stopwatch, query_of
+from scanonce.search.compound import answer_compound
 from scanonce.search.coverage import Coverage, coverage
 from scanonce.search.filters import SearchScope
 from scanonce.search.localise import Curve, Localiser
+from scanonce.search.query import Query, is_plain, parse, sentence
 from scanonce.search.query_text import query_text
 from scanonce.search.settings import SearchSettings
 from scanonce.search.snapshot import OpenIndexes, Snapshot, next_snapshot, open_snapshot
@@ -159,13 +161,15 @@ class SearchEngine:
         filter.
 
         Args:
-            text: a query in the language of the encoder; `SearchResult.query` is the text as it was taken.
+            text: a sentence in the language of the encoder, or several with operators between them
+                (`search.query`); `SearchResult.query` is the text as it was taken.
             top: the most moments to return; by default that of the settings.
             within: the videos to search: a `search.filters.Filter` or their ids; by default all. If none passes, the
                 answer is empty and `SearchResult.num_videos` is 0.
 
         Raises:
-            QueryError: the text is empty or not UTF-8, see `search.query_text`.
+            QueryError: the text is empty or not UTF-8, see `search.query_text`; or it has operators that cannot be
+                read, or an example that is of no video.
             IndexDirectoryError: the index was damaged or removed meanwhile.
         """
         return self.search_many([text], top=top, within=within)[0]
@@ -182,16 +186,37 @@ class SearchEngine:
         if not texts:
             return []
 
+        queries = [parse(text) for text in texts]
+        sentences = [text for text, query in zip(texts, queries, strict=True) if is_plain(query)]
+
         def answer(snapshot: Snapshot) -> list[SearchResult]:
-            watch = Stopwatch()
-            with watch("text"):
-                features = self._encode(snapshot, texts)
-            with watch("judging"):
-                readings = self._read(snapshot, texts)
             search = Search(snapshot, snapshot.methods.localiser, top, within, reranks=True)
-            return search.answer(texts, features, watch, readings)
+            plain = iter(self._answer_plain(search, sentences))
+            return [
+                next(plain) if is_plain(query) else self._answer_compound(search, text, query)
+                for text, query in zip(texts, queries, strict=True)
+            ]
 
         return self._answer(answer)
+
+    def _answer_plain(self, search: Search, texts: Sequence[str]) -> list[SearchResult]:
+        if not texts:
+            return []
+        watch = Stopwatch()
+        with watch("text"):
+            features = self._encode(search.snapshot, texts)
+        with watch("judging"):
+            readings = self._read(search.snapshot, texts)
+        return search.answer(texts, features, watch, readings)
+
+    def _answer_compound(self, search: Search, text: str, query: Query) -> SearchResult:
+        def encode(words: Sequence[str]) -> TextFeatures:
+            return self._encode(search.snapshot, words)
+
+        def read(words: Sequence[str]) -> list[Reading]:
+            return self._read(search.snapshot, words)
+
+        return answer_compound(search, text, query, encode, read)
 
     def similar(
         self, video_id: int, span: Span, *, top: int | None = None, within: SearchScope = None
@@ -224,7 +249,7 @@ class SearchEngine:
             QueryError: the text is empty.
             IndexDirectoryError: the index was damaged or removed meanwhile.
         """
-        text = query_text(text)
+        text = sentence(query_text(text))
 
         def answer(snapshot: Snapshot) -> Coverage:
             features, (reading,) = self._encode(snapshot, [text]), self._read(snapshot, [text])
@@ -271,7 +296,7 @@ class SearchEngine:
         Raises:
             QueryError: the text is empty, or there is no such video.
         """
-        text = query_text(text)
+        text = sentence(query_text(text))
 
         def answer(snapshot: Snapshot) -> Curve:
             video = _video(snapshot, video_id)

@@ -1,0 +1,426 @@
+"""Queries of several parts (`search.query`), answered from stored arrays.
+
+Each part is looked up and located by itself. Parts that must be in one video are located in the same stretches of the
+videos that fit all of them best, so a query costs about what its parts cost. What the parts found is joined by the
+algebra of moments (`search.algebra`).
+
+    answer_compound(search, "a boat -snow", parse("a boat -snow"), encode, read, Stopwatch())
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scanonce.models.encoders.protocol import TextFeatures
+from scanonce.models.encoders.reading import Reading
+from scanonce.models.vectors import cosines_with, pool_spans, unit
+from scanonce.search import algebra
+from scanonce.search.algebra import Found, Presence
+from scanonce.search.answer import Search, SearchResult, Stopwatch, query_of
+from scanonce.search.calibration import BY_FRAMES, UNCALIBRATED
+from scanonce.search.filters import FilteredLibrary
+from scanonce.search.localise import Candidate
+from scanonce.search.localise import Query as Vectors
+from scanonce.search.notes import reading_notes
+from scanonce.search.query import And, Like, Not, Or, Query, Text, Then, Weighted, is_wanted, leaves
+from scanonce.search.retrieve import merge
+from scanonce.search.snapshot import Snapshot
+from scanonce.storage.catalog.known import nearest
+from scanonce.storage.errors import QueryError
+from scanonce.storage.records import Moment, Span, Video
+
+_LOOKED_UP = 512
+"""Clips to retrieve for each part."""
+
+_LOCATED, _LOCATED_PER_MOMENT = 40, 4
+"""Moments of each part that are joined with those of others: at least this many, and this many for each shown one."""
+
+_WINDOW_SECONDS, _HOP_SECONDS = 3.0, 1.0
+"""Length and distance of the windows in which something unwanted is looked for."""
+
+_LEFT_PER_MOMENT = 2
+"""Moments without what is unwanted that are enough, for each shown one: their order may still change."""
+
+Stretches = Mapping[int, tuple[tuple[float, float], ...]]
+"""Seconds by video, in order, disjoint."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Leaf:
+    """A text or an example of a query, looked up in the library."""
+
+    vectors: Vectors
+    reading: Reading | None
+    """How the encoder reads the text; None: it is an image."""
+    candidates: Mapping[int, Candidate]
+    """Videos of its best clips, best first; empty for one that is only unwanted."""
+    further: Mapping[int, Candidate]
+    """Videos of many more clips: what is nothing special alone may be right together with another part."""
+
+
+def answer_compound(
+    search: Search,
+    text: str,
+    query: Query,
+    encode: Callable[[Sequence[str]], TextFeatures],
+    read: Callable[[Sequence[str]], list[Reading]],
+) -> SearchResult:
+    """Answer a query of several parts.
+
+    Args:
+        search: the snapshot and what to look in.
+        text: the query as it was typed.
+        query: the query.
+        encode: encodes texts.
+        read: says how the encoder reads texts.
+
+    Raises:
+        QueryError: an example is of no video of the library, or words are looked for that no index has.
+    """
+    watch = Stopwatch()
+    parts = list(dict.fromkeys([*leaves(query), *leaves(query, wanted=False)]))
+    with watch("text"):
+        vectors, readings = _vectors(search.snapshot, parts, encode, read)
+    with watch("library"):
+        selected = search.snapshot.filters.apply(search.within)
+        found = _looked_up(search, query, parts, vectors, readings, selected)
+    with watch("moments"):
+        best = Compound(search, found).answer(query)
+    videos = search.snapshot.videos
+    moments = tuple(
+        Moment(
+            each.video_id,
+            videos[each.video_id].path,
+            each.span,
+            each.probability,
+            each.probability,
+            each.evidence,
+        )
+        for each in best
+    )
+    lines = [f"read as: {query}"]
+    for part, reading in zip(parts, readings, strict=True):
+        if reading is not None and isinstance(part, Text):
+            lines += reading_notes(reading)
+    return SearchResult(
+        text,
+        moments,
+        {**watch.took_ms, "total": sum(watch.took_ms.values())},
+        None if selected is None else len(selected.ids),
+        tuple(dict.fromkeys(lines)),
+        len(videos),
+    )
+
+
+def _vectors(
+    snapshot: Snapshot,
+    parts: Sequence[Text | Like],
+    encode: Callable[[Sequence[str]], TextFeatures],
+    read: Callable[[Sequence[str]], list[Reading]],
+) -> tuple[list[TextFeatures], list[Reading | None]]:
+    """Return each part as a row of vectors, and how it is read; examples are not read."""
+    words = [part.words for part in parts if isinstance(part, Text)]
+    encoded = encode(words) if words else None
+    read_words = iter(read(words) if words else [])
+    vectors: list[TextFeatures] = []
+    readings: list[Reading | None] = []
+    row = 0
+    for part in parts:
+        if isinstance(part, Like):
+            vectors.append(TextFeatures(_example(snapshot, part), np.empty((1, 0), np.float32)))
+            readings.append(None)
+        else:
+            assert encoded is not None
+            vectors.append(TextFeatures(encoded.joint[[row]], encoded.states[[row]]))
+            readings.append(next(read_words))
+            row += 1
+    return vectors, readings
+
+
+def _example(snapshot: Snapshot, part: Like) -> NDArray[np.float32]:
+    """Pool the frames of a piece of a video as those of a clip, ``[1, dim]``."""
+    video = _video_named(snapshot, part.video)
+    start = part.start_seconds or 0.0
+    end = video.duration_seconds if part.end_seconds is None else part.end_seconds
+    if start >= video.duration_seconds:
+        raise QueryError(
+            f"{video.path.name} has only {video.duration_seconds:.0f} seconds; {part} begins later"
+        )
+    bounds = np.array([(start, min(end, video.duration_seconds))])
+    embedding: NDArray[np.float32] = snapshot.index.embed(video, bounds)
+    return embedding
+
+
+def _video_named(snapshot: Snapshot, name: str) -> Video:
+    """Find the video of an example by its path, the end of its path, or its name without the ending.
+
+    Raises:
+        QueryError: there is none, or more than one.
+    """
+    fits = [
+        video
+        for video in snapshot.videos.values()
+        if any(
+            str(path) == name or str(path).endswith(f"/{name}") or path.stem == name
+            for path in video.paths
+        )
+    ]
+    if len(fits) == 1:
+        return fits[0]
+    if fits:
+        raise QueryError(
+            f"like:{name} could be any of {len(fits)} videos, such as {fits[0].path} and {fits[1].path}; "
+            "give more of the path"
+        )
+    names = {path.name for video in snapshot.videos.values() for path in video.paths}
+    near = nearest(name, sorted(names))
+    hint = "the index has no video" if near is None else f"the nearest is {near}"
+    raise QueryError(f"no video of the index is called {name}; {hint}")
+
+
+def _looked_up(
+    search: Search,
+    query: Query,
+    parts: Sequence[Text | Like],
+    vectors: Sequence[TextFeatures],
+    readings: Sequence[Reading | None],
+    selected: FilteredLibrary | None,
+) -> dict[Text | Like, Leaf]:
+    """Look up the best clips of each part that is wanted."""
+    joint = TextFeatures(
+        np.concatenate([each.joint for each in vectors]), np.empty((len(parts), 0), np.float32)
+    )
+    retrieved = search.retrieve(joint, selected, depth=_LOOKED_UP)
+    usual, wanted = search.depth, set(leaves(query))
+    found = {}
+    for k, (part, each, reading) in enumerate(zip(parts, vectors, readings, strict=True)):
+        ids, scores = retrieved.clip_ids[k], retrieved.scores[k]
+        found[part] = Leaf(
+            query_of(each, 0, retrieved.levels[k]),
+            reading,
+            search.candidates(ids[:usual], scores[:usual]) if part in wanted else {},
+            search.candidates(ids, scores) if part in wanted else {},
+        )
+    return found
+
+
+class Compound:
+    """Evaluates queries of several parts over one snapshot."""
+
+    def __init__(self, search: Search, found: Mapping[Text | Like, Leaf]) -> None:
+        """Set the library and the parts.
+
+        Args:
+            search: the snapshot, the settings and the localiser.
+            found: all texts and examples of the queries.
+        """
+        self._search, self._leaves = search, found
+        self._overlap = search.settings.nms_overlap
+        self._depth = max(_LOCATED, _LOCATED_PER_MOMENT * search.top)
+
+    def answer(self, query: Query) -> list[Found]:
+        """Return the moments of a query, best first."""
+        return self._find(query, None)[: self._search.top]
+
+    def _find(self, query: Query, scope: Stretches | None) -> list[Found]:
+        """Find the moments of a query.
+
+        Args:
+            query: says what is wanted.
+            scope: where to look; None: around the best clips of each part.
+        """
+        match query:
+            case Text() | Like():
+                return self._locate(query, scope)
+            case Weighted():
+                return [
+                    replace(each, probability=algebra.weighed(each.probability, query.weight))
+                    for each in self._find(query.query, scope)
+                ]
+            case Or():
+                parts = (self._find(part, scope) for part in query.parts)
+                return algebra.union(parts, overlap=self._overlap)
+            case Then():
+                scope = scope or self._scope([query.first, query.second], query.within_seconds)
+                first, second = (self._find(part, scope) for part in (query.first, query.second))
+                joined = algebra.sequence(first, second, within_seconds=query.within_seconds)
+                return algebra.union([joined], overlap=self._overlap)
+            case And():
+                return self._find_all(query, scope)
+            case Not():
+                raise AssertionError("a query says what is wanted")
+            case _:
+                assert_never(query)
+
+    def _find_all(self, query: And, scope: Stretches | None) -> list[Found]:
+        wanted = [part for part in query.parts if is_wanted(part)]
+        if len(wanted) > 1:
+            scope = scope or self._scope(wanted, 0.0)
+        found = self._find(wanted[0], scope)
+        for part in wanted[1:]:
+            others = self._find(part, scope)
+            joined = algebra.together(found, others)
+            # What one part found counts even if the other one has its moments elsewhere.
+            joined += [self._also(each, part) for each in found]
+            found = algebra.union([joined], overlap=self._overlap)
+        for part in query.parts:
+            if not is_wanted(part):
+                found = self._free_of(found, part)
+        return found
+
+    def _also(self, found: Found, part: Query) -> Found:
+        """Multiply the probability of a moment by that of another part in it."""
+        presence = self._presence(part, found)
+        share = float(np.average(presence.probabilities, weights=np.diff(presence.edges_seconds)))
+        return replace(found, probability=found.probability * share)
+
+    def _free_of(self, found: Sequence[Found], part: Query) -> list[Found]:
+        """Take what a part denies out of the moments, until there are enough of them."""
+        inner = part.query if isinstance(part, Not) else part
+        left: list[Found] = []
+        for each in found:
+            if len(left) == _LEFT_PER_MOMENT * self._search.top:
+                break
+            rest = algebra.without(each, self._presence(inner, each))
+            if rest is not None:
+                left.append(rest)
+        return algebra.best_first(left)
+
+    # --- Parts ---
+
+    def _locate(self, part: Text | Like, scope: Stretches | None) -> list[Found]:
+        leaf = self._leaves[part]
+        candidates: Mapping[int, Candidate] = leaf.candidates
+        if scope is not None:
+            snapshot = self._search.snapshot
+            candidates = {
+                video_id: Candidate(
+                    snapshot.stored(snapshot.videos[video_id]),
+                    stretches,
+                    leaf.candidates[video_id].clips if video_id in leaf.candidates else (),
+                )
+                for video_id, stretches in scope.items()
+            }
+        return self._judged(part, leaf, candidates)
+
+    def _judged(
+        self, part: Text | Like, leaf: Leaf, candidates: Mapping[int, Candidate]
+    ) -> list[Found]:
+        search, ids = self._search, list(candidates)
+        by_image = leaf.reading is None
+        localiser = search.snapshot.methods.by_frames if by_image else search.localiser
+        proposals = localiser.locate(leaf.vectors, list(candidates.values()), top=self._depth)
+        text = part.words if isinstance(part, Text) else ""
+        return [
+            Found(ids[each.proposal.candidate], each.proposal.span, each.probability, each.evidence)
+            for each in search.judge(text, leaf.vectors, proposals, leaf.reading)
+        ]
+
+    def _scope(self, parts: Sequence[Query], pause_seconds: float) -> Stretches:
+        """Choose the stretches in which several parts are looked for together.
+
+        They are those of the videos whose best clips fit all parts best, as many videos as one part has.
+
+        Args:
+            parts: they must be in one video.
+            pause_seconds: the stretches of a video are widened by this, so that what follows is inside.
+        """
+        found = [self._leaves[leaf] for part in parts for leaf in leaves(part)]
+        scores: dict[int, float] = {}
+        for each in found:
+            best = {number: one.clips[0][1] for number, one in each.further.items()}
+            level = min(best.values(), default=0.0)
+            spread = max(best.values(), default=0.0) - level or 1.0
+            for number, value in best.items():
+                scores[number] = scores.get(number, 0.0) + (value - level) / spread
+        kept = sorted(scores, key=lambda number: (-scores[number], number))
+        kept = kept[: max(len(each.candidates) for each in found)]
+        videos = self._search.snapshot.videos
+        return {
+            number: tuple(
+                merge(
+                    [
+                        (
+                            max(0.0, start - pause_seconds),
+                            min(end + pause_seconds, videos[number].duration_seconds),
+                        )
+                        for each in found
+                        if number in each.further
+                        for start, end in each.further[number].stretches
+                    ]
+                )
+            )
+            for number in kept
+        }
+
+    # --- Presence over a span ---
+
+    def _presence(self, query: Query, found: Found) -> Presence:
+        """How probable it is that a query is shown, over the span of a moment."""
+        match query:
+            case Text() | Like():
+                return self._presence_of_part(query, found)
+            case Not():
+                inner = self._presence(query.query, found)
+                return Presence(inner.edges_seconds, 1.0 - inner.probabilities)
+            case Weighted():
+                inner = self._presence(query.query, found)
+                values = [algebra.weighed(each, query.weight) for each in inner.probabilities]
+                return Presence(inner.edges_seconds, np.array(values, np.float64))
+            case And() | Or():
+                # one row for each part: the pieces of a span are the same for all
+                inside = [self._presence(part, found) for part in query.parts]
+                rows = np.stack([each.probabilities for each in inside])
+                values = rows.prod(axis=0) if isinstance(query, And) else rows.max(axis=0)
+                return Presence(inside[0].edges_seconds, values)
+            case Then():
+                edges, _ = _windows(found.span)
+                nothing = Presence(edges, np.zeros(len(edges) - 1))
+                span = (found.span.start_seconds, found.span.end_seconds)
+                return algebra.overlaid(nothing, self._find(query, {found.video_id: (span,)}))
+            case _:
+                assert_never(query)
+
+    def _presence_of_part(self, part: Text | Like, found: Found) -> Presence:
+        leaf, snapshot = self._leaves[part], self._search.snapshot
+        edges, bounds = _windows(found.span)
+        stored = snapshot.stored(snapshot.videos[found.video_id])
+        span = (found.span.start_seconds, found.span.end_seconds)
+        (frames,) = stored.frames([span])
+        if not len(frames.frames):
+            return Presence(edges, np.zeros(len(bounds)))
+        pooled = pool_spans(unit(frames.frames), frames.pts_seconds, bounds, frames.fps)
+        judge = snapshot.judge
+        if leaf.reading is None:
+            alike = judge.bank.likeness(leaf.vectors.joint, pooled)
+            return Presence(edges, np.clip(alike.astype(np.float64), 0.0, 1.0))
+        assert isinstance(part, Text)
+        weights = judge.calibration.weights(BY_FRAMES, part.words) or UNCALIBRATED
+        values = weights.probabilities(
+            judge.bank.evidence(leaf.vectors.joint, pooled),
+            cosines_with(leaf.vectors.joint, pooled),
+            leaf.reading.share,
+        )
+        # A happening is in no single frame; the localiser finds it.
+        candidate = Candidate(stored, (span,))
+        located = self._judged(part, leaf, {found.video_id: candidate})
+        return algebra.overlaid(Presence(edges, values), located)
+
+
+def _windows(span: Span) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Divide a span into pieces with a window around each.
+
+    Returns:
+        ``[num_pieces + 1]`` edges of the pieces and ``[num_pieces, 2]`` bounds of the windows, in seconds; all windows
+        are inside the span.
+    """
+    start, end = span.start_seconds, span.end_seconds
+    num_pieces = max(1, round((end - start) / _HOP_SECONDS))
+    edges = np.linspace(start, end, num_pieces + 1)
+    centres = (edges[:-1] + edges[1:]) / 2
+    half = _WINDOW_SECONDS / 2
+    bounds = np.stack([np.maximum(centres - half, start), np.minimum(centres + half, end)], axis=1)
+    return edges, bounds
