@@ -339,8 +339,13 @@ def good_text(moments: Sequence[Moment], *, is_full: bool = False) -> str:
 
 
 def is_full(result: "SearchResult", top: int) -> bool:
-    """Whether all of the ``top`` moments that were asked for are good matches, so that there may be more."""
-    return result.num_good == len(result.moments) == top
+    """Whether all of the ``top`` moments that were asked for are good matches, so that there may be more.
+
+    Not for a query of several parts: what is counted in videos is one sentence (`search.coverage`).
+    """
+    from scanonce.search.query import is_compound
+
+    return result.num_good == len(result.moments) == top and not is_compound(result.query)
 
 
 def covered_by(

@@ -2,6 +2,7 @@
 
 import codecs
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +29,7 @@ from scanonce.ui.views import (
 if TYPE_CHECKING:
     from scanonce.search.answer import SearchResult
     from scanonce.search.coverage import Coverage
+    from scanonce.search.engine import SearchEngine
     from scanonce.search.filters import Filter
 
 _BATCH = 64  # queries encoded and looked up together
@@ -107,12 +109,25 @@ def search(
         for start in range(0, len(lines), _BATCH):
             batch = lines[start : start + _BATCH]
             texts = [line.text for line in batch if line.error is None]
-            results = iter(engine.search_many(texts, top=top, within=only))
+            results = iter(_answers(engine, texts, top, only))
             for line in batch:
-                if line.error is None:
-                    show(next(results))
+                answer = next(results) if line.error is None else QueryError(line.error)
+                if isinstance(answer, QueryError):
+                    print_json({"query": line.text, "error": str(answer)})
                 else:
-                    print_json({"query": line.text, "error": line.error})
+                    show(answer)
+
+
+def _answers(
+    engine: "SearchEngine", texts: Sequence[str], top: int | None, only: "Filter"
+) -> "list[SearchResult | QueryError]":
+    """Answer queries together; if one of them has no answer, each by itself."""
+    try:
+        return [*engine.search_many(texts, top=top, within=only)]
+    except QueryError as error:
+        if len(texts) == 1:
+            return [error]
+    return [_answers(engine, [text], top, only)[0] for text in texts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +148,7 @@ def read_queries(path: Path) -> list[QueryLine]:
     Raises:
         QueryError: the file cannot be read, or is in UTF-16 or UTF-32.
     """
+    from scanonce.search.query import parse
     from scanonce.search.query_text import query_text
 
     lines = _content(path).split(b"\n")
@@ -142,7 +158,9 @@ def read_queries(path: Path) -> list[QueryLine]:
     for line in lines:
         text = line.removesuffix(b"\r").decode("utf-8", "surrogateescape")
         try:
-            read.append(QueryLine(query_text(text)))
+            taken = query_text(text)
+            parse(taken)
+            read.append(QueryLine(taken))
         except QueryError as error:
             read.append(QueryLine(encodable(text), str(error)))
     return read

@@ -10,9 +10,11 @@ import streamlit as st
 
 from scanonce.search.answer import SearchResult
 from scanonce.search.filters import EARLIEST, LATEST, Filter
+from scanonce.search.notes import logic_words, proposed
+from scanonce.search.query import is_compound
 from scanonce.storage.records import Moment
 from scanonce.ui.pages import finding
-from scanonce.ui.pages.components import query_box, show_notes
+from scanonce.ui.pages.components import ask, query_box, show_notes
 from scanonce.ui.pages.errors import errors_shown
 from scanonce.ui.pages.exports_bar import picking_grid, picks_bar
 from scanonce.ui.pages.session import shared
@@ -75,6 +77,7 @@ def _draw() -> None:
     heading.markdown(_heading(result, one, wanted))
     with notes:
         show_notes(result.notes)
+        _proposal(query)
     _moments(result, show, one, wanted)
     picks_bar(library.videos)
     page_ms = 1000 * (time.perf_counter() - begin - searched)
@@ -85,6 +88,19 @@ def _draw() -> None:
 
 
 # ---------------------------------------------------------------- above the moments
+
+
+def _proposal(query: str) -> None:
+    """Offer what a sentence with "no", "or" or "then" may mean, one click away."""
+    reading = None if is_compound(query) else proposed(query)
+    if logic_words(query) and reading:
+        st.button(
+            f"Search: {plain(reading)}",
+            key="proposal",
+            on_click=ask,
+            args=(reading,),
+            kwargs={"key": _BOX},
+        )
 
 
 def _filter_row(library: finding.SearchableLibrary) -> tuple[Filter, int, bool]:
