@@ -3,7 +3,7 @@
     changes = Changes()
     changes.add(image)                      # the frames in order
     changes.is_worth_reading(seconds)       # and then, if it is read
-    changes.note_read(seconds)
+    changes.note_read()
 
 A picture is compared in blocks, at about 480 pixels across, with the picture that was read last. Only blocks with many
 strong edges count, in either picture: text has them, and most of what moves before a fixed camera has not. A block
@@ -28,6 +28,8 @@ class Changes:
     def __init__(self) -> None:
         self.changed_seconds: float | None = None
         """When the picture began to differ from the one that was read last; None if it does not."""
+        self.since: NDArray[np.float32] = np.zeros((0, 0), np.float32)
+        """``[rows, columns]``: the time from which on each block looks as it does now, seconds."""
         self._now: _Blocks | None = None
         self._before: _Blocks | None = None
         self._read: _Blocks | None = None
@@ -35,6 +37,10 @@ class Changes:
     def add(self, seconds: float, image: NDArray[np.uint8]) -> None:
         """Take the next frame, ``[height, width, 3]``."""
         self._before, self._now = self._now, _Blocks(image)
+        if self._before is None or self.since.shape != self._now.shape:
+            self.since = np.full(self._now.shape, seconds, np.float32)
+        else:
+            self.since[self._now.differs(self._before)] = seconds
         if self._read is None or self._differing().sum() < _LEAST_BLOCKS:
             self.changed_seconds = None if self._read is not None else seconds
         elif self.changed_seconds is None:
@@ -53,8 +59,8 @@ class Changes:
         """Return the part of the height that has changed, 0 to 1 from the top; grown to whole rows of text."""
         if self._read is None or self._now is None or self._read.shape != self._now.shape:
             return 0.0, 1.0
-        changed = self._differing().any(axis=1)
-        text = self._now.edges.any(axis=1) | self._read.edges.any(axis=1)
+        changed = np.asarray(self._differing().any(axis=1))
+        text = np.asarray((self._now.edges | self._read.edges).any(axis=1))
         (rows,) = np.nonzero(changed)
         if not len(rows):
             return 0.0, 1.0

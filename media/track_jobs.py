@@ -172,7 +172,6 @@ def _send_picture(
 ) -> None:
     """Send the part of a picture that has changed, over its whole width."""
     top, bottom = changes.band()
-    changed_seconds = changes.changed_seconds
     changes.note_read()
     factor = math.ceil(math.sqrt(image.shape[0] * image.shape[1] / MAX_PIXELS))
     if factor > 1:
@@ -182,12 +181,13 @@ def _send_picture(
     height, width = image.shape[:2]
     first, last = math.floor(top * height), math.ceil(bottom * height)
     band = np.ascontiguousarray(image[first:last])
-    values = {"seconds": seconds, "changed_seconds": changed_seconds, "top": first}
+    values = {"seconds": seconds, "top": first, "rows": len(band), "blocks": changes.since.shape}
     send(
         connection,
         "picture",
-        {**values, "width": width, "height": height, "rows": len(band)},
+        {**values, "width": width, "height": height},
         band.data.cast("B"),
+        np.ascontiguousarray(changes.since).data.cast("B"),
     )
 
 

@@ -34,6 +34,7 @@ from scanonce.media.track_jobs import LINES_PER_MESSAGE, MAX_PIXELS, SAMPLES_PER
 from scanonce.storage.errors import DecoderCrashed, UnreadableVideo
 
 _MAX_TRACKS = 1000
+_MAX_BLOCKS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +65,25 @@ class Picture:
 
     seconds: float
     """Time of its frame."""
-    changed_seconds: float
-    """Time from which on the one before is not on screen any more."""
+    since: NDArray[np.float32]
+    """``[rows, columns]``: the time from which on each of even blocks of the whole picture looks as it does."""
     band: NDArray[np.uint8]
     """``[rows, width, 3]`` RGB: the picture over its whole width from row ``top`` on."""
     top: int
     height: int
     """Rows of the whole picture."""
+
+    def since_at(self, left: float, top: float, right: float, bottom: float) -> float:
+        """Return the time from which on a box, in pixels of the whole picture, looks as it does."""
+        rows, columns = self.since.shape
+        tall, wide = self.height / rows, self.band.shape[1] / columns
+        first, begin = (int(at / size) for at, size in ((top, tall), (left, wide)))
+        first, begin = min(first, rows - 1), min(begin, columns - 1)
+        part = self.since[
+            first : max(first + 1, round(bottom / tall)),
+            begin : max(begin + 1, round(right / wide)),
+        ]
+        return float(np.median(part))
 
 
 class _Job(guard.Child):
@@ -128,6 +141,7 @@ class _Job(guard.Child):
                 raise ValueError(f"{len(data)} bytes of audio")
         elif kind == "picture":
             data = receive_bytes(self.connection, 3 * MAX_PIXELS)
+            values["since"] = receive_bytes(self.connection, 4 * _MAX_BLOCKS)
         return kind, values, data
 
 
@@ -295,8 +309,11 @@ def _picture(values: dict[str, Any], data: bytes) -> Picture:
     width, height = integer(values["width"], MAX_SIDE), integer(values["height"], MAX_SIDE)
     rows, top = integer(values["rows"], height), int(number(values["top"], height))
     seconds = number(values["seconds"], MAX_NUMBER)
-    changed = number(values["changed_seconds"], seconds)
+    since = np.frombuffer(values["since"], np.float32)
+    if not np.isfinite(since).all() or not ((since >= 0) & (since <= seconds + 1)).all():
+        raise ValueError("blocks that look so since a time that is not there")
+    down, across = (integer(each, _MAX_BLOCKS) for each in values["blocks"])
     band = np.frombuffer(data, np.uint8).reshape(rows, width, 3)
     if top + rows > height:
         raise ValueError(f"rows {top} to {top + rows} of a picture of {height}")
-    return Picture(seconds, changed, band, top, height)
+    return Picture(seconds, since.reshape(down, across), band, top, height)

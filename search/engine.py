@@ -10,8 +10,9 @@ arrays; it decodes nothing.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -24,11 +25,14 @@ from scanonce.models.encoders.load import load_encoder
 from scanonce.models.encoders.protocol import ClipEncoder, TextFeatures
 from scanonce.models.encoders.reading import Reading
 from scanonce.models.settings import ModelSettings
+from scanonce.models.tracks.settings import TrackSettings
 from scanonce.models.vectors import unit
 from scanonce.search.answer import Search, SearchResult, Stopwatch, query_of
+from scanonce.search.channels import ChannelSearch, parts_of
 from scanonce.search.coverage import Coverage, coverage
 from scanonce.search.filters import SearchScope
 from scanonce.search.localise import Curve, Localiser
+from scanonce.search.query_parts import Part
 from scanonce.search.query_text import query_text
 from scanonce.search.settings import SearchSettings
 from scanonce.search.snapshot import OpenIndexes, Snapshot, next_snapshot, open_snapshot
@@ -37,7 +41,7 @@ from scanonce.storage.errors import IndexDirectoryError, QueryError
 from scanonce.storage.files import expanded
 from scanonce.storage.index import Index
 from scanonce.storage.manifest import Manifest
-from scanonce.storage.records import Span, Video
+from scanonce.storage.records import Line, Span, TrackName, Video
 
 _CLIPS_PER_MOMENT = 5
 """Clips to retrieve per shown moment: clips of all scales overlap, so several of them belong to one moment."""
@@ -60,6 +64,7 @@ class SearchEngine:
         encoder: ClipEncoder,
         settings: SearchSettings,
         models: ModelSettings | None = None,
+        tracks: TrackSettings | None = None,
     ) -> None:
         """Search an open index, and close it in the end. `open` is the usual way in.
 
@@ -68,11 +73,13 @@ class SearchEngine:
             encoder: the text tower of the index.
             settings: settings of the search.
             models: device and number format, in case another encoder has to be loaded later.
+            tracks: the text model.
 
         Raises:
             ScanonceError: as `open`; the index is still open then.
         """
-        self._snapshot = open_snapshot(index, encoder, settings, models)
+        text_model = (tracks or TrackSettings()).text_model
+        self._snapshot = open_snapshot(index, encoder, settings, models, text_model=text_model)
         self._is_closed = False
         self._open_indexes = OpenIndexes()
         self._open_indexes.acquire(index)  # the use of this engine; each call adds one
@@ -89,6 +96,7 @@ class SearchEngine:
         *,
         settings: SearchSettings | None = None,
         models: ModelSettings | None = None,
+        tracks: TrackSettings | None = None,
     ) -> "SearchEngine":
         """Open an index for searching, with the encoder and the localiser it was made with.
 
@@ -96,6 +104,7 @@ class SearchEngine:
             index_dir: the index directory.
             settings: settings of the search.
             models: device and number format; its ``encoder`` and ``localiser`` are ignored, the index names its own.
+            tracks: the text model that finds lines by their meaning.
 
         Raises:
             IndexDirectoryError: there is no usable index.
@@ -107,7 +116,7 @@ class SearchEngine:
         with ExitStack() as on_error:
             index = on_error.enter_context(Index.open(root, open_pooling, read_only=True))
             encoder = load_encoder(index.manifest.encoder, models, towers="text")
-            engine = cls(index, encoder, settings or SearchSettings(), models)
+            engine = cls(index, encoder, settings or SearchSettings(), models, tracks)
             on_error.pop_all()
         return engine
 
@@ -152,7 +161,7 @@ class SearchEngine:
     def search(
         self, text: str, *, top: int | None = None, within: SearchScope = None
     ) -> SearchResult:
-        """Find the moments that show what the text says.
+        """Find the moments that show what the text says, or where it is said or written.
 
         A filter restricts the clips that are searched. It does not remove moments from the result, so a narrow filter
         finds as many moments as a wide one, if there are as many. The probability of a moment is the same with every
@@ -183,13 +192,60 @@ class SearchEngine:
             return []
 
         def answer(snapshot: Snapshot) -> list[SearchResult]:
-            watch = Stopwatch()
-            with watch("text"):
-                features = self._encode(snapshot, texts)
-            with watch("judging"):
-                readings = self._read(snapshot, texts)
-            search = Search(snapshot, snapshot.methods.localiser, top, within, reranks=True)
-            return search.answer(texts, features, watch, readings)
+            parts = [parts_of(snapshot, text) for text in texts]
+            plain = [k for k, each in enumerate(parts) if len(each) == 1 and each[0].asks("seen")]
+            seen = self._seen(snapshot, [parts[k][0].text for k in plain], top, within)
+            by_query = dict(zip(plain, seen, strict=True))
+            return [
+                self._in_channels(snapshot, text, parts[k], by_query.get(k), top, within)
+                for k, text in enumerate(texts)
+            ]
+
+        return self._answer(answer)
+
+    def _seen(
+        self, snapshot: Snapshot, texts: Sequence[str], top: int | None, within: SearchScope
+    ) -> list[SearchResult]:
+        """Answer some texts by images."""
+        if not texts:
+            return []
+        watch = Stopwatch()
+        with watch("text"):
+            features = self._encode(snapshot, texts)
+        with watch("judging"):
+            readings = self._read(snapshot, texts)
+        search = Search(snapshot, snapshot.methods.localiser, top, within, reranks=True)
+        return search.answer(texts, features, watch, readings)
+
+    def _in_channels(
+        self,
+        snapshot: Snapshot,
+        query: str,
+        parts: Sequence[Part],
+        seen: SearchResult | None,
+        top: int | None,
+        within: SearchScope,
+    ) -> SearchResult:
+        """Add to an answer of images what words find; the same answer if only images are asked."""
+        if seen is not None and parts[0].channels == ("seen",):
+            return replace(seen, query=query)
+
+        def search_seen(text: str, ids: SearchScope) -> SearchResult:
+            return self._seen(snapshot, [text], None, within if ids is None else ids)[0]
+
+        number = snapshot.settings.top if top is None else top
+        return ChannelSearch(snapshot, number, within, search_seen).answer(query, parts, seen)
+
+    def lines(self, video_id: int, tracks: Collection[TrackName] | None = None) -> list[Line]:
+        """Return what is said and written in a video, by time; by default of all tracks.
+
+        Raises:
+            QueryError: there is no such video.
+        """
+
+        def answer(snapshot: Snapshot) -> list[Line]:
+            video = _video(snapshot, video_id)
+            return snapshot.index.catalog.lines.of(video.video_id, tracks)
 
         return self._answer(answer)
 

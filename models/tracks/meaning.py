@@ -49,6 +49,10 @@ class TextModel(Protocol):
     def fingerprint(self) -> str:
         """Digest of its weights: vectors of models with another one do not compare."""
 
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return ``[num_texts, dim]`` float32 of length 1."""
 
@@ -67,6 +71,7 @@ class MiniLm:
         self._tokenizer.enable_padding()
         self._model: Any = BertModel(BertConfig(**json.loads(files["config.json"]))).eval()
         self._model.load_state_dict(load(files["model.safetensors"]), strict=False)
+        self.dim = int(self._model.config.hidden_size)
         self._lock = Lock()  # tokenizers of the Rust library fail if two threads use one at once
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -75,7 +80,7 @@ class MiniLm:
             self._encode(texts[start : start + _BATCH]) for start in range(0, len(texts), _BATCH)
         ]
         if not parts:
-            return np.empty((0, self._model.config.hidden_size), np.float32)
+            return np.empty((0, self.dim), np.float32)
         return unit(np.concatenate(parts))
 
     def _encode(self, texts: Sequence[str]) -> NDArray[np.float32]:

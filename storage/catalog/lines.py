@@ -273,10 +273,12 @@ class Lines:
             ]
 
     def without_vectors(self, embedder: str) -> list[int]:
-        """Return the ids of the tracks with lines whose vectors are missing or of another text model."""
+        """Return the ids of the tracks with lines, but facts, whose vectors are missing or of another text model."""
         line = select(LineRow.id).where(LineRow.track_id == TrackRow.id)
         statement = select(TrackRow.id).where(
-            func.coalesce(TrackRow.embedder, "") != embedder, line.exists()
+            TrackRow.name != "facts",
+            func.coalesce(TrackRow.embedder, "") != embedder,
+            line.exists(),
         )
         with self._database.reading() as connection:
             return list(connection.scalars(statement.order_by(TrackRow.id)))
