@@ -93,7 +93,7 @@ def reindex(
             lost = _find_lost(layout, staging)
             done = not runs[-1].interrupted and (force or not lost)
             if done:
-                _take_over_labels(layout, staging)
+                _take_over_texts(layout, staging)
                 _take_over_calibration(layout, staging)
                 switch(staging)
     return ReindexReport(tuple(runs), tuple(lost), switched=done)
@@ -147,10 +147,11 @@ def _take_over_calibration(layout: IndexLayout, staging: IndexLayout) -> None:
         write_whole(staging.calibration, lambda file: file.write(content))
 
 
-def _take_over_labels(layout: IndexLayout, staging: IndexLayout) -> None:
-    """Copy the labels of the old index: labelling needs no lock, so it may have gone on there meanwhile."""
+def _take_over_texts(layout: IndexLayout, staging: IndexLayout) -> None:
+    """Copy the labels and the tracks that the old index got meanwhile."""
     with (
         Catalog.open(layout.catalog, read_only=True) as before,
         Catalog.open(staging.catalog) as catalog,
     ):
         catalog.labels.take_over(before.labels)
+        catalog.lines.take_over(before.lines)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -14,122 +13,18 @@ from typing import Any, cast
 import av
 import numpy as np
 from av.audio.frame import AudioFrame
-from av.audio.resampler import AudioResampler
-from av.audio.stream import AudioStream
-from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from scanonce.media.container import open_container
+from scanonce.media.audio import Audio
 from scanonce.media.filters import deinterlaced
 from scanonce.media.geometry import Geometry
 from scanonce.media.render import Renderer
-from scanonce.media.seek import SEEKABLE, Entry, Reader, Shown, Ticker, cut, thin
-from scanonce.media.stream import StreamDecoder
+from scanonce.media.seek import Reader, Shown, Ticker, cut, thin
 
 _TICKS = 90_000  # per second, in the output
-_AAC_RATES = (48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000)
-_AUDIO_JITTER_SECONDS = 0.02  # time stamps are rounded, in Matroska to milliseconds
-
-
-def find_audio(container: InputContainer) -> AudioStream | None:
-    """Return the main audio track; None if there is none that can be decoded."""
-    best = container.streams.best("audio")
-    if isinstance(best, AudioStream) and best.codec_context is not None:
-        usable = best.codec_context.sample_rate and best.codec_context.layout.nb_channels
-        return best if usable else None
-    return None
-
-
-class _Audio:
-    """The audio of a cut as samples without gaps: silence fills the gaps of the file."""
-
-    def __init__(self, path: Path, tick: Ticker, entry: Entry, length_seconds: float) -> None:
-        """Open the file a second time, so that frames need not wait."""
-        self._tick = tick
-        self._start = entry.clock_seconds
-        self._container = open_container(path)
-        self.stream = find_audio(self._container)
-        self.rate, self.layout, self.num_channels = 48_000, "stereo", 2
-        self.num_yielded = 0
-        """Samples so far, of each channel."""
-        if self.stream is None:
-            return
-        context = self.stream.codec_context
-        if context.layout.nb_channels == 1:
-            self.layout, self.num_channels = "mono", 1
-        if context.sample_rate in _AAC_RATES:
-            self.rate = context.sample_rate
-        endless = math.isinf(length_seconds)
-        self._num_wanted = math.inf if endless else round(length_seconds * self.rate)
-        self._seek(entry)
-
-    def _seek(self, entry: Entry) -> None:
-        """Go to a little before the entry; if that fails, all before it is read and dropped."""
-        with contextlib.suppress(av.FFmpegError):
-            if entry.position is not None:
-                self._container.seek(entry.position, unsupported_byte_offset=True)
-            elif self._start > 1.0 and self._container.format.name.startswith(SEEKABLE):
-                self._container.seek(round((self._start - 1.0) * av.time_base))
-
-    def close(self) -> None:
-        """Close the file."""
-        self._container.close()
-
-    def chunks(self) -> Iterator[NDArray[np.float32]]:
-        """Yield ``[num_channels, num_samples]``, one after another."""
-        for seconds, samples in self._resampled():
-            index = self.num_yielded
-            if seconds is not None:
-                index = round((seconds - self._start) * self.rate)
-            late = index - self.num_yielded
-            if self.num_yielded and abs(late) <= _AUDIO_JITTER_SECONDS * self.rate:
-                late = 0
-            if late > 0:
-                yield from self._silence(late)
-            kept = samples[:, max(0, -late) :]
-            kept = kept[:, : int(min(kept.shape[1], self._num_wanted - self.num_yielded))]
-            if kept.shape[1]:
-                self.num_yielded += kept.shape[1]
-                yield kept
-            if self.num_yielded >= self._num_wanted:
-                return
-
-    def _silence(self, count: int) -> Iterator[NDArray[np.float32]]:
-        count = int(min(count, self._num_wanted - self.num_yielded))
-        while count > 0:
-            self._tick()  # hours of it are encoded without a frame
-            part = min(count, self.rate)
-            self.num_yielded += part
-            count -= part
-            yield np.zeros((self.num_channels, part), np.float32)
-
-    def _resampled(self) -> Iterator[tuple[float | None, NDArray[np.float32]]]:
-        """``(seconds, samples)`` at our rate; the format of the file may change in the middle."""
-        resampler: AudioResampler | None = None
-        form: tuple[Any, ...] = ()
-        decoder = StreamDecoder(self._container, self.stream)
-        for frame in itertools.chain(decoder.frames(), [None]):  # None flushes the resampler
-            if frame is not None:
-                self._tick()
-                now = (frame.format.name, frame.layout.name, frame.sample_rate)
-                if resampler is None or now != form:
-                    form = now
-                    resampler = AudioResampler("fltp", self.layout, self.rate)
-            if resampler is None:
-                return
-            try:
-                parts = resampler.resample(frame)
-            except (av.FFmpegError, ValueError):
-                resampler = None
-                continue
-            for part in parts:
-                seconds = None
-                if part.pts is not None and part.time_base is not None:
-                    seconds = float(part.pts * part.time_base)
-                yield seconds, cast("NDArray[np.float32]", part.to_ndarray())
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +53,7 @@ def encode(
         frames = thin(frames, quality.max_fps)
     shown_frames = cut(frames, start, end, reader.step_seconds)
     first = next(shown_frames)
-    audio = _Audio(source, tick, reader.entry(start), end - start)
+    audio = Audio(source, tick, reader.entry(start), end - start)
     writer = _Writer(out, first.frame, reader, audio, quality)
     chunks = audio.chunks() if audio.stream is not None else iter(())
     for shown in itertools.chain([first], shown_frames):
@@ -178,7 +73,7 @@ class _Writer:
     """An mp4 that is being written."""
 
     def __init__(
-        self, out: Path, first: VideoFrame, reader: Reader, audio: _Audio, quality: Quality
+        self, out: Path, first: VideoFrame, reader: Reader, audio: Audio, quality: Quality
     ) -> None:
         geometry = Geometry.of(first, reader.stream, None)
         self._renderer = Renderer(geometry, threads=0)

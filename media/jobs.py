@@ -16,8 +16,9 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 
 from scanonce.media import guard
+from scanonce.media.audio import audio_tracks
 from scanonce.media.container import describe
-from scanonce.media.encode import CLIP, PROXY, encode, find_audio
+from scanonce.media.encode import CLIP, PROXY, encode
 from scanonce.media.geometry import Geometry
 from scanonce.media.messages import ParentGone, send
 from scanonce.media.playable import MediaFacts
@@ -75,7 +76,7 @@ def _probe(source: Path) -> MediaFacts:
     with Reader(source, Ticker(lambda _: None)) as reader:
         container = reader.container
         info = describe(container, reader.stream, Geometry.of(reader.first, reader.stream, None))
-        audio = find_audio(container)
+        audio = next(iter(audio_tracks(container)), None)
         return MediaFacts(
             container=_container_name(source, container),
             video_codec=info.codec,

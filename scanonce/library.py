@@ -21,9 +21,11 @@ from pydantic import ValidationError
 from scanonce.indexer.models import LoadedModels, encoder_name, load_models
 from scanonce.indexer.pipeline import IndexReport, OnProgress, index_library
 from scanonce.indexer.settings import IndexerSettings
+from scanonce.indexer.tracks import OnTrackProgress, TracksReport, make_tracks
 from scanonce.models.clip4clip.pooling import open_pooling
 from scanonce.models.encoders.load import load_encoder
 from scanonce.models.settings import ModelSettings
+from scanonce.models.tracks.settings import TrackSettings
 from scanonce.search.answer import SearchResult
 from scanonce.search.engine import SearchEngine
 from scanonce.search.filters import SearchScope
@@ -34,6 +36,7 @@ from scanonce.storage.files import expanded
 from scanonce.storage.index import Index, IndexStatus, change_labels
 from scanonce.storage.layout import DEFAULT_INDEX, IndexLayout
 from scanonce.storage.manifest import Manifest, read_manifest
+from scanonce.storage.records import Line, MadeTrack, TrackName
 from scanonce.storage.settings import StorageSettings
 
 logger = logging.getLogger(__name__)
@@ -57,6 +60,7 @@ class Library:
         indexer: IndexerSettings | None = None,
         storage: StorageSettings | None = None,
         search: SearchSettings | None = None,
+        tracks: TrackSettings | None = None,
     ) -> None:
         """Set the index and the settings; nothing is opened or loaded before it is needed.
 
@@ -66,12 +70,14 @@ class Library:
             indexer: sampling and clips of a new index; decoding.
             storage: settings of the vector index.
             search: settings of the search.
+            tracks: models of speech and of text, and the tracks that indexing makes.
         """
         self.root = _absolute(root)
         self._models = models or ModelSettings()
         self._indexer = indexer or IndexerSettings()
         self._storage = storage or StorageSettings()
         self._search = search or SearchSettings()
+        self._tracks = tracks or TrackSettings()
         self._opening = Lock()
         self._engine: SearchEngine | None = None
         self._loaded: tuple[Manifest | None, str, LoadedModels] | None = None
@@ -201,6 +207,50 @@ class Library:
             self.prepare_search(on_stage=on_stage)
         return report
 
+    def make_tracks(
+        self,
+        tracks: Sequence[MadeTrack],
+        paths: Iterable[AnyPath] = (),
+        *,
+        again: bool = False,
+        retry: bool = False,
+        on_progress: OnTrackProgress = lambda _: None,
+    ) -> TracksReport:
+        """Read what is said or written in the videos that are indexed, as far as it is missing; see `indexer.tracks`.
+
+        Args:
+            tracks: "subtitle", "said", "written"; they are read in this order.
+            paths: only videos at or below these. Default: all.
+            again: read videos again that have the track.
+            retry: read videos again whose track has a note.
+            on_progress: called with the state of the run.
+
+        Raises:
+            TrackError: a model or a package is missing.
+            IndexDirectoryError: there is no index, it cannot be written, or another process writes it.
+        """
+        return make_tracks(
+            self.layout,
+            tracks,
+            settings=self._tracks,
+            indexer=self._indexer,
+            device=self._models.device,
+            under=[_absolute(path) for path in paths],
+            again=again,
+            retry=retry,
+            on_progress=on_progress,
+        )
+
+    def remove_track(self, track: TrackName) -> int:
+        """Remove a track from the index; return the number of videos that had it."""
+        with Index.open(self.root, writing="scanonce tracks") as index:
+            return index.catalog.lines.remove(track)
+
+    def lines(self, video_id: int, tracks: Sequence[TrackName] | None = None) -> list[Line]:
+        """Return the lines of a video by time: a transcript. By default those of all tracks."""
+        with Index.open(self.root, read_only=True) as index:
+            return index.catalog.lines.of(video_id, tracks)
+
     def prepare_search(self, *, on_stage: Callable[[str], object] = lambda _: None) -> None:
         """Embed the text bank of the encoder, once ever, so that the first search need not.
 
@@ -274,7 +324,7 @@ class Library:
         with self._opening:
             if self._engine is None:
                 self._engine = SearchEngine.open(
-                    self.root, settings=self._search, models=self._models
+                    self.root, settings=self._search, models=self._models, tracks=self._tracks
                 )
             return self._engine
 

@@ -7,7 +7,7 @@ share of ``a`` that is not ``b``.
 >>> a = [Found(1, Span(0, 10), 0.9), Found(1, Span(30, 40), 0.8)]
 >>> b = [Found(1, Span(12, 20), 0.5)]
 >>> sequence(a, b, within_seconds=5)
-[Found(video_id=1, span=Span(start_seconds=0, end_seconds=20), probability=0.45, evidence=0.0)]
+[Found(video_id=1, span=Span(start_seconds=0, end_seconds=20), probability=0.45, evidence=0.0, reasons=())]
 """
 
 from collections import defaultdict, deque
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from scanonce.search.calibration import GOOD
 from scanonce.search.curve import suppress_overlaps
-from scanonce.storage.records import Span
+from scanonce.storage.records import Reason, Span
 
 _SLACK_SECONDS, _SLACK_SHARE = 1.0, 0.25
 """The first moment of a sequence may end this much after the second begins, and at most this share of its length:
@@ -41,6 +41,8 @@ class Found:
     probability: float
     evidence: float = 0.0
     """See `storage.records.Moment`."""
+    reasons: tuple[Reason, ...] = ()
+    """What found it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -196,7 +198,8 @@ def _shared(one: Span, other: Span) -> Span | None:
 
 def _both(one: Found, other: Found, span: Span) -> Found:
     probability = one.probability * other.probability
-    return Found(one.video_id, span, probability, min(one.evidence, other.evidence))
+    reasons = (*one.reasons, *(each for each in other.reasons if each not in one.reasons))
+    return Found(one.video_id, span, probability, min(one.evidence, other.evidence), reasons)
 
 
 def _slack(span: Span) -> float:

@@ -21,7 +21,9 @@ from scanonce.search import algebra
 from scanonce.search.algebra import Found, Presence
 from scanonce.search.answer import Search, SearchResult, Stopwatch, query_of
 from scanonce.search.calibration import BY_FRAMES, UNCALIBRATED
+from scanonce.search.channels import asks_images, selected_ids, unread_tracks
 from scanonce.search.filters import FilteredLibrary
+from scanonce.search.line_moments import LineMoment, Part, joined
 from scanonce.search.localise import Candidate
 from scanonce.search.localise import Query as Vectors
 from scanonce.search.notes import reading_notes
@@ -30,7 +32,7 @@ from scanonce.search.retrieve import merge
 from scanonce.search.snapshot import Snapshot
 from scanonce.storage.catalog.known import nearest
 from scanonce.storage.errors import QueryError
-from scanonce.storage.records import Moment, Span, Video
+from scanonce.storage.records import Moment, Reason, Span, Video
 
 _LOOKED_UP = 512
 """Clips to retrieve for each part."""
@@ -59,6 +61,19 @@ class Leaf:
     """Videos of its best clips, best first; empty for one that is only unwanted."""
     further: Mapping[int, Candidate]
     """Videos of many more clips: what is nothing special alone may be right together with another part."""
+    words: Sequence[LineMoment] = ()
+    """Moments where it is said or written, best first."""
+    asks_images: bool = True
+
+    def stretches(self, video_id: int, context_seconds: float) -> list[tuple[float, float]]:
+        """Return the stretches of a video where it may be; they may overlap and end after the video."""
+        around = [
+            (each.span.start_seconds - context_seconds, each.span.end_seconds + context_seconds)
+            for each in self.words
+            if each.video_id == video_id
+        ]
+        near = self.further.get(video_id)
+        return [*around, *(near.stretches if near is not None else ())]
 
 
 def answer_compound(
@@ -98,13 +113,15 @@ def answer_compound(
             each.probability,
             each.probability,
             each.evidence,
+            each.reasons,
         )
         for each in best
     )
     lines = [f"read as: {query}"]
     for part, reading in zip(parts, readings, strict=True):
         if reading is not None and isinstance(part, Text):
-            lines += reading_notes(reading)
+            lines += reading_notes(reading) if found[part].asks_images else []
+    lines += unread_tracks(search.snapshot, [part for part in parts if isinstance(part, Text)])
     return SearchResult(
         text,
         moments,
@@ -195,14 +212,19 @@ def _looked_up(
     )
     retrieved = search.retrieve(joint, selected, depth=_LOOKED_UP)
     usual, wanted = search.depth, set(leaves(query))
+    lines, ids_of = search.snapshot.lines, selected_ids(search)
     found = {}
     for k, (part, each, reading) in enumerate(zip(parts, vectors, readings, strict=True)):
         ids, scores = retrieved.clip_ids[k], retrieved.scores[k]
+        in_images = isinstance(part, Like) or asks_images(search.snapshot, part)
+        is_located = in_images and part in wanted
         found[part] = Leaf(
             query_of(each, 0, retrieved.levels[k]),
             reading,
-            search.candidates(ids[:usual], scores[:usual]) if part in wanted else {},
-            search.candidates(ids, scores) if part in wanted else {},
+            search.candidates(ids[:usual], scores[:usual]) if is_located else {},
+            search.candidates(ids, scores) if is_located else {},
+            lines.find(Part.of(part), ids_of) if isinstance(part, Text) and lines.num_lines else (),
+            in_images,
         )
     return found
 
@@ -293,8 +315,9 @@ class Compound:
 
     def _locate(self, part: Text | Like, scope: Stretches | None) -> list[Found]:
         leaf = self._leaves[part]
+        words = [each for each in leaf.words if scope is None or each.video_id in scope]
         candidates: Mapping[int, Candidate] = leaf.candidates
-        if scope is not None:
+        if scope is not None and leaf.asks_images:
             snapshot = self._search.snapshot
             candidates = {
                 video_id: Candidate(
@@ -304,7 +327,21 @@ class Compound:
                 )
                 for video_id, stretches in scope.items()
             }
-        return self._judged(part, leaf, candidates)
+        seen = self._judged(part, leaf, candidates)
+        if not words:
+            return seen
+        both = joined([*words, *(_as_line(each) for each in seen)])
+        evidence = {(each.video_id, each.span): each.evidence for each in seen}
+        return [
+            Found(
+                each.video_id,
+                each.span,
+                each.value,
+                evidence.get((each.video_id, each.span), 0.0),
+                each.reasons,
+            )
+            for each in both
+        ]
 
     def _judged(
         self, part: Text | Like, leaf: Leaf, candidates: Mapping[int, Candidate]
@@ -334,11 +371,17 @@ class Compound:
             best = {number: one.clips[0][1] for number, one in each.further.items()}
             level = min(best.values(), default=0.0)
             spread = max(best.values(), default=0.0) - level or 1.0
-            for number, value in best.items():
-                scores[number] = scores.get(number, 0.0) + (value - level) / spread
+            shares = {number: (value - level) / spread for number, value in best.items()}
+            for moment in each.words:
+                number = moment.video_id
+                shares[number] = max(shares.get(number, 0.0), moment.value)
+            for number, share in shares.items():
+                scores[number] = scores.get(number, 0.0) + share
         kept = sorted(scores, key=lambda number: (-scores[number], number))
-        kept = kept[: max(len(each.candidates) for each in found)]
+        num_usual = max(len(each.candidates) for each in found)
+        kept = kept[: num_usual or self._search.depth]
         videos = self._search.snapshot.videos
+        context = self._search.settings.context_seconds
         return {
             number: tuple(
                 merge(
@@ -348,8 +391,7 @@ class Compound:
                             min(end + pause_seconds, videos[number].duration_seconds),
                         )
                         for each in found
-                        if number in each.further
-                        for start, end in each.further[number].stretches
+                        for start, end in each.stretches(number, context)
                     ]
                 )
             )
@@ -387,6 +429,9 @@ class Compound:
     def _presence_of_part(self, part: Text | Like, found: Found) -> Presence:
         leaf, snapshot = self._leaves[part], self._search.snapshot
         edges, bounds = _windows(found.span)
+        if not leaf.asks_images:
+            nothing = Presence(edges, np.zeros(len(bounds)))
+            return algebra.overlaid(nothing, _words_in(leaf, found.video_id))
         stored = snapshot.stored(snapshot.videos[found.video_id])
         span = (found.span.start_seconds, found.span.end_seconds)
         (frames,) = stored.frames([span])
@@ -407,7 +452,19 @@ class Compound:
         # A happening is in no single frame; the localiser finds it.
         candidate = Candidate(stored, (span,))
         located = self._judged(part, leaf, {found.video_id: candidate})
-        return algebra.overlaid(Presence(edges, values), located)
+        there = [*located, *_words_in(leaf, found.video_id)]
+        return algebra.overlaid(Presence(edges, values), there)
+
+
+def _as_line(found: Found) -> LineMoment:
+    reason = Reason("seen", found.probability)
+    return LineMoment(found.video_id, found.span, found.probability, (reason,))
+
+
+def _words_in(leaf: Leaf, video_id: int) -> list[Found]:
+    return [
+        Found(video_id, each.span, each.value) for each in leaf.words if each.video_id == video_id
+    ]
 
 
 def _windows(span: Span) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -10,7 +10,7 @@ arrays; it decodes nothing.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Lock
@@ -24,8 +24,10 @@ from scanonce.models.encoders.load import load_encoder
 from scanonce.models.encoders.protocol import ClipEncoder, TextFeatures
 from scanonce.models.encoders.reading import Reading
 from scanonce.models.settings import ModelSettings
+from scanonce.models.tracks.settings import TrackSettings
 from scanonce.models.vectors import unit
 from scanonce.search.answer import Search, SearchResult, Stopwatch, query_of
+from scanonce.search.channels import with_words
 from scanonce.search.compound import answer_compound
 from scanonce.search.coverage import Coverage, coverage
 from scanonce.search.filters import SearchScope
@@ -39,7 +41,7 @@ from scanonce.storage.errors import IndexDirectoryError, QueryError
 from scanonce.storage.files import expanded
 from scanonce.storage.index import Index
 from scanonce.storage.manifest import Manifest
-from scanonce.storage.records import Span, Video
+from scanonce.storage.records import Line, Span, TrackName, Video
 
 _CLIPS_PER_MOMENT = 5
 """Clips to retrieve per shown moment: clips of all scales overlap, so several of them belong to one moment."""
@@ -62,6 +64,7 @@ class SearchEngine:
         encoder: ClipEncoder,
         settings: SearchSettings,
         models: ModelSettings | None = None,
+        tracks: TrackSettings | None = None,
     ) -> None:
         """Search an open index, and close it in the end. `open` is the usual way in.
 
@@ -70,11 +73,13 @@ class SearchEngine:
             encoder: the text tower of the index.
             settings: settings of the search.
             models: device and number format, in case another encoder has to be loaded later.
+            tracks: the text model.
 
         Raises:
             ScanonceError: as `open`; the index is still open then.
         """
-        self._snapshot = open_snapshot(index, encoder, settings, models)
+        text_model = (tracks or TrackSettings()).text_model
+        self._snapshot = open_snapshot(index, encoder, settings, models, text_model=text_model)
         self._is_closed = False
         self._open_indexes = OpenIndexes()
         self._open_indexes.acquire(index)  # the use of this engine; each call adds one
@@ -91,6 +96,7 @@ class SearchEngine:
         *,
         settings: SearchSettings | None = None,
         models: ModelSettings | None = None,
+        tracks: TrackSettings | None = None,
     ) -> "SearchEngine":
         """Open an index for searching, with the encoder and the localiser it was made with.
 
@@ -98,6 +104,7 @@ class SearchEngine:
             index_dir: the index directory.
             settings: settings of the search.
             models: device and number format; its ``encoder`` and ``localiser`` are ignored, the index names its own.
+            tracks: the text model that finds lines by their meaning.
 
         Raises:
             IndexDirectoryError: there is no usable index.
@@ -109,7 +116,7 @@ class SearchEngine:
         with ExitStack() as on_error:
             index = on_error.enter_context(Index.open(root, open_pooling, read_only=True))
             encoder = load_encoder(index.manifest.encoder, models, towers="text")
-            engine = cls(index, encoder, settings or SearchSettings(), models)
+            engine = cls(index, encoder, settings or SearchSettings(), models, tracks)
             on_error.pop_all()
         return engine
 
@@ -154,7 +161,7 @@ class SearchEngine:
     def search(
         self, text: str, *, top: int | None = None, within: SearchScope = None
     ) -> SearchResult:
-        """Find the moments that show what the text says.
+        """Find the moments that show what the text says, or where it is said or written.
 
         A filter restricts the clips that are searched. It does not remove moments from the result, so a narrow filter
         finds as many moments as a wide one, if there are as many. The probability of a moment is the same with every
@@ -193,7 +200,9 @@ class SearchEngine:
             search = Search(snapshot, snapshot.methods.localiser, top, within, reranks=True)
             plain = iter(self._answer_plain(search, sentences))
             return [
-                next(plain) if is_plain(query) else self._answer_compound(search, text, query)
+                with_words(search, next(plain))
+                if is_plain(query)
+                else self._answer_compound(search, text, query)
                 for text, query in zip(texts, queries, strict=True)
             ]
 
@@ -217,6 +226,19 @@ class SearchEngine:
             return self._read(search.snapshot, words)
 
         return answer_compound(search, text, query, encode, read)
+
+    def lines(self, video_id: int, tracks: Collection[TrackName] | None = None) -> list[Line]:
+        """Return what is said and written in a video, by time; by default of all tracks.
+
+        Raises:
+            QueryError: there is no such video.
+        """
+
+        def answer(snapshot: Snapshot) -> list[Line]:
+            video = _video(snapshot, video_id)
+            return snapshot.index.catalog.lines.of(video.video_id, tracks)
+
+        return self._answer(answer)
 
     def similar(
         self, video_id: int, span: Span, *, top: int | None = None, within: SearchScope = None

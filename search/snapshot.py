@@ -22,11 +22,14 @@ from scanonce.models.encoders.load import load_encoder
 from scanonce.models.encoders.protocol import ClipEncoder
 from scanonce.models.settings import ModelSettings
 from scanonce.models.soonet.trained import TrainedLocaliser, load_localiser
+from scanonce.models.tracks.meaning import load_text_model
 from scanonce.search.calibration import find_calibration
 from scanonce.search.filters import LibraryFilters
 from scanonce.search.frame_level import draw_means
 from scanonce.search.judging import Judge
+from scanonce.search.line_moments import LineFinder
 from scanonce.search.localise import FixedClips, Localiser
+from scanonce.search.meanings import next_meanings, open_meanings
 from scanonce.search.rerank import Scoring, open_scoring
 from scanonce.search.settings import SearchSettings
 from scanonce.search.soonet import SoonetLocaliser
@@ -34,7 +37,7 @@ from scanonce.search.text_bank import TextBank, open_bank
 from scanonce.search.training_free import TrainingFree
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.catalog.entries import ChangeMark, VideoChanges
-from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch, reported
+from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch, TrackError, reported
 from scanonce.storage.index import Index
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.manifest import check_encoder, read_manifest
@@ -91,6 +94,8 @@ class Snapshot:
     encoder: ClipEncoder
     settings: SearchSettings
     models: ModelSettings | None
+    text_model: str
+    """Name of the model that finds lines by their meaning, as `models.tracks.meaning.load_text_model` takes it."""
     token: tuple[int, ...]
     """Changes with every commit and every new manifest."""
     mark: ChangeMark
@@ -103,6 +108,8 @@ class Snapshot:
     waiting: Mapping[int, NDArray[np.float32]]
     """Embeddings of videos that are not published yet, by id."""
     filters: LibraryFilters
+    lines: LineFinder
+    """What was said and what is written, and names."""
     methods: Methods
     judge: Judge
     frame_means: NDArray[np.float32] | None
@@ -172,6 +179,7 @@ def open_snapshot(
     settings: SearchSettings,
     models: ModelSettings | None,
     bank: TextBank | None = None,
+    text_model: str = "auto",
 ) -> Snapshot:
     """Open the library as it is now.
 
@@ -181,6 +189,7 @@ def open_snapshot(
         settings: settings of the search.
         models: device and number format, in case another encoder has to be loaded later.
         bank: the text bank of this encoder; None: it is read from the cache, or embedded.
+        text_model: name of the model that finds lines by their meaning.
 
     Raises:
         ManifestMismatch: the encoder or the localiser is not the one the index was made with.
@@ -199,6 +208,7 @@ def open_snapshot(
         encoder=encoder,
         settings=settings,
         models=models,
+        text_model=text_model,
         token=token,
         mark=changes.mark,
         videos=videos,
@@ -206,6 +216,7 @@ def open_snapshot(
         clips=clips,
         waiting=waiting,
         filters=LibraryFilters(index.catalog, live, clips),
+        lines=_open_lines(index, videos, text_model),
         methods=methods,
         judge=judge,
         frame_means=_sample_means(index, videos),
@@ -247,7 +258,8 @@ def _switched(snapshot: Snapshot, layout: IndexLayout) -> Snapshot:
             bank = snapshot.judge.bank
         else:
             encoder = load_encoder(index.manifest.encoder, snapshot.models, towers="text")
-        return open_snapshot(index, encoder, snapshot.settings, snapshot.models, bank)
+        settings, models = snapshot.settings, snapshot.models
+        return open_snapshot(index, encoder, settings, models, bank, snapshot.text_model)
     except BaseException:
         index.close()
         raise
@@ -278,6 +290,7 @@ def _changed(snapshot: Snapshot, token: tuple[int, ...]) -> Snapshot:
         token=token,
         mark=changes.mark,
         videos=videos,
+        lines=_next_lines(before.lines, index, videos, changes, snapshot.text_model),
         methods=methods,
         judge=replace(snapshot.judge, calibration=calibration),
     )
@@ -346,6 +359,40 @@ def _open_clips(
         return waiting[video_id]
 
     return index.clips.open(live, load, previous.clips if previous else None), waiting
+
+
+def _open_lines(index: Index, videos: Mapping[int, Video], text_model: str) -> LineFinder:
+    """Open the lines of a library; one without lines loads no model."""
+    finder = LineFinder(index.catalog, videos, None, None)
+    if not finder.num_lines:
+        return finder
+    try:
+        model = load_text_model(text_model)
+    except TrackError as error:
+        logger.warning("lines are found by their words only: %s", error)
+        model = None
+    if model is None:
+        return finder
+    meanings = open_meanings(index.catalog, model.fingerprint, model.dim)
+    return LineFinder(index.catalog, videos, meanings, model)
+
+
+def _next_lines(
+    before: LineFinder,
+    index: Index,
+    videos: Mapping[int, Video],
+    changes: VideoChanges,
+    text_model: str,
+) -> LineFinder:
+    """Return the lines after a change; reads only those of changed videos."""
+    if changes.is_all or before.model is None or before.meanings is None:
+        return _open_lines(index, videos, text_model)
+    changed = {*(video.video_id for video in changes.videos), *changes.gone}
+    if not changed:
+        return before
+    model = before.model
+    meanings = next_meanings(before.meanings, index.catalog, model.fingerprint, changed)
+    return LineFinder(index.catalog, videos, meanings, model)
 
 
 def _sample_means(index: Index, videos: Mapping[int, Video]) -> NDArray[np.float32] | None:

@@ -11,7 +11,7 @@ Embeddings are derived from stored frames here and nowhere else. The only model 
 `storage.pooling.OpenPooling`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.catalog.entries import Failure, Totals
+from scanonce.storage.catalog.lines import TrackTotals
 from scanonce.storage.derived import DerivedVectors
 from scanonce.storage.errors import IndexDirectoryError
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.manifest import Manifest, create_or_check, read_manifest, write_manifest
 from scanonce.storage.pooling import OpenPooling, Pooling
-from scanonce.storage.records import Video
+from scanonce.storage.records import TrackName, Video
 from scanonce.storage.settings import StorageSettings
 from scanonce.storage.stores.anchors import AnchorStore
 from scanonce.storage.stores.features import FeatureStore
@@ -55,6 +56,10 @@ class IndexStatus:
     """Number of the newest generation of the vector index; 0 before the first."""
     vectors: GenerationInfo | None
     num_clips: int
+    tracks: Mapping[TrackName, TrackTotals]
+    """What is known of speech and of text, by track."""
+    track_notes: tuple[tuple[Path, TrackName, str], ...]
+    """Files of which a track could not be read, or not all of it, with the reason."""
     writer: Owner | None
     """The process that writes the index now."""
 
@@ -320,7 +325,19 @@ class Index:
             generation=newest.number if newest else 0,
             vectors=newest.info if newest else None,
             num_clips=len(newest.base) + len(newest.delta) if newest else 0,
+            tracks=self.catalog.lines.totals(),
+            track_notes=self._track_notes(),
             writer=owner(self.layout),
+        )
+
+    def _track_notes(self) -> tuple[tuple[Path, TrackName, str], ...]:
+        problems = self.catalog.lines.problems()
+        videos = self.catalog.videos({video_id for video_id, _, _ in problems})
+        paths = {video.video_id: video.path for video in videos}
+        return tuple(
+            (paths[video_id], name, problem)
+            for video_id, name, problem in problems
+            if video_id in paths
         )
 
 

@@ -113,6 +113,52 @@ class Video:
         return self.paths[0]
 
 
+TrackName = Literal["subtitle", "said", "written", "facts"]
+"""``subtitle``: texts beside or inside the file; ``said``: speech; ``written``: text in the image; ``facts``: the title
+and the chapters that the file states."""
+
+MadeTrack = Literal["subtitle", "said", "written"]
+"""Tracks that can be made; ``facts`` come with the first of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A piece of text with the time at which it is said or shown."""
+
+    video_id: int
+    track: TrackName
+    start_seconds: float
+    end_seconds: float
+    text: str
+    """One line of printable text. It comes from a file: a page escapes it."""
+    confidence: float = 1.0
+    """Probability that the text is right, 0 to 1, by the model that read it; 1 for subtitles."""
+    language: str | None = None
+    """Code such as ``en``, if it is known."""
+
+    @property
+    def span(self) -> Span:
+        """Its time as a span."""
+        return Span(self.start_seconds, self.end_seconds)
+
+
+Channel = Literal["seen", "said", "written", "subtitle", "name"]
+"""What can find a moment: its images, or words of a track; ``name`` is the path, the title or a chapter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a moment is in an answer."""
+
+    channel: Channel
+    value: float
+    """Probability of the moment by this channel alone, in (0, 1)."""
+    text: str = ""
+    """The words that were said or are written there; empty for ``seen``."""
+    marks: tuple[tuple[int, int], ...] = ()
+    """Parts of ``text`` that the query has too, as half-open ranges of characters, rising."""
+
+
 @dataclass(frozen=True, slots=True)
 class Moment:
     """The answer: a span of a video with its score."""
@@ -128,3 +174,6 @@ class Moment:
     evidence: float = 0.0
     """How far the query is above a bank of everyday texts on this moment, in standard deviations of the bank
     (`search.text_bank`)."""
+    reasons: tuple[Reason, ...] = ()
+    """What found it, the strongest first; `probability` is that of all together. Empty if the images alone were
+    searched."""

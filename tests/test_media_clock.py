@@ -8,8 +8,8 @@ import av
 import numpy as np
 import pytest
 
+from scanonce.media.audio import Audio
 from scanonce.media.cut import write_proxy
-from scanonce.media.encode import _Audio
 from scanonce.media.open import open_video
 from scanonce.media.sampling import SampledFrame, Sampling
 from scanonce.media.seek import Entry
@@ -84,7 +84,7 @@ def test_a_long_gap_in_other_containers_is_a_held_picture(tmp_path: Path, ending
 def test_silence_counts_as_progress(tmp_path: Path) -> None:
     ticks: list[None] = []
     path = write_audio(tmp_path / "a.m4a")
-    audio = _Audio(path, lambda: ticks.append(None), Entry(0.0), np.inf)  # type: ignore[arg-type]
+    audio = Audio(path, lambda: ticks.append(None), Entry(0.0), np.inf)  # type: ignore[arg-type]
     seconds = sum(part.shape[1] for part in audio._silence(60 * audio.rate)) / audio.rate
     audio.close()
     assert seconds == 60.0

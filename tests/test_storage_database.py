@@ -37,6 +37,11 @@ def migrations(connection: sqlalchemy.Connection | None = None) -> Config:
     return config
 
 
+def is_table_of_ours(name: str | None, kind: str, _: object) -> bool:
+    """Leave out word indexes, whose tables SQLite makes."""
+    return kind != "table" or "_words" not in str(name)
+
+
 # ---------------------------------------------------------------- opening
 
 
@@ -93,7 +98,7 @@ def test_a_failed_migration_leaves_nothing_and_the_next_open_starts_over(
 def test_migrations_make_the_tables_the_code_describes(catalog: Catalog) -> None:
     assert ScriptDirectory.from_config(migrations()).get_heads() == [SCHEMA_REVISION]
     with catalog._engine.connect() as connection:
-        context = MigrationContext.configure(connection)
+        context = MigrationContext.configure(connection, opts={"include_name": is_table_of_ours})
         assert compare_metadata(context, Base.metadata) == []
 
 

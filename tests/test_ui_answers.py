@@ -99,7 +99,10 @@ def test_coverage_costs_nothing_if_there_are_less_certain_moments_or_many_querie
 
 
 def test_notes_stand_under_the_heading_and_in_json(layout: IndexLayout) -> None:
-    note = "“without” is not followed: the sentence is compared with images as a whole"
+    note = (
+        "“without” is not followed: the sentence is compared with images as a whole; "
+        "to follow it, ask: red -green"
+    )
     assert search(layout, "red without green").splitlines()[1] == note
     assert answer(layout, "red without green")["notes"] == [note]
 

@@ -32,6 +32,7 @@ from scanonce.ui.commands.reindex import reindex
 from scanonce.ui.commands.repair import repair
 from scanonce.ui.commands.search import search
 from scanonce.ui.commands.status import status
+from scanonce.ui.commands.tracks import add_tracks, remove_track, show_tracks
 from scanonce.ui.commands.train_clip import train_clip
 from scanonce.ui.commands.train_soonet import train_soonet
 from scanonce.ui.commands.tune import tune
@@ -56,6 +57,11 @@ app = typer.Typer(
 train = typer.Typer(
     no_args_is_help=True,
     help="Train an encoder or a localiser on your own videos.",
+    rich_markup_mode="rich",
+)
+
+tracks = typer.Typer(
+    help="Read speech, text in the image and subtitles, so that words find moments too.",
     rich_markup_mode="rich",
 )
 
@@ -100,6 +106,10 @@ app.command()(repair)
 app.command()(backup)
 app.command()(restore)
 app.command("ui")(show_ui)
+app.add_typer(tracks, name="tracks")
+tracks.callback(invoke_without_command=True)(show_tracks)
+tracks.command("add")(add_tracks)
+tracks.command("remove")(remove_track)
 app.add_typer(train, name="train")
 train.command("clip")(train_clip)
 train.command("soonet")(train_soonet)

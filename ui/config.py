@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from scanonce.indexer.settings import IndexerSettings, WatchSettings
 from scanonce.models.settings import ModelSettings
+from scanonce.models.tracks.settings import TrackSettings
 from scanonce.search.settings import SearchSettings
 from scanonce.storage.errors import ConfigError
 from scanonce.storage.files import expanded
@@ -46,6 +47,7 @@ class Config(BaseModel):
     watch: WatchSettings = WatchSettings()
     storage: StorageSettings = StorageSettings()
     search: SearchSettings = SearchSettings()
+    tracks: TrackSettings = TrackSettings()
 
     def library(self, option: Path | None) -> "Library":
         """Return the library at an index directory, or at that of the configuration, with these settings."""
@@ -57,6 +59,7 @@ class Config(BaseModel):
             indexer=self.indexer,
             storage=self.storage,
             search=self.search,
+            tracks=self.tracks,
         )
 
     def layout(self, option: Path | None) -> IndexLayout:

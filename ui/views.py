@@ -179,8 +179,23 @@ def status_json(root: Path, status: "IndexStatus") -> dict[str, Any]:
             {"path": str(each.path), "reason": each.reason, "detail": each.detail}
             for each in status.failures
         ],
+        "tracks": [{"track": name, **asdict(each)} for name, each in status.tracks.items()],
+        "track_notes": [
+            {"path": str(path), "reason": f"{name}: {problem}"}
+            for path, name, problem in status.track_notes
+        ],
         "writer": asdict(status.writer) if status.writer else None,
     }
+
+
+def track_text(track: Mapping[str, Any], num_videos: int) -> str:
+    """Return how much a track of `status_json` covers.
+
+    >>> track_text({"track": "said", "videos": 3, "problems": 0, "lines": 1200}, 4)
+    'said: 3 of 4 videos, 1,200 lines'
+    """
+    read = f"{track['videos']:,} of {count_text(num_videos, 'video')}"
+    return f"{track['track']}: {read}, {count_text(track['lines'], 'line')}"
 
 
 INEXACT_TIMES = (

@@ -39,6 +39,7 @@ from scanonce.storage.catalog.entries import (
     VideoChanges,
 )
 from scanonce.storage.catalog.labels import Labels
+from scanonce.storage.catalog.lines import Lines
 from scanonce.storage.catalog.matching import select_matching
 from scanonce.storage.catalog.runs import Runs
 from scanonce.storage.catalog.spelling import spelled
@@ -74,6 +75,7 @@ class Catalog(Database):
         """Prepare connections and read nothing; use :meth:`open`."""
         super().__init__(path, read_only=read_only)
         self.labels = Labels(self)
+        self.lines = Lines(self)
         self.runs = Runs(self)
 
     # ------------------------------------------------ libraries

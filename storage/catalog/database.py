@@ -20,11 +20,12 @@ from sqlalchemy import Connection, Engine, QueuePool, create_engine, delete, eve
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from scanonce.storage.catalog.tables import LineageRow
+from scanonce.storage.catalog.word_index import note_words, take_in_words
 from scanonce.storage.errors import IndexDirectoryError
 from scanonce.storage.layout import index_root
 from scanonce.storage.untrusted import DamagedFile, check_regular
 
-SCHEMA_REVISION = "0005"
+SCHEMA_REVISION = "0006"
 """Newest revision in ``storage/catalog/migrations/versions``; revisions are numbers that rise by one."""
 
 BUSY_TIMEOUT_SECONDS = 10.0
@@ -104,6 +105,7 @@ class Database:
         """Open a transaction that writes: all of it is committed, or nothing if the block raises."""
         with _reported(self.path), _immediate(self._engine).begin() as connection:
             yield connection
+            take_in_words(connection)
 
     def change_token(self) -> int:
         """Return a number that changes if anybody has committed since the last call. Takes microseconds.
@@ -188,6 +190,7 @@ class Database:
                 connection.execute("PRAGMA journal_mode = WAL")
                 # NORMAL would lose commits in a power cut
                 connection.execute("PRAGMA synchronous = FULL")
+                note_words(connection)
         except BaseException:
             connection.close()
             raise
@@ -216,6 +219,7 @@ class Database:
             # The second of two processes waits here, and then finds the tables up to date.
             if _revision(connection, self.path) != SCHEMA_REVISION:
                 _migrate(connection)
+        self._engine.dispose()  # connections from before note no words
 
 
 def _begin(connection: Connection) -> None:

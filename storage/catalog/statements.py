@@ -25,7 +25,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from scanonce.storage.catalog import database
 from scanonce.storage.catalog.entries import Content, FileStamp, Library
-from scanonce.storage.catalog.tables import FileRow, LabelRow, LibraryRow, VideoRow
+from scanonce.storage.catalog.tables import FileRow, LabelRow, LibraryRow, TrackRow, VideoRow
 from scanonce.storage.records import Video, VideoInfo, VideoState
 
 Item = TypeVar("Item")
@@ -179,12 +179,14 @@ def put_video(
 
 
 def replace_video(connection: Connection, old: int, new: int) -> None:
-    """Delete a video; another video takes its files and labels."""
+    """Delete a video; another video of the same content takes its files, labels and tracks."""
     files = update(FileRow).where(FileRow.video_id == old)
     connection.execute(files.values(video_id=new))
     # A label that the new video carries already is deleted with the old video.
     labels = update(LabelRow).prefix_with("OR IGNORE").where(LabelRow.video_id == old)
     connection.execute(labels.values(video_id=new))
+    tracks = update(TrackRow).prefix_with("OR IGNORE").where(TrackRow.video_id == old)
+    connection.execute(tracks.values(video_id=new))
     connection.execute(delete(VideoRow).where(VideoRow.id == old))
 
 

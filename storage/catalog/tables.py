@@ -14,8 +14,10 @@ from sqlalchemy import (
     Double,
     ForeignKey,
     Integer,
+    LargeBinary,
     String,
     TypeDecorator,
+    UniqueConstraint,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -205,6 +207,44 @@ class LabelRow(Base):
     )
     folded: Mapped[str] = mapped_column(primary_key=True, index=True)
     label: Mapped[str]
+
+
+class TrackRow(Base):
+    """Tracks: what was made of the speech, the images or the subtitles of a video."""
+
+    __tablename__ = "tracks"
+    __table_args__ = (UniqueConstraint("video_id", "name"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    video_id: Mapped[int] = mapped_column(
+        VideoId, ForeignKey("videos.id", ondelete="CASCADE"), index=True
+    )
+    name: Mapped[str]
+    source: Mapped[str]
+    """What it was made by and from, such as the name of a model."""
+    problem: Mapped[str | None]
+    """Why there are no lines, or not all."""
+    embedder: Mapped[str | None]
+    """Fingerprint of the text model of ``passages``."""
+    passages: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """Vectors of its lines; see `storage.catalog.passages`."""
+    made_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class LineRow(Base):
+    """Lines of tracks, by rising time."""
+
+    __tablename__ = "lines"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    track_id: Mapped[int] = mapped_column(ForeignKey("tracks.id", ondelete="CASCADE"), index=True)
+    start_seconds: Mapped[float]
+    end_seconds: Mapped[float]
+    text: Mapped[str]
+    words: Mapped[str | None]
+    """The text as it is searched, if that differs; see `storage.catalog.words`."""
+    confidence: Mapped[float]
+    language: Mapped[str | None]
 
 
 class ChangeRow(Base):

@@ -18,6 +18,7 @@ from scanonce.ui.commands.options import (
     typed_settings,
 )
 from scanonce.ui.commands.progress import index_progress
+from scanonce.ui.commands.tracks import run_tracks, track_names
 from scanonce.ui.console import new_console, verbatim
 from scanonce.ui.views import count_text, outcome_text
 
@@ -39,12 +40,20 @@ def index(
     retry: Annotated[
         bool, typer.Option("--retry", help="Decode failed and partly indexed videos again.")
     ] = False,
+    tracks: Annotated[
+        str | None,
+        typer.Option(
+            help="Then read these, separated by commas: subtitle, said (speech), written (text in the image).",
+            show_default="tracks.make of config.toml",
+        ),
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Index videos: new and changed videos are scanned, missing ones leave the index."""
     from scanonce.ui.config import read_config
 
     settings = read_config(config)
+    wanted = settings.tracks.make if tracks is None else track_names(tracks)
     library = settings.library(index_dir)
     _note_own_settings(library, settings, keyframes)
     note_inexact_times(library)
@@ -53,6 +62,8 @@ def index(
         raise typer.Exit(INTERRUPTED)
     if report.nothing_usable:
         raise typer.Exit(1)
+    if wanted:
+        run_tracks(library, wanted)
 
 
 def run_index(

@@ -42,7 +42,7 @@ def index_progress(console: Console) -> Iterator[Callable[["IndexProgress"], Non
         def on_progress(run: "IndexProgress") -> None:
             speed = speed_text(run.video_seconds, time.monotonic() - started)
             note = f"{run.videos_done}/{run.videos_total}  {speed}"
-            report(run.bytes_done, run.bytes_total, note, _shortened(run.current))
+            report(run.bytes_done, run.bytes_total, note, shortened(run.current))
 
         yield on_progress
 
@@ -52,6 +52,7 @@ def speed_text(video_seconds: float, elapsed_seconds: float) -> str:
     return f"{video_seconds / elapsed_seconds:.0f}x real time" if elapsed_seconds > 1 else ""
 
 
-def _shortened(path: Path | None, width: int = 30) -> str:
+def shortened(path: Path | None, width: int = 30) -> str:
+    """Return the name of a file as it fits before a bar."""
     name = visible(path.name) if path else ""
     return name if len(name) <= width else f"{name[: width - 10]}…{name[-9:]}"

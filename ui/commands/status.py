@@ -14,6 +14,7 @@ from scanonce.ui.views import (
     count_text,
     size_text,
     status_json,
+    track_text,
 )
 
 _MOST_SHOWN = 10  # files of a list on a terminal
@@ -55,6 +56,8 @@ def _show(status: dict[str, Any], console: Console) -> None:
         "calibration": calibration_text(status["calibration"]),
         "on disk": sizes,
     }
+    if status["tracks"]:
+        rows["tracks"] = "; ".join(track_text(each, searchable) for each in status["tracks"])
     if not status["exact_times"]:
         rows["times"] = INEXACT_TIMES
     if writer := status["writer"]:
@@ -65,7 +68,11 @@ def _show(status: dict[str, Any], console: Console) -> None:
     for name, value in rows.items():
         table.add_row(name, verbatim(value))
     console.print(table)
-    for title, entries in (("in part", status["partial"]), ("failed", status["failures"])):
+    for title, entries in (
+        ("in part", status["partial"]),
+        ("failed", status["failures"]),
+        ("tracks with a note", status["track_notes"]),
+    ):
         if entries:
             console.print(f"\n[bold]{title}[/]: {count_text(len(entries), 'file')}")
         for entry in entries[:_MOST_SHOWN]:
