@@ -128,7 +128,9 @@ def speech_seconds(path: Path) -> tuple[float, float]:
 
     model = load_speech_model("auto")
     folder = offline_folder()
-    alone = WhisperModel(str(folder or "base"), device="cpu", compute_type="auto", cpu_threads=num_cores())
+    alone = WhisperModel(
+        str(folder or "base"), device="cpu", compute_type="auto", cpu_threads=num_cores()
+    )
     ours, theirs = [], []
     for _ in range(3):
         begin = time.process_time()
