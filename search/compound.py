@@ -330,7 +330,7 @@ class Compound:
         seen = self._judged(part, leaf, candidates)
         if not words:
             return seen
-        both = joined([*words, *(_as_line(each) for each in seen)])
+        both = joined([*words, *map(_as_line, seen)])
         evidence = {(each.video_id, each.span): each.evidence for each in seen}
         return [
             Found(
@@ -351,8 +351,15 @@ class Compound:
         localiser = search.snapshot.methods.by_frames if by_image else search.localiser
         proposals = localiser.locate(leaf.vectors, list(candidates.values()), top=self._depth)
         text = part.words if isinstance(part, Text) else ""
+        has_lines = search.snapshot.lines.num_lines > 0
         return [
-            Found(ids[each.proposal.candidate], each.proposal.span, each.probability, each.evidence)
+            Found(
+                ids[each.proposal.candidate],
+                each.proposal.span,
+                each.probability,
+                each.evidence,
+                (Reason("seen", each.probability),) if has_lines else (),
+            )
             for each in search.judge(text, leaf.vectors, proposals, leaf.reading)
         ]
 
@@ -457,8 +464,7 @@ class Compound:
 
 
 def _as_line(found: Found) -> LineMoment:
-    reason = Reason("seen", found.probability)
-    return LineMoment(found.video_id, found.span, found.probability, (reason,))
+    return LineMoment(found.video_id, found.span, found.probability, found.reasons)
 
 
 def _words_in(leaf: Leaf, video_id: int) -> list[Found]:

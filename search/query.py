@@ -268,15 +268,15 @@ _SIGNS = re.compile(
 _CAPITALS = re.compile(r"\S\s+(?:AND|OR|THEN)\s+\S|(?:^|\s)NOT\s+\S")
 
 
-_SPACED_PREFIX = re.compile(
-    r"(^|[(|&]\s*|\s>\s+)(said|written|seen|name):\s+(?=[^\s()|&^/\\])", re.IGNORECASE
+_SPACED = re.compile(
+    r"((?:^|[\s(|&])-?)(said|written|seen|name):\s+(?=[^\s()|&^/\\])", re.IGNORECASE
 )
+_SPACED_FIRST = re.compile(rf"^\s*(?=\S){_SPACED.pattern}|[(|&]\s*{_SPACED.pattern}", re.IGNORECASE)
 
 
 def is_compound(text: str) -> bool:
     """Whether a text has a sign of the language of queries."""
-    text = _SPACED_PREFIX.sub(r"\1\2:", text)
-    if _SIGNS.search(text):
+    if _SPACED_FIRST.search(text) or _SIGNS.search(text):
         return True
     return _CAPITALS.search(text) is not None and any(letter.islower() for letter in text)
 
@@ -293,7 +293,7 @@ def parse(text: str) -> Query:
     """
     if not is_compound(text):
         return Text(text)
-    text = _SPACED_PREFIX.sub(r"\1\2:", text)
+    text = _SPACED.sub(r"\1\2:", text)
     _check_size(text)
     try:
         query = _Builder(text).transform(_parser().parse(text))

@@ -84,6 +84,8 @@ class Pick:
     """See `Moment.score`."""
     offset_seconds: float = 0.0
     """Time of the first frame in a player; see `VideoInfo.offset_seconds`."""
+    words: str = ""
+    """What is said or written there; it follows the label in subtitles."""
 
     @property
     def played(self) -> Span:
@@ -197,10 +199,13 @@ def to_srt(picks: Iterable[Pick]) -> dict[Path, str]:
             # players read tags in subtitles as formatting, and an arrow as a line of times
             label = one_line(pick.label).replace("<", "‹").replace(">", "›") or "moment"
             label = label.replace("{", "(").replace("}", ")")
+            words = one_line(pick.words).replace("<", "‹").replace(">", "›")
+            words = words.replace("{", "(").replace("}", ")")
             times = f"{_clock(start, ',')} --> {_clock(end, ',')}"
             if pick.probability is not None:
                 label += f" ({percent_text(pick.probability)})"
-            blocks.append(f"{number}\n{times}\n{label}\n")
+            text = f"{label}\n{words}" if words else label
+            blocks.append(f"{number}\n{times}\n{text}\n")
         texts[path] = "\n".join(blocks)
     return texts
 

@@ -52,6 +52,7 @@ def pick_of(video: Video, span: Span, label: str, found: Moment | None = None) -
         None if found is None else found.probability,
         None if found is None else found.score,
         info.offset_seconds if info else 0.0,
+        words="" if found is None else " / ".join(each.text for each in found.reasons if each.text),
     )
 
 

@@ -1,0 +1,185 @@
+"""What was said and what is written in real videos: quality, size and speed of the tracks.
+
+    python -m benchmarks.lines VIDEOS
+
+VIDEOS is a folder with videos and with SAID.tsv and WRITTEN.tsv, whose rows are ``filename start_s end_s query`` and,
+in the first, a kind: ``words`` that are said, or the ``meaning`` of what is said. All videos are indexed with the
+bundled encoder and all tracks are read by the product; a second run reads nothing again. An answer is right if its
+first moment is in the right video and starts within 5 s of the truth.
+"""
+
+import csv
+import sqlite3
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from benchmarks.material import BENCH, console, percentile, processor
+from scanonce.library import Library
+from scanonce.models.encoders.hub import BUNDLED_NAME
+from scanonce.models.runtime import num_cores
+from scanonce.models.settings import ModelSettings
+from scanonce.models.tracks.settings import TrackSettings
+from scanonce.search.answer import SearchResult
+from scanonce.storage.records import MadeTrack
+
+AIMS = {"said, words": 0.95, "said, meaning": 0.75, "written": 0.95}
+AIM_BYTES_AN_HOUR = 300_000
+AIM_SPEED = 0.9
+_NEAR_SECONDS = 5.0
+_TRACKS: tuple[MadeTrack, ...] = ("subtitle", "said", "written")
+_TABLES = ("tracks", "lines", "line_words_data", "line_words_idx", "line_words_docsize")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A query with its right answer."""
+
+    kind: str
+    name: str
+    start_seconds: float
+    query: str
+
+
+def read_questions(folder: Path) -> list[Question]:
+    """Return the queries of both files."""
+    questions = []
+    for file, kind in (("SAID.tsv", "said, "), ("WRITTEN.tsv", "written")):
+        with (folder / file).open(newline="", encoding="utf-8") as content:
+            for row in csv.DictReader(content, delimiter="\t"):
+                name = kind + (row["kind"] if file == "SAID.tsv" else "")
+                start = float(row["start_s"])
+                questions.append(Question(name, row["filename"], start, row["query"]))
+    return questions
+
+
+def rank_of(question: Question, result: SearchResult) -> int | None:
+    """Return the position of the right moment, from 1 on; None if it is not there."""
+    for position, moment in enumerate(result.moments, start=1):
+        apart = abs(moment.span.start_seconds - question.start_seconds)
+        if moment.path.name == question.name and apart <= _NEAR_SECONDS:
+            return position
+    return None
+
+
+def quality_table(questions: Sequence[Question], library: Library) -> Table:
+    """Ask all questions; print each that is answered wrongly."""
+    table = Table(title="the right moment first", box=None)
+    for column in ("track", "queries", "first", "in the first 3", "aim", "p50, ms"):
+        table.add_column(column, justify="left" if column == "track" else "right")
+    for kind, aim in AIMS.items():
+        ranks, times = [], []
+        for question in [each for each in questions if each.kind == kind]:
+            result = library.search(question.query)
+            rank = rank_of(question, result)
+            ranks.append(rank)
+            times.append(result.timings_ms["words"])
+            if rank != 1:
+                best = result.moments[0] if result.moments else None
+                where = f"{best.path.name} {best.span.start_seconds:.1f} s" if best else "nothing"
+                console.print(
+                    f"{kind}: {question.query!r} of {question.name} {question.start_seconds} s is "
+                    f"{rank or 'not there'}; the first is {where}",
+                    highlight=False,
+                    markup=False,
+                )
+        first = sum(rank == 1 for rank in ranks)
+        third = sum(rank is not None and rank <= 3 for rank in ranks)
+        table.add_row(
+            kind,
+            str(len(ranks)),
+            f"{first / len(ranks):.2f}",
+            f"{third / len(ranks):.2f}",
+            f">= {aim}: {'met' if first / len(ranks) >= aim else 'missed'}",
+            f"{percentile(times, 50):.1f}",
+        )
+    return table
+
+
+def bytes_of_lines(catalog: Path) -> int:
+    """Return the bytes that lines, their words and their vectors take in a catalogue."""
+    with closing(sqlite3.connect(catalog)) as connection:
+        names = ", ".join(f"'{name}'" for name in _TABLES)
+        try:
+            statement = f"SELECT sum(pgsize) FROM dbstat WHERE name IN ({names})"
+            return int(connection.execute(statement).fetchone()[0])
+        except sqlite3.OperationalError:  # this SQLite has no dbstat: the content alone
+            parts = (
+                "SELECT sum(length(coalesce(passages, ''))) FROM tracks",
+                "SELECT sum(length(text) + 40) FROM lines",
+                "SELECT sum(length(block)) FROM line_words_data",
+            )
+            return sum(int(connection.execute(part).fetchone()[0] or 0) for part in parts)
+
+
+def speech_seconds(path: Path) -> tuple[float, float]:
+    """Return the seconds that our reading of speech takes, and those of faster-whisper alone with the same model."""
+    from faster_whisper import WhisperModel
+
+    from scanonce.media.limits import Limits
+    from scanonce.media.tracks import Audio
+    from scanonce.models.tracks.speech import load_speech_model, offline_folder
+
+    model = load_speech_model("auto")
+    folder = offline_folder()
+    alone = WhisperModel(
+        str(folder or "base"), device="cpu", compute_type="auto", cpu_threads=num_cores()
+    )
+    ours, theirs = [], []
+    for _ in range(3):
+        begin = time.process_time()
+        started = time.perf_counter()
+        with Audio(path, limits=Limits(60.0), length_seconds=36_000.0) as audio:
+            sum(1 for _ in model.transcribe(audio))
+        ours.append(time.perf_counter() - started)
+        started = time.perf_counter()
+        segments, _ = alone.transcribe(str(path), vad_filter=True)
+        sum(1 for _ in segments)
+        theirs.append(time.perf_counter() - started)
+        del begin
+    return min(ours), min(theirs)
+
+
+def main(
+    videos: Annotated[Path, typer.Argument(help="Folder of videos, SAID.tsv and WRITTEN.tsv.")],
+    speed: Annotated[bool, typer.Option(help="Also measure the speed of speech.")] = True,
+) -> None:
+    """Print the quality, size and speed of lines."""
+    BENCH.mkdir(exist_ok=True)
+    console.print(f"{processor()}, {num_cores()} cores")
+    root = BENCH / "lines"
+    models, tracks = ModelSettings(encoder=BUNDLED_NAME), TrackSettings()
+    with Library(root, models=models, tracks=tracks) as library:
+        library.index([videos])
+        for track in _TRACKS:
+            started = time.perf_counter()
+            report = library.make_tracks([track])
+            if report.made.get(track):
+                took = time.perf_counter() - started
+                console.print(f"{track}: {report.made[track]} videos read in {took:.0f} s")
+        status = library.status()
+        console.print(quality_table(read_questions(videos), library))
+        lines = sum(each.lines for each in status.tracks.values())
+        took = bytes_of_lines(library.layout.catalog)
+        console.print(f"{lines} lines take {took / 1000:.0f} kB with their words and vectors")
+    if speed:
+        talk = max(
+            {each.name for each in read_questions(videos)},
+            key=lambda name: (videos / name).stat().st_size,
+        )
+        ours, theirs = speech_seconds(videos / talk)
+        met = "met" if theirs / ours >= AIM_SPEED else "missed"
+        console.print(
+            f"speech of {talk}: {ours:.1f} s, faster-whisper alone {theirs:.1f} s, "
+            f"ratio {theirs / ours:.2f} (>= {AIM_SPEED}: {met})"
+        )
+
+
+if __name__ == "__main__":
+    typer.run(main)
