@@ -40,6 +40,7 @@ class WrittenLines:
 
     def __init__(self) -> None:
         self._live: list[_Live] = []
+        self._read_seconds = 0.0
         self._lines: list[tuple[float, float, str, float]] = []
 
     def add(self, picture: Picture, texts: Sequence[ReadText]) -> bool:
@@ -56,8 +57,7 @@ class WrittenLines:
             moved = _moved(read, picture.top)
             known = self._find(moved, here)
             if known is None:
-                since = picture.since_at(moved.left, moved.top, moved.right, moved.bottom)
-                known = _Live(since, moved)
+                known = _Live(self._since(picture, moved), moved)
                 self._live.append(known)
                 is_new = True
             else:
@@ -67,8 +67,8 @@ class WrittenLines:
             if missing.gone_seconds is not None:  # not in two pictures in a row: no flicker
                 self._end(missing, missing.gone_seconds)
                 continue
-            box = missing.box
-            missing.gone_seconds = picture.since_at(box.left, box.top, box.right, box.bottom)
+            missing.gone_seconds = self._since(picture, missing.box)
+        self._read_seconds = picture.seconds
         return is_new
 
     def finish(self, video_id: int, end_seconds: float) -> list[Line]:
@@ -80,6 +80,11 @@ class WrittenLines:
             for start, end, text, confidence in sorted(self._lines)
             if start < end_seconds
         ]
+
+    def _since(self, picture: Picture, box: ReadText) -> float:
+        """Return since when a box looks as it does, which is not before the last picture."""
+        since = picture.since_at(box.left, box.top, box.right, box.bottom)
+        return max(self._read_seconds, min(since, picture.seconds))
 
     def _end(self, live: _Live, end_seconds: float) -> None:
         self._live.remove(live)

@@ -5,10 +5,13 @@
     changes.is_worth_reading(seconds)       # and then, if it is read
     changes.note_read()
 
-A picture is compared in blocks, at about 480 pixels across, with the picture that was read last. Only blocks with many
-strong edges count, in either picture: text has them, and most of what moves before a fixed camera has not. A block
-that still moves is waited for, so that a slide is read after its transition; what moves on is read as it moves.
+A picture is compared in blocks, at about 480 pixels across, with the one that was read last. Only blocks with strong
+edges of both kinds count, from dark to light and back, in either picture: the strokes of letters have both, the outline
+of a thing that moves before a fixed camera has one. A block that still moves is waited for, so that a slide is read
+after its transition; what moves on is read as it moves.
 """
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +20,7 @@ _WIDTH = 480  # pixels across at which pictures are compared
 _BLOCK = 8  # pixels of them along a side
 _CHANGED = 6.0  # mean difference of a block in levels; compression stays below 3
 _EDGE = 24.0  # levels from a pixel to the next
-_EDGES = 0.12  # share of such pixels in a block of text
+_EDGES = 0.05  # share of such pixels in a block of text, rising and falling ones each
 _LEAST_BLOCKS = 2  # a short word covers two
 _MOVING_SECONDS = 2.0  # what moves for so long is read as it moves
 
@@ -96,9 +99,10 @@ class _Blocks:
         green = image[: tall * step, : wide * step, 1].reshape(tall, step, wide, step)
         self._levels = green.mean(axis=(1, 3), dtype=np.float32)
         self.shape = tall // _BLOCK, wide // _BLOCK
-        strong = np.zeros((tall, wide), np.float32)
-        strong[:, 1:] = np.abs(np.diff(self._levels, axis=1)) > _EDGE
-        self.edges: NDArray[np.bool_] = self._by_block(strong) > _EDGES
+        steps = np.zeros((tall, wide), np.float32)
+        steps[:, 1:] = np.diff(self._levels, axis=1)
+        rising, falling = (self._by_block(each > _EDGE) > _EDGES for each in (steps, -steps))
+        self.edges: NDArray[np.bool_] = rising & falling
 
     def differs(self, other: "_Blocks") -> NDArray[np.bool_]:
         """Which blocks differ from those of another picture, ``[rows, columns]``."""
@@ -107,7 +111,9 @@ class _Blocks:
         differs: NDArray[np.bool_] = self._by_block(np.abs(self._levels - other._levels)) > _CHANGED
         return differs
 
-    def _by_block(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _by_block(self, values: NDArray[Any]) -> NDArray[np.floating]:
         rows, columns = self.shape
-        means: NDArray[np.float32] = values.reshape(rows, _BLOCK, columns, _BLOCK).mean(axis=(1, 3))
+        means: NDArray[np.floating] = values.reshape(rows, _BLOCK, columns, _BLOCK).mean(
+            axis=(1, 3)
+        )
         return means

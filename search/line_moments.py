@@ -131,7 +131,9 @@ class LineFinder:
         if tracks and query.words:
             found += self._by_words(query, tracks, selected)
         texts = [name for name in tracks if name != "facts"]
-        if texts and self.model is not None and self.meanings is not None and not part.phrases:
+        # one word has no meaning that its line would have in other words
+        has_meaning = len(query.words) > 1 and not part.phrases
+        if texts and self.model is not None and self.meanings is not None and has_meaning:
             found += self._by_meaning(part, query, texts, selected)
         if part.asks("name") and query.words:
             found += self._by_name(part, query, selected)

@@ -173,7 +173,8 @@ def test_audio_comes_as_mono_at_16_khz_and_each_of_ten_tracks_can_be_chosen(
         samples, num_tracks, problem = read_audio(path, track)
         assert (num_tracks, problem) == (10, None)
         assert len(samples) == pytest.approx(2 * 16_000, abs=1100)
-        loudest.append(np.abs(samples[4000:-4000]).max() / 32767)
+        middle = samples[4000:-4000].astype(np.float64)
+        loudest.append(np.sqrt(2 * np.square(middle).mean()) / 32767)
     assert loudest == pytest.approx([0.05, 0.2, 0.5], rel=0.15)
 
 
@@ -228,7 +229,7 @@ def test_only_pictures_whose_text_changes_are_read_and_only_that_part(tmp_path: 
     assert (first.seconds, first.top, first.band.shape) == (0.0, 0, (360, 640, 3))
     assert 4.0 <= second.seconds <= 5.0
     assert second.top > 150
-    assert second.since_at(30, 262, 200, 285) == pytest.approx(4.0, abs=0.5)
+    assert second.since_at(32, 272, 250, 288) == pytest.approx(4.0, abs=0.5)
     assert second.since_at(30, 20, 100, 40) == 0.0
 
 
