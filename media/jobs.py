@@ -32,6 +32,9 @@ def main() -> None:
     with guard.serving(connection, limits):
         job = json.loads(connection.recv_bytes())
         guard.allow_cpu(limits.cpu_seconds)
+        guard.lock_down(
+            connection, [_path(job["source"])], [_path(job["out"])] if "out" in job else []
+        )
         _answer(connection, job)
     os._exit(0)  # nothing of value is open, and decoder threads need not be waited for
 
@@ -55,12 +58,12 @@ def _answer(connection: Connection, job: dict[str, Any]) -> None:
 
 def _do(job: dict[str, Any], tick: Ticker) -> tuple[Any, ...]:
     """Kind, values and bytes of the result."""
-    source = Path(os.fsdecode(bytes.fromhex(job["source"])))
+    source = _path(job["source"])
     if job["kind"] == "probe":
         return "facts", asdict(_probe(source))
     if job["kind"] == "frame":
         return "jpeg", {}, _jpeg(source, job["seconds"], job["width"], tick)
-    out = Path(os.fsdecode(bytes.fromhex(job["out"])))
+    out = _path(job["out"])
     if job["kind"] == "clip":
         encode(source, out, CLIP, job["start"], job["end"], tick)
     else:
@@ -69,6 +72,11 @@ def _do(job: dict[str, Any], tick: Ticker) -> tuple[Any, ...]:
         quality = replace(PROXY, max_short_side=job["max_height"])
         encode(source, out, quality, 0.0, math.inf, tick)
     return "written", {}
+
+
+def _path(name: str) -> Path:
+    """A path that was sent as the hexadecimal digits of its bytes."""
+    return Path(os.fsdecode(bytes.fromhex(name)))
 
 
 def _probe(source: Path) -> MediaFacts:

@@ -504,6 +504,7 @@ from scanonce.media.limits import Limits
 
 with guard.serving(connection, Limits(**json.loads(sys.argv[2]))):
     guard.allow_cpu(1)
+    guard.lock_down(connection, [])
     """
 
 

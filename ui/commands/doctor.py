@@ -50,6 +50,7 @@ def examine(config: "Config") -> list[Finding]:
         ("faiss", _faiss),
         ("device", lambda: _device(config)),
         ("decoders", lambda: _decoders(config)),
+        ("sandbox", _sandbox),
         ("encoder", lambda: _encoder(config)),
         ("index folder", lambda: _index_folder(config)),
         ("self-check", _self_check),
@@ -122,6 +123,22 @@ def _decoders(config: "Config") -> str:
             raise ImportError('decord is missing: pip install "scanonce[decord]"') from error
         return f"PyAV {av.__version__}: {', '.join(wanted)}"
     return f"PyAV {av.__version__} and decord {decord.__version__}: {', '.join(wanted)}"
+
+
+def _sandbox() -> str:
+    """Let a decoder's process try what it should not be able to do; other systems and old kernels allow more."""
+    from scanonce.media.trial import ATTEMPTS, attempt_all
+
+    trial = attempt_all()
+    refused = [name for name in ATTEMPTS if name not in trial.possible]
+    parts = [f"a decoder cannot {', '.join(refused)}"] if refused else []
+    if trial.possible:
+        parts.append(
+            f"a decoder that a hostile file has taken over can {', '.join(trial.possible)}"
+        )
+    if trial.missing:
+        parts.append(f"missing: {', '.join(trial.missing)}")
+    return "; ".join(parts)
 
 
 def _encoder(config: "Config") -> str:
