@@ -4,7 +4,6 @@ from __future__ import annotations  # PyAV's generic types exist for the type ch
 
 import io
 import json
-import math
 import os
 from dataclasses import asdict, replace
 from multiprocessing.connection import Connection
@@ -70,7 +69,7 @@ def _do(job: dict[str, Any], tick: Ticker) -> tuple[Any, ...]:
         if hasattr(os, "nice"):
             os.nice(10)  # searching goes first
         quality = replace(PROXY, max_short_side=job["max_height"])
-        encode(source, out, quality, 0.0, math.inf, tick)
+        encode(source, out, quality, 0.0, job["end"], tick)
     return "written", {}
 
 
