@@ -81,7 +81,8 @@ def _path(name: str) -> Path:
 def _probe(source: Path) -> MediaFacts:
     with Reader(source, Ticker(lambda _: None)) as reader:
         container = reader.container
-        info = describe(container, reader.stream, Geometry.of(reader.first, reader.stream, None))
+        geometry = Geometry.of(reader.first, reader.stream, None)
+        info = describe(container, reader.stream, geometry)
         audio = find_audio(container)
         return MediaFacts(
             container=_container_name(source, container),
@@ -93,6 +94,8 @@ def _probe(source: Path) -> MediaFacts:
             fps=info.fps,
             duration_seconds=info.duration_seconds,
             offset_seconds=max(0.0, round(reader.origin_seconds, 4)),
+            is_interlaced=bool(reader.first.interlaced_frame),
+            is_cropped=bool(geometry.crop),
         )
 
 

@@ -142,9 +142,14 @@ def _sandbox() -> str:
 
 
 def _encoder(config: "Config") -> str:
-    from scanonce.models.encoders.hub import find_folder
+    from scanonce.models.encoders.hub import find_folder, weight_files
 
     folder = find_folder(config.models.encoder)
+    if not (folder / "config.json").is_file() or not weight_files(folder):
+        raise OSError(
+            f"{folder} is no encoder: it needs config.json and model.safetensors; models.encoder in config.toml can "
+            'name another folder, a hub id, or "bundled"'
+        )
     return f"{config.models.encoder} is on this machine ({folder})"
 
 
