@@ -181,7 +181,7 @@ def test_a_path_that_is_not_indexed_is_an_error_that_names_the_nearest(layout: I
     words = f"the nearest that is in it is {re.escape(str(films / 'more'))};"
     for command in (["forget"], ["label", "--add", "x"]):
         with pytest.raises(IndexDirectoryError, match=words):
-            run(layout, *command, films / "mroe")
+            run(layout, *command, films / "moore")
 
 
 def test_labels_without_a_video_are_wrong_usage(layout: IndexLayout) -> None:
