@@ -182,6 +182,7 @@ def main(
             _copy(broken)
             fault.put_into(broken)
             is_seen.append(run_test(broken, fault.test) == _TESTS_FAILED)
+            console.print(f"{'seen' if is_seen[-1] else 'NOT SEEN'}: {fault.name}")
             table.add_row(fault.name, fault.test.replace("::", " "), "yes" if is_seen[-1] else "NO")
             shutil.rmtree(broken)
     console.print(table)
