@@ -331,7 +331,7 @@ def _decode(
                     _count(event, paths[event.job], report, keep)
         except Exception as error:  # this command exists to find them
             report.escaped.append(f"{type(error).__name__}: {error}")
-        report.num_replaced += max(0, pool.num_started - workers)
+        report.num_replaced += pool.num_replaced
     report.escaped += [f"no end of {paths[job].name}" for job in missing]
 
 

@@ -297,7 +297,7 @@ def _filled_in_place(folder: Path) -> str:
 
 def _control_characters(folder: Path) -> str:
     _film(folder, _ODD_NAME)
-    (folder / f"lib/broken{_ODD_NAME}").write_bytes(b"not a video" * 100)
+    (folder / f"lib/broken{_ODD_NAME}").write_bytes(bytes(range(256)) * 8)
     with _library(folder) as library:
         library.index([folder / "lib"])
     (folder / "config.toml").touch()
@@ -320,7 +320,7 @@ ROWS: Sequence[Row] = (
     Row("MPEG-TS, 33 bits of the clock wrap", "12.0 s", _joined(95_440.0, 95_446.0)),
     Row("video begins 4 s late", "4.0 s", _late),
     Row("edit list at 12.5 frames/s", "01:00:00:00", _timecode(12.5)),
-    Row("edit list at 29.501 frames/s", "01:00:00:00", _timecode(29.501)),
+    Row("edit list at 29.501 frames/s", "01:00:00;00", _timecode(29.501)),
     *(
         Row(f"picture at 149 s of {name}", "1490", _deep(name, codec))
         for name, codec in (("v.ts", "libx264"), ("v.m2ts", "libx264"), ("v.vob", "mpeg2video"))

@@ -1,4 +1,4 @@
-"""The child's side of guarded decoding: frames and thumbnails of one file after another.
+"""The child's side of guarded decoding: frames and thumbnails of a file.
 
 `media.workers` is the parent's side, `media.answers` reads the messages.
 """
@@ -72,13 +72,17 @@ class DecodeRequest:
 
 
 def serve(connection: Connection, request: DecodeRequest) -> None:
-    """Decode the files whose paths arrive, one after another, until the parent closes the connection."""
+    """Decode the files whose paths arrive until the parent closes the connection: one if `guard.ONE_FILE_EACH`."""
     with guard.serving(connection, request.limits):
         use_one_thread()
+        is_locked = False
         while True:
             path, threads, size_bytes = json.loads(connection.recv_bytes())
             guard.allow_cpu(request.cpu_seconds)
             name = Path(os.fsdecode(bytes.fromhex(path)))
+            if not is_locked:
+                guard.lock_down(connection, [name])
+                is_locked = True
             _decode_one(connection, request.of_size(size_bytes), name, threads)
 
 

@@ -113,21 +113,23 @@ def write_proxy(
     out: Path,
     max_height: int = 480,
     *,
+    end_seconds: float = math.inf,
     progress: Progress | None = None,
     cancel: threading.Event | None = None,
     max_bytes: int | None = None,
 ) -> None:
-    """Write a small copy of a whole video that every browser plays; its times are those of the video.
+    """Write a small copy of a video that every browser plays; its times are those of the video.
 
     Args:
         source: any video that can be indexed.
         out: as for :func:`write_clip`, as are the others.
         max_height: the shorter side, in pixels; never enlarged.
+        end_seconds: where it ends at the latest. A few bytes can claim to be days long, which cost time and space.
 
     Raises:
         VideoError: as :func:`write_clip`.
     """
-    job = {"kind": "proxy", "max_height": max_height}
+    job = {"kind": "proxy", "max_height": max_height, "end": end_seconds}
     _write(job, source, out, _PROXY_LIMIT_SECONDS, progress, cancel, max_bytes)
 
 

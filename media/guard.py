@@ -2,14 +2,14 @@
 
 The parent starts a child with `fork` (many files, milliseconds each) or `launch` (one job, a fresh interpreter that
 inherits next to no environment), and talks to it through a `Child`. The child works inside `serving`, which sets its
-limits. Both ends see to it that
+limits, and calls `lock_down` before it opens a file. Both ends see to it that
 
 * a child that crashes, stalls, prints without end or exceeds its memory or processor time ends, with a reason;
 * a child never outlives its parent;
 * messages are JSON and raw bytes, never pickles; each has a maximum length, and the parent checks every value.
 
 A decoder that has been taken over can therefore not run code in the parent, fill its memory or put nonsense into the
-catalogue (`media.messages`).
+catalogue (`media.messages`). On Linux it can do hardly anything else either (`media.sandbox`).
 """
 
 import contextlib
@@ -26,14 +26,15 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from multiprocessing import connection as connections
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
+from scanonce.media import sandbox
 from scanonce.media.limits import Limits
 from scanonce.media.messages import ParentGone, printable
 from scanonce.storage.errors import DecoderCrashed
@@ -43,12 +44,13 @@ MAX_PRINTED_BYTES = 16 << 20
 OUT_OF_MEMORY = 77
 """Exit code of a child that reached its memory limit."""
 NONSENSE = "the decoder's answer made no sense"
+ONE_FILE_EACH: Final = sys.platform == "linux"
+"""Whether a forked child is locked down to one file, so that the next file needs another child."""
 
 _MESSAGE_SECONDS = 10.0  # from the first byte of a message to its last; the reader waits meanwhile
 _MAX_TAIL_CHARS = 2000
 # FFmpeg's words if it got no memory for a frame; a frame that is too large for FFmpeg is refused in other words
 _NO_MEMORY = "get_buffer() failed"
-_ENVIRONMENT = ("PATH", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
 
 T = TypeVar("T")
 
@@ -102,8 +104,9 @@ def launch(module: str, limits: Limits) -> tuple[Any, Connection]:
         The process and the parent's end of the connection.
     """
     ours, theirs = multiprocessing.Pipe()
-    environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    environment = {name: os.environ[name] for name in sandbox.KEPT_VARIABLES if name in os.environ}
     environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+    environment["OPENBLAS_NUM_THREADS"] = "1"  # no thread starts before `lock_down`
     options: dict[str, Any]
     if sys.platform == "win32":
         os.set_handle_inheritable(theirs.fileno(), True)
@@ -337,18 +340,35 @@ class _Printed:
 def serving(connection: Connection, limits: Limits) -> Iterator[None]:
     """Put this process under its limits; inside, files are decoded and messages sent.
 
-    The process ends at its memory limit with `OUT_OF_MEMORY`, at its processor limit by SIGXCPU, and with its parent.
+    The process ends at its memory limit with `OUT_OF_MEMORY`, and at its processor limit by SIGXCPU.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     try:
         _print_to_parent(connection)
         _limit_process(limits)
-        threading.Thread(target=_end_with_parent, args=(connection,), daemon=True).start()
+        sandbox.forget_environment()
         yield
     except (ParentGone, EOFError, OSError):
         return
     except MemoryError:
         os._exit(OUT_OF_MEMORY)  # a message, or an orderly end, would need memory
+
+
+def lock_down(
+    connection: Connection, read: Iterable[Path], write: Iterable[Path] = ()
+) -> list[str]:
+    """Give up what decoding does not need, and end with the parent from now on; call it once, before a file is opened.
+
+    Args:
+        connection: the child's end.
+        read, write: see `media.sandbox.confine`.
+
+    Returns:
+        The protections that are missing here.
+    """
+    missing = sandbox.confine(read, write)
+    threading.Thread(target=_end_with_parent, args=(connection,), daemon=True).start()
+    return missing
 
 
 def allow_cpu(seconds: int) -> None:

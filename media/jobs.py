@@ -4,7 +4,6 @@ from __future__ import annotations  # PyAV's generic types exist for the type ch
 
 import io
 import json
-import math
 import os
 from dataclasses import asdict, replace
 from multiprocessing.connection import Connection
@@ -33,6 +32,9 @@ def main() -> None:
     with guard.serving(connection, limits):
         job = json.loads(connection.recv_bytes())
         guard.allow_cpu(limits.cpu_seconds)
+        guard.lock_down(
+            connection, [_path(job["source"])], [_path(job["out"])] if "out" in job else []
+        )
         _answer(connection, job)
     os._exit(0)  # nothing of value is open, and decoder threads need not be waited for
 
@@ -56,26 +58,32 @@ def _answer(connection: Connection, job: dict[str, Any]) -> None:
 
 def _do(job: dict[str, Any], tick: Ticker) -> tuple[Any, ...]:
     """Kind, values and bytes of the result."""
-    source = Path(os.fsdecode(bytes.fromhex(job["source"])))
+    source = _path(job["source"])
     if job["kind"] == "probe":
         return "facts", asdict(_probe(source))
     if job["kind"] == "frame":
         return "jpeg", {}, _jpeg(source, job["seconds"], job["width"], tick)
-    out = Path(os.fsdecode(bytes.fromhex(job["out"])))
+    out = _path(job["out"])
     if job["kind"] == "clip":
         encode(source, out, CLIP, job["start"], job["end"], tick)
     else:
         if hasattr(os, "nice"):
             os.nice(10)  # searching goes first
         quality = replace(PROXY, max_short_side=job["max_height"])
-        encode(source, out, quality, 0.0, math.inf, tick)
+        encode(source, out, quality, 0.0, job["end"], tick)
     return "written", {}
+
+
+def _path(name: str) -> Path:
+    """A path that was sent as the hexadecimal digits of its bytes."""
+    return Path(os.fsdecode(bytes.fromhex(name)))
 
 
 def _probe(source: Path) -> MediaFacts:
     with Reader(source, Ticker(lambda _: None)) as reader:
         container = reader.container
-        info = describe(container, reader.stream, Geometry.of(reader.first, reader.stream, None))
+        geometry = Geometry.of(reader.first, reader.stream, None)
+        info = describe(container, reader.stream, geometry)
         audio = next(iter(audio_tracks(container)), None)
         return MediaFacts(
             container=_container_name(source, container),
@@ -87,6 +95,8 @@ def _probe(source: Path) -> MediaFacts:
             fps=info.fps,
             duration_seconds=info.duration_seconds,
             offset_seconds=max(0.0, round(reader.origin_seconds, 4)),
+            is_interlaced=bool(reader.first.interlaced_frame),
+            is_cropped=bool(geometry.crop),
         )
 
 

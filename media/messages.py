@@ -71,6 +71,13 @@ def integer(value: object, highest: int) -> int:
     return value
 
 
+def truth(value: object) -> bool:
+    """``value`` if it is true or false; else ValueError."""
+    if type(value) is not bool:
+        raise ValueError(f"{value!r} is neither true nor false")
+    return value
+
+
 def text(value: object) -> str:
     """``value`` as one printable line of at most `MAX_TEXT_CHARS`; ValueError if it is no text."""
     if not isinstance(value, str):
@@ -86,11 +93,12 @@ def printable(value: str, *, lines: bool = False) -> str:
 
 
 def record(kind: type[T], values: dict[str, Any]) -> T:
-    """A dataclass of numbers and names from the values of a header; an error if one is missing, foreign or wrong."""
+    """A dataclass of plain values from those of a header; an error if one is missing, foreign or wrong."""
     checks: dict[Any, Callable[[object], object]] = {
         float: lambda value: number(value, MAX_NUMBER),
         int: lambda value: integer(value, MAX_SIDE),
         str: name,
+        bool: truth,
         str | None: lambda value: None if value is None else name(value),
     }
     types = get_type_hints(kind)

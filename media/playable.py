@@ -32,12 +32,18 @@ class MediaFacts:
     """As the container states it; 0 if it does not."""
     offset_seconds: float
     """``currentTime`` of a browser's player at the first frame."""
+    is_interlaced: bool
+    """Whether the first frame is; browsers show its two fields at once, as combs."""
+    is_cropped: bool
+    """Whether the container crops its frames, which browsers show whole."""
 
 
 def playable(facts: MediaFacts) -> bool:
     """Whether all current browsers play the file as it is; if not, show its proxy."""
     return (
         facts.offset_seconds <= _MAX_OFFSET_SECONDS
+        and not facts.is_interlaced
+        and not facts.is_cropped
         and facts.video_codec in _BROWSER_VIDEO.get(facts.container, ())
         and facts.pixel_format in _BROWSER_PIXELS[facts.video_codec]
         and (

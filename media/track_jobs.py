@@ -32,6 +32,7 @@ def main() -> None:
     with guard.serving(connection, limits):
         job = json.loads(connection.recv_bytes())
         guard.allow_cpu(limits.cpu_seconds)
+        guard.lock_down(connection, [_path(job["source"]), *map(_path, job.get("sidecars", ()))])
         _answer(connection, job)
     os._exit(0)  # nothing of value is open, and decoder threads need not be waited for
 
@@ -39,7 +40,7 @@ def main() -> None:
 def _answer(connection: Connection, job: dict[str, Any]) -> None:
     """Run a job; its last message is ``finished`` or ``unreadable``."""
     tick = Ticker(lambda seconds: send(connection, "progress", {"done_seconds": seconds}))
-    source = Path(os.fsdecode(bytes.fromhex(job["source"])))
+    source = _path(job["source"])
     try:
         problem = _JOBS[job["kind"]](connection, job, source, tick)
         send(connection, "finished", {"problem": problem})
@@ -52,6 +53,11 @@ def _answer(connection: Connection, job: dict[str, Any]) -> None:
         send(connection, "unreadable", {"reason": reason})
 
 
+def _path(name: str) -> Path:
+    """A path that was sent as the hexadecimal digits of its bytes."""
+    return Path(os.fsdecode(bytes.fromhex(name)))
+
+
 # ---------------------------------------------------------------- texts
 
 
@@ -61,8 +67,7 @@ def _texts(connection: Connection, job: dict[str, Any], source: Path, tick: Tick
     lines: list[TimedText] = []
     problems = []
     for name in job["sidecars"]:
-        path = Path(os.fsdecode(bytes.fromhex(name)))
-        found, problem = read_sidecar(path, job["fps"])
+        found, problem = read_sidecar(_path(name), job["fps"])
         lines += found
         problems += [problem] if problem else []
     found, problem = read_streams(source, job["offset_seconds"], tick)

@@ -2,7 +2,8 @@
 
 The parent sends paths to a few children (`media.child`) and receives frames that are already reduced to the encoder's
 size, and thumbnails as JPEG files. A child that crashes, stalls or exceeds its limits (`media.guard`) is replaced, and
-its file is reported as failed, with the last output of its decoder.
+its file is reported as failed, with the last output of its decoder. On Linux each file has a child of its own, which
+can read nothing else; forking it costs some 50 ms.
 
     with DecodePool(request, workers=2) as pool:
         for event in pool.decode(paths):
@@ -28,12 +29,12 @@ _PRELOADED = ("scanonce.media.child", "scanonce.media.decoders.pyav")
 
 
 class DecodePool:
-    """Child processes that decode one file each at a time."""
+    """Child processes that decode one file each."""
 
     def __init__(self, request: DecodeRequest, *, workers: int) -> None:
         """Children start with the first files."""
-        self.num_started = 0
-        """Children started so far: more than ``workers`` if some were replaced."""
+        self.num_replaced = 0
+        """Children so far that were stopped before the end of a file, or were gone before its beginning."""
         self._request = request
         self._num_workers = workers
         self._events: queue.Queue[Event | BaseException | None] = queue.Queue(_MESSAGES_AHEAD)
@@ -94,10 +95,10 @@ class DecodePool:
                 return child
             # it died meanwhile, or sends what nobody requested: the next file must not pay for it
             self._discard(child, children)
+            self.num_replaced += 1
         if len(children) == self._num_workers:
             return None
         children.append(_Decoder(self._request))
-        self.num_started += 1
         return children[-1]
 
     def _receive(self, busy: list["_Decoder"], children: list["_Decoder"]) -> None:
@@ -109,6 +110,8 @@ class DecodePool:
                 event = self._give_up(child, children, str(error))
             if isinstance(event, Finished | Failed):
                 child.job = None
+                if guard.ONE_FILE_EACH and child in children:
+                    self._discard(child, children)
             self._put(event)
             # time spent waiting for room in the queue does not count as the children's silence
             waited = time.monotonic() - child.heard_at
@@ -125,6 +128,7 @@ class DecodePool:
         assert child.job is not None
         failed = Failed(child.job, reason, child.printed.tail(), transient=True)
         self._discard(child, children)
+        self.num_replaced += 1
         child.job = None
         return failed
 

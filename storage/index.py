@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.catalog.entries import Failure, Totals
+from scanonce.storage.catalog.known import nearest_path
 from scanonce.storage.catalog.lines import TrackTotals
 from scanonce.storage.derived import DerivedVectors
 from scanonce.storage.errors import IndexDirectoryError
@@ -303,8 +304,10 @@ class Index:
         return sorted(found)
 
     def _nothing_at(self, path: Path, what: str) -> IndexDirectoryError:
+        near = nearest_path(self.catalog, path)
+        hint = f"; the nearest that is in it is {near}" if near else ""
         return IndexDirectoryError(
-            f"{what} at {path} is in the index {self.layout.root}; `scanonce status` lists its folders."
+            f"{what} at {path} is in the index {self.layout.root}{hint}; `scanonce status` lists its folders."
         )
 
     # ------------------------------------------------ status

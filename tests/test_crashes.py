@@ -237,10 +237,10 @@ def test_a_clock_that_goes_backwards_changes_nothing(lab: Lab, tmp_path: Path) -
     assert problems_after(lab, Case(tmp_path), outcome) == []
 
 
-def test_readers_see_each_video_within_a_second_and_never_an_error(
+def test_readers_see_each_video_once_it_is_promised_and_never_an_error(
     lab: Lab, tmp_path: Path
 ) -> None:
-    """One writer and one reader, each in its own process."""
+    """One writer and one reader, each in its own process. `benchmarks.torture` measures how long they wait."""
     stop = tmp_path / "stop"
     log = tmp_path / "promises"
     log.touch()
@@ -258,4 +258,3 @@ def test_readers_see_each_video_within_a_second_and_never_an_error(
     counts = ReaderCounts(**values)
     assert (counts.errors, counts.missing, counts.stale) == (0, 0, 0), counts.examples[:3]
     assert counts.generations > 3
-    assert counts.longest_wait_seconds < 1.0

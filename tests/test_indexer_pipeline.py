@@ -307,6 +307,33 @@ def test_a_disk_that_is_full_stops_the_run_and_loses_nothing(
     assert index().counts.indexed == 1
 
 
+def test_a_video_is_in_the_catalogue_only_while_its_features_are_stored(
+    index: Indexer, layout: IndexLayout, films: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill between the two steps leaves files without a video, never a video without files."""
+    stored = FeatureStore(layout.features)
+    recorded, deleted = [], []
+    record, delete = Catalog.record_indexed, FeatureStore.delete
+
+    def record_stored(self: Catalog, content: Any, *args: Any, **options: Any) -> int:
+        assert stored.has(content.uid)
+        recorded.append(content.uid)
+        return record(self, content, *args, **options)
+
+    def delete_forgotten(self: FeatureStore, uid: str) -> None:
+        assert uid not in [video.uid for video in read_videos(layout)]
+        deleted.append(uid)
+        delete(self, uid)
+
+    monkeypatch.setattr(Catalog, "record_indexed", record_stored)
+    monkeypatch.setattr(FeatureStore, "delete", delete_forgotten)
+    assert index().counts.indexed == 2
+    (films / "a.mp4").unlink()
+    index()
+    assert len(recorded) == 2
+    assert set(deleted) < set(recorded)
+
+
 def test_progress_goes_up_to_the_whole(index: Indexer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scanonce.indexer.pipeline._REPORT_SECONDS", 0.0)
     reports: list[Progress] = []

@@ -347,7 +347,7 @@ def test_a_jpeg_is_upright_and_no_wider_than_requested(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- playable files
 
 
-MP4 = MediaFacts("mp4", "h264", "yuv420p", "aac", 640, 360, 25.0, 10.0, 0.0)
+MP4 = MediaFacts("mp4", "h264", "yuv420p", "aac", 640, 360, 25.0, 10.0, 0.0, False, False)
 
 
 @pytest.mark.parametrize(
@@ -370,6 +370,8 @@ MP4 = MediaFacts("mp4", "h264", "yuv420p", "aac", 640, 360, 25.0, 10.0, 0.0)
         ({"container": "webm"}, False),
         ({"offset_seconds": 0.04}, True),
         ({"offset_seconds": 8.3}, False),
+        ({"is_interlaced": True}, False),
+        ({"is_cropped": True}, False),
     ],
 )
 def test_playable(changes: dict[str, Any], expected: bool) -> None:
@@ -504,6 +506,7 @@ from scanonce.media.limits import Limits
 
 with guard.serving(connection, Limits(**json.loads(sys.argv[2]))):
     guard.allow_cpu(1)
+    guard.lock_down(connection, [])
     """
 
 

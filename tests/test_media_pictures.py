@@ -11,10 +11,11 @@ from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc
 from numpy.typing import NDArray
 
 from scanonce.media.answers import NewThumbnails
-from scanonce.media.cut import frame_jpeg, write_clip, write_proxy
+from scanonce.media.cut import frame_jpeg, probe, write_clip, write_proxy
 from scanonce.media.filters import ColourFilter, deinterlaced
 from scanonce.media.hdr import PEAK, light_of, roll_off, to_bt709
 from scanonce.media.open import open_video
+from scanonce.media.playable import playable
 from scanonce.media.sampling import Sampling
 from scanonce.models.encoders.load import load_encoder
 from scanonce.storage.errors import UnreadableVideo
@@ -285,6 +286,17 @@ def test_what_is_written_of_interlaced_video_is_progressive_with_a_frame_for_eac
     assert not any(frame.interlaced_frame for frame in frames)
     times = [float(frame.pts * frame.time_base) for frame in frames]
     assert times == pytest.approx([k / 25 for k in range(len(expected))], abs=2e-3)
+
+
+def test_browsers_get_a_copy_of_what_they_would_show_with_combs_or_uncropped(
+    tmp_path: Path,
+) -> None:
+    images = [draw_number(k) for k in range(12)]
+    plain = write_video(tmp_path / "plain.mp4").path
+    cropped = write_video(tmp_path / "cropped.mp4").path
+    crop_mov(cropped, 8, 8, 8, 8)
+    woven = write_interlaced(tmp_path / "woven.mp4", images, codec="libx264")
+    assert [playable(probe(path)) for path in (plain, cropped, woven)] == [True, False, False]
 
 
 def test_progressive_frames_pass_the_deinterlacer_untouched(tmp_path: Path) -> None:

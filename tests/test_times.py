@@ -4,12 +4,14 @@ from collections.abc import Callable
 from dataclasses import astuple
 from fractions import Fraction
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from scanonce.indexer.settings import IndexerSettings
+from scanonce.media.cut import probe, write_proxy
 from scanonce.models.encoders.hub import BUNDLED_NAME
 from scanonce.models.encoders.load import load_encoder
 from scanonce.models.encoders.protocol import ClipEncoder
@@ -141,23 +143,60 @@ def test_moments_of_a_recording_do_not_depend_on_how_often_pictures_are_repeated
 # ---------------------------------------------------------------- claims and clocks of files
 
 
-def test_a_few_bytes_that_claim_days_have_few_clips_and_say_so(tmp_path: Path) -> None:
-    (tmp_path / "films").mkdir()
-    for number in range(3):
-        write_video(
-            tmp_path / "films" / f"{number}.mp4",
-            pts=[0, 1, 80_000 + number],
-            time_base=Fraction(1, 1),
-            options={"bf": "0"},
-        )
+DAY = 86_000
+"""Seconds, just below a gap that counts as damage."""
+BOMBS: dict[str, list[int]] = {
+    "one gap.mp4": [0, 1, DAY],
+    "one gap.mkv": [0, 1, DAY],
+    "days.mp4": [k * DAY for k in range(6)],
+    "days.mkv": [k * DAY for k in range(6)],
+    "minutes.mp4": [60 * k for k in range(60)],
+    "jumps.ts": [k * DAY for k in range(6)],
+    "jumps.flv": [0, 1, DAY, DAY + 1],
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_few_bytes_that_claim_days_cost_what_they_hold_and_say_so(
+    tmp_path: Path, name: str
+) -> None:
+    pts = BOMBS[name]
+    options = {"bf": "0"}
+    codec = "flv" if name.endswith("flv") else "libx264"
+    films = tmp_path / "films"
+    films.mkdir()
+    video = write_video(
+        films / name, pts=pts, time_base=Fraction(1, 1), options=options, codec=codec
+    ).path
     layout = IndexLayout(tmp_path / "index")
-    report = build_index(layout, tmp_path / "films")
-    assert report.counts.partial == 3
-    assert all("far longer than its size allows" in problem.reason for problem in report.problems)
-    videos = read_videos(layout)
-    grid = read_manifest(layout).grid
-    assert all(sum(grid.counts(video.duration_seconds)) < 5_000 for video in videos)
-    assert [video.num_frames for video in videos] == [2, 2, 2]
+    localiser = load_localiser(BUNDLED_LOCALISER)
+    encoder = load_encoder(BUNDLED_NAME)
+    report = build_index(layout, films, encoder=encoder, localiser=localiser)
+    (known,) = read_videos(layout)
+    allowed = 20_000 * (video.stat().st_size / 1e6 + 0.2)  # clips
+    assert sum(read_manifest(layout).grid.counts(known.duration_seconds)) <= allowed + 3
+    assert 0 < known.num_frames <= len(pts)
+    (thumbnails,) = (each.stat().st_size for each in layout.folder.rglob("thumbnails/**/*.safe*"))
+    assert thumbnails < 4000 * len(pts)
+    size = sum(each.stat().st_size for each in layout.folder.rglob("*") if each.is_file())
+    assert size < 12e6
+    claimed = sum(b - a for a, b in pairwise(pts))
+    if name.endswith(".ts"):  # a jump of the clock of a recording is none of the pictures
+        assert known.duration_seconds < 60
+    elif claimed > 5000:
+        (problem,) = report.problems
+        assert "far longer than its size allows" in problem.reason
+    else:
+        assert report.problems == ()
+    progress: list[float] = []
+    write_proxy(
+        video,
+        tmp_path / "proxy.mp4",
+        end_seconds=known.duration_seconds,
+        progress=progress.append,
+    )
+    assert probe(tmp_path / "proxy.mp4").duration_seconds <= known.duration_seconds + 1
+    assert max(progress, default=0.0) <= known.duration_seconds
 
 
 def test_an_hour_of_slides_is_indexed_whole(tmp_path: Path) -> None:

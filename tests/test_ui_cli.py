@@ -263,9 +263,15 @@ def test_doctor_names_the_checks_that_fail(tmp_path: Path) -> None:
     config.write_text('[models]\nencoder = "bundled"\n')
     run = scanonce("doctor", "--json", "--config", config)
     findings = {finding["name"]: finding for finding in json.loads(run.stdout)}
-    assert {"packages", "faiss", "device", "decoders", "encoder", "self-check"} <= set(findings)
+    assert {"packages", "faiss", "device", "decoders", "sandbox", "encoder", "self-check"} <= set(
+        findings
+    )
     assert all(finding["ok"] for finding in findings.values()), findings
     assert run.returncode == 0
+    config.write_text(f'[models]\nencoder = "{tmp_path}"\n')
+    no_encoder = scanonce("doctor", "--config", config)
+    assert no_encoder.returncode == 1
+    assert "is no encoder: it needs config.json" in no_encoder.stdout
     config.write_text('[models]\nencoder = "./nowhere"\n')
     assert scanonce("doctor", "--config", config).returncode == 1
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -151,7 +152,7 @@ def test_a_filter_that_nothing_can_pass_is_an_error(layout: IndexLayout) -> None
 def test_labels_are_added_shown_and_removed(layout: IndexLayout) -> None:
     films = layout.root.parent / "films"
     assert "No video has a label yet" in run(layout, "label").stdout
-    given = run(layout, "label", films, "--add", "Mine", "--add", "[red]", "--remove", "none")
+    given = run(layout, "label", films, "--add", "Mine", "--add", "[red]")
     assert "8 labels added, 0 removed." in given.stdout
     assert lines(run(layout, "label", "--json")) == [{"labels": {"[red]": 4, "Mine": 4}}]
     shown = run(layout, "label").stdout
@@ -161,6 +162,26 @@ def test_labels_are_added_shown_and_removed(layout: IndexLayout) -> None:
     assert line["labels"] == ["[red]"]
     assert line["path"] == str(films / "more" / NASTY)
     assert "[red]" in run(layout, "label", films / "more").stdout
+
+
+def test_a_label_to_remove_that_no_video_has_is_an_error_that_names_the_nearest(
+    layout: IndexLayout,
+) -> None:
+    films = layout.root.parent / "films"
+    with pytest.raises(QueryError, match=r"has the label 'Hoilday': no video has a label yet"):
+        run(layout, "label", films, "--remove", "Hoilday")
+    run(layout, "label", films, "--add", "Holiday", "--add", "work")
+    with pytest.raises(QueryError, match=r"has the label 'Hoilday': the nearest is 'Holiday'"):
+        run(layout, "label", films, "--add", "x", "--remove", "Hoilday")
+    assert lines(run(layout, "label", "--json")) == [{"labels": {"Holiday": 4, "work": 4}}]
+
+
+def test_a_path_that_is_not_indexed_is_an_error_that_names_the_nearest(layout: IndexLayout) -> None:
+    films = layout.root.parent / "films"
+    words = f"the nearest that is in it is {re.escape(str(films / 'more'))};"
+    for command in (["forget"], ["label", "--add", "x"]):
+        with pytest.raises(IndexDirectoryError, match=words):
+            run(layout, *command, films / "moore")
 
 
 def test_labels_without_a_video_are_wrong_usage(layout: IndexLayout) -> None:

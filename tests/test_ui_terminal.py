@@ -329,3 +329,15 @@ def test_a_message_of_several_lines_keeps_its_own_lines_only(tmp_path: Path) -> 
     first, *rest = ran.stderr.splitlines()
     assert first == f"scanonce: configuration {tmp_path}/a\\nb.toml:"
     assert len(rest) == 2
+
+
+@pytest.mark.parametrize("argument", ["config", "--help"])
+def test_a_reader_that_has_enough_ends_the_command_quietly(argument: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)  # as `head` does
+    command = [sys.executable, "-c", "from scanonce.ui.cli import main; main()", argument]
+    try:
+        ran = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    finally:
+        os.close(writer)
+    assert (ran.returncode, ran.stderr) == (0, "")

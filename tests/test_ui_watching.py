@@ -23,6 +23,7 @@ import scanonce.ui.jobs
 from scanonce.indexer.models import LoadedModels
 from scanonce.indexer.pipeline import IndexReport, index_library
 from scanonce.indexer.settings import IndexerSettings
+from scanonce.indexer.watch import Settling
 from scanonce.media.workers import DecodePool
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.catalog.entries import RunCounts
@@ -125,17 +126,60 @@ def wait_until_printed(text: str, printed: io.StringIO) -> None:
     wait_for(lambda: text in printed.getvalue(), state=printed.getvalue)
 
 
+class SettlingClock:
+    """The clock by which paths settle: it can be held, and moves on by hand then."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._ahead, self._held = 0.0, False
+        self._seconds = 0.0
+        self.num_looks = 0
+        self.unsettled: set[Path] = set()
+        add, ready = Settling.add, Settling.ready
+
+        def look(settling: Settling, now: float) -> list[Path]:
+            self.num_looks += 1
+            found = ready(settling, self.now())
+            self.unsettled = set(settling.unsettled)
+            return found
+
+        monkeypatch.setattr(Settling, "add", lambda it, paths, now: add(it, paths, self.now()))
+        monkeypatch.setattr(Settling, "ready", look)
+
+    def now(self) -> float:
+        return self._seconds if self._held else time.monotonic() + self._ahead
+
+    def hold(self) -> None:
+        self._seconds, self._held = self.now(), True
+
+    def move_on(self, seconds: float) -> None:
+        """Let time pass once the watcher has looked at everything that was written so far."""
+        looks = self.num_looks
+        wait_for(lambda: self.num_looks >= looks + 2)
+        self._seconds += seconds
+
+    def release(self) -> None:
+        self._ahead, self._held = self._seconds - time.monotonic(), False
+
+
 def test_a_film_copied_in_slowly_is_decoded_once_and_whole(
-    films: Path, index_dir: Path, tmp_path: Path, decoded: list[str]
+    films: Path,
+    index_dir: Path,
+    tmp_path: Path,
+    decoded: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     film = write_film(tmp_path / "b.mkv", [("blue", 6), ("green", 6)]).read_bytes()
+    clock = SettlingClock(monkeypatch)
     with watching(index_dir, films, settle_seconds=4.0) as printed:
         wait_until_known(index_dir, "a.mp4", printed=printed)
+        clock.hold()
         with (films / "b.mkv").open("wb") as file:
             for start in range(0, len(film), len(film) // 24 + 1):
                 file.write(film[start : start + len(film) // 24 + 1])
                 file.flush()
-                time.sleep(0.2)  # 4.8 s together, more than it takes to settle; one is far less
+                wait_for(lambda: films / "b.mkv" in clock.unsettled, state=printed.getvalue)
+                clock.move_on(3.0)  # less than it takes to settle; 72 s together
+        clock.release()
         wait_until_known(index_dir, "a.mp4", "b.mkv", printed=printed)
     assert decoded == ["a.mp4", "b.mkv"]
     with Catalog.open(IndexLayout(index_dir).catalog) as catalog:

@@ -137,8 +137,11 @@ def main() -> None:
     except BrokenPipeError:  # `scanonce search ... | head`
         _drop_output()
         code = 0
-    except SystemExit:
-        raise
+    except SystemExit as end:
+        if not isinstance(end.__context__, BrokenPipeError):
+            raise
+        _drop_output()  # typer ends such a command with 1
+        code = 0
     except BaseException as error:  # packages written in Rust have panics, which are no Exception
         tell(error, debug=debug)
         _drop_output()

@@ -43,6 +43,13 @@ def nearest_folder(catalog: Database, path: Path) -> Path | None:
     return None if found is None else Path(found)
 
 
+def nearest_path(catalog: Database, path: Path) -> Path | None:
+    """Return the known folder or file with the path most like another; None if the catalogue has none."""
+    known = sorted({*_folders(catalog), *_files(catalog)})
+    found = nearest(str(path), map(str, known))
+    return None if found is None else Path(found)
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the known word most like another; None if none is known."""
     words = list(known)[:_MOST_COMPARED]

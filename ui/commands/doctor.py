@@ -50,6 +50,7 @@ def examine(config: "Config") -> list[Finding]:
         ("faiss", _faiss),
         ("device", lambda: _device(config)),
         ("decoders", lambda: _decoders(config)),
+        ("sandbox", _sandbox),
         ("encoder", lambda: _encoder(config)),
         ("index folder", lambda: _index_folder(config)),
         ("self-check", _self_check),
@@ -124,10 +125,31 @@ def _decoders(config: "Config") -> str:
     return f"PyAV {av.__version__} and decord {decord.__version__}: {', '.join(wanted)}"
 
 
+def _sandbox() -> str:
+    """Let a decoder's process try what it should not be able to do; other systems and old kernels allow more."""
+    from scanonce.media.trial import ATTEMPTS, attempt_all
+
+    trial = attempt_all()
+    refused = [name for name in ATTEMPTS if name not in trial.possible]
+    parts = [f"a decoder cannot {', '.join(refused)}"] if refused else []
+    if trial.possible:
+        parts.append(
+            f"a decoder that a hostile file has taken over can {', '.join(trial.possible)}"
+        )
+    if trial.missing:
+        parts.append(f"missing: {', '.join(trial.missing)}")
+    return "; ".join(parts)
+
+
 def _encoder(config: "Config") -> str:
-    from scanonce.models.encoders.hub import find_folder
+    from scanonce.models.encoders.hub import find_folder, weight_files
 
     folder = find_folder(config.models.encoder)
+    if not (folder / "config.json").is_file() or not weight_files(folder):
+        raise OSError(
+            f"{folder} is no encoder: it needs config.json and model.safetensors; models.encoder in config.toml can "
+            'name another folder, a hub id, or "bundled"'
+        )
     return f"{config.models.encoder} is on this machine ({folder})"
 
 

@@ -32,6 +32,7 @@ def label(
     library = read_config(config).library(index_dir)
     roots = [absolute(path) for path in paths or ()]
     if add or remove:
+        _refuse_unknown(library.root, remove or ())
         added, removed = library.label(roots, add=add or (), remove=remove or ())
         if not as_json:
             new_console().print(f"{count_text(added, 'label')} added, {removed:,} removed.")
@@ -50,6 +51,24 @@ def label(
         names = list(labels.get(video.video_id, ()))
         line = {"video_id": video.video_id, "path": str(video.path), "labels": names}
         print_json(line)
+
+
+def _refuse_unknown(root: Path, labels: Iterable[str]) -> None:
+    """Raise QueryError if no video has one of the labels that are to be removed."""
+    from scanonce.storage.catalog.known import nearest
+    from scanonce.storage.catalog.labels import folded
+    from scanonce.storage.errors import QueryError
+    from scanonce.storage.index import Index
+
+    if not (wanted := {folded(label): label for label in labels}):
+        return
+    with Index.open(root, read_only=True) as index:
+        used = {folded(label): label for label in index.catalog.labels.counts()}
+    for key, label in wanted.items():
+        if key not in used:
+            near = nearest(key, used)
+            hint = f"the nearest is {used[near]!r}" if near else "no video has a label yet"
+            raise QueryError(f"no video has the label {label!r}: {hint}")
 
 
 def _show_counts(labels: dict[str, int], *, as_json: bool) -> None:

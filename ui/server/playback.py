@@ -43,7 +43,8 @@ def playback(video: Video, cache: ProxyCache) -> Playback:
     if playable(facts):
         return Playback(f"/media/videos/{video.video_id}", facts.offset_seconds)
     url = f"/media/proxies/{video.video_id}"
-    kind = " ".join(filter(None, (facts.video_codec, facts.audio_codec)))
+    shown = ("interlaced" if facts.is_interlaced else None, "cropped" if facts.is_cropped else None)
+    kind = " ".join(filter(None, (facts.video_codec, facts.audio_codec, *shown)))
     note = (
         f"Browsers cannot play this file as it is ({facts.container}, {kind}): this is a small copy. "
         "Clips are cut from the original."

@@ -323,6 +323,7 @@ class Media:
             find_file(video),
             out,
             PROXY_HEIGHT,
+            end_seconds=length,  # what is not indexed is not worth hours of encoding
             progress=lambda seconds: progress(seconds / length),
             cancel=cancel,
             max_bytes=self._cache.max_bytes,
