@@ -21,6 +21,7 @@ HEAD_FILES = ("head.json", "head.safetensors")
 """Files of a CLIP4Clip head (`models.clip4clip.head_files`) in the folder of an encoder."""
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_WIDTH = re.compile(r"(.+)@([1-9][0-9]{0,4})")
 _HUB_TIMEOUT_SECONDS = 5.0
 _META_FILES = ("*.json", "merges.txt", "vocab.txt", "*.model")
 # Other files of a folder, such as its README, do not change the vectors.
@@ -37,6 +38,7 @@ def find_folder(name: str) -> Path:
         EncoderUnavailable: the checkpoint is not on this machine, and the hub cannot be reached.
         EncoderError: there is no such folder or no such model on the hub.
     """
+    name = split_width(name)[0]
     if name == BUNDLED_NAME:
         return BUNDLED_FOLDER
     folder = expanded(name)
@@ -48,6 +50,25 @@ def find_folder(name: str) -> Path:
             'a hub id such as "openai/clip-vit-base-patch32", or "bundled".'
         )
     return _from_cache(name) or _from_hub(name)
+
+
+def split_width(name: str) -> tuple[str, int | None]:
+    """Split the width of the vectors off the name of an encoder.
+
+    >>> split_width("google/embeddinggemma-2@256")
+    ('google/embeddinggemma-2', 256)
+    >>> split_width("openai/clip-vit-base-patch32")
+    ('openai/clip-vit-base-patch32', None)
+    """
+    match = _WIDTH.fullmatch(name)
+    if match is None or expanded(name).is_dir():
+        return name, None
+    return match[1], int(match[2])
+
+
+def with_width(name: str, width: int) -> str:
+    """Return the name of an encoder with this width of its vectors; a name that has one keeps it. 0: all of them."""
+    return name if not width or split_width(name)[1] else f"{name}@{width}"
 
 
 def weight_files(folder: Path) -> list[Path]:
