@@ -26,7 +26,12 @@ SENTENCES = (
 )
 CHINESE = ("一辆红色的汽车在夜里驶过房子", "两只狗在海边的沙滩上奔跑")
 
-_TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+_TEXT = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
 _VISION = {**_TEXT, "image_size": 64, "patch_size": 16}
 _SQUARE = {
     "size": {"height": 64, "width": 64},
@@ -73,7 +78,7 @@ def make_encoder(name: str, folder: Path, *, seed: int = 0) -> Path:
 @cache
 def _byte_level(end_of_word: str) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Vocabulary and merges of a byte-level BPE."""
-    suffix = {"end_of_word_suffix": end_of_word} if end_of_word else {}
+    suffix: dict[str, Any] = {"end_of_word_suffix": end_of_word} if end_of_word else {}
     tokenizer = Tokenizer(models.BPE(**suffix))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -83,7 +88,7 @@ def _byte_level(end_of_word: str) -> tuple[dict[str, int], list[tuple[str, str]]
     )
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=900, initial_alphabet=alphabet, show_progress=False, **suffix
+        vocab_size=3000, initial_alphabet=alphabet, show_progress=False, **suffix
     )
     tokenizer.train_from_iterator(SENTENCES, trainer)
     values = json.loads(tokenizer.to_str())["model"]
@@ -95,7 +100,11 @@ def _byte_level(end_of_word: str) -> tuple[dict[str, int], list[tuple[str, str]]
 
 def _clip_tokenizer() -> Any:
     vocabulary, merges = _byte_level("</w>")
-    vocabulary = {**vocabulary, "<|startoftext|>": len(vocabulary), "<|endoftext|>": len(vocabulary) + 1}
+    vocabulary = {
+        **vocabulary,
+        "<|startoftext|>": len(vocabulary),
+        "<|endoftext|>": len(vocabulary) + 1,
+    }
     return T.CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=16)
 
 
@@ -140,15 +149,19 @@ def _bert_tokenizer(texts: tuple[str, ...] = SENTENCES) -> Any:
     return T.BertTokenizer(vocab=vocabulary, model_max_length=512)
 
 
+def _chinese_tokenizer() -> Any:
+    return _bert_tokenizer(SENTENCES + CHINESE)
+
+
 def _write_sentencepiece(folder: Path) -> None:
-    """Write ``spiece.model``, which is all that the published tokenizer of SigLIP consists of, and its configuration."""
+    """Write ``spiece.model``, all that the published tokenizer of SigLIP consists of, and its configuration."""
     import sentencepiece
 
     written = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(SENTENCES * 50),
         model_writer=written,
-        vocab_size=90,
+        vocab_size=300,
         pad_id=0,
         eos_id=1,
         unk_id=2,
@@ -189,7 +202,9 @@ def _sizes(tokenizer: Any, **more: Any) -> dict[str, Any]:
     return {**_TEXT, "vocab_size": len(tokenizer), "max_position_embeddings": 16, **special, **more}
 
 
-def _clip_like(model: str, config: str, tokenizer: Callable[[], Any], **more: Any) -> Callable[[Path], None]:  # fmt: skip
+def _clip_like(
+    model: str, config: str, tokenizer: Callable[[], Any], **more: Any
+) -> Callable[[Path], None]:
     def make(folder: Path) -> None:
         words = tokenizer()
         sizes = _sizes(words, **more)
@@ -211,7 +226,13 @@ def _siglip(folder: Path) -> None:
 
 def _siglip2(folder: Path) -> None:
     """The form of the published fixed sizes: SigLIP's classes with Gemma's tokenizer, which keeps capitals."""
-    tokenizer = _gemma_tokenizer(T.GemmaTokenizer, padding_side="right", add_bos_token=False, add_eos_token=True, model_max_length=16)  # fmt: skip
+    tokenizer = _gemma_tokenizer(
+        T.GemmaTokenizer,
+        padding_side="right",
+        add_bos_token=False,
+        add_eos_token=True,
+        model_max_length=16,
+    )
     sizes = _sizes(tokenizer, projection_size=32)
     _save(
         folder,
@@ -292,9 +313,18 @@ def _embedding_gemma(folder: Path) -> None:
         T.GemmaTokenizer, extra_special_tokens=special, add_bos_token=True, add_eos_token=True
     )
     text = _sizes(tokenizer, max_position_embeddings=4096, embedding_dim=32, head_dim=16)
-    text |= {"hidden_size_per_layer_input": 16, "num_key_value_heads": 1, "global_head_dim": 16, "sliding_window": 64}  # fmt: skip
-    vision = {**_TEXT, "patch_size": 8, "pooling_kernel_size": 2, "head_dim": 16}
-    vision |= {"num_key_value_heads": 2, "position_embedding_size": 256, "model_type": "gemma4_vision"}  # fmt: skip
+    text |= {
+        "hidden_size_per_layer_input": 16,
+        "num_key_value_heads": 1,
+        "global_head_dim": 16,
+        "sliding_window": 64,
+    }
+    vision: dict[str, Any] = {**_TEXT, "patch_size": 8, "pooling_kernel_size": 2, "head_dim": 16}
+    vision |= {
+        "num_key_value_heads": 2,
+        "position_embedding_size": 256,
+        "model_type": "gemma4_vision",
+    }
     config = T.EmbeddingGemma2Config(
         text_config=text,
         vision_config=vision,
@@ -309,12 +339,32 @@ def _embedding_gemma(folder: Path) -> None:
 def _qwen(folder: Path) -> None:
     tokenizer = _qwen_tokenizer()
     text = _sizes(tokenizer, max_position_embeddings=4096, num_key_value_heads=1, head_dim=16)
-    text |= {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2], "mrope_interleaved": True}}  # fmt: skip
-    vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "patch_size": 8}
-    vision |= {"out_hidden_size": 32, "num_position_embeddings": 64, "deepstack_visual_indexes": [0]}  # fmt: skip
+    text |= {
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 1e4,
+            "mrope_section": [4, 2, 2],
+            "mrope_interleaved": True,
+        }
+    }
+    vision: dict[str, Any] = {
+        "depth": 2,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_heads": 2,
+        "patch_size": 8,
+    }
+    vision |= {
+        "out_hidden_size": 32,
+        "num_position_embeddings": 64,
+        "deepstack_visual_indexes": [0],
+    }
     names = ("image_token", "vision_start_token", "vision_end_token")
     pieces = ("<|image_pad|>", "<|vision_start|>", "<|vision_end|>")
-    special = {f"{name}_id": tokenizer.convert_tokens_to_ids(each) for name, each in zip(names, pieces, strict=True)}  # fmt: skip
+    special = {
+        f"{name}_id": tokenizer.convert_tokens_to_ids(each)
+        for name, each in zip(names, pieces, strict=True)
+    }
     config = T.Qwen3VLConfig(text_config=text, vision_config=vision, **special)
     processor = {**_SQUARE, "size": {"shortest_edge": 256, "longest_edge": 1 << 20}, "resample": 3}
     processor |= {"patch_size": 8, "merge_size": 2, "temporal_patch_size": 2}
@@ -328,22 +378,43 @@ def _rows(*rows: TinyFamily) -> dict[str, TinyFamily]:
 
 _CLIP_PROCESSOR = "CLIPImageProcessorPil"
 FAMILIES = _rows(
-    TinyFamily("clip", "openai/clip-vit-base-patch32", _CLIP_PROCESSOR, _clip_like("CLIPModel", "CLIPConfig", _clip_tokenizer)),
-    TinyFamily("metaclip2", "facebook/metaclip-2-worldwide-b32", _CLIP_PROCESSOR, _clip_like("MetaClip2Model", "MetaClip2Config", _roberta_tokenizer)),
+    TinyFamily(
+        "clip",
+        "openai/clip-vit-base-patch32",
+        _CLIP_PROCESSOR,
+        _clip_like("CLIPModel", "CLIPConfig", _clip_tokenizer),
+    ),
+    TinyFamily(
+        "metaclip2",
+        "facebook/metaclip-2-worldwide-b32",
+        _CLIP_PROCESSOR,
+        _clip_like("MetaClip2Model", "MetaClip2Config", _roberta_tokenizer),
+    ),
     TinyFamily("altclip", "BAAI/AltCLIP", _CLIP_PROCESSOR, _altclip),
     TinyFamily("siglip", "google/siglip-base-patch16-224", "SiglipImageProcessorPil", _siglip),
     TinyFamily("siglip2", "google/siglip2-base-patch16-224", "SiglipImageProcessorPil", _siglip2),
     TinyFamily("naflex", "google/siglip2-base-patch16-naflex", "Siglip2ImageProcessorPil", _naflex),
     TinyFamily(
-        "chinese-clip", "OFA-Sys/chinese-clip-vit-base-patch16", "ChineseCLIPImageProcessorPil",
-        _clip_like("ChineseCLIPModel", "ChineseCLIPConfig", lambda: _bert_tokenizer(SENTENCES + CHINESE)),
+        "chinese-clip",
+        "OFA-Sys/chinese-clip-vit-base-patch16",
+        "ChineseCLIPImageProcessorPil",
+        _clip_like("ChineseCLIPModel", "ChineseCLIPConfig", _chinese_tokenizer),
     ),
     TinyFamily("align", "kakaobrain/align-base", "EfficientNetImageProcessorPil", _align),
-    TinyFamily("aimv2", "apple/aimv2-large-patch14-224-lit", _CLIP_PROCESSOR, _clip_like("Aimv2Model", "Aimv2Config", _clip_tokenizer)),
+    TinyFamily(
+        "aimv2",
+        "apple/aimv2-large-patch14-224-lit",
+        _CLIP_PROCESSOR,
+        _clip_like("Aimv2Model", "Aimv2Config", _clip_tokenizer),
+    ),
     TinyFamily("tipsv2", "google/tipsv2-b14", "", _tipsv2),
     TinyFamily("blip", "Salesforce/blip-itm-base-coco", "BlipImageProcessorPil", _blip),
     TinyFamily("vision-text-dual-encoder", "clip-italian/clip-italian", _CLIP_PROCESSOR, _dual),
-    TinyFamily("embeddinggemma2", "google/embeddinggemma-2", "Gemma4ImageProcessorPil", _embedding_gemma),
-    TinyFamily("qwen3-vl-embedding", "Qwen/Qwen3-VL-Embedding-2B", "Qwen2VLImageProcessorPil", _qwen),
-)  # fmt: skip
+    TinyFamily(
+        "embeddinggemma2", "google/embeddinggemma-2", "Gemma4ImageProcessorPil", _embedding_gemma
+    ),
+    TinyFamily(
+        "qwen3-vl-embedding", "Qwen/Qwen3-VL-Embedding-2B", "Qwen2VLImageProcessorPil", _qwen
+    ),
+)
 """All families by the name of their row."""

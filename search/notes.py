@@ -9,6 +9,7 @@
 import re
 
 from scanonce.models.encoders.reading import Reading
+from scanonce.search.unread import unread_lines
 
 _LOGIC = frozenset(["no", "not", "without", "or", "then", "except", "never"])
 _WORD = re.compile(r"[^\W\d_]+")
@@ -21,18 +22,8 @@ def logic_words(query: str) -> tuple[str, ...]:
 
 def notes(query: str, reading: Reading) -> tuple[str, ...]:
     """Return the lines for a query."""
-    lines = []
     logic = logic_words(query)
-    if unread := [word for word in reading.unread if word.casefold() not in logic]:
-        words = ", ".join(f"“{word}”" for word in unread)
-        one = len(unread) == 1
-        lines.append(
-            f"the encoder of this index hardly knows {words}: try {'another word' if one else 'other words'}"
-        )
-    if reading.is_cut:
-        lines.append(
-            f"only the first {reading.num_read} words are read: the encoder takes no longer sentence"
-        )
+    lines = unread_lines(reading, logic)
     if logic:
         words = ", ".join(f"“{word}”" for word in logic)
         is_are = "is" if len(logic) == 1 else "are"

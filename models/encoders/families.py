@@ -3,7 +3,7 @@
     family_of("siglip").padding        # "max_length"
     refusal("xclip")                   # a sentence, or None
 
-One row per ``model_type`` of a config.json. A new family is one row here, and one in the conformance table of the tests.
+One row per ``model_type`` of a config.json. A new family is one row here, and one in `benchmarks.tiny_encoders`.
 `scanonce.models.encoders.known` names published checkpoints of them.
 """
 

@@ -1,4 +1,7 @@
-"""Model, tokenizer and head of a checkpoint folder, read without running code of it. Every failure is an EncoderError."""
+"""Model, tokenizer and head of a checkpoint folder, read without running code of it.
+
+Every failure is an EncoderError.
+"""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,10 +14,10 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from scanonce.models.clip4clip.head_files import HEAD_CONFIG, read_head_config
-from scanonce.models.encoders.families import Family, family_of, open_clip_refusal, refusal
-from scanonce.models.encoders.hub import HEAD_FILES, weight_files
+from scanonce.models.encoders.families import Family, family_of, open_clip_refusal
+from scanonce.models.encoders.hub import HEAD_FILES, refuse_by_config, weight_files
 from scanonce.storage.errors import EncoderError
-from scanonce.storage.untrusted import DamagedFile, parse_object
+from scanonce.storage.untrusted import DamagedFile
 
 _LOADING_FAILED = (
     OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError, UnpicklingError,
@@ -38,18 +41,11 @@ def read_family(folder: Path, name: str = "") -> Family:
             'Use "bundled" to try without one.'
         )
     try:
-        values = parse_object((folder / "config.json").read_bytes())
+        return family_of(refuse_by_config(folder / "config.json", name or str(folder)))
     except (OSError, DamagedFile) as error:
         raise EncoderError(
             f"{folder / 'config.json'} cannot be read: {error}. Fetch it again."
         ) from error
-    model_type = str(values.get("model_type", ""))
-    sentence = refusal(
-        model_type, name=name or str(folder), has_own_code=bool(values.get("auto_map"))
-    )
-    if sentence:
-        raise EncoderError(f"{folder}: {sentence}.")
-    return family_of(model_type)
 
 
 def read_model(folder: Path, family: Family, dtype: torch.dtype) -> Any:
@@ -81,7 +77,9 @@ def read_model(folder: Path, family: Family, dtype: torch.dtype) -> Any:
     except ImportError as error:
         raise EncoderError(f"{folder} cannot be loaded: {_missing_package(error)}") from error
     except _LOADING_FAILED as error:
-        raise EncoderError(f"{folder} cannot be loaded: {reason(error)}. Fetch it again.") from error
+        raise EncoderError(
+            f"{folder} cannot be loaded: {reason(error)}. Fetch it again."
+        ) from error
     finally:
         transformers_logging.set_verbosity(verbosity)
         if progress:

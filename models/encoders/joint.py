@@ -97,7 +97,9 @@ class JointEncoder(TransformersEncoder):
             inputs = {
                 "pixel_values": _merged(patches, grids, self._model.config.vision_config),
                 "image_grid_thw": torch.nn.functional.pad(grids, (1, 0), value=1),
-                "mm_token_type_ids": (tokens["input_ids"] == self._model.config.image_token_id).int(),
+                "mm_token_type_ids": (
+                    tokens["input_ids"] == self._model.config.image_token_id
+                ).int(),
             }
         output = self._model(**tokens, **inputs)
         return self._pool(output, tokens["attention_mask"])[:, : self._width]
@@ -177,7 +179,9 @@ def _merged(patches: torch.Tensor, grids: torch.Tensor, config: Any) -> torch.Te
         grid = cells[: rows * columns].reshape(
             rows // merge, merge, columns // merge, merge, side, side, 3
         )
-        tokens = grid.permute(0, 2, 1, 3, 6, 4, 5)  # row, column, both within a token, channel, y, x
+        tokens = grid.permute(
+            0, 2, 1, 3, 6, 4, 5
+        )  # row, column, both within a token, channel, y, x
         flat = tokens.reshape(rows * columns, 3, 1, side * side)
         parts.append(flat.expand(-1, -1, frames, -1).reshape(rows * columns, -1))
     return torch.cat(parts)

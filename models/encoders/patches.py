@@ -31,8 +31,8 @@ from scanonce.storage.errors import EncoderError
 Rule = Literal["naflex", "gemma", "qwen"]
 
 _FRAME_TOKENS = {"gemma": 70, "qwen": 256}
-"""Most tokens of a frame: 70 is the budget of a video frame in EmbeddingGemma 2's own processor. Qwen's limit for single
-images is a thousand and more, which no index of frames needs."""
+"""Most tokens of a frame: 70 is the budget of a video frame in EmbeddingGemma 2's own processor. Qwen's limit for
+single images is a thousand and more, which no index of frames needs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +101,9 @@ class PatchPreprocessing(Preprocessing):
         Patches that a frame does not have are zero.
         """
         cells = frames.reshape(len(frames), self.max_patches + 1, self.patch**2, 3)[:, 1:]
-        mean, std = (torch.tensor(each, device=frames.device) * 255 for each in (self.mean, self.std))
+        mean, std = (
+            torch.tensor(each, device=frames.device) * 255 for each in (self.mean, self.std)
+        )
         values = ((cells.to(torch.float32) - mean) / std).flatten(2)
         return torch.where(self._is_there(frames)[..., None], values, 0.0).to(dtype)
 
@@ -130,13 +132,12 @@ class PatchPreprocessing(Preprocessing):
         return strips.reshape(num, *self.output_size, 3)
 
 
-def _largest_that_fits(
-    height: int, width: int, patch: int, max_patches: int
-) -> tuple[int, int]:
+def _largest_that_fits(height: int, width: int, patch: int, max_patches: int) -> tuple[int, int]:
     """Return the largest size of whole patches, in the ratio of the frame, with at most ``max_patches`` patches.
 
     Found by halving, as in the published processor, whose last step decides between two sizes.
     """
+
     def sides(scale: float) -> tuple[int, int]:
         return (
             max(1, math.ceil(height * scale / patch)),

@@ -161,7 +161,11 @@ def value_range(
     A processor computes ``(bytes * rescale_factor - offset - image_mean) / image_std``, each step if it is switched on;
     that of EfficientNet (ALIGN) has the offset, and divides by ``image_std`` a second time with ``include_top``.
     """
-    scale = 255.0 * float(values.get("rescale_factor", 1 / 255)) if values.get("do_rescale", True) else 255.0
+    scale = (
+        255.0 * float(values.get("rescale_factor", 1 / 255))
+        if values.get("do_rescale", True)
+        else 255.0
+    )
     offset = 1.0 if values.get("rescale_offset", False) else 0.0
     normalises = values.get("do_normalize", True)
     means = values.get("image_mean", CLIP_MEAN) if normalises else (0.0,) * 3

@@ -1,7 +1,7 @@
 """Texts as the text tower of an encoder takes them: tokens of the right case, length and padding.
 
-    texts = Texts(tokenizer, family_of("siglip"), model.config)
-    model.get_text_features(**texts.tokens(["a red car"]))
+texts = Texts(tokenizer, family_of("siglip"), model.config)
+model.get_text_features(**texts.tokens(["a red car"]))
 """
 
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ class Texts:
 
     def read(self, text: str) -> Reading:
         """Judge the words of a text by the tokenizer."""
-        return read_text(self.tokenizer, self._prepared(text), self.max_tokens)
+        return read_text(self.tokenizer, text, self.max_tokens, self._prepared)
 
     def _prepared(self, text: str) -> str:
         return text.lower() if self._is_lowered else text
