@@ -44,7 +44,8 @@ def picture(height: int, width: int) -> np.ndarray:
     """A smooth picture: filters that differ in rounding differ little on it."""
     yy, xx = np.mgrid[:height, :width]
     waves = np.stack([np.sin(xx / 9) + np.cos(yy / 7), np.sin(yy / 11), np.cos(xx / 5)], axis=2)
-    return ((waves - waves.min()) / np.ptp(waves) * 255).astype(np.uint8)
+    image: np.ndarray = ((waves - waves.min()) / np.ptp(waves) * 255).astype(np.uint8)
+    return image
 
 
 def published(name: str, folder: Path, image: np.ndarray) -> dict[str, torch.Tensor]:

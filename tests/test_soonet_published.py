@@ -67,7 +67,7 @@ def write_archive(path: Path, tensors: dict[str, Tensor]) -> Path:
         warnings.simplefilter(
             "ignore", DeprecationWarning
         )  # the format is old; OpenAI's files have it
-        torch.jit.save(torch.jit.script(module_of(tensors)), path)  # type: ignore[no-untyped-call]
+        torch.jit.save(torch.jit.script(module_of(tensors)), path)
     return path
 
 
