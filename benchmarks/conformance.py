@@ -25,8 +25,6 @@ from tests.colours import write_film
 FILM = (("red", 4.0), ("blue", 4.0))
 QUERY = "a Red car at night"
 REFUSED: dict[str, dict[str, Any]] = {
-    "microsoft/xclip-base-patch32": {"model_type": "xclip"},
-    "google/videoprism-lvt-base-f16r288": {"model_type": "videoprism"},
     "facebook/pe-av-small": {"model_type": "pe_audio_video"},
     "jinaai/jina-clip-v2": {"model_type": "jina_clip", "auto_map": {"AutoModel": "own.Own"}},
     "OpenGVLab/InternVideo2-Stage2_6B": {

@@ -307,6 +307,45 @@ def _dual(folder: Path) -> None:
     _save(folder, T.VisionTextDualEncoderModel(config), tokenizer, _CROPPED)
 
 
+def _xclip(folder: Path) -> None:
+    tokenizer = _clip_tokenizer()
+    vision = {**_VISION, "num_frames": 8, "mit_hidden_size": 24, "mit_intermediate_size": 64}
+    vision |= {"mit_num_attention_heads": 2, "mit_num_hidden_layers": 1}
+    config = T.XCLIPConfig(
+        text_config=_sizes(tokenizer),
+        vision_config=vision,
+        projection_dim=24,
+        prompt_layers=1,
+        prompt_num_attention_heads=2,
+    )
+    _save(folder, T.XCLIPModel(config), tokenizer, _CROPPED)
+
+
+def _videoprism(folder: Path) -> None:
+    pieces = [
+        (f"▁{word}", -3.0) for word in sorted({w for text in SENTENCES for w in text.split()})
+    ]
+    letters = [(letter, -9.0) for letter in ["▁", *sorted(set("".join(SENTENCES)) - {" "})]]
+    special = [(each, 0.0) for each in ("<pad>", "</s>", "<unk>")]
+    tokenizer = T.VideoPrismTokenizer(
+        vocab=special + pieces + letters, extra_ids=0, model_max_length=16
+    )
+    text = {name: value for name, value in _sizes(tokenizer).items() if "bos" not in name}
+    vision: dict[str, Any] = {
+        **_TEXT,
+        "image_size": 36,
+        "tubelet_size": [1, 18, 18],
+        "num_frames": 16,
+    }
+    vision |= {"num_spatial_layers": 1, "num_temporal_layers": 1, "num_auxiliary_layers": 1}
+    del vision["num_hidden_layers"]
+    model = T.VideoPrismClipModel(T.VideoPrismConfig(text_config=text, vision_config=vision))
+    processor = {**_SQUARE, "size": {"height": 36, "width": 36}, "do_normalize": False}
+    _save(folder, model, tokenizer, {})
+    (folder / "preprocessor_config.json").rename(folder / "video_preprocessor_config.json")
+    (folder / "video_preprocessor_config.json").write_text(json.dumps(processor))
+
+
 def _embedding_gemma(folder: Path) -> None:
     special = {"boi_token": "<boi>", "eoi_token": "<eoi>", "image_token": "<image>"}
     tokenizer = _gemma_tokenizer(
@@ -410,6 +449,8 @@ FAMILIES = _rows(
     TinyFamily("tipsv2", "google/tipsv2-b14", "", _tipsv2),
     TinyFamily("blip", "Salesforce/blip-itm-base-coco", "BlipImageProcessorPil", _blip),
     TinyFamily("vision-text-dual-encoder", "clip-italian/clip-italian", _CLIP_PROCESSOR, _dual),
+    TinyFamily("xclip", "microsoft/xclip-base-patch32", _CLIP_PROCESSOR, _xclip),
+    TinyFamily("videoprism", "google/videoprism-lvt-base-f16r288", "", _videoprism),
     TinyFamily(
         "embeddinggemma2", "google/embeddinggemma-2", "Gemma4ImageProcessorPil", _embedding_gemma
     ),

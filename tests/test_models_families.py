@@ -18,6 +18,7 @@ from scanonce.models.encoders.clip import TransformersEncoder
 from scanonce.models.encoders.joint import JointEncoder
 from scanonce.models.encoders.load import load_encoder
 from scanonce.models.encoders.patches import PatchPreprocessing
+from scanonce.models.encoders.protocol import window_of
 from scanonce.models.settings import ModelSettings
 from scanonce.models.vectors import unit
 from scanonce.storage.errors import EncoderError
@@ -145,10 +146,34 @@ def test_a_joint_model_reads_an_image_as_with_the_published_processor(
     assert ours @ unit(expected.numpy()) > 0.9999
 
 
+# ---- windows of frames
+
+
+@pytest.mark.parametrize(("name", "window"), [("xclip", (8, 4)), ("videoprism", (16, 8))])
+def test_a_window_is_read_as_by_its_own_class(
+    folders: dict[str, Path], name: str, window: tuple[int, int]
+) -> None:
+    encoder = load(folders[name])
+    assert window_of(encoder) == window
+    run = np.stack([np.roll(picture(90, 160), 5 * shift, axis=1) for shift in range(window[0])])
+    ours = encoder.encode_frames(run[None])
+    assert ours.shape == (1, encoder.dim)
+    resized = torch.from_numpy(encoder.preprocessing.resize(run))
+    pixels = encoder.preprocessing.normalise(resized, torch.float32)[None]
+    given = "pixel_values_videos" if name == "videoprism" else "pixel_values"
+    with torch.inference_mode():
+        expected = encoder.module.get_video_features(**{given: pixels}).pooler_output.flatten(1)
+    np.testing.assert_allclose(ours, expected.numpy(), atol=1e-5)
+    still = encoder.encode_frames(run[:1])  # a single image is a run in which nothing moves
+    repeated = encoder.encode_frames(np.repeat(run[:1], window[0], axis=0)[None])
+    np.testing.assert_allclose(still, repeated, atol=1e-5)
+    assert not np.allclose(unit(still), unit(ours), atol=1e-3)
+
+
 # ---- texts
 
 
-@pytest.mark.parametrize("name", ["siglip", "siglip2", "naflex", "tipsv2"])
+@pytest.mark.parametrize("name", ["siglip", "siglip2", "naflex", "tipsv2", "videoprism"])
 def test_capitals_are_read_as_the_small_letters_of_the_training(
     folders: dict[str, Path], name: str
 ) -> None:

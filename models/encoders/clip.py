@@ -33,7 +33,7 @@ from scanonce.models.runtime import num_cores, pick_device, pick_dtype, use_one_
 from scanonce.models.settings import ModelSettings
 from scanonce.storage.errors import EncoderError
 
-_VISION_TOWERS = ("vision_model", "visual_projection", "vision_proj")
+_VISION_TOWERS = ("vision_model", "visual_projection", "vision_proj", "video_model", "mit")
 _TEXT_TOWERS = ("text_model", "text_encoder", "text_projection", "text_proj")
 _PROBE = "a"  # any text tells the width of the joint space
 
@@ -146,10 +146,13 @@ class TransformersEncoder:
         if not len(frames):
             return np.zeros((0, self._dim), np.float32)
         use_one_thread()  # the setting belongs to the calling thread
-        images = torch.from_numpy(np.require(self._preprocessing.resize(frames), requirements="W"))
+        images = torch.from_numpy(np.require(self._resized(frames), requirements="W"))
         if self._device.type == "cuda":
             images = images.pin_memory()  # the copy then overlaps with computing
         return to_numpy(self._image_features(images.to(self._device, non_blocking=True)))
+
+    def _resized(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return self._preprocessing.resize(frames)
 
     def _image_features(self, images: torch.Tensor) -> torch.Tensor:
         """Features ``[N, dim]`` of resized frames ``[N, *output_size, 3]`` uint8 on the device."""
@@ -253,7 +256,8 @@ def _read_steps(family: Family, folder: Path) -> Preprocessing:
 def _refuse_without_features(model: Any, family: Family, folder: Path) -> None:
     if family.model_class is not None or family.is_joint:
         return
-    if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
+    images = "get_video_features" if family.is_video else "get_image_features"
+    if not (hasattr(model, images) and hasattr(model, "get_text_features")):
         raise EncoderError(
             f"{folder}: {type(model).__name__} has no image and text features; use CLIP or SigLIP."
         )

@@ -1,7 +1,7 @@
 """Families of encoders: what each class of `transformers` asks for beyond "image in, vector out".
 
     family_of("siglip").padding        # "max_length"
-    refusal("xclip")                   # a sentence, or None
+    refusal("blip-2")                # a sentence, or None
 
 One row per ``model_type`` of a config.json. A new family is one row here, and one in `benchmarks.tiny_encoders`.
 `scanonce.models.encoders.known` names published checkpoints of them.
@@ -33,6 +33,8 @@ class Family:
     """Rule of `models.encoders.patches` for its images; None: images of one size."""
     is_joint: bool = False
     """One model for images and texts, with prompts (`models.encoders.joint`), and vectors that may be shortened."""
+    is_video: bool = False
+    """Reads runs of frames (`models.encoders.video`), not single ones."""
     pools_mean: bool = False
     """Of a joint model: the vector is the mean over all tokens; else that of the last one."""
     allows_float16: bool = True
@@ -63,38 +65,35 @@ _FAMILIES = {
     "vision-text-dual-encoder": Family("VisionTextDualEncoder"),
     "clipseg": Family("CLIPSeg"),
     "groupvit": Family("GroupViT"),
+    "xclip": Family("X-CLIP", is_video=True),
+    # trained on lower-cased texts of full length
+    "videoprism": Family("VideoPrism", padding="max_length", is_lower_case=True, is_video=True),
     "embedding_gemma2": Family(
         "EmbeddingGemma 2", patches="gemma", is_joint=True, pools_mean=True, allows_float16=False
     ),
     "qwen3_vl": Family("Qwen3-VL-Embedding", is_joint=True, patches="qwen"),
 }
 
-_VIDEO = (
-    "reads runs of frames, not single ones, which no encoder here does yet. The nearest that works: "
-    '"google/siglip2-base-patch16-224"'
-)
 _TORCHVISION = (
     "needs timm and torchvision, which are not part of this installation. The nearest that works: "
-    '"google/siglip2-base-patch16-224"'
+    '"google/videoprism-lvt-base-f16r288"'
 )
 _OWN_CODE = (
     "exists only as code that comes with its weights, and code of a checkpoint is never run here. "
 )
 _REFUSED = {
-    "xclip": f"X-CLIP {_VIDEO}",
-    "videoprism": f"VideoPrism {_VIDEO}",
     "clap": "CLAP compares texts with sounds, not with images. Use a CLIP or SigLIP checkpoint",
     "pe_audio": "PE-AV compares texts with sounds, not with images. Use a CLIP or SigLIP checkpoint",
-    "pe_video": f"PE-AV {_VIDEO}",
-    "pe_audio_video": f"PE-AV {_VIDEO}",
+    "pe_video": f"PE-AV {_TORCHVISION}",
+    "pe_audio_video": f"PE-AV {_TORCHVISION}",
     "jina_clip": f'jina-clip {_OWN_CODE}The nearest that works: "google/siglip2-base-patch16-224"',
     "blip-2": 'BLIP-2 writes texts and has no vectors for search. Use "Salesforce/blip-itm-base-coco"',
 }
 _NEAREST = (
-    ("internvideo", '"google/siglip2-base-patch16-224"'),
-    ("languagebind", '"google/siglip2-base-patch16-224"'),
-    ("videoclip-xl", '"openai/clip-vit-large-patch14"'),
-    ("cosmos-embed", '"google/siglip2-base-patch16-224"'),
+    ("internvideo", '"google/videoprism-lvt-base-f16r288"'),
+    ("languagebind", '"google/videoprism-lvt-base-f16r288"'),
+    ("videoclip-xl", '"google/videoprism-lvt-base-f16r288"'),
+    ("cosmos-embed", '"google/videoprism-lvt-base-f16r288"'),
     ("jina-embeddings-v4", '"Qwen/Qwen3-VL-Embedding-2B"'),
     ("gme-", '"Qwen/Qwen3-VL-Embedding-2B"'),
     ("gve", '"Qwen/Qwen3-VL-Embedding-2B"'),

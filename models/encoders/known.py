@@ -51,6 +51,8 @@ KNOWN = (
     KnownEncoder("google/tipsv2-b14", "tipsv2", "en", 790, 768),
     KnownEncoder("Salesforce/blip-itm-base-coco", "blip", "en", 895, 256),
     KnownEncoder("clip-italian/clip-italian", "vision-text-dual-encoder", "it", 790, 512),
+    KnownEncoder("microsoft/xclip-base-patch32", "xclip", "en", 790, 512, "reads 8 frames at once: motion"),
+    KnownEncoder("google/videoprism-lvt-base-f16r288", "videoprism", "en", 990, 768, "reads 16 frames at once: motion"),
     KnownEncoder("google/embeddinggemma-2", "embedding_gemma2", MANY, 1500, 768, "@512, @256 or @128: smaller indexes"),
     KnownEncoder("Qwen/Qwen3-VL-Embedding-2B", "qwen3_vl", MANY, 4300, 2048, "for a GPU; @64 to @1024: smaller index"),
 )  # fmt: skip

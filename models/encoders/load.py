@@ -46,7 +46,7 @@ def _load(name: str, folder: Path, settings: ModelSettings, towers: Towers) -> C
             f'encoder "{name}": the vectors of {family.name} cannot be shortened to {width} numbers. '
             "Set models.dim to 0, and name the encoder without @."
         )
-    if family.patches and settings.backend == "openvino":
+    if (family.patches or family.is_video) and settings.backend == "openvino":
         raise EncoderError(
             f'encoder "{name}": {family.name} runs in torch only. Set models.backend to "torch".'
         )
@@ -54,6 +54,10 @@ def _load(name: str, folder: Path, settings: ModelSettings, towers: Towers) -> C
         from scanonce.models.encoders.joint import JointEncoder
 
         return JointEncoder(name, folder, settings, towers=towers, width=width)
+    if family.is_video:
+        from scanonce.models.encoders.video import VideoEncoder
+
+        return VideoEncoder(name, folder, settings, towers=towers)
     if settings.backend == "openvino" and towers != "text":  # the text tower runs in torch anyway
         from scanonce.models.encoders.openvino import OpenVinoEncoder
 

@@ -28,6 +28,11 @@ Resample = Literal["bilinear", "bicubic"]
 _PIL_RESAMPLE: dict[int, Resample] = {2: "bilinear", 3: "bicubic"}
 """Resampling filters by their number in PIL, as processor configurations have them."""
 
+_PROCESSOR_FILES = (
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+)
 _DESCRIBES_IMAGES = {"image_mean", "size", "patch_size", "do_resize"}
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -207,7 +212,7 @@ def read_processor(folder: Path) -> dict[str, Any]:
     Raises:
         EncoderError: the folder has none, or it cannot be read.
     """
-    for name in ("preprocessor_config.json", "processor_config.json"):
+    for name in _PROCESSOR_FILES:
         try:
             values = parse_object((folder / name).read_bytes())
         except FileNotFoundError:
@@ -216,7 +221,7 @@ def read_processor(folder: Path) -> dict[str, Any]:
             raise EncoderError(
                 f"{folder / name} cannot be read: {error}. Fetch the checkpoint again."
             ) from error
-        image = values.get("image_processor", values)
+        image = values.get("image_processor") or values.get("video_processor") or values
         if isinstance(image, dict) and _DESCRIBES_IMAGES & image.keys():
             return dict(image)
     raise EncoderError(
