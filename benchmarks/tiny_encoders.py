@@ -275,7 +275,11 @@ def _align(folder: Path) -> None:
     config = T.AlignConfig(text_config=_sizes(tokenizer), vision_config=vision, projection_dim=80)
     processor = {**_CROPPED, "size": {"height": 72, "width": 72}, "resample": 2}
     processor |= {"do_normalize": False, "rescale_factor": 1 / 127.5, "rescale_offset": True}
-    _save(folder, T.AlignModel(config), tokenizer, {**processor, "include_top": False})
+    model = T.AlignModel(config)
+    for weights in model.vision_model.parameters():
+        if weights.ndim == 4:  # the default makes each layer's output a fraction of its input
+            torch.nn.init.kaiming_normal_(weights)
+    _save(folder, model, tokenizer, {**processor, "include_top": False})
 
 
 def _tipsv2(folder: Path) -> None:

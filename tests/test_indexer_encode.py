@@ -165,7 +165,7 @@ def encoded(events: list[Event], recorder: Recorder, fps: float = 1.0) -> Encode
 
 
 def test_a_vector_stands_for_its_hop_at_the_centre_of_its_window() -> None:
-    events = [Opened(0, INFO), frames(0, list(range(7))), Finished(0, 7.0, None)]
+    events: list[Event] = [Opened(0, INFO), frames(0, list(range(7))), Finished(0, 7.0, None)]
     video = encoded(events, WindowRecorder(4, 2))
     # the first and the last frame fill what is missing at the ends
     expected = [[0, 0, 1, 2], [1, 2, 3, 4], [3, 4, 5, 6], [5, 6, 6, 6]]
@@ -198,7 +198,7 @@ def test_windows_do_not_depend_on_how_frames_arrive(
     parts = [frames(0, [next(numbers) for _ in range(size)]) for size in sizes]
     end = Finished(0, float(total), None)
     apart = encoded([Opened(0, INFO), *parts, end], WindowRecorder(length, min(hop, length)))
-    whole = [Opened(0, INFO), frames(0, list(range(total))), end]
+    whole: list[Event] = [Opened(0, INFO), frames(0, list(range(total))), end]
     together = encoded(whole, WindowRecorder(length, min(hop, length)))
     assert apart.features.frames.tolist() == together.features.frames.tolist()
     assert apart.features.pts_seconds.tolist() == together.features.pts_seconds.tolist()
@@ -206,7 +206,7 @@ def test_windows_do_not_depend_on_how_frames_arrive(
 
 
 def test_windows_of_a_failed_video_are_dropped() -> None:
-    events = [Opened(0, INFO), frames(0, [1, 2]), Failed(0, "broken"), Opened(1, INFO)]
+    events: list[Event] = [Opened(0, INFO), frames(0, [1, 2]), Failed(0, "broken"), Opened(1, INFO)]
     events += [frames(1, [7]), Finished(1, 1.0, None)]
     failed, video = encode_videos(events, WindowRecorder(4, 2), batch_frames=2, fps=1.0)
     assert isinstance(failed, Failed)

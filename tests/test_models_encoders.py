@@ -27,7 +27,7 @@ from scanonce.models.encoders.preprocess import (
     read_preprocessing,
     write_preprocessing,
 )
-from scanonce.models.encoders.protocol import ClipEncoder
+from scanonce.models.encoders.protocol import ClipEncoder, window_of
 from scanonce.models.settings import ModelSettings
 from scanonce.models.vectors import unit
 from scanonce.storage.errors import EncoderError, EncoderUnavailable
@@ -134,7 +134,8 @@ def test_features_are_those_of_transformers_and_not_normalised(
     encoder: ClipEncoder, folders: dict[str, Path]
 ) -> None:
     steps = encoder.preprocessing
-    if isinstance(steps, PatchPreprocessing) or encoder.name.endswith("blip"):
+    has_own_test = encoder.name.endswith("blip") or window_of(encoder) is not None
+    if isinstance(steps, PatchPreprocessing) or has_own_test:
         pytest.skip("compared with its own processor and class in test_models_families.py")
     images = torch.from_numpy(steps.resize(draw_images(2)))
     model = AutoModel.from_pretrained(find_folder(encoder.name), dtype=torch.float32).eval()

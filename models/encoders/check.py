@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 _SENTENCES = ("a red car at night", "two dogs play on a beach", "a man opens a door " * 200)
 """Two that mean different things, and one that no encoder reads to its end."""
+_LEAST_LENGTH = 1e-8
+"""Of a raw vector; less means that its numbers are what rounding left."""
 _COMPUTING = ("transformers", "tokenizers", "sentencepiece", "protobuf", "torch", "openvino")
 
 
@@ -114,7 +116,8 @@ def _encode(
             f"its {side} side computes vectors of shape {list(vectors.shape)} where {dim} numbers each were expected",
             "Fetch all its files again.",
         )
-    if not np.isfinite(vectors).all() or not vectors.any(axis=1).all():
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    if not np.isfinite(lengths).all() or lengths.min() < _LEAST_LENGTH:
         raise _unusable(
             name,
             f"its {side} side computes vectors that are not numbers, or zero",

@@ -58,7 +58,8 @@ _FAMILIES = {
     ),
     "chinese_clip": Family("Chinese-CLIP", text_state="first"),
     "align": Family("ALIGN", text_state="first"),
-    "aimv2": Family("AIMv2"),
+    # without padding transformers makes no mask for its text tower, whose attention then looks ahead (5.23)
+    "aimv2": Family("AIMv2", padding="max_length"),
     "tipsv2": Family("TIPSv2", is_lower_case=True),
     # BlipModel has no published weights; those for retrieval are of this class
     "blip": Family("BLIP", text_state="first", model_class="BlipForImageTextRetrieval"),

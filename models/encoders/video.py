@@ -41,7 +41,7 @@ class VideoEncoder(TransformersEncoder):
         if images.ndim == 4:
             images = images[:, None].expand(-1, self.window[0], -1, -1, -1)
         pixels = self._preprocessing.normalise(images.flatten(0, 1), self._dtype)
-        videos = pixels.unflatten(0, images.shape[:2])
+        videos = pixels.reshape(*images.shape[:2], *pixels.shape[1:])
         if self._model.config.model_type == "videoprism":
             output = self._model.get_video_features(pixel_values_videos=videos)
         else:
