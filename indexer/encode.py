@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from scanonce.indexer.windows import windowed
 from scanonce.media.answers import Event, Failed, Finished, Frames, NewThumbnails, Opened
-from scanonce.models.encoders.protocol import ClipEncoder
+from scanonce.models.encoders.protocol import ClipEncoder, window_of
 from scanonce.storage.records import VideoInfo
 from scanonce.storage.stores.features import FrameFeatures
 from scanonce.storage.stores.thumbnails import Thumbnails
@@ -69,6 +70,8 @@ def encode_videos(
         batch_frames: at least 1.
         fps: targets per second of the sampling.
     """
+    if window := window_of(encoder):
+        events = windowed(events, window, fps)
     videos: dict[int, _Open] = {}
     waiting: deque[Frames] = deque()
     running: deque[_Batch] = deque()

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from scanonce.indexer.settings import IndexerSettings
-from scanonce.models.encoders.hub import head_digest
+from scanonce.models.encoders.check import check_encoder
+from scanonce.models.encoders.hub import head_digest, with_width
 from scanonce.models.encoders.load import load_encoder
 from scanonce.models.encoders.protocol import ClipEncoder
 from scanonce.models.settings import ModelSettings
@@ -27,8 +28,13 @@ class LoadedModels:
 
 
 def encoder_name(known: Manifest | None, asked: str | None, settings: ModelSettings) -> str:
-    """Return the name of the encoder to load: ``asked``, else that of the index, else that of the settings."""
-    return asked or (known.encoder if known else settings.encoder)
+    """Return the name of the encoder to load: ``asked``, else that of the index, else that of the settings.
+
+    The name of an index has its width (`models.encoders.hub.split_width`); the others get that of the settings.
+    """
+    if known and not asked:
+        return known.encoder
+    return with_width(asked or settings.encoder, settings.dim)
 
 
 def load_models(
@@ -39,7 +45,7 @@ def load_models(
     encoder: str | None = None,
     from_scratch: bool = False,
 ) -> LoadedModels:
-    """Load the encoder and the localiser.
+    """Load the encoder and the localiser, and check both unless they were checked before.
 
     Args:
         known: the manifest of the index; None if there is no index yet.
@@ -49,10 +55,16 @@ def load_models(
         from_scratch: load the localiser of the settings, not that of the index.
 
     Raises:
-        EncoderError: the encoder cannot be loaded.
+        EncoderError: the encoder cannot be loaded, or one of its sides does not work.
         LocaliserError: the localiser cannot be loaded, or does not fit.
     """
-    loaded = load_encoder(encoder_name(known, encoder, settings), settings, towers="vision")
+    name = encoder_name(known, encoder, settings)
+    loaded = load_encoder(name, settings, towers="vision")
+
+    def load_text() -> ClipEncoder:
+        return load_encoder(name, settings, towers="text")
+
+    check_encoder(loaded, load_text)
     if known is None or from_scratch:
         named = settings.localiser
     elif known.fingerprint == loaded.fingerprint:
@@ -67,7 +79,18 @@ def load_models(
         fps=sampling.sample_fps,
         device=settings.device,
     )
+    if localiser is not None and (known is None or localiser.name != known.localiser):
+        check_texts(localiser, load_text())
     return LoadedModels(loaded, localiser)
+
+
+def check_texts(localiser: TrainedLocaliser, encoder: ClipEncoder) -> None:
+    """Check that a localiser reads the texts of an encoder, which is loaded with its text tower.
+
+    Raises:
+        LocaliserError: the texts have another width than it reads.
+    """
+    localiser.texts(encoder.encode_text_features(["a door opens"]))
 
 
 def make_manifest(

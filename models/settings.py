@@ -15,6 +15,13 @@ class ModelSettings(BaseModel):
         description='(index) Encoder of new indexes: a hub id, a local folder, or "bundled" (understands only the '
         "rendered cartoon world of the demo).",
     )
+    dim: int = Field(
+        default=0,
+        ge=0,
+        le=8192,
+        description="(index) Numbers of a vector, for encoders whose vectors may be shortened (EmbeddingGemma 2: 768, "
+        "512, 256 or 128; Qwen3-VL-Embedding: 64 to 2048): the index is smaller, and a little less exact. 0: all.",
+    )
     localiser: str = Field(
         default="auto",
         description='Localiser of new indexes, which finds moments in videos: "auto" (the bundled SOONet if it fits '

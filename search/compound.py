@@ -26,10 +26,10 @@ from scanonce.search.filters import FilteredLibrary
 from scanonce.search.line_moments import LineMoment, Part, joined
 from scanonce.search.localise import Candidate
 from scanonce.search.localise import Query as Vectors
-from scanonce.search.notes import reading_notes
 from scanonce.search.query import And, Like, Not, Or, Query, Text, Then, Weighted, is_wanted, leaves
 from scanonce.search.retrieve import merge
 from scanonce.search.snapshot import Snapshot
+from scanonce.search.unread import unread_lines
 from scanonce.storage.catalog.known import nearest
 from scanonce.storage.errors import QueryError
 from scanonce.storage.records import Moment, Reason, Span, Video
@@ -120,7 +120,7 @@ def answer_compound(
     lines = [f"read as: {query}"]
     for part, reading in zip(parts, readings, strict=True):
         if reading is not None and isinstance(part, Text):
-            lines += reading_notes(reading) if found[part].asks_images else []
+            lines += unread_lines(reading) if found[part].asks_images else []
     lines += unread_tracks(search.snapshot, [part for part in parts if isinstance(part, Text)])
     return SearchResult(
         text,

@@ -7,9 +7,9 @@
 """
 
 import re
-from collections.abc import Collection
 
 from scanonce.models.encoders.reading import Reading
+from scanonce.search.unread import unread_lines
 
 _LOGIC = frozenset(["no", "not", "without", "or", "then", "except", "never"])
 _WORD = re.compile(r"[^\W\d_]+")
@@ -57,26 +57,10 @@ _READINGS = [
 """What sentences with words of logic may mean, the loosest word first."""
 
 
-def reading_notes(reading: Reading, known: Collection[str] = ()) -> list[str]:
-    """Return the lines about words that the encoder cannot read, apart from known ones."""
-    lines = []
-    if unread := [word for word in reading.unread if word.casefold() not in known]:
-        words = ", ".join(f"“{word}”" for word in unread)
-        one = len(unread) == 1
-        lines.append(
-            f"the encoder of this index hardly knows {words}: try {'another word' if one else 'other words'}"
-        )
-    if reading.is_cut:
-        lines.append(
-            f"only the first {reading.num_read} words are read: the encoder takes no longer sentence"
-        )
-    return lines
-
-
 def notes(query: str, reading: Reading) -> tuple[str, ...]:
     """Return the lines for a query."""
     logic = logic_words(query)
-    lines = reading_notes(reading, logic)
+    lines = unread_lines(reading, logic)
     if logic:
         words = ", ".join(f"“{word}”" for word in logic)
         is_are = "is" if len(logic) == 1 else "are"

@@ -139,3 +139,76 @@ def test_a_video_without_a_frame_has_failed(problem: str | None) -> None:
     )
     assert isinstance(video, Failed)
     assert (problem or "no frame") in video.reason
+
+
+# ---- encoders with a time axis
+
+
+class WindowRecorder(Recorder):
+    """Returns the first byte of each frame of a window."""
+
+    def __init__(self, frames: int, hop: int) -> None:
+        super().__init__()
+        self.window = (frames, hop)
+        self.dim = frames
+
+    def encode_frames(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.batches.append(len(frames))
+        assert frames.shape[1:] == (self.dim, 8, 8, 3)
+        return frames[:, :, 0, 0, 0].astype(np.float32)
+
+
+def encoded(events: list[Event], recorder: Recorder, fps: float = 1.0) -> EncodedVideo:
+    (video,) = encode_videos(events, recorder, batch_frames=2, fps=fps)
+    assert isinstance(video, EncodedVideo)
+    return video
+
+
+def test_a_vector_stands_for_its_hop_at_the_centre_of_its_window() -> None:
+    events: list[Event] = [Opened(0, INFO), frames(0, list(range(7))), Finished(0, 7.0, None)]
+    video = encoded(events, WindowRecorder(4, 2))
+    # the first and the last frame fill what is missing at the ends
+    expected = [[0, 0, 1, 2], [1, 2, 3, 4], [3, 4, 5, 6], [5, 6, 6, 6]]
+    assert video.features.frames.tolist() == expected
+    assert video.features.pts_seconds.tolist() == [0.0, 2.0, 4.0, 6.0]
+
+
+def test_a_picture_that_is_held_fills_as_many_places_as_it_is_long() -> None:
+    held = frames(0, [0, 5, 6])
+    events: list[Event] = [Opened(0, INFO), held, Finished(0, 8.0, None)]
+    video = encoded(events, WindowRecorder(4, 2))
+    assert video.features.frames.tolist() == [[0, 0, 0, 0], [0] * 4, [0, 0, 5, 6], [5, 6, 6, 6]]
+    assert video.features.pts_seconds.tolist() == [0.0, 2.0, 4.0, 6.0]
+
+
+def test_a_picture_that_begins_late_is_stored_from_then_on() -> None:
+    late = Frames(0, np.array([2.75, 3.25]), frames(0, [1, 2]).images)
+    events: list[Event] = [Opened(0, INFO), late, Finished(0, 4.0, None)]
+    video = encoded(events, WindowRecorder(2, 1), fps=2.0)
+    assert video.features.pts_seconds.tolist() == [3.0, 3.5]
+    assert video.features.frames.tolist() == [[1, 2], [2, 2]]
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(1, 5), st.integers(1, 3))
+def test_windows_do_not_depend_on_how_frames_arrive(
+    sizes: list[int], length: int, hop: int
+) -> None:
+    total = sum(sizes)
+    numbers = iter(range(total))
+    parts = [frames(0, [next(numbers) for _ in range(size)]) for size in sizes]
+    end = Finished(0, float(total), None)
+    apart = encoded([Opened(0, INFO), *parts, end], WindowRecorder(length, min(hop, length)))
+    whole: list[Event] = [Opened(0, INFO), frames(0, list(range(total))), end]
+    together = encoded(whole, WindowRecorder(length, min(hop, length)))
+    assert apart.features.frames.tolist() == together.features.frames.tolist()
+    assert apart.features.pts_seconds.tolist() == together.features.pts_seconds.tolist()
+    assert len(together.features.frames) == -(-total // min(hop, length))
+
+
+def test_windows_of_a_failed_video_are_dropped() -> None:
+    events: list[Event] = [Opened(0, INFO), frames(0, [1, 2]), Failed(0, "broken"), Opened(1, INFO)]
+    events += [frames(1, [7]), Finished(1, 1.0, None)]
+    failed, video = encode_videos(events, WindowRecorder(4, 2), batch_frames=2, fps=1.0)
+    assert isinstance(failed, Failed)
+    assert isinstance(video, EncodedVideo)
+    assert video.features.frames.tolist() == [[7, 7, 7, 7]]

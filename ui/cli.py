@@ -22,7 +22,9 @@ from scanonce.ui.commands.config import config
 from scanonce.ui.commands.convert import convert
 from scanonce.ui.commands.demo import demo
 from scanonce.ui.commands.doctor import doctor
+from scanonce.ui.commands.encoders import encoders
 from scanonce.ui.commands.eval import evaluate
+from scanonce.ui.commands.fetch import fetch
 from scanonce.ui.commands.forget import forget
 from scanonce.ui.commands.index import index
 from scanonce.ui.commands.label import label
@@ -114,6 +116,8 @@ app.add_typer(train, name="train")
 train.command("clip")(train_clip)
 train.command("soonet")(train_soonet)
 app.command("eval")(evaluate)
+app.command()(encoders)
+app.command()(fetch)
 app.command()(doctor)
 app.command()(config)
 app.command()(demo)

@@ -32,6 +32,7 @@ from scanonce.models.clip4clip.head_files import (
     write_head_tensors,
 )
 from scanonce.models.clip4clip.heads import HeadConfig, HeadKind
+from scanonce.models.clip4clip.openai import is_archive, read_openai
 from scanonce.models.encoders.hub import find_folder, weight_files
 from scanonce.models.encoders.preprocess import (
     CLIP_MEAN,
@@ -108,7 +109,12 @@ class Converted:
 
 
 def convert_to_folder(
-    source: Path, out: Path, *, tokenizer: str = DEFAULT_TOKENIZER, max_frames: int = 12
+    source: Path,
+    out: Path,
+    *,
+    tokenizer: str = DEFAULT_TOKENIZER,
+    max_frames: int = 12,
+    is_openai: bool = False,
 ) -> None:
     """Write a published checkpoint as a folder for ``scanonce index --encoder``.
 
@@ -119,6 +125,7 @@ def convert_to_folder(
             checkpoint has none.
         max_frames: frames of a clip in the training of the head, which the file does not contain: 12 in the recipes
             for MSR-VTT, MSVD and LSMDC, 64 in those for ActivityNet and DiDeMo.
+        is_openai: ``source`` is one of OpenAI's archives (`models.clip4clip.openai`), such as ``ViT-B-32.pt``.
 
     Raises:
         EncoderError: ``source`` is not such a checkpoint, ``out`` exists, or the tokenizer does not fit.
@@ -127,7 +134,8 @@ def convert_to_folder(
     _refuse_existing(out, "folder")
     if not source.is_file():
         raise EncoderError(f"{source} is not a file: give a published checkpoint.")
-    converted = from_published(_read_published(source), source=str(source), max_frames=max_frames)
+    state = read_openai(source) if is_openai else _read_published(source)
+    converted = from_published(state, source=str(source), max_frames=max_frames)
     files = _tokenizer_files(tokenizer, converted.config.text_config.vocab_size)
     with _unfinished(out) as folder:
         _write_clip(converted, folder)
@@ -306,8 +314,9 @@ def _tokenizer_files(name: str, vocabulary: int) -> list[Path]:
     except EncoderUnavailable as error:
         raise EncoderUnavailable(
             f'a published checkpoint has no tokenizer, and "{name}" is not on this machine and the hub cannot be '
-            "reached. Give a folder with the tokenizer.json of any of OpenAI's CLIPs:\n"
-            "        scanonce convert SOURCE OUT --tokenizer /path/to/folder"
+            "reached. Give a folder with the tokenizer.json of any of OpenAI's CLIPs:",
+            "        scanonce convert SOURCE OUT --tokenizer /path/to/folder",
+            f"  On a machine with a network: scanonce fetch {name} --to FOLDER",
         ) from error
     files = [path for each in _TOKENIZER_FILES if (path := folder / each).exists()]
     try:
@@ -474,6 +483,10 @@ def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor
 
 def _read_published(path: Path) -> Mapping[str, Tensor]:
     """Read a dictionary of tensors with the unpickler restricted to tensors."""
+    if is_archive(path):
+        raise EncoderError(
+            f"{path} is one of OpenAI's archives: scanonce convert openai {path} OUT makes an encoder of it."
+        )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, UnpicklingError, EOFError, ValueError) as error:

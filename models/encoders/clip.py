@@ -3,32 +3,39 @@
     encoder = TransformersEncoder("bundled", find_folder("bundled"), ModelSettings())
     encoder.encode_texts(["a red car at night"]).shape          # (1, 128)
 
-Both towers return *raw* projected features; see `scanonce.models.encoders.load`.
+Both towers return *raw* projected features; see `scanonce.models.encoders.load`. What a class of models asks for beyond
+that is in `scanonce.models.encoders.families`.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModel, AutoTokenizer
-from transformers.utils import logging as transformers_logging
 
-from scanonce.models.clip4clip.head_files import HEAD_CONFIG, read_head_config
-from scanonce.models.encoders.hub import HEAD_FILES, fingerprint_folder, weight_files
+from scanonce.models.encoders.families import Family
+from scanonce.models.encoders.files import (
+    files_of_head,
+    read_family,
+    read_model,
+    read_tokenizer,
+    reason,
+)
+from scanonce.models.encoders.hub import fingerprint_folder
+from scanonce.models.encoders.patches import read_patches
 from scanonce.models.encoders.preprocess import Preprocessing, read_preprocessing
 from scanonce.models.encoders.protocol import TextFeatures, Towers
-from scanonce.models.encoders.reading import Reading, read_text
+from scanonce.models.encoders.reading import Reading
+from scanonce.models.encoders.texts import Texts
 from scanonce.models.runtime import num_cores, pick_device, pick_dtype, use_one_thread
 from scanonce.models.settings import ModelSettings
 from scanonce.storage.errors import EncoderError
 
-# SigLIP was trained on texts padded to full length and reads the last position: shorter padding changes the vector.
-_FULL_LENGTH_MODELS = {"siglip", "siglip2"}
+_VISION_TOWERS = ("vision_model", "visual_projection", "vision_proj", "video_model", "mit")
+_TEXT_TOWERS = ("text_model", "text_encoder", "text_projection", "text_proj")
+_PROBE = "a"  # any text tells the width of the joint space
 
 
 class TransformersEncoder:
@@ -52,25 +59,21 @@ class TransformersEncoder:
         Raises:
             EncoderError: the folder does not hold a usable dual encoder.
         """
-        if not (folder / "config.json").exists() or not weight_files(folder):
-            raise EncoderError(
-                f"{folder} is not a checkpoint folder: config.json and model.safetensors are needed. "
-                'Use "bundled" to try without one.'
-            )
+        self._family = read_family(folder, name)
         self._name = name
         self._fingerprint = fingerprint_folder(folder)
-        self._preprocessing = read_preprocessing(folder)
         self._device = pick_device(settings.device)
-        self._dtype = pick_dtype(self._device, settings.dtype)
-        self._model = _load_model(folder, self._dtype, towers).to(self._device)
-        self._tokenizer = None if towers == "vision" else _load_tokenizer(folder)
-        config = self._model.config
-        text = config.text_config
-        self._text_width = int(text.hidden_size)
-        self._dim = int(getattr(config, "projection_dim", None) or text.projection_size)
-        self._head_files = _files_of_head(folder, self._dim)
-        self._max_tokens = int(text.max_position_embeddings)
-        self._padding = "max_length" if config.model_type in _FULL_LENGTH_MODELS else "longest"
+        self._dtype = _pick_dtype(self._device, settings, self._family)
+        self._preprocessing = _read_steps(self._family, folder)
+        self._model = read_model(folder, self._family, self._dtype).to(self._device)
+        _refuse_without_features(self._model, self._family, folder)
+        self._texts = None if towers == "vision" else self._make_texts(read_tokenizer(folder))
+        _release(self._model, towers)
+        self._dim, self._text_width = self._probe_widths(folder)
+        self._head_files = files_of_head(folder, self._dim)
+
+    def _make_texts(self, tokenizer: Any) -> Texts:
+        return Texts(tokenizer, self._family, self._model.config)
 
     @property
     def name(self) -> str:
@@ -81,6 +84,11 @@ class TransformersEncoder:
     def fingerprint(self) -> str:
         """Digest of weights and configuration."""
         return self._fingerprint
+
+    @property
+    def family(self) -> Family:
+        """Family of its class of models."""
+        return self._family
 
     @property
     def dim(self) -> int:
@@ -124,20 +132,13 @@ class TransformersEncoder:
 
     def tokenise(self, texts: Sequence[str]) -> Any:
         """Return the keyword arguments of the text tower, on its device; longer texts are cut to its context."""
-        assert self._tokenizer is not None, "loaded without its text tower"
-        tokens = self._tokenizer(
-            list(texts),
-            padding=self._padding,
-            truncation=True,
-            max_length=self._max_tokens,
-            return_tensors="pt",
-        )
-        return tokens.to(self._device)
+        assert self._texts is not None, "loaded without its text tower"
+        return self._texts.tokens(texts).to(self._device)
 
     def read(self, text: str) -> Reading:
         """Judge the words of a text by the tokenizer."""
-        assert self._tokenizer is not None, "loaded without its text tower"
-        return read_text(self._tokenizer, text, self._max_tokens)
+        assert self._texts is not None, "loaded without its text tower"
+        return self._texts.read(text)
 
     @torch.inference_mode()
     def encode_frames(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -145,13 +146,22 @@ class TransformersEncoder:
         if not len(frames):
             return np.zeros((0, self._dim), np.float32)
         use_one_thread()  # the setting belongs to the calling thread
-        images = torch.from_numpy(np.require(self._preprocessing.resize(frames), requirements="W"))
+        images = torch.from_numpy(np.require(self._resized(frames), requirements="W"))
         if self._device.type == "cuda":
             images = images.pin_memory()  # the copy then overlaps with computing
-        pixels = self._preprocessing.normalise(
-            images.to(self._device, non_blocking=True), self._dtype
-        )
-        return _to_numpy(self._model.get_image_features(pixel_values=pixels))
+        return to_numpy(self._image_features(images.to(self._device, non_blocking=True)))
+
+    def _resized(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return self._preprocessing.resize(frames)
+
+    def _image_features(self, images: torch.Tensor) -> torch.Tensor:
+        """Features ``[N, dim]`` of resized frames ``[N, *output_size, 3]`` uint8 on the device."""
+        inputs = self._preprocessing.inputs(images, self._dtype)
+        if self._family.model_class is None:
+            return _features(self._model.get_image_features(**inputs))
+        states = self._model.vision_model(**inputs).last_hidden_state
+        projected: torch.Tensor = self._model.vision_proj(states[:, 0])
+        return projected
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Encode texts to raw features ``[M, dim]``."""
@@ -165,84 +175,97 @@ class TransformersEncoder:
                 np.zeros((0, self._dim), np.float32), np.zeros((0, self._text_width), np.float32)
             )
         use_one_thread()
-        tokens = self.tokenise(texts)
+        joint, states = self._text_features(self.tokenise(texts))
+        return TextFeatures(to_numpy(joint), to_numpy(states))
+
+    def _text_features(self, tokens: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features ``[M, dim]`` and states ``[M, width of the text tower]``."""
+        if self._family.model_class is not None:
+            first = self._model.text_encoder(
+                input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
+            ).last_hidden_state[:, 0]
+            return self._model.text_proj(first), first
         states: list[torch.Tensor] = []
         # transformers 5 replaces the tower's own output by the projected features: a hook sees it before that
         hook = self._model.text_model.register_forward_hook(
-            lambda _tower, _args, output: states.append(output.pooler_output)
+            lambda _tower, _args, output: states.append(self._state_of(output))
         )
         try:
-            joint = self._model.get_text_features(**tokens)
+            joint = _features(self._model.get_text_features(**tokens))
         finally:
             hook.remove()
-        return TextFeatures(_to_numpy(joint), _to_numpy(states[0]))
+        return joint, states[0]
+
+    def _state_of(self, output: Any) -> torch.Tensor:
+        """The state of each text, ``[M, width of the text tower]``, from the output of the tower."""
+        first = self._family.text_state == "first" or output.pooler_output is None
+        state: torch.Tensor = output.last_hidden_state[:, 0] if first else output.pooler_output
+        return state
+
+    @torch.inference_mode()
+    def _probe_widths(self, folder: Path) -> tuple[int, int]:
+        """Widths of the joint space and of the states of texts, from the tower that is there.
+
+        Configurations do not always tell them. Without the text tower the second is 0.
+        """
+        use_one_thread()
+        try:
+            if self._texts is not None:
+                joint, states = self._text_features(self.tokenise([_PROBE]))
+                return joint.shape[1], states.shape[1]
+            grey = np.full((1, 64, 64, 3), 128, np.uint8)
+            images = torch.from_numpy(self._preprocessing.resize(grey)).to(self._device)
+            return self._image_features(images).shape[1], 0
+        except Exception as error:  # whatever a model makes of a configuration that does not fit it
+            side = "vision" if self._texts is None else "text"
+            raise EncoderError(
+                f"{folder} cannot be used: its {side} side fails ({type(error).__name__}: {reason(error)}). "
+                "Its files do not fit together: fetch all of them again."
+            ) from error
 
 
-def _to_numpy(output: Any) -> NDArray[np.float32]:
+def to_numpy(features: torch.Tensor) -> NDArray[np.float32]:
+    """Return features as float32 on the CPU."""
+    array: NDArray[np.float32] = features.to(torch.float32).cpu().numpy()
+    return array
+
+
+def _features(output: Any) -> torch.Tensor:
     # transformers 5 returns an object with the features [N, dim], not normalised; transformers 4 the tensor itself
     features: torch.Tensor = getattr(output, "pooler_output", output)
-    return features.to(torch.float32).cpu().numpy()
+    return features
 
 
-def _files_of_head(folder: Path, dim: int) -> tuple[Path, ...]:
-    """Return the files of the folder's head, empty if it has none."""
-    if not any((folder / name).exists() for name in HEAD_FILES):
-        return ()
-    config = read_head_config(folder)
-    if config.dim != dim:
+def _pick_dtype(device: torch.device, settings: ModelSettings, family: Family) -> torch.dtype:
+    dtype = pick_dtype(device, settings.dtype)
+    if dtype is not torch.float16 or family.allows_float16:
+        return dtype
+    if settings.dtype == "float16":
         raise EncoderError(
-            f"{folder}: its head is for frames of {config.dim} dimensions, its encoder has {dim}. "
-            f"Copy {' and '.join(HEAD_FILES)} from the source of the encoder, or remove both to do without a head."
+            f'{family.name} computes numbers beyond the range of float16: set models.dtype to "auto", "bfloat16" or '
+            '"float32".'
         )
-    files = tuple(folder / name for name in HEAD_FILES)
-    if missing := [path.name for path in files if not path.exists()]:
-        raise EncoderError(
-            f"{folder} has {HEAD_CONFIG} but no {missing[0]}: a head needs both. Fetch it again."
-        )
-    return files
+    return torch.float32
 
 
-def _load_model(folder: Path, dtype: torch.dtype, towers: Towers) -> Any:
-    """Return the model in evaluation mode, without the tower that is not needed."""
-    progress = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        if not hasattr(config, "text_config") or not hasattr(config, "vision_config"):
-            raise EncoderError(
-                f'{folder} holds a "{config.model_type}", not a dual encoder of images and texts; '
-                "use a CLIP or SigLIP checkpoint."
-            )
-        model = AutoModel.from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype,
-            local_files_only=True,
-            trust_remote_code=False,
-            weights_only=True,
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, UnpicklingError) as error:
-        raise EncoderError(
-            f"{folder} cannot be loaded: {str(error).splitlines()[0]}. Fetch it again."
-        ) from error
-    finally:
-        if progress:
-            transformers_logging.enable_progress_bar()
-    if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
+def _read_steps(family: Family, folder: Path) -> Preprocessing:
+    rule = family.patches
+    return read_preprocessing(folder) if rule is None else read_patches(folder, rule)
+
+
+def _refuse_without_features(model: Any, family: Family, folder: Path) -> None:
+    if family.model_class is not None or family.is_joint:
+        return
+    images = "get_video_features" if family.is_video else "get_image_features"
+    if not (hasattr(model, images) and hasattr(model, "get_text_features")):
         raise EncoderError(
             f"{folder}: {type(model).__name__} has no image and text features; use CLIP or SigLIP."
         )
-    unused = {"both": None, "vision": "text_model", "text": "vision_model"}[towers]
-    if unused and hasattr(model, unused):
-        setattr(model, unused, None)
-    return model.eval()
 
 
-def _load_tokenizer(folder: Path) -> Any:
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise EncoderError(
-            f"the tokenizer in {folder} cannot be loaded: {str(error).splitlines()[0]}. "
-            "Copy tokenizer.json and tokenizer_config.json from the source of the checkpoint."
-        ) from error
+def _release(model: Any, towers: Towers) -> None:
+    """Release the tower that is not needed."""
+    unused = {"both": (), "vision": _TEXT_TOWERS, "text": _VISION_TOWERS}[towers]
+    for name in unused:
+        if hasattr(model, name):
+            setattr(model, name, None)

@@ -1,4 +1,4 @@
-"""Files of a checkpoint: finding them (bundled, a folder, the hub or its cache) and their digests.
+"""Files of a checkpoint: finding and fetching them (bundled, a folder, the hub or its cache), and their digests.
 
     folder = find_folder("openai/clip-vit-base-patch32")       # downloaded on first use
     fingerprint_folder(folder)                                 # 64 hex digits
@@ -8,11 +8,14 @@ The manifest of an index has the fingerprint of its encoder: encoders with other
 
 import hashlib
 import re
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from scanonce.storage.errors import EncoderError, EncoderUnavailable
+from scanonce.models.encoders.families import open_clip_refusal, refusal
+from scanonce.storage.errors import EncoderError, EncoderUnavailable, reported
 from scanonce.storage.files import expanded
+from scanonce.storage.untrusted import DamagedFile, parse_object
 
 BUNDLED_NAME = "bundled"
 BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled" / "clip"
@@ -21,6 +24,7 @@ HEAD_FILES = ("head.json", "head.safetensors")
 """Files of a CLIP4Clip head (`models.clip4clip.head_files`) in the folder of an encoder."""
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_WIDTH = re.compile(r"(.+)@([1-9][0-9]{0,4})")
 _HUB_TIMEOUT_SECONDS = 5.0
 _META_FILES = ("*.json", "merges.txt", "vocab.txt", "*.model")
 # Other files of a folder, such as its README, do not change the vectors.
@@ -37,6 +41,7 @@ def find_folder(name: str) -> Path:
         EncoderUnavailable: the checkpoint is not on this machine, and the hub cannot be reached.
         EncoderError: there is no such folder or no such model on the hub.
     """
+    name = split_width(name)[0]
     if name == BUNDLED_NAME:
         return BUNDLED_FOLDER
     folder = expanded(name)
@@ -47,7 +52,26 @@ def find_folder(name: str) -> Path:
             f'encoder "{name}": there is no such folder. Give a folder with config.json and model.safetensors, '
             'a hub id such as "openai/clip-vit-base-patch32", or "bundled".'
         )
-    return _from_cache(name) or _from_hub(name)
+    return find_cached(name) or _from_hub(name)
+
+
+def split_width(name: str) -> tuple[str, int | None]:
+    """Split the width of the vectors off the name of an encoder.
+
+    >>> split_width("google/embeddinggemma-2@256")
+    ('google/embeddinggemma-2', 256)
+    >>> split_width("openai/clip-vit-base-patch32")
+    ('openai/clip-vit-base-patch32', None)
+    """
+    match = _WIDTH.fullmatch(name)
+    if match is None or expanded(name).is_dir():
+        return name, None
+    return match[1], int(match[2])
+
+
+def with_width(name: str, width: int) -> str:
+    """Return the name of an encoder with this width of its vectors; a name that has one keeps it. 0: all of them."""
+    return name if not width or split_width(name)[1] else f"{name}@{width}"
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -83,7 +107,8 @@ def _digest(files: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def _from_cache(name: str) -> Path | None:
+def find_cached(name: str) -> Path | None:
+    """Return the folder of a model of the hub in the cache of this machine; None if it is not there."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -95,7 +120,30 @@ def _from_cache(name: str) -> Path | None:
     return folder if (folder / "config.json").exists() and weight_files(folder) else None
 
 
+def fetch(name: str, to: Path) -> None:
+    """Write the files of a model of the hub that an offline machine needs into a folder. A stopped call goes on.
+
+    Raises:
+        EncoderUnavailable: the hub cannot be reached.
+        EncoderError: there is no such model, or it cannot be used here; nothing large was downloaded then.
+    """
+    if not _HUB_ID.fullmatch(name):
+        raise EncoderError(
+            f'"{name}" is not the id of a model on the hub, such as "openai/clip-vit-base-patch32".'
+        )
+    with reported(to, "written"):
+        to.mkdir(parents=True, exist_ok=True)
+    _download(name, to)
+    with reported(to, "written"):
+        shutil.rmtree(to / ".cache", ignore_errors=True)  # notes of the download
+
+
 def _from_hub(name: str) -> Path:
+    return _download(name, None)
+
+
+def _download(name: str, to: Path | None) -> Path:
+    """Download the needed files into the cache, or into a folder, and return where they are."""
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import (  # type: ignore[attr-defined]
         HTTPError,  # of the HTTP client that huggingface_hub uses
@@ -107,6 +155,7 @@ def _from_hub(name: str) -> Path:
             entry.rfilename
             for entry in HfApi().model_info(name, timeout=_HUB_TIMEOUT_SECONDS).siblings or []
         ]
+        _refuse_unusable(name, files)
         # one format of the weights is enough: most models on the hub have several
         safe = any(
             file.endswith(".safetensors") and "/" not in file and file not in HEAD_FILES
@@ -119,6 +168,7 @@ def _from_hub(name: str) -> Path:
                 allow_patterns=[*_META_FILES, *HEAD_FILES, weights],
                 ignore_patterns=["*/*"],
                 etag_timeout=_HUB_TIMEOUT_SECONDS,
+                local_dir=to,
             )
         )
     except RepositoryNotFoundError as error:
@@ -129,8 +179,55 @@ def _from_hub(name: str) -> Path:
         raise EncoderUnavailable(
             f'the weights of "{name}" are not on this machine and the hub cannot be reached '
             f"({type(error).__name__}). Either",
-            "  (a) point to a folder that holds them (config.json, model.safetensors, tokenizer files):",
-            "        scanonce index VIDEOS --encoder /path/to/folder",
-            "  (b) or try everything with the bundled checkpoint, which understands our cartoon world only:",
-            "        scanonce index VIDEOS --encoder bundled",
+            *ways_out(name),
         ) from error
+
+
+def ways_out(name: str) -> tuple[str, ...]:
+    """Return the lines that say what to do without the hub."""
+    return (
+        f"  (a) fetch it on a machine with a network, bring the folder here and point to it: "
+        f"scanonce fetch {name} --to FOLDER",
+        "        scanonce index VIDEOS --encoder /path/to/folder",
+        "  (b) or try everything with the bundled checkpoint, which understands our cartoon world only:",
+        "        scanonce index VIDEOS --encoder bundled",
+    )
+
+
+def _refuse_unusable(name: str, files: Sequence[str]) -> None:
+    """Refuse a model that cannot be used here, by its configuration, before its weights are downloaded.
+
+    Args:
+        name: id on the hub.
+        files: names of its files there.
+    """
+    from huggingface_hub import hf_hub_download
+
+    if "config.json" not in files:
+        if any(file.startswith("open_clip") for file in files):
+            raise EncoderError(f"{open_clip_refusal(name)}.")
+        raise EncoderError(
+            f'encoder "{name}": it has no config.json, so it is not in the format of transformers. '
+            'Use another one, such as "openai/clip-vit-base-patch32".'
+        )
+    path = Path(hf_hub_download(name, "config.json", etag_timeout=_HUB_TIMEOUT_SECONDS))
+    try:
+        refuse_by_config(path, name)
+    except DamagedFile as error:
+        raise EncoderError(f'encoder "{name}": its config.json is damaged: {error}.') from error
+
+
+def refuse_by_config(path: Path, name: str) -> str:
+    """Return the ``model_type`` of a config.json.
+
+    Raises:
+        EncoderError: no encoder of this type can be supported; the message says why.
+        DamagedFile: it is not a JSON object.
+        OSError: it cannot be read.
+    """
+    values = parse_object(path.read_bytes())
+    model_type = str(values.get("model_type", ""))
+    sentence = refusal(model_type, name=name, has_own_code=bool(values.get("auto_map")))
+    if sentence:
+        raise EncoderError(f"{name}: {sentence}.")
+    return model_type

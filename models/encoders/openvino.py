@@ -13,6 +13,7 @@ longer, for the conversion.
 
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -23,7 +24,6 @@ from numpy.typing import NDArray
 from transformers.utils import logging as transformers_logging
 
 from scanonce.models.encoders.clip import TransformersEncoder
-from scanonce.models.encoders.preprocess import Preprocessing
 from scanonce.models.encoders.protocol import Towers
 from scanonce.models.runtime import num_cores, pick_dtype
 from scanonce.models.settings import ModelSettings
@@ -49,16 +49,19 @@ class OpenVinoEncoder(TransformersEncoder):
         # mapped from the file, not copied; the compiled model holds its own bf16 weights.
         in_fp32 = settings.model_copy(update={"device": "cpu", "dtype": "float32"})
         super().__init__(name, folder, in_fp32, towers=towers)
-        self._dtype = pick_dtype(self.device, settings.dtype)
+        compute_dtype = pick_dtype(self.device, settings.dtype)
         try:
-            self._vision = _compile(openvino, self._model, self.preprocessing, self._dtype)
+            self._model.requires_grad_(False)
+            size = self.preprocessing.output_size
+            self._vision = _compile(openvino, self._image_features, size, compute_dtype)
         except _failures(openvino) as error:
             reason = " ".join(str(error).split())
             raise EncoderError(
                 f'{folder} cannot be converted to OpenVINO ({reason}). Set models.backend to "torch".'
             ) from error
         self._model.vision_model = None
-        self._model.to(self._dtype)
+        self._dtype = compute_dtype
+        self._model.to(compute_dtype)
         self._lock = Lock()  # a compiled model refuses a second call while one is running
 
     @property
@@ -96,9 +99,14 @@ def _failures(openvino: Any) -> tuple[type[Exception], ...]:
     return (RuntimeError, *own)
 
 
-def _compile(openvino: Any, model: Any, steps: Preprocessing, dtype: torch.dtype) -> Any:
-    """Compile the vision tower: ``[N, *output_size, 3]`` uint8 to features ``[N, dim]`` fp32, computed in ``dtype``."""
-    converted = _convert(openvino, model.requires_grad_(False), steps)
+def _compile(
+    openvino: Any,
+    encode: Callable[[torch.Tensor], torch.Tensor],
+    size: tuple[int, ...],
+    dtype: torch.dtype,
+) -> Any:
+    """Compile the vision tower: ``[N, *size, 3]`` uint8 to features ``[N, dim]`` fp32, computed in ``dtype``."""
+    converted = _convert(openvino, encode, size)
     options = {
         "INFERENCE_PRECISION_HINT": _PRECISIONS[dtype],
         "INFERENCE_NUM_THREADS": num_cores(),
@@ -108,15 +116,11 @@ def _compile(openvino: Any, model: Any, steps: Preprocessing, dtype: torch.dtype
     return openvino.Core().compile_model(converted, "CPU", options)
 
 
-def _convert(openvino: Any, model: Any, steps: Preprocessing) -> Any:
-    def encode(images: torch.Tensor) -> torch.Tensor:
-        # Normalising is part of the graph: it takes bytes, and no fp32 copy of the batch is made.
-        pixels = steps.normalise(images, torch.float32)
-        output = model.get_image_features(pixel_values=pixels)
-        features: torch.Tensor = getattr(output, "pooler_output", output)
-        return features
-
-    size = (*steps.output_size, 3)
+def _convert(
+    openvino: Any, encode: Callable[[torch.Tensor], torch.Tensor], size: tuple[int, ...]
+) -> Any:
+    # Normalising is part of the graph: it takes bytes, and no fp32 copy of the batch is made.
+    size = (*size, 3)
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:

@@ -11,6 +11,7 @@ nothing.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,13 @@ from scanonce.storage.untrusted import DamagedFile, parse_object
 Resample = Literal["bilinear", "bicubic"]
 _PIL_RESAMPLE: dict[int, Resample] = {2: "bilinear", 3: "bicubic"}
 """Resampling filters by their number in PIL, as processor configurations have them."""
+
+_PROCESSOR_FILES = (
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+)
+_DESCRIBES_IMAGES = {"image_mean", "size", "patch_size", "do_resize"}
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """Mean and standard deviation of RGB values in [0, 1] that OpenAI's CLIPs were trained with."""
@@ -87,6 +95,10 @@ class Preprocessing:
         std = torch.tensor(self.std, device=frames.device).view(3, 1, 1) * 255
         return ((values - mean) / std).to(dtype)
 
+    def inputs(self, frames: torch.Tensor, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        """Return the arguments of the vision tower for ``[N, *output_size, 3]`` uint8, on the device of ``frames``."""
+        return {"pixel_values": self.normalise(frames, dtype)}
+
     def _keep_aspect(self, height: int, width: int) -> tuple[int, int]:
         assert self.short_side is not None
         # the reference truncates the long side to an integer too
@@ -111,14 +123,18 @@ def read_preprocessing(folder: Path) -> Preprocessing:
     Raises:
         EncoderError: the folder has none, or it asks for an unsupported step.
     """
-    values = _processor_values(folder)
-    size = values.get("size", 224)
+    return preprocessing_of(read_processor(folder), folder)
+
+
+def preprocessing_of(values: Mapping[str, Any], folder: Path) -> Preprocessing:
+    """Return the preprocessing that the values of a processor configuration describe; see `read_preprocessing`."""
+    size = values.get("size") or 224
     if isinstance(size, int):
         size = {"shortest_edge": size}
     crop = values.get("crop_size") if values.get("do_center_crop", False) else None
     if isinstance(crop, int):
         crop = {"height": crop, "width": crop}
-    resample = _PIL_RESAMPLE.get(values.get("resample", 3))
+    resample = resample_of(values)
     exact = (size["height"], size["width"]) if "height" in size else None
     if resample is None or (exact is None and ("shortest_edge" not in size or crop is None)):
         raise EncoderError(
@@ -126,14 +142,44 @@ def read_preprocessing(folder: Path) -> Preprocessing:
             "supported are a shortest edge with a centre crop or a fixed height and width, bilinear or bicubic. "
             "Use another checkpoint."
         )
+    mean, std = value_range(values)
     return Preprocessing(
         short_side=None if exact else size["shortest_edge"],
         exact_size=exact,
         crop=(crop["height"], crop["width"]) if crop else None,
         resample=resample,
-        mean=tuple(values.get("image_mean", CLIP_MEAN)),
-        std=tuple(values.get("image_std", CLIP_STD)),
+        mean=mean,
+        std=std,
     )
+
+
+def resample_of(values: Mapping[str, Any]) -> Resample | None:
+    """Return the filter that a processor configuration asks for; None if it is not supported."""
+    return _PIL_RESAMPLE.get(values.get("resample", 3))
+
+
+def value_range(
+    values: Mapping[str, Any],
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Return mean and standard deviation of RGB values in [0, 1] that stand for all arithmetic of a processor.
+
+    A processor computes ``(bytes * rescale_factor - offset - image_mean) / image_std``, each step if it is switched on;
+    that of EfficientNet (ALIGN) has the offset, and divides by ``image_std`` a second time with ``include_top``.
+    """
+    scale = (
+        255.0 * float(values.get("rescale_factor", 1 / 255))
+        if values.get("do_rescale", True)
+        else 255.0
+    )
+    offset = 1.0 if values.get("rescale_offset", False) else 0.0
+    normalises = values.get("do_normalize", True)
+    means = values.get("image_mean", CLIP_MEAN) if normalises else (0.0,) * 3
+    stds = values.get("image_std", CLIP_STD)
+    again = stds if values.get("include_top", False) else (1.0,) * 3
+    stds = stds if normalises else (1.0,) * 3
+    mean = [(offset + each) / scale for each in means]
+    std = [first * second / scale for first, second in zip(stds, again, strict=True)]
+    return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
 
 
 def write_preprocessing(steps: Preprocessing, folder: Path) -> None:
@@ -160,9 +206,13 @@ def write_preprocessing(steps: Preprocessing, folder: Path) -> None:
     (folder / "preprocessor_config.json").write_text(text, encoding="utf-8")
 
 
-def _processor_values(folder: Path) -> dict[str, Any]:
-    """Image part of the processor configuration: a file of its own, or a part of the newer joint file."""
-    for name in ("preprocessor_config.json", "processor_config.json"):
+def read_processor(folder: Path) -> dict[str, Any]:
+    """Read the image part of the processor configuration: a file of its own, or a part of the newer joint file.
+
+    Raises:
+        EncoderError: the folder has none, or it cannot be read.
+    """
+    for name in _PROCESSOR_FILES:
         try:
             values = parse_object((folder / name).read_bytes())
         except FileNotFoundError:
@@ -171,8 +221,8 @@ def _processor_values(folder: Path) -> dict[str, Any]:
             raise EncoderError(
                 f"{folder / name} cannot be read: {error}. Fetch the checkpoint again."
             ) from error
-        image = values.get("image_processor", values)
-        if isinstance(image, dict) and ("image_mean" in image or "size" in image):
+        image = values.get("image_processor") or values.get("video_processor") or values
+        if isinstance(image, dict) and _DESCRIBES_IMAGES & image.keys():
             return dict(image)
     raise EncoderError(
         f"{folder} has no preprocessor_config.json: without it frames cannot be prepared as in training. "

@@ -77,3 +77,14 @@ class ClipEncoder(Protocol):
 
     def encode_text_features(self, texts: Sequence[str]) -> TextFeatures:
         """Encode texts to features and to the states before the projection, at the cost of `encode_texts`."""
+
+
+def window_of(encoder: ClipEncoder) -> tuple[int, int] | None:
+    """Return the window of an encoder with a time axis, which has a property ``window``; None for all others.
+
+    Returns:
+        Frames of a window, and frames from one window to the next. `ClipEncoder.encode_frames` then takes windows
+        ``[M, num_frames, H, W, 3]`` too, and ``batch_frames`` counts windows.
+    """
+    window: tuple[int, int] | None = getattr(encoder, "window", None)
+    return window

@@ -131,8 +131,27 @@ def choose_localiser(
         return None
     raise LocaliserError(
         f"localiser {name} does not fit this index: {'; '.join(reasons)}. "
-        f'Index with the encoder and sampling of its training, or choose "{NO_LOCALISER}", which fits every index.'
+        + _way_out(localiser.model.config, dim, sampling, fps)
     )
+
+
+def _way_out(config: SoonetConfig, dim: int, sampling: str, fps: float) -> str:
+    """Return the sentence that says how an index comes to fit a localiser."""
+    fits_but_for_the_rate = (
+        config.frame_dim == dim and sampling == "uniform" and not _is_rate(config, fps)
+    )
+    if fits_but_for_the_rate:
+        return (
+            f"The setting is indexer.sample_fps: scanonce reindex --sample-fps {config.fps:g} scans the videos again, "
+            "searches go on meanwhile, and if it is stopped, the same command goes on; then run this command again. "
+            f'Or choose "{NO_LOCALISER}", which fits every index.'
+        )
+    return f'Index with the encoder and sampling of its training, or choose "{NO_LOCALISER}", which fits every index.'
+
+
+def _is_rate(config: SoonetConfig, fps: float) -> bool:
+    """Whether frames are sampled as often as in the training of a localiser."""
+    return abs(config.fps - fps) <= 1e-6
 
 
 def _misfits(
@@ -148,6 +167,6 @@ def _misfits(
         reasons.append(f"it reads frames of {config.frame_dim} dimensions, the encoder has {dim}")
     if sampling != "uniform":
         reasons.append(f"it needs evenly sampled frames, the index has {sampling}")
-    elif abs(config.fps - fps) > 1e-6:
+    elif not _is_rate(config, fps):
         reasons.append(f"it reads {config.fps:g} frames a second, the index has {fps:g}")
     return reasons

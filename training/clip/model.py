@@ -18,6 +18,7 @@ from scanonce.models.clip4clip.head_files import read_head, write_head
 from scanonce.models.clip4clip.heads import Head, TightHead, embed_frames
 from scanonce.models.encoders.clip import TransformersEncoder
 from scanonce.models.encoders.hub import find_folder
+from scanonce.models.encoders.patches import PatchPreprocessing
 from scanonce.models.runtime import pick_dtype
 from scanonce.models.settings import ModelSettings
 from scanonce.storage.errors import ConfigError, EncoderError
@@ -52,6 +53,11 @@ class TrainedClip(torch.nn.Module):
         self._encoder = encoder
         self._recipe = recipe
         self.module: Any = encoder.module
+        if isinstance(encoder.preprocessing, PatchPreprocessing):
+            raise EncoderError(
+                f"{encoder.name}: encoders of frames of any shape cannot be fine-tuned here. Use one of a fixed size, "
+                'such as "google/siglip2-base-patch16-224".'
+            )
         if not isinstance(getattr(self.module, "logit_scale", None), torch.nn.Parameter):
             raise EncoderError(
                 f"{encoder.name}: {type(self.module).__name__} has no logit_scale, which the contrastive loss needs; "

@@ -11,10 +11,14 @@ from scanonce.ui.console import new_console, verbatim
 
 
 def convert(
-    source: Annotated[
-        Path, typer.Argument(help="Published checkpoint (a file), or an encoder (a folder).")
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[openai] SOURCE OUT",
+            help="A published checkpoint (a file) or an encoder (a folder), and the folder or file to write. openai: "
+            "SOURCE is one of OpenAI's archives, such as ViT-B-32.pt.",
+        ),
     ],
-    out: Annotated[Path, typer.Argument(help="The folder, or the file, to write.")],
     tokenizer: Annotated[
         str | None,
         typer.Option(
@@ -26,26 +30,42 @@ def convert(
         int, typer.Option(min=1, help="Number of frames a clip had when the head was trained.")
     ] = Recipe.max_frames,
 ) -> None:
-    """Convert a published CLIP4Clip checkpoint into an encoder, or an encoder into such a checkpoint."""
+    """Convert a checkpoint of CLIP4Clip or OpenAI into an encoder, or an encoder into one of CLIP4Clip."""
     from scanonce.models.clip4clip.convert import (
         DEFAULT_TOKENIZER,
         convert_to_folder,
         convert_to_published,
     )
 
+    source, out, is_openai = _named(files)
     console = new_console()
     with console.status(f"converting {verbatim(source)}"):
-        if source.is_dir():
+        if source.is_dir() and not is_openai:
             convert_to_published(source, out)
         elif source.exists():
-            tokenizer = tokenizer or DEFAULT_TOKENIZER
-            convert_to_folder(source, out, tokenizer=tokenizer, max_frames=max_frames)
+            convert_to_folder(
+                source,
+                out,
+                tokenizer=tokenizer or DEFAULT_TOKENIZER,
+                max_frames=max_frames,
+                is_openai=is_openai,
+            )
         else:
             raise EncoderError(
                 f"there is nothing at {source}: give a published CLIP4Clip checkpoint, such as pytorch_model.bin.4, "
-                "or the folder of an encoder."
+                "or the folder of an encoder; or openai and one of OpenAI's archives, such as ViT-B-32.pt."
             )
     console.print(verbatim(f"wrote {out}: {_usage(out)}"), soft_wrap=True, highlight=False)
+
+
+def _named(files: list[str]) -> tuple[Path, Path, bool]:
+    """Return SOURCE, OUT and whether SOURCE is one of OpenAI's archives."""
+    match files:
+        case [source, out]:
+            return Path(source), Path(out), False
+        case ["openai", source, out]:
+            return Path(source), Path(out), True
+    raise typer.BadParameter("give SOURCE and OUT, or openai, SOURCE and OUT")
 
 
 def _usage(out: Path) -> str:

@@ -53,6 +53,7 @@ def examine(config: "Config") -> list[Finding]:
         ("sandbox", _sandbox),
         ("encoder", lambda: _encoder(config)),
         ("index folder", lambda: _index_folder(config)),
+        ("encoder of the index", lambda: _encoder_of_index(config)),
         ("self-check", _self_check),
     ]
     return [_run(name, check) for name, check in checks]
@@ -142,15 +143,36 @@ def _sandbox() -> str:
 
 
 def _encoder(config: "Config") -> str:
-    from scanonce.models.encoders.hub import find_folder, weight_files
+    from scanonce.models.encoders.hub import find_folder, with_width
 
-    folder = find_folder(config.models.encoder)
-    if not (folder / "config.json").is_file() or not weight_files(folder):
-        raise OSError(
-            f"{folder} is no encoder: it needs config.json and model.safetensors; models.encoder in config.toml can "
-            'name another folder, a hub id, or "bundled"'
+    name = with_width(config.models.encoder, config.models.dim)
+    folder = find_folder(name)
+    return f"{_checked(name, config)}, on this machine ({folder})"
+
+
+def _encoder_of_index(config: "Config") -> str:
+    from scanonce.storage.manifest import read_manifest
+
+    layout = config.layout(None)
+    if not layout.manifest.exists():
+        return "no index yet"
+    manifest = read_manifest(layout)
+    checked = _checked(manifest.encoder, config, fingerprint=manifest.fingerprint)
+    return f"{layout.root} was made with {checked}"
+
+
+def _checked(name: str, config: "Config", *, fingerprint: str | None = None) -> str:
+    """Encode an image and a few sentences with an encoder, and return its name and what was found."""
+    from scanonce.models.encoders.check import check_named
+    from scanonce.storage.errors import EncoderError
+
+    encoder = check_named(name, config.models)
+    if fingerprint not in (None, encoder.fingerprint):
+        raise EncoderError(
+            f"{name} has other weights or another configuration than when the index was made. Bring the old files "
+            "back, or run scanonce reindex."
         )
-    return f"{config.models.encoder} is on this machine ({folder})"
+    return f"{name}: encodes images and texts to {encoder.dim} numbers"
 
 
 def _index_folder(config: "Config") -> str:

@@ -1,7 +1,8 @@
 """`scanonce index`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +16,7 @@ from scanonce.ui.commands.options import (
     IndexOption,
     KeyframesOption,
     PathsArgument,
+    SampleFpsOption,
     typed_settings,
 )
 from scanonce.ui.commands.progress import index_progress
@@ -37,6 +39,7 @@ def index(
     index_dir: IndexOption = None,
     encoder: EncoderOption = None,
     keyframes: KeyframesOption = False,
+    sample_fps: SampleFpsOption = None,
     retry: Annotated[
         bool, typer.Option("--retry", help="Decode failed and partly indexed videos again.")
     ] = False,
@@ -55,9 +58,10 @@ def index(
     settings = read_config(config)
     wanted = settings.tracks.make if tracks is None else track_names(tracks)
     library = settings.library(index_dir)
-    _note_own_settings(library, settings, keyframes)
+    typed = typed_settings(keyframes, sample_fps)
+    _note_own_settings(library, settings, typed)
     note_inexact_times(library)
-    report = run_index(library, paths or [], encoder=encoder, keyframes=keyframes, retry=retry)
+    report = run_index(library, paths or [], encoder=encoder, typed=typed, retry=retry)
     if report.interrupted:
         raise typer.Exit(INTERRUPTED)
     if report.nothing_usable:
@@ -71,7 +75,7 @@ def run_index(
     paths: Sequence[Path],
     *,
     encoder: str | None = None,
-    keyframes: bool = False,
+    typed: Mapping[str, str | float] = MappingProxyType({}),
     retry: bool = False,
 ) -> "IndexReport":
     """Index with a progress bar that the library page shows too, and print the result."""
@@ -91,7 +95,7 @@ def run_index(
         report = library.index(
             paths,
             encoder=encoder,
-            typed=typed_settings(keyframes),
+            typed=typed,
             retry_failed=retry,
             on_progress=on_progress,
             on_stage=recorder.report,
@@ -158,12 +162,14 @@ def few_paths(paths: Sequence[Path]) -> str:
     return f"{count_text(len(paths), 'file')} ({names}{more})"
 
 
-def _note_own_settings(library: "Library", settings: "Config", keyframes: bool) -> None:
+def _note_own_settings(
+    library: "Library", settings: "Config", typed: Mapping[str, str | float]
+) -> None:
     """Print a line if the index keeps other sampling or clips than the configuration file asks for."""
     if library.manifest is None:
         return
-    asked = settings.indexer.model_copy(update=typed_settings(keyframes))
-    own = library.settings(typed_settings(keyframes))
+    asked = settings.indexer.model_copy(update=typed)
+    own = library.settings(typed)
     kept = [
         f"{name} = {getattr(own, name)}"
         for name in sorted(settings.indexer.model_fields_set)

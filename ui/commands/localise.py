@@ -1,7 +1,7 @@
 """`scanonce localise`."""
 
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,6 +9,13 @@ from scanonce.ui.commands.options import INTERRUPTED, ConfigOption, IndexOption
 from scanonce.ui.commands.progress import progress_bar, speed_text
 from scanonce.ui.console import new_console, verbatim
 from scanonce.ui.views import count_text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from scanonce.models.soonet.trained import TrainedLocaliser
+    from scanonce.storage.manifest import Manifest
+    from scanonce.ui.config import Config
 
 
 def localise(
@@ -43,6 +50,8 @@ def localise(
         device=settings.models.device,
     )
     console = new_console()
+    if chosen is not None:
+        _check(chosen, manifest, settings, console)
     started = time.monotonic()
     with progress_bar(console, "deriving anchors") as report_progress:
 
@@ -66,3 +75,26 @@ def localise(
         f"anchors of {count_text(report.derived, 'video')} were derived. Nothing was decoded.",
         soft_wrap=True,
     )
+
+
+def _check(
+    chosen: "TrainedLocaliser", manifest: "Manifest", settings: "Config", console: "Console"
+) -> None:
+    """Check that the encoder of the index works and that the localiser reads its texts."""
+    from scanonce.indexer.models import check_texts
+    from scanonce.models.encoders.check import check_named, was_checked
+    from scanonce.models.encoders.load import load_encoder
+
+    with console.status(f"checking encoder {verbatim(manifest.encoder)}"):
+        if was_checked(manifest.fingerprint):
+            encoder = load_encoder(manifest.encoder, settings.models, towers="text")
+        else:
+            encoder = check_named(manifest.encoder, settings.models)
+        check_texts(chosen, encoder)
+    if chosen.model.config.encoder_fingerprint is None:
+        console.print(
+            f"{verbatim(chosen.name)} does not say which encoder it was trained on, so it cannot be checked against "
+            f"{verbatim(manifest.encoder)}: with any other its moments are noise. The published ones were trained on "
+            "OpenAI's ViT-B/32 (docs/soonet.md).",
+            soft_wrap=True,
+        )

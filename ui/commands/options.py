@@ -45,6 +45,16 @@ EncoderOption = Annotated[
 KeyframesOption = Annotated[
     bool, typer.Option("--keyframes", help="Use key frames only: faster, less precise.")
 ]
+SampleFpsOption = Annotated[
+    float | None,
+    typer.Option(
+        "--sample-fps",
+        min=0.01,
+        max=60,
+        help="Frames per second of video that are encoded.",
+        show_default="as in config.toml",
+    ),
+]
 FullOption = Annotated[
     bool, typer.Option("--full", help="Read all stored values, and hash the video files.")
 ]
@@ -83,9 +93,10 @@ def absolute(path: Path) -> Path:
     return Path(os.path.abspath(expanded(path)))
 
 
-def typed_settings(keyframes: bool) -> dict[str, str]:
+def typed_settings(keyframes: bool, sample_fps: float | None = None) -> dict[str, str | float]:
     """Return the settings of the indexer that were given on the command line, by name."""
-    return {"sampling": "keyframes"} if keyframes else {}
+    typed: dict[str, str | float] = {"sampling": "keyframes"} if keyframes else {}
+    return typed if sample_fps is None else {**typed, "sample_fps": sample_fps}
 
 
 def output_folders(out: Path, work: Path | None) -> tuple[Path, Path]:

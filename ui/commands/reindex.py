@@ -10,6 +10,7 @@ from scanonce.ui.commands.options import (
     ConfigOption,
     IndexOption,
     KeyframesOption,
+    SampleFpsOption,
     typed_settings,
 )
 from scanonce.ui.commands.progress import index_progress
@@ -27,6 +28,7 @@ def reindex(
         ),
     ] = None,
     keyframes: KeyframesOption = False,
+    sample_fps: SampleFpsOption = None,
     force: Annotated[
         bool, typer.Option("--force", help="Switch even if videos would no longer be found.")
     ] = False,
@@ -40,10 +42,10 @@ def reindex(
 
     settings = read_config(config)
     layout = settings.layout(index_dir)
-    indexer = settings.indexer.model_copy(update=typed_settings(keyframes))
+    indexer = settings.indexer.model_copy(update=typed_settings(keyframes, sample_fps))
     console = new_console()
     manifest = read_manifest(layout)
-    with console.status("loading the encoder"):
+    with console.status("loading and checking the encoder"):
         loaded = load_models(manifest, settings.models, indexer, encoder=encoder, from_scratch=True)
     with index_progress(console) as on_progress:
         report = reindex(
