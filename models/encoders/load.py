@@ -9,6 +9,7 @@ Both towers return *raw* projected features, which the published SOONet expects 
 """
 
 from scanonce.models.encoders.hub import find_folder
+from scanonce.models.encoders.offline_weights import CONCEPTS_NAME
 from scanonce.models.encoders.protocol import ClipEncoder, Towers
 from scanonce.models.settings import ModelSettings
 
@@ -19,7 +20,7 @@ def load_encoder(
     """Load an encoder onto its device.
 
     Args:
-        name: ``bundled``, a local folder, or a hub id such as ``openai/clip-vit-base-patch32``.
+        name: ``bundled``, ``concepts``, a local folder, or a hub id such as ``openai/clip-vit-base-patch32``.
         settings: device, number format and back end of the vision tower.
         towers: towers that are needed; the memory of the other one is released.
 
@@ -27,8 +28,12 @@ def load_encoder(
         EncoderUnavailable: the encoder is not on this machine, and the hub cannot be reached.
         EncoderError: the folder holds no usable dual encoder, or OpenVINO was asked for and is not installed.
     """
-    folder = find_folder(name)
     settings = settings or ModelSettings()
+    if name == CONCEPTS_NAME:  # always in torch: OpenVINO gains little on it
+        from scanonce.models.encoders.concepts import ConceptsEncoder
+
+        return ConceptsEncoder(settings, towers=towers)
+    folder = find_folder(name)
     # torch and transformers take seconds to import
     if settings.backend == "openvino" and towers != "text":  # the text tower runs in torch anyway
         from scanonce.models.encoders.openvino import OpenVinoEncoder
