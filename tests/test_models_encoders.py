@@ -1,6 +1,7 @@
 """A conformance suite over all encoders, preprocessing, and finding and loading checkpoints."""
 
 import importlib.util
+import io
 import json
 import os
 import shutil
@@ -14,10 +15,16 @@ import pytest
 import torch
 from PIL import Image
 from pydantic import ValidationError
+from safetensors.torch import load_file
 from transformers import AutoModel, CLIPImageProcessorPil, CLIPModel, SiglipImageProcessorPil
 
+from scanonce.models.encoders import hub
+from scanonce.models.encoders.concepts import mix_classes
+from scanonce.models.encoders.concepts_recipe import CLASS_VECTORS, VECTORS_FILE
+from scanonce.models.encoders.efficientnet import EfficientNetLite2
 from scanonce.models.encoders.hub import BUNDLED_FOLDER, find_folder
 from scanonce.models.encoders.load import load_encoder
+from scanonce.models.encoders.offline_weights import CONCEPTS_NAME, IMAGENET, read_weights
 from scanonce.models.encoders.preprocess import (
     CLIP_MEAN,
     CLIP_STD,
@@ -30,6 +37,7 @@ from scanonce.models.settings import ModelSettings
 from scanonce.models.vectors import unit
 from scanonce.storage.errors import EncoderError, EncoderUnavailable
 from tests.checkpoints import make_clip, make_siglip
+from tests.concepts import needs_concepts
 
 FP32 = ModelSettings(dtype="float32", device="cpu")
 OPENVINO = ModelSettings(dtype="float32", device="cpu", backend="openvino")
@@ -57,11 +65,17 @@ def settings(request: pytest.FixtureRequest) -> ModelSettings:
     return {"torch": FP32, "openvino": OPENVINO}[request.param]
 
 
-@pytest.fixture(scope="module", params=["clip", "clip-pytorch-format", "siglip", "bundled"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        *("clip", "clip-pytorch-format", "siglip", "bundled"),
+        pytest.param(CONCEPTS_NAME, marks=needs_concepts),
+    ],
+)
 def encoder(
     request: pytest.FixtureRequest, folders: dict[str, Path], settings: ModelSettings
 ) -> ClipEncoder:
-    return load_encoder(str(folders[request.param]), settings)
+    return load_encoder(str(folders.get(request.param, request.param)), settings)
 
 
 def draw_images(count: int, height: int = 90, width: int = 160) -> np.ndarray:
@@ -113,17 +127,26 @@ def test_unknown_words_are_no_error(encoder: ClipEncoder) -> None:
     assert np.isfinite(encoder.encode_texts(["Ωμέγα 🚗 zebra-crossing"])).all()
 
 
-def test_features_are_those_of_transformers_and_not_normalised(
-    encoder: ClipEncoder, folders: dict[str, Path]
-) -> None:
+def test_features_are_those_of_the_plain_network_and_not_normalised(encoder: ClipEncoder) -> None:
     steps = encoder.preprocessing
-    images = torch.from_numpy(steps.resize(draw_images(2)))
-    model = AutoModel.from_pretrained(find_folder(encoder.name), dtype=torch.float32).eval()
+    pixels = steps.normalise(torch.from_numpy(steps.resize(draw_images(2))), torch.float32)
     with torch.inference_mode():
-        output = model.get_image_features(pixel_values=steps.normalise(images, torch.float32))
-    expected = output.pooler_output.numpy()
+        expected = plain_features(encoder.name, pixels).numpy()
     np.testing.assert_allclose(encoder.encode_frames(draw_images(2)), expected, atol=1e-5)
     assert not np.allclose(np.linalg.norm(expected, axis=1), 1)
+
+
+def plain_features(name: str, pixels: torch.Tensor) -> torch.Tensor:
+    """Return features of frames from the library's own model, or from the classifier as it was published."""
+    if name != CONCEPTS_NAME:
+        model = AutoModel.from_pretrained(find_folder(name), dtype=torch.float32).eval()
+        features: torch.Tensor = model.get_image_features(pixel_values=pixels).pooler_output
+        return features
+    network = EfficientNetLite2().eval()
+    weights = io.BytesIO(read_weights(IMAGENET))
+    network.load_state_dict(torch.load(weights, weights_only=True), strict=True)
+    classes = load_file(VECTORS_FILE)[CLASS_VECTORS].float()
+    return mix_classes(network(pixels), classes)
 
 
 def test_reduced_precision_keeps_the_direction(
@@ -334,7 +357,7 @@ def test_a_folder_that_does_not_exist_is_not_taken_for_a_hub_id(name: str) -> No
     assert not isinstance(caught.value, EncoderUnavailable)
 
 
-def test_an_unreachable_hub_is_an_error_that_names_both_alternatives(
+def test_an_unreachable_hub_is_an_error_that_names_three_alternatives(
     tmp_path: Path,
 ) -> None:
     code = "from scanonce.models.encoders.hub import find_folder; find_folder('openai/clip-vit-base-patch32')"
@@ -351,3 +374,14 @@ def test_an_unreachable_hub_is_an_error_that_names_both_alternatives(
     assert "EncoderUnavailable" in run.stderr
     assert "scanonce index VIDEOS --encoder /path/to/folder" in run.stderr
     assert "scanonce index VIDEOS --encoder bundled" in run.stderr
+    assert "scanonce index VIDEOS --encoder concepts" in run.stderr
+
+
+def test_an_offline_error_names_the_package_to_install_only_if_it_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    use = "        scanonce index VIDEOS --encoder concepts"
+    monkeypatch.setattr(hub, "are_installed", lambda *_: True)
+    assert hub.offered_concepts() == [use]
+    monkeypatch.setattr(hub, "are_installed", lambda *_: False)
+    assert hub.offered_concepts() == ['        pip install -e ".[offline]"', use]

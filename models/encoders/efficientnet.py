@@ -14,8 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-INPUT_SIZE = 260
-"""Height and width that the weights were trained with, pixels."""
 NUM_CLASSES = 1000
 PIXEL_MEAN, PIXEL_STD = 127.0, 128.0
 """Pixels are normalised as (value - mean) / std of values from 0 to 255, all channels alike."""

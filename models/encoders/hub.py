@@ -48,9 +48,8 @@ def find_folder(name: str) -> Path:
         return BUNDLED_FOLDER
     if name == CONCEPTS_NAME:
         raise EncoderError(
-            f'the encoder "{CONCEPTS_NAME}" is no checkpoint of one folder, so it can be used but not trained further or '
-            "converted. Give a folder, a hub id, or "
-            f'"{BUNDLED_NAME}".'
+            f'the encoder "{CONCEPTS_NAME}" is not one checkpoint folder: it can be used as it is, but not trained or '
+            f'converted. Give a folder, a hub id or "{BUNDLED_NAME}".'
         )
     folder = expanded(name)
     if folder.is_dir():

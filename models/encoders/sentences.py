@@ -30,7 +30,7 @@ MAX_TOKENS = 256
 """Longest text in tokens, as in the settings of sentence-transformers; the rest is dropped."""
 _BATCH = 64
 
-# In the file, but of no use for embeddings: a pooler of BERT's own training, and a constant that is not stored any more.
+# In the file, but not used: the pooler of BERT's own training, and a constant that is not stored any more.
 _UNUSED = ("pooler.", "embeddings.position_ids")
 
 
@@ -78,9 +78,8 @@ class SentenceModel:
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts: ``[M, 384]`` of length 1; a text longer than 256 tokens is cut."""
         use_one_thread()
-        parts = [np.zeros((0, WIDTH), np.float32)]
-        for start in range(0, len(texts), _BATCH):
-            parts.append(self._embed_batch(list(texts[start:][:_BATCH])))
+        batches = [list(texts[start:][:_BATCH]) for start in range(0, len(texts), _BATCH)]
+        parts = [np.zeros((0, WIDTH), np.float32), *map(self._embed_batch, batches)]
         return np.concatenate(parts)
 
     def _embed_batch(self, texts: list[str]) -> NDArray[np.float32]:

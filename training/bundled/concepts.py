@@ -16,7 +16,7 @@ import typer
 from numpy.typing import NDArray
 from safetensors.torch import save
 
-from scanonce.models.encoders.concepts import (
+from scanonce.models.encoders.concepts_recipe import (
     CLASS_VECTORS,
     CONCEPTS_FOLDER,
     TEXT_MEAN,
