@@ -29,7 +29,7 @@ def load_encoder(
         EncoderError: the folder holds no usable dual encoder, or OpenVINO was asked for and is not installed.
     """
     settings = settings or ModelSettings()
-    if name == CONCEPTS_NAME:  # always in torch: OpenVINO gains little on it
+    if name == CONCEPTS_NAME:  # computes in torch, whatever the back end of other encoders
         from scanonce.models.encoders.concepts import ConceptsEncoder
 
         return ConceptsEncoder(settings, towers=towers)
