@@ -12,8 +12,8 @@ class ModelSettings(BaseModel):
 
     encoder: str = Field(
         default="openai/clip-vit-base-patch32",
-        description='(index) Encoder of new indexes: a hub id, a local folder, or "bundled" (understands only the '
-        "rendered cartoon world of the demo).",
+        description='(index) Encoder of new indexes: a hub id, a local folder, "concepts" (real videos without the '
+        'hub: docs/encoders.md), or "bundled" (understands only the rendered cartoon world of the demo).',
     )
     dim: int = Field(
         default=0,

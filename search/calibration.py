@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from scanonce.models.encoders.concepts_recipe import CONCEPTS_FOLDER, concepts_fingerprint
 from scanonce.models.encoders.hub import BUNDLED_FOLDER, fingerprint_folder
 from scanonce.storage.errors import IndexDirectoryError
 from scanonce.storage.files import write_whole
@@ -39,6 +40,7 @@ SHORT_WORDS = 4
 FILE_NAME = "calibration.json"
 
 _BUNDLED_FILE = BUNDLED_FOLDER / FILE_NAME
+_CONCEPTS_FILE = CONCEPTS_FOLDER / FILE_NAME
 _SHORT = "/short"
 _SURE = 1e-4  # probabilities stay this far from 0 and 1: nothing is certain
 _EDGE = 1e-6  # scores this near 0 or 1 are not told apart
@@ -121,7 +123,7 @@ def key_for(key: str, *, short: bool) -> str:
 
 
 def find_calibration(layout: IndexLayout, fingerprint: str) -> Calibration:
-    """Return the calibration of an index, or that of the bundled encoder, or one without weights.
+    """Return the calibration of an index, or that of "bundled" or "concepts", or one without weights.
 
     Args:
         layout: the index.
@@ -134,6 +136,8 @@ def find_calibration(layout: IndexLayout, fingerprint: str) -> Calibration:
         return read_calibration(layout.calibration)
     if _BUNDLED_FILE.exists() and fingerprint == _bundled_fingerprint():
         return read_calibration(_BUNDLED_FILE)
+    if _CONCEPTS_FILE.exists() and fingerprint == concepts_fingerprint():
+        return read_calibration(_CONCEPTS_FILE)
     return Calibration()
 
 

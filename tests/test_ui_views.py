@@ -222,7 +222,7 @@ def test_the_calibration_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("scanonce.search.calibration._BUNDLED_FILE", layout.calibration)
     monkeypatch.setattr("scanonce.search.calibration._bundled_fingerprint", lambda: "b" * 64)
     bundled = calibration_json(IndexLayout(tmp_path / "other"), "b" * 64)
-    assert calibration_text(bundled) == "of the bundled encoder"
+    assert calibration_text(bundled) == "bundled with the encoder"
 
 
 @pytest.mark.parametrize(

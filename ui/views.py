@@ -473,7 +473,7 @@ def calibration_text(calibration: Mapping[str, Any]) -> str:
     if calibration["kind"] == "none":
         return "uncalibrated: scanonce tune --calibrate fits it"
     if calibration["kind"] == "bundled":
-        return "of the bundled encoder"
+        return "bundled with the encoder"
     count = calibration["labelled_queries"]
     if not count:
         return "fitted to texts that no image can show"

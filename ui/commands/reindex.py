@@ -23,7 +23,7 @@ def reindex(
     encoder: Annotated[
         str | None,
         typer.Option(
-            help='Encoder of the new index: hub id, local folder, or "bundled".',
+            help='Encoder of the new index: hub id, local folder, "concepts" (needs no hub), or "bundled".',
             show_default="that of the index",
         ),
     ] = None,
