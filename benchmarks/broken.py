@@ -157,7 +157,7 @@ FAULTS = (
             ("            videos.pop(video_id, None)\n", "            pass\n"),
             ("    kept = live[~np.isin(live, changes.gone)]\n", "    kept = live\n"),
         ),
-        "tests/test_search_engine.py::test_a_running_engine_follows_added_and_forgotten_videos",
+        "tests/test_search_engine.py::test_an_engine_that_follows_answers_like_a_new_one",
     ),
 )
 
