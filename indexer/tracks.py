@@ -1,10 +1,10 @@
-"""The second pass over an index: what was said, what is written and what subtitles say, one track after another.
+"""The second pass over an index: speech, text in the image and subtitles, one track after the other.
 
     report = make_tracks(layout, ["subtitle", "said"], settings=TrackSettings(), indexer=IndexerSettings())
 
-The images of a video are searchable before. A track of a video is stored by one commit, and what is stored is not made
-again: a run may be stopped at any point. Files are read in guarded children (`media.tracks`); a file that cannot be
-read gets a note, and costs no other file anything.
+The images of a video are searchable before. A track of a video is stored by one commit and is not made again: a run may
+be stopped at any point. Files are read in guarded children (`media.tracks`); a file that cannot be read gets a note,
+and costs no other file anything.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import Line, MadeTrack, Video
 
 _LEAST_PAUSE, _MOST_PAUSE = 1.0, 16.0  # seconds from a picture that is read to the next
-_AFTER_SECONDS = 0.5  # a line may end so much after the last frame
+_AFTER_SECONDS = 0.5  # a line may end this long after the last frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def make_tracks(
         on_progress: called with the state of the run.
 
     Returns:
-        The result. Ctrl-C ends the run early with ``interrupted`` set; what was stored is kept.
+        The result. Ctrl-C ends the run early with ``interrupted`` set; finished tracks are kept.
 
     Raises:
         TrackError: a model or a package is missing.
@@ -167,12 +167,12 @@ class _Run:
         for number, (video, path) in enumerate(todo):
             before = done
 
-            def tell(seconds: float, *, at: int = number, start: float = before) -> None:
+            def on_seconds(seconds: float, *, at: int = number, start: float = before) -> None:
                 now = TrackProgress(track, at, len(todo), start + seconds, total, path)  # noqa: B023
                 self.on_progress(now)
 
-            tell(0.0)
-            self._make_one(track, maker, video, path, tell)
+            on_seconds(0.0)
+            self._make_one(track, maker, video, path, on_seconds)
             done += video.duration_seconds
             self.on_progress(TrackProgress(track, number + 1, len(todo), done, total, path))
 
@@ -199,10 +199,10 @@ class _Run:
         maker: "_Maker",
         video: Video,
         path: Path,
-        tell: Callable[[float], object],
+        on_seconds: Callable[[float], object],
     ) -> None:
         try:
-            made = maker.read(video, path, tell)
+            made = maker.read(video, path, on_seconds)
         except VideoError as error:
             made = _Made(maker.source(video), (), str(error))
         lines = [line for line in made.lines if line.track == track]
@@ -251,8 +251,8 @@ class _Maker:
         """Return what the track of a video is made by and from."""
         raise NotImplementedError
 
-    def read(self, video: Video, path: Path, tell: Callable[[float], object]) -> _Made:
-        """Read the track of a video; ``tell`` is called with the seconds that are done.
+    def read(self, video: Video, path: Path, on_seconds: Callable[[float], object]) -> _Made:
+        """Read the track of a video; ``on_seconds`` is called with the seconds that are done.
 
         Raises:
             VideoError: nothing can be read.
@@ -261,13 +261,13 @@ class _Maker:
 
 
 class _Subtitles(_Maker):
-    """Text streams, files beside the video, title and chapters."""
+    """Text streams, subtitle files, title and chapters."""
 
     def source(self, video: Video) -> str:
-        """Return the files beside it, so that another one is noticed."""
+        """Return a digest of the subtitle files, so that a new one is noticed."""
         return _subtitle_source(video)
 
-    def read(self, video: Video, path: Path, tell: Callable[[float], object]) -> _Made:
+    def read(self, video: Video, path: Path, on_seconds: Callable[[float], object]) -> _Made:
         """See `_Maker.read`."""
         texts = read_texts(
             path,
@@ -303,12 +303,12 @@ class _Speech(_Maker):
         """Return the name of the model."""
         return self.model.name
 
-    def read(self, video: Video, path: Path, tell: Callable[[float], object]) -> _Made:
+    def read(self, video: Video, path: Path, on_seconds: Callable[[float], object]) -> _Made:
         """See `_Maker.read`."""
         wanted = self.run.settings.audio_track
         number = max(0, wanted - 1)
         while True:
-            lines, problem, num_tracks = self._read_track(video, path, number, tell)
+            lines, problem, num_tracks = self._read_track(video, path, number, on_seconds)
             number += 1
             if lines or wanted or number >= num_tracks:
                 break
@@ -317,7 +317,7 @@ class _Speech(_Maker):
         return _Made(self.source(video), lines, problem)
 
     def _read_track(
-        self, video: Video, path: Path, number: int, tell: Callable[[float], object]
+        self, video: Video, path: Path, number: int, on_seconds: Callable[[float], object]
     ) -> tuple[list[Line], str | None, int]:
         duration = video.duration_seconds
         with Audio(
@@ -337,7 +337,7 @@ class _Speech(_Maker):
                     each.confidence,
                     each.language,
                 )
-                for each in self.model.transcribe(audio, tell)
+                for each in self.model.transcribe(audio, on_seconds)
                 if each.start_seconds < duration
             ]
             return lines, audio.problem, audio.num_tracks
@@ -354,7 +354,7 @@ class _Written(_Maker):
         """Return the name of the model."""
         return self.reader.name
 
-    def read(self, video: Video, path: Path, tell: Callable[[float], object]) -> _Made:
+    def read(self, video: Video, path: Path, on_seconds: Callable[[float], object]) -> _Made:
         """See `_Maker.read`."""
         lines, pause, after = WrittenLines(), _LEAST_PAUSE, 0.0
         with Pictures(
@@ -368,7 +368,7 @@ class _Written(_Maker):
                 # what changes without new text is looked at less and less often
                 pause = _LEAST_PAUSE if is_new else min(2 * pause, _MOST_PAUSE)
                 after = picture.seconds + pause
-                tell(min(picture.seconds, video.duration_seconds))
+                on_seconds(min(picture.seconds, video.duration_seconds))
             found = lines.finish(video.video_id, video.duration_seconds)
             return _Made(self.source(video), found, pictures.problem)
 

@@ -72,7 +72,7 @@ class WrittenLines:
         return is_new
 
     def finish(self, video_id: int, end_seconds: float) -> list[Line]:
-        """Return all lines by rising start; what is on screen lasts to the end of the video."""
+        """Return all lines by rising start; texts still on screen last to the end of the video."""
         for each in list(self._live):
             self._end(each, end_seconds if each.gone_seconds is None else each.gone_seconds)
         return [

@@ -1,4 +1,4 @@
-"""Texts with times inside a video file and in subtitle files beside it. Runs in a guarded child (`media.track_jobs`).
+"""Texts with times inside a video file and in its subtitle files. Runs in a guarded child (`media.track_jobs`).
 
 Of a subtitle file at most 8 MB are read. Its encoding is UTF-8, what its first bytes say, or what charset-normalizer
 finds most likely. Markup is dropped: nothing of it reaches a page.
@@ -83,7 +83,7 @@ def language_of(sidecar: Path) -> str | None:
     return last.lower() if stated else None
 
 
-# ---------------------------------------------------------------- files beside a video
+# ---------------------------------------------------------------- subtitle files
 
 
 def read_sidecar(path: Path, fps: float) -> tuple[list[TimedText], str | None]:

@@ -51,7 +51,7 @@ class TextLine:
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """The texts of a file and of the subtitle files beside it."""
+    """The texts of a file and of its subtitle files."""
 
     lines: tuple[TextLine, ...]
     """By rising start."""
@@ -160,7 +160,7 @@ def read_texts(
     fps: float = 0.0,
     max_lines: int,
 ) -> Texts:
-    """Read the text streams, the title and the chapters of a video, and subtitle files beside it.
+    """Read the text streams, the title and the chapters of a video, and its subtitle files.
 
     Args:
         source: the video.

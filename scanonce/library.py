@@ -216,7 +216,7 @@ class Library:
         retry: bool = False,
         on_progress: OnTrackProgress = lambda _: None,
     ) -> TracksReport:
-        """Read what is said or written in the videos that are indexed, as far as it is missing; see `indexer.tracks`.
+        """Read speech, text or subtitles of the indexed videos, as far as they are missing; see `indexer.tracks`.
 
         Args:
             tracks: "subtitle", "said", "written"; they are read in this order.

@@ -228,7 +228,7 @@ class SearchEngine:
         return answer_compound(search, text, query, encode, read)
 
     def lines(self, video_id: int, tracks: Collection[TrackName] | None = None) -> list[Line]:
-        """Return what is said and written in a video, by time; by default of all tracks.
+        """Return the lines of a video, by time: a transcript. By default those of all tracks.
 
         Raises:
             QueryError: there is no such video.

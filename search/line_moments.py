@@ -1,4 +1,4 @@
-"""Moments that are found by words: what was said, what is written, and names.
+"""Moments that are found by words: of speech, of text in the image, of subtitles and of names.
 
     finder = LineFinder(catalog, videos, counts, meanings, model)
     finder.find(Part.of(Text('met on Discord')), selected=None)                 # [LineMoment], best first
@@ -325,7 +325,7 @@ def _best_run(query: _Query, near: Sequence[Line], hit: Line) -> list[Line]:
 
 
 def _best_set(query: _Query, near: Sequence[Line], hit: Line) -> list[Line]:
-    """Return the hit and the lines beside it on screen that have more words of the query."""
+    """Return the hit and the lines on screen with it that have more words of the query."""
     chosen = [hit]
     has = {word for word in words(hit.text) if word in query.weights}
     for line in near:

@@ -109,7 +109,7 @@ class Snapshot:
     """Embeddings of videos that are not published yet, by id."""
     filters: LibraryFilters
     lines: LineFinder
-    """What was said and what is written, and names."""
+    """The search for words of tracks and of names."""
     methods: Methods
     judge: Judge
     frame_means: NDArray[np.float32] | None

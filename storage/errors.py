@@ -7,7 +7,7 @@
     ├── EncoderError              an encoder could not be loaded or does not fit
     │   └── EncoderUnavailable    its weights are not on this machine and the hub cannot be reached
     ├── LocaliserError            a trained localiser could not be loaded or does not fit the index
-    ├── TrackError                what was said or is written cannot be read: a model or a package is missing
+    ├── TrackError                a track cannot be read: a model or a package is missing
     ├── VideoError                one video file could not be used; a run goes on without it
     │   ├── UnreadableVideo       nothing of it could be decoded
     │   └── DecoderCrashed        the guarded child process died or hung on it
@@ -58,7 +58,7 @@ class LocaliserError(ScanonceError):
 
 
 class TrackError(ScanonceError):
-    """What was said or is written cannot be read: a model or a package is missing."""
+    """A track cannot be read: a model or a package is missing."""
 
 
 class VideoError(ScanonceError):

@@ -114,8 +114,8 @@ class Video:
 
 
 TrackName = Literal["subtitle", "said", "written", "facts"]
-"""``subtitle``: texts beside or inside the file; ``said``: speech; ``written``: text in the image; ``facts``: the title
-and the chapters that the file states."""
+"""``subtitle``: texts inside the file or in files such as film.srt; ``said``: speech; ``written``: text in the image;
+``facts``: the title and the chapters that the file states."""
 
 MadeTrack = Literal["subtitle", "said", "written"]
 """Tracks that can be made; ``facts`` come with the first of them."""

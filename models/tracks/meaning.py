@@ -47,7 +47,7 @@ class TextModel(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Digest of its weights: vectors of models with another one do not compare."""
+        """Digest of its weights: vectors of models with different ones do not compare."""
 
     @property
     def dim(self) -> int:
@@ -129,7 +129,7 @@ def load_text_model(name: str) -> TextModel | None:
                 _known.models[name] = MiniLm(files)
             except Exception as error:  # whatever a folder of others makes the libraries raise
                 raise TrackError(
-                    f"the text model {name} cannot be loaded ({error}): name another one in tracks.text_model"
+                    f"the text model {name} cannot be loaded ({error}): name a different one in tracks.text_model"
                 ) from error
         return _known.models[name]
 

@@ -1,4 +1,4 @@
-"""Settings of the tracks: what was said and what is written."""
+"""Settings of the tracks: speech, text in the image and subtitles."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,8 +14,8 @@ class TrackSettings(BaseModel):
         default=(),
         description=(
             'What `scanonce index` reads of new videos after their images are searchable: "subtitle" (text inside the '
-            'file and files such as film.srt beside it), "said" (speech; needs the extra speech or offline), "written" '
-            "(text in the image; needs the extra ocr or offline). `scanonce tracks` does so for an index that is there."
+            'file and files such as film.srt next to it), "said" (speech; needs the extra speech or offline), '
+            '"written" (text in the image; needs the extra ocr or offline). `scanonce tracks` does so for an index that is there.'
         ),
     )
     speech_model: str = Field(

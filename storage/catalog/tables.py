@@ -210,7 +210,7 @@ class LabelRow(Base):
 
 
 class TrackRow(Base):
-    """Tracks: what was made of the speech, the images or the subtitles of a video."""
+    """Tracks: the lines of one kind of a video."""
 
     __tablename__ = "tracks"
     __table_args__ = (UniqueConstraint("video_id", "name"),)

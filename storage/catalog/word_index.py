@@ -38,7 +38,7 @@ def note_words(connection: sqlite3.Connection) -> None:
 
 
 def take_in_words(connection: Connection) -> None:
-    """Take in what was noted in this transaction, in its order: a row may have changed twice."""
+    """Take in the notes of this transaction, in their order: a row may have changed twice."""
     for index, column, *_ in _INDEXES:
         notes = f"noted_{index}"
         if connection.exec_driver_sql(_EXISTS, (notes,)).scalar() is None:

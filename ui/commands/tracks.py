@@ -24,7 +24,7 @@ TracksArgument = Annotated[
     str,
     typer.Argument(
         metavar="TRACKS",
-        help="Separated by commas: subtitle (text in and beside the file), said (speech), written (text in the image).",
+        help="Separated by commas: subtitle (in the file or next to it), said (speech), written (text in the image).",
     ),
 ]
 
