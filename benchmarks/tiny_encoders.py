@@ -161,7 +161,8 @@ def _write_sentencepiece(folder: Path) -> None:
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(SENTENCES * 50),
         model_writer=written,
-        vocab_size=300,
+        vocab_size=160,
+        model_type="bpe",  # the published one is a unigram model, which needs far more text to learn words
         pad_id=0,
         eos_id=1,
         unk_id=2,

@@ -35,7 +35,7 @@ from scanonce.storage.errors import EncoderError
 
 _VISION_TOWERS = ("vision_model", "visual_projection", "vision_proj", "video_model", "mit")
 _TEXT_TOWERS = ("text_model", "text_encoder", "text_projection", "text_proj")
-_PROBE = "a"  # any text tells the width of the joint space
+_PROBE = "a"  # any text has the width of the joint space
 
 
 class TransformersEncoder:
@@ -206,7 +206,7 @@ class TransformersEncoder:
     def _probe_widths(self, folder: Path) -> tuple[int, int]:
         """Widths of the joint space and of the states of texts, from the tower that is there.
 
-        Configurations do not always tell them. Without the text tower the second is 0.
+        Configurations do not always have them. Without the text tower the second is 0.
         """
         use_one_thread()
         try:

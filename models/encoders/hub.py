@@ -228,7 +228,7 @@ def _refuse_unusable(name: str, files: Sequence[str]) -> None:
             raise EncoderError(f"{open_clip_refusal(name)}.")
         raise EncoderError(
             f'encoder "{name}": it has no config.json, so it is not in the format of transformers. '
-            'Use another one, such as "openai/clip-vit-base-patch32".'
+            'Use one that is, such as "openai/clip-vit-base-patch32".'
         )
     path = Path(hf_hub_download(name, "config.json", etag_timeout=_HUB_TIMEOUT_SECONDS))
     try:

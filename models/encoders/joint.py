@@ -1,4 +1,4 @@
-"""Joint embedding models: one network for images and texts, told by a prompt what it reads.
+"""Joint embedding models: one network for images and texts, with a prompt around what it reads.
 
     encoder = JointEncoder("google/embeddinggemma-2@256", folder, ModelSettings(), width=256)
 

@@ -47,7 +47,7 @@ class PatchPreprocessing(Preprocessing):
     max_patches: int
     """Most patches of a frame."""
     multiple: int = 1
-    """Rows and columns of patches are multiples of this: so many of them are one token."""
+    """Rows and columns of patches are multiples of this, the side of a token."""
     rule: Rule = "naflex"
     """How the size of a frame is chosen."""
 

@@ -101,7 +101,7 @@ def scripts_of(text: str) -> list[str]:
 
 
 def _is_spelled(word: str, num_pieces: int) -> bool:
-    """Whether a word is cut into so many pieces that it is spelled, not read."""
+    """Whether a word is cut into more pieces than words that are read."""
     has_signs = not _WITHOUT_SPACES.isdisjoint(scripts_of(word))
     most = _PIECES_PER_SIGN if has_signs else _PIECES_PER_CHARACTER
     least = 2 if has_signs else _SPELLED
