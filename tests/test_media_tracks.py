@@ -211,7 +211,10 @@ def page(*texts: tuple[int, str], noise: int = 0) -> NDArray[np.uint8]:
         ImageDraw.Draw(image).text((30, row), text, font=font, fill=(0, 0, 0))
     array = np.asarray(image).astype(np.int16)
     rng = np.random.default_rng(noise)
-    return np.clip(array + rng.integers(-2, 3, array.shape), 0, 255).astype(np.uint8)
+    noisy: NDArray[np.uint8] = np.clip(array + rng.integers(-2, 3, array.shape), 0, 255).astype(
+        np.uint8
+    )
+    return noisy
 
 
 def test_only_pictures_whose_text_changes_are_read_and_only_that_part(tmp_path: Path) -> None:

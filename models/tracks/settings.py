@@ -15,7 +15,8 @@ class TrackSettings(BaseModel):
         description=(
             'What `scanonce index` reads of new videos after their images are searchable: "subtitle" (text inside the '
             'file and files such as film.srt next to it), "said" (speech; needs the extra speech or offline), '
-            '"written" (text in the image; needs the extra ocr or offline). `scanonce tracks` does so for an index that is there.'
+            '"written" (text in the image; needs the extra ocr or offline). `scanonce tracks` does so for an index '
+            "that is there."
         ),
     )
     speech_model: str = Field(
