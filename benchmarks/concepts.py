@@ -33,10 +33,10 @@ from scanonce.media.workers import DecodePool
 from scanonce.models.encoders.concepts import STEPS, mix_classes, read_network
 from scanonce.models.encoders.concepts_recipe import class_texts, concepts_fingerprint
 from scanonce.models.encoders.load import load_encoder
-from scanonce.models.encoders.offline_weights import CONCEPTS_NAME
 from scanonce.models.encoders.preprocess import Preprocessing
-from scanonce.models.encoders.sentences import SentenceModel
+from scanonce.models.offline_weights import CONCEPTS_NAME
 from scanonce.models.runtime import use_one_thread
+from scanonce.models.sentences import SentenceModel, packed_files
 from scanonce.models.settings import ModelSettings
 from scanonce.models.vectors import unit
 from scanonce.search.bank import abstract_texts, bank
@@ -174,7 +174,7 @@ def compare_speed(rounds: int = 6) -> Table:
 def choose(folder: Path) -> Table:
     """Compare framings, texts, temperatures and numbers of classes on SEEN.tsv, without an index."""
     seen = read_sentences(folder / "SEEN.tsv")
-    model = SentenceModel(torch.device("cpu"), torch.float32)
+    model = SentenceModel(packed_files(), torch.device("cpu"), torch.float32)
     queries = model.embed([each.text for each in seen])
     everyday = model.embed(bank()).mean(axis=0)
     texts = {

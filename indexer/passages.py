@@ -38,4 +38,4 @@ def embed_passages(lines: Sequence[Line], model: TextModel) -> Passages | None:
         " ".join(line.text for _, line in group)
         for _, group in groupby(zip(numbers, lines, strict=True), key=lambda pair: pair[0])
     ]
-    return Passages(model.encode(texts), np.array(counts))
+    return Passages(model.embed(texts), np.array(counts))

@@ -214,7 +214,7 @@ class LineFinder:
         assert self.meanings is not None
         if not len(self.meanings.steps):
             return []
-        vector = as_vector(self.model.encode([part.text]))
+        vector = as_vector(self.model.embed([part.text]))
         videos = None if selected is None else np.fromiter(selected, np.int64, len(selected))
         moments = []
         for row, cosine in self.meanings.nearest(vector, tracks, videos, _PASSAGES):

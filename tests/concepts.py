@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from scanonce.models.encoders.offline_weights import (
+from scanonce.models.offline_weights import (
     IMAGENET,
     INSTALL_COMMAND,
     SENTENCES,

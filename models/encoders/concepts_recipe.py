@@ -7,7 +7,7 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-from scanonce.models.encoders.offline_weights import IMAGENET, SENTENCES
+from scanonce.models.offline_weights import IMAGENET, SENTENCES
 
 CONCEPTS_FOLDER = Path(__file__).parents[1] / "bundled" / "concepts"
 CLASSES_FILE = CONCEPTS_FOLDER / "classes.txt"

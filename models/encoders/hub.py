@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from scanonce.models.encoders.families import open_clip_refusal, refusal
-from scanonce.models.encoders.offline_weights import (
+from scanonce.models.offline_weights import (
     CONCEPTS_NAME,
     IMAGENET,
     INSTALL_COMMAND,

@@ -11,8 +11,8 @@ Both towers return *raw* projected features, which the published SOONet expects 
 from pathlib import Path
 
 from scanonce.models.encoders.hub import find_folder, split_width
-from scanonce.models.encoders.offline_weights import CONCEPTS_NAME
 from scanonce.models.encoders.protocol import ClipEncoder, Towers
+from scanonce.models.offline_weights import CONCEPTS_NAME
 from scanonce.models.settings import ModelSettings
 from scanonce.storage.errors import EncoderError
 

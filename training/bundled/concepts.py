@@ -23,7 +23,7 @@ from scanonce.models.encoders.concepts_recipe import (
     VECTORS_FILE,
     class_texts,
 )
-from scanonce.models.encoders.sentences import SentenceModel
+from scanonce.models.sentences import SentenceModel, packed_files
 from scanonce.models.vectors import unit
 from scanonce.search.bank import bank
 
@@ -48,7 +48,7 @@ def main(
     folder: Annotated[Path, typer.Argument(help="Folder to write to.")] = CONCEPTS_FOLDER,
 ) -> None:
     """Write vectors.safetensors."""
-    model = SentenceModel(torch.device("cpu"), torch.float32)
+    model = SentenceModel(packed_files(), torch.device("cpu"), torch.float32)
     tensors = make_vectors(model.embed(class_texts()), model.embed(bank()))
     path = folder / VECTORS_FILE.name
     path.write_bytes(save(tensors))

@@ -144,7 +144,7 @@ def _sandbox() -> str:
 
 def _encoder(config: "Config") -> str:
     from scanonce.models.encoders.hub import find_folder, with_width
-    from scanonce.models.encoders.offline_weights import CONCEPTS_NAME
+    from scanonce.models.offline_weights import CONCEPTS_NAME
 
     name = with_width(config.models.encoder, config.models.dim)
     if name == CONCEPTS_NAME:
