@@ -122,7 +122,7 @@ def test_fetch_writes_what_an_offline_machine_needs(
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"config.json": b'{"model_type": "xclip"}'}, "reads runs of frames"),
+        ({"config.json": b'{"model_type": "blip-2"}'}, "writes texts and has no vectors"),
         (
             {
                 "config.json": b'{"model_type": "internvideo2", "auto_map": {"AutoModel": "own.Own"}}'
