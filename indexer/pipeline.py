@@ -347,7 +347,7 @@ class _Publisher:
 
 
 class _Tracker:
-    """Computes the progress from events and reports it ten times a second at most."""
+    """Computes the progress from events and reports it: every finished video, all else ten times a second at most."""
 
     def __init__(self, todo: Plan, on_progress: OnProgress) -> None:
         self._files = [new.files[0] for new in todo.to_index]
@@ -383,7 +383,7 @@ class _Tracker:
         self._seconds_done += self._seconds.pop(job, 0.0)
         self._shares.pop(job, None)
         self._infos.pop(job, None)
-        self._report(job, now=self._num_done == len(self._files))
+        self._report(job, now=True)
 
     def _report(self, job: int, *, now: bool = False) -> None:
         if not now and time.monotonic() - self._reported_at < _REPORT_SECONDS:

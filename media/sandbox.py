@@ -27,7 +27,7 @@ KEPT_VARIABLES: Final = (
     "LC_CTYPE",
     "LD_LIBRARY_PATH",
 )
-"""What decoders see of the environment."""
+"""The variables that decoders see."""
 
 _NO_NEW_PRIVILEGES = 38
 _SYSTEM_CODE = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/nix/store")

@@ -109,7 +109,7 @@ ATTEMPTS: dict[str, Callable[[Path], object]] = {
     "signal other processes": _signal,
     "read the environment of other processes": _read_environment,
 }
-"""What is tried; each raises OSError if it is refused. The argument is a file of the user."""
+"""All attempts; each raises OSError if it is refused. The argument is a file of the user."""
 
 
 if __name__ == "__main__":

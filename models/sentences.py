@@ -64,7 +64,7 @@ class SentenceModel:
             RuntimeError, ValueError, KeyError: they are those of another kind of model.
         """
         self.fingerprint = hashlib.sha256(files["model.safetensors"]).hexdigest()
-        """Digest of the weights: vectors of models with another one do not compare."""
+        """Digest of the weights: vectors of models with different ones do not compare."""
         config = BertConfig.from_dict(json.loads(files["config.json"]))
         self.dim = int(config.hidden_size)
         """Width of the embeddings."""

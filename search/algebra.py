@@ -42,7 +42,7 @@ class Found:
     evidence: float = 0.0
     """See `storage.records.Moment`."""
     reasons: tuple[Reason, ...] = ()
-    """What found it."""
+    """Why it is there, by channel."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -44,7 +44,7 @@ _WINDOW_SECONDS, _HOP_SECONDS = 3.0, 1.0
 """Length and distance of the windows in which something unwanted is looked for."""
 
 _LEFT_PER_MOMENT = 2
-"""Moments without what is unwanted that are enough, for each shown one: their order may still change."""
+"""Moments without the unwanted part that are enough, for each shown one: their order may still change."""
 
 Stretches = Mapping[int, tuple[tuple[float, float], ...]]
 """Seconds by video, in order, disjoint."""
@@ -60,7 +60,7 @@ class Leaf:
     candidates: Mapping[int, Candidate]
     """Videos of its best clips, best first; empty for one that is only unwanted."""
     further: Mapping[int, Candidate]
-    """Videos of many more clips: what is nothing special alone may be right together with another part."""
+    """Videos of many more clips: a clip that is nothing special alone may be right together with another part."""
     words: Sequence[LineMoment] = ()
     """Moments where it is said or written, best first."""
     asks_images: bool = True
@@ -251,7 +251,7 @@ class Compound:
         """Find the moments of a query.
 
         Args:
-            query: says what is wanted.
+            query: one with a wanted part.
             scope: where to look; None: around the best clips of each part.
         """
         match query:
@@ -273,7 +273,7 @@ class Compound:
             case And():
                 return self._find_all(query, scope)
             case Not():
-                raise AssertionError("a query says what is wanted")
+                raise AssertionError("every query has a wanted part")
             case _:
                 assert_never(query)
 

@@ -54,7 +54,7 @@ _READINGS = [
         ),
     )
 ]
-"""What sentences with words of logic may mean, the loosest word first."""
+"""Readings of sentences with words of logic, the loosest word first."""
 
 
 def notes(query: str, reading: Reading) -> tuple[str, ...]:

@@ -18,8 +18,8 @@ AND, OR, NOT or THEN in capitals, and "then ... within 30s".
 Text(words='a boat without snow', channel='', exact=False)
 >>> parse("a boat -snow")
 And(parts=(Text(words='a boat', channel='', exact=False), Not(query=Text(words='snow', channel='', exact=False))))
->>> print(parse("a dog then a cat within 1 min"))
-a dog > a cat within 60s
+>>> print(parse("a dog then a cat within 2 min"))
+a dog > a cat within 120s
 """
 
 import re
@@ -61,7 +61,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Like:
-    """What looks like a piece of a video of the library, or like all of it."""
+    """An example: a piece of a video of the library, or all of it."""
 
     video: str
     """Path, end of a path, or name."""
@@ -91,7 +91,7 @@ class Weighted:
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """What must not be there."""
+    """Anything that must not be there."""
 
     query: "Query"
 
@@ -253,7 +253,7 @@ _NAMES = {
     "LIKE": "like:VIDEO@1:20-1:30",
     "$END": "the end",
 }
-"""What a person types for each terminal of the grammar."""
+"""The form in which a person types each terminal of the grammar."""
 
 _SIGNS = re.compile(
     r"""(?:^|\s)[|&](?:\s|$)|\S\s+>\s  # operators between spaces
@@ -441,7 +441,7 @@ class _Builder(Transformer[Token, Query | float]):
     def _check_wanted(self, meta: Meta, queries: Sequence[Query]) -> None:
         for query in queries:
             if not is_wanted(query):
-                problem = f"say what is wanted too, such as: sea & {query}"
+                problem = f"name something wanted too, such as: sea & {query}"
                 raise _pointed(self._text, meta.start_pos, problem)
 
 

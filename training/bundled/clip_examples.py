@@ -19,14 +19,7 @@ from scanonce.training.bars import progress_bar
 from scanonce.training.jobs import map_jobs
 from scanonce.training.world.drawing import Painter
 from scanonce.training.world.scene import Rng, SceneSpec, random_scene, view_at
-from scanonce.training.world.words import (
-    FACTS,
-    Caption,
-    image_caption,
-    scene_caption,
-    short_caption,
-    true_facts,
-)
+from scanonce.training.world.words import FACTS, Caption, image_caption, scene_caption, true_facts
 
 _EXAMPLES_PER_JOB = 250
 
@@ -43,10 +36,6 @@ class ExamplePlan:
     """Examples of `frames_per_scene` frames."""
     frames_per_scene: int
     captions_each: int = 4
-    short_share: float = 0.25
-    """Share of the captions that are a word or two: without them the encoder learns sentences only."""
-    grey_share: float = 0.1
-    """Share of the images without colour, so that a thing is known by its shape in colours it never had."""
     draw_size: tuple[int, int] = (320, 180)
     """(width, height) of frames before they are resized."""
 
@@ -124,14 +113,7 @@ def _render_example(plan: ExamplePlan, painter: Painter, rng: Rng, num_frames: i
             image = compressed(image, random_quality(rng))
         frames.append(squeeze(image, plan.image_size))
     facts = true_facts(scene, None if is_scene else times[0])
-    if not is_scene and rng.random() < plan.grey_share:
-        frames = [
-            np.asarray(Image.fromarray(frame).convert("L").convert("RGB")) for frame in frames
-        ]
-        facts = frozenset(fact for fact in facts if not fact.startswith("colour:"))
-        captions = [short_caption(facts, rng) for _ in range(plan.captions_each)]
-    else:
-        captions = [_caption(plan, scene, facts, rng) for _ in range(plan.captions_each)]
+    captions = [_caption(scene, facts, rng, is_scene) for _ in range(plan.captions_each)]
     return Pool(
         np.stack(frames)[None],
         fact_row(facts)[None],
@@ -140,10 +122,7 @@ def _render_example(plan: ExamplePlan, painter: Painter, rng: Rng, num_frames: i
     )
 
 
-def _caption(plan: ExamplePlan, scene: SceneSpec, facts: frozenset[str], rng: Rng) -> Caption:
-    is_scene = any(fact.startswith("happening:") for fact in facts)
-    if rng.random() < plan.short_share:
-        return short_caption(facts, rng)
+def _caption(scene: SceneSpec, facts: frozenset[str], rng: Rng, is_scene: bool) -> Caption:
     if is_scene and scene.happening != "nothing" and rng.random() < 0.6:
         return scene_caption(scene, rng)
     return image_caption(facts, rng, full=bool(rng.random() < 0.4))

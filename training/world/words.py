@@ -360,35 +360,6 @@ ASKED_ALONE = ("thing", "colour", "place", "light", "happening")
 """Kinds of facts that a word or a short phrase states alone."""
 
 
-def short_caption(facts: frozenset[str], rng: Rng) -> Caption:
-    """Caption of an image in a word or two, as people type: "dog", "something red", "red birds", "a boat at night".
-
-    Args:
-        facts: facts of the image, from `true_facts`, with or without its colour.
-        rng: generator of the wording.
-    """
-    thing, colour = (_value(facts, kind) for kind in ("thing", "colour"))
-    assert thing is not None, "an image without a thing"
-    singular, plural = _pick(rng, THING_WORDS[thing])
-    asked = _pick(rng, ("thing", "colour", "place", "light", "thing colour", "thing where"))
-    if asked == "thing colour" and colour is not None:
-        word = _pick(rng, COLOUR_WORDS[colour])
-        text = _pick(
-            rng, (f"{word} {singular}", f"{word} {plural}", f"{_a(word)} {word} {singular}")
-        )
-        return Caption(text, frozenset({f"thing:{thing}", f"colour:{colour}"}))
-    if asked == "thing where":
-        kind, words = _pick(rng, (("place", PLACE_WORDS), ("light", LIGHT_WORDS)))
-        where = _value(facts, kind)
-        if where is not None:
-            noun = _pick(rng, (f"{_a(singular)} {singular}", singular, plural))
-            named = frozenset({f"thing:{thing}", f"{kind}:{where}"})
-            return Caption(f"{noun} {_pick(rng, words[where])}", named)
-    value = _value(facts, asked)
-    fact = f"thing:{thing}" if value is None else f"{asked}:{value}"
-    return Caption(_pick(rng, fact_phrases(fact)), frozenset({fact}))
-
-
 def _a(word: str) -> str:
     return "an" if word[0] in "aeiou" else "a"
 
