@@ -26,7 +26,7 @@ from scanonce.storage.catalog.lines import FoundLine
 from scanonce.storage.catalog.words import matching, word_spans, words
 from scanonce.storage.records import Channel, Line, Reason, Span, TrackName, Video
 
-LEAST_VALUE = 0.25
+LEAST_VALUE = 0.1
 """Moments below are no answer to a query that asks the images too."""
 
 _HITS = 60  # lines that the word index returns
@@ -180,7 +180,7 @@ class LineFinder:
         moments = []
         for row, cosine in self.meanings.nearest(vector, tracks, videos, _PASSAGES):
             value = _sigmoid(_MEANING_BIAS + _MEANING_SLOPE * cosine)
-            if value < LEAST_VALUE / 4:
+            if value < LEAST_VALUE / 2:
                 break
             first, count = int(self.meanings.first_lines[row]), int(self.meanings.num_lines[row])
             track_id = int(self.meanings.track_ids[row])
