@@ -9,7 +9,7 @@ from scanonce.models.tracks.meaning import TextModel
 from scanonce.storage.catalog.passages import MAX_LINES, Passages
 from scanonce.storage.records import Line
 
-_WORDS = 12  # lines are joined until they have as many: a sentence of talk has 15
+_WORDS = 15  # lines are joined until they have as many: a sentence of talk
 _GAP_SECONDS = 3.0  # between lines that belong together
 
 

@@ -63,7 +63,7 @@ class Part:
         return channel in self.channels
 
 
-LEAST_VALUE = 0.25
+LEAST_VALUE = 0.1
 """Moments below are no answer to a query that asks the images too."""
 
 _HITS = 60  # lines that the word index returns
@@ -219,7 +219,7 @@ class LineFinder:
         moments = []
         for row, cosine in self.meanings.nearest(vector, tracks, videos, _PASSAGES):
             value = _sigmoid(_MEANING_BIAS + _MEANING_SLOPE * cosine)
-            if value < LEAST_VALUE / 4:
+            if value < LEAST_VALUE / 2:
                 break
             first, count = int(self.meanings.first_lines[row]), int(self.meanings.num_lines[row])
             track_id = int(self.meanings.track_ids[row])
