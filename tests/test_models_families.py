@@ -319,6 +319,8 @@ def test_an_index_with_a_broken_text_side_is_refused_before_the_first_frame(
     import scanonce
 
     block_sentencepiece(monkeypatch)
+    # other tests have checked this encoder with the package
+    monkeypatch.setattr("scanonce.models.encoders.check.was_checked", lambda _: False)
     monkeypatch.setattr("scanonce.indexer.pipeline.DecodePool", None)  # nothing may be decoded
     (tmp_path / "film.mp4").write_bytes(b"not looked at")
     models = ModelSettings(
