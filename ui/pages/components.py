@@ -171,15 +171,25 @@ def moment_card(moment: Moment, query: str, *, alike: bool = False) -> dict[str,
             {"src": thumb_url(moment.video_id, seconds), "alt": f"{name} at {clock(seconds)}"}
             for seconds in times_across(moment.span)
         ],
-        "reasons": [reason_chip(reason) for reason in moment.reasons],
+        "reasons": reason_chips(moment.reasons),
     }
 
 
-def reason_chip(reason: Reason) -> dict[str, Any]:
-    """Return the data of the chip that says why a moment is in an answer: its words, or its probability."""
-    pieces = [[encodable(text), marked] for text, marked in reason_pieces(reason)]
-    value = "" if pieces else percent_text(reason.value)
-    return {"channel": reason.channel, "value": value, "pieces": pieces}
+def reason_chips(reasons: Sequence[Reason]) -> list[dict[str, Any]]:
+    """Return the data of the chips that say why a moment is in an answer: its words, or its probability by images.
+
+    A moment that was only seen has none: its match says the same.
+    """
+    if not any(reason.text for reason in reasons):
+        return []
+    return [
+        {
+            "channel": reason.channel,
+            "value": "" if reason.text else percent_text(reason.value),
+            "pieces": [[encodable(text), marked] for text, marked in reason_pieces(reason)],
+        }
+        for reason in reasons
+    ]
 
 
 def moment_grid(
