@@ -23,7 +23,7 @@ from scanonce.ui.pages.session import shared
 from scanonce.ui.pages.start import newest
 from scanonce.ui.views import match_text
 from tests.colours import ColourEncoder
-from tests.ui_library import NASTY, build_library, empty_index, open_page, shown_index
+from tests.ui_library import NASTY, build_library, empty_index, open_page, shown_index, texts
 
 
 @pytest.fixture(scope="module")

@@ -69,7 +69,7 @@ def test_times_count_as_players_do() -> None:
 
 
 def test_sentences_go_over_lines_and_end_within_them() -> None:
-    said = [line(0, 4, "One. Twoo"), line(4, 6, "and three."), line(6, 7, "Four")]
+    said = [line(0, 4, "One. Part"), line(4, 6, "and three."), line(6, 7, "Four")]
     found = sentences(said)
     assert [each.start_seconds for each in found] == pytest.approx([0, 4 * 4 / 9, 6])
     assert [each.end_seconds for each in found] == pytest.approx([4 * 4 / 9, 6, 7])
