@@ -226,7 +226,7 @@ def test_the_transcript_follows_the_player_moves_it_and_is_searched(
         video_id = next(each.video_id for each in catalog.videos() if each.path.name != LATER)
         lines = [Line(video_id, "said", *each) for each in said]
         catalog.lines.put(video_id, "said", lines, source="test")
-    page.goto(f"{shown.url}moment?v={video_id}&a=3&b=3.2")
+    page.goto(f"{shown.url}moment?v={video_id}&a=2.6&b=2.8")
     video = wait_for_player(page)
     current = page.locator(".lines [aria-current]")
     expect(current).to_contain_text(SCRIPT)
@@ -244,8 +244,8 @@ def test_the_transcript_follows_the_player_moves_it_and_is_searched(
     page.locator(".snap").click()  # not by its role, which is looked up in ten thousand lines
     expect(clip).not_to_have_attribute("href", before)
     start, end = cut_of(clip)
-    assert 1.0 < start < 2.0, "within the line, after its first full stop"
-    assert 2.5 < end <= 4.0
+    assert start == pytest.approx(1.0 + 1.5 * 8 / 15, abs=0.001)  # after the full stop of the line
+    assert end == pytest.approx(2.5 + 1.5 * 10 / (11 + len(SCRIPT)), abs=0.001)
     with page.expect_download() as download:
         page.get_by_role("link", name="download as SRT").click()
     text = Path(download.value.path()).read_text("utf-8")
