@@ -5,6 +5,9 @@
 // It follows the player by the event "scanonce-time" of the document, and moves it by "scanonce-jump".
 // The texts come from files: they are set as text, never as HTML.
 
+const BLOCK = 100; // lines that are drawn together, when they come near: ten thousand stay quick
+const LINE_PIXELS = 32; // of most lines
+const NEAR = "500px 0px";
 const SEARCH_MS = 120;
 const SAID_MS = 2500;
 
@@ -50,7 +53,7 @@ class Transcript {
 
   show(track) {
     this.track = track;
-    const { tracks, downloads, lines } = this.parts;
+    const { tracks, downloads } = this.parts;
     tracks.hidden = this.data.tracks.length < 2;
     tracks.replaceChildren(
       ...this.data.tracks.map((each) => {
@@ -73,22 +76,11 @@ class Transcript {
         return link;
       }),
     );
-    this.rows = track.lines.map(([start, end, text], number) => {
-      const item = element("li");
-      const button = element("button");
-      button.type = "button";
-      button.tabIndex = -1;
-      button.dataset.number = number;
-      const words = element("span", "text", text);
-      button.append(element("span", "at", clockOf(start)), words);
-      item.append(button);
-      return { start, end, text, item, button, words, folded: null, marked: false };
-    });
+    this.rows = track.lines.map(([start, end, text], number) => ({ number, start, end, text, place: -1 }));
     let latest = 0; // the latest end of this line and all before it: from there on none of them is current
     this.latest = this.rows.map(({ end }) => (latest = Math.max(latest, end)));
     this.current = [];
-    lines.replaceChildren(...this.rows.map(({ item }) => item));
-    lines.scrollTop = 0;
+    this.reached = undefined;
     this.filter();
     this.at(this.now);
   }
@@ -97,28 +89,75 @@ class Transcript {
 
   filter() {
     const asked = folded(this.parts.words.value.trim());
+    this.asked = asked;
     this.shown = [];
     for (const row of this.rows) {
       if (asked) row.folded ??= folded(row.text);
-      const place = asked ? row.folded.indexOf(asked) : 0;
-      row.item.hidden = place < 0;
-      if (place >= 0) this.shown.push(row);
-      if (asked && place >= 0) this.mark(row, asked);
-      else if (row.marked) [row.words.textContent, row.marked] = [row.text, false];
+      const isShown = !asked || row.folded.includes(asked);
+      row.place = isShown ? this.shown.push(row) - 1 : -1;
+      row.button = undefined;
     }
     this.tell();
-    this.focusable(this.shown.includes(this.reached) ? this.reached : this.shown[0]);
+    if (!(this.reached?.place >= 0)) this.reached = this.shown[0];
+    this.draw();
+    const row = this.current.find(({ place }) => place >= 0);
+    if (row) this.reach(row);
   }
 
-  mark(row, asked) {
+  draw() {
+    this.seen?.disconnect();
+    this.seen = new IntersectionObserver(
+      (entries) => {
+        for (const { isIntersecting, target } of entries) if (isIntersecting) this.fill(this.blocks.indexOf(target));
+      },
+      { root: this.parts.lines, rootMargin: NEAR },
+    );
+    this.blocks = [];
+    for (let first = 0; first < this.shown.length; first += BLOCK) {
+      const block = element("div", "block");
+      block.setAttribute("role", "presentation");
+      block.style.minHeight = `${LINE_PIXELS * Math.min(BLOCK, this.shown.length - first)}px`;
+      this.blocks.push(block);
+      this.seen.observe(block);
+    }
+    this.parts.lines.replaceChildren(...this.blocks);
+    this.parts.lines.scrollTop = 0;
+    if (this.reached) this.fill(Math.floor(this.reached.place / BLOCK)); // the Tab key finds it
+  }
+
+  fill(number) {
+    const block = this.blocks[number];
+    if (!block || block.childElementCount) return;
+    block.style.minHeight = "";
+    block.append(...this.shown.slice(number * BLOCK, (number + 1) * BLOCK).map((row) => this.make(row)));
+  }
+
+  make(row) {
+    const item = element("div");
+    item.setAttribute("role", "listitem");
+    row.button = element("button");
+    row.button.type = "button";
+    row.button.tabIndex = row === this.reached ? 0 : -1;
+    row.button.dataset.number = row.number;
+    if (this.current.includes(row)) row.button.setAttribute("aria-current", "true");
+    const words = element("span", "text");
+    words.append(...this.marked(row));
+    row.button.append(element("span", "at", clockOf(row.start)), words);
+    item.append(row.button);
+    return item;
+  }
+
+  // The text of a line with what was looked for marked.
+  marked({ text, folded: whole }) {
+    if (!this.asked) return [text];
+    const { length } = this.asked;
     const pieces = [];
     let at = 0;
-    for (let place = row.folded.indexOf(asked); place >= 0; place = row.folded.indexOf(asked, at)) {
-      pieces.push(row.text.slice(at, place), element("mark", "", row.text.slice(place, place + asked.length)));
-      at = place + asked.length;
+    for (let place = whole.indexOf(this.asked); place >= 0; place = whole.indexOf(this.asked, at)) {
+      pieces.push(text.slice(at, place), element("mark", "", text.slice(place, place + length)));
+      at = place + length;
     }
-    row.words.replaceChildren(...pieces, row.text.slice(at));
-    row.marked = true;
+    return [...pieces, text.slice(at)];
   }
 
   tell(text) {
@@ -145,10 +184,10 @@ class Transcript {
       if (this.rows[k].end > seconds) current.unshift(this.rows[k]);
     }
     if (current.length === this.current.length && current.every((row, k) => row === this.current[k])) return;
-    for (const { button } of this.current) button.removeAttribute("aria-current");
-    for (const { button } of current) button.setAttribute("aria-current", "true");
+    for (const { button } of this.current) button?.removeAttribute("aria-current");
+    for (const { button } of current) button?.setAttribute("aria-current", "true");
     this.current = current;
-    const row = current.find(({ item }) => !item.hidden);
+    const row = current.find(({ place }) => place >= 0);
     if (row) this.reach(row);
   }
 
@@ -158,7 +197,7 @@ class Transcript {
     const isBusy = lines.matches(":hover") || lines.contains(this.root.activeElement);
     if (!follow.checked || isBusy) return;
     this.focusable(row);
-    const [top, bottom] = [row.item.offsetTop, row.item.offsetTop + row.item.offsetHeight];
+    const [top, bottom] = [row.button.offsetTop, row.button.offsetTop + row.button.offsetHeight];
     if (top < lines.scrollTop || bottom > lines.scrollTop + lines.clientHeight) {
       lines.scrollTop = top - lines.clientHeight / 3;
     }
@@ -166,9 +205,10 @@ class Transcript {
 
   // One line at a time takes the focus: ten thousand would be in the way of the Tab key.
   focusable(row) {
-    if (this.reached) this.reached.button.tabIndex = -1;
+    if (this.reached?.button) this.reached.button.tabIndex = -1;
     this.reached = row;
-    if (row) row.button.tabIndex = 0;
+    this.fill(Math.floor(row.place / BLOCK));
+    row.button.tabIndex = 0;
   }
 
   // ------------------------------------------------ input
@@ -198,7 +238,7 @@ class Transcript {
   }
 
   move(event) {
-    const at = this.shown.indexOf(this.rowOf(event));
+    const at = this.rowOf(event)?.place ?? -1;
     const last = this.shown.length - 1;
     const goal = { ArrowUp: at - 1, ArrowDown: at + 1, PageUp: at - 10, PageDown: at + 10, Home: 0, End: last }[event.key];
     if (at < 0 || goal === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -232,6 +272,7 @@ class Transcript {
 
   close() {
     this.life.abort();
+    this.seen?.disconnect();
     Object.values(this.timers).forEach(clearTimeout);
   }
 }
