@@ -61,6 +61,8 @@ class TracksReport:
     """Files of which a track could not be read, or not all of it, with the reason."""
     num_offline: int
     """Number of videos whose files cannot be seen now; the next run reads them."""
+    num_pictures: int = 0
+    """Number of frames whose text was read."""
     interrupted: bool = False
 
 
@@ -135,13 +137,14 @@ class _Run:
         self.made: dict[MadeTrack, int] = {}
         self.notes: list[ScanProblem] = []
         self.offline: set[int] = set()
-        self.num_lines, self.num_embedded = 0, 0
+        self.num_lines, self.num_embedded, self.num_pictures = 0, 0, 0
         self._text_model: TextModel | None = load_text_model(settings.text_model)
 
     def report(self) -> TracksReport:
         """Return the result so far."""
         notes, offline = tuple(self.notes), len(self.offline)
-        return TracksReport(self.made, self.num_lines, self.num_embedded, notes, offline)
+        counts = self.num_lines, self.num_embedded
+        return TracksReport(self.made, *counts, notes, offline, self.num_pictures)
 
     def embed_earlier(self) -> None:
         """Give the lines of earlier runs the vectors of this text model."""
@@ -365,6 +368,7 @@ class _Written(_Maker):
         ) as pictures:
             while (picture := pictures.next(after)) is not None:
                 is_new = lines.add(picture, self.reader.read(picture.band))
+                self.run.num_pictures += 1
                 # what changes without new text is looked at less and less often
                 pause = _LEAST_PAUSE if is_new else min(2 * pause, _MOST_PAUSE)
                 after = picture.seconds + pause

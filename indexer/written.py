@@ -82,9 +82,9 @@ class WrittenLines:
         ]
 
     def _since(self, picture: Picture, box: ReadText) -> float:
-        """Return since when a box looks as it does, which is not before the last picture."""
+        """Return since when a box looks as it does, as far as that is after the last picture."""
         since = picture.since_at(box.left, box.top, box.right, box.bottom)
-        return max(self._read_seconds, min(since, picture.seconds))
+        return since if self._read_seconds < since <= picture.seconds else picture.seconds
 
     def _end(self, live: _Live, end_seconds: float) -> None:
         self._live.remove(live)

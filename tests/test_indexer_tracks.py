@@ -246,7 +246,7 @@ def row(text: str, top: float = 10.0, confidence: float = 0.9) -> ReadText:
 
 def test_half_read_variants_and_flicker_are_one_line() -> None:
     written = WrittenLines()
-    assert written.add(picture(0.0, 0.0), [row("Hello worl")])
+    assert written.add(picture(0.0, 0.0), [row("Hello wor")])
     assert not written.add(picture(2.0, 1.0), [row("Hello world", confidence=0.95)])
     assert not written.add(picture(4.0, 3.0), [])  # one picture without it
     assert not written.add(picture(6.0, 5.0), [row("HeIlo world")])

@@ -137,12 +137,12 @@ def test_queries_of_nothing_but_marks_are_answered(engine: SearchEngine, query: 
     engine.search(query)
 
 
-def test_a_common_word_alone_is_little_evidence(engine: SearchEngine) -> None:
-    assert all(
-        moment.probability < 0.5
-        for moment in engine.search("we").moments
-        if moment.reasons[0].channel == "said"
-    )
+def test_a_common_word_alone_is_little_evidence_and_rare_ones_are_much(
+    layout: IndexLayout, engine: SearchEngine
+) -> None:
+    put(layout, "holiday_zoo.mp4", "said", [(k / 2, k / 2 + 0.5, "we do") for k in range(20)])
+    assert engine.search("said: we").no_good_match
+    assert engine.search("said: people met on discord").moments[0].probability > 0.9
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,7 @@ def test_the_json_of_a_result_is_the_documented_schema() -> None:
                 "probability": 0.8735,
                 "match": "strong",
                 "score": 0.312346,
+                "reasons": [],
             }
         ],
         "timings_ms": {"text": 1.235, "total": 2.0},

@@ -111,6 +111,7 @@ class ConceptsEncoder:
         self._sentences: SentenceModel | None = None
         if towers != "text":
             network = read_network().to(self._device, self._dtype)
+            # channels last is the fast layout of convolutions; the stubs of torch do not know the argument
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             classes = vectors[CLASS_VECTORS].to(self._device, torch.float32)
             self._vision = ConceptVision(network, classes).eval()

@@ -55,7 +55,7 @@ def read_weights(file: WeightFile) -> bytes:
 
     Raises:
         EncoderUnavailable: the package is not installed.
-        EncoderError: the file cannot be read, or its digest is another one.
+        EncoderError: the file cannot be read, or its digest is not the expected one.
     """
     path = _find(file)
     if path is None:

@@ -135,6 +135,8 @@ def show_tracks_report(report: "TracksReport", console: Console) -> None:
     parts = [f"{name}: {count_text(count, 'video')} read" for name, count in report.made.items()]
     if report.num_embedded:
         parts.append(f"vectors of {count_text(report.num_embedded, 'earlier track')}")
+    if report.num_pictures:
+        parts.append(f"text of {count_text(report.num_pictures, 'frame')}")
     lines = count_text(report.num_lines, "line")
     console.print(f"{', '.join(parts) or 'nothing read'} · {lines}", highlight=False)
     if report.num_offline:
