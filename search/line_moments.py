@@ -66,6 +66,9 @@ class Part:
 LEAST_VALUE = 0.1
 """Moments below are no answer to a query that asks the images too."""
 
+SENTENCE_END = re.compile(r"[.?!…。？！][\"'”’)]*(?=\s|$)")
+"""A full stop or what stands for one, with the quotation marks after it."""
+
 _HITS = 60  # lines that the word index returns
 _JUDGED = 24  # of them, those that are read with their neighbours
 _RAREST = 6  # words of a query that choose lines
@@ -73,7 +76,6 @@ _PASSAGES = 30
 _NEAR_SECONDS = 6.0  # how far apart words are still near each other
 _MOST_LINES = 6  # lines of talk that one moment has
 _BACK_SECONDS, _ON_SECONDS = 4.0, 6.0  # how far a sentence goes beyond its lines with words
-_SENTENCE_END = re.compile(r"[.?!…。？！][\"'”’)]*(?=\s|$)")
 _SURE = 1e-4
 _NAME_SURE, _NAME_GUESSED = 0.9, 0.6
 
@@ -342,20 +344,20 @@ def _sentence(query: _Query, chosen: Sequence[Line], near: Sequence[Line]) -> Sp
     start, end = first.start_seconds, last.end_seconds
     marks = query.marks(first.text)
     before = first.text[: marks[0][0]] if marks else ""
-    ends = list(_SENTENCE_END.finditer(before))
+    ends = list(SENTENCE_END.finditer(before))
     if ends:  # the sentence begins within the line
         share = ends[-1].end() / max(1, len(first.text))
         start += share * (first.end_seconds - first.start_seconds)
     else:
         for line in reversed([each for each in near if each.end_seconds <= start + 0.05]):
             is_far = first.start_seconds - line.start_seconds > _BACK_SECONDS
-            if is_far or _SENTENCE_END.search(line.text[-3:]):
+            if is_far or SENTENCE_END.search(line.text[-3:]):
                 break
             start = line.start_seconds
     following = [each for each in near if each.start_seconds >= end - 0.05 and each is not last]
     text = last.text
     for line in following:
-        if _SENTENCE_END.search(text[-3:]) or line.end_seconds - end > _ON_SECONDS:
+        if SENTENCE_END.search(text[-3:]) or line.end_seconds - end > _ON_SECONDS:
             break
         end, text = line.end_seconds, line.text
     return Span(start, max(start, end))

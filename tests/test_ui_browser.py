@@ -16,6 +16,9 @@ pytest.importorskip("playwright", reason="no browser test without `pip install p
 
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from scanonce.storage.catalog.catalog import Catalog
+from scanonce.storage.layout import IndexLayout
+from scanonce.storage.records import Line
 from scanonce.training.world.films import (
     FilmSpec,
     TruthLine,
@@ -211,6 +214,42 @@ def cut_of(link: Locator) -> tuple[float, float]:
     found = re.search(r"/(\d+)-(\d+)\.mp4$", clip_address(link))
     assert found, clip_address(link)
     return int(found[1]) / 1000, int(found[2]) / 1000
+
+
+def test_the_transcript_follows_the_player_moves_it_and_is_searched(
+    shown: Shown, page: Page
+) -> None:
+    said = [(1.0, 2.5, "Bonjour. We met"), (2.5, 4.0, f"at a caf\u00e9. {SCRIPT}")]
+    said += [(100.0 + k, 101.0 + k, f"line {k}") for k in range(10_000)]
+    layout = IndexLayout.of(shown.index)
+    with Catalog.open(layout.catalog) as catalog:
+        video_id = next(each.video_id for each in catalog.videos() if each.path.name != LATER)
+        lines = [Line(video_id, "said", *each) for each in said]
+        catalog.lines.put(video_id, "said", lines, source="test")
+    page.goto(f"{shown.url}moment?v={video_id}&a=2.6&b=2.8")
+    video = wait_for_player(page)
+    current = page.locator(".lines [aria-current]")
+    expect(current).to_contain_text(SCRIPT)
+    page.locator(".transcript .words").fill("CAFE")
+    expect(page.locator(".transcript .count")).to_have_text("1 of 10,002 lines")
+    expect(page.locator(".lines mark")).to_have_text("caf\u00e9")
+    page.locator(".lines button:visible").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("video => Math.abs(video.currentTime - 2.5) < 0.05", arg=handle(video))
+    page.locator(".transcript .words").fill("")
+    expect(page.locator(".transcript .count")).to_have_text("10,002 lines")
+
+    clip = page.get_by_role("link", name="Clip", exact=True)
+    before = clip_address(clip)
+    page.locator(".snap").click()  # not by its role, which is looked up in ten thousand lines
+    expect(clip).not_to_have_attribute("href", before)
+    start, end = cut_of(clip)
+    assert start == pytest.approx(1.0 + 1.5 * 8 / 15, abs=0.001)  # after the full stop of the line
+    assert end == pytest.approx(2.5 + 1.5 * 10 / (11 + len(SCRIPT)), abs=0.001)
+    with page.expect_download() as download:
+        page.get_by_role("link", name="download as SRT").click()
+    text = Path(download.value.path()).read_text("utf-8")
+    assert text.startswith("1\n00:00:01,000 --> 00:00:02,500\nBonjour. We met\n")
 
 
 def test_an_address_can_be_shared(shown: Shown, page: Page) -> None:

@@ -8,8 +8,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from scanonce.search.engine import SearchEngine
+from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.layout import IndexLayout
-from scanonce.storage.records import Moment, Span
+from scanonce.storage.records import Line, Moment, Span
 from scanonce.ui.pages import finding
 from scanonce.ui.pages.addresses import clip_url, moment_key
 from scanonce.ui.pages.components import cut_of, moment_card
@@ -161,3 +162,34 @@ def test_every_format_gives_a_file(ids: dict[str, int], kind: Any) -> None:
 
 def test_clips_are_addressed_in_milliseconds() -> None:
     assert clip_url(7, Span(1.0004, 2.5)).endswith("/clips/7/1000-2500.mp4")
+
+
+# ---------------------------------------------------------------- what is said
+
+
+def test_the_lines_are_beside_the_player_and_the_cut_may_be_widened_to_sentences(
+    layout: IndexLayout, ids: dict[str, int]
+) -> None:
+    number = ids["two-reds.mp4"]
+    page = open_page("moment", v=str(number), a="8", b="14")
+    assert component(page, "player")["sentences"] is None
+    assert "transcript" not in [each.key for each in page.get("bidi_component")]
+    said = [Line(number, "said", 7.0, 9.0, "We met on"), Line(number, "said", 9.0, 15.0, "<b>.")]
+    written = [Line(number, "written", 2.0, 30.0, "a title")]
+    with Catalog.open(layout.catalog) as catalog:
+        catalog.lines.put(number, "written", written, source="test")
+        catalog.lines.put(number, "said", said, source="test")
+    try:
+        page = open_page("moment", v=str(number), a="8", b="14")
+        sent = component(page, "transcript")
+        assert [each["name"] for each in sent["tracks"]] == ["said", "written"]
+        assert sent["tracks"][0]["lines"][1] == [9.0, 15.0, "<b>."]
+        assert component(page, "player")["sentences"] == {
+            "of": [8.0, 14.0],
+            "start": 7.0,
+            "end": 15.0,
+        }
+    finally:
+        with Catalog.open(layout.catalog) as catalog:
+            for track in ("said", "written"):
+                catalog.lines.remove(track)

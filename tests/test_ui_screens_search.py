@@ -23,7 +23,7 @@ from scanonce.ui.pages.session import shared
 from scanonce.ui.pages.start import newest
 from scanonce.ui.views import match_text
 from tests.colours import ColourEncoder
-from tests.ui_library import NASTY, build_library, empty_index, open_page, shown_index
+from tests.ui_library import NASTY, build_library, empty_index, open_page, shown_index, texts
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,7 @@ def test_the_start_page_suggests_queries_with_a_good_match_and_has_the_size_of_t
     suggested = [button.label for button in app.button]
     assert tuple(suggested) == shared().engine.suggestions(3)
     assert len(suggested) == 3
+    assert any("scanonce tracks add said" in text for text in texts(app))
     app.button[0].click().run()
     assert app.text_input[0].value == suggested[0]
     assert app.query_params["q"] == suggested[0]

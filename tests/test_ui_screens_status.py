@@ -150,6 +150,8 @@ def test_index_runs_and_sizes_are_shown_as_text(library: Path) -> None:
     shown = [element.value for element in page.text]
     assert str(library) in shown
     assert "/films/_a_ <b>" in shown
+    missing = "subtitle,said,written"
+    assert any(text.endswith(f"Next: scanonce tracks add {missing}") for text in shown)
     assert any(text.startswith("**bundled**, 4 dimensions") for text in shown)
     assert any("scanonce tune --calibrate" in text for text in shown)
     assert list(page.dataframe[0].value["Outcome"]) == ["done"]

@@ -13,6 +13,26 @@ def reason_json(reason: Reason) -> dict[str, Any]:
     return known | (words if reason.text else {})
 
 
+def reason_pieces(reason: Reason, width: int = 70) -> list[tuple[str, bool]]:
+    """Return the words of a reason in pieces, each with whether the query has it too.
+
+    >>> reason_pieces(Reason("said", 0.9, "people who met", ((11, 14),)))
+    [('people who ', False), ('met', True)]
+
+    Args:
+        reason: the reason.
+        width: characters of the text that are shown, around the first word that the query has.
+    """
+    begin, end = _shown_part(reason, width)
+    pieces, at = [("…" if begin else "", False)], begin
+    for first, last in reason.marks:
+        if at <= first < last <= end:
+            pieces += [(reason.text[at:first], False), (reason.text[first:last], True)]
+            at = last
+    pieces += [(reason.text[at:end], False), ("…" if end < len(reason.text) else "", False)]
+    return [piece for piece in pieces if piece[0]]
+
+
 def reason_text(reason: Reason, mark: tuple[str, str] = ("", ""), width: int = 70) -> str:
     """Return why a moment is in an answer, in a line.
 
@@ -24,19 +44,13 @@ def reason_text(reason: Reason, mark: tuple[str, str] = ("", ""), width: int = 7
     Args:
         reason: the reason.
         mark: put before and after words that the query has too.
-        width: characters of the text that are shown, around the first of these words.
+        width: see `reason_pieces`.
     """
     if not reason.text:
         return f"{reason.channel} {reason.value:.2f}".replace(" 0.", " .")
-    begin, end = _shown_part(reason, width)
-    pieces, at = [], begin
-    for first, last in reason.marks:
-        if begin <= first and last <= end:
-            pieces += [reason.text[at:first], mark[0], reason.text[first:last], mark[1]]
-            at = last
-    shown = "".join((*pieces, reason.text[at:end]))
-    before, after = "…" if begin else "", "…" if end < len(reason.text) else ""
-    return f'{reason.channel} "{before}{shown}{after}"'
+    pieces = reason_pieces(reason, width)
+    shown = "".join(f"{mark[0]}{text}{mark[1]}" if marked else text for text, marked in pieces)
+    return f'{reason.channel} "{shown}"'
 
 
 def _shown_part(reason: Reason, width: int) -> tuple[int, int]:

@@ -190,16 +190,6 @@ def status_json(root: Path, status: "IndexStatus") -> dict[str, Any]:
     }
 
 
-def track_text(track: Mapping[str, Any], num_videos: int) -> str:
-    """Return how much a track of `status_json` covers.
-
-    >>> track_text({"track": "said", "videos": 3, "problems": 0, "lines": 1200}, 4)
-    'said: 3 of 4 videos, 1,200 lines'
-    """
-    read = f"{track['videos']:,} of {count_text(num_videos, 'video')}"
-    return f"{track['track']}: {read}, {count_text(track['lines'], 'line')}"
-
-
 INEXACT_TIMES = (
     "this index was made by a version before 0.3: where a picture is held, such as in slides and screen recordings, "
     "times may be wrong by as long as it is held; scanonce reindex makes them exact"

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from scanonce.ui.commands.options import ConfigOption, IndexOption, JsonOption
 from scanonce.ui.console import new_console, print_json, verbatim
+from scanonce.ui.track_text import track_text
 from scanonce.ui.views import (
     INEXACT_TIMES,
     calibration_text,
@@ -14,7 +15,6 @@ from scanonce.ui.views import (
     count_text,
     size_text,
     status_json,
-    track_text,
 )
 
 _MOST_SHOWN = 10  # files of a list on a terminal

@@ -12,7 +12,8 @@ from scanonce.storage.records import MadeTrack
 from scanonce.ui.commands.options import INTERRUPTED, ConfigOption, IndexOption, JsonOption
 from scanonce.ui.commands.progress import progress_bar, shortened, speed_text
 from scanonce.ui.console import new_console, print_json, verbatim
-from scanonce.ui.views import count_text, status_json, track_text
+from scanonce.ui.track_text import coverage_lines
+from scanonce.ui.views import count_text, status_json
 
 if TYPE_CHECKING:
     from scanonce.indexer.tracks import TrackProgress, TracksReport
@@ -47,21 +48,10 @@ def show_tracks(
         return
     console = new_console()
     searchable = status["videos"]["indexed"] + status["videos"]["partial"]
-    for track in status["tracks"]:
-        console.print(track_text(track, searchable), highlight=False)
-    missing = [name for name in get_args(MadeTrack) if name not in _names(status["tracks"])]
-    if missing:
-        console.print(
-            f"not read: {', '.join(missing)}. Next: scanonce tracks add {','.join(missing)}",
-            highlight=False,
-            soft_wrap=True,
-        )
+    for text in coverage_lines(status["tracks"], searchable):
+        console.print(text, highlight=False, soft_wrap=True)
     for note in status["track_notes"][:_FEW]:
         console.print(f"  {verbatim(note['path'])}: {verbatim(note['reason'])}", soft_wrap=True)
-
-
-def _names(tracks: Sequence[dict[str, object]]) -> list[object]:
-    return [each["track"] for each in tracks]
 
 
 def add_tracks(

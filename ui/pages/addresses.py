@@ -47,6 +47,11 @@ def clip_url(video_id: int, span: Span) -> str:
     return f"/media/clips/{video_id}/{start}-{end}.mp4"
 
 
+def transcript_url(video_id: int, track: str, kind: str) -> str:
+    """Return the address at which the lines of a track are downloaded, as ``srt``, ``vtt`` or ``txt``."""
+    return f"/media/transcripts/{video_id}/{track}.{kind}"
+
+
 def moment_key(moment: Moment) -> str:
     """Return the name of a moment between server and browser: ids and milliseconds.
 

@@ -1,9 +1,11 @@
-"""The parts of the pages that Streamlit does not have: a grid of moments, and the player with its strip.
+"""The parts of the pages that Streamlit lacks: a grid of moments, the player with its strip, and the transcript.
 
-Both are components of `st.components.v2`. Their HTML, CSS and JavaScript in ``ui/pages/assets/`` are trusted code.
+They are components of `st.components.v2`. Their HTML, CSS and JavaScript in ``ui/pages/assets/`` are trusted code.
 Text from outside (names, paths, queries) reaches them as data only, and they show it as text.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,10 +15,13 @@ from typing import Any
 import streamlit as st
 
 from scanonce.search.localise import Curve
-from scanonce.storage.records import Moment, Span, Video
-from scanonce.ui.pages.addresses import moment_key, moment_url, thumb_url
+from scanonce.storage.records import Line, MadeTrack, Moment, Reason, Span, Video
+from scanonce.ui.pages.addresses import moment_key, moment_url, thumb_url, transcript_url
+from scanonce.ui.reasons import reason_pieces
 from scanonce.ui.safe_text import encodable, shown_name
+from scanonce.ui.sentences import widened
 from scanonce.ui.server.playback import Playback
+from scanonce.ui.subtitles import TRANSCRIPT_FORMATS
 from scanonce.ui.views import (
     LESS_CERTAIN,
     clock,
@@ -57,6 +62,13 @@ _player = st.components.v2.component(
     js=read_asset("elements.js", "player.js"),
 )
 
+
+_transcript = st.components.v2.component(
+    "scanonce_transcript",
+    html=read_asset("transcript.html"),
+    css=read_asset("transcript.css"),
+    js=read_asset("elements.js", "transcript.js"),
+)
 
 _PAGE_STYLE = """<style>
 .stMainBlockContainer { padding: 4.25rem 2.5rem 3rem; }
@@ -159,7 +171,25 @@ def moment_card(moment: Moment, query: str, *, alike: bool = False) -> dict[str,
             {"src": thumb_url(moment.video_id, seconds), "alt": f"{name} at {clock(seconds)}"}
             for seconds in times_across(moment.span)
         ],
+        "reasons": reason_chips(moment.reasons),
     }
+
+
+def reason_chips(reasons: Sequence[Reason]) -> list[dict[str, Any]]:
+    """Return the data of the chips that say why a moment is in an answer: its words, or its probability by images.
+
+    A moment that was only seen has none: its match says the same.
+    """
+    if not any(reason.text for reason in reasons):
+        return []
+    return [
+        {
+            "channel": reason.channel,
+            "value": "" if reason.text else percent_text(reason.value),
+            "pieces": [[encodable(text), marked] for text, marked in reason_pieces(reason)],
+        }
+        for reason in reasons
+    ]
 
 
 def moment_grid(
@@ -219,6 +249,7 @@ def player(
     opening: int,
     moments: Sequence[Moment],
     curve: Curve | None,
+    talk: Sequence[Span],
     query: str,
     key: str,
 ) -> Span:
@@ -231,9 +262,12 @@ def player(
         opening: number of the opened moment. While it stays the same, the player is left alone.
         moments: the moments of the query in this video, in order of time.
         curve: the relevance of the query over the video. None: the strip shows none.
+        talk: the sentences that are said in the video; empty: the cut cannot be widened to them.
         query: for the addresses of the moments and the caption.
         key: key of this player.
     """
+    duration = video.duration_seconds
+    before = cut_of(getattr(st.session_state.get(key), "cut", None), opening, duration) or span
     found = _player(
         key=key,
         data={
@@ -262,11 +296,19 @@ def player(
                 }
                 for moment in moments
             ],
+            "sentences": sentences_around(before, talk, duration) if talk else None,
             "frames": f"/media/frames/{video.video_id}/",
         },
         on_cut_change=no_callback,
     )
-    return cut_of(found.cut, opening, video.duration_seconds) or span
+    return cut_of(found.cut, opening, duration) or span
+
+
+def sentences_around(cut: Span, talk: Sequence[Span], duration_seconds: float) -> dict[str, Any]:
+    """Return the data of a cut and of the whole sentences around it, within the video."""
+    whole = widened(cut, talk)
+    end = max(cut.end_seconds, min(whole.end_seconds, duration_seconds))
+    return {"of": [cut.start_seconds, cut.end_seconds], "start": whole.start_seconds, "end": end}
 
 
 def cut_of(value: object, opening: int, duration_seconds: float) -> Span | None:
@@ -279,3 +321,44 @@ def cut_of(value: object, opening: int, duration_seconds: float) -> Span | None:
     if not 0 <= start < end <= duration_seconds + 1e-3:
         return None
     return Span(float(start), min(float(end), duration_seconds))
+
+
+# ---------------------------------------------------------------- the transcript
+
+
+def transcript(video_id: int, lines: Mapping[MadeTrack, Sequence[Line]], *, key: str) -> None:
+    """Show the lines of a video beside its player, which they follow and move.
+
+    Args:
+        video_id: the video.
+        lines: by track, in order of time; the first track is shown first.
+        key: key of this transcript.
+    """
+    _transcript(key=key, data=transcript_data(video_id, lines))
+
+
+def transcript_data(video_id: int, lines: Mapping[MadeTrack, Sequence[Line]]) -> dict[str, Any]:
+    """Return the data of a transcript."""
+    rows = {
+        track: [
+            [line.start_seconds, line.end_seconds, encodable(line.text)]
+            for line in sorted(own, key=lambda each: (each.start_seconds, each.end_seconds))
+        ]
+        for track, own in lines.items()
+    }
+    return {
+        "video": video_id,
+        "version": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
+        "tracks": [
+            {
+                "name": track,
+                "label": track.capitalize(),
+                "lines": own,
+                "downloads": [
+                    {"label": kind.upper(), "href": transcript_url(video_id, track, kind)}
+                    for kind in TRANSCRIPT_FORMATS
+                ],
+            }
+            for track, own in rows.items()
+        ],
+    }

@@ -34,6 +34,7 @@ from opentimelineio.opentime import RationalTime, TimeRange  # type: ignore[impo
 
 from scanonce.storage.records import Span
 from scanonce.ui.safe_text import encodable, one_line
+from scanonce.ui.subtitles import cue_clock, srt_text
 from scanonce.ui.views import match_word, percent_text
 
 RECORD_START_HOURS = 1
@@ -179,7 +180,7 @@ def to_csv(picks: Iterable[Pick]) -> str:
         writer.writerow(
             [
                 _cell(pick.path.name),
-                *(_clock(start, "."), _clock(end, "."), *numbers),
+                *(cue_clock(start, "."), cue_clock(end, "."), *numbers),
                 *(_number(pick.probability), _number(pick.score), _cell(pick.label)),
                 *(f"{pick.fps:g}", pick.width, pick.height),
                 _cell(str(pick.path)),
@@ -196,12 +197,9 @@ def to_srt(picks: Iterable[Pick]) -> dict[Path, str]:
         for number, pick in enumerate(sorted(own, key=lambda pick: pick.span), 1):
             start = pick.played.start_seconds
             end = max(pick.played.end_seconds, start + 0.001)
-            # players read tags in subtitles as formatting, and an arrow as a line of times
-            label = one_line(pick.label).replace("<", "‹").replace(">", "›") or "moment"
-            label = label.replace("{", "(").replace("}", ")")
-            words = one_line(pick.words).replace("<", "‹").replace(">", "›")
-            words = words.replace("{", "(").replace("}", ")")
-            times = f"{_clock(start, ',')} --> {_clock(end, ',')}"
+            label = srt_text(pick.label) or "moment"
+            words = srt_text(pick.words)
+            times = f"{cue_clock(start, ',')} --> {cue_clock(end, ',')}"
             if pick.probability is not None:
                 label += f" ({percent_text(pick.probability)})"
             text = f"{label}\n{words}" if words else label
@@ -238,7 +236,7 @@ def to_edl(
         if max(last, at + last - first) >= end:
             lines += [
                 f"* COMMENT: left out, since timecode ends at 24 hours: {one_line(pick.path.name)}, "
-                f"{_clock(pick.played.start_seconds, '.')} - {_clock(pick.played.end_seconds, '.')}",
+                f"{cue_clock(pick.played.start_seconds, '.')} - {cue_clock(pick.played.end_seconds, '.')}",
                 "",
             ]
             continue
@@ -358,10 +356,3 @@ def _number(value: float | None) -> str:
 def _known(**values: float | None) -> dict[str, float]:
     """Return the values that are known."""
     return {name: float(value) for name, value in values.items() if value is not None}
-
-
-def _clock(seconds: float, mark: str) -> str:
-    """Return ``hh:mm:ss.mmm``, with ``mark`` in place of the point."""
-    millis = round(seconds * 1000)
-    whole, rest = divmod(millis, 1000)
-    return f"{whole // 3600:02}:{whole // 60 % 60:02}:{whole % 60:02}{mark}{rest:03}"

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import streamlit as st
 
@@ -14,8 +14,9 @@ from scanonce.search.filters import Filter, SearchScope
 from scanonce.search.localise import Curve
 from scanonce.storage.catalog.catalog import SEARCHABLE
 from scanonce.storage.catalog.entries import Failure, Library, Totals
-from scanonce.storage.records import Span, Video
+from scanonce.storage.records import Line, MadeTrack, Span, Video
 from scanonce.ui.pages.session import shared
+from scanonce.ui.sentences import sentences, talk
 from scanonce.ui.views import covered_by, filter_json, folder_names, status_json
 
 Stamp = tuple[tuple[str, int, int], ...]
@@ -185,3 +186,43 @@ def curve(text: str, video_id: int, stamp: Stamp) -> Curve:
         ScanonceError: see `SearchEngine.curve`.
     """
     return shared().engine.curve(text, video_id)
+
+
+# ---------------------------------------------------------------- what is said and written
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """The lines of a video."""
+
+    lines: Mapping[MadeTrack, tuple[Line, ...]]
+    """By track, those that have any: what is said first."""
+    sentences: tuple[Span, ...]
+    """Of what is said."""
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def transcript(video_id: int, stamp: Stamp) -> Transcript:
+    """Return the lines of a video, read once for each ``stamp``.
+
+    Raises:
+        ScanonceError: the catalogue cannot be read.
+    """
+    order: tuple[MadeTrack, ...] = ("said", "subtitle", "written")
+    with shared().catalog() as catalog:
+        found = catalog.lines.of(video_id, order)
+    lines = {name: tuple(line for line in found if line.track == name) for name in order}
+    return Transcript(
+        {name: own for name, own in lines.items() if own}, tuple(sentences(talk(found)))
+    )
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def is_read_for_words(stamp: Stamp) -> bool:
+    """Return whether any video has a track that was read, with or without lines.
+
+    Raises:
+        ScanonceError: the catalogue cannot be read.
+    """
+    with shared().catalog() as catalog:
+        return any(catalog.lines.sources(name) for name in get_args(MadeTrack))

@@ -9,7 +9,7 @@ from scanonce.search.answer import SearchResult
 from scanonce.storage.records import Moment, Span, Video
 from scanonce.ui.pages import finding
 from scanonce.ui.pages.addresses import opening
-from scanonce.ui.pages.components import player, query_box, show_notes
+from scanonce.ui.pages.components import player, query_box, show_notes, transcript
 from scanonce.ui.pages.errors import errors_shown
 from scanonce.ui.pages.exports_bar import (
     clip_link,
@@ -102,7 +102,7 @@ def _head(video: Video) -> str:
 
 
 def _player(video: Video, query: str, stamp: finding.Stamp) -> tuple[Span, tuple[Moment, ...]]:
-    """Show the player; return the cut, and the moments of the query in this video."""
+    """Show the player, with the transcript beside it; return the cut, and the moments of the query in this video."""
     result = SearchResult("", ())
     curve = None
     if query:
@@ -113,16 +113,23 @@ def _player(video: Video, query: str, stamp: finding.Stamp) -> tuple[Span, tuple
         found = "No good match in this video; the nearest are marked."
         st.caption(found if result.no_good_match else good_text(result.moments))
         show_notes(result.notes)
-    cut = player(
-        video,
-        _asked_span(video),
-        playback(video, proxy_cache(shared().index_dir)),
-        opening=_opening(),
-        moments=sorted(marked, key=lambda moment: moment.span),
-        curve=curve,
-        query=query,
-        key="player",
-    )
+    said = finding.transcript(video.video_id, stamp)
+    left, right = st.columns([7, 3], gap="small") if said.lines else (st.container(), None)
+    with left:
+        cut = player(
+            video,
+            _asked_span(video),
+            playback(video, proxy_cache(shared().index_dir)),
+            opening=_opening(),
+            moments=sorted(marked, key=lambda moment: moment.span),
+            curve=curve,
+            talk=said.sentences,
+            query=query,
+            key="player",
+        )
+    if right is not None:
+        with right:
+            transcript(video.video_id, said.lines, key="transcript")
     return cut, result.moments
 
 

@@ -14,6 +14,7 @@ from scanonce.ui.pages.addresses import moment_url, open_moment, opening, thumb_
 from scanonce.ui.pages.components import ask, no_callback, read_asset
 from scanonce.ui.pages.session import shared
 from scanonce.ui.safe_text import encodable, shown_name
+from scanonce.ui.track_text import next_track_command
 from scanonce.ui.views import clock, count_text, hours_text, match_text
 
 NEWEST = 6
@@ -43,6 +44,8 @@ def start(library: finding.SearchableLibrary, stamp: finding.Stamp, *, box: str)
     size = f"{count_text(len(library.videos), 'video')}, {hours_text(library.seconds)}"
     line, examples = st.empty(), st.container(horizontal=True, gap="small", key="examples")
     line.caption(f"{size}. Say what a moment shows.")
+    if not finding.is_read_for_words(stamp):
+        st.caption(f"Nothing is read for words yet: {next_track_command(['said'])}")
     _newest(library.videos)
     _last_searches(library.videos, box)
     texts = finding.suggestions(stamp)

@@ -22,6 +22,7 @@ from scanonce.ui.pages.errors import errors_shown
 from scanonce.ui.pages.finding import index_status
 from scanonce.ui.pages.session import CONFIG_VARIABLE, Shared, shared
 from scanonce.ui.safe_text import encodable
+from scanonce.ui.track_text import coverage_lines
 from scanonce.ui.views import (
     INEXACT_TIMES,
     calibration_text,
@@ -213,6 +214,7 @@ def page() -> None:
         if here.exists:
             status = index_status(here.layout.root)
             _index(status, here)
+            _tracks(status)
             _sizes(status)
             _runs(here)
         else:
@@ -231,6 +233,14 @@ def _index(status: Mapping[str, Any], here: Shared) -> None:
         name, value = st.columns([1, 6], gap="small", wrap=False)
         name.caption(title)
         value.text(encodable(text))
+
+
+def _tracks(status: Mapping[str, Any]) -> None:
+    """Show what is read for words."""
+    st.subheader("Words")
+    searchable = status["videos"]["indexed"] + status["videos"]["partial"]
+    for text in coverage_lines(status["tracks"], searchable):
+        st.text(text)
 
 
 def _sizes(status: Mapping[str, Any]) -> None:

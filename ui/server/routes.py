@@ -7,6 +7,7 @@
     GET /media/frames/7/61533.jpg          the frame shown at 61.533 s, decoded on request
     GET /media/clips/7/61533-70000.mp4     [61.533, 70) as a download; answered when it is cut
     GET /media/clips/7/61533-70000.mp4/state
+    GET /media/transcripts/7/said.srt      the lines of a track as a download; also .vtt and .txt
 
 An id that is not in the catalogue, or whose file is offline, is a 404 with the reason. Blocking work
 runs in threads, decoding in a guarded child process (`media.cut`).
@@ -23,7 +24,7 @@ from functools import cache, partial, wraps
 from io import BytesIO
 from pathlib import Path
 from threading import Event, Lock
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, get_args
 from urllib.parse import quote
 
 from starlette.requests import Request
@@ -35,12 +36,13 @@ from scanonce.media.cut import Progress, frame_jpeg, write_clip, write_proxy
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import IndexDirectoryError, ScanonceError, VideoError
 from scanonce.storage.layout import IndexLayout
-from scanonce.storage.records import Span, Video
+from scanonce.storage.records import MadeTrack, Span, TrackName, Video
 from scanonce.storage.stores.thumbnails import ThumbnailStore
 from scanonce.ui.reports import unexpected
-from scanonce.ui.safe_text import printable
+from scanonce.ui.safe_text import encodable, printable
 from scanonce.ui.server.cache import ProxyCache
 from scanonce.ui.server.playback import find_file
+from scanonce.ui.subtitles import TRANSCRIPT_FORMATS, TranscriptFormat
 
 MAX_CLIP_SECONDS = 600.0
 PROXY_HEIGHT = 480
@@ -151,6 +153,7 @@ class Media:
             Route("/media/frames/{id}/{millis}.jpg", self.frame),
             Route("/media/clips/{id}/{start}-{end}.mp4", self.clip),
             Route("/media/clips/{id}/{start}-{end}.mp4/state", self.clip_state),
+            Route("/media/transcripts/{id}/{track}.{format}", self.transcript),
             Route("/media/{kind}/{rest:path}", self.unknown),
         ]
 
@@ -238,6 +241,18 @@ class Media:
         return JSONResponse(asdict(state), headers=_NO_STORE)
 
     @_errors_as_text
+    async def transcript(self, request: Request) -> Response:
+        """Send the lines of a track as a file."""
+        video = await self._in_thread(self._find, request)
+        track, kind = _transcript_of(request)
+        text = await self._in_thread(self._transcript, video, track, kind)
+        headers = {
+            **_NO_STORE,
+            "Content-Disposition": content_disposition(f"{_stem(video.path)} {track}.{kind}"),
+        }
+        return PlainTextResponse(encodable(text), headers=headers)
+
+    @_errors_as_text
     async def unknown(self, request: Request) -> Response:
         """Refuse any other address."""
         raise _Refused(404, "there is no such address")
@@ -316,6 +331,14 @@ class Media:
             while len(self._frames) > _MAX_FRAMES:
                 self._frames.popitem(last=False)
         return jpeg
+
+    def _transcript(self, video: Video, track: TrackName, kind: TranscriptFormat) -> str:
+        lines = self._opened_catalog().lines.of(video.video_id, [track])
+        if not lines:
+            raise _Refused(
+                404, f"this video has no line that is {track}: scanonce tracks add {track}"
+            )
+        return TRANSCRIPT_FORMATS[kind](lines, video.info.offset_seconds if video.info else 0.0)
 
     def _make_proxy(self, video: Video, out: Path, progress: Progress, cancel: Event) -> None:
         length = max(video.duration_seconds, 0.001)
@@ -401,6 +424,16 @@ def _clip_of(request: Request, video: Video) -> tuple[int, int, str]:
     if end - start > 1000 * MAX_CLIP_SECONDS:
         raise _Refused(400, f"a clip has at most {MAX_CLIP_SECONDS / 60:.0f} minutes")
     return start, end, f"clip-{video.uid}-{start}-{end}"
+
+
+def _transcript_of(request: Request) -> tuple[MadeTrack, TranscriptFormat]:
+    """Return the track and the format of a transcript; anything else is a 404."""
+    asked = request.path_params
+    track = next((name for name in get_args(MadeTrack) if name == asked["track"]), None)
+    kind = next((name for name in TRANSCRIPT_FORMATS if name == asked["format"]), None)
+    if track is None or kind is None:
+        raise _Refused(404, "there is no such address")
+    return track, kind
 
 
 def _proxy_key(video: Video) -> str:

@@ -1,6 +1,25 @@
 // A grid of moments. data: {cards, picks, version, label, divider, divider_text}; a card: {key, href, name, path, span,
-// word, match, thumbnails}; divider: the position of the first card below it, or null. Results: trigger "open" (the key of a card), state "picks" ({version, keys}: all picks, on all pages).
+// word, match, thumbnails, reasons}; a reason: {channel, value, pieces: [[text, marked]]}; divider: the position of the first card below it, or null. Results: trigger "open" (the key of a card), state "picks" ({version, keys}: all picks, on all pages).
 // Names and times come from files: they are set as text and attributes, never as HTML.
+
+// Why a moment is in the answer: "seen 71 %", or the words that were said or are written there.
+function makeReasons(reasons) {
+  const list = element("ul", "reasons");
+  list.setAttribute("aria-label", "found because");
+  for (const { channel, value, pieces } of reasons) {
+    const chip = element("li", `reason ${channel}`);
+    chip.append(element("span", "channel", channel), " ");
+    if (pieces.length) {
+      const words = element("q");
+      words.append(...pieces.map(([text, marked]) => (marked ? element("mark", "", text) : text)));
+      chip.append(words);
+    } else {
+      chip.append(value);
+    }
+    list.append(chip);
+  }
+  return list;
+}
 
 function makeCard(card, grid) {
   const item = element("li", `card ${card.word}`);
@@ -23,7 +42,9 @@ function makeCard(card, grid) {
   pick.append(box, element("span", "", "pick"));
   line.append(element("span", "match", card.match), pick);
 
-  item.append(strip, facts, line);
+  item.append(strip, facts);
+  if (card.reasons.length) item.append(makeReasons(card.reasons));
+  item.append(line);
   return { item, box, made: JSON.stringify(card) };
 }
 

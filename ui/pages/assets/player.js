@@ -1,9 +1,11 @@
 // The player of a moment, the relevance strip under it, and the in and out points.
 //
 // data: {opening, video: {id, duration, fps}, source: {url, offset, state_url, note}, start, end,
-//        caption, levels, moments: [{start, end, href, word}], frames}
+//        caption, levels, moments: [{start, end, href, word}], sentences, frames}
 //   opening   a new number opens the moment; while it stays the same, the player is left alone
 //   levels    0..255, for intervals of equal length over the whole video
+//   sentences {of: [start, end], start, end}: this cut, and the whole sentences around it; null: nothing is said
+// Other components hear where it is by the event "scanonce-time" of the document, and move it by "scanonce-jump".
 // Result: state "cut" {opening, start, end} in seconds, shortly after the in or out point came to rest.
 // Names come from files: they are set as text, never as HTML.
 
@@ -52,6 +54,8 @@ class Player {
     if (before?.opening !== opening) this.open(this.data.start, this.data.end);
     this.root.querySelector(".caption").textContent = this.data.caption;
     this.canvas.setAttribute("aria-valuemax", video.duration.toFixed(1));
+    this.root.querySelector(".snap").hidden = !this.data.sentences;
+    if (this.isSnapping) this.snap();
     this.showOthers();
     this.draw();
   }
@@ -88,6 +92,7 @@ class Player {
   open(start, end) {
     this.cut = { in: start, out: end };
     this.stopAt = end;
+    this.isSnapping = false;
     this.showCut();
     this.seek(start);
     const { from, to } = this.view;
@@ -168,9 +173,25 @@ class Player {
       this.cut.out = Math.max(time, Math.min(this.frame, duration));
       if (this.cut.in > this.cut.out - this.frame / 2) this.cut.in = Math.max(0, this.cut.out - length);
     }
+    this.isSnapping = false;
+    this.keepCut();
+  }
+
+  keepCut() {
     if (this.stopAt !== null) this.stopAt = this.cut.out;
     this.showCut();
     this.settle();
+  }
+
+  // Widen the cut to whole sentences; if Python does not know the cut yet, when it answers.
+  snap() {
+    const { sentences } = this.data;
+    if (!sentences) return;
+    const [start, end] = sentences.of;
+    this.isSnapping = Math.abs(start - this.cut.in) > 0.001 || Math.abs(end - this.cut.out) > 0.001;
+    if (this.isSnapping) return;
+    this.cut = { in: sentences.start, out: sentences.end };
+    this.keepCut();
   }
 
   stepEnd(which, step) {
@@ -316,6 +337,11 @@ class Player {
     this.root.querySelector(".now").textContent = clock(this.now, 2);
     this.canvas.setAttribute("aria-valuenow", this.now.toFixed(1));
     this.canvas.setAttribute("aria-valuetext", clock(this.now));
+    this.tellTime();
+  }
+
+  tellTime() {
+    document.dispatchEvent(new CustomEvent("scanonce-time", { detail: { seconds: this.now } }));
   }
 
   paintMoments(pen, x, accent) {
@@ -402,6 +428,9 @@ class Player {
       on(this.ends[which].querySelector(".here"), "click", () => this.setHere(which));
     }
     on(this.root.querySelector(".play-moment"), "click", () => this.playMoment());
+    on(this.root.querySelector(".snap"), "click", () => this.snap());
+    on(document, "scanonce-jump", ({ detail }) => this.jump(detail.seconds));
+    on(document, "scanonce-where", () => this.data && this.tellTime());
     for (const button of this.root.querySelectorAll("[data-zoom]")) {
       on(button, "click", () => {
         const { from, to } = this.view;
@@ -464,6 +493,7 @@ class Player {
     if (event.key === " ") this.toggle();
     else if (event.key === "i") this.setHere("in");
     else if (event.key === "o") this.setHere("out");
+    else if (event.key === "s") this.snap();
     else if (arrow && ours && event.shiftKey) this.jump(this.now + arrow);
     else if (arrow && ours) this.stepFrames(arrow);
     else return;
