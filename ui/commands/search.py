@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from scanonce.storage.errors import QueryError
+from scanonce.ui.commands.examples import read_examples
 from scanonce.ui.commands.notes import note_inexact_times
 from scanonce.ui.commands.options import ConfigOption, IndexOption, JsonOption, absolute
 from scanonce.ui.console import new_console, print_json, verbatim
@@ -50,6 +51,22 @@ def search(
         Path | None,
         typer.Option(help="File with one query a line (- for standard input); needs --json."),
     ] = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--image", metavar="FILE", help="Image that the moments look like; with the text, both."
+        ),
+    ] = None,
+    clips: Annotated[
+        list[str] | None,
+        typer.Option("--clip", metavar="FILE[@a-b]", help="Clip, or a piece of it, likewise."),
+    ] = None,
+    crop: Annotated[
+        str | None,
+        typer.Option(
+            metavar="L,T,R,B", help="Part of the image that counts, as shares: 0.1,0.2,0.5,0.6."
+        ),
+    ] = None,
     folders: Annotated[
         list[Path] | None,
         typer.Option("--in", help="Only videos at or below this folder; several: any of them."),
@@ -78,9 +95,12 @@ def search(
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Find the moments that show what a text describes."""
-    if (text is None) == (queries is None):
-        raise typer.BadParameter("give either a text or --queries FILE")
+    """Find the moments that show what a text describes, or that look like an image or a clip."""
+    has_examples = bool(images or clips)
+    if (text is None and not has_examples) == (queries is None):
+        raise typer.BadParameter("give a text, --image or --clip; or --queries FILE")
+    if queries is not None and has_examples:
+        raise typer.BadParameter("--queries reads texts only: leave out --image and --clip")
     if queries is not None and not as_json:
         raise typer.BadParameter("--queries prints one JSON object a line: add --json")
     from scanonce.search.filters import Filter
@@ -95,14 +115,16 @@ def search(
         min_seconds=longer,
         max_seconds=shorter,
     )
+    examples = read_examples(images or (), clips or (), crop)
     settings = read_config(config)
     show = _Show(settings.index_path(index_dir), only, only_good, as_json)
     with settings.library(index_dir) as library:
         note_inexact_times(library)
         engine = library.engine  # a missing index is an error even if the file has no query
         if queries is None:
-            result = engine.search(str(text), top=top, within=only)
-            full = is_full(result, settings.search.top if top is None else top)
+            result = engine.search(text or "", examples=examples, top=top, within=only)
+            # how many videos match is counted for texts only
+            full = not examples and is_full(result, settings.search.top if top is None else top)
             show(result, covered_by(engine, result, only) if full else None)
             return
         lines = read_queries(queries)
