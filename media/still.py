@@ -84,7 +84,7 @@ def _check_size(image: Image.Image) -> None:
 
 
 def _rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """Return ``[height, width, 3]``, upright; what is transparent is white, as on a page."""
+    """Return ``[height, width, 3]``, upright; transparent parts are white, as on a page."""
     upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith("I"):  # 16 bits: converting would cut off all but the darkest values
         return np.repeat(

@@ -12,6 +12,7 @@ arrays; it decodes nothing.
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -251,12 +252,7 @@ class SearchEngine:
         given: Mapping[Given, NDArray[np.float32]] = NOTHING_GIVEN,
         watch: Stopwatch | None = None,
     ) -> SearchResult:
-        def encode(words: Sequence[str]) -> TextFeatures:
-            return self._encode(search.snapshot, words)
-
-        def read(words: Sequence[str]) -> list[Reading]:
-            return self._read(search.snapshot, words)
-
+        encode, read = partial(self._encode, search.snapshot), partial(self._read, search.snapshot)
         return answer_compound(search, text, query, encode, read, given, watch)
 
     def lines(self, video_id: int, tracks: Collection[TrackName] | None = None) -> list[Line]:

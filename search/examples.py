@@ -60,9 +60,9 @@ class Example:
     box: tuple[float, float, float, float] | None = None
     """Left, top, right and bottom of the part of the image that counts, as shares of it from 0 to 1; None: all."""
     kind: Literal["any", "image", "clip"] = "any"
-    """What the file has to be; "any": its first bytes say whether it is an image."""
+    """The kind of file; "any": its first bytes say whether it is an image."""
     name: str = ""
-    """What to call it in the answer. Default: the name of the file."""
+    """Name of it in the answer. Default: that of the file."""
 
     def __post_init__(self) -> None:
         """Raise QueryError if a value is not allowed."""
@@ -137,12 +137,12 @@ class VisionTower:
         )
         with self._lock:
             encoder = self._loaded(snapshot)
-            manifest = snapshot.index.manifest
-            request = _request(manifest, encoder, example, shows_still)
-            with DecodePool(request, workers=1) as pool:
-                features, pts, end = _encode(
-                    pool.decode([path]), encoder, example, manifest.sample_fps
-                )
+        manifest = snapshot.index.manifest
+        request = _request(manifest, encoder, example, shows_still)
+        with DecodePool(request, workers=1) as pool:
+            features, pts, end = self._encode(
+                pool.decode([path]), encoder, example, manifest.sample_fps
+            )
         span = _piece(example, end, manifest.sample_fps, shows_still)
         embedding: Vector = snapshot.index.pooling.embed_spans(
             features, pts, np.array([span]), manifest.sample_fps
@@ -161,6 +161,41 @@ class VisionTower:
             check_encoder(snapshot.index.layout, manifest, encoder.name, encoder.fingerprint)
             self._encoder = encoder
         return self._encoder
+
+    def _encode(
+        self, events: Iterable[Event], encoder: ClipEncoder, example: Example, fps: float
+    ) -> tuple[NDArray[np.float16], NDArray[np.float64], float]:
+        """Encode the frames of an example from the begin of its span.
+
+        Returns:
+            ``[num_frames, dim]`` raw features as the index stores them, ``[num_frames]`` their times, and the end of
+            the last frame in seconds.
+        """
+        begin = example.span[0] if example.span else 0.0
+        if window := window_of(encoder):
+            events = windowed(events, window, fps)
+        features: list[NDArray[np.float16]] = []
+        times: list[NDArray[np.float64]] = []
+        end = 0.0
+        for event in events:
+            match event:
+                case Frames(_, pts, images):
+                    # of the frames before the span the last may be on screen at its begin
+                    first = max(0, int(np.searchsorted(pts, begin, "right")) - 1)
+                    times.append(pts[first:])
+                    for at in range(first, len(images), encoder.batch_frames):
+                        batch = images[at : at + encoder.batch_frames]
+                        # not while a file is decoded: a slow one holds up nobody else
+                        with self._lock:
+                            found = encoder.encode_frames(batch)
+                        features.append(found.astype(np.float16))
+                case Failed(_, reason):
+                    raise QueryError(f"{example.shown_name}: {reason}")
+                case Finished(_, end_seconds, problem):
+                    end = end_seconds
+                    if not features:
+                        raise QueryError(f"{example.shown_name}: {problem or 'it has no frame'}")
+        return np.concatenate(features), np.concatenate(times), end
 
 
 def _file_of(example: Example) -> Path:
@@ -203,39 +238,6 @@ def _request(
         is_still=shows_still,
         box=example.box,
     )
-
-
-def _encode(
-    events: Iterable[Event], encoder: ClipEncoder, example: Example, fps: float
-) -> tuple[NDArray[np.float16], NDArray[np.float64], float]:
-    """Encode the frames of an example from the begin of its span.
-
-    Returns:
-        ``[num_frames, dim]`` raw features as the index stores them, ``[num_frames]`` their times, and the end of the
-        last frame in seconds.
-    """
-    begin = example.span[0] if example.span else 0.0
-    if window := window_of(encoder):
-        events = windowed(events, window, fps)
-    features: list[NDArray[np.float16]] = []
-    times: list[NDArray[np.float64]] = []
-    end = 0.0
-    for event in events:
-        match event:
-            case Frames(_, pts, images):
-                # of the frames before the span the last may be on screen at its begin
-                first = max(0, int(np.searchsorted(pts, begin, "right")) - 1)
-                times.append(pts[first:])
-                for at in range(first, len(images), encoder.batch_frames):
-                    batch = images[at : at + encoder.batch_frames]
-                    features.append(encoder.encode_frames(batch).astype(np.float16))
-            case Failed(_, reason):
-                raise QueryError(f"{example.shown_name}: {reason}")
-            case Finished(_, end_seconds, problem):
-                end = end_seconds
-                if not features:
-                    raise QueryError(f"{example.shown_name}: {problem or 'it has no frame'}")
-    return np.concatenate(features), np.concatenate(times), end
 
 
 def _piece(example: Example, end: float, fps: float, shows_still: bool) -> tuple[float, float]:

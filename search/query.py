@@ -18,8 +18,8 @@ AND, OR, NOT or THEN in capitals, and "then ... within 30s".
 Text(words='a boat without snow', channel='', exact=False)
 >>> parse("a boat -snow")
 And(parts=(Text(words='a boat', channel='', exact=False), Not(query=Text(words='snow', channel='', exact=False))))
->>> print(parse("a dog then a cat within 1 min"))
-a dog > a cat within 60s
+>>> print(parse("a dog then a cat within 2 min"))
+a dog > a cat within 120s
 """
 
 import re
@@ -77,7 +77,7 @@ class Like:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What looks like an example from outside of the library (`search.examples`).
+    """An example from outside of the library (`search.examples`): likeness with it is looked for.
 
     The text of a query never has one: who asks by text, such as a page of the server, names no file of the machine.
     """
@@ -154,7 +154,7 @@ class Or:
 
 
 Atom: TypeAlias = Text | Like | Given
-"""What a query is made of."""
+"""A part of a query that has no parts."""
 Query: TypeAlias = Atom | Weighted | Not | And | Then | Or
 
 

@@ -59,7 +59,7 @@ def sure(moments: tuple[Moment, ...]) -> set[str]:
     return {moment.path.stem for moment in moments if moment.probability >= SURE}
 
 
-# --- What is found ---
+# --- Answers ---
 
 
 @pytest.mark.parametrize("ending", FORMATS)
@@ -265,7 +265,7 @@ def test_an_image_is_shown_upright(tmp_path: Path) -> None:
     assert image[:, 40:].min() > 220
 
 
-def test_what_is_transparent_is_white_and_16_bits_are_read(tmp_path: Path) -> None:
+def test_transparent_parts_are_white_and_16_bits_are_read(tmp_path: Path) -> None:
     Image.new("RGBA", (64, 48), (0, 0, 0, 0)).save(tmp_path / "clear.png")
     assert still(tmp_path / "clear.png").min() == 255
     Image.fromarray(np.full((48, 64), 200 << 8, np.uint16)).save(tmp_path / "deep.png")

@@ -96,13 +96,7 @@ def search(
     config: ConfigOption = None,
 ) -> None:
     """Find the moments that show what a text describes, or that look like an image or a clip."""
-    has_examples = bool(images or clips)
-    if (text is None and not has_examples) == (queries is None):
-        raise typer.BadParameter("give a text, --image or --clip; or --queries FILE")
-    if queries is not None and has_examples:
-        raise typer.BadParameter("--queries reads texts only: leave out --image and --clip")
-    if queries is not None and not as_json:
-        raise typer.BadParameter("--queries prints one JSON object a line: add --json")
+    _check_usage(text is not None, bool(images or clips), queries is not None, as_json)
     from scanonce.search.filters import Filter
     from scanonce.ui.config import read_config
 
@@ -126,18 +120,35 @@ def search(
             # how many videos match is counted for texts only
             full = not examples and is_full(result, settings.search.top if top is None else top)
             show(result, covered_by(engine, result, only) if full else None)
-            return
-        lines = read_queries(queries)
-        for start in range(0, len(lines), _BATCH):
-            batch = lines[start : start + _BATCH]
-            texts = [line.text for line in batch if line.error is None]
-            results = iter(_answers(engine, texts, top, only))
-            for line in batch:
-                answer = next(results) if line.error is None else QueryError(line.error)
-                if isinstance(answer, QueryError):
-                    print_json({"query": line.text, "error": str(answer)})
-                else:
-                    show(answer)
+        else:
+            _search_file(engine, read_queries(queries), top, show)
+
+
+def _search_file(
+    engine: "SearchEngine", lines: "Sequence[QueryLine]", top: int | None, show: "_Show"
+) -> None:
+    """Print the answer to each line, in order."""
+    for start in range(0, len(lines), _BATCH):
+        batch = lines[start : start + _BATCH]
+        texts = [line.text for line in batch if line.error is None]
+        results = iter(_answers(engine, texts, top, show.only))
+        for line in batch:
+            answer = next(results) if line.error is None else QueryError(line.error)
+            if isinstance(answer, QueryError):
+                print_json({"query": line.text, "error": str(answer)})
+            else:
+                show(answer)
+
+
+def _check_usage(has_text: bool, has_examples: bool, has_queries: bool, as_json: bool) -> None:
+    if not (has_text or has_examples or has_queries):
+        raise typer.BadParameter("give a text, --image or --clip; or --queries FILE")
+    if has_queries and (has_examples or has_text):
+        raise typer.BadParameter(
+            "--queries reads its texts from a file: give nothing else to search by"
+        )
+    if has_queries and not as_json:
+        raise typer.BadParameter("--queries prints one JSON object a line: add --json")
 
 
 def _answers(

@@ -42,7 +42,7 @@ Value = TypeVar("Value", str, int)
 SHOW = {count: f"Show {count}" for count in (12, 24, 48, 96)}
 UNFOLDED = 4  # less certain moments that are shown at first
 
-# endings of files that can be dropped; what is in them is found out by decoding
+# endings of files that can be dropped; decoding finds out their content
 UPLOADED = ("png", "jpg", "jpeg", "webp", "bmp", "gif", "mp4", "m4v", "mov", "mkv", "webm", "avi")
 
 
