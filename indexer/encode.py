@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from scanonce.indexer.windows import windowed
 from scanonce.media.answers import Event, Failed, Finished, Frames, NewThumbnails, Opened
+from scanonce.media.windows import windowed
 from scanonce.models.encoders.protocol import ClipEncoder, window_of
 from scanonce.storage.records import VideoInfo
 from scanonce.storage.stores.features import FrameFeatures

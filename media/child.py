@@ -57,6 +57,11 @@ class DecodeRequest:
     """Limits the length of a video by the size of its file, as ``longest_seconds`` does: a few bytes can claim days."""
     is_limited_by_size: bool = False
     """Whether ``longest_seconds`` follows from the size of one file (`of_size`)."""
+    is_still: bool = False
+    """Whether the files are still images (`media.still`), not videos."""
+    box: tuple[float, float, float, float] | None = None
+    """Left, top, right and bottom of the part of each frame that is kept, in shares of its width and height; None keeps
+    all of it."""
 
     def of_size(self, size_bytes: int) -> "DecodeRequest":
         """Return the request for a file of this size."""
@@ -109,26 +114,46 @@ def _is_from_outside(cause: BaseException | None) -> bool:
 
 
 def _decode(connection: Connection, request: DecodeRequest, path: Path, threads: int) -> None:
-    with open_video(
-        path,
-        sampling=request.sampling,
-        backend=request.backend,
-        threads=threads,
-        min_short_side=request.preprocessing.min_short_side,
-    ) as source:
+    with _open(request, path, threads) as source:
         send(connection, "opened", asdict(source.info))
         frames = _Batch(partial(_send_frames, connection))
         thumbnails = _Thumbnails(connection, request.thumbnails)
         for frame in source.frames():
             if frame.pts_seconds >= request.longest_seconds:
                 break
-            small = request.preprocessing.resize(frame.image[None])[0]
+            image = frame.image if request.box is None else _cropped(frame.image, request.box)
+            small = request.preprocessing.resize(image[None])[0]
             frames.add(frame.pts_seconds, small)
             thumbnails.add(frame)
         end = _describe_end(source, request)
         frames.send()
         thumbnails.send(end["end_seconds"])
         send(connection, "finished", end)
+
+
+def _open(request: DecodeRequest, path: Path, threads: int) -> FrameSource:
+    if request.is_still:
+        from scanonce.media.still import (
+            StillSource,
+        )  # only what searches by an image needs Pillow's readers
+
+        return StillSource(path)
+    return open_video(
+        path,
+        sampling=request.sampling,
+        backend=request.backend,
+        threads=threads,
+        # of a crop fewer pixels are left
+        min_short_side=None if request.box else request.preprocessing.min_short_side,
+    )
+
+
+def _cropped(image: NDArray[np.uint8], box: tuple[float, float, float, float]) -> NDArray[np.uint8]:
+    """Return the part of an image in a box, at least one pixel."""
+    height, width = image.shape[:2]
+    left, top = min(int(box[0] * width), width - 1), min(int(box[1] * height), height - 1)
+    right, bottom = max(round(box[2] * width), left + 1), max(round(box[3] * height), top + 1)
+    return np.ascontiguousarray(image[top:bottom, left:right])
 
 
 def _describe_end(source: FrameSource, request: DecodeRequest) -> dict[str, Any]:

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from scanonce.indexer.settings import IndexerSettings
     from scanonce.library import AnyPath, Library
     from scanonce.models.settings import ModelSettings
+    from scanonce.search.examples import Example
     from scanonce.search.settings import SearchSettings
     from scanonce.storage.settings import StorageSettings
 
-__all__ = ["DEFAULT_INDEX", "Library", "open"]
+__all__ = ["DEFAULT_INDEX", "Example", "Library", "open"]
 
 
 def open(
@@ -50,4 +51,8 @@ def __getattr__(name: str) -> Any:
         from scanonce.library import Library
 
         return Library
+    if name == "Example":
+        from scanonce.search.examples import Example
+
+        return Example
     raise AttributeError(f"module 'scanonce' has no attribute {name!r}")

@@ -28,6 +28,7 @@ from scanonce.models.settings import ModelSettings
 from scanonce.models.tracks.settings import TrackSettings
 from scanonce.search.answer import SearchResult
 from scanonce.search.engine import SearchEngine
+from scanonce.search.examples import Example
 from scanonce.search.filters import SearchScope
 from scanonce.search.settings import SearchSettings
 from scanonce.search.text_bank import has_cached_bank, open_bank
@@ -329,10 +330,15 @@ class Library:
             return self._engine
 
     def search(
-        self, text: str, *, top: int | None = None, within: SearchScope = None
+        self,
+        text: str = "",
+        *,
+        examples: Sequence[Example] = (),
+        top: int | None = None,
+        within: SearchScope = None,
     ) -> SearchResult:
-        """Find the moments that show what the text says; see `SearchEngine.search`."""
-        return self.engine.search(text, top=top, within=within)
+        """Find the moments that show what the text says, or look like examples; see `SearchEngine.search`."""
+        return self.engine.search(text, examples=examples, top=top, within=within)
 
     def search_many(
         self, texts: Sequence[str], *, top: int | None = None, within: SearchScope = None

@@ -9,6 +9,7 @@ algebra of moments (`search.algebra`).
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import assert_never
 
 import numpy as np
@@ -22,17 +23,29 @@ from scanonce.search.algebra import Found, Presence
 from scanonce.search.answer import Search, SearchResult, Stopwatch, query_of
 from scanonce.search.calibration import BY_FRAMES, UNCALIBRATED
 from scanonce.search.channels import asks_images, selected_ids, unread_tracks
+from scanonce.search.examples import stored_example
 from scanonce.search.filters import FilteredLibrary
 from scanonce.search.line_moments import LineMoment, Part, joined
 from scanonce.search.localise import Candidate
 from scanonce.search.localise import Query as Vectors
-from scanonce.search.query import And, Like, Not, Or, Query, Text, Then, Weighted, is_wanted, leaves
+from scanonce.search.query import (
+    And,
+    Atom,
+    Given,
+    Like,
+    Not,
+    Or,
+    Query,
+    Text,
+    Then,
+    Weighted,
+    is_wanted,
+    leaves,
+)
 from scanonce.search.retrieve import merge
 from scanonce.search.snapshot import Snapshot
 from scanonce.search.unread import unread_lines
-from scanonce.storage.catalog.known import nearest
-from scanonce.storage.errors import QueryError
-from scanonce.storage.records import Moment, Reason, Span, Video
+from scanonce.storage.records import Moment, Reason, Span
 
 _LOOKED_UP = 512
 """Clips to retrieve for each part."""
@@ -45,6 +58,8 @@ _WINDOW_SECONDS, _HOP_SECONDS = 3.0, 1.0
 
 _LEFT_PER_MOMENT = 2
 """Moments without the unwanted part that are enough, for each shown one: their order may still change."""
+
+NOTHING_GIVEN: Mapping[Given, NDArray[np.float32]] = MappingProxyType({})
 
 Stretches = Mapping[int, tuple[tuple[float, float], ...]]
 """Seconds by video, in order, disjoint."""
@@ -82,6 +97,8 @@ def answer_compound(
     query: Query,
     encode: Callable[[Sequence[str]], TextFeatures],
     read: Callable[[Sequence[str]], list[Reading]],
+    given: Mapping[Given, NDArray[np.float32]] = NOTHING_GIVEN,
+    watch: Stopwatch | None = None,
 ) -> SearchResult:
     """Answer a query of several parts.
 
@@ -91,14 +108,16 @@ def answer_compound(
         query: the query.
         encode: encodes texts.
         read: says how the encoder reads texts.
+        given: ``[1, dim]`` of each example from outside of the library.
+        watch: has the time that was spent so far.
 
     Raises:
         QueryError: an example is of no video of the library, or words are looked for that no index has.
     """
-    watch = Stopwatch()
+    watch = watch or Stopwatch()
     parts = list(dict.fromkeys([*leaves(query), *leaves(query, wanted=False)]))
     with watch("text"):
-        vectors, readings = _vectors(search.snapshot, parts, encode, read)
+        vectors, readings = _vectors(search.snapshot, parts, encode, read, given)
     with watch("library"):
         selected = search.snapshot.filters.apply(search.within)
         found = _looked_up(search, query, parts, vectors, readings, selected)
@@ -134,9 +153,10 @@ def answer_compound(
 
 def _vectors(
     snapshot: Snapshot,
-    parts: Sequence[Text | Like],
+    parts: Sequence[Atom],
     encode: Callable[[Sequence[str]], TextFeatures],
     read: Callable[[Sequence[str]], list[Reading]],
+    given: Mapping[Given, NDArray[np.float32]],
 ) -> tuple[list[TextFeatures], list[Reading | None]]:
     """Return each part as a row of vectors, and how it is read; examples are not read."""
     words = [part.words for part in parts if isinstance(part, Text)]
@@ -146,8 +166,9 @@ def _vectors(
     readings: list[Reading | None] = []
     row = 0
     for part in parts:
-        if isinstance(part, Like):
-            vectors.append(TextFeatures(_example(snapshot, part), np.empty((1, 0), np.float32)))
+        if not isinstance(part, Text):
+            image = given[part] if isinstance(part, Given) else stored_example(snapshot, part)
+            vectors.append(TextFeatures(image, np.empty((1, 0), np.float32)))
             readings.append(None)
         else:
             assert encoded is not None
@@ -157,55 +178,14 @@ def _vectors(
     return vectors, readings
 
 
-def _example(snapshot: Snapshot, part: Like) -> NDArray[np.float32]:
-    """Pool the frames of a piece of a video as those of a clip, ``[1, dim]``."""
-    video = _video_named(snapshot, part.video)
-    start = part.start_seconds or 0.0
-    end = video.duration_seconds if part.end_seconds is None else part.end_seconds
-    if start >= video.duration_seconds:
-        raise QueryError(
-            f"{video.path.name} has only {video.duration_seconds:.0f} seconds; {part} begins later"
-        )
-    bounds = np.array([(start, min(end, video.duration_seconds))])
-    embedding: NDArray[np.float32] = snapshot.index.embed(video, bounds)
-    return embedding
-
-
-def _video_named(snapshot: Snapshot, name: str) -> Video:
-    """Find the video of an example by its path, the end of its path, or its name without the ending.
-
-    Raises:
-        QueryError: there is none, or more than one.
-    """
-    fits = [
-        video
-        for video in snapshot.videos.values()
-        if any(
-            str(path) == name or str(path).endswith(f"/{name}") or path.stem == name
-            for path in video.paths
-        )
-    ]
-    if len(fits) == 1:
-        return fits[0]
-    if fits:
-        raise QueryError(
-            f"like:{name} could be any of {len(fits)} videos, such as {fits[0].path} and {fits[1].path}; "
-            "give more of the path"
-        )
-    names = {path.name for video in snapshot.videos.values() for path in video.paths}
-    near = nearest(name, sorted(names))
-    hint = "the index has no video" if near is None else f"the nearest is {near}"
-    raise QueryError(f"no video of the index is called {name}; {hint}")
-
-
 def _looked_up(
     search: Search,
     query: Query,
-    parts: Sequence[Text | Like],
+    parts: Sequence[Atom],
     vectors: Sequence[TextFeatures],
     readings: Sequence[Reading | None],
     selected: FilteredLibrary | None,
-) -> dict[Text | Like, Leaf]:
+) -> dict[Atom, Leaf]:
     """Look up the best clips of each part that is wanted."""
     joint = TextFeatures(
         np.concatenate([each.joint for each in vectors]), np.empty((len(parts), 0), np.float32)
@@ -216,7 +196,7 @@ def _looked_up(
     found = {}
     for k, (part, each, reading) in enumerate(zip(parts, vectors, readings, strict=True)):
         ids, scores = retrieved.clip_ids[k], retrieved.scores[k]
-        in_images = isinstance(part, Like) or asks_images(search.snapshot, part)
+        in_images = not isinstance(part, Text) or asks_images(search.snapshot, part)
         is_located = in_images and part in wanted
         found[part] = Leaf(
             query_of(each, 0, retrieved.levels[k]),
@@ -232,7 +212,7 @@ def _looked_up(
 class Compound:
     """Evaluates queries of several parts over one snapshot."""
 
-    def __init__(self, search: Search, found: Mapping[Text | Like, Leaf]) -> None:
+    def __init__(self, search: Search, found: Mapping[Atom, Leaf]) -> None:
         """Set the library and the parts.
 
         Args:
@@ -255,7 +235,7 @@ class Compound:
             scope: where to look; None: around the best clips of each part.
         """
         match query:
-            case Text() | Like():
+            case Text() | Like() | Given():
                 return self._locate(query, scope)
             case Weighted():
                 return [
@@ -313,7 +293,7 @@ class Compound:
 
     # --- Parts ---
 
-    def _locate(self, part: Text | Like, scope: Stretches | None) -> list[Found]:
+    def _locate(self, part: Atom, scope: Stretches | None) -> list[Found]:
         leaf = self._leaves[part]
         words = [each for each in leaf.words if scope is None or each.video_id in scope]
         candidates: Mapping[int, Candidate] = leaf.candidates
@@ -343,9 +323,7 @@ class Compound:
             for each in both
         ]
 
-    def _judged(
-        self, part: Text | Like, leaf: Leaf, candidates: Mapping[int, Candidate]
-    ) -> list[Found]:
+    def _judged(self, part: Atom, leaf: Leaf, candidates: Mapping[int, Candidate]) -> list[Found]:
         search, ids = self._search, list(candidates)
         by_image = leaf.reading is None
         localiser = search.snapshot.methods.by_frames if by_image else search.localiser
@@ -410,7 +388,7 @@ class Compound:
     def _presence(self, query: Query, found: Found) -> Presence:
         """How probable it is that a query is shown, over the span of a moment."""
         match query:
-            case Text() | Like():
+            case Text() | Like() | Given():
                 return self._presence_of_part(query, found)
             case Not():
                 inner = self._presence(query.query, found)
@@ -433,7 +411,7 @@ class Compound:
             case _:
                 assert_never(query)
 
-    def _presence_of_part(self, part: Text | Like, found: Found) -> Presence:
+    def _presence_of_part(self, part: Atom, found: Found) -> Presence:
         leaf, snapshot = self._leaves[part], self._search.snapshot
         edges, bounds = _windows(found.span)
         if not leaf.asks_images:

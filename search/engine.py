@@ -12,12 +12,14 @@ arrays; it decodes nothing.
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scanonce.models.clip4clip.pooling import open_pooling
 from scanonce.models.encoders.load import load_encoder
@@ -28,11 +30,12 @@ from scanonce.models.tracks.settings import TrackSettings
 from scanonce.models.vectors import unit
 from scanonce.search.answer import Search, SearchResult, Stopwatch, query_of
 from scanonce.search.channels import with_words
-from scanonce.search.compound import answer_compound
+from scanonce.search.compound import NOTHING_GIVEN, answer_compound
 from scanonce.search.coverage import Coverage, coverage
+from scanonce.search.examples import Example, VisionTower, with_examples
 from scanonce.search.filters import SearchScope
 from scanonce.search.localise import Curve, Localiser
-from scanonce.search.query import Query, is_plain, parse, sentence
+from scanonce.search.query import Given, Query, is_plain, parse, sentence
 from scanonce.search.query_text import query_text
 from scanonce.search.settings import SearchSettings
 from scanonce.search.snapshot import OpenIndexes, Snapshot, next_snapshot, open_snapshot
@@ -86,6 +89,7 @@ class SearchEngine:
         self._following = Lock()
         # Tokenizers of the Rust library fail with "Already borrowed" if two threads use one at once.
         self._encoding = Lock()
+        self._vision = VisionTower()
         self._suggesting = Lock()
         self._suggested: tuple[tuple[int, ...], tuple[str, ...]] | None = None
 
@@ -159,7 +163,12 @@ class SearchEngine:
         return len(self.videos)
 
     def search(
-        self, text: str, *, top: int | None = None, within: SearchScope = None
+        self,
+        text: str,
+        *,
+        examples: Sequence[Example] = (),
+        top: int | None = None,
+        within: SearchScope = None,
     ) -> SearchResult:
         """Find the moments that show what the text says, or where it is said or written.
 
@@ -169,17 +178,34 @@ class SearchEngine:
 
         Args:
             text: a sentence in the language of the encoder, or several with operators between them
-                (`search.query`); `SearchResult.query` is the text as it was taken.
+                (`search.query`); `SearchResult.query` is the text as it was taken. It may be empty if there is an
+                example.
+            examples: images and clips that the moments must look like, at the same time as they fit the text
+                (`search.examples`). They are decoded in a guarded child. `SearchResult.query` is their names if there
+                is no text.
             top: the most moments to return; by default that of the settings.
             within: the videos to search: a `search.filters.Filter` or their ids; by default all. If none passes, the
                 answer is empty and `SearchResult.num_videos` is 0.
 
         Raises:
             QueryError: the text is empty or not UTF-8, see `search.query_text`; or it has operators that cannot be
-                read, or an example that is of no video.
+                read, or an example that is of no video; or the file of an example cannot be used.
+            EncoderError: the vision tower of the index, which examples need, cannot be loaded.
             IndexDirectoryError: the index was damaged or removed meanwhile.
         """
-        return self.search_many([text], top=top, within=within)[0]
+        if not examples:
+            return self.search_many([text], top=top, within=within)[0]
+        query, given = with_examples(text, examples)
+        shown = query_text(text) if text.strip() else str(query)
+
+        def answer(snapshot: Snapshot) -> SearchResult:
+            watch = Stopwatch()
+            with watch("examples"):
+                images = {part: self._vision.embed(snapshot, each) for part, each in given.items()}
+            search = Search(snapshot, snapshot.methods.localiser, top, within, reranks=True)
+            return self._answer_compound(search, shown, query, images, watch)
+
+        return self._answer(answer)
 
     def search_many(
         self, texts: Sequence[str], *, top: int | None = None, within: SearchScope = None
@@ -218,14 +244,16 @@ class SearchEngine:
             readings = self._read(search.snapshot, texts)
         return search.answer(texts, features, watch, readings)
 
-    def _answer_compound(self, search: Search, text: str, query: Query) -> SearchResult:
-        def encode(words: Sequence[str]) -> TextFeatures:
-            return self._encode(search.snapshot, words)
-
-        def read(words: Sequence[str]) -> list[Reading]:
-            return self._read(search.snapshot, words)
-
-        return answer_compound(search, text, query, encode, read)
+    def _answer_compound(
+        self,
+        search: Search,
+        text: str,
+        query: Query,
+        given: Mapping[Given, NDArray[np.float32]] = NOTHING_GIVEN,
+        watch: Stopwatch | None = None,
+    ) -> SearchResult:
+        encode, read = partial(self._encode, search.snapshot), partial(self._read, search.snapshot)
+        return answer_compound(search, text, query, encode, read, given, watch)
 
     def lines(self, video_id: int, tracks: Collection[TrackName] | None = None) -> list[Line]:
         """Return the lines of a video, by time: a transcript. By default those of all tracks.

@@ -76,6 +76,22 @@ class Like:
 
 
 @dataclass(frozen=True, slots=True)
+class Given:
+    """An example from outside of the library (`search.examples`): likeness with it is looked for.
+
+    The text of a query never has one: who asks by text, such as a page of the server, names no file of the machine.
+    """
+
+    number: int
+    """From 1, among the examples of the query."""
+    name: str
+    """Printable, for the answer."""
+
+    def __str__(self) -> str:
+        return f"[{self.name}]"
+
+
+@dataclass(frozen=True, slots=True)
 class Weighted:
     """A query that counts more or less than others: its log-odds are multiplied."""
 
@@ -84,9 +100,7 @@ class Weighted:
     """Over 0, at most `MAX_WEIGHT`; not 1."""
 
     def __str__(self) -> str:
-        return (
-            f"{_bracketed(self.query, isinstance(self.query, Text | Like))}^{_number(self.weight)}"
-        )
+        return f"{_bracketed(self.query, isinstance(self.query, Atom))}^{_number(self.weight)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +153,15 @@ class Or:
         return " | ".join(map(str, self.parts))
 
 
-Query: TypeAlias = Text | Like | Weighted | Not | And | Then | Or
+Atom: TypeAlias = Text | Like | Given
+"""A part of a query that has no parts."""
+Query: TypeAlias = Atom | Weighted | Not | And | Then | Or
 
 
-def leaves(query: Query, *, wanted: bool = True) -> Iterator[Text | Like]:
+def leaves(query: Query, *, wanted: bool = True) -> Iterator[Atom]:
     """Yield the texts and examples of a query from left to right: those that are wanted, or those that must not be."""
     match query:
-        case Text() | Like():
+        case Text() | Like() | Given():
             if wanted:
                 yield query
         case Not():
@@ -281,11 +297,12 @@ def is_compound(text: str) -> bool:
     return _CAPITALS.search(text) is not None and any(letter.islower() for letter in text)
 
 
-def parse(text: str) -> Query:
+def parse(text: str, *, has_examples: bool = False) -> Query:
     """Read a query.
 
     Args:
         text: one line, as of `search.query_text.query_text`.
+        has_examples: examples say what is wanted, so the text may say only what must not be there.
 
     Raises:
         QueryError: the text has a sign of the language and cannot be read. The error points at the character and says
@@ -296,7 +313,7 @@ def parse(text: str) -> Query:
     text = _SPACED.sub(r"\1\2:", text)
     _check_size(text)
     try:
-        query = _Builder(text).transform(_parser().parse(text))
+        query = _Builder(text, has_examples).transform(_parser().parse(text))
     except UnexpectedInput as error:
         raise _unreadable(text, error) from None
     except VisitError as error:
@@ -355,12 +372,13 @@ def _unreadable(text: str, error: UnexpectedInput) -> QueryError:
 class _Builder(Transformer[Token, Query | float]):
     """Builds the query from the tree of the grammar, bottom up; a method for each rule."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, has_examples: bool) -> None:
         super().__init__()
-        self._text = text
+        self._text, self._has_examples = text, has_examples
 
     def start(self, meta: Meta, children: list[Query]) -> Query:
-        self._check_wanted(meta, children)
+        if not self._has_examples:
+            self._check_wanted(meta, children)
         return children[0]
 
     def alternatives(self, meta: Meta, children: list[Query | Token]) -> Query:
@@ -432,7 +450,7 @@ class _Builder(Transformer[Token, Query | float]):
         name, start, end = found.groups()
         if start is None:
             return Like(name.strip('"'))
-        begin_seconds, end_seconds = _seconds(start), _seconds(end)
+        begin_seconds, end_seconds = seconds_of(start), seconds_of(end)
         if begin_seconds is None or end_seconds is None or begin_seconds >= end_seconds:
             problem = "a piece of a video is such as 1:20-1:30, its begin before its end"
             raise _pointed(self._text, meta.start_pos, problem)
@@ -463,8 +481,8 @@ def _joined(parts: Sequence[Query]) -> Query:
     return flat[0] if len(flat) == 1 else And(flat)
 
 
-def _seconds(time: str) -> float | None:
-    """Seconds of ``80``, ``1:20`` or ``1:01:20.5``; None if it is no time."""
+def seconds_of(time: str) -> float | None:
+    """Return the seconds of ``80``, ``1:20`` or ``1:01:20.5``; None if it is no time."""
     parts = time.split(":")
     try:
         values = [float(part) for part in parts]

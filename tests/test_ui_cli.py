@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from scanonce.indexer.pipeline import IndexReport
@@ -17,7 +18,7 @@ from scanonce.storage.errors import IndexDirectoryError
 from scanonce.ui.commands.index import show_report
 from tests import held
 from tests.background import wait_for
-from tests.colours import write_film
+from tests.colours import COLOURS, write_film
 from tests.command import ROOT, Ran, scanonce
 from tests.videos import write_garbage
 
@@ -89,9 +90,61 @@ def test_many_queries_give_a_line_each_in_order(library: tuple[Path, Path], tmp_
     assert json.loads(piped.stdout)["moments"] == answers[0]["moments"]
 
 
+def test_search_takes_images_and_clips(library: tuple[Path, Path], tmp_path: Path) -> None:
+    films, index = library
+    shot = tmp_path / "shot@1^2.png"  # a name that could be read otherwise
+    Image.new("RGB", (640, 480), COLOURS["green"]).save(shot)
+    runs = [
+        scanonce("search", *asked, "--json", "--index", index)
+        for asked in (
+            ["--image", shot],
+            ["--clip", f"{films / 'b.mkv'}@0:01-0:05"],
+            ["--image", f"{shot}^3", "--clip", films / "b.mkv", "a green picture"],
+            ["--image", shot, "--crop", "0,0,.5,1"],
+        )
+    ]
+    answers = [json.loads(run.stdout) for run in runs]
+    assert [each["query"] for each in answers] == [
+        "[shot@1^2.png]", "[b.mkv]", "a green picture", "[shot@1^2.png]",
+    ]  # fmt: skip
+    assert answers[2]["notes"][0] == "read as: a green picture & [shot@1^2.png]^3 & [b.mkv]"
+    for answer in answers:
+        assert Path(answer["moments"][0]["path"]).name == "b.mkv"
+        assert "examples" in answer["timings_ms"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["--image", "none.png"], "there is no file none.png"),
+        (["--image", str(ROOT / "README.md")], "README.md: not an image"),
+        (["--image", f"{ROOT / 'README.md'}@1-2"], "only a clip has a piece"),
+        (["--clip", str(ROOT / "README.md")], "README.md: "),
+        (["--clip", f"{ROOT / 'README.md'}@1::2-x"], "there is no file"),
+        (["--image", "none.png", "--crop", "1,2"], "--crop is LEFT,TOP,RIGHT,BOTTOM"),
+        (["--clip", "none.mp4", "--crop", "0,0,1,1"], "--crop is of the one --image"),
+        (["--image", "none.png^99"], "a weight is over 0 and at most 10"),
+    ],
+)
+def test_an_example_that_cannot_be_used_is_exit_code_1(
+    library: tuple[Path, Path], asked: list[str], said: str
+) -> None:
+    run = scanonce("search", "a car", *asked, "--index", library[1])
+    assert run.returncode == 1
+    assert said in " ".join(run.stderr.split())
+    assert not run.stdout
+
+
 @pytest.mark.parametrize(
     "arguments",
-    [["search"], ["search", "a", "--queries", "f"], ["search", "--queries", "f"], ["serch"], []],
+    [
+        ["search", "--queries", "f", "--json", "--image", "a.png"],
+        ["search"],
+        ["search", "a", "--queries", "f"],
+        ["search", "--queries", "f"],
+        ["serch"],
+        [],
+    ],
 )
 def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     assert scanonce(*arguments).returncode == 2

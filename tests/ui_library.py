@@ -58,7 +58,9 @@ def empty_index(root: Path, encoder: str, fingerprint: str = "f" * 64) -> IndexL
 def shown_index(index_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Have the pages show this index, with an encoder for colours and empty caches."""
     monkeypatch.setenv(INDEX_VARIABLE, str(index_dir))
-    monkeypatch.setattr("scanonce.search.engine.load_encoder", lambda *_, **__: ColourEncoder())
+    for module in ("engine", "examples"):
+        name = f"scanonce.search.{module}.load_encoder"
+        monkeypatch.setattr(name, lambda *_, **__: ColourEncoder())
     for cache in (st.cache_resource, st.cache_data):
         cache.clear()
     yield

@@ -3,7 +3,7 @@
     encoder.window                                  # (16, 8): a vector every 8 frames, of the 16 frames around them
     encoder.encode_frames(windows)                  # [M, 16, H, W, 3] -> [M, dim]
 
-`indexer.windows` makes the windows. A single image is read as a run in which nothing moves.
+`media.windows` makes the windows. A single image is read as a run in which nothing moves.
 """
 
 import numpy as np

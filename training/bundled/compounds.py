@@ -3,25 +3,30 @@
     films = FULL.films()
     measure_compounds(Path("index"), films, seed=1).figures
 
-NOT is asked of things in a light or at a place; OR and THEN of sentences with one answer each.
+NOT is asked of things in a light or at a place; OR and THEN of sentences with one answer each. Images show the thing,
+the colour and the place of a scene, with another layout, light and number; words next to them ask for another colour.
 """
 
+import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from scanonce.search.calibration import GOOD
 from scanonce.search.engine import SearchEngine
+from scanonce.search.examples import Example
 from scanonce.storage.records import Moment, Span
 from scanonce.training.evaluation.intervals import Figure, mean_figures
 from scanonce.training.world.films import FilmSpec, film_name
-from scanonce.training.world.scene import FRAMES_PER_SECOND, SceneSpec
+from scanonce.training.world.scene import FRAMES_PER_SECOND, LIGHTS, SceneSpec, draw_image
 from scanonce.training.world.words import fact_phrases, scene_captions
 
 _SHOWN = 10
+_FIRST = 5  # moments among which the scene of an image has to be
 _TIOU = 0.5
 _MOST = 150  # queries of a kind
 _INSIDE = 0.5  # share of a moment in a scene, for it to show the scene
@@ -56,7 +61,7 @@ class Compounds:
 
 
 def measure_compounds(index_dir: Path, films: Sequence[FilmSpec], *, seed: int) -> Compounds:
-    """Ask an index of rendered films queries with NOT, OR and THEN.
+    """Ask an index of rendered films queries with NOT, OR and THEN, and by images.
 
     Args:
         index_dir: index of the films.
@@ -70,14 +75,19 @@ def measure_compounds(index_dir: Path, films: Sequence[FilmSpec], *, seed: int) 
             "not": _ask_not(engine, scenes),
             "or": _ask_or(engine, scenes, rng),
             "then": _ask_then(engine, scenes, rng),
+            **_ask_images(engine, scenes, rng),
         }
     names = {
         "not": ("not: nothing unwanted in 10", "not: wanted in 10", "not: wanted in 10, plain"),
         "or": ("or: both in first 2",),
         "then": ("then: R@1 tIoU 0.5", "then: order kept"),
+        "image": ("image: R@5",),
+        "image and colour": ("image and another colour: R@5",),
     }
     figures, numbers = {}, {}
     for kind, rows in tables.items():
+        if not rows:  # a small library has no two colours of a thing at one place
+            continue
         columns = mean_figures(np.array(rows, np.float64))
         for name, figure in zip(names[kind], columns, strict=True):
             figures[name], numbers[name] = figure, len(rows)
@@ -177,3 +187,48 @@ def _ask_then(
             ]
         )
     return rows
+
+
+def _ask_images(
+    engine: SearchEngine, scenes: Sequence[_Scene], rng: np.random.Generator
+) -> dict[str, list[list[float]]]:
+    """Ask by an image like a scene, and by the image with the words of another colour that the thing has there."""
+    alone: list[list[float]] = []
+    with_words: list[list[float]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for k in rng.permutation(len(scenes)).tolist()[:_MOST]:
+            spec = scenes[k].spec
+            example = Example(_draw(spec, Path(folder, f"{k}.png"), rng))
+            here = [each for each in scenes if _is_there(each.spec, spec)]
+            alike = [each for each in here if each.spec.colour == spec.colour]
+            alone.append([_is_among_first(alike, engine, "", example)])
+            others = sorted({each.spec.colour for each in here} - {spec.colour})
+            if others:
+                colour = others[int(rng.integers(len(others)))]
+                wanted = [each for each in here if each.spec.colour == colour]
+                words = [
+                    fact_phrases(f"colour:{colour}")[0],
+                    fact_phrases(f"thing:{spec.thing}")[0],
+                ]
+                with_words.append([_is_among_first(wanted, engine, " ".join(words), example)])
+    return {"image": alone, "image and colour": with_words}
+
+
+def _is_there(one: SceneSpec, other: SceneSpec) -> bool:
+    return (one.thing, one.place) == (other.thing, other.place)
+
+
+def _draw(spec: SceneSpec, path: Path, rng: np.random.Generator) -> Path:
+    """Draw a still that no film of the library has, of the same thing, colour and place."""
+    light = "day" if spec.place == "space" else str(rng.choice(LIGHTS))
+    count, seed = int(rng.integers(1, 4)), int(rng.integers(2**31))
+    still = replace(spec, happening="nothing", light=light, count=count, seed=seed)
+    Image.fromarray(draw_image(still)).save(path)
+    return path
+
+
+def _is_among_first(
+    wanted: Sequence[_Scene], engine: SearchEngine, text: str, example: Example
+) -> float:
+    moments = engine.search(text, examples=[example], top=_FIRST).moments
+    return float(any(scene.is_shown(moment) for scene in wanted for moment in moments))

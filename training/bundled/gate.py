@@ -35,6 +35,7 @@ from scanonce.storage.records import Video
 from scanonce.training.bundled.belief import Asked, believe, of_kinds, report_cases
 from scanonce.training.bundled.cases import CaseKind
 from scanonce.training.bundled.clip_model import HELD_OUT_IMAGES, held_out_top1
+from scanonce.training.bundled.compounds import Compounds, measure_compounds
 from scanonce.training.bundled.questions import (
     FULL,
     KINDS,
@@ -114,6 +115,8 @@ class Measured:
     """Retrieval of scenes, each by its pooled frames, with captions that need no time."""
     asked: Sequence[Asked]
     """Words, phrases, sentences and things that are never drawn, with the belief in each first moment."""
+    compounds: Compounds
+    """Queries of several parts."""
 
     @property
     def figures(self) -> dict[str, Figure]:
@@ -130,7 +133,8 @@ class Measured:
         for direction, each in directions.items():
             for cutoff in (1, 5):
                 figures[f"scenes: {direction} R@{cutoff}"] = each.recall[cutoff]
-        return figures | self.beliefs
+        compounds = {f"compound: {name}": each for name, each in self.compounds.figures.items()}
+        return figures | self.beliefs | compounds
 
     @property
     def beliefs(self) -> dict[str, Figure]:
@@ -155,6 +159,8 @@ class Measured:
             return directions["video to text" in name].num_queries
         if kind == "belief":
             return len(self.asked)
+        if kind == "compound":
+            return self.compounds.num_queries[name.removeprefix("compound: ")]
         return self.evaluation.num_queries[kind]
 
 
@@ -177,6 +183,7 @@ def measure(
         evaluation,
         scene_retrieval(index_dir, questions, asked.videos),
         believe(index_dir, films, report_cases(films, seed=library.seed)),
+        measure_compounds(index_dir, films, seed=library.seed),
     )
 
 
@@ -354,6 +361,15 @@ def _show(library: Library, measured: Measured, console: Console) -> None:
     console.print(
         "\n"
         + ", ".join(f"{name}: {figure.value:.3f}" for name, figure in measured.beliefs.items()),
+        highlight=False,
+    )
+    compounds = measured.compounds
+    console.print(
+        "queries of several parts: "
+        + ", ".join(
+            f"{name}: {each.value:.3f} (n = {compounds.num_queries[name]})"
+            for name, each in compounds.figures.items()
+        ),
         highlight=False,
     )
     if evaluation.speed is not None:

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from scanonce.storage.errors import QueryError
+from scanonce.ui.commands.examples import read_examples
 from scanonce.ui.commands.notes import note_inexact_times
 from scanonce.ui.commands.options import ConfigOption, IndexOption, JsonOption, absolute
 from scanonce.ui.console import new_console, print_json, verbatim
@@ -50,6 +51,22 @@ def search(
         Path | None,
         typer.Option(help="File with one query a line (- for standard input); needs --json."),
     ] = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--image", metavar="FILE", help="Image that the moments look like; with the text, both."
+        ),
+    ] = None,
+    clips: Annotated[
+        list[str] | None,
+        typer.Option("--clip", metavar="FILE[@a-b]", help="Clip, or a piece of it, likewise."),
+    ] = None,
+    crop: Annotated[
+        str | None,
+        typer.Option(
+            metavar="L,T,R,B", help="Part of the image that counts, as shares: 0.1,0.2,0.5,0.6."
+        ),
+    ] = None,
     folders: Annotated[
         list[Path] | None,
         typer.Option("--in", help="Only videos at or below this folder; several: any of them."),
@@ -78,11 +95,8 @@ def search(
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Find the moments that show what a text describes."""
-    if (text is None) == (queries is None):
-        raise typer.BadParameter("give either a text or --queries FILE")
-    if queries is not None and not as_json:
-        raise typer.BadParameter("--queries prints one JSON object a line: add --json")
+    """Find the moments that show what a text describes, or that look like an image or a clip."""
+    _check_usage(text is not None, bool(images or clips), queries is not None, as_json)
     from scanonce.search.filters import Filter
     from scanonce.ui.config import read_config
 
@@ -95,27 +109,46 @@ def search(
         min_seconds=longer,
         max_seconds=shorter,
     )
+    examples = read_examples(images or (), clips or (), crop)
     settings = read_config(config)
     show = _Show(settings.index_path(index_dir), only, only_good, as_json)
     with settings.library(index_dir) as library:
         note_inexact_times(library)
         engine = library.engine  # a missing index is an error even if the file has no query
         if queries is None:
-            result = engine.search(str(text), top=top, within=only)
-            full = is_full(result, settings.search.top if top is None else top)
+            result = engine.search(text or "", examples=examples, top=top, within=only)
+            # how many videos match is counted for texts only
+            full = not examples and is_full(result, settings.search.top if top is None else top)
             show(result, covered_by(engine, result, only) if full else None)
-            return
-        lines = read_queries(queries)
-        for start in range(0, len(lines), _BATCH):
-            batch = lines[start : start + _BATCH]
-            texts = [line.text for line in batch if line.error is None]
-            results = iter(_answers(engine, texts, top, only))
-            for line in batch:
-                answer = next(results) if line.error is None else QueryError(line.error)
-                if isinstance(answer, QueryError):
-                    print_json({"query": line.text, "error": str(answer)})
-                else:
-                    show(answer)
+        else:
+            _search_file(engine, read_queries(queries), top, show)
+
+
+def _search_file(
+    engine: "SearchEngine", lines: "Sequence[QueryLine]", top: int | None, show: "_Show"
+) -> None:
+    """Print the answer to each line, in order."""
+    for start in range(0, len(lines), _BATCH):
+        batch = lines[start : start + _BATCH]
+        texts = [line.text for line in batch if line.error is None]
+        results = iter(_answers(engine, texts, top, show.only))
+        for line in batch:
+            answer = next(results) if line.error is None else QueryError(line.error)
+            if isinstance(answer, QueryError):
+                print_json({"query": line.text, "error": str(answer)})
+            else:
+                show(answer)
+
+
+def _check_usage(has_text: bool, has_examples: bool, has_queries: bool, as_json: bool) -> None:
+    if not (has_text or has_examples or has_queries):
+        raise typer.BadParameter("give a text, --image or --clip; or --queries FILE")
+    if has_queries and (has_examples or has_text):
+        raise typer.BadParameter(
+            "--queries reads its texts from a file: give nothing else to search by"
+        )
+    if has_queries and not as_json:
+        raise typer.BadParameter("--queries prints one JSON object a line: add --json")
 
 
 def _answers(

@@ -1,8 +1,10 @@
 """Cached reads of the index: the pages ask again only if a writer has changed it."""
 
+import hashlib
 import json
+import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,10 +12,12 @@ import streamlit as st
 
 from scanonce.search.answer import SearchResult
 from scanonce.search.coverage import Coverage
+from scanonce.search.examples import Example
 from scanonce.search.filters import Filter, SearchScope
 from scanonce.search.localise import Curve
 from scanonce.storage.catalog.catalog import SEARCHABLE
 from scanonce.storage.catalog.entries import Failure, Library, Totals
+from scanonce.storage.errors import reported
 from scanonce.storage.records import Line, MadeTrack, Span, Video
 from scanonce.ui.pages.session import shared
 from scanonce.ui.sentences import sentences, talk
@@ -138,6 +142,49 @@ def search(
     """
     within: SearchScope = only if video_id is None else [video_id]
     result = shared().engine.search(text, top=top, within=within)
+    shared().remember(result)
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file that a viewer has put next to the query."""
+
+    name: str
+    """As the browser gives it: any text."""
+    data: bytes = field(repr=False)
+
+    @property
+    def digest(self) -> str:
+        """Of its content and name."""
+        return hashlib.sha256(self.data + self.name.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _digest(upload: Upload) -> str:
+    return upload.digest
+
+
+@st.cache_resource(
+    max_entries=16, show_spinner=False, hash_funcs={Filter: _filter_key, Upload: _digest}
+)
+def search_by(
+    text: str, uploads: tuple[Upload, ...], only: Filter | None, top: int, stamp: Stamp
+) -> SearchResult:
+    """Return the moments that look like uploaded files and fit a text, which may be empty.
+
+    The files are on the disk only while they are decoded, in the guarded child that decodes videos.
+
+    Raises:
+        ScanonceError: see `SearchEngine.search`.
+    """
+    with tempfile.TemporaryDirectory(prefix="scanonce-upload-") as folder:
+        examples = []
+        for number, upload in enumerate(uploads):
+            path = Path(folder, str(number))
+            with reported(path, "written"):
+                path.write_bytes(upload.data)
+            examples.append(Example(path, name=upload.name))
+        result = shared().engine.search(text, examples=examples, top=top, within=only)
     shared().remember(result)
     return result
 

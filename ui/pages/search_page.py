@@ -19,6 +19,7 @@ from scanonce.ui.pages.errors import errors_shown
 from scanonce.ui.pages.exports_bar import picking_grid, picks_bar
 from scanonce.ui.pages.session import shared
 from scanonce.ui.pages.start import start
+from scanonce.ui.safe_text import encodable
 from scanonce.ui.views import (
     ADDED,
     LENGTHS,
@@ -41,6 +42,10 @@ Value = TypeVar("Value", str, int)
 SHOW = {count: f"Show {count}" for count in (12, 24, 48, 96)}
 UNFOLDED = 4  # less certain moments that are shown at first
 
+# endings of files that can be dropped; decoding finds out their content
+UPLOADED = ("png", "jpg", "jpeg", "webp", "bmp", "gif", "mp4", "m4v", "mov", "mkv", "webm", "avi")
+
+
 _BOX = "search-query"
 
 
@@ -59,30 +64,33 @@ def _draw() -> None:
     stamp = finding.index_stamp()
     library = finding.searchable_library(stamp)
     query = query_box("What does the moment show?", key=_BOX, on_change=_first_page)
-    only, show, one = _filter_row(library)
+    only, show, one, uploads = _filter_row(library)
     if not library.videos:
         st.write("The index is empty: nothing is indexed yet, or nothing could be read.")
         _next_step()
         return
-    if not query:
+    if not query and not uploads:
         start(library, stamp, box=_BOX)
         return
     wanted = finding.MOST if _asked_page() * show > finding.FIRST else finding.FIRST
     searching = time.perf_counter()
-    result = finding.search(query, only, wanted, stamp)
+    if uploads:
+        result = finding.search_by(query, uploads, only, wanted, stamp)
+    else:
+        result = finding.search(query, only, wanted, stamp)
+        shared().show_again(result)
     searched = time.perf_counter() - searching
-    shared().show_again(result)
     # the same elements whatever was found: otherwise the grid is made again, and its thumbnails flicker
     line, heading, notes = st.empty(), st.empty(), st.container()
     heading.markdown(_heading(result, one, wanted))
     with notes:
         show_notes(result.notes)
         _proposal(query)
-    _moments(result, show, one, wanted)
+    _moments(result, query if uploads else result.query, show, one, wanted)
     picks_bar(library.videos)
     page_ms = 1000 * (time.perf_counter() - begin - searched)
     line.caption(search_line(len(library.videos), library.seconds, result.timings_ms, page_ms))
-    if is_full(result, wanted):  # last: the moments do not wait for it
+    if is_full(result, wanted) and not uploads:  # last: the moments do not wait for it
         covered = finding.coverage(query, only, wanted, stamp)
         heading.markdown(f"{_heading(result, one, wanted)} {coverage_text(covered)}.")
 
@@ -103,7 +111,9 @@ def _proposal(query: str) -> None:
         )
 
 
-def _filter_row(library: finding.SearchableLibrary) -> tuple[Filter, int, bool]:
+def _filter_row(
+    library: finding.SearchableLibrary,
+) -> tuple[Filter, int, bool, tuple[finding.Upload, ...]]:
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="filters"):
         folders = {"": "Any folder", **library.folders}
         folder = _choice("Folder", folders, key="folder", width=180)
@@ -113,6 +123,7 @@ def _filter_row(library: finding.SearchableLibrary) -> tuple[Filter, int, bool]:
             labels = _some("With all labels", library.labels, key="label")
             without = _some("Without labels", library.labels, key="without")
             first, last = _days()
+        uploads = _uploads()
         show = _choice("Show", SHOW, key="show", width=115, default=1)
         one = st.checkbox("one per video", key="one", bind="query-params", on_change=_first_page)
     shortest, longest = LENGTHS[length]
@@ -128,7 +139,22 @@ def _filter_row(library: finding.SearchableLibrary) -> tuple[Filter, int, bool]:
     )
     if words := filter_text(only):  # the other filters are visible
         st.caption(f"Only videos {plain(words)}")
-    return only, show, one
+    return only, show, one, uploads
+
+
+def _uploads() -> tuple[finding.Upload, ...]:
+    """Take images and clips that the moments must look like; each can be taken away again where it was dropped."""
+    with st.popover("Image, clip", key="by-example"):
+        files = st.file_uploader(
+            "Search by images or clips, alone or with the text",
+            type=UPLOADED,
+            accept_multiple_files=True,
+            key="uploads",
+            on_change=_first_page,
+        )
+    if files:
+        st.caption(f"like {plain(', '.join(encodable(file.name) for file in files))}")
+    return tuple(finding.Upload(file.name, file.getvalue()) for file in files)
 
 
 def _some(heading: str, labels: Iterable[str], *, key: str) -> Sequence[str]:
@@ -215,8 +241,16 @@ def _heading(result: SearchResult, one: bool, wanted: int) -> str:
     return f"**{good_text(_listed(result, one), is_full=is_full(result, wanted))}**"
 
 
-def _moments(result: SearchResult, show: int, one: bool, wanted: int) -> None:
-    """Show a page of the moments, with the less certain ones folded after the first few."""
+def _moments(result: SearchResult, query: str, show: int, one: bool, wanted: int) -> None:
+    """Show a page of the moments, with the less certain ones folded after the first few.
+
+    Args:
+        result: the answer.
+        query: its text, for the addresses of the cards; empty if it was asked by uploads alone.
+        show: moments on a page.
+        one: whether to show one moment of each video.
+        wanted: moments that were asked for.
+    """
     moments = _listed(result, one)
     is_unfolded = st.session_state.get("unfolded") == result.query
     shown = moments if is_unfolded else moments[: count_good(moments) + UNFOLDED]
@@ -231,9 +265,11 @@ def _moments(result: SearchResult, show: int, one: bool, wanted: int) -> None:
     with grid:
         picking_grid(
             page_of(shown, number, show),
-            result.query,
+            query,
+            label=result.query,
             key="grid",
             divider=divider_on(shown, number, show),
+            alike=not query,
         )
     if len(shown) < len(moments) and number * show >= len(shown):
         with more:

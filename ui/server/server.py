@@ -58,7 +58,7 @@ _STREAMLIT_OPTIONS: Mapping[str, Any] = {
     "server.enableXsrfProtection": True,
     "server.fileWatcherType": "none",
     "server.headless": True,
-    "server.maxUploadSize": 1,
+    "server.maxUploadSize": 20,  # megabytes of an image or a clip to search by
     "server.runOnSave": False,
     "server.showEmailPrompt": False,
 }
