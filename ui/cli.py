@@ -22,6 +22,7 @@ from scanonce.ui.commands.config import config
 from scanonce.ui.commands.convert import convert
 from scanonce.ui.commands.demo import demo
 from scanonce.ui.commands.doctor import doctor
+from scanonce.ui.commands.duplicates import duplicates
 from scanonce.ui.commands.encoders import encoders
 from scanonce.ui.commands.eval import evaluate
 from scanonce.ui.commands.fetch import fetch
@@ -98,6 +99,7 @@ app.command()(watch)
 app.command(context_settings=renamed({"anyway": "force"}))(reindex)
 app.command(context_settings=renamed({"not-label": "exclude-label"}))(search)
 app.command()(label)
+app.command()(duplicates)
 app.command()(localise)
 app.command()(convert)
 app.command()(tune)

@@ -4,7 +4,6 @@ import codecs
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,8 +11,18 @@ import typer
 from rich.console import Console
 
 from scanonce.storage.errors import QueryError
+from scanonce.ui.commands.filter_options import (
+    AfterOption,
+    BeforeOption,
+    FoldersOption,
+    LabelsOption,
+    LongerOption,
+    ShorterOption,
+    WithoutLabelsOption,
+    new_filter,
+)
 from scanonce.ui.commands.notes import note_inexact_times
-from scanonce.ui.commands.options import ConfigOption, IndexOption, JsonOption, absolute
+from scanonce.ui.commands.options import ConfigOption, IndexOption, JsonOption
 from scanonce.ui.console import new_console, print_json, verbatim
 from scanonce.ui.safe_text import encodable
 from scanonce.ui.views import (
@@ -33,7 +42,6 @@ if TYPE_CHECKING:
     from scanonce.search.filters import Filter
 
 _BATCH = 64  # queries encoded and looked up together
-_DAY = "%Y-%m-%d"
 
 
 def search(
@@ -50,31 +58,13 @@ def search(
         Path | None,
         typer.Option(help="File with one query a line (- for standard input); needs --json."),
     ] = None,
-    folders: Annotated[
-        list[Path] | None,
-        typer.Option("--in", help="Only videos at or below this folder; several: any of them."),
-    ] = None,
-    labels: Annotated[
-        list[str] | None,
-        typer.Option("--label", help="Only videos with this label; several: all of them."),
-    ] = None,
-    without_labels: Annotated[
-        list[str] | None, typer.Option("--exclude-label", help="Only videos without this label.")
-    ] = None,
-    after: Annotated[
-        datetime | None,
-        typer.Option(formats=[_DAY], help="Only files last modified on this day or later."),
-    ] = None,
-    before: Annotated[
-        datetime | None,
-        typer.Option(formats=[_DAY], help="Only files last modified on this day or earlier."),
-    ] = None,
-    longer: Annotated[
-        float | None, typer.Option(min=0, help="Only videos of this many seconds or more.")
-    ] = None,
-    shorter: Annotated[
-        float | None, typer.Option(min=0, help="Only videos of less than this many seconds.")
-    ] = None,
+    folders: FoldersOption = None,
+    labels: LabelsOption = None,
+    without_labels: WithoutLabelsOption = None,
+    after: AfterOption = None,
+    before: BeforeOption = None,
+    longer: LongerOption = None,
+    shorter: ShorterOption = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
@@ -83,18 +73,9 @@ def search(
         raise typer.BadParameter("give either a text or --queries FILE")
     if queries is not None and not as_json:
         raise typer.BadParameter("--queries prints one JSON object a line: add --json")
-    from scanonce.search.filters import Filter
     from scanonce.ui.config import read_config
 
-    only = Filter(
-        folders=tuple(absolute(folder) for folder in folders or ()),
-        labels=frozenset(labels or ()),
-        without_labels=frozenset(without_labels or ()),
-        recorded_after=after.date() if after else None,
-        recorded_before=before.date() if before else None,
-        min_seconds=longer,
-        max_seconds=shorter,
-    )
+    only = new_filter(folders, labels, without_labels, after, before, longer, shorter)
     settings = read_config(config)
     show = _Show(settings.index_path(index_dir), only, only_good, as_json)
     with settings.library(index_dir) as library:
