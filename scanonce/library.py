@@ -30,6 +30,7 @@ from scanonce.search.answer import SearchResult
 from scanonce.search.duplicates import Duplicate, OnCompared, find_duplicates
 from scanonce.search.engine import SearchEngine
 from scanonce.search.filters import SearchScope
+from scanonce.search.saved import SavedSearches
 from scanonce.search.settings import SearchSettings
 from scanonce.search.text_bank import has_cached_bank, open_bank
 from scanonce.storage.errors import ConfigError, EncoderError, IndexDirectoryError
@@ -340,6 +341,11 @@ class Library:
     ) -> list[SearchResult]:
         """Answer several queries at once; see `SearchEngine.search_many`."""
         return self.engine.search_many(texts, top=top, within=within)
+
+    @property
+    def saved(self) -> SavedSearches:
+        """The saved searches, which are kept in the index."""
+        return SavedSearches(self.root, lambda: self.engine)
 
     def duplicates(
         self, *, within: SearchScope = None, on_progress: OnCompared = lambda done, total: None

@@ -1,4 +1,4 @@
-"""Near-duplicates of a library: re-encoded, scaled, trimmed, letterboxed copies and excerpts, with the spans they share.
+"""Near-duplicates: re-encoded, scaled, trimmed, letterboxed copies and excerpts, with the spans they share.
 
     for duplicate in find_duplicates(index):
         print(duplicate.first.path, duplicate.second.path, duplicate.matches[0].first)

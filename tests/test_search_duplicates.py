@@ -257,3 +257,95 @@ def test_the_lesser_video_is_shorter_or_else_smaller(
     pair = Duplicate(first, second, (match,))
     assert pair.lesser.video_id == lesser
     assert pair.covered == pytest.approx(30 / pair.lesser.duration_seconds)
+
+
+# ---------------------------------------------------------------- libraries
+
+SCENES = [("red", 4), ("green", 5), ("blue", 3), ("white", 6), ("black", 4), ("red", 3)]
+OTHER = [("blue", 6), ("black", 3), ("white", 3), ("green", 7), ("blue", 4), ("white", 3)]
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> IndexLayout:
+    """A film, a longer cut of it at another frame rate, an excerpt, another film, and still ones."""
+    root = tmp_path_factory.mktemp("duplicates")
+    films = root / "films"
+    write_film(films / "film.mp4", SCENES)
+    write_film(films / "longer.mp4", [("black", 3), *SCENES, ("white", 7)], fps=8)
+    write_film(films / "excerpt.mp4", [("green", 2), ("blue", 3), ("white", 5)])
+    write_film(films / "other.mp4", OTHER)
+    for number in range(2):
+        write_film(films / "still" / f"{number}.mp4", [("black", 20 + number)])
+    layout = IndexLayout(root / "index")
+    build_index(layout, films)
+    return layout
+
+
+def find(layout: IndexLayout, only: Filter | None = None) -> dict[frozenset[str], Duplicate]:
+    with Index.open(layout, open_pooling, read_only=True) as index:
+        return {
+            frozenset((each.first.path.stem, each.second.path.stem)): each
+            for each in find_duplicates(index, within=only)
+        }
+
+
+def test_copies_and_excerpts_are_found_with_their_spans(layout: IndexLayout) -> None:
+    found = find(layout)
+    assert set(found) == {
+        frozenset(("film", "longer")),
+        frozenset(("film", "excerpt")),
+        frozenset(("longer", "excerpt")),
+    }
+    pair = found[frozenset(("film", "longer"))]
+    (match,) = pair.matches
+    shift = match.second.start_seconds - match.first.start_seconds
+    assert abs(shift) == pytest.approx(3.0, abs=0.5)
+    assert match.first.duration_seconds == pytest.approx(25.0, abs=1.0)
+    assert pair.lesser.path.stem == "film"
+    assert pair.covered > 0.9
+    assert found[frozenset(("film", "excerpt"))].shared_seconds == pytest.approx(10.0, abs=1.0)
+
+
+def test_a_filter_leaves_only_pairs_of_which_both_pass(layout: IndexLayout) -> None:
+    films = layout.root.parent / "films"
+    assert set(find(layout, Filter(min_seconds=20.0))) == {frozenset(("film", "longer"))}
+    assert find(layout, Filter(folders=(films / "still",))) == {}
+
+
+def test_a_video_without_features_costs_only_its_own_pairs(
+    layout: IndexLayout, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Index.open(layout, open_pooling, read_only=True) as index:
+        (uid,) = (each.uid for each in index.catalog.videos() if each.path.stem == "excerpt")
+        (path,) = index.layout.features.rglob(f"{uid}*")
+        kept = path.read_bytes()
+        path.unlink()
+    try:
+        assert set(find(layout)) == {frozenset(("film", "longer"))}
+    finally:
+        path.write_bytes(kept)
+    assert "excerpt.mp4 is not compared" in caplog.text
+    caplog.clear()
+
+
+def test_the_command_prints_pairs_and_labels_the_lesser_ones(layout: IndexLayout) -> None:
+    where = ("--index", layout.root)
+    ran = scanonce("duplicates", "--json", "--apply-label", "copy", *where)
+    assert ran.returncode == 0, ran.stderr
+    pairs = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert len(pairs) == 3
+    assert set(pairs[0]) == {
+        *("first", "second", "likeness", "shorter_or_smaller", "covered", "matches"),
+    }
+    labelled = json.loads(scanonce("label", "--json", *where).stdout)
+    assert labelled == {"labels": {"copy": 2}}
+    shown = scanonce("duplicates", "--exclude-label", "copy", *where).stdout
+    assert shown.splitlines() == ["0 pairs of near-duplicates."]
+    assert "film.mp4" in scanonce("duplicates", *where).stdout
+
+
+def test_an_empty_index_has_no_duplicates(tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    layout = IndexLayout(tmp_path / "index")
+    build_index(layout, tmp_path / "films")
+    assert find(layout) == {}

@@ -33,6 +33,7 @@ from scanonce.ui.commands.localise import localise
 from scanonce.ui.commands.options import INTERRUPTED, renamed
 from scanonce.ui.commands.reindex import reindex
 from scanonce.ui.commands.repair import repair
+from scanonce.ui.commands.saved import add_saved, list_saved, remove_saved, run_saved
 from scanonce.ui.commands.search import search
 from scanonce.ui.commands.status import status
 from scanonce.ui.commands.tracks import add_tracks, remove_track, show_tracks
@@ -65,6 +66,12 @@ train = typer.Typer(
 
 tracks = typer.Typer(
     help="Read speech, text in the image and subtitles, so that words find moments too.",
+    rich_markup_mode="rich",
+)
+
+saved = typer.Typer(
+    no_args_is_help=True,
+    help="Keep searches under a name, and see which matches are new.",
     rich_markup_mode="rich",
 )
 
@@ -114,6 +121,11 @@ app.add_typer(tracks, name="tracks")
 tracks.callback(invoke_without_command=True)(show_tracks)
 tracks.command("add")(add_tracks)
 tracks.command("remove")(remove_track)
+app.add_typer(saved, name="saved")
+saved.command("add")(add_saved)
+saved.command("list")(list_saved)
+saved.command("run")(run_saved)
+saved.command("remove")(remove_saved)
 app.add_typer(train, name="train")
 train.command("clip")(train_clip)
 train.command("soonet")(train_soonet)

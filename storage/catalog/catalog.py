@@ -42,6 +42,7 @@ from scanonce.storage.catalog.labels import Labels
 from scanonce.storage.catalog.lines import Lines
 from scanonce.storage.catalog.matching import select_matching
 from scanonce.storage.catalog.runs import Runs
+from scanonce.storage.catalog.saved import SavedRows
 from scanonce.storage.catalog.spelling import spelled
 from scanonce.storage.catalog.statements import (
     below,
@@ -77,6 +78,7 @@ class Catalog(Database):
         self.labels = Labels(self)
         self.lines = Lines(self)
         self.runs = Runs(self)
+        self.saved = SavedRows(self)
 
     # ------------------------------------------------ libraries
 

@@ -61,7 +61,8 @@ def duplicates(
         found = library.duplicates(
             within=only, on_progress=lambda done, total: report(done, total, "videos")
         )
-        for number, duplicate in enumerate(found, start=1):
+        for duplicate in found:
+            number += 1
             if duplicate.covered >= LABELLED:
                 lesser[duplicate.lesser.video_id] = duplicate.lesser.path
             if as_json:
