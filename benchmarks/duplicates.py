@@ -61,7 +61,8 @@ def _mirrored(image: Picture) -> Picture:
 
 
 def _brighter(image: Picture) -> Picture:
-    return np.clip(image * 1.15 + 18.0, 0, 255).astype(np.uint8)
+    brighter: Picture = np.clip(image * 1.15 + 18.0, 0, 255).astype(np.uint8)
+    return brighter
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,7 @@ def _images(film: Path) -> Iterator[Picture]:
     with av.open(str(film)) as source:
         for frame in source.decode(video=0):
             half = frame.reformat(frame.width // 2, frame.height // 2, "rgb24")
-            yield half.to_ndarray()
+            yield half.to_ndarray().astype(np.uint8, copy=False)
 
 
 class _Writer:

@@ -22,12 +22,12 @@ class Limits:
 
     shortest: int = 10
     """Fewest frames of a run."""
-    level: float = 0.7
+    level: float = 0.5
     """Cosine from which two frames count as alike."""
-    likeness: float = 0.8
+    likeness: float = 0.65
     """Least mean cosine of a run."""
     distinctness: float = 0.05
-    """Least difference of this mean to the best one on a diagonal that is not next to it."""
+    """Least difference of this mean to that of the best other alignment of the same two spans."""
     reach: int = 6
     """Offsets on both sides of a guess that are tried."""
     near: int = 3
@@ -65,8 +65,8 @@ def align(
         Runs that share no frame of ``first``, by rising start.
     """
     free = np.ones(len(first), np.bool_)
-    runs = []
-    for guess in guesses:
+    runs: list[Run] = []
+    for guess in guesses if len(first) and len(second) else ():
         run = _run_near(first, second, guess, limits, free)
         if run is not None:
             runs.append(run)
@@ -125,18 +125,23 @@ def _run_near(
 
 
 def _rival(cosines: NDArray[np.float32], k: int, limits: Limits) -> float:
-    """Return the best mean of the same frames on a diagonal that is not next to the best one.
+    """Return the best mean on a diagonal that is not next to the best one, with both frames inside the run.
 
-    Diagonals with less than half of the frames say nothing. NaN if there is no other: then the run proves nothing.
+    The frames around a run do not count: that two shots of one still picture end together is no proof. Diagonals with
+    less than half of the frames say nothing. NaN if there is no other: then the run proves nothing.
+
+    Args:
+        cosines: ``[num_offsets, num_frames]`` of the frames of the run.
+        k: the row of the best diagonal.
+        limits: which diagonals are compared.
     """
-    away = np.abs(np.arange(len(cosines)) - k)
-    others = cosines[(away > limits.near) & (away <= limits.far)]
-    known = np.isfinite(others)
-    enough = known.sum(axis=1) * 2 >= cosines.shape[1]
-    if not enough.any():
-        return float("nan")
-    # Compared with the best diagonal on the frames that both have.
-    here = np.where(known, cosines[k], 0.0).sum(axis=1)
-    there = np.where(known, others, 0.0).sum(axis=1)
-    losses = (here - there)[enough] / known.sum(axis=1)[enough]
-    return float(cosines[k].mean() - losses.min())
+    num_frames = cosines.shape[1]
+    here, lost = cosines[k], []
+    for shift in range(limits.near + 1, min(limits.far, num_frames // 2) + 1):
+        for row, inside in (
+            (k + shift, slice(0, num_frames - shift)),
+            (k - shift, slice(shift, num_frames)),
+        ):
+            # Both diagonals on the frames that both have.
+            lost.append(float(here[inside].mean() - cosines[row, inside].mean()))
+    return float(here.mean()) - min(lost, default=float("nan"))

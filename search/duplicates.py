@@ -43,6 +43,10 @@ _MAX_GUESSES = 3
 _VOTE_SECONDS = 2.0
 _LOOKS = 12
 """Most pairs of thumbnails that are compared for a run."""
+_LOOK_SECONDS = 1.0
+"""Longest time between two thumbnails that are compared."""
+_SURE = 0.85
+"""Likeness from which a match needs no thumbnails, if there are none."""
 _CACHED = 16
 """Videos whose frames are kept: 29 MB each for two hours at 512 dimensions."""
 
@@ -115,7 +119,7 @@ def find_duplicates(
         Pairs, in any order, as soon as they are found.
 
     Raises:
-        IndexDirectoryError: the vector index cannot be read. A video whose frames cannot be read is skipped, with a
+        IndexDirectoryError: the vector index cannot be read. A video whose files cannot be read is left out, with a
             warning.
         QueryError: a folder or a label of the filter is not known.
     """
@@ -125,21 +129,15 @@ def find_duplicates(
         return
     comparison = _Comparison(index, videos, live, within, limits or Limits())
     judged: set[tuple[int, int]] = set()
-    ids = comparison.ids.tolist()
-    for number, video_id in enumerate(ids, start=1):
-        try:
-            for other_id, guesses in comparison.candidates(video_id).items():
-                pair = min(video_id, other_id), max(video_id, other_id)
-                if pair not in judged:
-                    judged.add(pair)
-                    duplicate = comparison.compare(video_id, other_id, guesses)
-                    if duplicate is not None:
-                        yield duplicate
-        except IndexDirectoryError as error:
-            logger.warning(
-                "%s is not compared, run `scanonce verify`: %s", videos[video_id].path, error
-            )
-        on_progress(number, len(ids))
+    for number, video_id in enumerate(comparison.ids.tolist(), start=1):
+        for other_id, guesses in comparison.candidates(video_id).items():
+            pair = min(video_id, other_id), max(video_id, other_id)
+            if pair not in judged:
+                judged.add(pair)
+                duplicate = comparison.compare(video_id, other_id, guesses)
+                if duplicate is not None:
+                    yield duplicate
+        on_progress(number, len(comparison.ids))
 
 
 class _Comparison:
@@ -161,11 +159,20 @@ class _Comparison:
         sample = self.clips.sample() if len(self.clips) else np.zeros((1, self.clips.dim))
         self.mean = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
         self.frames = lru_cache(maxsize=_CACHED)(self._frames)
+        self.times = lru_cache(maxsize=_CACHED)(self._times)
+        self.unreadable: set[int] = set()
 
     def _frames(self, video_id: int) -> NDArray[np.float32]:
-        """Return the frames on screen at the ticks, ``[num_ticks, dim]`` units less the mean of the library."""
+        """Return the frames on screen at the ticks, ``[num_ticks, dim]`` units less the mean of the library.
+
+        There are none if they cannot be read.
+        """
         video = self.videos[video_id]
-        stored = self.index.features.read(video.uid)
+        try:
+            stored = self.index.features.read(video.uid)
+        except IndexDirectoryError as error:
+            self._warn(video_id, error)
+            return np.empty((0, self.clips.dim), np.float32)
         _, rows = shown_at(
             stored.pts_seconds, TICKS_PER_SECOND, 0.0, max(video.duration_seconds, 1e-3)
         )
@@ -177,7 +184,11 @@ class _Comparison:
         spans = grid.spans(video.duration_seconds)[: grid.counts(video.duration_seconds)[0]]
         if not len(spans):
             return {}
-        clips = self.index.embed(video, spans)
+        try:
+            clips = self.index.embed(video, spans)
+        except IndexDirectoryError as error:
+            self._warn(video_id, error)
+            return {}
         allowed = self.allowed & ~self.clips.mask([video_id])
         scores, ids = self.clips.search(clips, _DEPTH, allowed=allowed)
         votes: dict[int, Counter[int]] = {}
@@ -207,21 +218,45 @@ class _Comparison:
         return Duplicate(first, second, looked) if looked else None
 
     def _looks_the_same(self, first: Video, second: Video, match: Match) -> bool:
-        """Compare thumbnails at some times of a match; true if there are none."""
-        here = match.first
-        shift = match.second.start_seconds - here.start_seconds
-        times = np.linspace(here.start_seconds, here.end_seconds, _LOOKS + 2)[1:-1]
-        pairs = [
-            (one, other)
-            for seconds in times.tolist()
-            if (one := self._look(first, seconds)) is not None
-            and (other := self._look(second, seconds + shift)) is not None
-        ]
-        return not pairs or is_same_picture(pairs)
+        """Compare thumbnails of the same moments."""
+        shift = match.second.start_seconds - match.first.start_seconds
+        here, there = self.times(first.video_id), self.times(second.video_id)
+        here = here[(here >= match.first.start_seconds) & (here < match.first.end_seconds)]
+        if len(here) > _LOOKS:
+            here = here[np.linspace(0, len(here) - 1, _LOOKS).round().astype(int)]
+        pairs = []
+        for seconds in here.tolist() if len(there) else ():
+            nearest = float(there[np.abs(there - seconds - shift).argmin()])
+            if abs(nearest - seconds - shift) <= _LOOK_SECONDS:
+                one, other = self._look(first, seconds), self._look(second, nearest)
+                if one is not None and other is not None:
+                    pairs.append((one, other))
+        return is_same_picture(pairs) if pairs else match.likeness >= _SURE
+
+    def _times(self, video_id: int) -> NDArray[np.float64]:
+        """Return the times of the thumbnails of a video; none if they cannot be read."""
+        try:
+            return self.index.thumbnails.times(self.videos[video_id].uid)
+        except IndexDirectoryError as error:
+            self._warn(video_id, error)
+            return np.empty(0)
 
     def _look(self, video: Video, seconds: float) -> Look | None:
-        jpeg = self.index.thumbnails.read(video.uid, seconds)
+        try:
+            jpeg = self.index.thumbnails.read(video.uid, seconds)
+        except IndexDirectoryError as error:
+            self._warn(video.video_id, error)
+            return None
         return None if jpeg is None else look_of(jpeg)
+
+    def _warn(self, video_id: int, error: IndexDirectoryError) -> None:
+        """Warn once of each video."""
+        if video_id not in self.unreadable:
+            self.unreadable.add(video_id)
+            path = self.videos[video_id].path
+            logger.warning(
+                "%s is not compared, or not fully: run `scanonce verify`: %s", path, error
+            )
 
 
 def _match(run: Run, first: Video, second: Video) -> Match:

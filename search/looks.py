@@ -19,7 +19,7 @@ _LARGEST = 1024
 """Pixels along a side; thumbnails have fewer (`indexer.settings`)."""
 _BLACK, _FLAT = 24.0, 6.0
 """Grey levels, 0 to 255, that a bar has at most, and standard deviation under which a picture has no features."""
-LEAST_CORRELATION = 0.6
+LEAST_CORRELATION = 0.7
 """Correlation of grey levels that a copy has on average, half a second of movement included."""
 
 
