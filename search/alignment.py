@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What makes a run. Numbers of frames are numbers of ticks (`search.duplicates.TICKS_PER_SECOND`)."""
+    """The demands on a run. Numbers of frames are numbers of ticks (`search.duplicates.TICKS_PER_SECOND`)."""
 
     shortest: int = 10
     """Fewest frames of a run."""
@@ -59,7 +59,7 @@ def align(
             were made units: otherwise all frames are alike.
         second: ``[num_second, dim]`` likewise.
         guesses: offsets near which to look, the most likely first; each costs some 40 products of frames.
-        limits: what makes a run.
+        limits: the demands on a run.
 
     Returns:
         Runs that share no frame of ``first``, by rising start.

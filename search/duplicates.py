@@ -112,7 +112,7 @@ def find_duplicates(
     Args:
         index: opened with the pooling of its clips.
         within: only pairs of which both videos pass; by default all.
-        limits: what makes a match.
+        limits: the demands on a match.
         on_progress: called after each video.
 
     Yields:

@@ -75,10 +75,9 @@ class Catalog(Database):
     def __init__(self, path: Path, *, read_only: bool) -> None:
         """Prepare connections and read nothing; use :meth:`open`."""
         super().__init__(path, read_only=read_only)
-        self.labels = Labels(self)
+        self.labels, self.saved = Labels(self), SavedRows(self)
         self.lines = Lines(self)
         self.runs = Runs(self)
-        self.saved = SavedRows(self)
 
     # ------------------------------------------------ libraries
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from scanonce.storage.records import Span, Video
 
 LABELLED = 0.8
-"""Share of a video that another one has to have before the video is labelled: a common title sequence is no copy."""
+"""Least share of a video that the other one has before it is labelled: a common title sequence is no copy."""
 
 
 def duplicates(
