@@ -148,10 +148,11 @@ def _take_over_calibration(layout: IndexLayout, staging: IndexLayout) -> None:
 
 
 def _take_over_texts(layout: IndexLayout, staging: IndexLayout) -> None:
-    """Copy the labels and the tracks that the old index got meanwhile."""
+    """Copy the labels, the saved searches and the tracks that the old index got meanwhile."""
     with (
         Catalog.open(layout.catalog, read_only=True) as before,
         Catalog.open(staging.catalog) as catalog,
     ):
         catalog.labels.take_over(before.labels)
+        catalog.saved.take_over(before.saved)
         catalog.lines.take_over(before.lines)

@@ -10,7 +10,7 @@ with scanonce.open("~/.scanonce") as library:
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 from types import MappingProxyType, TracebackType
@@ -27,9 +27,11 @@ from scanonce.models.encoders.load import load_encoder
 from scanonce.models.settings import ModelSettings
 from scanonce.models.tracks.settings import TrackSettings
 from scanonce.search.answer import SearchResult
+from scanonce.search.duplicates import Duplicate, OnCompared, find_duplicates
 from scanonce.search.engine import SearchEngine
 from scanonce.search.examples import Example
 from scanonce.search.filters import SearchScope
+from scanonce.search.saved import SavedSearches
 from scanonce.search.settings import SearchSettings
 from scanonce.search.text_bank import has_cached_bank, open_bank
 from scanonce.storage.errors import ConfigError, EncoderError, IndexDirectoryError
@@ -345,6 +347,21 @@ class Library:
     ) -> list[SearchResult]:
         """Answer several queries at once; see `SearchEngine.search_many`."""
         return self.engine.search_many(texts, top=top, within=within)
+
+    @property
+    def saved(self) -> SavedSearches:
+        """The saved searches, which are kept in the index."""
+        return SavedSearches(self.root, lambda: self.engine)
+
+    def duplicates(
+        self, *, within: SearchScope = None, on_progress: OnCompared = lambda done, total: None
+    ) -> Iterator[Duplicate]:
+        """Find the pairs of videos that share a span of some seconds; see `search.duplicates.find_duplicates`.
+
+        Needs no encoder: stored frames are compared. The index stays open until the iterator ends.
+        """
+        with Index.open(self.root, open_pooling, read_only=True) as index:
+            yield from find_duplicates(index, within=within, on_progress=on_progress)
 
 
 def _absolute(path: AnyPath) -> Path:

@@ -7,15 +7,17 @@ The mask of a filter is applied inside the vector search: if few clips pass, all
 search probes more cells (`storage.vectors.ivfpq`). Filtering the result of an unfiltered search would lose answers.
 """
 
+import json
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import date, datetime, time, timedelta
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.catalog.entries import HalfOpen
@@ -133,6 +135,50 @@ class Filter:
         count = len(self.labels) + len(self.without_labels)
         if count > MAX_TERMS:
             raise QueryError(f"a filter takes up to {MAX_TERMS} labels, got {count}")
+
+
+def filter_json(only: Filter) -> dict[str, Any]:
+    """Return the fields of a filter by name, without those that filter nothing; `filter_of` reads it again.
+
+    >>> filter_json(Filter(labels=frozenset({"b", "a"}), min_seconds=30.0))
+    {'labels': ['a', 'b'], 'min_seconds': 30.0}
+    """
+    values = {each.name: getattr(only, each.name) for each in fields(only)}
+    given = {name: value for name, value in values.items() if value not in (None, (), frozenset())}
+    return {name: _plain_value(value) for name, value in given.items()}
+
+
+def _plain_value(value: Any) -> Any:
+    """Return a value of a filter as a JSON type."""
+    if isinstance(value, tuple | frozenset):
+        return sorted(_plain_value(each) for each in value)
+    return str(value) if isinstance(value, date | Path) else value
+
+
+@cache
+def _reader() -> TypeAdapter[Filter]:
+    return TypeAdapter(Filter)
+
+
+def filter_of(text: str) -> Filter:
+    """Read a filter from the JSON text of `filter_json`.
+
+    >>> filter_of('{"labels": ["a"]}') == Filter(labels=frozenset({"a"}))
+    True
+
+    Raises:
+        QueryError: it is no filter, or has a condition that this version does not know.
+    """
+    try:
+        only = _reader().validate_json(text)
+        unknown = set(json.loads(text)) - {each.name for each in fields(Filter)}
+    except ValueError as error:
+        raise QueryError(f"this is no filter: {text[:200]!r}") from error
+    if unknown:
+        raise QueryError(
+            f"a filter has the condition {min(unknown)!r}, which this version does not know"
+        )
+    return only
 
 
 SearchScope: TypeAlias = Filter | Collection[int] | None

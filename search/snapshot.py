@@ -202,7 +202,7 @@ def open_snapshot(
     methods = _open_methods(index, settings, previous=None)
     judge = Judge(bank or open_bank(encoder), find_calibration(index.layout, encoder.fingerprint))
     live = np.fromiter(videos, np.int64, len(videos))
-    clips, waiting = _open_clips(index, videos, live)
+    clips, waiting = open_clips(index, videos, live)
     return Snapshot(
         index=index,
         encoder=encoder,
@@ -309,7 +309,7 @@ def _with_clips(snapshot: Snapshot, live: Ids) -> Snapshot:
         live: ids of the new videos, rising.
     """
     index, videos = snapshot.index, snapshot.videos
-    clips, waiting = _open_clips(index, videos, live, snapshot)
+    clips, waiting = open_clips(index, videos, live, snapshot)
     means, num_sampled = snapshot.frame_means, snapshot.num_sampled
     if abs(len(videos) - num_sampled) > num_sampled // 10:
         means, num_sampled = _sample_means(index, videos), len(videos)
@@ -338,7 +338,7 @@ def _is_outdated(snapshot: Snapshot) -> bool:
     return newest_number(snapshot.index.layout.vectors) != snapshot.clips.generation
 
 
-def _open_clips(
+def open_clips(
     index: Index, videos: Mapping[int, Video], live: Ids, previous: Snapshot | None = None
 ) -> tuple[LibraryIndex, dict[int, NDArray[np.float32]]]:
     """Open the clips of these videos; return them and the embeddings of videos that are not published yet."""

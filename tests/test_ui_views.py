@@ -14,7 +14,7 @@ from scanonce.search.answer import SearchResult
 from scanonce.search.calibration import Calibration, Weights, write_calibration
 from scanonce.search.coverage import Coverage
 from scanonce.search.engine import SearchEngine
-from scanonce.search.filters import Filter
+from scanonce.search.filters import Filter, filter_json
 from scanonce.search.localise import Curve
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import Moment, Span, Video
@@ -30,7 +30,6 @@ from scanonce.ui.views import (
     curve_levels,
     divider_at,
     divider_on,
-    filter_json,
     filter_text,
     folder_names,
     good_text,

@@ -22,6 +22,7 @@ from scanonce.ui.commands.config import config
 from scanonce.ui.commands.convert import convert
 from scanonce.ui.commands.demo import demo
 from scanonce.ui.commands.doctor import doctor
+from scanonce.ui.commands.duplicates import duplicates
 from scanonce.ui.commands.encoders import encoders
 from scanonce.ui.commands.eval import evaluate
 from scanonce.ui.commands.fetch import fetch
@@ -32,6 +33,7 @@ from scanonce.ui.commands.localise import localise
 from scanonce.ui.commands.options import INTERRUPTED, renamed
 from scanonce.ui.commands.reindex import reindex
 from scanonce.ui.commands.repair import repair
+from scanonce.ui.commands.saved import add_saved, list_saved, remove_saved, run_saved
 from scanonce.ui.commands.search import search
 from scanonce.ui.commands.status import status
 from scanonce.ui.commands.tracks import add_tracks, remove_track, show_tracks
@@ -67,6 +69,12 @@ tracks = typer.Typer(
     rich_markup_mode="rich",
 )
 
+saved = typer.Typer(
+    no_args_is_help=True,
+    help="Keep searches under a name, and see which matches are new.",
+    rich_markup_mode="rich",
+)
+
 
 def _print_version(asked: bool) -> None:
     if asked:
@@ -98,6 +106,7 @@ app.command()(watch)
 app.command(context_settings=renamed({"anyway": "force"}))(reindex)
 app.command(context_settings=renamed({"not-label": "exclude-label"}))(search)
 app.command()(label)
+app.command()(duplicates)
 app.command()(localise)
 app.command()(convert)
 app.command()(tune)
@@ -112,6 +121,11 @@ app.add_typer(tracks, name="tracks")
 tracks.callback(invoke_without_command=True)(show_tracks)
 tracks.command("add")(add_tracks)
 tracks.command("remove")(remove_track)
+app.add_typer(saved, name="saved")
+saved.command("add")(add_saved)
+saved.command("list")(list_saved)
+saved.command("run")(run_saved)
+saved.command("remove")(remove_saved)
 app.add_typer(train, name="train")
 train.command("clip")(train_clip)
 train.command("soonet")(train_soonet)

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from datetime import date, datetime, timedelta
 from math import inf
 from pathlib import Path
@@ -111,6 +111,8 @@ def result_json(
         only: the filter, if one was given.
         covered: how much of the library matches, if that was computed.
     """
+    from scanonce.search.filters import filter_json  # pydantic is slow to import
+
     filtered = {} if only is None else {"filter": filter_json(only), "videos": result.num_videos}
     return {
         "query": result.query,
@@ -122,25 +124,6 @@ def result_json(
         "moments": [moment_json(moment) for moment in result.moments],
         "timings_ms": {stage: round(value, 3) for stage, value in result.timings_ms.items()},
     }
-
-
-def filter_json(only: "Filter") -> dict[str, Any]:
-    """Return the fields of a filter by name, without those that filter nothing.
-
-    >>> from scanonce.search.filters import Filter
-    >>> filter_json(Filter(labels=frozenset({"b", "a"}), min_seconds=30.0))
-    {'labels': ['a', 'b'], 'min_seconds': 30.0}
-    """
-    values = {each.name: getattr(only, each.name) for each in fields(only)}
-    given = {name: value for name, value in values.items() if value not in (None, (), frozenset())}
-    return {name: _plain_value(value) for name, value in given.items()}
-
-
-def _plain_value(value: Any) -> Any:
-    """Return a value of a filter as a JSON type."""
-    if isinstance(value, tuple | frozenset):
-        return sorted(_plain_value(each) for each in value)
-    return str(value) if isinstance(value, date | Path) else value
 
 
 def status_json(root: Path, status: "IndexStatus") -> dict[str, Any]:

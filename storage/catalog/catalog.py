@@ -42,6 +42,7 @@ from scanonce.storage.catalog.labels import Labels
 from scanonce.storage.catalog.lines import Lines
 from scanonce.storage.catalog.matching import select_matching
 from scanonce.storage.catalog.runs import Runs
+from scanonce.storage.catalog.saved import SavedRows
 from scanonce.storage.catalog.spelling import spelled
 from scanonce.storage.catalog.statements import (
     below,
@@ -74,7 +75,7 @@ class Catalog(Database):
     def __init__(self, path: Path, *, read_only: bool) -> None:
         """Prepare connections and read nothing; use :meth:`open`."""
         super().__init__(path, read_only=read_only)
-        self.labels = Labels(self)
+        self.labels, self.saved = Labels(self), SavedRows(self)
         self.lines = Lines(self)
         self.runs = Runs(self)
 

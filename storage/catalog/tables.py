@@ -209,6 +209,22 @@ class LabelRow(Base):
     label: Mapped[str]
 
 
+class SavedSearchRow(Base):
+    """Saved searches. Their names are compared as labels are."""
+
+    __tablename__ = "saved_searches"
+
+    folded: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    query: Mapped[str]
+    filter: Mapped[str]
+    """JSON."""
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    looked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    seen_video_id: Mapped[int]
+    """Videos with a higher id are new."""
+
+
 class TrackRow(Base):
     """Tracks: the lines of one kind of a video."""
 

@@ -3,47 +3,43 @@
 import codecs
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from scanonce.storage.errors import QueryError
 from scanonce.ui.commands.examples import read_examples
-from scanonce.ui.commands.notes import note_inexact_times
-from scanonce.ui.commands.options import ConfigOption, IndexOption, JsonOption, absolute
-from scanonce.ui.console import new_console, print_json, verbatim
-from scanonce.ui.safe_text import encodable
-from scanonce.ui.views import (
-    coverage_text,
-    covered_by,
-    good_text,
-    is_full,
-    moments_table,
-    result_json,
-    timings_text,
+from scanonce.ui.commands.filter_options import (
+    AfterOption,
+    BeforeOption,
+    FoldersOption,
+    LabelsOption,
+    LongerOption,
+    ShorterOption,
+    WithoutLabelsOption,
+    new_filter,
 )
+from scanonce.ui.commands.notes import note_inexact_times
+from scanonce.ui.commands.options import ConfigOption, IndexOption, JsonOption
+from scanonce.ui.commands.search_output import ShowResult, TopOption
+from scanonce.ui.console import print_json
+from scanonce.ui.safe_text import encodable
+from scanonce.ui.views import covered_by, is_full
 
 if TYPE_CHECKING:
     from scanonce.search.answer import SearchResult
-    from scanonce.search.coverage import Coverage
     from scanonce.search.engine import SearchEngine
     from scanonce.search.filters import Filter
 
 _BATCH = 64  # queries encoded and looked up together
-_DAY = "%Y-%m-%d"
 
 
 def search(
     text: Annotated[str | None, typer.Argument(help="Description of the moment.")] = None,
     index_dir: IndexOption = None,
-    top: Annotated[
-        int | None,
-        typer.Option(min=1, max=1000, help="Moments to show.", show_default="as in config.toml"),
-    ] = None,
+    top: TopOption = None,
     only_good: Annotated[
         bool, typer.Option("--good", help="Only the good matches, not the less certain moments.")
     ] = False,
@@ -67,51 +63,24 @@ def search(
             metavar="L,T,R,B", help="Part of the image that counts, as shares: 0.1,0.2,0.5,0.6."
         ),
     ] = None,
-    folders: Annotated[
-        list[Path] | None,
-        typer.Option("--in", help="Only videos at or below this folder; several: any of them."),
-    ] = None,
-    labels: Annotated[
-        list[str] | None,
-        typer.Option("--label", help="Only videos with this label; several: all of them."),
-    ] = None,
-    without_labels: Annotated[
-        list[str] | None, typer.Option("--exclude-label", help="Only videos without this label.")
-    ] = None,
-    after: Annotated[
-        datetime | None,
-        typer.Option(formats=[_DAY], help="Only files last modified on this day or later."),
-    ] = None,
-    before: Annotated[
-        datetime | None,
-        typer.Option(formats=[_DAY], help="Only files last modified on this day or earlier."),
-    ] = None,
-    longer: Annotated[
-        float | None, typer.Option(min=0, help="Only videos of this many seconds or more.")
-    ] = None,
-    shorter: Annotated[
-        float | None, typer.Option(min=0, help="Only videos of less than this many seconds.")
-    ] = None,
+    folders: FoldersOption = None,
+    labels: LabelsOption = None,
+    without_labels: WithoutLabelsOption = None,
+    after: AfterOption = None,
+    before: BeforeOption = None,
+    longer: LongerOption = None,
+    shorter: ShorterOption = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Find the moments that show what a text describes, or that look like an image or a clip."""
     _check_usage(text is not None, bool(images or clips), queries is not None, as_json)
-    from scanonce.search.filters import Filter
     from scanonce.ui.config import read_config
 
-    only = Filter(
-        folders=tuple(absolute(folder) for folder in folders or ()),
-        labels=frozenset(labels or ()),
-        without_labels=frozenset(without_labels or ()),
-        recorded_after=after.date() if after else None,
-        recorded_before=before.date() if before else None,
-        min_seconds=longer,
-        max_seconds=shorter,
-    )
+    only = new_filter(folders, labels, without_labels, after, before, longer, shorter)
     examples = read_examples(images or (), clips or (), crop)
     settings = read_config(config)
-    show = _Show(settings.index_path(index_dir), only, only_good, as_json)
+    show = ShowResult(settings.index_path(index_dir), only, only_good, as_json)
     with settings.library(index_dir) as library:
         note_inexact_times(library)
         engine = library.engine  # a missing index is an error even if the file has no query
@@ -125,7 +94,7 @@ def search(
 
 
 def _search_file(
-    engine: "SearchEngine", lines: "Sequence[QueryLine]", top: int | None, show: "_Show"
+    engine: "SearchEngine", lines: "Sequence[QueryLine]", top: int | None, show: ShowResult
 ) -> None:
     """Print the answer to each line, in order."""
     for start in range(0, len(lines), _BATCH):
@@ -214,44 +183,3 @@ def _unreadable(path: Path, reason: str) -> QueryError:
     return QueryError(
         f"the queries in {path} cannot be read: {reason}. Name a text file in UTF-8, one query a line"
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Show:
-    """How answers are printed."""
-
-    index_dir: Path
-    only: "Filter"
-    only_good: bool
-    as_json: bool
-
-    def __call__(self, result: "SearchResult", covered: "Coverage | None" = None) -> None:
-        """Print an answer, with how much of the library matches if that was computed."""
-        if self.only_good:
-            result = replace(result, moments=result.moments[: result.num_good])
-        if self.as_json:
-            shown = None if self.only.passes_all else self.only
-            print_json(result_json(result, shown, covered))
-        else:
-            self.as_text(result, covered, new_console())
-
-    def as_text(self, result: "SearchResult", covered: "Coverage | None", console: Console) -> None:
-        """Print an answer for people."""
-        if result.num_searchable == 0:
-            console.print(
-                f"The index {verbatim(self.index_dir)} is empty. "
-                f"Next: scanonce index FOLDER --index {verbatim(self.index_dir)}",
-                soft_wrap=True,
-            )
-        elif result.num_videos == 0:
-            console.print("No video passes this filter, so nothing was searched.")
-        else:
-            heading = good_text(result.moments, is_full=covered is not None)
-            if covered is not None:
-                heading += f"; {coverage_text(covered)}"
-            console.print(heading, highlight=False, soft_wrap=True)
-        for note in result.notes:
-            console.print(f"[dim]{verbatim(note)}[/]", highlight=False, soft_wrap=True)
-        if result.moments:
-            console.print(moments_table(result.moments))
-        console.print(f"[dim]{timings_text(result)}[/]")

@@ -13,7 +13,7 @@ import streamlit as st
 from scanonce.search.answer import SearchResult
 from scanonce.search.coverage import Coverage
 from scanonce.search.examples import Example
-from scanonce.search.filters import Filter, SearchScope
+from scanonce.search.filters import Filter, SearchScope, filter_json
 from scanonce.search.localise import Curve
 from scanonce.storage.catalog.catalog import SEARCHABLE
 from scanonce.storage.catalog.entries import Failure, Library, Totals
@@ -21,7 +21,7 @@ from scanonce.storage.errors import reported
 from scanonce.storage.records import Line, MadeTrack, Span, Video
 from scanonce.ui.pages.session import shared
 from scanonce.ui.sentences import sentences, talk
-from scanonce.ui.views import covered_by, filter_json, folder_names, status_json
+from scanonce.ui.views import covered_by, folder_names, status_json
 
 Stamp = tuple[tuple[str, int, int], ...]
 """Differs after every change of the index."""
