@@ -34,7 +34,7 @@ class Fault:
     name: str
     path: str
     edits: tuple[tuple[str, str], ...]
-    """Texts that occur once in the file, and what is put in their place."""
+    """Texts that occur once in the file, and their replacements."""
     test: str
     """The test that should fail, as pytest names it."""
 

@@ -7,7 +7,7 @@ vector stands for its hop at the centre of its window and is stored like the vec
 start of its hop to that of the next. Pooling, curves, localisers and clips need not know.
 
 Windows count targets (`storage.targets`), not stored frames, so a picture that is held fills as many places as it is
-long. At both ends of a video the first and the last frame fill what is missing.
+long. At both ends of a video the first and the last frame fill the gaps.
 """
 
 from collections.abc import Iterable, Iterator

@@ -2,14 +2,17 @@
 
 import re
 import threading
+from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
-from scanonce.ui.cli import main
+from scanonce.ui.cli import app, main
 
 ROOT = Path(__file__).parents[1]
 
@@ -65,3 +68,16 @@ def scanonce(
 def _written(file: TextIOWrapper) -> str:
     assert isinstance(file.buffer, BytesIO)
     return file.buffer.getvalue().decode(file.encoding)
+
+
+def command_names() -> set[str]:
+    """Return the names of all commands, such as "search" and "train clip"."""
+
+    def names(command: Any, path: tuple[str, ...]) -> Iterator[str]:
+        inner = getattr(command, "commands", {})
+        if path and (not inner or command.invoke_without_command):
+            yield " ".join(path)
+        for name, each in inner.items():
+            yield from names(each, (*path, name))
+
+    return set(names(get_command(app), ()))

@@ -167,7 +167,7 @@ def encoded(events: list[Event], recorder: Recorder, fps: float = 1.0) -> Encode
 def test_a_vector_stands_for_its_hop_at_the_centre_of_its_window() -> None:
     events: list[Event] = [Opened(0, INFO), frames(0, list(range(7))), Finished(0, 7.0, None)]
     video = encoded(events, WindowRecorder(4, 2))
-    # the first and the last frame fill what is missing at the ends
+    # the first and the last frame fill the gaps at the ends
     expected = [[0, 0, 1, 2], [1, 2, 3, 4], [3, 4, 5, 6], [5, 6, 6, 6]]
     assert video.features.frames.tolist() == expected
     assert video.features.pts_seconds.tolist() == [0.0, 2.0, 4.0, 6.0]

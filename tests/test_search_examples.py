@@ -146,7 +146,7 @@ def test_no_text_of_a_query_names_a_file_of_the_machine(tmp_path: Path) -> None:
         query = parse(name)
         assert not isinstance(query, Given)
         assert sentence(name)
-    with pytest.raises(QueryError, match="say what is wanted"):
+    with pytest.raises(QueryError, match="name something wanted too"):
         parse("-red")
 
 

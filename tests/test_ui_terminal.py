@@ -15,11 +15,10 @@ from rich.table import Table
 
 from scanonce.search.query_text import query_text
 from scanonce.storage.errors import ConfigError, QueryError
-from scanonce.ui.cli import app, tracks, train
 from scanonce.ui.console import new_console, verbatim
 from scanonce.ui.safe_text import json_line, visible
 from tests.colours import write_film
-from tests.command import ROOT, Ran, scanonce
+from tests.command import ROOT, Ran, command_names, scanonce
 
 HOSTILE = (
     "esc\x1b[31mred\x1b[2J",
@@ -159,24 +158,23 @@ WALKS: dict[str, Walk] = {
     "doctor": _refused("doctor", "--config", _NOWHERE),
     "config": _refused("config", _NOWHERE),
     "demo": _refused("demo", "--films", "1\x1b[2J\n"),
-    "clip": _refused("train", "clip", _NOWHERE, "out"),
-    "soonet": _refused("train", "soonet", _NOWHERE, "out", "--index", ...),
+    "train clip": _refused("train", "clip", _NOWHERE, "out"),
+    "train soonet": _refused("train", "soonet", _NOWHERE, "out", "--index", ...),
     "encoders": lambda films, index, empty: run("encoders", "--language", "x\x1b[2J\n"),
     "fetch": _refused("fetch", "no\x1b[2J\n/thing", "--to", "out"),
-    "show_tracks": _refused("tracks", "--index", _NOWHERE),
-    "add": _refused("tracks", "add", "x\x1b[2J\n", "--index", ...),
-    "remove": _refused("tracks", "remove", "x\x1b[2J\n", "--index", ...),
+    "tracks": _refused("tracks", "--index", _NOWHERE),
+    "tracks add": _refused("tracks", "add", "x\x1b[2J\n", "--index", ...),
+    "tracks remove": _refused("tracks", "remove", "x\x1b[2J\n", "--index", ...),
+    "duplicates": _refused("duplicates", "--index", _NOWHERE),
+    "saved add": _refused("saved", "add", "x\x1b[2J\n", "a | | b", "--index", ...),
+    "saved list": _refused("saved", "list", "--index", _NOWHERE),
+    "saved run": _refused("saved", "run", "x\x1b[2J\n", "--index", ...),
+    "saved remove": _refused("saved", "remove", "x\x1b[2J\n", "--index", ...),
 }
 
 
 def test_every_command_is_walked() -> None:
-    commands = [
-        each
-        for group in (app, train, tracks)
-        for each in (*group.registered_commands, group.registered_callback)
-    ]
-    names = {each.name or each.callback.__name__ for each in commands if each and each.callback}
-    assert set(WALKS) == names - {"options"}
+    assert set(WALKS) == command_names()
 
 
 @pytest.mark.parametrize("command", WALKS)

@@ -1,4 +1,4 @@
-"""The sentences of what is said in a video, so that a cut begins and ends between them. Pure functions.
+"""The sentences spoken in a video, so that a cut begins and ends between them. Pure functions.
 
 >>> from scanonce.storage.records import Line
 >>> said = [Line(1, "said", 0.0, 4.0, "One. We met"), Line(1, "said", 4.0, 6.0, "on Discord.")]
@@ -20,7 +20,7 @@ _TOUCH_SECONDS = 0.05  # a cut that enters a sentence by less ends before it
 
 
 def talk(lines: Iterable[Line]) -> list[Line]:
-    """Return the lines of what is said: of speech, else of subtitles; text in the image has no sentences."""
+    """Return the lines of speech, else of subtitles; text in the image has no sentences."""
     found: dict[TrackName, list[Line]] = {"said": [], "subtitle": []}
     for line in lines:
         if line.track in found:

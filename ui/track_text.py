@@ -39,7 +39,7 @@ def next_track_command(tracks: Sequence[str]) -> str:
 
 
 def coverage_lines(tracks: Sequence[Mapping[str, Any]], num_videos: int) -> list[str]:
-    """Return what is read of a library and what is not, each with the command that reads it.
+    """Return the tracks of a library, read and unread, each with the command that reads it.
 
     >>> coverage_lines([{"track": "said", "videos": 3, "problems": 1, "lines": 1200}], 4)[0]
     'said: 3 of 4 videos, 1,200 lines (1 with a note). Next: scanonce tracks add said'

@@ -138,7 +138,7 @@ _INSTALLED_AS = {
 
 
 def _missing_package(error: ImportError) -> str:
-    """Return what is missing, and the command that installs it."""
+    """Return the missing package, and the command that installs it."""
     text = str(error).lower()
     for module, package in _INSTALLED_AS.items():
         if module.split(".")[-1] in text and not _is_installed(module):

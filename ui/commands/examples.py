@@ -1,4 +1,4 @@
-"""Images and clips on the command line, as examples of what is looked for."""
+"""Images and clips on the command line, as examples of the moments to find."""
 
 import re
 from collections.abc import Sequence

@@ -243,7 +243,7 @@ class Transcript:
     """The lines of a video."""
 
     lines: Mapping[MadeTrack, tuple[Line, ...]]
-    """By track, those that have any: what is said first."""
+    """By track, those that have any: speech first."""
     sentences: tuple[Span, ...]
     """Of what is said."""
 

@@ -236,7 +236,7 @@ def _index(status: Mapping[str, Any], here: Shared) -> None:
 
 
 def _tracks(status: Mapping[str, Any]) -> None:
-    """Show what is read for words."""
+    """Show which tracks are read."""
     st.subheader("Words")
     searchable = status["videos"]["indexed"] + status["videos"]["partial"]
     for text in coverage_lines(status["tracks"], searchable):
