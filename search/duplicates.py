@@ -46,7 +46,10 @@ _LOOKS = 12
 _LOOK_SECONDS = 1.0
 """Longest time between two thumbnails that are compared."""
 _SURE = 0.85
-"""Likeness from which a match needs no thumbnails, if there are none."""
+"""Likeness from which a match needs no thumbnails, if there are none, and less of a correlation, if there are."""
+_CORRELATION, _HIGH_CORRELATION = 0.7, 0.85
+"""Least correlation of the thumbnails of a match that is sure by its frames, and of one that is not. Half a second of
+movement costs a tenth; different pictures of the rendered world reach .75."""
 _CACHED = 16
 """Videos whose frames are kept: 29 MB each for two hours at 512 dimensions."""
 
@@ -231,7 +234,10 @@ class _Comparison:
                 one, other = self._look(first, seconds), self._look(second, nearest)
                 if one is not None and other is not None:
                     pairs.append((one, other))
-        return is_same_picture(pairs) if pairs else match.likeness >= _SURE
+        is_sure = match.likeness >= _SURE
+        if not pairs:
+            return is_sure
+        return is_same_picture(pairs, _CORRELATION if is_sure else _HIGH_CORRELATION)
 
     def _times(self, video_id: int) -> NDArray[np.float64]:
         """Return the times of the thumbnails of a video; none if they cannot be read."""

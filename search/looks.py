@@ -19,8 +19,6 @@ _LARGEST = 1024
 """Pixels along a side; thumbnails have fewer (`indexer.settings`)."""
 _BLACK, _FLAT = 24.0, 6.0
 """Grey levels, 0 to 255, that a bar has at most, and standard deviation under which a picture has no features."""
-LEAST_CORRELATION = 0.7
-"""Correlation of grey levels that a copy has on average, half a second of movement included."""
 
 
 def look_of(jpeg: bytes) -> Look | None:
@@ -60,10 +58,15 @@ def normalised(grey: NDArray[np.float32]) -> Look | None:
     return look
 
 
-def is_same_picture(pairs: Sequence[tuple[Look, Look]]) -> bool:
-    """Whether pairs of looks are of the same pictures, the right way round. At least one pair."""
+def is_same_picture(pairs: Sequence[tuple[Look, Look]], least: float) -> bool:
+    """Whether pairs of looks are of the same pictures, the right way round.
+
+    Args:
+        pairs: at least one.
+        least: correlation that they have on average.
+    """
     straight, mirrored = correlations(pairs)
-    return straight >= LEAST_CORRELATION and straight >= mirrored
+    return straight >= max(least, mirrored)
 
 
 def correlations(pairs: Sequence[tuple[Look, Look]]) -> tuple[float, float]:
