@@ -31,6 +31,7 @@ from scanonce.ui.views import covered_by, is_full
 if TYPE_CHECKING:
     from scanonce.search.answer import SearchResult
     from scanonce.search.engine import SearchEngine
+    from scanonce.search.examples import Example
     from scanonce.search.filters import Filter
 
 _BATCH = 64  # queries encoded and looked up together
@@ -49,9 +50,7 @@ def search(
     ] = None,
     images: Annotated[
         list[str] | None,
-        typer.Option(
-            "--image", metavar="FILE", help="Image that the moments look like; with the text, both."
-        ),
+        typer.Option("--image", metavar="FILE", help="Image that the moments look like."),
     ] = None,
     clips: Annotated[
         list[str] | None,
@@ -59,9 +58,7 @@ def search(
     ] = None,
     crop: Annotated[
         str | None,
-        typer.Option(
-            metavar="L,T,R,B", help="Part of the image that counts, as shares: 0.1,0.2,0.5,0.6."
-        ),
+        typer.Option(metavar="L,T,R,B", help="Part of the image that counts: 0.1,0.2,0.5,0.6."),
     ] = None,
     folders: FoldersOption = None,
     labels: LabelsOption = None,
@@ -85,12 +82,19 @@ def search(
         note_inexact_times(library)
         engine = library.engine  # a missing index is an error even if the file has no query
         if queries is None:
-            result = engine.search(text or "", examples=examples, top=top, within=only)
-            # how many videos match is counted for texts only
-            full = not examples and is_full(result, settings.search.top if top is None else top)
-            show(result, covered_by(engine, result, only) if full else None)
+            asked = settings.search.top if top is None else top
+            _search_one(engine, text or "", examples, asked, show)
         else:
             _search_file(engine, read_queries(queries), top, show)
+
+
+def _search_one(
+    engine: "SearchEngine", text: str, examples: "Sequence[Example]", top: int, show: "_Show"
+) -> None:
+    result = engine.search(text, examples=examples, top=top, within=show.only)
+    # how many videos match is counted for texts only
+    counts = not examples and is_full(result, top)
+    show(result, covered_by(engine, result, show.only) if counts else None)
 
 
 def _search_file(
