@@ -89,7 +89,7 @@ def search(
 
 
 def _search_one(
-    engine: "SearchEngine", text: str, examples: "Sequence[Example]", top: int, show: "_Show"
+    engine: "SearchEngine", text: str, examples: "Sequence[Example]", top: int, show: ShowResult
 ) -> None:
     result = engine.search(text, examples=examples, top=top, within=show.only)
     # how many videos match is counted for texts only
