@@ -176,7 +176,7 @@ def test_weights_are_found_without_running_the_package(
 
 
 def test_other_weights_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    file = package_with(b"numbers", monkeypatch, tmp_path)
+    file = package_with(b"other numbers", monkeypatch, tmp_path)
     (tmp_path / "heavy/weights.bin").write_bytes(b"letters")
     with pytest.raises(EncoderError, match=r"SHA-256 is .* was expected.*force-reinstall"):
         read_weights(file)
