@@ -5,6 +5,8 @@ a grey ground, so that a test sees which frame it got and whether it is upright.
 """
 
 import itertools
+import os
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -128,6 +130,9 @@ def write_video(
         if audio is not None:
             _write_silence(output, audio, sounded, sounded + float(base))
             output.mux(audio.encode())
+    if codec == "libsvtav1" and sys.platform == "linux":
+        # as root it makes this process a real-time one, before which all others of the machine must wait
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     width, height = size
     if pixel_aspect is not None:
         width = round(width * pixel_aspect)
