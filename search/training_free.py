@@ -37,6 +37,9 @@ _MIN_POOLED, _POOLED_PER_MOMENT = 64, 4
 
 _POOLED_BY_HEAD_PER_MOMENT = 2
 
+_LEAST_SECONDS = 2.0
+"""A shorter moment is widened to this: the best frame of a glimpse tells a person nothing without its surroundings."""
+
 
 class TrainingFree:
     """Finds spans whose frame scores rise above those around them. A span scores as a clip with that span would."""
@@ -110,6 +113,7 @@ class TrainingFree:
             if self._snap_seconds:
                 points = change_points(units[k], stretches[k].pts_seconds, rows[k])
                 bounds = snap(bounds, points, self._snap_seconds)
+            bounds = widened(bounds, candidates[owners[k]].video.duration_seconds)
             (embedding,) = pool_spans(units[k], pieces[k].pts_seconds, bounds, pieces[k].fps)
             score = float(embedding @ query.joint)
             proposal = Proposal(owners[k], Span(*bounds[0].tolist()), score, embedding)
@@ -132,6 +136,23 @@ class TrainingFree:
     def curve(self, query: Query, video: StoredVideo) -> Curve:
         """See `search.localise.frame_curve`."""
         return frame_curve(query, video)
+
+
+def widened(bounds: NDArray[np.float64], duration_seconds: float) -> NDArray[np.float64]:
+    """Widen spans of less than two seconds to both sides, inside their video.
+
+    >>> widened(np.array([(4.0, 4.5), (0.0, 0.5), (1.0, 9.0)]), 10.0).tolist()
+    [[3.25, 5.25], [0.0, 2.0], [1.0, 9.0]]
+
+    Args:
+        bounds: ``[num_spans, 2]`` seconds.
+        duration_seconds: length of the video.
+    """
+    missing = np.maximum(_LEAST_SECONDS - (bounds[:, 1] - bounds[:, 0]), 0.0)
+    starts = np.maximum(bounds[:, 0] - missing / 2, 0.0)
+    ends = starts + (bounds[:, 1] - bounds[:, 0]) + missing
+    starts = np.maximum(starts - np.maximum(ends - duration_seconds, 0.0), 0.0)
+    return np.stack([starts, np.minimum(ends, duration_seconds)], axis=1)
 
 
 def _means_inside(
