@@ -32,9 +32,9 @@ from tests.promises import ReaderCounts, read_on, write_on
 from tests.story import NOTHING, STORY, Case, Expected
 
 MAX_CONCURRENCY = 2
-# Every fault is tried at each 17th point of the write path, a kill at each fourth; `make faults` (FAULT_STRIDE=1) tries
+# Every fault is tried at each 41st point of the write path, a kill at each tenth; `make faults` (FAULT_STRIDE=1) tries
 # every fault at every point.
-STRIDE = int(os.environ.get("FAULT_STRIDE", "17"))
+STRIDE = int(os.environ.get("FAULT_STRIDE", "41"))
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,7 @@ def test_a_writer_killed_at_random_times_loses_nothing(lab: Lab, tmp_path: Path)
     """All writers have the same index; each continues where the one before it was killed."""
     case, chance, promised = Case(tmp_path), random.Random(5), NOTHING
     killed = 0
-    while killed < 30:
+    while killed < 15:
         outcome = lab.run(
             write,
             case=str(case.folder),

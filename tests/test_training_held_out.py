@@ -62,7 +62,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Questi
 def measured(library: tuple[Path, list[Question]]) -> Measured:
     """The figures of the gate."""
     index, questions = library
-    return measure(index, SMALL, questions)
+    return measure(index, SMALL, questions, with_compounds=False)
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +79,14 @@ def figures_with(library: tuple[Path, list[Question]]) -> Callable[[LocaliserNam
 def test_no_figure_falls_below_the_recorded_one_by_more_than_its_interval(
     measured: Measured,
 ) -> None:
-    """If a loss is intended: `python -m scanonce.training.bundled.gate --record`."""
-    assert find_shortfalls(measured.figures, read_recorded(SMALL)) == []
+    """If a loss is intended: `python -m scanonce.training.bundled.gate --record`.
+
+    Queries of several parts are left to `make eval`; they take as long as all others.
+    """
+    recorded = read_recorded(SMALL)
+    kept = {name: each for name, each in recorded.items() if not name.startswith("compound: ")}
+    assert len(kept) < len(recorded)
+    assert find_shortfalls(measured.figures, kept) == []
 
 
 def test_queries_find_their_film_and_span(measured: Measured) -> None:

@@ -165,7 +165,12 @@ class Measured:
 
 
 def measure(
-    index_dir: Path, library: Library, questions: Sequence[Question], *, timed: int = 0
+    index_dir: Path,
+    library: Library,
+    questions: Sequence[Question],
+    *,
+    timed: int = 0,
+    with_compounds: bool = True,
 ) -> Measured:
     """Measure the figures of an index of held-out films, with its own localiser.
 
@@ -174,6 +179,7 @@ def measure(
         library: the films of the index.
         questions: all queries of the films.
         timed: queries that are timed one by one; 0: none.
+        with_compounds: ask queries of several parts too, which takes as long as all others.
     """
     queries = [as_query(number, question) for number, question in enumerate(questions)]
     asked = ask_index(index_dir, queries, timed=timed)
@@ -183,7 +189,9 @@ def measure(
         evaluation,
         scene_retrieval(index_dir, questions, asked.videos),
         believe(index_dir, films, report_cases(films, seed=library.seed)),
-        measure_compounds(index_dir, films, seed=library.seed),
+        measure_compounds(index_dir, films, seed=library.seed)
+        if with_compounds
+        else Compounds({}, {}),
     )
 
 
