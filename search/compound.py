@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 
 from scanonce.models.encoders.protocol import TextFeatures
 from scanonce.models.encoders.reading import Reading
-from scanonce.models.vectors import cosines_with, pool_spans, unit
+from scanonce.models.vectors import pool_spans, unit
 from scanonce.search import algebra
 from scanonce.search.algebra import Found, Presence
 from scanonce.search.answer import Search, SearchResult, Stopwatch, query_of
-from scanonce.search.calibration import BY_FRAMES, UNCALIBRATED
 from scanonce.search.channels import asks_images, selected_ids, unread_tracks
 from scanonce.search.examples import stored_example
 from scanonce.search.filters import FilteredLibrary
@@ -423,17 +422,10 @@ class Compound:
         if not len(frames.frames):
             return Presence(edges, np.zeros(len(bounds)))
         pooled = pool_spans(unit(frames.frames), frames.pts_seconds, bounds, frames.fps)
-        judge = snapshot.judge
         if leaf.reading is None:
-            alike = judge.bank.likeness(leaf.vectors.joint, pooled)
-            return Presence(edges, np.clip(alike.astype(np.float64), 0.0, 1.0))
+            return Presence(edges, snapshot.judge.alike(leaf.vectors.joint, pooled))
         assert isinstance(part, Text)
-        weights = judge.calibration.weights(BY_FRAMES, part.words) or UNCALIBRATED
-        values = weights.probabilities(
-            judge.bank.evidence(leaf.vectors.joint, pooled),
-            cosines_with(leaf.vectors.joint, pooled),
-            leaf.reading.share,
-        )
+        values = snapshot.judge.by_frames(part.words, leaf.vectors, pooled, leaf.reading)
         # A happening is in no single frame; the localiser finds it.
         candidate = Candidate(stored, (span,))
         located = self._judged(part, leaf, {found.video_id: candidate})

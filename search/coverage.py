@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from scanonce.models.encoders.reading import Reading
-from scanonce.models.vectors import cosines_with, unit
-from scanonce.search.calibration import BY_FRAMES, GOOD, UNCALIBRATED
+from scanonce.models.vectors import unit
+from scanonce.search.calibration import GOOD
 from scanonce.search.filters import FilteredLibrary
 from scanonce.search.localise import Query
 from scanonce.search.snapshot import Snapshot
@@ -63,16 +63,12 @@ def coverage(
     for identifier in found[0][found[0] >= 0].tolist():
         video_id, ordinal = split_clip_id(identifier)
         best.setdefault(video_id, ordinal)
-    weights = snapshot.judge.calibration.weights(BY_FRAMES, text) or UNCALIBRATED
     grid, matching = snapshot.index.manifest.grid, 0
     for video_id, ordinal in best.items():
         video = snapshot.videos[video_id]
         span = grid.span(ordinal, video.duration_seconds)
         bounds = np.array([(span.start_seconds, span.end_seconds)])
         clip = unit(snapshot.index.embed(video, bounds))
-        evidence = snapshot.judge.bank.evidence(query.joint, clip)
-        (probability,) = weights.probabilities(
-            evidence, cosines_with(query.joint, clip), reading.share
-        )
+        (probability,) = snapshot.judge.by_frames(text, query, clip, reading)
         matching += bool(probability >= GOOD)
     return Coverage(matching, len(chosen), len(ids))

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scanonce.models.encoders.reading import Reading
+from scanonce.models.vectors import cosines_with
 from scanonce.search.calibration import BY_FRAMES, UNCALIBRATED, Calibration, Weights, as_logits
 from scanonce.search.localise import Localiser, Proposal, Query
 from scanonce.search.text_bank import TextBank
@@ -66,6 +67,28 @@ class Judge:
         by_frames = self.calibration.weights(BY_FRAMES, text) or UNCALIBRATED
         return by_frames, key == BY_FRAMES
 
+    def by_frames(
+        self, text: str, query: Query, spans: NDArray[np.float32], reading: Reading
+    ) -> NDArray[np.float64]:
+        """Judge spans by the mean of their frames alone, whatever localiser the index has.
+
+        Args:
+            text: the query.
+            query: the query as vectors.
+            spans: ``[num_spans, dim]`` of length 1, the pooled frames of each.
+            reading: how the encoder reads the text.
+
+        Returns:
+            ``[num_spans]`` probabilities.
+        """
+        weights = self.calibration.weights(BY_FRAMES, text) or UNCALIBRATED
+        evidence = self.bank.evidence(query.joint, spans)
+        return weights.probabilities(evidence, cosines_with(query.joint, spans), reading.share)
+
+    def alike(self, image: NDArray[np.float32], spans: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Judge spans, ``[num_spans, dim]`` of length 1, by their likeness with an image; ``[num_spans]``."""
+        return np.clip(self.bank.likeness(image, spans).astype(np.float64), 0.0, 1.0)
+
     def is_calibrated(self, localiser: Localiser) -> bool:
         """Whether there are fitted weights for the moments of a localiser."""
         return localiser.calibration_key in self.calibration.by_key
@@ -74,8 +97,7 @@ class Judge:
         """Judge moments by their likeness with an image, ``[dim]`` of length 1; best first."""
         if not proposals:
             return []
-        alike = self.bank.likeness(image, _embeddings(proposals))
-        found = np.clip(alike.astype(np.float64), 0.0, 1.0)
+        found = self.alike(image, _embeddings(proposals))
         return _ordered(proposals, found, np.zeros(len(proposals)), keeps_order=False)
 
 
