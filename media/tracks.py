@@ -148,6 +148,23 @@ class _Job(guard.Child):
         return kind, values, data
 
 
+class _Reading:
+    """A child that is read from bit by bit; a context manager."""
+
+    _job: _Job
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._job.stop()
+
+    @property
+    def problem(self) -> str | None:
+        """After the last piece: why not all could be decoded."""
+        return self._job.problem
+
+
 # ---------------------------------------------------------------- texts
 
 
@@ -206,7 +223,7 @@ def _text_lines(items: Any) -> list[TextLine]:
 # ---------------------------------------------------------------- audio
 
 
-class Audio:
+class Audio(_Reading):
     """The samples of one audio track, in pieces; a context manager. Iterate once."""
 
     def __init__(
@@ -241,17 +258,6 @@ class Audio:
             self._job.stop()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._job.stop()
-
-    @property
-    def problem(self) -> str | None:
-        """After iterating: what could not be decoded."""
-        return self._job.problem
-
     def __iter__(self) -> Iterator[NDArray[np.int16]]:
         """Yield ``[num_samples]`` mono at 16 kHz, 30 s at most; without gaps, from the first frame on.
 
@@ -265,7 +271,7 @@ class Audio:
 # ---------------------------------------------------------------- pictures
 
 
-class Pictures:
+class Pictures(_Reading):
     """The pictures of a video that are worth reading, one at a time; a context manager."""
 
     def __init__(self, source: Path, *, limits: Limits, length_seconds: float, fps: float) -> None:
@@ -279,17 +285,6 @@ class Pictures:
         """
         values = {"length_seconds": length_seconds, "fps": fps}
         self._job = _Job("pictures", source, limits, **values)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._job.stop()
-
-    @property
-    def problem(self) -> str | None:
-        """After the last picture: what could not be decoded."""
-        return self._job.problem
 
     @property
     def done_seconds(self) -> float:
