@@ -32,7 +32,6 @@ from scanonce.storage.records import MadeTrack
 
 AIMS = {"said, words": 0.95, "said, meaning": 0.75, "written": 0.95}
 _PREFIXES = {"said, words": "said: ", "said, meaning": "said: ", "written": "written: "}
-AIM_BYTES_AN_HOUR = 300_000
 AIM_SPEED = 0.9
 _NEAR_SECONDS = 5.0
 _TRACKS: tuple[MadeTrack, ...] = ("subtitle", "said", "written")

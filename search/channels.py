@@ -7,10 +7,11 @@ reasons.
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
+from scanonce.search.algebra import Found
 from scanonce.search.answer import Search, SearchResult, Stopwatch
+from scanonce.search.filters import FilteredLibrary
 from scanonce.search.line_moments import (
     LEAST_VALUE,
-    LineMoment,
     Part,
     overlap,
     strongest,
@@ -30,17 +31,17 @@ def with_words(search: Search, seen: SearchResult) -> SearchResult:
         return seen
     watch = Stopwatch()
     with watch("words"):
-        found = lines.find(Part.of(Text(seen.query)), selected_ids(search))
-        left = [each for each in found if each.value >= LEAST_VALUE]
+        selected = search.snapshot.filters.apply(search.within)
+        found = lines.find(Part.of(Text(seen.query)), ids_of(selected))
+        left = [each for each in found if each.probability >= LEAST_VALUE]
         moments = _fused(search.snapshot, seen.moments, left)[: search.top]
     took = {**seen.timings_ms, **watch.took_ms}
     took["total"] = sum(value for stage, value in took.items() if stage != "total")
     return replace(seen, moments=moments, timings_ms=took)
 
 
-def selected_ids(search: Search) -> Collection[int] | None:
-    """Return the ids of the videos that pass the filter; None: all pass."""
-    selected = search.snapshot.filters.apply(search.within)
+def ids_of(selected: FilteredLibrary | None) -> Collection[int] | None:
+    """Return the ids of the videos that pass a filter; None: all pass."""
     return None if selected is None else selected.ids.tolist()
 
 
@@ -61,7 +62,7 @@ def asks_images(snapshot: Snapshot, text: Text) -> bool:
 
 
 def _fused(
-    snapshot: Snapshot, seen: Sequence[Moment], found: Sequence[LineMoment]
+    snapshot: Snapshot, seen: Sequence[Moment], found: Sequence[Found]
 ) -> tuple[Moment, ...]:
     """Return moments by falling probability; those of images alone keep their order."""
     left = list(found)
@@ -85,18 +86,19 @@ def _fused(
     return tuple(plain)
 
 
-def _moment(snapshot: Snapshot, found: LineMoment) -> Moment:
+def _moment(snapshot: Snapshot, found: Found) -> Moment:
     path = snapshot.videos[found.video_id].path
-    return Moment(found.video_id, path, found.span, found.value, found.value, reasons=found.reasons)
+    probability = found.probability
+    return Moment(found.video_id, path, found.span, probability, probability, reasons=found.reasons)
 
 
-def _is_same(moment: Moment, found: LineMoment) -> bool:
+def _is_same(moment: Moment, found: Found) -> bool:
     return moment.video_id == found.video_id and overlap(moment.span, found.span) >= 0.5
 
 
-def _with_words(moment: Moment, found: Sequence[LineMoment]) -> Moment:
+def _with_words(moment: Moment, found: Sequence[Found]) -> Moment:
     """Return a moment of images with the words that are there, and the span of the stronger."""
     reasons = strongest((*moment.reasons, *(reason for each in found for reason in each.reasons)))
-    best = max(found, key=lambda each: each.value)
-    span = best.span if best.value >= moment.probability else moment.span
+    best = max(found, key=lambda each: each.probability)
+    span = best.span if best.probability >= moment.probability else moment.span
     return replace(moment, reasons=reasons, probability=together(reasons), span=span)

@@ -21,10 +21,10 @@ from scanonce.models.vectors import pool_spans, unit
 from scanonce.search import algebra
 from scanonce.search.algebra import Found, Presence
 from scanonce.search.answer import Search, SearchResult, Stopwatch, query_of
-from scanonce.search.channels import asks_images, selected_ids, unread_tracks
+from scanonce.search.channels import asks_images, ids_of, unread_tracks
 from scanonce.search.examples import stored_example
 from scanonce.search.filters import FilteredLibrary
-from scanonce.search.line_moments import LineMoment, Part, joined
+from scanonce.search.line_moments import Part, joined
 from scanonce.search.localise import Candidate
 from scanonce.search.localise import Query as Vectors
 from scanonce.search.query import (
@@ -75,16 +75,19 @@ class Leaf:
     """Videos of its best clips, best first; empty for one that is only unwanted."""
     further: Mapping[int, Candidate]
     """Videos of many more clips: a clip that is nothing special alone may be right together with another part."""
-    words: Sequence[LineMoment] = ()
+    words: Sequence[Found] = ()
     """Moments where it is said or written, best first."""
     asks_images: bool = True
+
+    def words_in(self, video_id: int) -> list[Found]:
+        """Return the moments where it is said or written in one video."""
+        return [each for each in self.words if each.video_id == video_id]
 
     def stretches(self, video_id: int, context_seconds: float) -> list[tuple[float, float]]:
         """Return the stretches of a video where it may be; they may overlap and end after the video."""
         around = [
             (each.span.start_seconds - context_seconds, each.span.end_seconds + context_seconds)
-            for each in self.words
-            if each.video_id == video_id
+            for each in self.words_in(video_id)
         ]
         near = self.further.get(video_id)
         return [*around, *(near.stretches if near is not None else ())]
@@ -191,18 +194,18 @@ def _looked_up(
     )
     retrieved = search.retrieve(joint, selected, depth=_LOOKED_UP)
     usual, wanted = search.depth, set(leaves(query))
-    lines, ids_of = search.snapshot.lines, selected_ids(search)
+    lines, ids = search.snapshot.lines, ids_of(selected)
     found = {}
     for k, (part, each, reading) in enumerate(zip(parts, vectors, readings, strict=True)):
-        ids, scores = retrieved.clip_ids[k], retrieved.scores[k]
+        clips, scores = retrieved.clip_ids[k], retrieved.scores[k]
         in_images = not isinstance(part, Text) or asks_images(search.snapshot, part)
         is_located = in_images and part in wanted
         found[part] = Leaf(
             query_of(each, 0, retrieved.levels[k]),
             reading,
-            search.candidates(ids[:usual], scores[:usual]) if is_located else {},
-            search.candidates(ids, scores) if is_located else {},
-            lines.find(Part.of(part), ids_of) if isinstance(part, Text) and lines.num_lines else (),
+            search.candidates(clips[:usual], scores[:usual]) if is_located else {},
+            search.candidates(clips, scores) if is_located else {},
+            lines.find(Part.of(part), ids) if isinstance(part, Text) and lines.num_lines else (),
             in_images,
         )
     return found
@@ -307,20 +310,7 @@ class Compound:
                 for video_id, stretches in scope.items()
             }
         seen = self._judged(part, leaf, candidates)
-        if not words:
-            return seen
-        both = joined([*words, *map(_as_line, seen)])
-        evidence = {(each.video_id, each.span): each.evidence for each in seen}
-        return [
-            Found(
-                each.video_id,
-                each.span,
-                each.value,
-                evidence.get((each.video_id, each.span), 0.0),
-                each.reasons,
-            )
-            for each in both
-        ]
+        return joined([*words, *seen]) if words else seen
 
     def _judged(self, part: Atom, leaf: Leaf, candidates: Mapping[int, Candidate]) -> list[Found]:
         search, ids = self._search, list(candidates)
@@ -358,7 +348,7 @@ class Compound:
             shares = {number: (value - level) / spread for number, value in best.items()}
             for moment in each.words:
                 number = moment.video_id
-                shares[number] = max(shares.get(number, 0.0), moment.value)
+                shares[number] = max(shares.get(number, 0.0), moment.probability)
             for number, share in shares.items():
                 scores[number] = scores.get(number, 0.0) + share
         kept = sorted(scores, key=lambda number: (-scores[number], number))
@@ -415,7 +405,7 @@ class Compound:
         edges, bounds = _windows(found.span)
         if not leaf.asks_images:
             nothing = Presence(edges, np.zeros(len(bounds)))
-            return algebra.overlaid(nothing, _words_in(leaf, found.video_id))
+            return algebra.overlaid(nothing, leaf.words_in(found.video_id))
         stored = snapshot.stored(snapshot.videos[found.video_id])
         span = (found.span.start_seconds, found.span.end_seconds)
         (frames,) = stored.frames([span])
@@ -429,18 +419,8 @@ class Compound:
         # A happening is in no single frame; the localiser finds it.
         candidate = Candidate(stored, (span,))
         located = self._judged(part, leaf, {found.video_id: candidate})
-        there = [*located, *_words_in(leaf, found.video_id)]
+        there = [*located, *leaf.words_in(found.video_id)]
         return algebra.overlaid(Presence(edges, values), there)
-
-
-def _as_line(found: Found) -> LineMoment:
-    return LineMoment(found.video_id, found.span, found.probability, found.reasons)
-
-
-def _words_in(leaf: Leaf, video_id: int) -> list[Found]:
-    return [
-        Found(video_id, each.span, each.value) for each in leaf.words if each.video_id == video_id
-    ]
 
 
 def _windows(span: Span) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -46,9 +46,6 @@ from scanonce.storage.index import Index
 from scanonce.storage.manifest import Manifest
 from scanonce.storage.records import Line, Span, TrackName, Video
 
-_CLIPS_PER_MOMENT = 5
-"""Clips to retrieve per shown moment: clips of all scales overlap, so several of them belong to one moment."""
-
 _SUGGESTED = 6
 
 Answer = TypeVar("Answer")

@@ -1,7 +1,7 @@
 """Moments that are found by words: of speech, of text in the image, of subtitles and of names.
 
     finder = LineFinder(catalog, videos, counts, meanings, model)
-    finder.find(Part.of(Text('met on Discord')), selected=None)                 # [LineMoment], best first
+    finder.find(Part.of(Text('met on Discord')), selected=None)                 # [Found], best first
 
 **Words.** The rarest words of a part of a query choose lines (BM25). A line is judged together with its neighbours, by
 the share of the query's words that are there, weighted by how rare they are, and by their weight alone: all rare words
@@ -19,6 +19,7 @@ from functools import cached_property
 import numpy as np
 
 from scanonce.models.tracks.meaning import TextModel
+from scanonce.search.algebra import Found
 from scanonce.search.meanings import Meanings, as_vector
 from scanonce.search.query import Text
 from scanonce.storage.catalog.catalog import Catalog
@@ -92,18 +93,6 @@ _TRACKS: dict[Channel, tuple[TrackName, ...]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class LineMoment:
-    """A moment that words have found."""
-
-    video_id: int
-    span: Span
-    value: float
-    """Probability, in (0, 1)."""
-    reasons: tuple[Reason, ...]
-    """The strongest first, one for each channel."""
-
-
 @dataclass(eq=False)
 class LineFinder:
     """The lines of one state of a library."""
@@ -120,7 +109,7 @@ class LineFinder:
         """Number of lines; 0 if the library has no track."""
         return self.catalog.lines.num_lines()
 
-    def find(self, part: Part, selected: Collection[int] | None) -> list[LineMoment]:
+    def find(self, part: Part, selected: Collection[int] | None) -> list[Found]:
         """Return the moments that a part of a query finds by words, best first; those that overlap are one.
 
         Args:
@@ -151,7 +140,7 @@ class LineFinder:
 
     def _by_words(
         self, query: "_Query", tracks: Sequence[TrackName], selected: Collection[int] | None
-    ) -> list[LineMoment]:
+    ) -> list[Found]:
         known = [word for word in query.weights if self.counts[word]]
         rarest = sorted(known, key=lambda word: -query.weights[word])[:_RAREST]
         if not rarest:
@@ -159,7 +148,7 @@ class LineFinder:
         hits = self.catalog.lines.find(
             matching(rarest), tracks=tracks, videos=selected, limit=_HITS
         )
-        moments: list[LineMoment] = []
+        moments: list[Found] = []
         seen: dict[int, list[tuple[float, float]]] = {}
         judged = 0
         for hit in hits:
@@ -176,7 +165,7 @@ class LineFinder:
                 moments.append(moment)
         return moments
 
-    def _judged(self, query: "_Query", hit: FoundLine) -> LineMoment | None:
+    def _judged(self, query: "_Query", hit: FoundLine) -> Found | None:
         """Return the moment around a line."""
         line = hit.line
         is_talk = line.track in ("said", "subtitle")
@@ -201,7 +190,7 @@ class LineFinder:
         whole = _sentence(query, chosen, near) if is_talk else _together(chosen)
         reason = Reason(_channel(line.track), value, text, query.marks(text))
         span = _inside(whole, video)
-        return None if span is None else LineMoment(line.video_id, span, value, (reason,))
+        return None if span is None else Found(line.video_id, span, value, reasons=(reason,))
 
     # ------------------------------------------------ meaning
 
@@ -211,7 +200,7 @@ class LineFinder:
         query: "_Query",
         tracks: Sequence[TrackName],
         selected: Collection[int] | None,
-    ) -> list[LineMoment]:
+    ) -> list[Found]:
         assert self.model is not None
         assert self.meanings is not None
         if not len(self.meanings.steps):
@@ -235,14 +224,14 @@ class LineFinder:
             span = _inside(whole if is_talk else _together(lines), video)
             if span is not None:
                 reason = Reason(_channel(lines[0].track), value, text, query.marks(text))
-                moments.append(LineMoment(video.video_id, span, value, (reason,)))
+                moments.append(Found(video.video_id, span, value, reasons=(reason,)))
         return moments
 
     # ------------------------------------------------ names
 
     def _by_name(
         self, part: Part, query: "_Query", selected: Collection[int] | None
-    ) -> list[LineMoment]:
+    ) -> list[Found]:
         """Return whole videos whose paths have all words."""
         expression = " AND ".join(matching([word]) for word in query.weights)
         is_asked = part.is_restricted
@@ -257,7 +246,7 @@ class LineFinder:
             if video is not None and video.duration_seconds > 0:
                 reason = Reason("name", value, path, query.marks(path))
                 span = Span(0.0, video.duration_seconds)
-                moments.append(LineMoment(video_id, span, value, (reason,)))
+                moments.append(Found(video_id, span, value, reasons=(reason,)))
         return moments
 
 
@@ -373,10 +362,10 @@ def _together(lines: Sequence[Line]) -> Span:
 # ---------------------------------------------------------------- moments
 
 
-def joined(moments: Iterable[LineMoment]) -> list[LineMoment]:
+def joined(moments: Iterable[Found]) -> list[Found]:
     """Return moments best first; those of a video that overlap by half are one, with the span of the strongest."""
-    kept: list[LineMoment] = []
-    for moment in sorted(moments, key=lambda each: -each.value):
+    kept: list[Found] = []
+    for moment in sorted(moments, key=lambda each: -each.probability):
         same = next(
             (
                 k
@@ -389,8 +378,8 @@ def joined(moments: Iterable[LineMoment]) -> list[LineMoment]:
             kept.append(moment)
         else:
             reasons = strongest((*kept[same].reasons, *moment.reasons))
-            kept[same] = replace(kept[same], reasons=reasons, value=together(reasons))
-    return sorted(kept, key=lambda each: -each.value)
+            kept[same] = replace(kept[same], reasons=reasons, probability=together(reasons))
+    return sorted(kept, key=lambda each: -each.probability)
 
 
 def overlap(one: Span, other: Span) -> float:

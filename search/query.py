@@ -283,11 +283,11 @@ _SIGNS = re.compile(
 )
 _CAPITALS = re.compile(r"\S\s+(?:AND|OR|THEN)\s+\S|(?:^|\s)NOT\s+\S")
 
-
-_SPACED = re.compile(
-    r"((?:^|[\s(|&])-?)(said|written|seen|name):\s+(?=[^\s()|&^/\\])", re.IGNORECASE
-)
-_SPACED_FIRST = re.compile(rf"^\s*(?=\S){_SPACED.pattern}|[(|&]\s*{_SPACED.pattern}", re.IGNORECASE)
+_SPACED_PREFIX = r"-?(?:said|written|seen|name):)\s+(?=[^\s()|&^/\\])"
+_SPACED = re.compile(rf"((?:^|[\s(|&]){_SPACED_PREFIX}", re.IGNORECASE)
+"""A prefix and the spaces after it, which are left out."""
+_SPACED_FIRST = re.compile(rf"((?:^[(|&]?|[(|&]\s*[\s(|&]){_SPACED_PREFIX}", re.IGNORECASE)
+"""The same where a part begins, which makes a text a query of the language."""
 
 
 def is_compound(text: str) -> bool:
@@ -310,7 +310,7 @@ def parse(text: str, *, has_examples: bool = False) -> Query:
     """
     if not is_compound(text):
         return Text(text)
-    text = _SPACED.sub(r"\1\2:", text)
+    text = _SPACED.sub(r"\1", text)
     _check_size(text)
     try:
         query = _Builder(text, has_examples).transform(_parser().parse(text))
