@@ -8,6 +8,7 @@ and costs no other file anything.
 """
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -244,23 +245,23 @@ class _Made:
     problem: str | None
 
 
-class _Maker:
+class _Maker(ABC):
     """Reads one track of videos."""
 
     def __init__(self, run: _Run) -> None:
         self.run = run
 
+    @abstractmethod
     def source(self, video: Video) -> str:
         """Return what the track of a video is made by and from."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, video: Video, path: Path, on_seconds: Callable[[float], object]) -> _Made:
         """Read the track of a video; ``on_seconds`` is called with the seconds that are done.
 
         Raises:
             VideoError: nothing can be read.
         """
-        raise NotImplementedError
 
 
 class _Subtitles(_Maker):

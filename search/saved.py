@@ -21,7 +21,7 @@ from scanonce.storage.catalog.known import nearest
 from scanonce.storage.catalog.labels import folded, normal_label
 from scanonce.storage.catalog.saved import SavedRow, SavedRows
 from scanonce.storage.errors import QueryError
-from scanonce.storage.index import Index
+from scanonce.storage.index import Index, change_current
 
 MOST_NEW = 100
 """Most new matches of a saved search that are counted."""
@@ -135,13 +135,8 @@ class SavedSearches:
             return frozenset(each for each in snapshot.videos if each > saved.seen_video_id)
 
     def _write(self, change: Callable[[SavedRows], bool]) -> bool:
-        """Change the saved searches; again, if the index was replaced meanwhile (`storage.index.change_labels`)."""
-        is_done = False
-        while True:
-            with Index.open(self._root) as index:
-                is_done = change(index.catalog.saved) or is_done
-                if index.is_current:
-                    return is_done
+        """Change the saved searches; returns whether that changed something, in the index or its successor."""
+        return any(change_current(self._root, lambda index: change(index.catalog.saved)))
 
 
 def _search(row: SavedRow) -> SavedSearch:

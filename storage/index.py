@@ -11,12 +11,12 @@ Embeddings are derived from stored frames here and nowhere else. The only model 
 `storage.pooling.OpenPooling`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,8 @@ from scanonce.storage.stores.features import FeatureStore
 from scanonce.storage.stores.thumbnails import ThumbnailStore
 from scanonce.storage.vectors.generation import GenerationInfo, newest_generation
 from scanonce.storage.writer import Owner, delete_stored, owner, writing
+
+Change = TypeVar("Change")
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,14 +367,33 @@ def change_labels(
         IndexDirectoryError: there is no index, or nothing searchable at one of the paths.
         QueryError: a label is empty, too long, or has control characters.
     """
+
+    def change(index: Index) -> tuple[int, int]:
+        ids, labels = index.searchable_at(paths), index.catalog.labels
+        return labels.add(ids, add), labels.remove(ids, remove)
+
+    return change_current(root, change)[-1]
+
+
+def change_current(root: Path, change: Callable[[Index], Change]) -> list[Change]:
+    """Change an index without the writer's lock; if it was replaced meanwhile, change the new one too.
+
+    Args:
+        root: the index directory.
+        change: changes an index in one transaction.
+
+    Returns:
+        The result of each change; the last one is of the index that is current.
+
+    Raises:
+        IndexDirectoryError: there is no index.
+    """
+    results = []
     while True:
         with Index.open(root) as index:
-            ids = index.searchable_at(paths)
-            labels = index.catalog.labels
-            changed = labels.add(ids, add), labels.remove(ids, remove)
+            results.append(change(index))
             if index.is_current:
-                return changed
-        # The index was replaced in between: change the labels of the new one too.
+                return results
 
 
 def _lock(resources: ExitStack, layout: IndexLayout, command: str | None) -> None:
