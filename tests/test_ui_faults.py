@@ -99,6 +99,13 @@ def commands(library: Path, index: Path | None, out: Path) -> dict[str, list[obj
         "saved add": ["saved", "add", "cars", "a red car", *at],
         "saved list": ["saved", "list", *at],
         "saved run": ["saved", "run", "cars", *at],
+        "cut": ["cut", films / "a.mp4", "1", "2", "--out", out / "cut.mp4"],
+        "peek": ["peek", films / "missing.mp4", "red", "--encoder", "bundled"],
+        "serve": ["serve", "--host", "no such host", *at],
+        "mcp": ["mcp", "--http", "--host", "no such host", *at],
+        "token add": ["token", "add", "editor", *at],
+        "token list": ["token", "list", *at],
+        "token revoke": ["token", "revoke", "editor", *at],
         "saved remove": ["saved", "remove", "cars", *at],
     }
 
