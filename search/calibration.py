@@ -28,8 +28,9 @@ from scanonce.storage.files import write_whole
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.untrusted import DamagedFile, read_json
 
-GOOD = 0.5
-"""The line: a moment of this probability or more is a good match."""
+GOOD = 0.33
+"""The line: a moment of this probability or more is a good match. A wrong refusal is taken to cost twice as much as a
+wrong acceptance, so that the cheaper side changes at 1 / (1 + 2)."""
 STRONG = 0.8
 """A moment of this probability or more is a strong match."""
 
@@ -84,8 +85,8 @@ class Weights:
         return np.clip(shares, _SURE, 1 - _SURE)
 
 
-UNCALIBRATED = Weights(bias=-4.92, evidence=3.0)
-"""For encoders that were never calibrated, by the rank in the bank: even odds at 1.64 standard deviations, which is
+UNCALIBRATED = Weights(bias=-5.63, evidence=3.0)
+"""For encoders that were never calibrated, by the rank in the bank: the line is at 1.64 standard deviations, which is
 the best twentieth of a normal distribution. The slope is that of the bundled encoder's, rounded."""
 
 
