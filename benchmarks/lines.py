@@ -26,8 +26,8 @@ from scanonce.models.encoders.hub import BUNDLED_NAME
 from scanonce.models.runtime import num_cores
 from scanonce.models.settings import ModelSettings
 from scanonce.models.tracks.settings import TrackSettings
-from scanonce.search.answer import SearchResult
 from scanonce.search.calibration import GOOD
+from scanonce.search.result import SearchResult
 from scanonce.storage.records import MadeTrack
 
 AIMS = {"said, words": 0.95, "said, meaning": 0.75, "written": 0.95}

@@ -34,7 +34,7 @@ from scanonce.models.encoders.hub import BUNDLED_NAME
 from scanonce.models.encoders.load import load_encoder
 from scanonce.models.encoders.protocol import ClipEncoder
 from scanonce.models.runtime import num_cores
-from scanonce.search.answer import SearchResult
+from scanonce.search.result import SearchResult
 from scanonce.search.settings import SearchSettings
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.layout import IndexLayout

@@ -26,11 +26,11 @@ from scanonce.models.clip4clip.pooling import open_pooling
 from scanonce.models.encoders.load import load_encoder
 from scanonce.models.settings import ModelSettings
 from scanonce.models.tracks.settings import TrackSettings
-from scanonce.search.answer import SearchResult
 from scanonce.search.duplicates import Duplicate, OnCompared, find_duplicates
 from scanonce.search.engine import SearchEngine
 from scanonce.search.examples import Example
 from scanonce.search.filters import SearchScope
+from scanonce.search.result import SearchResult
 from scanonce.search.saved import SavedSearches
 from scanonce.search.settings import SearchSettings
 from scanonce.search.text_bank import has_cached_bank, open_bank

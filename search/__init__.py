@@ -8,8 +8,18 @@
 Why it is as it is: docs/decisions.md, "Search".
 """
 
-from scanonce.search.answer import SearchResult
-from scanonce.search.engine import SearchEngine
-from scanonce.search.settings import SearchSettings
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["SearchEngine", "SearchResult", "SearchSettings"]
+if TYPE_CHECKING:
+    from scanonce.search.engine import SearchEngine
+
+__all__ = ["SearchEngine"]
+
+
+def __getattr__(name: str) -> Any:
+    # torch takes seconds to import, too long for a command that reads a setting of the search
+    if name == "SearchEngine":
+        from scanonce.search.engine import SearchEngine
+
+        return SearchEngine
+    raise AttributeError(f"module 'scanonce.search' has no attribute {name!r}")

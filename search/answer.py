@@ -5,9 +5,9 @@ search.answer(["a red car"], features, readings, Stopwatch())[0].moments[0].prob
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,48 +15,19 @@ from numpy.typing import NDArray
 from scanonce.models.encoders.protocol import TextFeatures
 from scanonce.models.encoders.reading import Reading
 from scanonce.models.vectors import unit
-from scanonce.search.calibration import GOOD
 from scanonce.search.curve import background_level
 from scanonce.search.filters import FilteredLibrary, SearchScope
 from scanonce.search.judging import Judged
 from scanonce.search.localise import Candidate, Localiser, Proposal, Query
 from scanonce.search.notes import notes
 from scanonce.search.rerank import num_located, rerank
+from scanonce.search.result import SearchResult
 from scanonce.search.retrieve import stretches_around
 from scanonce.search.snapshot import Snapshot
 from scanonce.storage.records import Moment, Span, split_clip_id
 
 _CLIPS_PER_MOMENT = 5
 """Clips to retrieve per shown moment: clips of all scales overlap, so several of them belong to one moment."""
-
-
-@dataclass(frozen=True, slots=True)
-class SearchResult:
-    """The answer to a query. Nothing is left out of it because it is uncertain: each moment has its probability."""
-
-    query: str
-    moments: tuple[Moment, ...]
-    """Best first, with falling probabilities; in the order of the re-ranker if the index has one
-    (`search.rerank`)."""
-    timings_ms: Mapping[str, float] = field(default_factory=dict)
-    """Wall milliseconds by stage: ``text``, ``judging``, ``library``, ``moments``, ``rerank`` if there is a
-    re-ranker, and their ``total``. Queries that are answered together share ``text`` and ``library`` evenly."""
-    num_videos: int | None = None
-    """Number of videos that passed the filter; None without a filter. If it is 0 there are no moments."""
-    notes: tuple[str, ...] = ()
-    """What the encoder cannot read in the query, and logic that it does not follow (`search.notes`)."""
-    num_searchable: int | None = None
-    """Number of searchable videos of the whole library; if it is 0, the index is empty."""
-
-    @property
-    def num_good(self) -> int:
-        """Number of moments above the line; they are the first ones."""
-        return sum(moment.probability >= GOOD for moment in self.moments)
-
-    @property
-    def no_good_match(self) -> bool:
-        """Whether no moment is above the line."""
-        return self.num_good == 0
 
 
 class Stopwatch:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from scanonce.search.algebra import Found
-from scanonce.search.answer import Search, SearchResult, Stopwatch
+from scanonce.search.answer import Search, Stopwatch
 from scanonce.search.filters import FilteredLibrary
 from scanonce.search.line_moments import (
     LEAST_VALUE,
@@ -18,6 +18,7 @@ from scanonce.search.line_moments import (
     together,
 )
 from scanonce.search.query import Text
+from scanonce.search.result import SearchResult
 from scanonce.search.snapshot import Snapshot
 from scanonce.storage.records import Moment, Reason
 

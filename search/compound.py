@@ -20,7 +20,7 @@ from scanonce.models.encoders.reading import Reading
 from scanonce.models.vectors import pool_spans, unit
 from scanonce.search import algebra
 from scanonce.search.algebra import Found, Presence
-from scanonce.search.answer import Search, SearchResult, Stopwatch, query_of
+from scanonce.search.answer import Search, Stopwatch, query_of
 from scanonce.search.channels import asks_images, ids_of, unread_tracks
 from scanonce.search.examples import stored_example
 from scanonce.search.filters import FilteredLibrary
@@ -41,6 +41,7 @@ from scanonce.search.query import (
     is_wanted,
     leaves,
 )
+from scanonce.search.result import SearchResult
 from scanonce.search.retrieve import merge
 from scanonce.search.snapshot import Snapshot
 from scanonce.search.unread import unread_lines

@@ -1,7 +1,5 @@
 """How much of a library matches a query: "38 of 40 videos match"."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from scanonce.models.encoders.reading import Reading
@@ -9,6 +7,7 @@ from scanonce.models.vectors import unit
 from scanonce.search.calibration import GOOD
 from scanonce.search.filters import FilteredLibrary
 from scanonce.search.localise import Query
+from scanonce.search.result import Coverage
 from scanonce.search.snapshot import Snapshot
 from scanonce.storage.records import split_clip_id
 
@@ -16,26 +15,6 @@ _SAMPLED = 64
 """Videos that are looked at in a larger library."""
 _DEPTH = 4096
 """Clips of them that are ranked; a video without one of them does not match."""
-
-
-@dataclass(frozen=True, slots=True)
-class Coverage:
-    """The share of some videos with a good match, by the best clip of each."""
-
-    num_matching: int
-    num_judged: int
-    num_videos: int
-    """Number of videos; all are judged, or a random part of them."""
-
-    @property
-    def is_estimate(self) -> bool:
-        """Whether only a part of the videos was judged."""
-        return self.num_judged < self.num_videos
-
-    @property
-    def share(self) -> float:
-        """Share of the judged videos that match, 0 to 1."""
-        return self.num_matching / self.num_judged if self.num_judged else 0.0
 
 
 def coverage(

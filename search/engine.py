@@ -28,15 +28,16 @@ from scanonce.models.encoders.reading import Reading
 from scanonce.models.settings import ModelSettings
 from scanonce.models.tracks.settings import TrackSettings
 from scanonce.models.vectors import unit
-from scanonce.search.answer import Search, SearchResult, Stopwatch, query_of
+from scanonce.search.answer import Search, Stopwatch, query_of
 from scanonce.search.channels import with_words
 from scanonce.search.compound import NOTHING_GIVEN, answer_compound
-from scanonce.search.coverage import Coverage, coverage
+from scanonce.search.coverage import coverage
 from scanonce.search.examples import Example, VisionTower, with_examples
 from scanonce.search.filters import SearchScope
 from scanonce.search.localise import Curve, Localiser
 from scanonce.search.query import Given, Query, is_plain, parse, sentence
 from scanonce.search.query_text import query_text
+from scanonce.search.result import Coverage, SearchResult
 from scanonce.search.settings import SearchSettings
 from scanonce.search.snapshot import OpenIndexes, Snapshot, next_snapshot, open_snapshot
 from scanonce.search.suggest import standing_out

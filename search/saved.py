@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from scanonce.search.answer import SearchResult
 from scanonce.search.engine import SearchEngine
 from scanonce.search.filters import Filter, filter_json, filter_of
 from scanonce.search.query import parse
 from scanonce.search.query_text import query_text
+from scanonce.search.result import SearchResult
 from scanonce.storage.catalog.known import nearest
 from scanonce.storage.catalog.labels import folded, normal_label
 from scanonce.storage.catalog.saved import SavedRow, SavedRows

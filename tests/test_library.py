@@ -13,8 +13,8 @@ import scanonce
 from scanonce.indexer.models import LoadedModels
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.library import Library
-from scanonce.search.answer import SearchResult
 from scanonce.search.filters import Filter
+from scanonce.search.result import SearchResult
 from scanonce.storage.errors import ConfigError, IndexDirectoryError, ManifestMismatch
 from tests.colours import ColourEncoder, write_film
 

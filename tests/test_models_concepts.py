@@ -257,7 +257,7 @@ def test_sentences_with_one_meaning_are_near() -> None:
 def test_none_of_the_code_of_the_packages_is_imported() -> None:
     code = """
 import sys, numpy as np
-from scanonce.models import load_encoder
+from scanonce.models.encoders.load import load_encoder
 encoder = load_encoder("concepts")
 encoder.encode_frames(np.zeros((1, 90, 160, 3), np.uint8)), encoder.encode_texts(["a dog"])
 print([name for name in sys.modules if "efficientnet_lite" in name or "minilm" in name

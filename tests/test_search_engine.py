@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from scanonce.indexer.models import make_manifest
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.models.encoders.protocol import TextFeatures
-from scanonce.search.answer import SearchResult
 from scanonce.search.calibration import BY_FRAMES, Calibration, Weights, write_calibration
 from scanonce.search.engine import SearchEngine
 from scanonce.search.filters import Filter
+from scanonce.search.result import SearchResult
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.catalog.entries import ChangeMark, Content, FileStamp, VideoChanges
 from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch, QueryError

@@ -15,10 +15,10 @@ from scanonce.models.clip4clip.build import build_head
 from scanonce.models.clip4clip.head_files import write_head
 from scanonce.models.clip4clip.heads import TightHead
 from scanonce.models.encoders.hub import HEAD_FILES, head_digest
-from scanonce.search.answer import SearchResult
 from scanonce.search.judging import Judged
 from scanonce.search.localise import Proposal, StoredVideo
 from scanonce.search.rerank import num_located, open_scoring, rerank
+from scanonce.search.result import SearchResult
 from scanonce.storage.backup.backup import backup, restore
 from scanonce.storage.errors import EncoderError, ManifestMismatch
 from scanonce.storage.layout import IndexLayout

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from scanonce.search.answer import SearchResult
 from scanonce.search.engine import SearchEngine
 from scanonce.search.filters import Filter
+from scanonce.search.result import SearchResult
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import IndexDirectoryError
 from scanonce.storage.layout import IndexLayout

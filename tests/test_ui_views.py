@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from scanonce.search.answer import SearchResult
 from scanonce.search.calibration import Calibration, Weights, write_calibration
-from scanonce.search.coverage import Coverage
 from scanonce.search.engine import SearchEngine
 from scanonce.search.filters import Filter, filter_json
 from scanonce.search.localise import Curve
+from scanonce.search.result import Coverage, SearchResult
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import Moment, Span, Video
 from scanonce.ui.views import (

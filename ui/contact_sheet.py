@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from scanonce.media.open import open_video
 from scanonce.media.sampling import Sampling
-from scanonce.search.answer import SearchResult
+from scanonce.search.result import SearchResult
 from scanonce.storage.records import Moment
 from scanonce.ui.views import match_text, span_text, times_across
 

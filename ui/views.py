@@ -19,11 +19,10 @@ from scanonce.ui.reasons import reason_json, reasons_text
 if (
     TYPE_CHECKING
 ):  # these import numpy, torch or SQLAlchemy, which `scanonce --help` must not wait for
-    from scanonce.search.answer import SearchResult
-    from scanonce.search.coverage import Coverage
     from scanonce.search.engine import SearchEngine
     from scanonce.search.filters import Filter, SearchScope
     from scanonce.search.localise import Curve
+    from scanonce.search.result import Coverage, SearchResult
     from scanonce.storage.catalog.entries import RunCounts
     from scanonce.storage.index import IndexStatus
 
@@ -360,7 +359,7 @@ def covered_by(
 def coverage_text(covered: "Coverage") -> str:
     """Return how many videos match.
 
-    >>> from scanonce.search.coverage import Coverage
+    >>> from scanonce.search.result import Coverage
     >>> coverage_text(Coverage(38, 40, 40))
     '38 of 40 videos match'
     >>> coverage_text(Coverage(61, 64, 1200))

@@ -29,10 +29,10 @@ from scanonce.ui.safe_text import encodable
 from scanonce.ui.views import covered_by, is_full
 
 if TYPE_CHECKING:
-    from scanonce.search.answer import SearchResult
     from scanonce.search.engine import SearchEngine
     from scanonce.search.examples import Example
     from scanonce.search.filters import Filter
+    from scanonce.search.result import SearchResult
 
 _BATCH = 64  # queries encoded and looked up together
 

@@ -11,9 +11,8 @@ from scanonce.ui.console import new_console, print_json, verbatim
 from scanonce.ui.views import coverage_text, good_text, moments_table, result_json, timings_text
 
 if TYPE_CHECKING:
-    from scanonce.search.answer import SearchResult
-    from scanonce.search.coverage import Coverage
     from scanonce.search.filters import Filter
+    from scanonce.search.result import Coverage, SearchResult
 
 TopOption = Annotated[
     int | None,

@@ -24,10 +24,12 @@ def status(
     index_dir: IndexOption = None, as_json: JsonOption = False, config: ConfigOption = None
 ) -> None:
     """Show the videos of an index, its models and sizes, and the files that failed."""
+    from scanonce.storage.index import Index
     from scanonce.ui.config import read_config
 
-    library = read_config(config).library(index_dir)
-    found = status_json(library.root, library.status())
+    root = read_config(config).index_path(index_dir)
+    with Index.open(root, read_only=True) as index:  # `Library` would import torch, for seconds
+        found = status_json(root, index.status())
     if as_json:
         print_json(found)
     else:

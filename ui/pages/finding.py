@@ -10,11 +10,10 @@ from typing import Any, get_args
 
 import streamlit as st
 
-from scanonce.search.answer import SearchResult
-from scanonce.search.coverage import Coverage
 from scanonce.search.examples import Example
 from scanonce.search.filters import Filter, SearchScope, filter_json
 from scanonce.search.localise import Curve
+from scanonce.search.result import Coverage, SearchResult
 from scanonce.storage.catalog.catalog import SEARCHABLE
 from scanonce.storage.catalog.entries import Failure, Library, Totals
 from scanonce.storage.errors import reported

@@ -5,7 +5,7 @@
 
 import streamlit as st
 
-from scanonce.search.answer import SearchResult
+from scanonce.search.result import SearchResult
 from scanonce.storage.records import Moment, Span, Video
 from scanonce.ui.pages import finding
 from scanonce.ui.pages.addresses import opening

@@ -8,10 +8,10 @@ from typing import TypeVar
 
 import streamlit as st
 
-from scanonce.search.answer import SearchResult
 from scanonce.search.filters import EARLIEST, LATEST, Filter
 from scanonce.search.notes import logic_words, proposed
 from scanonce.search.query import is_compound
+from scanonce.search.result import SearchResult
 from scanonce.storage.records import Moment
 from scanonce.ui.pages import finding
 from scanonce.ui.pages.components import ask, query_box, show_notes

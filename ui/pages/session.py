@@ -14,8 +14,8 @@ from threading import Lock, Thread
 
 import streamlit as st
 
-from scanonce.search.answer import SearchResult
 from scanonce.search.engine import SearchEngine
+from scanonce.search.result import SearchResult
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import Moment
