@@ -32,7 +32,7 @@ from tests.promises import ReaderCounts, read_on, write_on
 from tests.story import NOTHING, STORY, Case, Expected
 
 MAX_CONCURRENCY = 2
-# Every fault is tried at each 41st point of the write path, a kill at each tenth; `make faults` (FAULT_STRIDE=1) tries
+# Every fault is tried at each 41st point of the write path, a kill at each 20th; `make faults` (FAULT_STRIDE=1) tries
 # every fault at every point.
 STRIDE = int(os.environ.get("FAULT_STRIDE", "41"))
 
@@ -123,7 +123,7 @@ def test_the_story_has_every_kind_of_step(stages: list[Stage], what: str) -> Non
 def test_a_writer_killed_at_any_step_loses_nothing_and_leaves_nothing(
     lab: Lab, stages: list[Stage]
 ) -> None:
-    try_faults(lab, stages, "kill", slice(None, None, max(1, STRIDE // 4)))
+    try_faults(lab, stages, "kill", slice(None, None, max(1, STRIDE // 2)))
 
 
 @pytest.mark.parametrize(("power", "first"), [("oldest", 0), ("newest", 4), ("any", 8)])
