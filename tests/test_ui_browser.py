@@ -163,6 +163,19 @@ def test_the_theme_and_the_options_of_the_pages_are_in_effect(shown: Shown, page
     expect(page.locator(".stMarkdown").first).to_contain_text("5 videos")
 
 
+def test_an_upright_image_does_not_make_a_card_higher(shown: Shown) -> None:
+    style = (ROOT / "ui/pages/assets/grid.css").read_text()
+    upright = "<svg xmlns='http://www.w3.org/2000/svg' width='90' height='160'/>"
+    page = shown.browser.new_page()
+    page.set_content(
+        f"<style>{style}</style><div class='strip' style='width: 320px'>"
+        + f'<img src="data:image/svg+xml,{upright}">' * 3
+    )
+    page.wait_for_function("[...document.images].every(image => image.naturalHeight == 160)")
+    assert page.locator(".strip").evaluate("strip => strip.offsetHeight") == 108
+    page.close()
+
+
 def test_a_query_opens_its_moment_and_a_click_on_the_strip_jumps(shown: Shown, page: Page) -> None:
     line = shown.question("film_001.mp4")
     video = open_moment(page, shown, line)
