@@ -36,7 +36,7 @@ pytestmark = [
     pytest.mark.skipif(find_chromium() is None, reason=HOW_TO_INSTALL),
 ]
 
-WAIT_MS = 40_000.0
+WAIT_MS = 180_000.0
 SCRIPT = "<img src=x onerror=alert(1)>"
 LATER = "later.mp4"
 NOWHERE = "interest rates and regret"
@@ -75,7 +75,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
         cwd=ROOT,
         env={**os.environ, "HOME": str(home)},
         check=True,
-        timeout=120,
+        timeout=600,
         stdout=subprocess.DEVNULL,
     )
     with Server(index, home) as server, open_browser(home) as browser:
