@@ -36,7 +36,7 @@ pytestmark = [
     pytest.mark.skipif(find_chromium() is None, reason=HOW_TO_INSTALL),
 ]
 
-WAIT_MS = 40_000.0
+WAIT_MS = 180_000.0
 SCRIPT = "<img src=x onerror=alert(1)>"
 LATER = "later.mp4"
 NOWHERE = "interest rates and regret"
@@ -75,7 +75,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
         cwd=ROOT,
         env={**os.environ, "HOME": str(home)},
         check=True,
-        timeout=120,
+        timeout=600,
         stdout=subprocess.DEVNULL,
     )
     with Server(index, home) as server, open_browser(home) as browser:
@@ -161,6 +161,20 @@ def test_the_theme_and_the_options_of_the_pages_are_in_effect(shown: Shown, page
         "background-color", "rgb(11, 114, 133)"
     )
     expect(page.locator(".stMarkdown").first).to_contain_text("5 videos")
+
+
+def test_an_upright_image_does_not_make_a_card_higher(shown: Shown) -> None:
+    style = (ROOT / "ui/pages/assets/grid.css").read_text()
+    upright = "<svg xmlns='http://www.w3.org/2000/svg' width='90' height='160'/>"
+    page = shown.browser.new_page()
+    page.set_content(
+        f"<style>{style}</style><div class='card' style='width: 320px'><div class='strip'>"
+        + f'<img src="data:image/svg+xml,{upright}">' * 3
+    )
+    page.wait_for_function("[...document.images].every(image => image.naturalHeight == 160)")
+    width, height = page.locator(".strip").evaluate("each => [each.offsetWidth, each.offsetHeight]")
+    assert height == pytest.approx(width * 27 / 80, abs=1)
+    page.close()
 
 
 def test_a_query_opens_its_moment_and_a_click_on_the_strip_jumps(shown: Shown, page: Page) -> None:

@@ -88,10 +88,8 @@ def serve(
     Raises:
         ConfigError: the address or the token cannot be used, or no port is free.
     """
-    _have_a_home()
-    import uvicorn
-
     ensure_home()
+    import uvicorn
     from streamlit.runtime.runtime_util import get_max_message_size_bytes
 
     if token == "auto":
@@ -131,15 +129,6 @@ def serve(
         listening.close()
 
 
-def _have_a_home() -> None:
-    """Set an empty home folder if this user has none: Streamlit looks for its settings there."""
-    try:
-        Path.home()
-    except RuntimeError:
-        os.environ["HOME"] = tempfile.mkdtemp(prefix="scanonce-home-")
-        atexit.register(shutil.rmtree, os.environ["HOME"], ignore_errors=True)
-
-
 def build_app(
     index_dir: Path,
     *,
@@ -177,6 +166,7 @@ def ensure_home() -> None:
         Path.home()
     except RuntimeError:
         os.environ["HOME"] = tempfile.mkdtemp(prefix="scanonce-home-")
+        atexit.register(shutil.rmtree, os.environ["HOME"], ignore_errors=True)
 
 
 def _routed(media: Media, pages: ASGIApp) -> ASGIApp:
