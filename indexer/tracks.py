@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from scanonce.indexer.passages import embed_passages
+from scanonce.indexer.passages import embed_passages, embed_tracks
 from scanonce.indexer.scan import ScanProblem
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.indexer.written import WrittenLines
@@ -171,16 +171,10 @@ class _Run:
 
     def embed_earlier(self) -> None:
         """Give the lines of earlier runs the vectors of this text model."""
-        model = self._text_model
-        if model is None:
-            return
-        for track_id in self.catalog.lines.without_vectors(model.fingerprint):
-            lines = [found.line for found in self.catalog.lines.in_track(track_id)]
-            passages = embed_passages(lines, model) if lines[0].track != "facts" else None
-            if passages is not None:
-                with self.committing():
-                    self.catalog.lines.put_passages(track_id, model.fingerprint, passages)
-                self.num_embedded += 1
+        if self._text_model is not None:
+            lines, model = self.catalog.lines, self._text_model
+            tracks = lines.without_vectors(model.fingerprint)
+            self.num_embedded = embed_tracks(lines, tracks, model, self.committing)
 
     def make(self, track: MadeTrack, under: Sequence[Path], *, again: bool, retry: bool) -> None:
         """Read one track of all videos that need it."""
