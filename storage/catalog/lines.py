@@ -195,15 +195,34 @@ class Lines:
         with self._database.reading() as connection:
             return [_found(row) for row in connection.execute(statement)]
 
-    def between(self, track_id: int, start_seconds: float, end_seconds: float) -> list[FoundLine]:
-        """Return the lines of a track that are there in ``[start, end)``, by time."""
-        statement = _select_lines().where(
-            TrackRow.id == track_id,
-            LineRow.start_seconds < end_seconds,
-            LineRow.end_seconds > start_seconds,
+    def near(self, asked: Sequence[tuple[FoundLine, float, float]]) -> list[list[FoundLine]]:
+        """Return for each of some lines those of its track that are there in ``[start, end)``, by time.
+
+        Looks at the 200 lines before a line and the 60 after it: the time goes with them, not with the length of the
+        track.
+
+        Args:
+            asked: ``(line, start, end)``, at most 1,000.
+        """
+        values = ", ".join(["(?, ?, ?, ?, ?)"] * len(asked))
+        statement = (
+            f"WITH asked (number, id, track, first, last) AS (VALUES {values}) "
+            f"SELECT asked.number, {_COLUMNS} FROM asked "
+            "CROSS JOIN lines ON lines.id BETWEEN asked.id - 200 AND asked.id + 60 AND +lines.track_id = asked.track "
+            "AND lines.start_seconds < asked.last AND lines.end_seconds > asked.first "
+            "CROSS JOIN tracks ON tracks.id = lines.track_id ORDER BY asked.number, lines.id"
         )
-        with self._database.reading() as connection:
-            return [_found(row) for row in connection.execute(statement.order_by(LineRow.id))]
+        rows: list[list[FoundLine]] = [[] for _ in asked]
+        if asked:
+            given = tuple(
+                value
+                for number, (each, start, end) in enumerate(asked)
+                for value in (number, each.line_id, each.track_id, start, end)
+            )
+            with self._database.reading() as connection:
+                for number, *row in connection.exec_driver_sql(statement, given):
+                    rows[number].append(_found(row))
+        return rows
 
     def find(
         self,
@@ -212,6 +231,7 @@ class Lines:
         tracks: Collection[TrackName] | None = None,
         videos: Collection[int] | None = None,
         limit: int,
+        ranked: bool = True,
     ) -> list[FoundLine]:
         """Return the lines that match an expression of FTS5, best first (BM25).
 
@@ -220,12 +240,14 @@ class Lines:
             tracks: only lines of these. Default: of all.
             videos: only lines of these videos. Default: of all.
             limit: the most lines.
+            ranked: best first; else the first that are found, for which the others need not be read.
         """
         conditions, values = _restricted(tracks, videos)
+        order = " ORDER BY line_words.rank" if ranked else ""
         statement = (
-            f"SELECT {_COLUMNS} FROM line_words JOIN lines ON lines.id = line_words.rowid "
-            "JOIN tracks ON tracks.id = lines.track_id "
-            f"WHERE line_words MATCH :expression{conditions} ORDER BY line_words.rank LIMIT :limit"
+            f"SELECT {_COLUMNS} FROM line_words CROSS JOIN lines ON lines.id = line_words.rowid "
+            "CROSS JOIN tracks ON tracks.id = lines.track_id "
+            f"WHERE line_words MATCH :expression{conditions}{order} LIMIT :limit"
         )
         values |= {"expression": expression, "limit": limit}
         with self._database.reading() as connection:
