@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import islice
 
 import numpy as np
 
@@ -144,7 +145,8 @@ class LineFinder:
     def _by_words(
         self, query: "_Query", tracks: Sequence[TrackName], selected: Collection[int] | None
     ) -> list[Found]:
-        hits = [each for each in self._hits(query, tracks, selected) if self._knows(each)][:_JUDGED]
+        known = (each for each in self._hits(query, tracks, selected) if self._knows(each))
+        hits = list(islice(known, _JUDGED))
         asked = []
         for hit in hits:
             around = _NEAR_SECONDS if hit.line.track in _TALK else 0.01
