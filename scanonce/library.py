@@ -21,7 +21,13 @@ from pydantic import ValidationError
 from scanonce.indexer.models import LoadedModels, encoder_name, load_models
 from scanonce.indexer.pipeline import IndexReport, OnProgress, index_library
 from scanonce.indexer.settings import IndexerSettings
-from scanonce.indexer.tracks import OnTrackProgress, TracksReport, make_tracks
+from scanonce.indexer.tracks import (
+    Committing,
+    OnTrackProgress,
+    TracksReport,
+    check_tracks,
+    make_tracks,
+)
 from scanonce.models.clip4clip.pooling import open_pooling
 from scanonce.models.encoders.load import load_encoder
 from scanonce.models.settings import ModelSettings
@@ -218,6 +224,7 @@ class Library:
         again: bool = False,
         retry: bool = False,
         on_progress: OnTrackProgress = lambda _: None,
+        committing: Committing | None = None,
     ) -> TracksReport:
         """Read speech, text or subtitles of the indexed videos, as far as they are missing; see `indexer.tracks`.
 
@@ -227,6 +234,7 @@ class Library:
             again: read videos again that have the track.
             retry: read videos again whose track has a note.
             on_progress: called with the state of the run.
+            committing: entered for each commit to lock the index; None: it is locked for the whole run.
 
         Raises:
             TrackError: a model or a package is missing.
@@ -242,7 +250,16 @@ class Library:
             again=again,
             retry=retry,
             on_progress=on_progress,
+            committing=committing,
         )
+
+    def check_tracks(self, tracks: Sequence[MadeTrack]) -> None:
+        """Load the models of some tracks, to see that they are there.
+
+        Raises:
+            TrackError: a model or a package is missing.
+        """
+        check_tracks(tracks, self._tracks, self._models.device)
 
     def remove_track(self, track: TrackName) -> int:
         """Remove a track from the index; return the number of videos that had it."""
