@@ -30,6 +30,7 @@ from scanonce.search.answer import SearchResult
 from scanonce.search.duplicates import Duplicate, OnCompared, find_duplicates
 from scanonce.search.engine import SearchEngine
 from scanonce.search.examples import Example
+from scanonce.search.feedback import Piece
 from scanonce.search.filters import SearchScope
 from scanonce.search.saved import SavedSearches
 from scanonce.search.settings import SearchSettings
@@ -336,11 +337,20 @@ class Library:
         text: str = "",
         *,
         examples: Sequence[Example] = (),
+        more_like: Sequence[Piece] = (),
+        less_like: Sequence[Piece] = (),
         top: int | None = None,
         within: SearchScope = None,
     ) -> SearchResult:
         """Find the moments that show what the text says, or look like examples; see `SearchEngine.search`."""
-        return self.engine.search(text, examples=examples, top=top, within=within)
+        return self.engine.search(
+            text,
+            examples=examples,
+            more_like=more_like,
+            less_like=less_like,
+            top=top,
+            within=within,
+        )
 
     def search_many(
         self, texts: Sequence[str], *, top: int | None = None, within: SearchScope = None

@@ -20,6 +20,7 @@ import numpy as np
 
 from scanonce.models.tracks.meaning import TextModel
 from scanonce.search.algebra import Found
+from scanonce.search.calibration import as_probabilities
 from scanonce.search.meanings import Meanings, as_vector
 from scanonce.search.query import Text
 from scanonce.storage.catalog.catalog import Catalog
@@ -181,8 +182,10 @@ class LineFinder:
         if not query.has_phrases(text):
             return None
         coverage, weight = query.judge(text)
-        value = _sigmoid(
-            _WORD_BIAS + _WORD_COVERAGE * coverage + _WORD_WEIGHT * min(weight, _WORD_MOST)
+        value = float(
+            as_probabilities(
+                _WORD_BIAS + _WORD_COVERAGE * coverage + _WORD_WEIGHT * min(weight, _WORD_MOST)
+            )
         )
         if query.phrases and coverage == 1.0:
             value = max(value, _NAME_SURE)
@@ -209,7 +212,7 @@ class LineFinder:
         videos = None if selected is None else np.fromiter(selected, np.int64, len(selected))
         moments = []
         for row, cosine in self.meanings.nearest(vector, tracks, videos, _PASSAGES):
-            value = _sigmoid(_MEANING_BIAS + _MEANING_SLOPE * cosine)
+            value = float(as_probabilities(_MEANING_BIAS + _MEANING_SLOPE * cosine))
             if value < LEAST_VALUE / 2:
                 break
             first, count = int(self.meanings.first_lines[row]), int(self.meanings.num_lines[row])
@@ -421,8 +424,3 @@ def _inside(span: Span, video: Video) -> Span | None:
     """Return the part of a span inside its video; None if there is none."""
     start, end = span.start_seconds, min(span.end_seconds, video.duration_seconds)
     return Span(start, end) if end > start else None
-
-
-def _sigmoid(logit: float) -> float:
-    value = 1.0 / (1.0 + math.exp(-min(max(logit, -30.0), 30.0)))
-    return min(max(value, _SURE), 1.0 - _SURE)

@@ -5,6 +5,7 @@
 
 NOT is asked of things in a light or at a place; OR and THEN of sentences with one answer each. Images show the thing,
 the colour and the place of a scene, with another layout, light and number; words next to them ask for another colour.
+A second try follows the judgement of one right and one wrong moment of the first list.
 """
 
 import tempfile
@@ -61,7 +62,7 @@ class Compounds:
 
 
 def measure_compounds(index_dir: Path, films: Sequence[FilmSpec], *, seed: int) -> Compounds:
-    """Ask an index of rendered films queries with NOT, OR and THEN, and by images.
+    """Ask an index of rendered films queries with NOT, OR and THEN, by images, and a second time.
 
     Args:
         index_dir: index of the films.
@@ -76,6 +77,7 @@ def measure_compounds(index_dir: Path, films: Sequence[FilmSpec], *, seed: int) 
             "or": _ask_or(engine, scenes, rng),
             "then": _ask_then(engine, scenes, rng),
             **_ask_images(engine, scenes, rng),
+            "again": _ask_again(engine, scenes),
         }
     names = {
         "not": ("not: nothing unwanted in 10", "not: wanted in 10", "not: wanted in 10, plain"),
@@ -83,6 +85,12 @@ def measure_compounds(index_dir: Path, films: Sequence[FilmSpec], *, seed: int) 
         "then": ("then: R@1 tIoU 0.5", "then: order kept"),
         "image": ("image: R@5",),
         "image and colour": ("image and another colour: R@5",),
+        "again": (
+            "first try: R@1",
+            "first try: R@5",
+            "second try: R@1",
+            "second try: R@5",
+        ),
     }
     figures, numbers = {}, {}
     for kind, rows in tables.items():
@@ -212,6 +220,42 @@ def _ask_images(
                 ]
                 with_words.append([_is_among_first(wanted, engine, " ".join(words), example)])
     return {"image": alone, "image and colour": with_words}
+
+
+def _ask_again(engine: SearchEngine, scenes: Sequence[_Scene]) -> list[list[float]]:
+    """Ask for a thing and mean it at one place; judge one right and one wrong moment, and ask again.
+
+    What was judged is left out of both lists, with all moments of its scene.
+    """
+    rows = []
+    for thing, place in sorted({(each.spec.thing, each.spec.place) for each in scenes}):
+        wanted = [each for each in scenes if (each.spec.thing, each.spec.place) == (thing, place)]
+        others = [each for each in scenes if each.spec.thing == thing and each not in wanted]
+        if len(wanted) < 2 or not others:
+            continue
+        word = fact_phrases(f"thing:{thing}")[0]
+        first = engine.search(word, top=_SHOWN).moments
+        right = next((each for each in first if _shows(wanted, each)), None)
+        wrong = next((each for each in first if not _shows(wanted, each)), None)
+        judged = [each for each in (right, wrong) if each is not None]
+        second = engine.search(
+            word,
+            more_like=[] if right is None else [right],
+            less_like=[] if wrong is None else [wrong],
+            top=_SHOWN,
+        ).moments
+        known = [scene for scene in scenes for each in judged if scene.is_shown(each)]
+        row: list[float] = []
+        for moments in (first, second):
+            left = [each for each in moments if each not in judged and not _shows(known, each)]
+            hits = [_shows(wanted, each) for each in left]
+            row += [float(any(hits[:1])), float(any(hits[:_FIRST]))]
+        rows.append(row)
+    return rows
+
+
+def _shows(scenes: Sequence[_Scene], moment: Moment) -> bool:
+    return any(scene.is_shown(moment) for scene in scenes)
 
 
 def _is_there(one: SceneSpec, other: SceneSpec) -> bool:

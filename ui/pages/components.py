@@ -17,6 +17,7 @@ import streamlit as st
 from scanonce.search.localise import Curve
 from scanonce.storage.records import Line, MadeTrack, Moment, Reason, Span, Video
 from scanonce.ui.pages.addresses import moment_key, moment_url, thumb_url, transcript_url
+from scanonce.ui.pages.judged import SIGNS, Sign
 from scanonce.ui.reasons import reason_pieces
 from scanonce.ui.safe_text import encodable, shown_name
 from scanonce.ui.sentences import widened
@@ -199,6 +200,7 @@ def moment_grid(
     key: str,
     picks: Picks,
     on_picks: Callable[[Picks], None],
+    on_judge: Callable[[Sign, str], None] | None = None,
     divider: int | None = None,
     alike: bool = False,
 ) -> Moment | None:
@@ -210,6 +212,8 @@ def moment_grid(
         key: key of this grid among those of the page.
         picks: the picked moments; their boxes are checked.
         on_picks: called before the page runs again if a person has picked or unpicked a moment.
+        on_judge: called with "more" or "less" and the key of a moment if a person wants others like it, or not; None:
+            the cards have no such buttons.
         divider: position of the first moment below the divider; None: there is no divider on this page.
         alike: whether their probabilities are likenesses.
     """
@@ -223,8 +227,10 @@ def moment_grid(
             "label": "moments",
             "divider": divider,
             "divider_text": LESS_CERTAIN,
+            "can_judge": on_judge is not None,
         },
         on_picks_change=partial(_take_picks, key, on_picks),
+        on_judge_change=partial(_take_judgement, key, tuple(cards), on_judge),
         on_open_change=no_callback,
     )
     return cards.get(str(found.open)) if found.open else None
@@ -236,6 +242,18 @@ def _take_picks(key: str, on_picks: Callable[[Picks], None]) -> None:
         version = value.get("version")
         if isinstance(version, int):
             on_picks(Picks(version, tuple(str(each) for each in value["keys"])))
+
+
+def _take_judgement(
+    key: str, shown: Sequence[str], on_judge: Callable[[Sign, str], None] | None
+) -> None:
+    value = st.session_state[key].judge
+    if on_judge is None or not isinstance(value, Mapping):
+        return
+    moment = str(value.get("key"))
+    for sign in SIGNS:
+        if value.get("sign") == sign and moment in shown:
+            on_judge(sign, moment)
 
 
 # ---------------------------------------------------------------- the player

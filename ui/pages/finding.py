@@ -15,6 +15,7 @@ from scanonce.search.coverage import Coverage
 from scanonce.search.examples import Example
 from scanonce.search.filters import Filter, SearchScope, filter_json
 from scanonce.search.localise import Curve
+from scanonce.search.query import Like
 from scanonce.storage.catalog.catalog import SEARCHABLE
 from scanonce.storage.catalog.entries import Failure, Library, Totals
 from scanonce.storage.errors import reported
@@ -168,9 +169,14 @@ def _digest(upload: Upload) -> str:
     max_entries=16, show_spinner=False, hash_funcs={Filter: _filter_key, Upload: _digest}
 )
 def search_by(
-    text: str, uploads: tuple[Upload, ...], only: Filter | None, top: int, stamp: Stamp
+    text: str,
+    uploads: tuple[Upload, ...],
+    judged: tuple[tuple[Like, ...], tuple[Like, ...]],
+    only: Filter | None,
+    top: int,
+    stamp: Stamp,
 ) -> SearchResult:
-    """Return the moments that look like uploaded files and fit a text, which may be empty.
+    """Return the moments that look like uploaded files and fit a text, which may be empty, after feedback.
 
     The files are on the disk only while they are decoded, in the guarded child that decodes videos.
 
@@ -184,7 +190,10 @@ def search_by(
             with reported(path, "written"):
                 path.write_bytes(upload.data)
             examples.append(Example(path, name=upload.name))
-        result = shared().engine.search(text, examples=examples, top=top, within=only)
+        more, less = judged
+        result = shared().engine.search(
+            text, examples=examples, more_like=more, less_like=less, top=top, within=only
+        )
     shared().remember(result)
     return result
 
