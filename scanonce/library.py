@@ -35,6 +35,7 @@ from scanonce.search.filters import SearchScope
 from scanonce.search.saved import SavedSearches
 from scanonce.search.settings import SearchSettings
 from scanonce.search.text_bank import has_cached_bank, open_bank
+from scanonce.search.unusual import OnRead, Unusual, find_unusual
 from scanonce.storage.errors import ConfigError, EncoderError, IndexDirectoryError
 from scanonce.storage.files import expanded
 from scanonce.storage.index import Index, IndexStatus, change_labels
@@ -372,6 +373,16 @@ class Library:
         """
         with Index.open(self.root, open_pooling, read_only=True) as index:
             yield from find_duplicates(index, within=within, on_progress=on_progress)
+
+    def unusual(
+        self, folder: AnyPath, *, on_progress: OnRead = lambda done, total: None
+    ) -> list[Unusual]:
+        """Find moments far from all that a camera's folder has shown before; see `search.unusual.find_unusual`.
+
+        Needs no encoder: stored frames are compared.
+        """
+        with Index.open(self.root, open_pooling, read_only=True) as index:
+            return find_unusual(index, _absolute(folder), on_progress=on_progress)
 
 
 def _absolute(path: AnyPath) -> Path:
