@@ -7,7 +7,8 @@ algebra of moments (`search.algebra`).
     answer_compound(search, "a boat -snow", parse("a boat -snow"), encode, read, Stopwatch())
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import assert_never
@@ -68,16 +69,21 @@ Stretches = Mapping[int, tuple[tuple[float, float], ...]]
 class Leaf:
     """A text or an example of a query, looked up in the library."""
 
-    vectors: Vectors
+    vectors: Vectors | None
+    """None: it is looked for among words only."""
     reading: Reading | None
-    """How the encoder reads the text; None: it is an image."""
+    """How the encoder reads the text; None: it is an image, or looked for among words only."""
     candidates: Mapping[int, Candidate]
     """Videos of its best clips, best first; empty for one that is only unwanted."""
     further: Mapping[int, Candidate]
     """Videos of many more clips: a clip that is nothing special alone may be right together with another part."""
     words: Sequence[Found] = ()
     """Moments where it is said or written, best first."""
-    asks_images: bool = True
+
+    @property
+    def asks_images(self) -> bool:
+        """Whether it is looked for in images."""
+        return self.vectors is not None
 
     def words_in(self, video_id: int) -> list[Found]:
         """Return the moments where it is said or written in one video."""
@@ -118,11 +124,15 @@ def answer_compound(
     """
     watch = watch or Stopwatch()
     parts = list(dict.fromkeys([*leaves(query), *leaves(query, wanted=False)]))
+    seen = [
+        part for part in parts if not isinstance(part, Text) or asks_images(search.snapshot, part)
+    ]
     with watch("text"):
-        vectors, readings = _vectors(search.snapshot, parts, encode, read, given)
+        vectors, readings = _vectors(search.snapshot, seen, encode, read, given)
     with watch("library"):
         selected = search.snapshot.filters.apply(search.within)
-        found = _looked_up(search, query, parts, vectors, readings, selected)
+        found = _looked_up(search, set(leaves(query)), seen, vectors, readings, selected)
+        found |= _only_words(search, [part for part in parts if part not in found], selected)
     with watch("moments"):
         best = Compound(search, found).answer(query)
     videos = search.snapshot.videos
@@ -139,9 +149,8 @@ def answer_compound(
         for each in best
     )
     lines = [f"read as: {query}"]
-    for part, reading in zip(parts, readings, strict=True):
-        if reading is not None and isinstance(part, Text):
-            lines += unread_lines(reading) if found[part].asks_images else []
+    for reading in readings:
+        lines += [] if reading is None else unread_lines(reading)
     lines += unread_tracks(search.snapshot, [part for part in parts if isinstance(part, Text)])
     return SearchResult(
         text,
@@ -182,33 +191,46 @@ def _vectors(
 
 def _looked_up(
     search: Search,
-    query: Query,
+    wanted: Collection[Atom],
     parts: Sequence[Atom],
     vectors: Sequence[TextFeatures],
     readings: Sequence[Reading | None],
     selected: FilteredLibrary | None,
 ) -> dict[Atom, Leaf]:
-    """Look up the best clips of each part that is wanted."""
+    """Look up the best clips of each part that is wanted, and where its words are."""
+    if not parts:
+        return {}
     joint = TextFeatures(
         np.concatenate([each.joint for each in vectors]), np.empty((len(parts), 0), np.float32)
     )
     retrieved = search.retrieve(joint, selected, depth=_LOOKED_UP)
-    usual, wanted = search.depth, set(leaves(query))
-    lines, ids = search.snapshot.lines, ids_of(selected)
+    usual = search.depth
     found = {}
     for k, (part, each, reading) in enumerate(zip(parts, vectors, readings, strict=True)):
         clips, scores = retrieved.clip_ids[k], retrieved.scores[k]
-        in_images = not isinstance(part, Text) or asks_images(search.snapshot, part)
-        is_located = in_images and part in wanted
+        is_located = part in wanted
         found[part] = Leaf(
             query_of(each, 0, retrieved.levels[k]),
             reading,
             search.candidates(clips[:usual], scores[:usual]) if is_located else {},
             search.candidates(clips, scores) if is_located else {},
-            lines.find(Part.of(part), ids) if isinstance(part, Text) and lines.num_lines else (),
-            in_images,
+            _words(search, part, selected),
         )
     return found
+
+
+def _only_words(
+    search: Search, parts: Sequence[Atom], selected: FilteredLibrary | None
+) -> dict[Atom, Leaf]:
+    """Look up parts that no image can show: no text tower runs, and no clip is looked up."""
+    return {part: Leaf(None, None, {}, {}, _words(search, part, selected)) for part in parts}
+
+
+def _words(search: Search, part: Atom, selected: FilteredLibrary | None) -> Sequence[Found]:
+    lines = search.snapshot.lines
+    if not isinstance(part, Text) or not lines.num_lines:
+        return ()
+    return lines.find(Part.of(part), ids_of(selected))
 
 
 class Compound:
@@ -224,10 +246,17 @@ class Compound:
         self._search, self._leaves = search, found
         self._overlap = search.settings.nms_overlap
         self._depth = max(_LOCATED, _LOCATED_PER_MOMENT * search.top)
+        self._inside: dict[tuple[Atom, int], tuple[Stretches, list[Found]]] = {}
+        """What was located for `_presence`, by part and video, with the stretches that were searched."""
 
     def answer(self, query: Query) -> list[Found]:
-        """Return the moments of a query, best first."""
-        return self._find(query, None)[: self._search.top]
+        """Return the moments of a query, best first; of alternatives a good match of each comes first."""
+        if isinstance(query, Or):
+            parts = [self._find(part, None) for part in query.parts]
+            found = algebra.one_of_each(parts, algebra.union(parts, overlap=self._overlap))
+        else:
+            found = self._find(query, None)
+        return found[: self._search.top]
 
     def _find(self, query: Query, scope: Stretches | None) -> list[Found]:
         """Find the moments of a query.
@@ -267,6 +296,7 @@ class Compound:
         for part in wanted[1:]:
             others = self._find(part, scope)
             joined = algebra.together(found, others)
+            self._locate_inside(part, found)
             # What one part found counts even if the other one has its moments elsewhere.
             joined += [self._also(each, part) for each in found]
             found = algebra.union([joined], overlap=self._overlap)
@@ -284,6 +314,7 @@ class Compound:
     def _free_of(self, found: Sequence[Found], part: Query) -> list[Found]:
         """Take what a part denies out of the moments, until there are enough of them."""
         inner = part.query if isinstance(part, Not) else part
+        self._locate_inside(inner, found)
         left: list[Found] = []
         for each in found:
             if len(left) == _LEFT_PER_MOMENT * self._search.top:
@@ -309,14 +340,50 @@ class Compound:
                 )
                 for video_id, stretches in scope.items()
             }
-        seen = self._judged(part, leaf, candidates)
+        seen = self._judged(part, leaf, candidates, self._depth) if leaf.asks_images else []
         return joined([*words, *seen]) if words else seen
 
-    def _judged(self, part: Atom, leaf: Leaf, candidates: Mapping[int, Candidate]) -> list[Found]:
+    def _locate_inside(self, query: Query, found: Sequence[Found]) -> None:
+        """Locate all parts of a query in some moments: once for a part, and not once for a moment."""
+        spans: dict[int, list[tuple[float, float]]] = defaultdict(list)
+        for each in found:
+            spans[each.video_id].append((each.span.start_seconds, each.span.end_seconds))
+        stretches = {number: tuple(merge(each)) for number, each in spans.items()}
+        snapshot = self._search.snapshot
+        candidates = {
+            number: Candidate(snapshot.stored(snapshot.videos[number]), each)
+            for number, each in stretches.items()
+        }
+        for part in {*leaves(query), *leaves(query, wanted=False)}:
+            leaf = self._leaves[part]
+            if not leaf.asks_images or leaf.reading is None:
+                continue
+            by_video: dict[int, list[Found]] = defaultdict(list)
+            for each in self._judged(part, leaf, candidates, self._depth + len(found)):
+                by_video[each.video_id].append(each)
+            for number in candidates:
+                self._inside[part, number] = stretches, by_video[number]
+
+    def _located_inside(self, part: Atom, found: Found) -> list[Found]:
+        """Return what `_locate_inside` has found of a part in the video of a moment."""
+        stretches, there = self._inside.get((part, found.video_id), ({}, []))
+        span = found.span
+        if any(
+            a <= span.start_seconds and span.end_seconds <= b
+            for a, b in stretches.get(found.video_id, ())
+        ):
+            return there
+        self._locate_inside(part, [found])
+        return self._inside[part, found.video_id][1]
+
+    def _judged(
+        self, part: Atom, leaf: Leaf, candidates: Mapping[int, Candidate], top: int
+    ) -> list[Found]:
+        assert leaf.vectors is not None
         search, ids = self._search, list(candidates)
         by_image = leaf.reading is None
         localiser = search.snapshot.methods.by_frames if by_image else search.localiser
-        proposals = localiser.locate(leaf.vectors, list(candidates.values()), top=self._depth)
+        proposals = localiser.locate(leaf.vectors, list(candidates.values()), top=top)
         text = part.words if isinstance(part, Text) else ""
         has_lines = search.snapshot.lines.num_lines > 0
         return [
@@ -403,7 +470,7 @@ class Compound:
     def _presence_of_part(self, part: Atom, found: Found) -> Presence:
         leaf, snapshot = self._leaves[part], self._search.snapshot
         edges, bounds = _windows(found.span)
-        if not leaf.asks_images:
+        if leaf.vectors is None:
             nothing = Presence(edges, np.zeros(len(bounds)))
             return algebra.overlaid(nothing, leaf.words_in(found.video_id))
         stored = snapshot.stored(snapshot.videos[found.video_id])
@@ -417,9 +484,7 @@ class Compound:
         assert isinstance(part, Text)
         values = snapshot.judge.by_frames(part.words, leaf.vectors, pooled, leaf.reading)
         # A happening is in no single frame; the localiser finds it.
-        candidate = Candidate(stored, (span,))
-        located = self._judged(part, leaf, {found.video_id: candidate})
-        there = [*located, *leaf.words_in(found.video_id)]
+        there = [*self._located_inside(part, found), *leaf.words_in(found.video_id)]
         return algebra.overlaid(Presence(edges, values), there)
 
 

@@ -330,6 +330,16 @@ def _best_set(query: _Query, near: Sequence[Line], hit: Line) -> list[Line]:
     return [line for line in near if line in chosen] or chosen
 
 
+def ends_sentence(text: str) -> bool:
+    """Whether a sentence ends with a text.
+
+    >>> ends_sentence('He said: "Go."  '), ends_sentence("It is 5. A")
+    (True, False)
+    """
+    text = text.rstrip()
+    return any(match.end() == len(text) for match in SENTENCE_END.finditer(text))
+
+
 def _sentence(query: _Query, chosen: Sequence[Line], near: Sequence[Line]) -> Span:
     """Return the span of the sentence around the words: to the end of a sentence on either side, if it is near."""
     first, last = chosen[0], chosen[-1]
@@ -343,13 +353,13 @@ def _sentence(query: _Query, chosen: Sequence[Line], near: Sequence[Line]) -> Sp
     else:
         for line in reversed([each for each in near if each.end_seconds <= start + 0.05]):
             is_far = first.start_seconds - line.start_seconds > _BACK_SECONDS
-            if is_far or SENTENCE_END.search(line.text[-3:]):
+            if is_far or ends_sentence(line.text):
                 break
             start = line.start_seconds
     following = [each for each in near if each.start_seconds >= end - 0.05 and each is not last]
     text = last.text
     for line in following:
-        if SENTENCE_END.search(text[-3:]) or line.end_seconds - end > _ON_SECONDS:
+        if ends_sentence(text) or line.end_seconds - end > _ON_SECONDS:
             break
         end, text = line.end_seconds, line.text
     return Span(start, max(start, end))

@@ -259,6 +259,16 @@ def _take_judgement(
 # ---------------------------------------------------------------- the player
 
 
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """A part of a picture of a video."""
+
+    video_id: int
+    seconds: float
+    box: tuple[float, float, float, float]
+    """Left, top, right and bottom as shares of the picture, 0 to 1."""
+
+
 def player(
     video: Video,
     span: Span,
@@ -270,8 +280,8 @@ def player(
     talk: Sequence[Span],
     query: str,
     key: str,
-) -> Span:
-    """Show a player on a moment, the strip under it, and its in and out points; return the cut between them.
+) -> tuple[Span, Crop | None]:
+    """Show a player on a moment, the strip under it, and its in and out points.
 
     Args:
         video: the video to play.
@@ -283,6 +293,9 @@ def player(
         talk: the sentences that are said in the video; empty: the cut cannot be widened to them.
         query: for the addresses of the moments and the caption.
         key: key of this player.
+
+    Returns:
+        The cut between the in and out points, and the part of a picture that was just drawn, if any was.
     """
     duration = video.duration_seconds
     before = cut_of(getattr(st.session_state.get(key), "cut", None), opening, duration) or span
@@ -318,8 +331,9 @@ def player(
             "frames": f"/media/frames/{video.video_id}/",
         },
         on_cut_change=no_callback,
+        on_crop_change=no_callback,
     )
-    return cut_of(found.cut, opening, duration) or span
+    return cut_of(found.cut, opening, duration) or span, crop_of(found.crop, video)
 
 
 def sentences_around(cut: Span, talk: Sequence[Span], duration_seconds: float) -> dict[str, Any]:
@@ -339,6 +353,22 @@ def cut_of(value: object, opening: int, duration_seconds: float) -> Span | None:
     if not 0 <= start < end <= duration_seconds + 1e-3:
         return None
     return Span(float(start), min(float(end), duration_seconds))
+
+
+def crop_of(value: object, video: Video) -> Crop | None:
+    """Return the part of a picture that a player sent; None if it is invalid or of another video."""
+    if not isinstance(value, Mapping) or value.get("video") != video.video_id:
+        return None
+    numbers = [value.get(name) for name in ("seconds", "left", "top", "right", "bottom")]
+    found = [float(each) for each in numbers if isinstance(each, int | float)]
+    if len(found) < len(numbers):
+        return None
+    seconds, left, top, right, bottom = found
+    if not 0 <= seconds <= video.duration_seconds:
+        return None
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        return None
+    return Crop(video.video_id, seconds, (left, top, right, bottom))
 
 
 # ---------------------------------------------------------------- the transcript

@@ -10,18 +10,24 @@ from typing import Any, get_args
 
 import streamlit as st
 
+from scanonce.media.cut import frame_jpeg
 from scanonce.search.answer import SearchResult
 from scanonce.search.coverage import Coverage
+from scanonce.search.duplicates import Duplicate
 from scanonce.search.examples import Example
 from scanonce.search.filters import Filter, SearchScope, filter_json
 from scanonce.search.localise import Curve
 from scanonce.search.query import Like
+from scanonce.search.saved import SavedSearch
 from scanonce.storage.catalog.catalog import SEARCHABLE
 from scanonce.storage.catalog.entries import Failure, Library, Totals
 from scanonce.storage.errors import reported
 from scanonce.storage.records import Line, MadeTrack, Span, Video
+from scanonce.ui.pages.components import Crop
 from scanonce.ui.pages.session import shared
+from scanonce.ui.safe_text import shown_name
 from scanonce.ui.sentences import sentences, talk
+from scanonce.ui.server.playback import find_file
 from scanonce.ui.views import covered_by, folder_names, status_json
 
 Stamp = tuple[tuple[str, int, int], ...]
@@ -29,6 +35,8 @@ Stamp = tuple[tuple[str, int, int], ...]
 
 FIRST, MOST = 48, 500
 """Number of moments asked for at first, and when somebody turns to a page beyond them."""
+
+_CROP_WIDTH = 1280  # pixels of the picture that a part is cut out of
 
 SUGGESTED = 3
 """Number of queries that the start page suggests."""
@@ -198,6 +206,24 @@ def search_by(
     return result
 
 
+@st.cache_resource(max_entries=16, show_spinner=False)
+def like_part(crop: Crop, top: int, stamp: Stamp) -> SearchResult:
+    """Return the moments that look like a part of a picture of a video.
+
+    Raises:
+        ScanonceError: see `SearchEngine.search`; the file of the video is offline or cannot be decoded.
+    """
+    video = searchable_library(stamp).videos[crop.video_id]
+    jpeg = frame_jpeg(find_file(video), crop.seconds, width=_CROP_WIDTH)
+    with tempfile.TemporaryDirectory(prefix="scanonce-crop-") as folder:
+        path = Path(folder, "frame.jpg")
+        with reported(path, "written"):
+            path.write_bytes(jpeg)
+        name = f"part of {shown_name(video.path)}"
+        example = Example(path, box=crop.box, kind="image", name=name)
+        return shared().engine.search("", examples=[example], top=top)
+
+
 @st.cache_resource(max_entries=64, show_spinner=False, hash_funcs={Filter: _filter_key})
 def coverage(text: str, only: Filter | None, top: int, stamp: Stamp) -> Coverage:
     """Return how many of the videos that pass match a query; see `ui.views.covered_by`.
@@ -242,6 +268,51 @@ def curve(text: str, video_id: int, stamp: Stamp) -> Curve:
         ScanonceError: see `SearchEngine.curve`.
     """
     return shared().engine.curve(text, video_id)
+
+
+# ---------------------------------------------------------------- saved searches and near-duplicates
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def saved_searches(stamp: Stamp) -> tuple[tuple[SavedSearch, int], ...]:
+    """Return the saved searches by name, each with its number of new matches.
+
+    Raises:
+        ScanonceError: see `SavedSearches.num_new`.
+    """
+    saved = shared().library.saved
+    return tuple((each, saved.num_new(each)) for each in saved.all())
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def near_duplicates(ids: frozenset[int]) -> tuple[Duplicate, ...]:
+    """Return the pairs of near-duplicates, those with most in common first; shows its progress.
+
+    Args:
+        ids: all searchable videos. Their frames never change, so neither do the pairs.
+
+    Raises:
+        ScanonceError: see `search.duplicates.find_duplicates`.
+    """
+    bar = st.progress(0.0, "Comparing")
+    found = shared().library.duplicates(
+        on_progress=lambda done, total: bar.progress(done / max(total, 1), "Comparing")
+    )
+    pairs = sorted(found, key=lambda each: -each.shared_seconds)
+    bar.empty()
+    return tuple(pairs)
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def labels_of(stamp: Stamp, ids: tuple[int, ...]) -> dict[int, tuple[str, ...]]:
+    """Return the labels of some videos.
+
+    Raises:
+        ScanonceError: the catalogue cannot be read.
+    """
+    with shared().catalog() as catalog:
+        found = catalog.labels.of(list(ids))
+    return {number: tuple(found.get(number, ())) for number in ids}
 
 
 # ---------------------------------------------------------------- what is said and written

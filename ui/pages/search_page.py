@@ -12,6 +12,7 @@ from scanonce.search.answer import SearchResult
 from scanonce.search.filters import EARLIEST, LATEST, Filter
 from scanonce.search.notes import logic_words, proposed
 from scanonce.search.query import is_compound
+from scanonce.storage.errors import ScanonceError
 from scanonce.storage.records import Moment
 from scanonce.ui.pages import finding
 from scanonce.ui.pages.components import ask, query_box, show_notes
@@ -48,6 +49,7 @@ UPLOADED = ("png", "jpg", "jpeg", "webp", "bmp", "gif", "mp4", "m4v", "mov", "mk
 
 
 _BOX = "search-query"
+_LONGEST_NAME = 60  # characters of the query that name a search by default
 
 
 def page() -> None:
@@ -90,6 +92,8 @@ def _draw() -> None:
     with notes:
         show_notes(result.notes)
         _proposal(query)
+        if not by_more:
+            _saving(query, only)
     _moments(result, query if by_more else result.query, show, one, wanted)
     picks_bar(library.videos)
     page_ms = 1000 * (time.perf_counter() - begin - searched)
@@ -113,6 +117,25 @@ def _proposal(query: str) -> None:
             args=(reading,),
             kwargs={"key": _BOX},
         )
+
+
+def _saving(query: str, only: Filter) -> None:
+    """Offer to save the query with its filter under a name."""
+    with st.popover("Save", key="saving"):
+        st.text_input("Name", key="save-name", max_chars=100)
+        st.button("Save this search", key="save", on_click=_save, args=(query, only))
+        if said := st.session_state.pop("save-said", None):
+            st.caption(plain(said))
+
+
+def _save(query: str, only: Filter) -> None:
+    name = str(st.session_state.get("save-name") or "").strip() or query[:_LONGEST_NAME]
+    try:
+        saved = shared().library.saved.add(name, query, only)
+    except ScanonceError as error:
+        st.session_state["save-said"] = str(error)
+    else:
+        st.session_state["save-said"] = f"Saved as {saved.name}."
 
 
 def _filter_row(
