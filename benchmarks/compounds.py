@@ -2,6 +2,7 @@
 
     python -m benchmarks.compounds              # the held-out films of the gate
     python -m benchmarks.compounds --fit        # films in colours of the training, to choose constants by
+    python -m benchmarks.compounds --second-try # only answers before and after feedback
     python -m benchmarks.compounds --costs      # only what queries and saved searches cost
 
 Films and index are kept and used again (`bench/held-out`). The cost of a query of several parts is the ratio of its
@@ -23,7 +24,7 @@ from scanonce.models.encoders.hub import BUNDLED_NAME
 from scanonce.models.runtime import num_cores
 from scanonce.search.engine import SearchEngine
 from scanonce.search.standing import Standing
-from scanonce.training.bundled.compounds import measure_compounds
+from scanonce.training.bundled.compounds import Compounds, measure_compounds, measure_second_try
 from scanonce.training.bundled.questions import FULL, index_films, read_questions
 from scanonce.training.world.films import Library as World
 from scanonce.training.world.films import ensure_rendered
@@ -33,7 +34,7 @@ TO_FIT = World("compounds-fit", seed=23, num_films=30, held_out=False)
 
 AIM_COST = 1.3
 AIM_SAVED_SHARE = 0.05
-_NUM_TIMED = 30
+_NUM_TIMED = 12
 _NUM_SAVED = 100
 _OPERATORS = {"a & b": " & ", "a | b": " | ", "a > b": " > ", "a -b": " & -"}
 
@@ -85,6 +86,9 @@ def saved_share(films: Path, sentences: list[str]) -> float:
 def main(
     fit: Annotated[bool, typer.Option("--fit", help="The films to choose constants by.")] = False,
     only_costs: Annotated[bool, typer.Option("--costs", help="Only what queries cost.")] = False,
+    second_try: Annotated[
+        bool, typer.Option("--second-try", help="Only first and second tries.")
+    ] = False,
     keep: Annotated[Path, typer.Option(help="Folder of films and indexes; reused.")] = BENCH
     / "held-out",
 ) -> None:
@@ -94,14 +98,12 @@ def main(
     index_dir = truth.parents[1] / "index-uniform"
     if not index_dir.exists():
         index_films(truth.parent, index_dir)
+    films = library.films()
+    if second_try:
+        _show(measure_second_try(index_dir, films))
+        return
     if not only_costs:
-        measured = measure_compounds(index_dir, library.films(), seed=library.seed)
-        for name, figure in measured.figures.items():
-            console.print(
-                f"{name:40} {figure.value:.3f} ({figure.low:.3f}-{figure.high:.3f}), "
-                f"n = {measured.num_queries[name]}",
-                highlight=False,
-            )
+        _show(measure_compounds(index_dir, films, seed=library.seed))
     sentences = [each.text for each in read_questions(truth) if not each.needs_time]
     for name, ratios in costs(index_dir, sentences).items():
         console.print(
@@ -115,6 +117,15 @@ def main(
         f"(aim {100 * AIM_SAVED_SHARE:.0f} %)",
         highlight=False,
     )
+
+
+def _show(measured: Compounds) -> None:
+    for name, figure in measured.figures.items():
+        console.print(
+            f"{name:40} {figure.value:.3f} ({figure.low:.3f}-{figure.high:.3f}), "
+            f"n = {measured.num_queries[name]}",
+            highlight=False,
+        )
 
 
 if __name__ == "__main__":

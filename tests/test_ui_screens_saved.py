@@ -67,7 +67,9 @@ def test_pairs_stand_side_by_side_and_one_can_be_labelled(layout: IndexLayout) -
     app.button(key="compare").click().run()
     assert not app.exception
     assert any("1 pair of near-duplicates" in text for text in texts(app))
-    (pictures,) = [each for each in app.get("bidi_component") if each.key.startswith("pictures-")]
+    (pictures,) = [
+        each for each in app.get("bidi_component") if str(each.key).startswith("pictures-")
+    ]
     assert "whole.mp4" in pictures.proto.json
     assert "excerpt_[x].mp4" in pictures.proto.json
     (lesser,) = [each for each in app.button if "the shorter or smaller" in each.label]

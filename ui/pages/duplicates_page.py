@@ -46,8 +46,14 @@ def _draw() -> None:
     pairs = _pairs(stamp)
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="found"):
         st.markdown(f"**{count_text(len(pairs), 'pair')} of near-duplicates**", width="content")
+        st.markdown("Label", width="content")
         label = st.text_input(
-            "Label", LABEL, key="duplicate-label", max_chars=100, label_visibility="collapsed"
+            "Label",
+            LABEL,
+            key="duplicate-label",
+            max_chars=100,
+            label_visibility="collapsed",
+            width=220,
         )
     if problem := st.session_state.pop("duplicate-problem", None):
         st.error(plain(problem))
@@ -116,7 +122,7 @@ def _picture(side: str, video: Video, span: Span) -> dict[str, str]:
 
 def _match_text(match: Match) -> str:
     return (
-        f"{span_text(match.first)} is {span_text(match.second)}, "
+        f"{span_text(match.first)} is the same as {span_text(match.second)}, "
         f"{percent_text(match.likeness)} alike"
     )
 

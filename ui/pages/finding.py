@@ -295,9 +295,11 @@ def near_duplicates(ids: frozenset[int]) -> tuple[Duplicate, ...]:
         ScanonceError: see `search.duplicates.find_duplicates`.
     """
     bar = st.progress(0.0, "Comparing")
-    found = shared().library.duplicates(
-        on_progress=lambda done, total: bar.progress(done / max(total, 1), "Comparing")
-    )
+
+    def show(done: int, total: int) -> None:
+        bar.progress(done / max(total, 1), "Comparing")
+
+    found = shared().library.duplicates(on_progress=show)
     pairs = sorted(found, key=lambda each: -each.shared_seconds)
     bar.empty()
     return tuple(pairs)
