@@ -100,7 +100,7 @@ def main(
         index_films(truth.parent, index_dir)
     films = library.films()
     if second_try:
-        _show(measure_second_try(index_dir, films))
+        _show(measure_second_try(index_dir, films, seed=library.seed))
         return
     if not only_costs:
         _show(measure_compounds(index_dir, films, seed=library.seed))

@@ -10,6 +10,7 @@ algebra of moments (`search.algebra`).
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from types import MappingProxyType
 from typing import assert_never
 
@@ -75,8 +76,9 @@ class Leaf:
     """How the encoder reads the text; None: it is an image, or looked for among words only."""
     candidates: Mapping[int, Candidate]
     """Videos of its best clips, best first; empty for one that is only unwanted."""
-    further: Mapping[int, Candidate]
-    """Videos of many more clips: a clip that is nothing special alone may be right together with another part."""
+    further: Callable[[], Mapping[int, Candidate]]
+    """Videos of many more clips: a clip that is nothing special alone may be right together with another part. They are
+    made when they are needed."""
     words: Sequence[Found] = ()
     """Moments where it is said or written, best first."""
 
@@ -95,7 +97,7 @@ class Leaf:
             (each.span.start_seconds - context_seconds, each.span.end_seconds + context_seconds)
             for each in self.words_in(video_id)
         ]
-        near = self.further.get(video_id)
+        near = self.further().get(video_id)
         return [*around, *(near.stretches if near is not None else ())]
 
 
@@ -213,7 +215,7 @@ def _looked_up(
             query_of(each, 0, retrieved.levels[k]),
             reading,
             search.candidates(clips[:usual], scores[:usual]) if is_located else {},
-            search.candidates(clips, scores) if is_located else {},
+            cache(partial(search.candidates, clips, scores)) if is_located else dict,
             _words(search, part, selected),
         )
     return found
@@ -223,7 +225,7 @@ def _only_words(
     search: Search, parts: Sequence[Atom], selected: FilteredLibrary | None
 ) -> dict[Atom, Leaf]:
     """Look up parts that no image can show: no text tower runs, and no clip is looked up."""
-    return {part: Leaf(None, None, {}, {}, _words(search, part, selected)) for part in parts}
+    return {part: Leaf(None, None, {}, dict, _words(search, part, selected)) for part in parts}
 
 
 def _words(search: Search, part: Atom, selected: FilteredLibrary | None) -> Sequence[Found]:
@@ -341,38 +343,47 @@ class Compound:
                 for video_id, stretches in scope.items()
             }
         seen = self._judged(part, leaf, candidates, self._depth) if leaf.asks_images else []
+        if scope is not None and leaf.asks_images:
+            self._keep_inside(part, scope, seen)
         return joined([*words, *seen]) if words else seen
+
+    def _keep_inside(self, part: Atom, stretches: Stretches, located: Sequence[Found]) -> None:
+        """Keep what was located in some stretches for `_presence`."""
+        by_video: dict[int, list[Found]] = defaultdict(list)
+        for each in located:
+            by_video[each.video_id].append(each)
+        for number in stretches:
+            self._inside[part, number] = stretches, by_video[number]
+
+    def _is_inside(self, part: Atom, video_id: int, span: tuple[float, float]) -> bool:
+        """Whether a part was located in all of a span before."""
+        stretches, _ = self._inside.get((part, video_id), ({}, []))
+        return any(a <= span[0] and span[1] <= b for a, b in stretches.get(video_id, ()))
 
     def _locate_inside(self, query: Query, found: Sequence[Found]) -> None:
         """Locate all parts of a query in some moments: once for a part, and not once for a moment."""
-        spans: dict[int, list[tuple[float, float]]] = defaultdict(list)
-        for each in found:
-            spans[each.video_id].append((each.span.start_seconds, each.span.end_seconds))
-        stretches = {number: tuple(merge(each)) for number, each in spans.items()}
-        snapshot = self._search.snapshot
-        candidates = {
-            number: Candidate(snapshot.stored(snapshot.videos[number]), each)
-            for number, each in stretches.items()
-        }
         for part in {*leaves(query), *leaves(query, wanted=False)}:
             leaf = self._leaves[part]
             if not leaf.asks_images or leaf.reading is None:
                 continue
-            by_video: dict[int, list[Found]] = defaultdict(list)
-            for each in self._judged(part, leaf, candidates, self._depth + len(found)):
-                by_video[each.video_id].append(each)
-            for number in candidates:
-                self._inside[part, number] = stretches, by_video[number]
+            spans: dict[int, list[tuple[float, float]]] = defaultdict(list)
+            for each in found:
+                span = each.span.start_seconds, each.span.end_seconds
+                if not self._is_inside(part, each.video_id, span):
+                    spans[each.video_id].append(span)
+            if not spans:
+                continue
+            stretches = {number: tuple(merge(each)) for number, each in spans.items()}
+            snapshot = self._search.snapshot
+            candidates = {
+                number: Candidate(snapshot.stored(snapshot.videos[number]), each)
+                for number, each in stretches.items()
+            }
+            located = self._judged(part, leaf, candidates, self._depth + len(found))
+            self._keep_inside(part, stretches, located)
 
     def _located_inside(self, part: Atom, found: Found) -> list[Found]:
-        """Return what `_locate_inside` has found of a part in the video of a moment."""
-        stretches, there = self._inside.get((part, found.video_id), ({}, []))
-        span = found.span
-        if any(
-            a <= span.start_seconds and span.end_seconds <= b
-            for a, b in stretches.get(found.video_id, ())
-        ):
-            return there
+        """Return what is located of a part in the video of a moment; at least all that is in the moment."""
         self._locate_inside(part, [found])
         return self._inside[part, found.video_id][1]
 
@@ -409,7 +420,7 @@ class Compound:
         found = [self._leaves[leaf] for part in parts for leaf in leaves(part)]
         scores: dict[int, float] = {}
         for each in found:
-            best = {number: one.clips[0][1] for number, one in each.further.items()}
+            best = {number: one.clips[0][1] for number, one in each.further().items()}
             level = min(best.values(), default=0.0)
             spread = max(best.values(), default=0.0) - level or 1.0
             shares = {number: (value - level) / spread for number, value in best.items()}

@@ -85,7 +85,7 @@ def measure_compounds(index_dir: Path, films: Sequence[FilmSpec], *, seed: int) 
         "image": ("image: R@5",),
         "image and colour": ("image and another colour: R@5",),
     }
-    again = measure_second_try(index_dir, films)
+    again = measure_second_try(index_dir, films, seed=seed)
     figures, numbers = dict(again.figures), dict(again.num_queries)
     for kind, rows in tables.items():
         if not rows:  # a small library has no two colours of a thing at one place
@@ -96,11 +96,17 @@ def measure_compounds(index_dir: Path, films: Sequence[FilmSpec], *, seed: int) 
     return Compounds(figures, numbers)
 
 
-def measure_second_try(index_dir: Path, films: Sequence[FilmSpec]) -> Compounds:
-    """Ask an index of rendered films for things, judge one right and one wrong moment, and ask again."""
+def measure_second_try(index_dir: Path, films: Sequence[FilmSpec], *, seed: int) -> Compounds:
+    """Ask an index of rendered films for things at places, judge a right and a wrong moment, and ask again.
+
+    Args:
+        index_dir: index of the films.
+        films: the films, by the numbers of their files.
+        seed: seed of the wording.
+    """
     scenes = [scene for number, film in enumerate(films) for scene in _scenes(number, film)]
     with SearchEngine.open(index_dir) as engine:
-        rows = _ask_again(engine, scenes)
+        rows = _ask_again(engine, scenes, seed)
     if not rows:
         return Compounds({}, {})
     names = [f"{which} try: R@{rank}" for which in ("first", "second") for rank in (1, _FIRST)]
@@ -228,24 +234,27 @@ def _ask_images(
     return {"image": alone, "image and colour": with_words}
 
 
-def _ask_again(engine: SearchEngine, scenes: Sequence[_Scene]) -> list[list[float]]:
-    """Ask for a thing and mean it at one place; judge one right and one wrong moment, and ask again.
+def _ask_again(engine: SearchEngine, scenes: Sequence[_Scene], seed: int) -> list[list[float]]:
+    """Ask by a sentence about one scene and mean its thing at its place; judge a right and a wrong moment, ask again.
 
     What was judged is left out of both lists, with all moments of its scene.
     """
+    rng = np.random.default_rng((seed, 67))
     rows = []
     for thing, place in sorted({(each.spec.thing, each.spec.place) for each in scenes}):
         wanted = [each for each in scenes if (each.spec.thing, each.spec.place) == (thing, place)]
         others = [each for each in scenes if each.spec.thing == thing and each not in wanted]
         if len(wanted) < 2 or not others:
             continue
-        word = fact_phrases(f"thing:{thing}")[0]
-        first = engine.search(word, top=_SHOWN).moments
+        text = _sentence(wanted[0], rng)
+        if text is None:
+            continue
+        first = engine.search(text, top=_SHOWN).moments
         right = next((each for each in first if _shows(wanted, each)), None)
         wrong = next((each for each in first if not _shows(wanted, each)), None)
         judged = [each for each in (right, wrong) if each is not None]
         second = engine.search(
-            word,
+            text,
             more_like=[] if right is None else [right],
             less_like=[] if wrong is None else [wrong],
             top=_SHOWN,
