@@ -35,11 +35,13 @@ from scanonce.models.tracks.settings import TrackSettings
 from scanonce.search.duplicates import Duplicate, OnCompared, find_duplicates
 from scanonce.search.engine import SearchEngine
 from scanonce.search.examples import Example
+from scanonce.search.feedback import Piece
 from scanonce.search.filters import SearchScope
 from scanonce.search.result import SearchResult
 from scanonce.search.saved import SavedSearches
 from scanonce.search.settings import SearchSettings
 from scanonce.search.text_bank import has_cached_bank, open_bank
+from scanonce.search.unusual import OnRead, Unusual, find_unusual
 from scanonce.storage.errors import ConfigError, EncoderError, IndexDirectoryError
 from scanonce.storage.files import expanded
 from scanonce.storage.index import Index, IndexStatus, change_labels
@@ -353,11 +355,20 @@ class Library:
         text: str = "",
         *,
         examples: Sequence[Example] = (),
+        more_like: Sequence[Piece] = (),
+        less_like: Sequence[Piece] = (),
         top: int | None = None,
         within: SearchScope = None,
     ) -> SearchResult:
         """Find the moments that show what the text says, or look like examples; see `SearchEngine.search`."""
-        return self.engine.search(text, examples=examples, top=top, within=within)
+        return self.engine.search(
+            text,
+            examples=examples,
+            more_like=more_like,
+            less_like=less_like,
+            top=top,
+            within=within,
+        )
 
     def search_many(
         self, texts: Sequence[str], *, top: int | None = None, within: SearchScope = None
@@ -379,6 +390,16 @@ class Library:
         """
         with Index.open(self.root, open_pooling, read_only=True) as index:
             yield from find_duplicates(index, within=within, on_progress=on_progress)
+
+    def unusual(
+        self, folder: AnyPath, *, on_progress: OnRead = lambda done, total: None
+    ) -> list[Unusual]:
+        """Find moments far from all that a camera's folder has shown before; see `search.unusual.find_unusual`.
+
+        Needs no encoder: stored frames are compared.
+        """
+        with Index.open(self.root, open_pooling, read_only=True) as index:
+            return find_unusual(index, _absolute(folder), on_progress=on_progress)
 
 
 def _absolute(path: AnyPath) -> Path:

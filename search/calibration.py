@@ -54,6 +54,12 @@ def as_logits(scores: NDArray[np.floating] | float) -> NDArray[np.float64]:
     return logits
 
 
+def as_probabilities(logits: NDArray[np.floating] | float) -> NDArray[np.float64]:
+    """The logistic function, from 0.0001 to 0.9999; any shape."""
+    shares = 1.0 / (1.0 + np.exp(-np.clip(np.asarray(logits, np.float64), -30.0, 30.0)))
+    return np.clip(shares, _SURE, 1 - _SURE)
+
+
 @dataclass(frozen=True, slots=True)
 class Weights:
     """Weights of a logistic function."""
@@ -81,8 +87,7 @@ class Weights:
         """
         level = self.bias + self.reading * reading
         logits = level + self.evidence * np.asarray(evidence, np.float64) + self.score * scores
-        shares: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-np.clip(logits, -30.0, 30.0)))
-        return np.clip(shares, _SURE, 1 - _SURE)
+        return as_probabilities(logits)
 
 
 UNCALIBRATED = Weights(bias=-5.63, evidence=3.0)

@@ -12,6 +12,7 @@ arrays; it decodes nothing.
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -33,6 +34,7 @@ from scanonce.search.channels import with_words
 from scanonce.search.compound import NOTHING_GIVEN, answer_compound
 from scanonce.search.coverage import coverage
 from scanonce.search.examples import Example, VisionTower, with_examples
+from scanonce.search.feedback import Feedback, Piece, deep, pieces_of
 from scanonce.search.filters import SearchScope
 from scanonce.search.localise import Curve, Localiser
 from scanonce.search.query import Given, Query, is_plain, parse, sentence
@@ -165,6 +167,8 @@ class SearchEngine:
         text: str,
         *,
         examples: Sequence[Example] = (),
+        more_like: Sequence[Piece] = (),
+        less_like: Sequence[Piece] = (),
         top: int | None = None,
         within: SearchScope = None,
     ) -> SearchResult:
@@ -177,10 +181,13 @@ class SearchEngine:
         Args:
             text: a sentence in the language of the encoder, or several with operators between them
                 (`search.query`); `SearchResult.query` is the text as it was taken. It may be empty if there is an
-                example.
+                example, or something in ``more_like``.
             examples: images and clips that the moments must look like, at the same time as they fit the text
                 (`search.examples`). They are decoded in a guarded child. `SearchResult.query` is their names if there
                 is no text.
+            more_like: moments of an earlier answer that are right, or pieces of videos: what looks like them comes
+                first (`search.feedback`).
+            less_like: moments that are wrong: they are left out, and what looks like them comes later.
             top: the most moments to return; by default that of the settings.
             within: the videos to search: a `search.filters.Filter` or their ids; by default all. If none passes, the
                 answer is empty and `SearchResult.num_videos` is 0.
@@ -191,6 +198,8 @@ class SearchEngine:
             EncoderError: the vision tower of the index, which examples need, cannot be loaded.
             IndexDirectoryError: the index was damaged or removed meanwhile.
         """
+        if more_like or less_like:
+            return self._search_again(text, examples, (more_like, less_like), top, within)
         if not examples:
             return self.search_many([text], top=top, within=within)[0]
         query, given = with_examples(text, examples)
@@ -202,6 +211,45 @@ class SearchEngine:
                 images = {part: self._vision.embed(snapshot, each) for part, each in given.items()}
             search = Search(snapshot, snapshot.methods.localiser, top, within, reranks=True)
             return self._answer_compound(search, shown, query, images, watch)
+
+        return self._answer(answer)
+
+    def _search_again(
+        self,
+        text: str,
+        examples: Sequence[Example],
+        judged: tuple[Sequence[Piece], Sequence[Piece]],
+        top: int | None,
+        within: SearchScope,
+    ) -> SearchResult:
+        """Answer a query with feedback: a longer answer without it, judged again."""
+        more, less = pieces_of(*judged)
+        asked = self._snapshot.settings.top if top is None else top
+        is_bare = not text.strip() and not examples
+        if is_bare and not more:
+            raise QueryError("give a text, an example, or a moment to find more like")
+        first = None
+        if not is_bare:
+            first = self.search(text, examples=examples, top=deep(asked), within=within)
+        plain = None if first is None or examples else parse(first.query)
+
+        def answer(snapshot: Snapshot) -> SearchResult:
+            watch = Stopwatch()
+            with watch("feedback"):
+                feedback = Feedback(snapshot, more, less)
+                methods = snapshot.methods
+                alike = Search(snapshot, methods.by_frames, deep(asked), within, reranks=False)
+                result = first or feedback.alike(alike)
+                moments = [each for each in result.moments if each.video_id in snapshot.videos]
+                if plain is not None and is_plain(plain):
+                    found = feedback.alike(alike).moments
+                    features = self._encode(snapshot, [result.query])
+                    (reading,) = self._read(snapshot, [result.query])
+                    moments += feedback.judged_by(found, result.query, features, reading)
+                again = feedback.again(moments, asked)
+            took = {**result.timings_ms, **watch.took_ms}
+            took["total"] = sum(value for stage, value in took.items() if stage != "total")
+            return replace(result, moments=again, timings_ms=took)
 
         return self._answer(answer)
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from scanonce.models.tracks.meaning import TextModel
 from scanonce.search.algebra import Found
+from scanonce.search.calibration import as_probabilities
 from scanonce.search.meanings import Meanings, as_vector
 from scanonce.search.query import Text
 from scanonce.storage.catalog.catalog import Catalog
@@ -201,11 +202,13 @@ class LineFinder:
         coverage, weight = query.judge(text)
         # words that were heard or read for sure are there; of others, the odds are lower
         sureness = sum(each.confidence for each in chosen) / len(chosen)
-        value = _sigmoid(
-            _WORD_BIAS
-            + _WORD_COVERAGE * coverage
-            + _WORD_WEIGHT * min(weight, _WORD_MOST)
-            + math.log(max(sureness, _LEAST_SURENESS))
+        value = float(
+            as_probabilities(
+                _WORD_BIAS
+                + _WORD_COVERAGE * coverage
+                + _WORD_WEIGHT * min(weight, _WORD_MOST)
+                + math.log(max(sureness, _LEAST_SURENESS))
+            )
         )
         if query.phrases and coverage == 1.0:
             value = max(value, _NAME_SURE)
@@ -232,7 +235,7 @@ class LineFinder:
         videos = None if selected is None else np.fromiter(selected, np.int64, len(selected))
         moments = []
         for row, cosine in self.meanings.nearest(vector, tracks, videos, _PASSAGES):
-            value = _sigmoid(_MEANING_BIAS + _MEANING_SLOPE * cosine)
+            value = float(as_probabilities(_MEANING_BIAS + _MEANING_SLOPE * cosine))
             if value < LEAST_VALUE / 2:
                 break
             first, count = int(self.meanings.first_lines[row]), int(self.meanings.num_lines[row])
@@ -356,6 +359,16 @@ def _best_set(query: _Query, near: Sequence[Line], hit: Line) -> list[Line]:
     return [line for line in near if line in chosen] or chosen
 
 
+def ends_sentence(text: str) -> bool:
+    """Whether a sentence ends with a text.
+
+    >>> ends_sentence('He said: "Go."  '), ends_sentence("It is 5. A")
+    (True, False)
+    """
+    text = text.rstrip()
+    return any(match.end() == len(text) for match in SENTENCE_END.finditer(text))
+
+
 def _sentence(query: _Query, chosen: Sequence[Line], near: Sequence[Line]) -> Span:
     """Return the span of the sentence around the words: to the end of a sentence on either side, if it is near."""
     first, last = chosen[0], chosen[-1]
@@ -369,13 +382,13 @@ def _sentence(query: _Query, chosen: Sequence[Line], near: Sequence[Line]) -> Sp
     else:
         for line in reversed([each for each in near if each.end_seconds <= start + 0.05]):
             is_far = first.start_seconds - line.start_seconds > _BACK_SECONDS
-            if is_far or SENTENCE_END.search(line.text[-3:]):
+            if is_far or ends_sentence(line.text):
                 break
             start = line.start_seconds
     following = [each for each in near if each.start_seconds >= end - 0.05 and each is not last]
     text = last.text
     for line in following:
-        if SENTENCE_END.search(text[-3:]) or line.end_seconds - end > _ON_SECONDS:
+        if ends_sentence(text) or line.end_seconds - end > _ON_SECONDS:
             break
         end, text = line.end_seconds, line.text
     return Span(start, max(start, end))
@@ -450,8 +463,3 @@ def _inside(span: Span, video: Video) -> Span | None:
     """Return the part of a span inside its video; None if there is none."""
     start, end = span.start_seconds, min(span.end_seconds, video.duration_seconds)
     return Span(start, end) if end > start else None
-
-
-def _sigmoid(logit: float) -> float:
-    value = 1.0 / (1.0 + math.exp(-min(max(logit, -30.0), 30.0)))
-    return min(max(value, _SURE), 1.0 - _SURE)

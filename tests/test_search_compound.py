@@ -12,7 +12,7 @@ from scanonce.storage.errors import QueryError
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import Moment, Span
 from tests.colours import write_film
-from tests.indexes import build_index, open_engine
+from tests.indexes import build_index, colour_library, open_engine
 
 SURE = 0.995
 """To this encoder, which was never calibrated, black is like every colour, by .99 at most."""
@@ -29,12 +29,7 @@ FILMS = {
 
 @pytest.fixture(scope="module")
 def layout(tmp_path_factory: pytest.TempPathFactory) -> IndexLayout:
-    folder = tmp_path_factory.mktemp("library") / "films"
-    for name, pieces in FILMS.items():
-        write_film(folder / f"{name}.mp4", pieces)
-    layout = IndexLayout(folder.parent / "index")
-    build_index(layout, folder)
-    return layout
+    return colour_library(tmp_path_factory.mktemp("library"), FILMS)
 
 
 @pytest.fixture
@@ -46,7 +41,7 @@ def engine(layout: IndexLayout) -> Iterator[SearchEngine]:
 def sure(engine: SearchEngine, text: str) -> list[Moment]:
     result = engine.search(text, top=10)
     probabilities = [moment.probability for moment in result.moments]
-    assert probabilities == sorted(probabilities, reverse=True)
+    assert probabilities == sorted(probabilities, reverse=True) or " | " in text or " OR " in text
     return [moment for moment in result.moments if moment.probability >= SURE]
 
 
@@ -59,6 +54,12 @@ def test_or_finds_both(engine: SearchEngine) -> None:
     assert names(found) == {"blue", "red", "red-green", "green-red", "far"}
     assert names(found) == names(sure(engine, "red OR blue"))
     assert names(found[:2]) != {"dull"}
+
+
+def test_or_shows_one_of_each_first(engine: SearchEngine) -> None:
+    first, second, *_ = engine.search("red | blue").moments
+    assert "blue" in names([first, second]), "there are four films with red, and one with blue"
+    assert names([first, second]) != {"blue"}
 
 
 def test_then_finds_one_after_the_other_as_one_moment(engine: SearchEngine) -> None:

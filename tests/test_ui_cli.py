@@ -116,9 +116,20 @@ def test_search_takes_images_and_clips(library: tuple[Path, Path], tmp_path: Pat
         assert "examples" in answer["timings_ms"]
 
 
+def test_search_takes_moments_that_were_right_or_wrong(library: tuple[Path, Path]) -> None:
+    films, index = library
+    right, wrong = f"{films / 'b.mkv'}@0:01-0:05", "a film"
+    run = scanonce("search", "--more-like", right, "--less-like", wrong, "--json", "--index", index)
+    answer = json.loads(run.stdout)
+    assert Path(answer["moments"][0]["path"]).name == "b.mkv"
+    assert "feedback" in answer["timings_ms"]
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
+        (["--more-like", "none.mp4@1-2"], "no video of the index is called none.mp4"),
+        (["--less-like", "b.mkv@2-1"], "b.mkv@2-1: a moment is such as VIDEO@1:20-1:30"),
         (["--image", "none.png"], "there is no file none.png"),
         (["--image", str(ROOT / "README.md")], "README.md: not an image"),
         (["--image", f"{ROOT / 'README.md'}@1-2"], "only a clip has a piece"),

@@ -1,7 +1,9 @@
 """`scanonce watch` with real films, real events and a real index."""
 
 import io
+import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -26,8 +28,10 @@ from scanonce.indexer.pipeline import IndexReport, index_library
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.indexer.tracks import TracksReport
 from scanonce.indexer.watch import Settling
+from scanonce.library import Library
 from scanonce.media.workers import DecodePool
 from scanonce.models.tracks.speech import SpokenLine
+from scanonce.search.filters import Filter
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.catalog.entries import RunCounts
 from scanonce.storage.errors import (
@@ -42,6 +46,7 @@ from scanonce.storage.writer import owner, writing
 from scanonce.ui.commands.watch import watch
 from tests.background import in_background, wait_for
 from tests.colours import ColourEncoder, write_film
+from tests.indexes import build_index
 from tests.videos import write_garbage
 
 pytestmark = pytest.mark.serial
@@ -104,13 +109,17 @@ def write_config(index_dir: Path, *, settle_seconds: float = 0.1) -> Path:
 
 @contextmanager
 def watching(
-    index_dir: Path, *roots: Path, settle_seconds: float = 0.5, tracks: str | None = None
+    index_dir: Path,
+    *roots: Path,
+    settle_seconds: float = 0.5,
+    tracks: str | None = None,
+    command: str | None = None,
 ) -> Iterator[io.StringIO]:
     """Watch in a thread; yields the printed text."""
     stop = threading.Event()
     printed = io.StringIO()
     config = write_config(index_dir, settle_seconds=settle_seconds)
-    run = partial(watch, list(roots), index_dir, tracks=tracks, config=config)
+    run = partial(watch, list(roots), index_dir, tracks=tracks, command=command, config=config)
     with pytest.MonkeyPatch.context() as patch:
         until_stopped = partial(scanonce.indexer.watch.watch, stop=stop)
         patch.setattr(scanonce.indexer.watch, "watch", until_stopped)
@@ -375,6 +384,33 @@ def test_an_index_keeps_its_own_sampling(
     write_film(films / "b.mp4", [("blue", 4)])
     with watching(index_dir, films) as printed:
         wait_until_known(index_dir, "a.mp4", "b.mp4", printed=printed)
+
+
+def test_a_match_in_a_new_video_runs_a_command(
+    films: Path, index_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scanonce.search.engine.load_encoder", lambda *_, **__: ColourEncoder())
+    build_index(IndexLayout(index_dir), films)
+    saved = Library(index_dir).saved
+    for name, query in (("reds", "red"), ("blues", "blue"), ("elsewhere", "blue")):
+        only = Filter(folders=(films,), min_seconds=9.0) if name == "elsewhere" else None
+        saved.add(name, query, only)
+    out = tmp_path / "told.jsonl"
+    script = tmp_path / "tell.py"
+    script.write_text(
+        "import sys\nwith open(sys.argv[1], 'a') as out:\n    out.write(sys.stdin.read() + '\\n')\n"
+    )
+    command = shlex.join([sys.executable, str(script), str(out)])
+    with watching(index_dir, films, settle_seconds=0.1, command=command) as printed:
+        wait_until_printed("watching", printed)
+        write_film(films / "b.mp4", [("blue", 4)])
+        wait_for(out.exists, state=printed.getvalue)
+        wait_until_printed("blues: 1 new match", printed)
+    (told,) = [json.loads(line) for line in out.read_text().splitlines()]
+    assert (told["event"], told["name"]) == ("saved_search_matched", "blues")
+    assert [Path(moment["path"]).name for moment in told["moments"]] == ["b.mp4"]
+    assert "reds:" not in printed.getvalue(), "a.mp4 was there before"
+    assert saved.get("blues").looked_at is None, "nobody has looked at it"
 
 
 def test_the_pause_button_ends_it(

@@ -5,12 +5,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from scanonce.storage.errors import ConfigError, IndexDirectoryError
 from scanonce.storage.records import MadeTrack
@@ -25,6 +27,7 @@ from scanonce.ui.commands.options import (
 from scanonce.ui.commands.progress import index_progress
 from scanonce.ui.commands.tracks import TracksOption, track_names, tracks_outcome
 from scanonce.ui.console import new_console, verbatim
+from scanonce.ui.matches import places, told_of_matches
 from scanonce.ui.views import outcome_text
 
 if TYPE_CHECKING:
@@ -47,6 +50,14 @@ def watch(
     index_dir: IndexOption = None,
     encoder: EncoderOption = None,
     tracks: TracksOption = None,
+    command: Annotated[
+        str | None,
+        typer.Option(
+            "--exec",
+            help="Program to run, without a shell, if a saved search matches a new video; JSON on its standard input.",
+            show_default="as in config.toml",
+        ),
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Keep the index in line with folders: a file is indexed once it has stopped growing. Ctrl-C ends it."""
@@ -59,8 +70,14 @@ def watch(
     library = settings.library(index_dir)
     roots = _roots(paths or [], library, settings)
     watched = _WatchedLibrary(roots, library, encoder, settings, wanted)
+    sends = places(settings.watch, command)
     watched.check()
-    with contextlib.suppress(KeyboardInterrupt), _sigterm_is_ctrl_c(), watched.reading_tracks():
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        _sigterm_is_ctrl_c(),
+        watched.reading_tracks(),
+        told_of_matches(library, sends, watched.report) as watched.look,
+    ):
         watched.report(
             f"watching {', '.join(map(str, outermost(roots)))} · index: {library.root} · Ctrl-C ends it"
         )
@@ -154,6 +171,8 @@ class _WatchedLibrary:
         self.tracks = tracks
         self.again_seconds = 60 * settings.watch.rescan_minutes
         self.console = new_console()
+        self.look: Callable[[], object] = lambda: None
+        """Called as soon as there may be new videos; returns at once."""
         self.reader: TracksInBackground | None = None
         self.turn = threading.Lock()
         """Held while this process writes the index, by whichever of its threads."""
@@ -246,13 +265,19 @@ class _WatchedLibrary:
         ):
             self._add_libraries()
             with index_progress(self.console) as show:
+                num_done = 0
 
                 def on_progress(progress: "IndexProgress") -> None:
+                    nonlocal num_done
+                    if progress.videos_done != num_done:
+                        num_done = progress.videos_done
+                        self.look()
                     show(progress)
                     recorder.on_progress(progress)
 
                 report = self.library.index(paths, encoder=self.encoder, on_progress=on_progress)
             recorder.finish(report)
+        self.look()
         self._show(report)
         if report.interrupted:
             raise KeyboardInterrupt
