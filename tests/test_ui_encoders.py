@@ -140,7 +140,7 @@ def test_a_cache_that_cannot_be_written_is_not_taken_for_a_hub_that_cannot_be_re
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
     ran = scanonce("fetch", "google/siglip", "--to", tmp_path / "own")
     assert ran.returncode == 1
-    assert "cannot be stored: /cache/models: Permission denied. Make room or check" in ran.stderr
+    assert "cannot be fetched: /cache/models: Permission denied. Make room or check" in ran.stderr
 
 
 @pytest.mark.parametrize(

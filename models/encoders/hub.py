@@ -214,8 +214,8 @@ def _download(name: str, to: Path | None) -> Path:
     except (HTTPError, OSError) as error:  # OSError: no network, offline mode, a broken download
         if isinstance(error, OSError) and error.filename is not None:
             raise EncoderError(
-                f'the weights of "{name}" cannot be stored: {error.filename}: {error.strerror}. Make room or check the '
-                "permissions, or set HF_HOME to another folder for downloads."
+                f'the weights of "{name}" cannot be fetched: {error.filename}: {error.strerror}. Make room or check '
+                "the permissions, or set HF_HOME to another folder for downloads."
             ) from error
         raise EncoderUnavailable(
             f'the weights of "{name}" are not on this machine and the hub cannot be reached '
