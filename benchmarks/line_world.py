@@ -99,6 +99,7 @@ def main(
     films: Annotated[int, typer.Option(min=2, help="Films of about 45 s.")] = 8,
     work: Annotated[Path, typer.Option(help="Folder of the films and their indexes.")] = BENCH,
     workers: Annotated[int, typer.Option(min=1, help="Processes that render.")] = 2,
+    images: Annotated[bool, typer.Option(help="Ask queries of images too.")] = True,
 ) -> None:
     """Print how many queries of words are answered in the rendered world."""
     console.print(f"{processor()}, {num_cores()} cores")
@@ -106,7 +107,7 @@ def main(
     world = with_lines(specs, seed=SEED)
     root = work / f"line-world-{SEED}-{films}"
     render_with_lines(world, root / "films", workers=workers)
-    if not (root / "plain" / "ground_truth.jsonl").exists():
+    if images and not (root / "plain" / "ground_truth.jsonl").exists():
         render_films(specs, root / "plain", seed=SEED, workers=workers)
     models = ModelSettings(encoder=BUNDLED_NAME)
     table = Table(title=f"{films} films with signs and speech", box=None)
@@ -121,13 +122,16 @@ def main(
             share = share_right(own, library, show=True)
             verdict = f">= {aim:.2f}: {'met' if share >= aim else 'missed'}"
             table.add_row(kind, str(len(own)), f"{share:.2f}", verdict)
-        images = image_questions(world)
-        with_words = share_right(images, library, show=False)
-    with Library(root / "plain-index", models=models, tracks=TrackSettings()) as library:
-        library.index([root / "plain"])
-        without = share_right(images, library, show=False)
-    table.add_row("images, films with words", str(len(images)), f"{with_words:.2f}", "")
-    table.add_row("images, films without", str(len(images)), f"{without:.2f}", "")
+    if images:
+        alone = image_questions(world)
+        for name, folder, index in (
+            ("with words", "films", "index"),
+            ("without", "plain", "plain-index"),
+        ):
+            with Library(root / index, models=models, tracks=TrackSettings()) as library:
+                library.index([root / folder])
+                share = share_right(alone, library, show=False)
+            table.add_row(f"images, films {name}", str(len(alone)), f"{share:.2f}", "")
     console.print(table)
 
 
