@@ -23,7 +23,6 @@ from scanonce.ui.commands.options import (
 )
 from scanonce.ui.commands.progress import index_progress
 from scanonce.ui.console import new_console, verbatim
-from scanonce.ui.matches import places, told_of_matches
 from scanonce.ui.views import outcome_text
 
 if TYPE_CHECKING:
@@ -55,6 +54,7 @@ def watch(
     from scanonce.indexer.scan import outermost
     from scanonce.indexer.watch import watch
     from scanonce.ui.config import read_config
+    from scanonce.ui.matches import places, reporting_matches
 
     settings = read_config(config)
     library = settings.library(index_dir)
@@ -65,7 +65,7 @@ def watch(
     with (
         contextlib.suppress(KeyboardInterrupt),
         _sigterm_is_ctrl_c(),
-        told_of_matches(library, sends, watched.report) as watched.look,
+        reporting_matches(library, sends, watched.report) as watched.look,
     ):
         watched.report(
             f"watching {', '.join(map(str, outermost(roots)))} · index: {library.root} · Ctrl-C ends it"
