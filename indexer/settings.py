@@ -189,7 +189,7 @@ class WatchSettings(BaseModel):
         default="",
         repr=False,
         description=(
-            "Key that signs what is posted, by HMAC-SHA256; SCANONCE_WEBHOOK_SECRET in the environment comes first. "
+            "Key that signs a posted message, by HMAC-SHA256; SCANONCE_WEBHOOK_SECRET in the environment comes first. "
             '"": nothing is signed.'
         ),
     )

@@ -250,7 +250,7 @@ class Compound:
         self._overlap = search.settings.nms_overlap
         self._depth = max(_LOCATED, _LOCATED_PER_MOMENT * search.top)
         self._inside: dict[tuple[Atom, int], tuple[Stretches, list[Found]]] = {}
-        """What was located for `_presence`, by part and video, with the stretches that were searched."""
+        """Located moments for `_presence` by part and video, with the stretches that were searched."""
 
     def answer(self, query: Query) -> list[Found]:
         """Return the moments of a query, best first; of alternatives a good match of each comes first."""
@@ -349,7 +349,7 @@ class Compound:
         return joined([*words, *seen]) if words else seen
 
     def _keep_inside(self, part: Atom, stretches: Stretches, located: Sequence[Found]) -> None:
-        """Keep what was located in some stretches for `_presence`."""
+        """Keep the moments of a part in some stretches for `_presence`."""
         by_video: dict[int, list[Found]] = defaultdict(list)
         for each in located:
             by_video[each.video_id].append(each)
@@ -384,7 +384,7 @@ class Compound:
             self._keep_inside(part, stretches, located)
 
     def _located_inside(self, part: Atom, found: Found) -> list[Found]:
-        """Return what is located of a part in the video of a moment; at least all that is in the moment."""
+        """Return the moments of a part in the video of a moment; at least all inside of the moment."""
         self._locate_inside(part, [found])
         return self._inside[part, found.video_id][1]
 

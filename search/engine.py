@@ -174,20 +174,17 @@ class SearchEngine:
     ) -> SearchResult:
         """Find the moments that show what the text says, or where it is said or written.
 
-        A filter restricts the clips that are searched. It does not remove moments from the result, so a narrow filter
-        finds as many moments as a wide one, if there are as many. The probability of a moment is the same with every
-        filter.
+        A filter restricts the clips that are searched, so a narrow one finds as many moments as a wide one, if there
+        are as many. The probability of a moment is the same with every filter.
 
         Args:
             text: a sentence in the language of the encoder, or several with operators between them
                 (`search.query`); `SearchResult.query` is the text as it was taken. It may be empty if there is an
                 example, or something in ``more_like``.
-            examples: images and clips that the moments must look like, at the same time as they fit the text
-                (`search.examples`). They are decoded in a guarded child. `SearchResult.query` is their names if there
-                is no text.
-            more_like: moments of an earlier answer that are right, or pieces of videos: what looks like them comes
-                first (`search.feedback`).
-            less_like: moments that are wrong: they are left out, and what looks like them comes later.
+            examples: images and clips that the moments must look like too (`search.examples`), decoded in a guarded
+                child. `SearchResult.query` is their names if there is no text.
+            more_like: moments or pieces of videos that are right: their like comes first (`search.feedback`).
+            less_like: moments that are wrong: they are left out, and their like comes later.
             top: the most moments to return; by default that of the settings.
             within: the videos to search: a `search.filters.Filter` or their ids; by default all. If none passes, the
                 answer is empty and `SearchResult.num_videos` is 0.
@@ -199,7 +196,7 @@ class SearchEngine:
             IndexDirectoryError: the index was damaged or removed meanwhile.
         """
         if more_like or less_like:
-            return self._search_again(text, examples, (more_like, less_like), top, within)
+            return _search_again(self, text, examples, (more_like, less_like), top, within)
         if not examples:
             return self.search_many([text], top=top, within=within)[0]
         query, given = with_examples(text, examples)
@@ -214,45 +211,6 @@ class SearchEngine:
 
         return self._answer(answer)
 
-    def _search_again(
-        self,
-        text: str,
-        examples: Sequence[Example],
-        judged: tuple[Sequence[Piece], Sequence[Piece]],
-        top: int | None,
-        within: SearchScope,
-    ) -> SearchResult:
-        """Answer a query with feedback: a longer answer without it, judged again."""
-        more, less = pieces_of(*judged)
-        asked = self._snapshot.settings.top if top is None else top
-        is_bare = not text.strip() and not examples
-        if is_bare and not more:
-            raise QueryError("give a text, an example, or a moment to find more like")
-        first = None
-        if not is_bare:
-            first = self.search(text, examples=examples, top=deep(asked), within=within)
-        plain = None if first is None or examples else parse(first.query)
-
-        def answer(snapshot: Snapshot) -> SearchResult:
-            watch = Stopwatch()
-            with watch("feedback"):
-                feedback = Feedback(snapshot, more, less)
-                methods = snapshot.methods
-                alike = Search(snapshot, methods.by_frames, deep(asked), within, reranks=False)
-                result = first or feedback.alike(alike)
-                moments = [each for each in result.moments if each.video_id in snapshot.videos]
-                if plain is not None and is_plain(plain):
-                    found = feedback.alike(alike).moments
-                    features = self._encode(snapshot, [result.query])
-                    (reading,) = self._read(snapshot, [result.query])
-                    moments += feedback.judged_by(found, result.query, features, reading)
-                again = feedback.again(moments, asked)
-            took = {**result.timings_ms, **watch.took_ms}
-            took["total"] = sum(value for stage, value in took.items() if stage != "total")
-            return replace(result, moments=again, timings_ms=took)
-
-        return self._answer(answer)
-
     def search_many(
         self, texts: Sequence[str], *, top: int | None = None, within: SearchScope = None
     ) -> list[SearchResult]:
@@ -264,7 +222,6 @@ class SearchEngine:
         texts = _taken(texts)
         if not texts:
             return []
-
         queries = [parse(text) for text in texts]
         sentences = [text for text, query in zip(texts, queries, strict=True) if is_plain(query)]
 
@@ -381,8 +338,6 @@ class SearchEngine:
 
     def _checked(self, texts: Sequence[str], number: int) -> tuple[str, ...]:
         """Return the first texts whose best moment is a good match."""
-        if not texts:
-            return ()
         found = self.search_many(texts, top=1)
         return tuple(each.query for each in found if not each.no_good_match)[:number]
 
@@ -449,6 +404,46 @@ class SearchEngine:
     def _read(self, snapshot: Snapshot, texts: Sequence[str]) -> list[Reading]:
         with self._encoding:
             return [snapshot.encoder.read(text) for text in texts]
+
+
+def _search_again(
+    engine: SearchEngine,
+    text: str,
+    examples: Sequence[Example],
+    judged: tuple[Sequence[Piece], Sequence[Piece]],
+    top: int | None,
+    within: SearchScope,
+) -> SearchResult:
+    """Answer a query with feedback: a longer answer without it, judged again."""
+    more, less = pieces_of(*judged)
+    asked = engine._snapshot.settings.top if top is None else top
+    is_bare = not text.strip() and not examples
+    if is_bare and not more:
+        raise QueryError("give a text, an example, or a moment to find more like")
+    first = None
+    if not is_bare:
+        first = engine.search(text, examples=examples, top=deep(asked), within=within)
+    plain = None if first is None or examples else parse(first.query)
+
+    def answer(snapshot: Snapshot) -> SearchResult:
+        watch = Stopwatch()
+        with watch("feedback"):
+            feedback = Feedback(snapshot, more, less)
+            methods = snapshot.methods
+            alike = Search(snapshot, methods.by_frames, deep(asked), within, reranks=False)
+            result = first or feedback.alike(alike)
+            moments = [each for each in result.moments if each.video_id in snapshot.videos]
+            if plain is not None and is_plain(plain):
+                found = feedback.alike(alike).moments
+                features = engine._encode(snapshot, [result.query])
+                (reading,) = engine._read(snapshot, [result.query])
+                moments += feedback.judged_by(found, result.query, features, reading)
+            again = feedback.again(moments, asked)
+        took = {**result.timings_ms, **watch.took_ms}
+        took["total"] = sum(value for stage, value in took.items() if stage != "total")
+        return replace(result, moments=again, timings_ms=took)
+
+    return engine._answer(answer)
 
 
 def _video(snapshot: Snapshot, video_id: int) -> Video:

@@ -2,10 +2,10 @@
 
     engine.search("a boat", more_like=[moments[2]], less_like=[moments[0]])
 
-Rocchio (1971) moves the vector of a query towards the mean of what was picked and away from the mean of what was
-dismissed. Text and images lie apart in the joint space, so the same sum is taken where both are comparable: of
-log-odds. Those of a moment are those of the query, plus the mean of its likeness with what was picked, less that with
-what was dismissed.
+Rocchio (1971) moves the vector of a query towards the mean of the picked moments and away from that of the
+dismissed ones. Text and images lie apart in the joint space, so the same sum is taken where both are comparable: of
+log-odds. Those of a moment are those of the query, plus the mean of its likeness with the picked moments, less that
+with the dismissed ones.
 
 J. J. Rocchio, "Relevance feedback in information retrieval", in G. Salton (ed.), The SMART Retrieval System, 1971.
 """
@@ -104,7 +104,7 @@ def pieces_of(pieces: Sequence[Piece], others: Sequence[Piece]) -> tuple[list[Li
 
 
 class Feedback:
-    """What was picked and dismissed, as vectors of one snapshot."""
+    """Picked and dismissed moments as vectors of one snapshot."""
 
     def __init__(self, snapshot: Snapshot, more: Sequence[Like], less: Sequence[Like]) -> None:
         """Pool the stored frames of the pieces.
@@ -118,7 +118,7 @@ class Feedback:
         self._left_out = [stored_piece(snapshot, each) for each in less]
 
     def alike(self, search: Search) -> SearchResult:
-        """Find the moments that look like the mean of what was picked; their probability is their likeness."""
+        """Find the moments that look like the mean of the picked ones; their probability is their likeness."""
         if not self._picked:
             return SearchResult("", ())
         middle = unit(np.mean(self._picked, axis=0))[None]

@@ -101,7 +101,7 @@ class SavedSearches:
         if not IndexLayout.of(self._root).manifest.exists():
             return 0
         with Index.open(self._root, read_only=True) as index:
-            return index.catalog.newest_video_id()
+            return index.catalog.saved.newest_video_id()
 
     def remove(self, name: str) -> None:
         """Remove a saved search; raises as `get`."""

@@ -16,12 +16,12 @@ from scanonce.storage.errors import IndexDirectoryError
 from scanonce.storage.records import Moment
 
 MOST_MOMENTS = 20
-"""Most moments of one search that are told at once."""
+"""Most moments of one search in one message."""
 
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What a saved search found in new videos."""
+    """The matches of a saved search in new videos."""
 
     saved: SavedSearch
     moments: tuple[Moment, ...]

@@ -26,7 +26,7 @@ UNUSUAL = 3.5
 _NEIGHBOURS = 3
 """Nearest clips whose mean distance counts: one look-alike may be chance."""
 _LEAST_PAST = 32
-"""Clips that a camera has to have shown before another one is judged."""
+"""Clips that a camera has to have shown before the next one is judged."""
 _MOST_PAST = 20_000
 """Most clips that a clip is compared with; of a longer past, a random part."""
 _RECENT_SECONDS = 30.0

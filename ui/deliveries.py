@@ -1,4 +1,4 @@
-"""What saved searches found in new videos, delivered by a command or a webhook in threads of their own.
+"""Matches of saved searches in new videos, delivered by a command or a webhook in threads of their own.
 
     deliveries = Deliveries([run_command(["notify-send", "Scanonce"])], report=print)
     deliveries.put(b'{"name": "boats"}')         # returns at once

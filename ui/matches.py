@@ -1,4 +1,4 @@
-"""Matches of saved searches in new videos, told while `scanonce watch` runs."""
+"""Matches of saved searches in new videos, reported while `scanonce watch` runs."""
 
 import os
 import shlex
@@ -26,7 +26,7 @@ _CLOSE_SECONDS = 10.0
 
 
 def places(settings: WatchSettings, command: str | None) -> list[Send]:
-    """Return where matches are told: a command, a webhook, both or neither.
+    """Return the places that hear of matches: a command, a webhook, both or neither.
 
     Args:
         settings: the ``[watch]`` section.
@@ -70,7 +70,7 @@ def news_json(library: "Library", news: "News") -> dict[str, Any]:
 
 
 @contextmanager
-def told_of_matches(
+def reporting_matches(
     library: "Library", sends: Sequence[Send], report: Callable[[str], object]
 ) -> Iterator[Callable[[], object]]:
     """Give what asks the saved searches of new videos, in a thread; it returns at once.

@@ -127,12 +127,6 @@ class Catalog(Database):
                 )
             ]
 
-    def newest_video_id(self) -> int:
-        """Return the highest id of a searchable video; 0 if there is none."""
-        statement = select(func.max(VideoRow.id)).where(VideoRow.state.in_(SEARCHABLE))
-        with self.reading() as connection:
-            return int(connection.scalar(statement) or 0)
-
     def videos(
         self, ids: Iterable[int] | None = None, *, states: Collection[VideoState] | None = None
     ) -> list[Video]:

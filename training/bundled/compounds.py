@@ -237,7 +237,7 @@ def _ask_images(
 def _ask_again(engine: SearchEngine, scenes: Sequence[_Scene], seed: int) -> list[list[float]]:
     """Ask by a sentence about one scene and mean its thing at its place; judge a right and a wrong moment, ask again.
 
-    What was judged is left out of both lists, with all moments of its scene.
+    The judged moments are left out of both lists, with all others of their scenes.
     """
     rng = np.random.default_rng((seed, 67))
     rows = []

@@ -104,7 +104,7 @@ def search(
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What one search is asked by."""
+    """The text, the examples and the judged moments of one search."""
 
     text: str
     examples: "Sequence[Example]"

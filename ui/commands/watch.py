@@ -27,7 +27,6 @@ from scanonce.ui.commands.options import (
 from scanonce.ui.commands.progress import index_progress
 from scanonce.ui.commands.tracks import TracksOption, track_names, tracks_outcome
 from scanonce.ui.console import new_console, verbatim
-from scanonce.ui.matches import places, told_of_matches
 from scanonce.ui.views import outcome_text
 
 if TYPE_CHECKING:
@@ -64,6 +63,7 @@ def watch(
     from scanonce.indexer.scan import outermost
     from scanonce.indexer.watch import watch
     from scanonce.ui.config import read_config
+    from scanonce.ui.matches import places, reporting_matches
 
     settings = read_config(config)
     wanted = settings.tracks.make if tracks is None else track_names(tracks)
@@ -76,7 +76,7 @@ def watch(
         contextlib.suppress(KeyboardInterrupt),
         _sigterm_is_ctrl_c(),
         watched.reading_tracks(),
-        told_of_matches(library, sends, watched.report) as watched.look,
+        reporting_matches(library, sends, watched.report) as watched.look,
     ):
         watched.report(
             f"watching {', '.join(map(str, outermost(roots)))} · index: {library.root} · Ctrl-C ends it"

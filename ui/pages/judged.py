@@ -25,7 +25,7 @@ _KEY = re.compile(r"([0-9]{1,15})-([0-9]{1,15})-([0-9]{1,15})", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What the address says about moments, by `addresses.moment_key`."""
+    """The judged moments of the address, by `addresses.moment_key`."""
 
     more: Mapping[str, Like]
     less: Mapping[str, Like]
@@ -35,7 +35,7 @@ class Judged:
 
     @property
     def pieces(self) -> tuple[tuple[Like, ...], tuple[Like, ...]]:
-        """What is picked and what is dismissed."""
+        """The picked pieces and the dismissed ones."""
         return tuple(self.more.values()), tuple(self.less.values())
 
 
@@ -87,7 +87,7 @@ def _set(sign: Sign, keys: list[str]) -> None:
 
 
 def chips(found: Judged) -> None:
-    """Show what is picked and dismissed; a click takes it away."""
+    """Show the judged moments; a click takes one away."""
     if not found:
         return
     with st.container(horizontal=True, gap="small", key="judged"):
