@@ -79,36 +79,6 @@ def union(parts: Iterable[Sequence[Found]], *, overlap: float) -> list[Found]:
     return best_first(kept)
 
 
-def one_of_each(parts: Iterable[Sequence[Found]], found: Sequence[Found]) -> list[Found]:
-    """Bring the best moment of each alternative to the front, if it is a good match.
-
-    A person who asks for "a or b" wants to see both, and not the second best of the surer one first.
-
-    Args:
-        parts: what each alternative found, best first.
-        found: their `union`.
-
-    >>> a = [Found(1, Span(0, 4), 0.9), Found(1, Span(8, 12), 0.8)]
-    >>> b = [Found(2, Span(0, 4), 0.7), Found(2, Span(8, 12), 0.6)]
-    >>> [each.probability for each in one_of_each([a, b], union([a, b], overlap=0.3))]
-    [0.9, 0.7, 0.8, 0.6]
-    """
-    first: list[Found] = []
-    for part in parts:
-        if not part or part[0].probability < GOOD:
-            continue
-        best = part[0]
-        # itself, or the better one that overlaps it
-        stands = next((each for each in found if _overlap(each, best)), None)
-        if stands is not None and stands not in first:
-            first.append(stands)
-    return [*best_first(first), *(each for each in found if each not in first)]
-
-
-def _overlap(one: Found, other: Found) -> bool:
-    return one.video_id == other.video_id and one.span.tiou(other.span) > 0.0
-
-
 def together(first: Sequence[Found], second: Sequence[Found]) -> list[Found]:
     """Return the spans in which a moment of each part is, in any order, in O(n log n + pairs)."""
     theirs = _by_video(second)

@@ -253,13 +253,8 @@ class Compound:
         """Located moments for `_presence` by part and video, with the stretches that were searched."""
 
     def answer(self, query: Query) -> list[Found]:
-        """Return the moments of a query, best first; of alternatives a good match of each comes first."""
-        if isinstance(query, Or):
-            parts = [self._find(part, None) for part in query.parts]
-            found = algebra.one_of_each(parts, algebra.union(parts, overlap=self._overlap))
-        else:
-            found = self._find(query, None)
-        return found[: self._search.top]
+        """Return the moments of a query, best first."""
+        return self._find(query, None)[: self._search.top]
 
     def _find(self, query: Query, scope: Stretches | None) -> list[Found]:
         """Find the moments of a query.
