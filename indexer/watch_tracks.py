@@ -27,7 +27,7 @@ class TracksInBackground:
         """Start nothing yet.
 
         Args:
-            read: reads what is missing, as `indexer.tracks.make_tracks`.
+            read: reads the missing lines, as `indexer.tracks.make_tracks`.
             show: takes the result of each run.
             report: takes messages for people, each error once as long as it lasts.
             again_seconds: time after which it looks again by itself: a subtitle file may have come, an error be over.
@@ -43,7 +43,7 @@ class TracksInBackground:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop the run in progress; what was read is kept."""
+        """Stop the run in progress; the lines it has read are kept."""
         self._stopping.set()
         self._woken.set()
         self._thread.join()
@@ -54,7 +54,7 @@ class TracksInBackground:
         return self._stopping.is_set()
 
     def wake(self) -> None:
-        """Have it read what is missing, now or after the run in progress."""
+        """Have it read the missing lines, now or after the run in progress."""
         self._woken.set()
 
     def _run(self) -> None:

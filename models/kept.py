@@ -12,7 +12,7 @@ def kept_file(kind: str, fingerprint: str, name: str) -> Path | None:
     """Return the path of a file that is kept for an encoder, which need not exist yet.
 
     Args:
-        kind: what is kept, the name of a folder.
+        kind: the name of a folder.
         fingerprint: that of the encoder.
         name: of the file.
 

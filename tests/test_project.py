@@ -17,9 +17,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ["storage", "models", "indexer", "search", "training", "ui"]
 PUBLIC = {
     "storage": ["Moment", "ScanonceError", "Span", "Video"],
-    "models": ["ClipEncoder", "ModelSettings", "load_encoder", "mean_pool", "unit"],
-    "indexer": ["IndexerSettings", "SampledFrame", "Sampling", "open_video"],
-    "search": ["SearchEngine", "SearchResult", "SearchSettings"],
+    "search": ["SearchEngine"],
 }
 
 

@@ -121,7 +121,7 @@ class Whisper:
         if not speech:
             return [], language
         spoken = np.concatenate([samples[each["start"] : each["end"]] for each in speech])
-        # words are timed, which costs, only to part what was said before and after a silence
+        # words are timed, which costs, only to part the speech before a silence from that after it
         segments, info = self._model.transcribe(
             spoken,
             language=language,

@@ -344,7 +344,7 @@ class Lines:
                 connection.execute(update(TrackRow).where(TrackRow.id.in_(chunk)).values(values))
 
     def word_problems(self) -> list[str]:
-        """Return what is wrong with the words of lines and paths, a line each; see `word_index.word_problems`."""
+        """Return the faults in the words of lines and paths, a line each; see `word_index.word_problems`."""
         with self._database.writing() as connection:
             return word_problems(connection)
 
@@ -428,7 +428,7 @@ def _track_name(value: object) -> TrackName:
 
 
 def _vector_problem(embedder: str | None, stored: bytes | None, num_lines: int) -> str | None:
-    """Return what is wrong with the vectors of a track that has some, or says so; None if nothing is."""
+    """Return the fault in the vectors of a track that has some, or says so; None if there is none."""
     if embedder is None or stored is None:
         return "vectors of no text model" if embedder is None else "its vectors are missing"
     try:

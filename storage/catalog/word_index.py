@@ -63,7 +63,7 @@ _EXISTS = "SELECT 1 FROM sqlite_temp_master WHERE name = ?"
 
 
 def word_problems(connection: Connection) -> list[str]:
-    """Return what is wrong with the word indexes, a line each: damage, or words of other rows than those in the tables.
+    """Return the faults of the word indexes, a line each: damage, or words of other rows than those in the tables.
 
     Args:
         connection: may write, which FTS5 asks for; nothing is written.

@@ -55,10 +55,10 @@ SENTENCES = (
     "throw the ball over the wall", "warm the soup for the children", "choose a hat for the wedding",
     "repair the engine of the tractor", "learn the poem by heart", "hang the picture above the fireplace",
 )  # fmt: skip
-"""What is said, without the words before it."""
+"""The sentence alone, without the words before it."""
 
 _BEFORE = ("Please", "Remember to", "Now we have to", "She asked me to", "Do not forget to")
-_MARGIN_SECONDS = 0.4  # between a boundary of the scene and what is said in it
+_MARGIN_SECONDS = 0.4  # between a boundary of the scene and the speech in it
 _SIGN_SHARE = 0.5
 _LOUDNESS = 0.55
 _DUCKED = 0.2  # loudness of the tune while somebody speaks
@@ -158,7 +158,7 @@ def _placed(
 
 
 def scene_text(scene: SceneSpec) -> str:
-    """Return what is seen in a scene, such as "two red cars"."""
+    """Return the thing in a scene, such as "two red cars"."""
     singular, plural = THING_WORDS[scene.thing][0]
     name = singular if scene.count == 1 else plural
     return f"{COUNT_WORDS[scene.count][0]} {scene.colour} {name}"
@@ -208,7 +208,7 @@ def spoken(text: str) -> NDArray[np.float32]:
 
 
 def audio_with_speech(film: FilmSpec, lines: Sequence[WorldLine]) -> NDArray[np.float32]:
-    """Return the tune of a film, quiet where somebody speaks, with what is said."""
+    """Return the tune of a film, quiet under the speech, with that speech."""
     samples = compose_audio(film)
     for line in lines:
         if line.track == "said":

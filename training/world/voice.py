@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 _SYNCHRONOUS = 2  # AUDIO_OUTPUT_SYNCHRONOUS of speak_lib.h
 _UTF8, _RATE, _PITCH = 1, 1, 3  # espeakCHARS_UTF8, espeakRATE, espeakPITCH
-_QUIET = 200  # of 32,767: what is below at either end is no speech
+_QUIET = 200  # of 32,767: below it, either end is no speech
 _TAKE = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
 )
@@ -24,7 +24,7 @@ def speak(text: str, *, speed: int = 140, pitch: int = 50) -> tuple[NDArray[np.i
     """Speak an English text.
 
     Args:
-        text: what is said.
+        text: the sentence to say.
         speed: words a minute.
         pitch: 0 to 100.
 

@@ -155,14 +155,14 @@ class _WatchedLibrary:
         settings: "Config",
         tracks: Sequence[MadeTrack] = (),
     ) -> None:
-        """Set what is watched; nothing is loaded yet.
+        """Set the folders to watch; nothing is loaded yet.
 
         Args:
             roots: the folders watched.
             library: the index, which need not exist yet.
             encoder: of a new index; None: that of the index, else of the configuration.
             settings: the configuration.
-            tracks: what is read of each video after its images are searchable.
+            tracks: the tracks to read of each video after its images are searchable.
         """
         self.roots = roots
         self.library = library
