@@ -36,7 +36,7 @@ eval: $(READY)
 
 faults: $(READY)
 	# every fault at every step of writing; `make test` tries a part of them
-	FAULT_STRIDE=1 $(BIN)/python -m pytest -n0 tests/test_crashes.py
+	FAULT_STRIDE=1 NUM_HISTORIES=4 $(BIN)/python -m pytest -n0 tests/test_crashes.py tests/test_storage_history.py
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

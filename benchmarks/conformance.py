@@ -1,22 +1,30 @@
 """Every family of encoders from index to search, with tiny random weights and the real tokenizer classes.
 
     python -m benchmarks.conformance
+    python -m benchmarks.conformance --only-refusal
 
 One row a family: ok, or the sentence of refusal. No figure here says anything about quality: the weights are random.
+The last lines are the time in which `scanonce index` refuses an encoder of the size of ViT-B/32 that lacks its
+tokenizer, beside the time that Python takes to import torch and transformers.
 """
 
 import json
+import os
+import resource
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
 import scanonce
-from benchmarks.material import console
+from benchmarks.material import console, median, vit_b_32
 from benchmarks.tiny_encoders import FAMILIES, make_encoder
 from scanonce.models.settings import ModelSettings
 from scanonce.storage.errors import ScanonceError
@@ -96,6 +104,76 @@ def refuse(published: str, work: Path) -> Row:
     return Row("", published, None, "was not refused")
 
 
+_ROUNDS = 3
+_IMPORTS = "import torch; from transformers import CLIPModel"
+
+
+@dataclass(frozen=True, slots=True)
+class Took:
+    """What a program took: seconds on the clock, and processor seconds."""
+
+    wall: float
+    cpu: float
+
+
+def time_refusal(work: Path) -> dict[str, list[Took]]:
+    """Run, in turn, the imports alone, ``--version``, and ``index`` with an encoder without a tokenizer.
+
+    Raises:
+        RuntimeError: the encoder was not refused, or for another reason.
+    """
+    encoder, index = work / "no-tokenizer", work / "refused"
+    encoder.mkdir()
+    for path in vit_b_32().iterdir():
+        if not path.name.startswith(("tokenizer", "special_tokens")):
+            (encoder / path.name).symlink_to(path)
+    command = [sys.executable, "-m", "scanonce.ui.cli"]
+    calls = {
+        "imports": ([sys.executable, "-c", _IMPORTS], 0),
+        "scanonce --version": ([*command, "--version"], 0),
+        "refusal": (
+            [*command, "index", str(work), "--encoder", str(encoder), "--index", str(index)],
+            1,
+        ),
+    }
+    took: dict[str, list[Took]] = {name: [] for name in calls}
+    for _ in range(_ROUNDS):
+        for name, (call, code) in calls.items():
+            took[name].append(
+                _run(call, code, "Its tokenizer does not belong to it" if code else "")
+            )
+    return took
+
+
+def _run(command: Sequence[str], code: int, says: str) -> Took:
+    """Run a program that must end with this exit code and say this."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    before, start = _cpu_of_children(), time.perf_counter()
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    took = Took(time.perf_counter() - start, _cpu_of_children() - before)
+    if ran.returncode != code or says not in ran.stderr:
+        raise RuntimeError(f"{command} ended with {ran.returncode}: {ran.stderr[-500:]}")
+    return took
+
+
+def _cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def refusal_table(took: dict[str, list[Took]]) -> Table:
+    """Return the medians of `time_refusal`, and the refusal as a multiple of the imports."""
+    table = Table(title="A night's mistake: index with an encoder without a tokenizer", box=None)
+    for column in ("program", "s", "processor s", "imports = 1"):
+        table.add_column(column)
+    walls = {name: median([each.wall for each in rounds]) for name, rounds in took.items()}
+    for name, rounds in took.items():
+        cpu = median([each.cpu for each in rounds])
+        ratio = walls[name] / walls["imports"]
+        table.add_row(name, f"{walls[name]:.1f}", f"{cpu:.1f}", f"{ratio:.2f}")
+    return table
+
+
 def results_table(found: list[Row]) -> Table:
     """Return the table, one row a family."""
     table = Table(title="Encoders from index to search (tiny random weights)", box=None)
@@ -106,14 +184,19 @@ def results_table(found: list[Row]) -> Table:
     return table
 
 
-def main() -> None:
-    """Print the table."""
+def main(
+    only_refusal: Annotated[bool, typer.Option(help="Time the refusal, and nothing else.")] = False,
+) -> None:
+    """Print the tables."""
     with tempfile.TemporaryDirectory() as folder:
         found = []
-        for row in rows(Path(folder)):
+        for row in () if only_refusal else rows(Path(folder)):
             console.print(f"{row.published}: {row.result[:60]}", style="dim")
             found.append(row)
-    console.print(results_table(found))
+        took = time_refusal(Path(folder))
+    if found:
+        console.print(results_table(found))
+    console.print(refusal_table(took))
     if any(row.name and row.result != "ok" for row in found):
         raise typer.Exit(1)
 

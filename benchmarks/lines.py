@@ -1,18 +1,17 @@
-"""What was said and what is written in real videos: quality, size and speed of the tracks.
+"""What was said and what is written in real videos: the quality of the answers.
 
     python -m benchmarks.lines VIDEOS
 
 VIDEOS is a folder with videos and with SAID.tsv and WRITTEN.tsv, whose rows are ``filename start_s end_s query`` and,
 in the first, a kind: ``words`` that are said, or the ``meaning`` of what is said. All videos are indexed with the
 bundled encoder and all tracks are read by the product; a second run reads nothing again. An answer is right if its
-first moment is in the right video and starts within 5 s of the truth.
+first moment is in the right video and starts within 5 s of the truth. `benchmarks.line_costs` has what they cost,
+`benchmarks.line_world` the rendered world.
 """
 
 import csv
-import sqlite3
 import time
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -32,10 +31,8 @@ from scanonce.storage.records import MadeTrack
 
 AIMS = {"said, words": 0.95, "said, meaning": 0.75, "written": 0.95}
 _PREFIXES = {"said, words": "said: ", "said, meaning": "said: ", "written": "written: "}
-AIM_SPEED = 0.9
 _NEAR_SECONDS = 5.0
 _TRACKS: tuple[MadeTrack, ...] = ("subtitle", "said", "written")
-_TABLES = ("tracks", "lines", "line_words_data", "line_words_idx", "line_words_docsize")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +70,7 @@ def quality_table(questions: Sequence[Question], library: Library, *, restricted
     """Ask all questions, of all channels or of the right one; print each that is answered wrongly."""
     asked = "the channel alone" if restricted else "all channels"
     table = Table(title=f"the right moment first, {asked}", box=None)
-    for column in ("track", "queries", "first", "in the first 3", "aim", "p50, ms"):
+    for column in ("track", "queries", "first", "in the first 3", "aim", "p50 of all stages, ms"):
         table.add_column(column, justify="left" if column == "track" else "right")
     for kind, aim in AIMS.items():
         prefix = _PREFIXES[kind] if restricted else ""
@@ -82,7 +79,7 @@ def quality_table(questions: Sequence[Question], library: Library, *, restricted
             result = library.search(prefix + question.query)
             rank = rank_of(question, result)
             ranks.append(rank)
-            times.append(result.timings_ms["words"])
+            times.append(result.timings_ms["total"])
             if rank != 1:
                 best = result.moments[0] if result.moments else None
                 where = f"{best.path.name} {best.span.start_seconds:.1f} s" if best else "nothing"
@@ -116,56 +113,11 @@ def weak_table(folder: Path, library: Library) -> str:
     return f"{wrong} of {len(queries)} descriptions of images have a good match by words"
 
 
-def bytes_of_lines(catalog: Path) -> int:
-    """Return the bytes that lines, their words and their vectors take in a catalogue."""
-    with closing(sqlite3.connect(catalog)) as connection:
-        names = ", ".join(f"'{name}'" for name in _TABLES)
-        try:
-            statement = f"SELECT sum(pgsize) FROM dbstat WHERE name IN ({names})"
-            return int(connection.execute(statement).fetchone()[0])
-        except sqlite3.OperationalError:  # this SQLite has no dbstat: the content alone
-            parts = (
-                "SELECT sum(length(coalesce(passages, ''))) FROM tracks",
-                "SELECT sum(length(text) + 40) FROM lines",
-                "SELECT sum(length(block)) FROM line_words_data",
-            )
-            return sum(int(connection.execute(part).fetchone()[0] or 0) for part in parts)
-
-
-def speech_seconds(path: Path, repeats: int) -> tuple[float, float]:
-    """Return the seconds that our reading of speech takes, and those of faster-whisper alone with the same model."""
-    from faster_whisper import WhisperModel
-
-    from scanonce.media.limits import Limits
-    from scanonce.media.tracks import Audio
-    from scanonce.models.tracks.speech import load_speech_model, offline_folder
-
-    model = load_speech_model("auto")
-    folder = offline_folder()
-    alone = WhisperModel(
-        str(folder or "base"), device="cpu", compute_type="auto", cpu_threads=num_cores()
-    )
-    ours, theirs = [], []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        with Audio(path, limits=Limits(60.0), length_seconds=36_000.0) as audio:
-            sum(1 for _ in model.transcribe(audio))
-        ours.append(time.perf_counter() - started)
-        started = time.perf_counter()
-        segments, _ = alone.transcribe(str(path), vad_filter=True)
-        sum(1 for _ in segments)
-        theirs.append(time.perf_counter() - started)
-    return min(ours), min(theirs)
-
-
 def main(
     videos: Annotated[Path, typer.Argument(help="Folder of videos, SAID.tsv and WRITTEN.tsv.")],
     index_dir: Annotated[Path | None, typer.Option("--index", help="An index to keep.")] = None,
-    repeats: Annotated[
-        int, typer.Option(min=0, help="Times that speech is read, of which the fastest counts.")
-    ] = 3,
 ) -> None:
-    """Print the quality, size and speed of lines."""
+    """Print the quality of lines."""
     BENCH.mkdir(exist_ok=True)
     console.print(f"{processor()}, {num_cores()} cores")
     root = index_dir or BENCH / "lines"
@@ -181,28 +133,10 @@ def main(
             if report.num_pictures:
                 frames = sum(video.num_frames for video in library.engine.videos.values())
                 console.print(f"text was read of {report.num_pictures} of {frames} stored frames")
-        status = library.status()
         for restricted in (False, True):
             table = quality_table(read_questions(videos), library, restricted=restricted)
             console.print(table)
         console.print(weak_table(videos, library))
-        lines = sum(each.lines for each in status.tracks.values())
-        took = bytes_of_lines(library.layout.catalog)
-        hours = status.totals.searchable_seconds / 3600
-        console.print(
-            f"{lines} lines of {hours:.2f} h take {took / 1000:.0f} kB with their words and vectors"
-        )
-    if repeats:
-        talk = max(
-            {each.name for each in read_questions(videos)},
-            key=lambda name: (videos / name).stat().st_size,
-        )
-        ours, theirs = speech_seconds(videos / talk, repeats)
-        met = "met" if theirs / ours >= AIM_SPEED else "missed"
-        console.print(
-            f"speech of {talk}: {ours:.1f} s, faster-whisper alone {theirs:.1f} s, "
-            f"ratio {theirs / ours:.2f} (>= {AIM_SPEED}: {met})"
-        )
 
 
 if __name__ == "__main__":

@@ -35,6 +35,8 @@ Kind = Literal[
     "vectors damaged",
     "vectors missing",
     "vectors differ",
+    "words damaged",
+    "line vectors damaged",
     "orphan",
 ]
 Remedy = Literal["index", "repair", "localise", "restore", "none"]

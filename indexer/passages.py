@@ -1,11 +1,13 @@
 """Lines joined to passages that are long enough to have a meaning, and their vectors."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
 
 import numpy as np
 
 from scanonce.models.tracks.meaning import TextModel
+from scanonce.storage.catalog.lines import Lines
 from scanonce.storage.catalog.passages import MAX_LINES, Passages
 from scanonce.storage.records import Line
 
@@ -39,3 +41,27 @@ def embed_passages(lines: Sequence[Line], model: TextModel) -> Passages | None:
         for _, group in groupby(zip(numbers, lines, strict=True), key=lambda pair: pair[0])
     ]
     return Passages(model.embed(texts), np.array(counts))
+
+
+def embed_tracks(
+    lines: Lines,
+    tracks: Iterable[int],
+    model: TextModel,
+    committing: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> int:
+    """Give the lines of some tracks their vectors; return the number of those that have lines.
+
+    Args:
+        lines: of a catalogue.
+        tracks: ids.
+        model: the text model.
+        committing: entered for each commit.
+    """
+    number = 0
+    for track_id in tracks:
+        passages = embed_passages([each.line for each in lines.in_track(track_id)], model)
+        if passages is not None:
+            with committing():
+                lines.put_passages(track_id, model.fingerprint, passages)
+            number += 1
+    return number

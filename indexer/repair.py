@@ -1,11 +1,11 @@
-"""Makes derived data again: vectors and anchors from features, features by decoding.
+"""Makes derived data again: vectors and anchors from features, features by decoding, words and vectors from lines.
 
     report = repair(layout, settings=IndexerSettings(), storage=StorageSettings(), load_encoder=..., load_localiser=...)
     report.repaired, report.left
 
 Repairs the differences that `indexer.verify` found, in the order in which one kind of data is derived from another.
-Nothing else changes, and nothing is deleted before its replacement is there. Encoder and localiser are loaded only if
-they are needed.
+Nothing else changes, and nothing is deleted before its replacement is there, but damaged vectors of lines: searches
+fail with them and work without. Models are loaded only if they are needed.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -16,11 +16,13 @@ from pathlib import Path
 from scanonce.indexer.anchors import scan_anchors
 from scanonce.indexer.differences import BY_DECODING, Difference, Kind
 from scanonce.indexer.hashing import is_unchanged
+from scanonce.indexer.passages import embed_tracks
 from scanonce.indexer.pipeline import OnProgress, index_library
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.indexer.verify import LoadLocaliser, OnChecked, Verification, verify
 from scanonce.models.clip4clip.pooling import open_pooling
 from scanonce.models.encoders.protocol import ClipEncoder
+from scanonce.models.tracks.meaning import TextModel
 from scanonce.storage.catalog.catalog import SEARCHABLE
 from scanonce.storage.errors import IndexDirectoryError, ScanonceError
 from scanonce.storage.index import Index
@@ -50,6 +52,7 @@ def repair(
     storage: StorageSettings,
     load_encoder: Callable[[], ClipEncoder],
     load_localiser: LoadLocaliser,
+    text_model: Callable[[], TextModel | None] = lambda: None,
     found: Verification | None = None,
     full: bool = False,
     on_progress: OnProgress = lambda _: None,
@@ -66,6 +69,7 @@ def repair(
         storage: settings of the vector index.
         load_encoder: loads the encoder of the index.
         load_localiser: loads its localiser, if it has one.
+        text_model: loads the model of the vectors of lines; None: there is none, and lines are found by words alone.
         found: the result of `verify` just now; None: verify first.
         full: verify as `verify` with ``full`` does, before and after.
         on_progress: called with the state of decoding.
@@ -91,7 +95,9 @@ def repair(
         todo = [each for each in found.differences if each.remedy == "repair"]
         if todo:  # a damaged manifest or catalogue, which could not be opened, needs another remedy
             with Index.open(layout, open_pooling) as index:
-                run = _Repair(index, settings, storage, load_encoder, load_localiser, on_progress)
+                run = _Repair(
+                    index, settings, storage, load_encoder, load_localiser, text_model, on_progress
+                )
                 run.repair(todo)
                 reasons, interrupted = run.reasons, run.interrupted
         after = check()
@@ -126,16 +132,20 @@ class _Repair:
         storage: StorageSettings,
         load_encoder: Callable[[], ClipEncoder],
         load_localiser: LoadLocaliser,
+        text_model: Callable[[], TextModel | None],
         on_progress: OnProgress,
     ) -> None:
         self.target, self.storage, self.on_progress = index, storage, on_progress
         self.settings = index.manifest.settle(settings)
         self.load_encoder, self.load_localiser = load_encoder, load_localiser
+        self.text_model = text_model
         self.reasons: Reasons = {}
         self.interrupted = False
 
     def repair(self, todo: Sequence[Difference]) -> None:
         """Repair in the order of derivation: vectors come last because they follow from everything else."""
+        self.attempt(_of_kinds(todo, "words damaged"), self.rebuild_words)
+        self.attempt(_of_kinds(todo, "line vectors damaged"), self.embed_lines)
         self.attempt(_of_kinds(todo, "orphan"), lambda _: remove_leftovers(self.target.layout))
         self.attempt(_of_kinds(todo, *BY_DECODING), self.decode_again)
         self.attempt(_of_kinds(todo, "anchors missing", "anchors damaged"), self.derive_anchors)
@@ -153,6 +163,19 @@ class _Repair:
         except ScanonceError as error:
             for each in todo:
                 self.reasons[each.kind, each.subject] = str(error)
+
+    def rebuild_words(self, _: Sequence[Difference]) -> None:
+        """Make the words of lines and paths again."""
+        self.target.catalog.lines.rebuild_words()
+
+    def embed_lines(self, _: Sequence[Difference]) -> None:
+        """Drop the vectors of lines that are wrong, and embed these lines again if the text model is at hand."""
+        lines = self.target.catalog.lines
+        tracks = [each.track_id for each in lines.vector_problems()]
+        lines.drop_vectors(tracks)
+        model = self.text_model()
+        if model is not None:
+            embed_tracks(lines, tracks, model)
 
     def decode_again(self, todo: Sequence[Difference]) -> None:
         """Scan videos again from files that are unchanged. The new scan of each replaces the old one in one commit."""

@@ -175,3 +175,25 @@ class WatchSettings(BaseModel):
             "Check for changes every few seconds instead of waiting for events of the system; for network drives."
         ),
     )
+    command: tuple[str, ...] = Field(
+        default=(),
+        description=(
+            "Program and arguments that `scanonce watch` runs, without a shell, if a saved search has a good match in "
+            "a new video; the match is JSON on its standard input. --exec comes first."
+        ),
+    )
+    webhook: str = Field(
+        default="", description='Address to which the same JSON is posted. "": none.'
+    )
+    webhook_secret: str = Field(
+        default="",
+        repr=False,
+        description=(
+            "Key that signs a posted message, by HMAC-SHA256; SCANONCE_WEBHOOK_SECRET in the environment comes first. "
+            '"": nothing is signed.'
+        ),
+    )
+    webhook_private: bool = Field(
+        default=False,
+        description="Whether the webhook may be on this machine or in a private network.",
+    )

@@ -10,10 +10,11 @@ and costs no other file anything.
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from scanonce.indexer.passages import embed_passages
+from scanonce.indexer.passages import embed_passages, embed_tracks
 from scanonce.indexer.scan import ScanProblem
 from scanonce.indexer.settings import IndexerSettings
 from scanonce.indexer.written import WrittenLines
@@ -68,6 +69,8 @@ class TracksReport:
 
 
 OnTrackProgress = Callable[[TrackProgress], object]
+Committing = Callable[[], AbstractContextManager[object]]
+"""Entered for each commit; locks the index."""
 
 
 def make_tracks(
@@ -81,6 +84,7 @@ def make_tracks(
     again: bool = False,
     retry: bool = False,
     on_progress: OnTrackProgress = lambda _: None,
+    committing: Committing | None = None,
 ) -> TracksReport:
     """Read these tracks of all searchable videos that do not have them.
 
@@ -94,6 +98,7 @@ def make_tracks(
         again: read videos again that have the track.
         retry: read videos again whose track has a note.
         on_progress: called with the state of the run.
+        committing: see `Committing`; None: the index is locked for the whole run.
 
     Returns:
         The result. Ctrl-C ends the run early with ``interrupted`` set; finished tracks are kept.
@@ -102,8 +107,9 @@ def make_tracks(
         TrackError: a model or a package is missing.
         IndexDirectoryError: the index cannot be written, or another process writes it.
     """
-    with Index.open(layout, writing="scanonce tracks") as index:
-        run = _Run(index, settings, indexer, device, on_progress)
+    doing = "scanonce tracks" if committing is None else None
+    with Index.open(layout, writing=doing) as index:
+        run = _Run(index, settings, indexer, device, on_progress, committing or nullcontext)
         interrupted = False
         try:
             run.embed_earlier()
@@ -112,6 +118,20 @@ def make_tracks(
         except KeyboardInterrupt:
             interrupted = True
         return replace(run.report(), interrupted=interrupted)
+
+
+def check_tracks(
+    tracks: Sequence[MadeTrack], settings: TrackSettings, device: str = "auto"
+) -> None:
+    """Load the models of some tracks, and drop them.
+
+    Raises:
+        TrackError: a model or a package is missing.
+    """
+    if "said" in tracks:
+        load_speech_model(settings.speech_model, device)
+    if "written" in tracks:
+        load_image_reader()
 
 
 class _Run:
@@ -124,8 +144,10 @@ class _Run:
         indexer: IndexerSettings,
         device: str,
         on_progress: OnTrackProgress,
+        committing: Committing,
     ) -> None:
         self.catalog = index.catalog
+        self.committing = committing
         self.settings = settings
         self.limits = Limits(
             indexer.stall_seconds,
@@ -149,15 +171,10 @@ class _Run:
 
     def embed_earlier(self) -> None:
         """Give the lines of earlier runs the vectors of this text model."""
-        model = self._text_model
-        if model is None:
-            return
-        for track_id in self.catalog.lines.without_vectors(model.fingerprint):
-            lines = [found.line for found in self.catalog.lines.in_track(track_id)]
-            passages = embed_passages(lines, model) if lines[0].track != "facts" else None
-            if passages is not None:
-                self.catalog.lines.put_passages(track_id, model.fingerprint, passages)
-                self.num_embedded += 1
+        if self._text_model is not None:
+            lines, model = self.catalog.lines, self._text_model
+            tracks = lines.without_vectors(model.fingerprint)
+            self.num_embedded = embed_tracks(lines, tracks, model, self.committing)
 
     def make(self, track: MadeTrack, under: Sequence[Path], *, again: bool, retry: bool) -> None:
         """Read one track of all videos that need it."""
@@ -216,17 +233,18 @@ class _Run:
             embedder = self._text_model.fingerprint
             passages = embed_passages(lines[:MAX_LINES], self._text_model)
         put = self.catalog.lines.put
-        put(
-            video.video_id,
-            track,
-            lines,
-            source=made.source,
-            problem=made.problem,
-            embedder=embedder,
-            passages=passages,
-        )
-        if facts:
-            put(video.video_id, "facts", facts, source=made.source)
+        with self.committing():
+            put(
+                video.video_id,
+                track,
+                lines,
+                source=made.source,
+                problem=made.problem,
+                embedder=embedder,
+                passages=passages,
+            )
+            if facts:
+                put(video.video_id, "facts", facts, source=made.source)
         self.made[track] += 1
         self.num_lines += len(lines)
         if made.problem:

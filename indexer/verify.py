@@ -136,7 +136,9 @@ def _verify(
     ):
         copy = Path(folder, "catalog.sqlite")
         index.catalog.copy_to(copy)
-        with Catalog.open(copy, read_only=True) as catalog:
+        with Catalog.open(
+            copy
+        ) as catalog:  # to be written: FTS5 checks itself by a statement that could write
             check = _IndexCheck(index, catalog, full, selection, on_checked, holds_lock)
             return check.run(load_localiser)
 
@@ -187,6 +189,7 @@ class _IndexCheck:
         whole = self.check_videos(videos, _by_video(files), chosen)
         compared = [video for video in whole if video.video_id in chosen]
         self.check_vectors(compared)
+        self.check_lines()
         self.check_leftovers()
         has_thumbnails = self.index.thumbnails.has
         return Verification(
@@ -333,6 +336,23 @@ class _IndexCheck:
             for video in self.live.videos(missing.tolist()):
                 self.found.append(Difference.of_video(video, "vectors missing", detail))
         return generation
+
+    # ------------------------------------------------ lines
+
+    def check_lines(self) -> None:
+        """Compare the words of lines and paths, and the vectors of lines, with the lines and paths."""
+        layout = self.index.layout
+        for detail in self.catalog.lines.word_problems():
+            self.found.append(Difference("words damaged", layout.catalog, detail, "repair"))
+        found = [each.track_id for each in self.catalog.lines.vector_problems()]
+        # again by the live catalogue, in which the track may be gone or made again
+        problems = {
+            each.video_id: each.problem
+            for each in (self.live.lines.vector_problems(found) if found else ())
+        }
+        for video in self.live.videos(problems, states=SEARCHABLE):
+            detail = f"the vectors of its lines: {problems[video.video_id]}"
+            self.found.append(Difference.of_video(video, "line vectors damaged", detail))
 
     # ------------------------------------------------ leftovers
 

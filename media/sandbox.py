@@ -78,17 +78,28 @@ def _count_threads() -> int:
 
 @cache
 def code_folders() -> tuple[Path, ...]:
-    """The folders from which Python modules and shared libraries are loaded."""
+    """The folders from which Python modules and shared libraries are loaded, and modules outside of these."""
     folders = [*_SYSTEM_CODE, *os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)]
     for prefix in {sys.prefix, sys.base_prefix, sys.exec_prefix}:
         folders += [os.path.join(prefix, "lib"), os.path.join(prefix, "lib64")]
-    folders += [
+    installed = [
         path for path in sys.path if os.path.basename(path) in ("site-packages", "dist-packages")
     ]
+    folders += installed
+    # some installers make links to packages that several environments share
+    folders += [each.path for folder in installed for each in _entries(folder) if each.is_symlink()]
     # in a checkout each package is a link to a folder outside this one
     package = Path(__file__).parents[1]
     folders += [str(each) for each in package.iterdir() if each.is_dir()]
     return tuple({Path(os.path.realpath(each)) for each in folders if each})
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError:
+        return []
 
 
 def forget_environment() -> None:

@@ -21,7 +21,13 @@ from pydantic import ValidationError
 from scanonce.indexer.models import LoadedModels, encoder_name, load_models
 from scanonce.indexer.pipeline import IndexReport, OnProgress, index_library
 from scanonce.indexer.settings import IndexerSettings
-from scanonce.indexer.tracks import OnTrackProgress, TracksReport, make_tracks
+from scanonce.indexer.tracks import (
+    Committing,
+    OnTrackProgress,
+    TracksReport,
+    check_tracks,
+    make_tracks,
+)
 from scanonce.models.clip4clip.pooling import open_pooling
 from scanonce.models.encoders.load import load_encoder
 from scanonce.models.settings import ModelSettings
@@ -29,11 +35,13 @@ from scanonce.models.tracks.settings import TrackSettings
 from scanonce.search.duplicates import Duplicate, OnCompared, find_duplicates
 from scanonce.search.engine import SearchEngine
 from scanonce.search.examples import Example
+from scanonce.search.feedback import Piece
 from scanonce.search.filters import SearchScope
 from scanonce.search.result import SearchResult
 from scanonce.search.saved import SavedSearches
 from scanonce.search.settings import SearchSettings
 from scanonce.search.text_bank import has_cached_bank, open_bank
+from scanonce.search.unusual import OnRead, Unusual, find_unusual
 from scanonce.storage.errors import ConfigError, EncoderError, IndexDirectoryError
 from scanonce.storage.files import expanded
 from scanonce.storage.index import Index, IndexStatus, change_labels
@@ -218,6 +226,7 @@ class Library:
         again: bool = False,
         retry: bool = False,
         on_progress: OnTrackProgress = lambda _: None,
+        committing: Committing | None = None,
     ) -> TracksReport:
         """Read speech, text or subtitles of the indexed videos, as far as they are missing; see `indexer.tracks`.
 
@@ -227,6 +236,7 @@ class Library:
             again: read videos again that have the track.
             retry: read videos again whose track has a note.
             on_progress: called with the state of the run.
+            committing: entered for each commit to lock the index; None: it is locked for the whole run.
 
         Raises:
             TrackError: a model or a package is missing.
@@ -242,7 +252,16 @@ class Library:
             again=again,
             retry=retry,
             on_progress=on_progress,
+            committing=committing,
         )
+
+    def check_tracks(self, tracks: Sequence[MadeTrack]) -> None:
+        """Load the models of some tracks, to see that they are there.
+
+        Raises:
+            TrackError: a model or a package is missing.
+        """
+        check_tracks(tracks, self._tracks, self._models.device)
 
     def remove_track(self, track: TrackName) -> int:
         """Remove a track from the index; return the number of videos that had it."""
@@ -336,11 +355,20 @@ class Library:
         text: str = "",
         *,
         examples: Sequence[Example] = (),
+        more_like: Sequence[Piece] = (),
+        less_like: Sequence[Piece] = (),
         top: int | None = None,
         within: SearchScope = None,
     ) -> SearchResult:
         """Find the moments that show what the text says, or look like examples; see `SearchEngine.search`."""
-        return self.engine.search(text, examples=examples, top=top, within=within)
+        return self.engine.search(
+            text,
+            examples=examples,
+            more_like=more_like,
+            less_like=less_like,
+            top=top,
+            within=within,
+        )
 
     def search_many(
         self, texts: Sequence[str], *, top: int | None = None, within: SearchScope = None
@@ -367,6 +395,16 @@ class Library:
         """
         with Index.open(self.root, open_pooling, read_only=True) as index:
             yield from find_duplicates(index, within=within, on_progress=on_progress)
+
+    def unusual(
+        self, folder: AnyPath, *, on_progress: OnRead = lambda done, total: None
+    ) -> list[Unusual]:
+        """Find moments far from all that a camera's folder has shown before; see `search.unusual.find_unusual`.
+
+        Needs no encoder: stored frames are compared.
+        """
+        with Index.open(self.root, open_pooling, read_only=True) as index:
+            return find_unusual(index, _absolute(folder), on_progress=on_progress)
 
 
 def _absolute(path: AnyPath) -> Path:

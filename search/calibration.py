@@ -28,8 +28,9 @@ from scanonce.storage.files import write_whole
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.untrusted import DamagedFile, read_json
 
-GOOD = 0.5
-"""The line: a moment of this probability or more is a good match."""
+GOOD = 0.33
+"""The line: a moment of this probability or more is a good match. A wrong refusal is taken to cost twice as much as a
+wrong acceptance, so that the cheaper side changes at 1 / (1 + 2)."""
 STRONG = 0.8
 """A moment of this probability or more is a strong match."""
 
@@ -51,6 +52,12 @@ def as_logits(scores: NDArray[np.floating] | float) -> NDArray[np.float64]:
     clipped = np.clip(np.asarray(scores, np.float64), _EDGE, 1 - _EDGE)
     logits: NDArray[np.float64] = np.log(clipped) - np.log1p(-clipped)
     return logits
+
+
+def as_probabilities(logits: NDArray[np.floating] | float) -> NDArray[np.float64]:
+    """The logistic function, from 0.0001 to 0.9999; any shape."""
+    shares = 1.0 / (1.0 + np.exp(-np.clip(np.asarray(logits, np.float64), -30.0, 30.0)))
+    return np.clip(shares, _SURE, 1 - _SURE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +87,11 @@ class Weights:
         """
         level = self.bias + self.reading * reading
         logits = level + self.evidence * np.asarray(evidence, np.float64) + self.score * scores
-        shares: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-np.clip(logits, -30.0, 30.0)))
-        return np.clip(shares, _SURE, 1 - _SURE)
+        return as_probabilities(logits)
 
 
-UNCALIBRATED = Weights(bias=-4.92, evidence=3.0)
-"""For encoders that were never calibrated, by the rank in the bank: even odds at 1.64 standard deviations, which is
+UNCALIBRATED = Weights(bias=-5.63, evidence=3.0)
+"""For encoders that were never calibrated, by the rank in the bank: the line is at 1.64 standard deviations, which is
 the best twentieth of a normal distribution. The slope is that of the bundled encoder's, rounded."""
 
 

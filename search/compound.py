@@ -7,8 +7,10 @@ algebra of moments (`search.algebra`).
     answer_compound(search, "a boat -snow", parse("a boat -snow"), encode, read, Stopwatch())
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from types import MappingProxyType
 from typing import assert_never
 
@@ -69,16 +71,22 @@ Stretches = Mapping[int, tuple[tuple[float, float], ...]]
 class Leaf:
     """A text or an example of a query, looked up in the library."""
 
-    vectors: Vectors
+    vectors: Vectors | None
+    """None: it is looked for among words only."""
     reading: Reading | None
-    """How the encoder reads the text; None: it is an image."""
+    """How the encoder reads the text; None: it is an image, or looked for among words only."""
     candidates: Mapping[int, Candidate]
     """Videos of its best clips, best first; empty for one that is only unwanted."""
-    further: Mapping[int, Candidate]
-    """Videos of many more clips: a clip that is nothing special alone may be right together with another part."""
+    further: Callable[[], Mapping[int, Candidate]]
+    """Videos of many more clips: a clip that is nothing special alone may be right together with another part. They are
+    made when they are needed."""
     words: Sequence[Found] = ()
     """Moments where it is said or written, best first."""
-    asks_images: bool = True
+
+    @property
+    def asks_images(self) -> bool:
+        """Whether it is looked for in images."""
+        return self.vectors is not None
 
     def words_in(self, video_id: int) -> list[Found]:
         """Return the moments where it is said or written in one video."""
@@ -90,7 +98,7 @@ class Leaf:
             (each.span.start_seconds - context_seconds, each.span.end_seconds + context_seconds)
             for each in self.words_in(video_id)
         ]
-        near = self.further.get(video_id)
+        near = self.further().get(video_id)
         return [*around, *(near.stretches if near is not None else ())]
 
 
@@ -119,11 +127,15 @@ def answer_compound(
     """
     watch = watch or Stopwatch()
     parts = list(dict.fromkeys([*leaves(query), *leaves(query, wanted=False)]))
+    seen = [
+        part for part in parts if not isinstance(part, Text) or asks_images(search.snapshot, part)
+    ]
     with watch("text"):
-        vectors, readings = _vectors(search.snapshot, parts, encode, read, given)
+        vectors, readings = _vectors(search.snapshot, seen, encode, read, given)
     with watch("library"):
         selected = search.snapshot.filters.apply(search.within)
-        found = _looked_up(search, query, parts, vectors, readings, selected)
+        found = _looked_up(search, set(leaves(query)), seen, vectors, readings, selected)
+        found |= _only_words(search, [part for part in parts if part not in found], selected)
     with watch("moments"):
         best = Compound(search, found).answer(query)
     videos = search.snapshot.videos
@@ -140,9 +152,8 @@ def answer_compound(
         for each in best
     )
     lines = [f"read as: {query}"]
-    for part, reading in zip(parts, readings, strict=True):
-        if reading is not None and isinstance(part, Text):
-            lines += unread_lines(reading) if found[part].asks_images else []
+    for reading in readings:
+        lines += [] if reading is None else unread_lines(reading)
     lines += unread_tracks(search.snapshot, [part for part in parts if isinstance(part, Text)])
     return SearchResult(
         text,
@@ -183,33 +194,46 @@ def _vectors(
 
 def _looked_up(
     search: Search,
-    query: Query,
+    wanted: Collection[Atom],
     parts: Sequence[Atom],
     vectors: Sequence[TextFeatures],
     readings: Sequence[Reading | None],
     selected: FilteredLibrary | None,
 ) -> dict[Atom, Leaf]:
-    """Look up the best clips of each part that is wanted."""
+    """Look up the best clips of each part that is wanted, and where its words are."""
+    if not parts:
+        return {}
     joint = TextFeatures(
         np.concatenate([each.joint for each in vectors]), np.empty((len(parts), 0), np.float32)
     )
     retrieved = search.retrieve(joint, selected, depth=_LOOKED_UP)
-    usual, wanted = search.depth, set(leaves(query))
-    lines, ids = search.snapshot.lines, ids_of(selected)
+    usual = search.depth
     found = {}
     for k, (part, each, reading) in enumerate(zip(parts, vectors, readings, strict=True)):
         clips, scores = retrieved.clip_ids[k], retrieved.scores[k]
-        in_images = not isinstance(part, Text) or asks_images(search.snapshot, part)
-        is_located = in_images and part in wanted
+        is_located = part in wanted
         found[part] = Leaf(
             query_of(each, 0, retrieved.levels[k]),
             reading,
             search.candidates(clips[:usual], scores[:usual]) if is_located else {},
-            search.candidates(clips, scores) if is_located else {},
-            lines.find(Part.of(part), ids) if isinstance(part, Text) and lines.num_lines else (),
-            in_images,
+            cache(partial(search.candidates, clips, scores)) if is_located else dict,
+            _words(search, part, selected),
         )
     return found
+
+
+def _only_words(
+    search: Search, parts: Sequence[Atom], selected: FilteredLibrary | None
+) -> dict[Atom, Leaf]:
+    """Look up parts that no image can show: no text tower runs, and no clip is looked up."""
+    return {part: Leaf(None, None, {}, dict, _words(search, part, selected)) for part in parts}
+
+
+def _words(search: Search, part: Atom, selected: FilteredLibrary | None) -> Sequence[Found]:
+    lines = search.snapshot.lines
+    if not isinstance(part, Text) or not lines.num_lines:
+        return ()
+    return lines.find(Part.of(part), ids_of(selected))
 
 
 class Compound:
@@ -225,6 +249,8 @@ class Compound:
         self._search, self._leaves = search, found
         self._overlap = search.settings.nms_overlap
         self._depth = max(_LOCATED, _LOCATED_PER_MOMENT * search.top)
+        self._inside: dict[tuple[Atom, int], tuple[Stretches, list[Found]]] = {}
+        """Located moments for `_presence` by part and video, with the stretches that were searched."""
 
     def answer(self, query: Query) -> list[Found]:
         """Return the moments of a query, best first."""
@@ -268,6 +294,7 @@ class Compound:
         for part in wanted[1:]:
             others = self._find(part, scope)
             joined = algebra.together(found, others)
+            self._locate_inside(part, found)
             # What one part found counts even if the other one has its moments elsewhere.
             joined += [self._also(each, part) for each in found]
             found = algebra.union([joined], overlap=self._overlap)
@@ -285,6 +312,7 @@ class Compound:
     def _free_of(self, found: Sequence[Found], part: Query) -> list[Found]:
         """Take what a part denies out of the moments, until there are enough of them."""
         inner = part.query if isinstance(part, Not) else part
+        self._locate_inside(inner, found)
         left: list[Found] = []
         for each in found:
             if len(left) == _LEFT_PER_MOMENT * self._search.top:
@@ -310,14 +338,59 @@ class Compound:
                 )
                 for video_id, stretches in scope.items()
             }
-        seen = self._judged(part, leaf, candidates)
+        seen = self._judged(part, leaf, candidates, self._depth) if leaf.asks_images else []
+        if scope is not None and leaf.asks_images:
+            self._keep_inside(part, scope, seen)
         return joined([*words, *seen]) if words else seen
 
-    def _judged(self, part: Atom, leaf: Leaf, candidates: Mapping[int, Candidate]) -> list[Found]:
+    def _keep_inside(self, part: Atom, stretches: Stretches, located: Sequence[Found]) -> None:
+        """Keep the moments of a part in some stretches for `_presence`."""
+        by_video: dict[int, list[Found]] = defaultdict(list)
+        for each in located:
+            by_video[each.video_id].append(each)
+        for number in stretches:
+            self._inside[part, number] = stretches, by_video[number]
+
+    def _is_inside(self, part: Atom, video_id: int, span: tuple[float, float]) -> bool:
+        """Whether a part was located in all of a span before."""
+        stretches, _ = self._inside.get((part, video_id), ({}, []))
+        return any(a <= span[0] and span[1] <= b for a, b in stretches.get(video_id, ()))
+
+    def _locate_inside(self, query: Query, found: Sequence[Found]) -> None:
+        """Locate all parts of a query in some moments: once for a part, and not once for a moment."""
+        for part in {*leaves(query), *leaves(query, wanted=False)}:
+            leaf = self._leaves[part]
+            if not leaf.asks_images or leaf.reading is None:
+                continue
+            spans: dict[int, list[tuple[float, float]]] = defaultdict(list)
+            for each in found:
+                span = each.span.start_seconds, each.span.end_seconds
+                if not self._is_inside(part, each.video_id, span):
+                    spans[each.video_id].append(span)
+            if not spans:
+                continue
+            stretches = {number: tuple(merge(each)) for number, each in spans.items()}
+            snapshot = self._search.snapshot
+            candidates = {
+                number: Candidate(snapshot.stored(snapshot.videos[number]), each)
+                for number, each in stretches.items()
+            }
+            located = self._judged(part, leaf, candidates, self._depth + len(found))
+            self._keep_inside(part, stretches, located)
+
+    def _located_inside(self, part: Atom, found: Found) -> list[Found]:
+        """Return the moments of a part in the video of a moment; at least all inside of the moment."""
+        self._locate_inside(part, [found])
+        return self._inside[part, found.video_id][1]
+
+    def _judged(
+        self, part: Atom, leaf: Leaf, candidates: Mapping[int, Candidate], top: int
+    ) -> list[Found]:
+        assert leaf.vectors is not None
         search, ids = self._search, list(candidates)
         by_image = leaf.reading is None
         localiser = search.snapshot.methods.by_frames if by_image else search.localiser
-        proposals = localiser.locate(leaf.vectors, list(candidates.values()), top=self._depth)
+        proposals = localiser.locate(leaf.vectors, list(candidates.values()), top=top)
         text = part.words if isinstance(part, Text) else ""
         has_lines = search.snapshot.lines.num_lines > 0
         return [
@@ -343,7 +416,7 @@ class Compound:
         found = [self._leaves[leaf] for part in parts for leaf in leaves(part)]
         scores: dict[int, float] = {}
         for each in found:
-            best = {number: one.clips[0][1] for number, one in each.further.items()}
+            best = {number: one.clips[0][1] for number, one in each.further().items()}
             level = min(best.values(), default=0.0)
             spread = max(best.values(), default=0.0) - level or 1.0
             shares = {number: (value - level) / spread for number, value in best.items()}
@@ -404,7 +477,7 @@ class Compound:
     def _presence_of_part(self, part: Atom, found: Found) -> Presence:
         leaf, snapshot = self._leaves[part], self._search.snapshot
         edges, bounds = _windows(found.span)
-        if not leaf.asks_images:
+        if leaf.vectors is None:
             nothing = Presence(edges, np.zeros(len(bounds)))
             return algebra.overlaid(nothing, leaf.words_in(found.video_id))
         stored = snapshot.stored(snapshot.videos[found.video_id])
@@ -418,9 +491,7 @@ class Compound:
         assert isinstance(part, Text)
         values = snapshot.judge.by_frames(part.words, leaf.vectors, pooled, leaf.reading)
         # A happening is in no single frame; the localiser finds it.
-        candidate = Candidate(stored, (span,))
-        located = self._judged(part, leaf, {found.video_id: candidate})
-        there = [*located, *leaf.words_in(found.video_id)]
+        there = [*self._located_inside(part, found), *leaf.words_in(found.video_id)]
         return algebra.overlaid(Presence(edges, values), there)
 
 

@@ -12,6 +12,7 @@ arrays; it decodes nothing.
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -33,6 +34,7 @@ from scanonce.search.channels import with_words
 from scanonce.search.compound import NOTHING_GIVEN, answer_compound
 from scanonce.search.coverage import coverage
 from scanonce.search.examples import Example, VisionTower, with_examples
+from scanonce.search.feedback import Feedback, Piece, deep, pieces_of
 from scanonce.search.filters import SearchScope
 from scanonce.search.localise import Curve, Localiser
 from scanonce.search.query import Given, Query, is_plain, parse, sentence
@@ -165,22 +167,24 @@ class SearchEngine:
         text: str,
         *,
         examples: Sequence[Example] = (),
+        more_like: Sequence[Piece] = (),
+        less_like: Sequence[Piece] = (),
         top: int | None = None,
         within: SearchScope = None,
     ) -> SearchResult:
         """Find the moments that show what the text says, or where it is said or written.
 
-        A filter restricts the clips that are searched. It does not remove moments from the result, so a narrow filter
-        finds as many moments as a wide one, if there are as many. The probability of a moment is the same with every
-        filter.
+        A filter restricts the clips that are searched, so a narrow one finds as many moments as a wide one, if there
+        are as many. The probability of a moment is the same with every filter.
 
         Args:
             text: a sentence in the language of the encoder, or several with operators between them
                 (`search.query`); `SearchResult.query` is the text as it was taken. It may be empty if there is an
-                example.
-            examples: images and clips that the moments must look like, at the same time as they fit the text
-                (`search.examples`). They are decoded in a guarded child. `SearchResult.query` is their names if there
-                is no text.
+                example, or something in ``more_like``.
+            examples: images and clips that the moments must look like too (`search.examples`), decoded in a guarded
+                child. `SearchResult.query` is their names if there is no text.
+            more_like: moments or pieces of videos that are right: their like comes first (`search.feedback`).
+            less_like: moments that are wrong: they are left out, and their like comes later.
             top: the most moments to return; by default that of the settings.
             within: the videos to search: a `search.filters.Filter` or their ids; by default all. If none passes, the
                 answer is empty and `SearchResult.num_videos` is 0.
@@ -191,6 +195,8 @@ class SearchEngine:
             EncoderError: the vision tower of the index, which examples need, cannot be loaded.
             IndexDirectoryError: the index was damaged or removed meanwhile.
         """
+        if more_like or less_like:
+            return _search_again(self, text, examples, (more_like, less_like), top, within)
         if not examples:
             return self.search_many([text], top=top, within=within)[0]
         query, given = with_examples(text, examples)
@@ -216,7 +222,6 @@ class SearchEngine:
         texts = _taken(texts)
         if not texts:
             return []
-
         queries = [parse(text) for text in texts]
         sentences = [text for text, query in zip(texts, queries, strict=True) if is_plain(query)]
 
@@ -333,8 +338,6 @@ class SearchEngine:
 
     def _checked(self, texts: Sequence[str], number: int) -> tuple[str, ...]:
         """Return the first texts whose best moment is a good match."""
-        if not texts:
-            return ()
         found = self.search_many(texts, top=1)
         return tuple(each.query for each in found if not each.no_good_match)[:number]
 
@@ -401,6 +404,46 @@ class SearchEngine:
     def _read(self, snapshot: Snapshot, texts: Sequence[str]) -> list[Reading]:
         with self._encoding:
             return [snapshot.encoder.read(text) for text in texts]
+
+
+def _search_again(
+    engine: SearchEngine,
+    text: str,
+    examples: Sequence[Example],
+    judged: tuple[Sequence[Piece], Sequence[Piece]],
+    top: int | None,
+    within: SearchScope,
+) -> SearchResult:
+    """Answer a query with feedback: a longer answer without it, judged again."""
+    more, less = pieces_of(*judged)
+    asked = engine._snapshot.settings.top if top is None else top
+    is_bare = not text.strip() and not examples
+    if is_bare and not more:
+        raise QueryError("give a text, an example, or a moment to find more like")
+    first = None
+    if not is_bare:
+        first = engine.search(text, examples=examples, top=deep(asked), within=within)
+    plain = None if first is None or examples else parse(first.query)
+
+    def answer(snapshot: Snapshot) -> SearchResult:
+        watch = Stopwatch()
+        with watch("feedback"):
+            feedback = Feedback(snapshot, more, less)
+            methods = snapshot.methods
+            alike = Search(snapshot, methods.by_frames, deep(asked), within, reranks=False)
+            result = first or feedback.alike(alike)
+            moments = [each for each in result.moments if each.video_id in snapshot.videos]
+            if plain is not None and is_plain(plain):
+                found = feedback.alike(alike).moments
+                features = engine._encode(snapshot, [result.query])
+                (reading,) = engine._read(snapshot, [result.query])
+                moments += feedback.judged_by(found, result.query, features, reading)
+            again = feedback.again(moments, asked)
+        took = {**result.timings_ms, **watch.took_ms}
+        took["total"] = sum(value for stage, value in took.items() if stage != "total")
+        return replace(result, moments=again, timings_ms=took)
+
+    return engine._answer(answer)
 
 
 def _video(snapshot: Snapshot, video_id: int) -> Video:

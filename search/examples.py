@@ -34,7 +34,7 @@ from scanonce.storage.catalog.known import nearest
 from scanonce.storage.errors import EncoderError, QueryError
 from scanonce.storage.files import expanded
 from scanonce.storage.manifest import Manifest, check_encoder
-from scanonce.storage.records import Video
+from scanonce.storage.records import Span, Video
 
 MAX_EXAMPLES = 16
 """Examples of one query; each is decoded when it is asked."""
@@ -267,6 +267,14 @@ def stored_example(snapshot: Snapshot, part: Like) -> Vector:
     Raises:
         QueryError: no video has the name, more than one has it, or the piece begins after its end.
     """
+    video, span = stored_piece(snapshot, part)
+    bounds = np.array([(span.start_seconds, span.end_seconds)])
+    embedding: Vector = snapshot.index.embed(video, bounds)
+    return embedding
+
+
+def stored_piece(snapshot: Snapshot, part: Like) -> tuple[Video, Span]:
+    """Find a video of the library, and the piece inside of it; raises as `stored_example`."""
     video = _video_named(snapshot, part.video)
     start = part.start_seconds or 0.0
     end = video.duration_seconds if part.end_seconds is None else part.end_seconds
@@ -274,9 +282,7 @@ def stored_example(snapshot: Snapshot, part: Like) -> Vector:
         raise QueryError(
             f"{video.path.name} has only {video.duration_seconds:.0f} seconds; {part} begins later"
         )
-    bounds = np.array([(start, min(end, video.duration_seconds))])
-    embedding: Vector = snapshot.index.embed(video, bounds)
-    return embedding
+    return video, Span(start, min(end, video.duration_seconds))
 
 
 def _video_named(snapshot: Snapshot, name: str) -> Video:

@@ -12,14 +12,16 @@ the same. Both become probabilities by weights fitted once (`benchmarks.lines`).
 
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import islice
 
 import numpy as np
 
 from scanonce.models.tracks.meaning import TextModel
 from scanonce.search.algebra import Found
+from scanonce.search.calibration import as_probabilities
 from scanonce.search.meanings import Meanings, as_vector
 from scanonce.search.query import Text
 from scanonce.storage.catalog.catalog import Catalog
@@ -73,6 +75,7 @@ SENTENCE_END = re.compile(r"[.?!…。？！][\"'”’)]*(?=\s|$)")
 _HITS = 60  # lines that the word index returns
 _JUDGED = 24  # of them, those that are read with their neighbours
 _RAREST = 6  # words of a query that choose lines
+_RARE_LINES = 2_000  # lines with a word that is rare
 _PASSAGES = 30
 _NEAR_SECONDS = 6.0  # how far apart words are still near each other
 _MOST_LINES = 6  # lines of talk that one moment has
@@ -82,9 +85,11 @@ _NAME_SURE, _NAME_GUESSED = 0.9, 0.6
 
 # Logits. Coverage is 0 to 1; the weight of the words found is in nats of rarity, of which more than six say no more.
 _WORD_BIAS, _WORD_COVERAGE, _WORD_WEIGHT, _WORD_MOST = -8.0, 7.5, 0.6, 6.0
+_LEAST_SURENESS = 0.1  # of a recogniser that says next to nothing of how sure it is
 # Cosines of all-MiniLM-L6-v2: another subject has 0.0 to 0.3, the same in other words 0.5 to 0.8.
 _MEANING_BIAS, _MEANING_SLOPE = -6.3, 14.0
 
+_TALK = ("said", "subtitle")
 _TRACKS: dict[Channel, tuple[TrackName, ...]] = {
     "said": ("said",),
     "subtitle": ("subtitle",),
@@ -141,48 +146,69 @@ class LineFinder:
     def _by_words(
         self, query: "_Query", tracks: Sequence[TrackName], selected: Collection[int] | None
     ) -> list[Found]:
-        known = [word for word in query.weights if self.counts[word]]
-        rarest = sorted(known, key=lambda word: -query.weights[word])[:_RAREST]
-        if not rarest:
-            return []
-        hits = self.catalog.lines.find(
-            matching(rarest), tracks=tracks, videos=selected, limit=_HITS
-        )
-        moments: list[Found] = []
-        seen: dict[int, list[tuple[float, float]]] = {}
-        judged = 0
+        known = (each for each in self._hits(query, tracks, selected) if self._knows(each))
+        hits = list(islice(known, _JUDGED))
+        asked = []
         for hit in hits:
-            line = hit.line
-            spans = seen.setdefault(hit.track_id, [])
-            if line.video_id not in self.videos or judged == _JUDGED:
+            around = _NEAR_SECONDS if hit.line.track in _TALK else 0.01
+            asked.append((hit, hit.line.start_seconds - around, hit.line.start_seconds + around))
+        moments: list[Found] = []
+        done: dict[int, list[Span]] = {}
+        for hit, found in zip(hits, self.catalog.lines.near(asked), strict=True):
+            spans = done.setdefault(hit.track_id, [])
+            at = hit.line.start_seconds
+            if any(each.start_seconds <= at < each.end_seconds for each in spans):
                 continue
-            if any(start <= line.start_seconds < end for start, end in spans):
-                continue
-            judged += 1
-            moment = self._judged(query, hit)
+            moment = self._judged(query, hit.line, [each.line for each in found])
             if moment is not None:
-                spans.append((moment.span.start_seconds, moment.span.end_seconds))
+                spans.append(moment.span)
                 moments.append(moment)
         return moments
 
-    def _judged(self, query: "_Query", hit: FoundLine) -> Found | None:
+    def _knows(self, hit: FoundLine) -> bool:
+        return hit.line.video_id in self.videos
+
+    def _hits(
+        self, query: "_Query", tracks: Sequence[TrackName], selected: Collection[int] | None
+    ) -> Iterator[FoundLine]:
+        """Yield lines with words of the query, the most promising first.
+
+        First those with all words, then the best of those with a rare one. A common word alone chooses lines only if
+        there is no other: to rank all lines that have it takes long, and says little.
+        """
+        known = [word for word in query.weights if self.counts[word]]
+        rarest = sorted(known, key=lambda word: -query.weights[word])[:_RAREST]
+        rare = [word for word in rarest if self.counts[word] <= _RARE_LINES]
+        find = partial(self.catalog.lines.find, tracks=tracks, videos=selected, limit=_HITS)
+        known_ids = set()
+        searches = [(matching(rare), True)] if rare else []
+        if len(rarest) > 1 or not rare:
+            searches.insert(0, (" AND ".join(matching([word]) for word in rarest), False))
+        if not rare and len(rarest) > 1:
+            searches.append((f"{matching(rarest[:1])} AND ({matching(rarest[1:])})", False))
+        for expression, is_ranked in searches if rarest else ():
+            for hit in find(expression, ranked=is_ranked):
+                if hit.line_id not in known_ids:
+                    known_ids.add(hit.line_id)
+                    yield hit
+
+    def _judged(self, query: "_Query", line: Line, near: Sequence[Line]) -> Found | None:
         """Return the moment around a line."""
-        line = hit.line
-        is_talk = line.track in ("said", "subtitle")
-        around = _NEAR_SECONDS if is_talk else 0.01
-        near = [
-            found.line
-            for found in self.catalog.lines.between(
-                hit.track_id, line.start_seconds - around, line.start_seconds + around
-            )
-        ]
+        is_talk = line.track in _TALK
         chosen = _best_run(query, near, line) if is_talk else _best_set(query, near, line)
         text = " ".join(each.text for each in chosen)
         if not query.has_phrases(text):
             return None
         coverage, weight = query.judge(text)
-        value = _sigmoid(
-            _WORD_BIAS + _WORD_COVERAGE * coverage + _WORD_WEIGHT * min(weight, _WORD_MOST)
+        # words that were heard or read for sure are there; of others, the odds are lower
+        sureness = sum(each.confidence for each in chosen) / len(chosen)
+        value = float(
+            as_probabilities(
+                _WORD_BIAS
+                + _WORD_COVERAGE * coverage
+                + _WORD_WEIGHT * min(weight, _WORD_MOST)
+                + math.log(max(sureness, _LEAST_SURENESS))
+            )
         )
         if query.phrases and coverage == 1.0:
             value = max(value, _NAME_SURE)
@@ -209,7 +235,7 @@ class LineFinder:
         videos = None if selected is None else np.fromiter(selected, np.int64, len(selected))
         moments = []
         for row, cosine in self.meanings.nearest(vector, tracks, videos, _PASSAGES):
-            value = _sigmoid(_MEANING_BIAS + _MEANING_SLOPE * cosine)
+            value = float(as_probabilities(_MEANING_BIAS + _MEANING_SLOPE * cosine))
             if value < LEAST_VALUE / 2:
                 break
             first, count = int(self.meanings.first_lines[row]), int(self.meanings.num_lines[row])
@@ -219,7 +245,7 @@ class LineFinder:
             if not lines or video is None:
                 continue
             text = " ".join(line.text for line in lines)
-            is_talk = lines[0].track in ("said", "subtitle")
+            is_talk = lines[0].track in _TALK
             whole = Span(lines[0].start_seconds, max(line.end_seconds for line in lines))
             span = _inside(whole if is_talk else _together(lines), video)
             if span is not None:
@@ -274,13 +300,17 @@ class _Query:
     def judge(self, text: str) -> tuple[float, float]:
         """Return the share of the words that a text has, by weight, and the weight of those it has."""
         has = set(words(text))
+        return self.share(has), sum(each for word, each in self.weights.items() if word in has)
+
+    def share(self, has: Collection[str]) -> float:
+        """Return the share of the words of the query among some words, by weight."""
         total = sum(self.weights.values())
         found = sum(weight for word, weight in self.weights.items() if word in has)
-        return (found / total if total > 0 else 0.0), found
+        return found / total if total > 0 else 0.0
 
     def has_phrases(self, text: str) -> bool:
         """Whether a text has all phrases."""
-        own = words(text)
+        own = words(text) if self.phrases else []
         return all(
             any(tuple(own[k : k + len(each)]) == each for k in range(len(own)))
             for each in self.phrases
@@ -304,12 +334,14 @@ def _best_run(query: _Query, near: Sequence[Line], hit: Line) -> list[Line]:
     at = next((k for k, line in enumerate(near) if line == hit), None)
     if at is None:
         return [hit]
+    parts = [frozenset(words(line.text)) & query.weights.keys() for line in near]
     best: tuple[float, list[Line]] = (-1.0, [hit])
     for first in range(max(0, at - _MOST_LINES + 1), at + 1):
         for last in range(at, min(len(near), first + _MOST_LINES)):
             run = list(near[first : last + 1])
-            text = " ".join(line.text for line in run)
-            coverage = query.judge(text)[0] + (1.0 if query.has_phrases(text) else 0.0)
+            coverage = query.share(frozenset().union(*parts[first : last + 1]))
+            if query.has_phrases(" ".join(line.text for line in run)):
+                coverage += 1.0
             if (score := coverage - 0.03 * len(run)) > best[0]:
                 best = score, run
     return best[1]
@@ -327,6 +359,16 @@ def _best_set(query: _Query, near: Sequence[Line], hit: Line) -> list[Line]:
     return [line for line in near if line in chosen] or chosen
 
 
+def ends_sentence(text: str) -> bool:
+    """Whether a sentence ends with a text.
+
+    >>> ends_sentence('He said: "Go."  '), ends_sentence("It is 5. A")
+    (True, False)
+    """
+    text = text.rstrip()
+    return any(match.end() == len(text) for match in SENTENCE_END.finditer(text))
+
+
 def _sentence(query: _Query, chosen: Sequence[Line], near: Sequence[Line]) -> Span:
     """Return the span of the sentence around the words: to the end of a sentence on either side, if it is near."""
     first, last = chosen[0], chosen[-1]
@@ -340,13 +382,13 @@ def _sentence(query: _Query, chosen: Sequence[Line], near: Sequence[Line]) -> Sp
     else:
         for line in reversed([each for each in near if each.end_seconds <= start + 0.05]):
             is_far = first.start_seconds - line.start_seconds > _BACK_SECONDS
-            if is_far or SENTENCE_END.search(line.text[-3:]):
+            if is_far or ends_sentence(line.text):
                 break
             start = line.start_seconds
     following = [each for each in near if each.start_seconds >= end - 0.05 and each is not last]
     text = last.text
     for line in following:
-        if SENTENCE_END.search(text[-3:]) or line.end_seconds - end > _ON_SECONDS:
+        if ends_sentence(text) or line.end_seconds - end > _ON_SECONDS:
             break
         end, text = line.end_seconds, line.text
     return Span(start, max(start, end))
@@ -421,8 +463,3 @@ def _inside(span: Span, video: Video) -> Span | None:
     """Return the part of a span inside its video; None if there is none."""
     start, end = span.start_seconds, min(span.end_seconds, video.duration_seconds)
     return Span(start, end) if end > start else None
-
-
-def _sigmoid(logit: float) -> float:
-    value = 1.0 / (1.0 + math.exp(-min(max(logit, -30.0), 30.0)))
-    return min(max(value, _SURE), 1.0 - _SURE)

@@ -22,6 +22,7 @@ from scanonce.storage.catalog.label_names import folded, normal_label
 from scanonce.storage.catalog.saved import SavedRow, SavedRows
 from scanonce.storage.errors import QueryError
 from scanonce.storage.index import Index, change_current
+from scanonce.storage.layout import IndexLayout
 
 MOST_NEW = 100
 """Most new matches of a saved search that are counted."""
@@ -94,6 +95,13 @@ class SavedSearches:
         if row is None:
             raise _unknown(name, rows)
         return _search(row)
+
+    def newest_video_id(self) -> int:
+        """Return the highest id of a searchable video; 0 if there is none, or no index yet."""
+        if not IndexLayout.of(self._root).manifest.exists():
+            return 0
+        with Index.open(self._root, read_only=True) as index:
+            return index.catalog.saved.newest_video_id()
 
     def remove(self, name: str) -> None:
         """Remove a saved search; raises as `get`."""

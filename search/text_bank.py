@@ -18,12 +18,12 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from huggingface_hub import cached_assets_path
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from scanonce.models.encoders.protocol import ClipEncoder
+from scanonce.models.kept import kept_file
 from scanonce.models.vectors import as_float32, unit
 from scanonce.search.bank import bank
 from scanonce.storage.errors import IndexDirectoryError
@@ -106,12 +106,7 @@ def bank_digest() -> str:
 
 def _cache_file(fingerprint: str) -> Path | None:
     """Return the file of an encoder's bank; None if the cache of this machine cannot be written."""
-    try:
-        folder = cached_assets_path("scanonce", namespace="text-bank", subfolder=fingerprint[:32])
-    except OSError as error:
-        logger.debug("the text bank is not kept: %s", error)
-        return None
-    return folder / f"{bank_digest()}.safetensors"
+    return kept_file("text-bank", fingerprint, f"{bank_digest()}.safetensors")
 
 
 def has_cached_bank(fingerprint: str) -> bool:

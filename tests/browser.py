@@ -41,7 +41,9 @@ _ARGUMENTS = (
     "--no-first-run",
 )
 # opened at /moment, Streamlit's page first tries whether the application is served from there
-_ROOT_REQUESTS = re.compile(r"/(library|moment|status)/_stcore/(health|host-config)$")
+_ROOT_REQUESTS = re.compile(
+    r"/(library|moment|saved|duplicates|status)/_stcore/(health|host-config)$"
+)
 
 
 def find_chromium() -> str | None:

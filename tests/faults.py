@@ -4,8 +4,9 @@ Production code has no hooks for this: `Faults` wraps the calls that change the 
 at one of them.
 
 A power cut (`Disk`, `cut_power`) keeps of a file the content of its last sync, and of a folder the names of its last
-sync or of any later state; each folder separately, as POSIX allows. SQLite's own files are kept as they are: SQLite
-syncs by itself in C, where nothing here can see it, and is well tested.
+sync or of any later state; each folder separately, as POSIX allows. SQLite syncs by itself in C, where nothing here can
+see it: its files are kept as they are, but for the commit that the power cut interrupts, of which any part may be in
+the write-ahead log.
 """
 
 import builtins
@@ -30,6 +31,7 @@ import faiss
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine.default import DefaultDialect
 
+from scanonce.storage.layout import IndexLayout
 from tests.story import Case
 
 
@@ -51,6 +53,7 @@ class Disk:
 
     def __post_init__(self) -> None:
         self.copies.mkdir(parents=True)
+        self.log = self.copies / _LOG
         for folder, _, names in os.walk(self.root, topdown=False):
             for name in names:
                 self.sync(os.path.join(folder, name))
@@ -78,6 +81,14 @@ class Disk:
         if stat.S_ISDIR(status.st_mode) or status.st_nlink == 1:
             self.ids.pop(status.st_ino, None)
 
+    def begin_commit(self, log: Path) -> None:
+        """Keep the write-ahead log of SQLite as it is before a commit."""
+        self.log.write_bytes(log.read_bytes() if log.exists() else b"")
+
+    def end_commit(self) -> None:
+        """Note that SQLite has synced its write-ahead log."""
+        self.log.unlink()
+
     def save(self) -> None:
         """Save the state for `cut_power`, which runs in another process."""
         state = {"root": self._number(str(self.root)), "folders": self.folders}
@@ -100,6 +111,7 @@ class Disk:
 
 
 _SQLITE = "catalog.sqlite"
+_LOG = f"{_SQLITE}-wal"
 Names = Literal["oldest", "newest", "any"]
 
 
@@ -123,6 +135,10 @@ def cut_power(case: Case, names: Names, seed: int) -> None:
         here = {"oldest": history[0], "newest": history[-1], "any": chance.choice(history)}[names]
         for path in source.glob(f"{_SQLITE}*"):
             shutil.copyfile(path, target / path.name)
+            if path.name == _LOG and (case.disk / _LOG).exists():
+                old, new = (case.disk / _LOG).read_bytes(), path.read_bytes()
+                cut = chance.randint(0, len(new))
+                (target / _LOG).write_bytes(new[:cut] + old[cut:])
         for name, inner in here.items():
             copy = case.disk / str(inner)
             if inner in histories:
@@ -164,6 +180,7 @@ class Faults:
         self.kind = kind
         self.at = at
         self.points: list[str] = []
+        self.log = IndexLayout.of(case.index).catalog.with_name(_LOG)
         self.disk = Disk(case.index.parent, case.disk) if kind == "power" else None
         self._commits_writing = False
 
@@ -304,11 +321,16 @@ class Faults:
     def _commit(self, real: Callable[..., None]) -> Callable[..., None]:
         def commit(dialect: DefaultDialect, connection: Any) -> None:
             writing, self._commits_writing = self._commits_writing, False
-            if writing:
-                self.point("commit", self.root)
+            if not writing:
+                real(dialect, connection)
+                return
+            self.point("commit", self.root)
+            if self.disk is not None:
+                self.disk.begin_commit(self.log)
             real(dialect, connection)
-            if writing:
-                self.point("committed", self.root)
+            self.point("committed", self.root)
+            if self.disk is not None:
+                self.disk.end_commit()
 
         return commit
 

@@ -1,7 +1,7 @@
 """Indexes of films of flat colours, for many tests."""
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from scanonce.storage.index import Index
 from scanonce.storage.layout import IndexLayout, switch
 from scanonce.storage.records import Video
 from scanonce.storage.settings import StorageSettings
-from tests.colours import ColourEncoder
+from tests.colours import ColourEncoder, write_film
 
 SETTINGS = IndexerSettings(decode_workers=1)
 STORAGE = StorageSettings()
@@ -34,6 +34,15 @@ def build_index(
     """Index folders or files by their colours; ``options`` are those of `index_library`."""
     given = {"encoder": encoder or ColourEncoder(), "settings": SETTINGS, "storage": STORAGE}
     return index_library(roots, layout=layout, **{**given, **options})
+
+
+def colour_library(root: Path, films: Mapping[str, Sequence[tuple[str, float]]]) -> IndexLayout:
+    """Write films of flat colours, by their names without the ending, and index them."""
+    for name, pieces in films.items():
+        write_film(root / "films" / f"{name}.mp4", pieces)
+    layout = IndexLayout(root / "index")
+    build_index(layout, root / "films")
+    return layout
 
 
 def open_engine(

@@ -1,6 +1,5 @@
-"""Speech made on the fly by eSpeak NG, whose library and data come in the package espeakng-loader."""
+"""Videos with speech, which is made on the fly."""
 
-import ctypes
 from pathlib import Path
 from typing import Any
 
@@ -9,34 +8,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-_SYNCHRONOUS = 2  # AUDIO_OUTPUT_SYNCHRONOUS of speak_lib.h
-_UTF8 = 1
+from scanonce.training.world.voice import speak
 
 
 def speech(text: str, speed: int = 140) -> tuple[NDArray[np.int16], int]:
     """Return ``[num_samples]`` of a text spoken in English, and its rate; without eSpeak the test is skipped."""
-    loader = pytest.importorskip("espeakng_loader", reason="espeakng-loader is not installed")
-    library = ctypes.CDLL(loader.get_library_path())
-    rate = library.espeak_Initialize(_SYNCHRONOUS, 0, str(loader.get_data_path()).encode(), 0)
-    assert rate > 0
-    pieces: list[NDArray[np.int16]] = []
-    form = ctypes.CFUNCTYPE(
-        ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
-    )
-
-    def take(samples: Any, count: int, _: Any) -> int:
-        if samples and count > 0:
-            pieces.append(np.ctypeslib.as_array(samples, (count,)).astype(np.int16))
-        return 0
-
-    callback = form(take)
-    library.espeak_SetSynthCallback(callback)
-    library.espeak_SetVoiceByName(b"en")
-    library.espeak_SetParameter(1, speed, 0)  # words a minute
-    data = text.encode()
-    library.espeak_Synth(data, len(data) + 1, 0, 0, 0, _UTF8, None, None)
-    library.espeak_Synchronize()
-    return np.concatenate(pieces), int(rate)
+    pytest.importorskip("espeakng_loader", reason="espeakng-loader is not installed")
+    return speak(text, speed=speed)
 
 
 def write_with_audio(

@@ -189,6 +189,21 @@ def test_real_speech_is_understood_and_found_with_its_time(tmp_path: Path) -> No
     assert all(line.end_seconds <= 10.0 for line in found)
 
 
+def test_what_is_said_before_and_after_a_silence_is_two_lines() -> None:
+    needs_speech()
+    pieces = []
+    for text in ("Please turn left at the old bridge.", "Remember to water the roses."):
+        samples, rate = speech(text)
+        at = np.arange(0, len(samples) - 1, rate / RATE)
+        pieces += [np.interp(at, np.arange(len(samples)), samples).astype(np.int16)]
+        pieces += [np.zeros(6 * RATE, np.int16)]
+    first, second = list(load_speech_model("auto", "cpu").transcribe(pieces))
+    assert "left" in first.text
+    assert "roses" in second.text
+    assert first.end_seconds < 4.0
+    assert second.start_seconds > 6.0
+
+
 def test_noise_and_music_are_no_speech() -> None:
     needs_speech()
     rng = np.random.default_rng(0)

@@ -522,7 +522,7 @@ def test_a_job_has_the_limits_of_every_guarded_child(
     play: Play, monkeypatch: pytest.MonkeyPatch, work: str, reason: str
 ) -> None:
     monkeypatch.setattr(guard, "MAX_PRINTED_BYTES", 1 << 20)
-    monkeypatch.setattr(cutting, "Limits", lambda *_: Limits(20.0, memory_mb=100, cpu_seconds=1))
+    monkeypatch.setattr(cutting, "Limits", lambda *_: Limits(600.0, memory_mb=100, cpu_seconds=1))
     with pytest.raises(DecoderCrashed, match=reason):
         probe(play(GUARDED + work))
 
@@ -531,9 +531,9 @@ def test_a_job_has_the_limits_of_every_guarded_child(
 def test_a_child_ends_with_the_parent(play: Play, work: str | None) -> None:
     if work is not None:
         play(GUARDED + work)
-    limits = Limits(20.0)
+    limits = Limits(600.0)
     process, connection = guard.launch("scanonce.media.jobs", limits)
     with guard.Child(process, connection, limits) as child:
         child.send({"kind": "probe", "source": "2f646576"})
         connection.close()
-        assert process.wait(timeout=20) in (0, 1)
+        assert process.wait(timeout=600) in (0, 1)

@@ -383,7 +383,8 @@ def test_interrupted_copy_gives_its_beginning_and_a_problem(
     frames, source = sample(path, 5.0, backend=backend)
     numbers = numbers_in(frames)
     assert numbers == answers(whole.pts_seconds, 5.0, 4.0)[: len(numbers)]
-    assert 3 <= len(numbers) < 20
+    # decord decodes ahead and may stop at the damage some frames before it
+    assert {"pyav": 3, "decord": 1}[backend] <= len(numbers) < 20
     assert source.problem
     assert source.end_seconds < 3.5
 

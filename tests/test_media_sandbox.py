@@ -24,6 +24,7 @@ from scanonce.media.open import BACKENDS
 from scanonce.media.seccomp import Unavailable
 from scanonce.media.trial import ATTEMPTS, Trial, attempt_all
 from scanonce.media.workers import DecodePool
+from tests.background import wait_for
 from tests.command import ROOT
 from tests.decoding import decode, make_request, misbehave_on
 from tests.videos import write_video
@@ -148,14 +149,18 @@ def test_every_thread_of_a_real_decoder_is_under_the_filter(tmp_path: Path, back
         assert isinstance(next(pool.decode([long])), Opened)
         (decoder,) = [each for each in multiprocessing.active_children() if each.name == "decoder"]
         assert decoder.pid is not None
+        os.kill(decoder.pid, signal.SIGSTOP)  # so that no thread ends while they are read
+        status = Path(f"/proc/{decoder.pid}/status")
+        wait_for(lambda: "(stopped)" in status.read_text())
         threads = threads_of(decoder.pid)
+        os.kill(decoder.pid, signal.SIGCONT)
     assert len(threads) > 1
     assert {each["Seccomp"] for each in threads} == {"2"}
     assert {each["NoNewPrivs"] for each in threads} == {"1"}
 
 
 SEARCH_MEMORY = """
-import multiprocessing, os, sys
+import multiprocessing, os, signal, sys, time
 from pathlib import Path
 from scanonce.media.workers import DecodePool
 from tests.decoding import make_request
@@ -164,6 +169,9 @@ if __name__ == "__main__":
     with DecodePool(make_request(), workers=1) as pool:
         next(pool.decode([Path(sys.argv[1])]))
         (pid,) = [each.pid for each in multiprocessing.active_children()]
+        os.kill(pid, signal.SIGSTOP)  # so that it gives no memory back while it is read
+        while "(stopped)" not in Path(f"/proc/{{pid}}/status").read_text():
+            time.sleep(0.001)
         found = ["environ"] if {name} in Path(f"/proc/{{pid}}/environ").read_bytes() else []
         with open(f"/proc/{{pid}}/maps") as maps, open(f"/proc/{{pid}}/mem", "rb", 0) as memory:
             for line in maps:
@@ -174,6 +182,7 @@ if __name__ == "__main__":
                 memory.seek(start)
                 if {name} in memory.read(end - start):
                     found.append(line)
+        os.kill(pid, signal.SIGCONT)
         print(found)
 """
 
@@ -235,6 +244,26 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seccomp, "install", lambda: None)
     monkeypatch.setattr(sandbox, "_NO_NEW_PRIVILEGES", 39)  # reads the flag
     assert "Landlock: Function not implemented" in sandbox.confine([])
+
+
+def test_packages_that_are_links_can_be_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared, installed = tmp_path / "shared", tmp_path / "venv" / "site-packages"
+    (shared / "package").mkdir(parents=True)
+    (shared / "module.py").touch()
+    (shared / "other.py").touch()
+    installed.mkdir(parents=True)
+    for name in ("package", "module.py"):
+        (installed / name).symlink_to(shared / name)
+    monkeypatch.setattr(sys, "path", [str(installed), str(tmp_path / "gone" / "site-packages")])
+    found = sandbox.code_folders.__wrapped__()
+    assert {path for path in found if path.is_relative_to(tmp_path)} == {
+        shared / "package",
+        shared / "module.py",
+        installed,
+        tmp_path / "gone" / "site-packages",
+    }
 
 
 # --- the filter, run by an interpreter of its instructions

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ["storage", "models", "indexer", "search", "training", "ui"]
 PUBLIC = {
     "storage": ["Moment", "ScanonceError", "Span", "Video"],
-    "search": ["SearchEngine", "SearchResult", "SearchSettings"],
+    "search": ["SearchEngine"],
 }
 
 

@@ -18,6 +18,7 @@ from scanonce.search import text_bank
 from scanonce.search.bank import abstract_texts, bank, first_queries
 from scanonce.search.calibration import (
     BY_FRAMES,
+    GOOD,
     UNCALIBRATED,
     Calibration,
     Weights,
@@ -142,7 +143,7 @@ def test_an_encoder_that_was_never_calibrated_is_judged_by_its_rank_in_the_bank(
     at = np.array([0.0, 1.64, 4.0])
     low, even, high = UNCALIBRATED.probabilities(at, at, 1.0)
     assert low < 0.05
-    assert even == pytest.approx(0.5, abs=0.01)
+    assert even == pytest.approx(GOOD, abs=0.01)
     assert high > 0.95
 
 

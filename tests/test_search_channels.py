@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from scanonce.search import line_moments
 from scanonce.search.engine import SearchEngine
 from scanonce.search.line_moments import overlap, together
 from scanonce.search.meanings import Meanings
@@ -143,6 +144,31 @@ def test_a_common_word_alone_is_little_evidence_and_rare_ones_are_much(
     put(layout, "holiday_zoo.mp4", "said", [(k / 2, k / 2 + 0.5, "we do") for k in range(20)])
     assert engine.search("said: we").no_good_match
     assert engine.search("said: people met on discord").moments[0].probability > 0.9
+
+
+def test_of_equal_words_those_that_were_recognised_for_sure_come_first(
+    layout: IndexLayout, engine: SearchEngine
+) -> None:
+    put(layout, "holiday_zoo.mp4", "said", [(0.0, 4.0, "a kangaroo", 0.4)])
+    put(layout, "talk.mp4", "written", [(12.0, 16.0, "a kangaroo", 0.9)])
+    assert first(engine, "kangaroo")[0] == "talk.mp4"
+    put(layout, "holiday_zoo.mp4", "said", [(0.0, 4.0, "a kangaroo", 0.9)])
+    put(layout, "talk.mp4", "written", [(12.0, 16.0, "a kangaroo", 0.4)])
+    assert first(engine, "kangaroo")[0] == "holiday_zoo.mp4"
+
+
+@pytest.mark.parametrize("rare_lines", [0, 2_000])
+def test_lines_with_all_words_are_found_among_many_with_some(
+    layout: IndexLayout, monkeypatch: pytest.MonkeyPatch, rare_lines: int
+) -> None:
+    """With 0, every word counts as common."""
+    monkeypatch.setattr(line_moments, "_RARE_LINES", rare_lines)
+    some = [(k / 50, k / 50 + 0.02, ("we went", "the zoo")[k % 2]) for k in range(400)]
+    put(layout, "talk.mp4", "written", some)
+    put(layout, "holiday_zoo.mp4", "written", [(8.0, 12.0, "we went to the zoo")])
+    with open_engine(layout) as opened:
+        assert first(opened, "we went zoo")[:3] == ("holiday_zoo.mp4", 8.0, 12.0)
+        assert first(opened, "written: zoo")[3] == ["written"]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from scanonce.storage.errors import QueryError
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import Moment, Span
 from tests.colours import write_film
-from tests.indexes import build_index, open_engine
+from tests.indexes import build_index, colour_library, open_engine
 
 SURE = 0.995
 """To this encoder, which was never calibrated, black is like every colour, by .99 at most."""
@@ -29,12 +29,7 @@ FILMS = {
 
 @pytest.fixture(scope="module")
 def layout(tmp_path_factory: pytest.TempPathFactory) -> IndexLayout:
-    folder = tmp_path_factory.mktemp("library") / "films"
-    for name, pieces in FILMS.items():
-        write_film(folder / f"{name}.mp4", pieces)
-    layout = IndexLayout(folder.parent / "index")
-    build_index(layout, folder)
-    return layout
+    return colour_library(tmp_path_factory.mktemp("library"), FILMS)
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from scanonce.search.query import And, Given, Not, Text, Weighted, parse, senten
 from scanonce.storage.errors import EncoderError, ManifestMismatch, QueryError
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import Moment, Span
-from tests.colours import COLOURS, ColourEncoder, write_film
+from tests.colours import COLOURS, ColourEncoder
 from tests.decoding import STEPS, decode, make_request
-from tests.indexes import build_index, open_engine
+from tests.indexes import colour_library, open_engine
 
 pytestmark = pytest.mark.serial
 
@@ -35,12 +35,7 @@ FORMATS = ("png", "jpg", "webp", "bmp", "gif")
 
 @pytest.fixture(scope="module")
 def layout(tmp_path_factory: pytest.TempPathFactory) -> IndexLayout:
-    folder = tmp_path_factory.mktemp("library") / "films"
-    for name, pieces in FILMS.items():
-        write_film(folder / f"{name}.mp4", pieces)
-    layout = IndexLayout(folder.parent / "index")
-    build_index(layout, folder)
-    return layout
+    return colour_library(tmp_path_factory.mktemp("library"), FILMS)
 
 
 @pytest.fixture

@@ -71,6 +71,40 @@ def test_reopening_keeps_what_was_recorded(catalog_path: Path, catalog: Catalog)
     assert facts == ("a", "indexed", 8.0, 16, LIBRARY / "a.mp4")
 
 
+def test_each_beginning_of_the_log_is_a_state_that_was_committed(
+    catalog_path: Path, catalog: Catalog, tmp_path: Path
+) -> None:
+    """A power cut leaves any part of what SQLite has not synced; a commit that returned is synced."""
+    log = catalog_path.with_name(f"{catalog_path.name}-wal")
+    sizes, states = [log.stat().st_size], [titles(catalog)]
+    for change in (
+        lambda: record(catalog, "a"),
+        lambda: record(catalog, "b", "b.mp4", "copy.mp4"),
+        lambda: catalog.forget_files([LIBRARY / "a.mp4"]),
+        lambda: record(catalog, "c"),
+    ):
+        change()
+        sizes.append(log.stat().st_size)
+        states.append(titles(catalog))
+    assert sizes == sorted(set(sizes)), "each commit makes the log longer"
+    database_file, whole = catalog_path.read_bytes(), log.read_bytes()
+    for cut in sorted(
+        {*range(sizes[0], sizes[-1], 9_973), *sizes, *(size - 1 for size in sizes[1:])}
+    ):
+        folder = tmp_path / str(cut)
+        folder.mkdir()
+        (folder / catalog_path.name).write_bytes(database_file)
+        (folder / log.name).write_bytes(whole[:cut])
+        with Catalog.open(folder / catalog_path.name) as opened:
+            committed = max(number for number, size in enumerate(sizes) if size <= cut)
+            assert titles(opened) == states[committed], cut
+            assert opened.integrity_problems() == []
+
+
+def titles(catalog: Catalog) -> list[tuple[str, Path]]:
+    return sorted((video.uid, path) for video in catalog.videos() for path in video.paths)
+
+
 def test_opening_an_up_to_date_catalogue_runs_no_migration(
     closed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -177,3 +177,21 @@ def test_a_forged_line_is_damage_and_no_crash(catalog: Catalog, catalog_path: Pa
         pytest.raises(IndexDirectoryError, match="damaged"),
     ):
         again.lines.of(video_id)
+
+
+def test_neighbours_of_lines_are_those_of_their_track_and_time(catalog: Catalog) -> None:
+    first = put(catalog, "a", "one", "two", "three", "four")
+    put(catalog, "b", "five", "six")
+    (two,) = catalog.lines.find(quoted("two"), limit=1)
+    (six,) = catalog.lines.find(quoted("six"), limit=1)
+    near = catalog.lines.near([(two, 1.0, 4.5), (six, 2.5, 3.0), (two, 90.0, 99.0)])
+    texts = [[each.line.text for each in found] for found in near]
+    assert texts == [["one", "two", "three"], ["six"], []]
+    assert near[0][0].line.video_id == first
+    assert catalog.lines.near([]) == []
+
+
+def test_lines_without_a_rank_are_any_that_match(catalog: Catalog) -> None:
+    put(catalog, "a", *("we met again",) * 30)
+    found = catalog.lines.find(quoted("met"), limit=10, ranked=False)
+    assert len({each.line_id for each in found}) == 10

@@ -306,7 +306,7 @@ def test_an_index_that_was_switched_while_a_writer_waited_is_refused(
         with writing(layout, "first"):
             monkeypatch.setattr("scanonce.storage.writer.FileLock", SeenLock)
             waiting = pool.submit(second)
-            assert waits.wait(60)
+            assert waits.wait(600)
             switch(layout.staging)
         with pytest.raises(IndexDirectoryError, match=r"was replaced meanwhile, .*: run again"):
             waiting.result()

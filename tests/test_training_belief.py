@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scanonce.search.bank import bank
+from scanonce.search.calibration import GOOD
 from scanonce.storage.records import Span
 from scanonce.training.bundled.cases import (
     QUERIED_FACTS,
@@ -132,7 +133,7 @@ def test_without_labels_the_line_is_above_what_abstract_texts_reach() -> None:
     chance = np.linspace(0, 2, 101).tolist()
     weights = fit_unlabelled(chance)
     found = weights.probabilities(np.array(chance), np.zeros(101), 1.0)
-    assert (found >= 0.5).sum() == pytest.approx(6, abs=1)
+    assert (found >= GOOD).sum() == pytest.approx(6, abs=1)
     with pytest.raises(ValueError, match="no texts"):
         fit_unlabelled([])
 

@@ -36,7 +36,7 @@ pytestmark = [
     pytest.mark.skipif(find_chromium() is None, reason=HOW_TO_INSTALL),
 ]
 
-WAIT_MS = 40_000.0
+WAIT_MS = 180_000.0
 SCRIPT = "<img src=x onerror=alert(1)>"
 LATER = "later.mp4"
 NOWHERE = "interest rates and regret"
@@ -75,7 +75,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
         cwd=ROOT,
         env={**os.environ, "HOME": str(home)},
         check=True,
-        timeout=120,
+        timeout=600,
         stdout=subprocess.DEVNULL,
     )
     with Server(index, home) as server, open_browser(home) as browser:
@@ -161,6 +161,20 @@ def test_the_theme_and_the_options_of_the_pages_are_in_effect(shown: Shown, page
         "background-color", "rgb(11, 114, 133)"
     )
     expect(page.locator(".stMarkdown").first).to_contain_text("5 videos")
+
+
+def test_an_upright_image_does_not_make_a_card_higher(shown: Shown) -> None:
+    style = (ROOT / "ui/pages/assets/grid.css").read_text()
+    upright = "<svg xmlns='http://www.w3.org/2000/svg' width='90' height='160'/>"
+    page = shown.browser.new_page()
+    page.set_content(
+        f"<style>{style}</style><div class='card' style='width: 320px'><div class='strip'>"
+        + f'<img src="data:image/svg+xml,{upright}">' * 3
+    )
+    page.wait_for_function("[...document.images].every(image => image.naturalHeight == 160)")
+    width, height = page.locator(".strip").evaluate("each => [each.offsetWidth, each.offsetHeight]")
+    assert height == pytest.approx(width * 27 / 80, abs=1)
+    page.close()
 
 
 def test_a_query_opens_its_moment_and_a_click_on_the_strip_jumps(shown: Shown, page: Page) -> None:
@@ -304,6 +318,59 @@ def test_the_rest_of_the_nearest_moments_is_one_click_away(shown: Shown, page: P
     page.get_by_role("button", name=re.compile(r"^Show \d+ more$")).click()
     expect(cards.nth(4)).to_be_visible()
     expect(page.locator(".divider")).to_have_count(0)
+
+
+def test_a_card_brings_its_like_first_until_its_chip_is_taken_away(
+    shown: Shown, page: Page
+) -> None:
+    page.goto(shown.url)
+    cards = ask(page, shown.question("film_000.mp4").query)
+    name = cards.nth(1).locator("a.open").inner_text()
+    cards.nth(1).get_by_role("button", name=re.compile("^more like")).click()
+    expect(page).to_have_url(re.compile(r"[?&]more=\d+-\d+-\d+"))
+    chip = page.get_by_role("button", name=re.compile(f"more like {re.escape(name)}"))
+    chip = chip.and_(page.locator(".st-key-judged button"))
+    expect(chip).to_be_visible()
+    expect(cards.first.locator("a.open")).to_have_text(name)
+    page.reload()
+    chip.click()
+    expect(chip).to_have_count(0)
+    expect(page).not_to_have_url(re.compile("more="))
+
+
+def test_a_search_is_saved_and_pairs_are_compared(shown: Shown, page: Page) -> None:
+    page.goto(shown.url)
+    ask(page, shown.question("film_001.mp4").query)
+    page.get_by_role("button", name="Save", exact=True).click()
+    page.get_by_role("button", name="Save this search").click()
+    expect(page.get_by_text("Saved as")).to_be_visible()
+    page.goto(f"{shown.url}saved")
+    page.get_by_role("button", name="Run").click()
+    expect(page.locator(".grid .card a.open").first).to_have_text("film_001.mp4")
+    page.get_by_role("button", name="Remove").click()
+    expect(page.get_by_text("No search is saved yet")).to_be_visible()
+    page.goto(f"{shown.url}duplicates")
+    page.get_by_role("button", name="Compare all videos").click()
+    expect(page.get_by_text("0 pairs of near-duplicates")).to_be_visible()
+
+
+def test_a_rectangle_on_the_picture_is_searched(shown: Shown, page: Page) -> None:
+    line = shown.question("film_002.mp4")
+    open_moment(page, shown, line)
+    page.get_by_role("button", name="Search a part").click()
+    sheet = page.locator(".draw").bounding_box()
+    assert sheet is not None
+    x, y = sheet["x"], sheet["y"]
+    page.mouse.move(x + 0.2 * sheet["width"], y + 0.2 * sheet["height"])
+    page.mouse.down()
+    page.mouse.move(x + 0.8 * sheet["width"], y + 0.9 * sheet["height"], steps=3)
+    page.mouse.up()
+    expect(page.get_by_text("Like the part drawn at")).to_be_visible()
+    expect(page.get_by_role("button", name="Search a part")).to_have_attribute(
+        "aria-pressed", "false"
+    )
+    page.get_by_role("button", name="Clear").click()
+    expect(page.get_by_text("Like the part drawn at")).to_have_count(0)
 
 
 @pytest.mark.parametrize("address", ["moment?v=99999&a=1&b=2", "moment?v=../7", "moment"])

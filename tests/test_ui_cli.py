@@ -1,6 +1,7 @@
 """The command line: a few tests in processes of their own, most in this process."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,7 +16,9 @@ from scanonce.indexer.scan import ScanProblem
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.catalog.entries import RunCounts
 from scanonce.storage.errors import IndexDirectoryError
+from scanonce.ui.commands.doctor import _index_folder
 from scanonce.ui.commands.index import show_report
+from scanonce.ui.config import Config
 from tests import held
 from tests.background import wait_for
 from tests.colours import COLOURS, write_film
@@ -125,9 +128,20 @@ def test_search_takes_images_and_clips(library: tuple[Path, Path], tmp_path: Pat
         assert "examples" in answer["timings_ms"]
 
 
+def test_search_takes_moments_that_were_right_or_wrong(library: tuple[Path, Path]) -> None:
+    films, index = library
+    right, wrong = f"{films / 'b.mkv'}@0:01-0:05", "a film"
+    run = scanonce("search", "--more-like", right, "--less-like", wrong, "--json", "--index", index)
+    answer = json.loads(run.stdout)
+    assert Path(answer["moments"][0]["path"]).name == "b.mkv"
+    assert "feedback" in answer["timings_ms"]
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
+        (["--more-like", "none.mp4@1-2"], "no video of the index is called none.mp4"),
+        (["--less-like", "b.mkv@2-1"], "b.mkv@2-1: a moment is such as VIDEO@1:20-1:30"),
         (["--image", "none.png"], "there is no file none.png"),
         (["--image", str(ROOT / "README.md")], "README.md: not an image"),
         (["--image", f"{ROOT / 'README.md'}@1-2"], "only a clip has a piece"),
@@ -339,6 +353,17 @@ def test_doctor_names_the_checks_that_fail(tmp_path: Path) -> None:
     assert "config.json" in no_encoder.stdout
     config.write_text('[models]\nencoder = "./nowhere"\n')
     assert scanonce("doctor", "--config", config).returncode == 1
+
+
+def test_doctor_says_where_no_index_can_be_made_or_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing, there = (Config(index_dir=str(tmp_path / name)) for name in ("missing", "."))
+    assert _index_folder(missing).endswith("free")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert "read-only" in _index_folder(there)
+    with pytest.raises(OSError, match=r"missing cannot be made, because .* cannot be written"):
+        _index_folder(missing)
 
 
 @pytest.mark.parametrize(

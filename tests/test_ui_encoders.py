@@ -1,5 +1,6 @@
 """`scanonce encoders` and `fetch`, and the check of an encoder by `doctor` and by new indexes."""
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -117,6 +118,29 @@ def test_fetch_writes_what_an_offline_machine_needs(
     assert {path.name for path in (tmp_path / "own").iterdir()} == needed
     assert "which works: 32 numbers" in ran.stdout
     assert load_encoder(str(tmp_path / "own"), FP32).dim == 32
+
+
+@pytest.mark.usefixtures("no_home")
+def test_without_a_home_folder_weights_have_no_place(
+    tmp_path: Path, hub: dict[str, dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "~/.cache/huggingface/hub")
+    assert scanonce("encoders").returncode == 0
+    ran = scanonce("fetch", "google/siglip", "--to", tmp_path / "own")
+    assert ran.returncode == 1
+    assert "because the home folder is not known. Set HOME, or HF_HOME" in ran.stderr
+
+
+def test_a_cache_that_cannot_be_written_is_not_taken_for_a_hub_that_cannot_be_reached(
+    tmp_path: Path, hub: dict[str, dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "/cache/models")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+    ran = scanonce("fetch", "google/siglip", "--to", tmp_path / "own")
+    assert ran.returncode == 1
+    assert "cannot be fetched: /cache/models: Permission denied. Make room or check" in ran.stderr
 
 
 @pytest.mark.parametrize(

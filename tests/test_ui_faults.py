@@ -388,7 +388,7 @@ def test_a_broken_configuration_is_a_sentence_on_every_page(
 ) -> None:
     (shown / "config.toml").write_text("[models]\nencoder = 7\n")
     monkeypatch.setenv("SCANONCE_CONFIG", str(shown / "config.toml"))
-    shown_page = AppTest.from_file(str(PAGES / "app.py"), default_timeout=60).run()
+    shown_page = AppTest.from_file(str(PAGES / "app.py"), default_timeout=600).run()
     assert not shown_page.exception
     assert "encoder" in shown_page.error[0].value
 

@@ -555,7 +555,7 @@ def test_a_file_in_use_stays(store: ProxyCache) -> None:
 
 def test_progress_is_reported_and_making_can_be_cancelled(store: ProxyCache) -> None:
     def until_cancelled(cancel: threading.Event) -> None:
-        assert cancel.wait(20)
+        assert cancel.wait(600)
         raise VideoError("it was cancelled")
 
     store.start("a", _writer(10, wait=until_cancelled))
@@ -600,7 +600,7 @@ def test_closing_stops_making_files(tmp_path: Path) -> None:
     cache = ProxyCache(tmp_path / "cache")
     was_stopped: list[bool] = []
     for key in ("a", "b"):
-        cache.start(key, _writer(10, wait=lambda cancel: was_stopped.append(cancel.wait(60))))
+        cache.start(key, _writer(10, wait=lambda cancel: was_stopped.append(cancel.wait(600))))
     while cache.state("a").progress < 0.5:
         time.sleep(0.01)
     cache.close()

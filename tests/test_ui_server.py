@@ -1,7 +1,6 @@
 """Access by name, site and token; and the whole application, which serves pages and media together."""
 
 import re
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from scanonce.ui.pages.session import shared
 from scanonce.ui.server.cache import proxy_cache
 from scanonce.ui.server.guard import AccessGuard
 from scanonce.ui.server.server import address, check_token, exposure, is_loopback, listen
+from tests.background import wait_for
 from tests.ui_library import shown_index
 from tests.ui_server import Server
 
@@ -329,14 +329,12 @@ def running(tmp_path: Path) -> Iterator[str]:
     """The address of a server of an empty index directory, without its token."""
     with Server(tmp_path / "index", tmp_path, token=TOKEN) as server:
         url = server.url.removesuffix("/")
-        for _ in range(600):  # the address is printed before the server accepts connections
-            if _status(url + "/") == 401:
-                break
-            assert server.process.poll() is None
-            time.sleep(0.1)
+        # the address is printed before the server accepts connections
+        wait_for(lambda: server.process.poll() is not None or _status(url + "/") == 401)
+        assert server.process.poll() is None
         yield url
         server.process.terminate()
-        assert server.process.wait(timeout=120) in (0, -15, 143)
+        assert server.process.wait(timeout=600) in (0, -15, 143)
 
 
 def _status(url: str, **headers: str) -> int:
@@ -346,7 +344,7 @@ def _status(url: str, **headers: str) -> int:
 def _open(url: str, **headers: str) -> tuple[int, str, dict[str, str]]:
     try:
         with urllib.request.urlopen(
-            urllib.request.Request(url, headers=headers), timeout=20
+            urllib.request.Request(url, headers=headers), timeout=600
         ) as answer:
             return answer.status, answer.read().decode("utf-8", "replace"), dict(answer.headers)
     except urllib.error.HTTPError as error:

@@ -26,14 +26,14 @@ def test_a_slow_search_keeps_no_other_viewer_waiting(
     def slow(self: TrainingFree, query: object, *arguments: object, **options: object) -> object:
         if threading.current_thread().name.startswith("slow"):
             is_slow.set()
-            assert may_end.wait(30)
+            assert may_end.wait(600)
         return locate(self, query, *arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(TrainingFree, "locate", slow)
     with ThreadPoolExecutor(1, "slow") as pool:
         try:
             waiting = pool.submit(lambda: shared.engine.search("red"))
-            assert is_slow.wait(30)
+            assert is_slow.wait(600)
             quick = shared.engine.search("red")
             assert not waiting.done()
         finally:

@@ -119,12 +119,12 @@ def moments(*probabilities: float) -> list[Moment]:
 
 
 def test_the_table_has_a_divider_below_the_good_matches_and_counts_on() -> None:
-    lines = table_lines(moments(0.97, 0.5, 0.49, 0.01))
+    lines = table_lines(moments(0.97, 0.33, 0.32, 0.01))
     assert [line.split()[0] for line in lines[1:]] == ["1", "2", "less", "3", "4"]
     assert "strong 97 %" in lines[1]
-    assert "fair 50 %" in lines[2]
+    assert "fair 33 %" in lines[2]
     assert lines[3].split() == ["less", "certain"]
-    assert "weak 49 %" in lines[4]
+    assert "weak 32 %" in lines[4]
 
 
 @pytest.mark.parametrize("probabilities", [(), (0.9, 0.8), (0.2, 0.1)])
@@ -159,8 +159,8 @@ def test_the_divider_is_on_the_page_of_the_first_less_certain_moment() -> None:
         (0.8, "strong 80 %"),
         (0.7999, "fair 79 %"),
         (0.57, "fair 57 %"),
-        (0.5, "fair 50 %"),
-        (0.4999, "weak 49 %"),
+        (0.33, "fair 33 %"),
+        (0.3299, "weak 32 %"),
         (0.0001, "weak 1 %"),
     ],
 )
@@ -172,14 +172,14 @@ def test_a_probability_has_a_word_and_a_percentage_that_agree(
 
 def test_the_heading_counts_the_good_matches() -> None:
     assert good_text([]) == "No good match."
-    assert good_text(moments(0.4, 0.2)) == "No good match. The nearest:"
+    assert good_text(moments(0.3, 0.2)) == "No good match. The nearest:"
     assert good_text(moments(0.7, 0.2)) == "1 good match"
     assert good_text(moments(0.7, 0.6, 0.2)) == "2 good matches"
     assert good_text(moments(0.7, 0.6), is_full=True) == "At least 2 good matches"
 
 
 def test_there_may_be_more_only_if_all_moments_asked_for_are_good() -> None:
-    good, mixed = (SearchResult("", tuple(moments(0.9, last))) for last in (0.5, 0.4))
+    good, mixed = (SearchResult("", tuple(moments(0.9, last))) for last in (0.4, 0.3))
     assert is_full(good, 2)
     assert not is_full(good, 3)
     assert not is_full(mixed, 2)

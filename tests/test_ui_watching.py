@@ -1,14 +1,16 @@
 """`scanonce watch` with real films, real events and a real index."""
 
 import io
+import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,6 +18,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+import scanonce.indexer.tracks
 import scanonce.indexer.watch
 import scanonce.library
 import scanonce.ui.commands.watch
@@ -23,17 +26,27 @@ import scanonce.ui.jobs
 from scanonce.indexer.models import LoadedModels
 from scanonce.indexer.pipeline import IndexReport, index_library
 from scanonce.indexer.settings import IndexerSettings
+from scanonce.indexer.tracks import TracksReport
 from scanonce.indexer.watch import Settling
+from scanonce.library import Library
 from scanonce.media.workers import DecodePool
+from scanonce.models.tracks.speech import SpokenLine
+from scanonce.search.filters import Filter
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.catalog.entries import RunCounts
-from scanonce.storage.errors import ConfigError, EncoderError, IndexDirectoryError
+from scanonce.storage.errors import (
+    ConfigError,
+    EncoderError,
+    IndexDirectoryError,
+    TrackError,
+)
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.settings import StorageSettings
-from scanonce.storage.writer import writing
+from scanonce.storage.writer import owner, writing
 from scanonce.ui.commands.watch import watch
 from tests.background import in_background, wait_for
 from tests.colours import ColourEncoder, write_film
+from tests.indexes import build_index
 from tests.videos import write_garbage
 
 pytestmark = pytest.mark.serial
@@ -60,6 +73,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scanonce.library, "load_models", lambda *_, **__: _colours())
     for name in ("_TICK_SECONDS", "_CHECK_SECONDS", "_BUSY_SECONDS", "_FIRST_PAUSE_SECONDS"):
         monkeypatch.setattr(scanonce.indexer.watch, name, 0.1)
+    monkeypatch.setattr(scanonce.ui.commands.watch, "_BUSY_SECONDS", 0.1)
     monkeypatch.setattr(scanonce.indexer.watch, "_STEP_MILLISECONDS", 20)
 
 
@@ -88,17 +102,24 @@ def write_config(index_dir: Path, *, settle_seconds: float = 0.1) -> Path:
         f"[indexer]\ndecode_workers = {SETTINGS.decode_workers}\n"
         f"thumbnail_seconds = {SETTINGS.thumbnail_seconds}\n"
         f"[watch]\nsettle_seconds = {settle_seconds}\n"
+        '[tracks]\ntext_model = "off"\n'
     )
     return path
 
 
 @contextmanager
-def watching(index_dir: Path, *roots: Path, settle_seconds: float = 0.5) -> Iterator[io.StringIO]:
+def watching(
+    index_dir: Path,
+    *roots: Path,
+    settle_seconds: float = 0.5,
+    tracks: str | None = None,
+    command: str | None = None,
+) -> Iterator[io.StringIO]:
     """Watch in a thread; yields the printed text."""
     stop = threading.Event()
     printed = io.StringIO()
     config = write_config(index_dir, settle_seconds=settle_seconds)
-    run = partial(watch, list(roots), index_dir, config=config)
+    run = partial(watch, list(roots), index_dir, tracks=tracks, command=command, config=config)
     with pytest.MonkeyPatch.context() as patch:
         until_stopped = partial(scanonce.indexer.watch.watch, stop=stop)
         patch.setattr(scanonce.indexer.watch, "watch", until_stopped)
@@ -365,6 +386,33 @@ def test_an_index_keeps_its_own_sampling(
         wait_until_known(index_dir, "a.mp4", "b.mp4", printed=printed)
 
 
+def test_a_match_in_a_new_video_runs_a_command(
+    films: Path, index_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scanonce.search.engine.load_encoder", lambda *_, **__: ColourEncoder())
+    build_index(IndexLayout(index_dir), films)
+    saved = Library(index_dir).saved
+    for name, query in (("reds", "red"), ("blues", "blue"), ("elsewhere", "blue")):
+        only = Filter(folders=(films,), min_seconds=9.0) if name == "elsewhere" else None
+        saved.add(name, query, only)
+    out = tmp_path / "told.jsonl"
+    script = tmp_path / "tell.py"
+    script.write_text(
+        "import sys\nwith open(sys.argv[1], 'a') as out:\n    out.write(sys.stdin.read() + '\\n')\n"
+    )
+    command = shlex.join([sys.executable, str(script), str(out)])
+    with watching(index_dir, films, settle_seconds=0.1, command=command) as printed:
+        wait_until_printed("watching", printed)
+        write_film(films / "b.mp4", [("blue", 4)])
+        wait_for(out.exists, state=printed.getvalue)
+        wait_until_printed("blues: 1 new match", printed)
+    (told,) = [json.loads(line) for line in out.read_text().splitlines()]
+    assert (told["event"], told["name"]) == ("saved_search_matched", "blues")
+    assert [Path(moment["path"]).name for moment in told["moments"]] == ["b.mp4"]
+    assert "reds:" not in printed.getvalue(), "a.mp4 was there before"
+    assert saved.get("blues").looked_at is None, "nobody has looked at it"
+
+
 def test_the_pause_button_ends_it(
     films: Path, index_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -412,3 +460,130 @@ def test_a_service_manager_ends_it_cleanly(films: Path, index_dir: Path) -> None
     assert process.returncode == 0
     assert "Finished videos are kept" in printed
     assert not (index_dir / "writer.json").exists(), "no writer died there"
+
+
+# ---------------------------------------------------------------- tracks
+
+
+def subtitles(index_dir: Path) -> list[str]:
+    """The texts of all subtitles of the index."""
+    layout = IndexLayout(index_dir)
+    if not layout.catalog.exists():
+        return []
+    with Catalog.open(layout.catalog) as catalog:
+        ids = [video.video_id for video in catalog.videos()]
+        return [line.text for each in ids for line in catalog.lines.of(each, ["subtitle"])]
+
+
+def write_subtitle(film: Path, text: str) -> None:
+    film.with_suffix(".srt").write_text(f"1\n00:00:00,500 --> 00:00:02,000\n{text}\n")
+
+
+def test_tracks_of_new_videos_are_read_after_their_images(films: Path, index_dir: Path) -> None:
+    write_subtitle(films / "a.mp4", "good morning")
+    with watching(index_dir, films, tracks="subtitle") as printed:
+        wait_for(lambda: subtitles(index_dir) == ["good morning"], state=printed.getvalue)
+        write_subtitle(films / "b.mp4", "good night")
+        write_film(films / "b.mp4", [("blue", 4)])
+        wait_for(
+            lambda: subtitles(index_dir) == ["good morning", "good night"], state=printed.getvalue
+        )
+        wait_until_printed("subtitle: 1 video read · 1 line", printed)
+    assert known(index_dir) == {"a.mp4", "b.mp4"}
+    assert not (index_dir / "writer.json").exists()
+
+
+class HeldSpeech:
+    """A speech model that hears each video until it is let go on."""
+
+    name = "held"
+
+    def __init__(self) -> None:
+        self.begun, self.may_go_on = threading.Event(), threading.Event()
+        self.num_begun = 0
+
+    def transcribe(
+        self, audio: object, on_progress: Callable[[float], object]
+    ) -> Iterator[SpokenLine]:
+        self.num_begun += 1
+        self.begun.set()
+        while not self.may_go_on.wait(0.05):
+            on_progress(1.0)
+        yield SpokenLine(0.0, 1.0, "we met on Discord", 0.9, "en")
+
+
+@pytest.fixture
+def held_speech(monkeypatch: pytest.MonkeyPatch) -> HeldSpeech:
+    speech = HeldSpeech()
+    monkeypatch.setattr(scanonce.indexer.tracks, "load_speech_model", lambda *_: speech)
+    return speech
+
+
+def test_images_of_new_videos_do_not_wait_for_speech_that_is_being_read(
+    films: Path, index_dir: Path, held_speech: HeldSpeech
+) -> None:
+    with watching(index_dir, films, tracks="said") as printed:
+        wait_for(held_speech.begun.is_set, state=printed.getvalue)
+        write_film(films / "b.mp4", [("blue", 4)])
+        wait_until_known(index_dir, "a.mp4", "b.mp4", printed=printed)
+        assert held_speech.num_begun == 1, "the first video is still being heard"
+        held_speech.may_go_on.set()
+        wait_until_printed("said: 1 video read · 1 line", printed)
+        wait_for(lambda: printed.getvalue().count("said: 1 video read") == 2)
+
+
+def test_watching_ends_while_speech_is_being_read_and_reads_it_the_next_time(
+    films: Path, index_dir: Path, held_speech: HeldSpeech
+) -> None:
+    with watching(index_dir, films, tracks="said") as printed:
+        wait_for(held_speech.begun.is_set, state=printed.getvalue)
+    assert "video read" not in printed.getvalue()
+    held_speech.may_go_on.set()
+    with watching(index_dir, films, tracks="said") as printed:
+        wait_until_printed("said: 1 video read · 1 line", printed)
+
+
+def test_a_track_waits_for_another_writer_before_it_is_stored(
+    films: Path, index_dir: Path, held_speech: HeldSpeech
+) -> None:
+    with watching(index_dir, films, tracks="said") as printed:
+        wait_for(held_speech.begun.is_set, state=printed.getvalue)
+        wait_for(lambda: owner(IndexLayout(index_dir)) is None, state=printed.getvalue)
+        with writing(IndexLayout(index_dir), "scanonce index"):
+            held_speech.may_go_on.set()
+            time.sleep(0.3)  # enough to store it, if it did not wait
+            assert "video read" not in printed.getvalue()
+        wait_until_printed("said: 1 video read · 1 line", printed)
+
+
+def test_a_track_without_its_packages_is_refused_at_once(
+    films: Path, index_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise TrackError("speech is read by faster-whisper, which is not installed")
+
+    monkeypatch.setattr(scanonce.indexer.tracks, "load_speech_model", fail)
+    with pytest.raises(TrackError, match="faster-whisper"):
+        watch([films], index_dir, tracks="said", config=write_config(index_dir))
+
+
+def test_an_error_of_the_tracks_is_printed_once_and_they_are_tried_again(
+    films: Path, index_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[str] = []
+    real = scanonce.indexer.tracks.make_tracks
+
+    def fail_twice(*args: object, **options: object) -> TracksReport:
+        tries.append("")
+        if len(tries) <= 2:
+            raise IndexDirectoryError("the disk is full")
+        return real(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(scanonce.library, "make_tracks", fail_twice)
+    write_subtitle(films / "a.mp4", "good morning")
+    with watching(index_dir, films, tracks="subtitle") as printed:
+        for number, colour in enumerate(("blue", "green"), start=1):
+            wait_for(lambda number=number: len(tries) >= number, state=printed.getvalue)  # type: ignore[misc]
+            write_film(films / f"{colour}.mp4", [(colour, 4)])
+        wait_for(lambda: subtitles(index_dir) == ["good morning"], state=printed.getvalue)
+    assert printed.getvalue().count("the disk is full") == 1

@@ -70,7 +70,7 @@ def shown_index(index_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
 
 def open_page(name: str, **address: str) -> AppTest:
     """Return a page of the application after its first run."""
-    app = AppTest.from_file(str(PAGES / "app.py"), default_timeout=60)
+    app = AppTest.from_file(str(PAGES / "app.py"), default_timeout=600)
     if name != "search":  # the first page
         app.run()  # pages have a name only after `st.navigation` has run
         app.switch_page(f"{name}_page.py")
@@ -83,7 +83,7 @@ def open_page(name: str, **address: str) -> AppTest:
 
 def run_page(name: str, **state: object) -> AppTest:
     """Return a page by itself, without the navigation, after its first run."""
-    page = AppTest.from_file(str(PAGES / f"{name}_page.py"), default_timeout=60)
+    page = AppTest.from_file(str(PAGES / f"{name}_page.py"), default_timeout=600)
     for key, value in state.items():
         page.session_state[key] = value
     page.run()

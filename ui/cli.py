@@ -46,6 +46,7 @@ from scanonce.ui.commands.train_clip import train_clip
 from scanonce.ui.commands.train_soonet import train_soonet
 from scanonce.ui.commands.tune import tune
 from scanonce.ui.commands.ui import show_ui
+from scanonce.ui.commands.unusual import unusual
 from scanonce.ui.commands.verify import verify
 from scanonce.ui.commands.watch import watch
 from scanonce.ui.console import note, write_anything
@@ -120,6 +121,7 @@ app.command()(cut)
 app.command()(peek)
 app.command()(label)
 app.command()(duplicates)
+app.command()(unusual)
 app.command()(localise)
 app.command()(convert)
 app.command()(tune)

@@ -83,7 +83,7 @@ class Pick:
     offset_seconds: float = 0.0
     """Time of the first frame in a player; see `VideoInfo.offset_seconds`."""
     words: str = ""
-    """What is said or written there; it follows the label in subtitles."""
+    """The words said or written there; they follow the label in subtitles."""
 
     @property
     def played(self) -> Span:

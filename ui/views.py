@@ -265,7 +265,7 @@ LESS_CERTAIN = "less certain"
 def match_word(probability: float) -> MatchWord:
     """Return the word for `Moment.probability`: ``strong``, ``fair`` (both are good matches) or ``weak``.
 
-    >>> match_word(0.8), match_word(0.5), match_word(0.49)
+    >>> match_word(0.8), match_word(0.33), match_word(0.32)
     ('strong', 'fair', 'weak')
     """
     from scanonce.search.calibration import GOOD, STRONG

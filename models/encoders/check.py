@@ -15,11 +15,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
-from huggingface_hub import cached_assets_path
 from numpy.typing import NDArray
 
 from scanonce.models.encoders.load import load_encoder
 from scanonce.models.encoders.protocol import ClipEncoder
+from scanonce.models.kept import kept_file
 from scanonce.models.settings import ModelSettings
 from scanonce.storage.errors import EncoderError, IndexDirectoryError
 from scanonce.storage.files import write_whole
@@ -132,13 +132,8 @@ def _unusable(name: str, what: str, advice: str) -> EncoderError:
 
 def _mark(fingerprint: str) -> Path | None:
     """Return the file that remembers the check; None if the cache of this machine cannot be written."""
-    try:
-        folder = cached_assets_path("scanonce", namespace="checked", subfolder=fingerprint[:32])
-    except OSError as error:
-        logger.debug("checks are not remembered: %s", error)
-        return None
     versions = "\n".join(_versions(_COMPUTING))
-    return folder / hashlib.sha256(versions.encode()).hexdigest()[:12]
+    return kept_file("checked", fingerprint, hashlib.sha256(versions.encode()).hexdigest()[:12])
 
 
 def _versions(packages: Sequence[str]) -> list[str]:

@@ -128,14 +128,26 @@ def _digest(files: Iterable[Path]) -> str:
 def find_cached(name: str) -> Path | None:
     """Return the folder of a model of the hub in the cache of this machine; None if it is not there."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
 
+    if not _has_cache():
+        return None
     try:
         folder = Path(snapshot_download(name, local_files_only=True))
-    except LocalEntryNotFoundError:
+    except OSError:  # it is not there, or the cache cannot be read
         return None
     # an interrupted download leaves a folder without weights
     return folder if (folder / "config.json").exists() and weight_files(folder) else None
+
+
+def _has_cache() -> bool:
+    """Whether the cache of the hub has a place: it is in the home folder, unless HF_HOME names another."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    try:
+        Path(HF_HUB_CACHE).expanduser()
+    except RuntimeError:
+        return False
+    return True
 
 
 def fetch(name: str, to: Path) -> None:
@@ -162,6 +174,12 @@ def _from_hub(name: str) -> Path:
 
 def _download(name: str, to: Path | None) -> Path:
     """Download the needed files into the cache, or into a folder, and return where they are."""
+    if not _has_cache():
+        raise EncoderUnavailable(
+            f'the weights of "{name}" have no place on this machine, because the home folder is not known. Set HOME, '
+            "or HF_HOME to a folder for downloads; or",
+            *ways_out(name),
+        )
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import (  # type: ignore[attr-defined]
         HTTPError,  # of the HTTP client that huggingface_hub uses
@@ -194,6 +212,11 @@ def _download(name: str, to: Path | None) -> Path:
             f'encoder "{name}": the hub has no such model, or it is private. Check the id.'
         ) from error
     except (HTTPError, OSError) as error:  # OSError: no network, offline mode, a broken download
+        if isinstance(error, OSError) and error.filename is not None:
+            raise EncoderError(
+                f'the weights of "{name}" cannot be fetched: {error.filename}: {error.strerror}. Make room or check '
+                "the permissions, or set HF_HOME to another folder for downloads."
+            ) from error
         raise EncoderUnavailable(
             f'the weights of "{name}" are not on this machine and the hub cannot be reached '
             f"({type(error).__name__}). Either",

@@ -26,7 +26,7 @@ from scanonce.storage.errors import EncoderError
 
 @dataclass(frozen=True, slots=True)
 class _Prompts:
-    """What stands around a query and around an image, as in the training for retrieval."""
+    """The words around a query and around an image, as in the training for retrieval."""
 
     query: str
     image: str

@@ -13,10 +13,10 @@ class TrackSettings(BaseModel):
     make: tuple[MadeTrack, ...] = Field(
         default=(),
         description=(
-            'What `scanonce index` reads of new videos after their images are searchable: "subtitle" (text inside the '
-            'file and files such as film.srt next to it), "said" (speech; needs the extra speech or offline), '
-            '"written" (text in the image; needs the extra ocr or offline). `scanonce tracks add` does so for an index '
-            "that is there."
+            "What `scanonce index` and `watch` read of new videos after their images are searchable: "
+            '"subtitle" (text inside the file and files such as film.srt next to it), "said" (speech; needs the extra '
+            'speech or offline), "written" (text in the image; needs the extra ocr or offline). `scanonce tracks add` '
+            "does so for an index that is there."
         ),
     )
     speech_model: str = Field(

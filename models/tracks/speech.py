@@ -13,6 +13,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -120,20 +121,19 @@ class Whisper:
         if not speech:
             return [], language
         spoken = np.concatenate([samples[each["start"] : each["end"]] for each in speech])
+        # words are timed, which costs, only to part the speech before a silence from that after it
         segments, info = self._model.transcribe(
-            spoken, language=language, condition_on_previous_text=False
+            spoken,
+            language=language,
+            condition_on_previous_text=False,
+            word_timestamps=len(speech) > 1,
         )
         times = SpeechTimestampsMap(speech, RATE)
         lines = [
-            SpokenLine(
-                float(times.get_original_time(each.start)),
-                float(times.get_original_time(each.end, is_end=True)),
-                " ".join(each.text.split()),
-                float(np.exp(min(0.0, each.avg_logprob))),
-                info.language,
-            )
+            line
             for each in segments
             if _is_likely(each)
+            for line in _parted(each, times, info.language)
         ]
         sure = info.language if info.language_probability >= _SURE_OF_LANGUAGE else None
         return lines, language or sure
@@ -164,6 +164,33 @@ def quietest(samples: NDArray[np.int16]) -> int:
         return len(samples)
     pieces = samples[first : first + count * step].reshape(count, step).astype(np.float32)
     return first + int(np.square(pieces).mean(axis=1).argmin()) * step + step // 2
+
+
+def _parted(segment: Any, times: Any, language: str) -> Iterator[SpokenLine]:
+    """Yield the lines of a segment: one, or one for each stretch of speech in which it has words."""
+    sureness = float(np.exp(min(0.0, segment.avg_logprob)))
+
+    def line(start: float, end: float, text: str) -> SpokenLine:
+        return SpokenLine(start, max(start, end), " ".join(text.split()), sureness, language)
+
+    stretches = [
+        (stretch, list(words))
+        for stretch, words in groupby(
+            segment.words or (), lambda word: times.get_chunk_index((word.start + word.end) / 2)
+        )
+    ]
+    if len(stretches) < 2:
+        start = times.get_original_time(segment.start)
+        yield line(
+            float(start), float(times.get_original_time(segment.end, is_end=True)), segment.text
+        )
+        return
+    for stretch, words in stretches:
+        start = times.get_original_time(words[0].start, stretch)
+        end = times.get_original_time(words[-1].end, stretch)
+        text = "".join(word.word for word in words)
+        if re.search(r"\w", text):
+            yield line(float(start), float(end), text)
 
 
 def _is_likely(segment: Any) -> bool:

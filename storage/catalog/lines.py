@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from sqlalchemy import Connection, delete, func, select, text, update
+from sqlalchemy import Connection, delete, func, or_, select, text, update
 from sqlalchemy.dialects.sqlite import insert
 
 from scanonce.storage.catalog import database
@@ -21,6 +21,7 @@ from scanonce.storage.catalog.entries import content_of
 from scanonce.storage.catalog.passages import Passages
 from scanonce.storage.catalog.statements import chunks, plain_ids
 from scanonce.storage.catalog.tables import FileRow, LineRow, TrackRow, VideoRow
+from scanonce.storage.catalog.word_index import rebuild_words, word_problems
 from scanonce.storage.catalog.words import spaced
 from scanonce.storage.records import Line, TrackName
 from scanonce.storage.untrusted import DamagedFile
@@ -51,6 +52,15 @@ class TrackVectors:
     video_id: int
     name: TrackName
     passages: Passages
+
+
+@dataclass(frozen=True, slots=True)
+class TrackProblem:
+    """A track whose vectors are wrong."""
+
+    track_id: int
+    video_id: int
+    problem: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,15 +195,34 @@ class Lines:
         with self._database.reading() as connection:
             return [_found(row) for row in connection.execute(statement)]
 
-    def between(self, track_id: int, start_seconds: float, end_seconds: float) -> list[FoundLine]:
-        """Return the lines of a track that are there in ``[start, end)``, by time."""
-        statement = _select_lines().where(
-            TrackRow.id == track_id,
-            LineRow.start_seconds < end_seconds,
-            LineRow.end_seconds > start_seconds,
+    def near(self, asked: Sequence[tuple[FoundLine, float, float]]) -> list[list[FoundLine]]:
+        """Return for each of some lines those of its track that are there in ``[start, end)``, by time.
+
+        Looks at the 200 lines before a line and the 60 after it: the time goes with them, not with the length of the
+        track.
+
+        Args:
+            asked: ``(line, start, end)``, at most 1,000.
+        """
+        values = ", ".join(["(?, ?, ?, ?, ?)"] * len(asked))
+        statement = (
+            f"WITH asked (number, id, track, first, last) AS (VALUES {values}) "
+            f"SELECT asked.number, {_COLUMNS} FROM asked "
+            "CROSS JOIN lines ON lines.id BETWEEN asked.id - 200 AND asked.id + 60 AND +lines.track_id = asked.track "
+            "AND lines.start_seconds < asked.last AND lines.end_seconds > asked.first "
+            "CROSS JOIN tracks ON tracks.id = lines.track_id ORDER BY asked.number, lines.id"
         )
-        with self._database.reading() as connection:
-            return [_found(row) for row in connection.execute(statement.order_by(LineRow.id))]
+        rows: list[list[FoundLine]] = [[] for _ in asked]
+        if asked:
+            given = tuple(
+                value
+                for number, (each, start, end) in enumerate(asked)
+                for value in (number, each.line_id, each.track_id, start, end)
+            )
+            with self._database.reading() as connection:
+                for number, *row in connection.exec_driver_sql(statement, given):
+                    rows[number].append(_found(row))
+        return rows
 
     def find(
         self,
@@ -202,6 +231,7 @@ class Lines:
         tracks: Collection[TrackName] | None = None,
         videos: Collection[int] | None = None,
         limit: int,
+        ranked: bool = True,
     ) -> list[FoundLine]:
         """Return the lines that match an expression of FTS5, best first (BM25).
 
@@ -210,12 +240,14 @@ class Lines:
             tracks: only lines of these. Default: of all.
             videos: only lines of these videos. Default: of all.
             limit: the most lines.
+            ranked: best first; else the first that are found, for which the others need not be read.
         """
         conditions, values = _restricted(tracks, videos)
+        order = " ORDER BY line_words.rank" if ranked else ""
         statement = (
-            f"SELECT {_COLUMNS} FROM line_words JOIN lines ON lines.id = line_words.rowid "
-            "JOIN tracks ON tracks.id = lines.track_id "
-            f"WHERE line_words MATCH :expression{conditions} ORDER BY line_words.rank LIMIT :limit"
+            f"SELECT {_COLUMNS} FROM line_words CROSS JOIN lines ON lines.id = line_words.rowid "
+            "CROSS JOIN tracks ON tracks.id = lines.track_id "
+            f"WHERE line_words MATCH :expression{conditions}{order} LIMIT :limit"
         )
         values |= {"expression": expression, "limit": limit}
         with self._database.reading() as connection:
@@ -282,6 +314,44 @@ class Lines:
         )
         with self._database.reading() as connection:
             return list(connection.scalars(statement.order_by(TrackRow.id)))
+
+    def vector_problems(self, tracks: Collection[int] | None = None) -> list[TrackProblem]:
+        """Return the tracks whose vectors are damaged, missing, or belong to other lines. Reads all vectors.
+
+        Args:
+            tracks: only these, by id. Default: all.
+        """
+        num_lines = select(func.count()).where(LineRow.track_id == TrackRow.id).scalar_subquery()
+        columns = (TrackRow.id, TrackRow.video_id, TrackRow.embedder, TrackRow.passages)
+        statement = select(*columns, num_lines).where(
+            or_(TrackRow.embedder.is_not(None), TrackRow.passages.is_not(None))
+        )
+        if tracks is not None:
+            statement = statement.where(TrackRow.id.in_(plain_ids(tracks)))
+        with self._database.reading() as connection:
+            rows = connection.execute(statement.order_by(TrackRow.id))
+            return [
+                TrackProblem(track_id, video_id, problem)
+                for track_id, video_id, embedder, stored, number in rows
+                if (problem := _vector_problem(embedder, stored, number)) is not None
+            ]
+
+    def drop_vectors(self, tracks: Collection[int]) -> None:
+        """Remove the vectors of some tracks; `without_vectors` names these tracks then."""
+        values: dict[str, Any] = {"embedder": None, "passages": None}
+        with self._database.writing() as connection:
+            for chunk in chunks(plain_ids(tracks)):
+                connection.execute(update(TrackRow).where(TrackRow.id.in_(chunk)).values(values))
+
+    def word_problems(self) -> list[str]:
+        """Return the faults in the words of lines and paths, a line each; see `word_index.word_problems`."""
+        with self._database.writing() as connection:
+            return word_problems(connection)
+
+    def rebuild_words(self) -> None:
+        """Make the words of lines and paths again from the lines and paths."""
+        with self._database.writing() as connection:
+            rebuild_words(connection)
 
     def sources(self, track: TrackName) -> dict[int, tuple[str, str | None]]:
         """Return ``(source, problem)`` by video of the videos that have a track."""
@@ -355,6 +425,18 @@ def _track_name(value: object) -> TrackName:
     if value not in get_args(TrackName):
         raise DamagedFile(f"it has a track with the name {str(value)[:50]!r}")
     return value  # type: ignore[return-value]
+
+
+def _vector_problem(embedder: str | None, stored: bytes | None, num_lines: int) -> str | None:
+    """Return the fault in the vectors of a track that has some, or says so; None if there is none."""
+    if embedder is None or stored is None:
+        return "vectors of no text model" if embedder is None else "its vectors are missing"
+    try:
+        passages = Passages.from_bytes(stored)
+    except DamagedFile as error:
+        return str(error)
+    number = int(passages.num_lines.sum())
+    return None if number == num_lines else f"vectors of {number} lines, and it has {num_lines}"
 
 
 def _values(track_id: int, line: Line) -> dict[str, Any]:

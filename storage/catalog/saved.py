@@ -9,7 +9,7 @@ from sqlalchemy.dialects.sqlite import insert as insert_new
 from scanonce.storage.catalog import database
 from scanonce.storage.catalog.database import Database
 from scanonce.storage.catalog.label_names import folded, normal_label
-from scanonce.storage.catalog.tables import SavedSearchRow
+from scanonce.storage.catalog.tables import SavedSearchRow, VideoRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,12 @@ class SavedRows:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    def newest_video_id(self) -> int:
+        """Return the highest id of a searchable video, up to which a look sees; 0 if there is none."""
+        statement = select(func.max(VideoRow.id)).where(VideoRow.state.in_(("indexed", "partial")))
+        with self._database.reading() as connection:
+            return int(connection.scalar(statement) or 0)
 
     def add(self, name: str, query: str, filter_text: str) -> bool:
         """Save a search; return whether the name was free. If it was not, nothing is changed.

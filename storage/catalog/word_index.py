@@ -9,12 +9,16 @@ import sqlite3
 from itertools import groupby
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DatabaseError
 
 _WORDS = "coalesce({row}.words, {row}.text)"
 _INDEXES = (
     ("line_words", "words", "lines", _WORDS, ("INSERT", "DELETE")),  # lines never change
     ("file_words", "path", "files", "{row}.path", ("INSERT", "DELETE", "UPDATE OF path")),
 )
+
+_EMPTY = [(1, b""), (10, bytes(7))]
+"""The averages and the structure of an index without words: rows 1 and 10 of its data, by fts5_index.c of SQLite."""
 
 
 def note_words(connection: sqlite3.Connection) -> None:
@@ -56,3 +60,28 @@ def take_in_words(connection: Connection) -> None:
 
 
 _EXISTS = "SELECT 1 FROM sqlite_temp_master WHERE name = ?"
+
+
+def word_problems(connection: Connection) -> list[str]:
+    """Return the faults of the word indexes, a line each: damage, or words of other rows than those in the tables.
+
+    Args:
+        connection: may write, which FTS5 asks for; nothing is written.
+    """
+    problems = []
+    for index, _, table, *_ in _INDEXES:
+        check = f"INSERT INTO {index} ({index}, rank) VALUES ('integrity-check', 1)"
+        try:
+            connection.exec_driver_sql(check)
+        except DatabaseError as error:
+            problems.append(f"the words of its {table} do not agree with them ({error.orig})")
+    return problems
+
+
+def rebuild_words(connection: Connection) -> None:
+    """Make the word indexes again from their tables, however damaged they are."""
+    for index, *_ in _INDEXES:
+        # an index without these rows cannot even be opened to be made again
+        empty = f"INSERT OR REPLACE INTO {index}_data (id, block) VALUES (?, ?)"
+        connection.exec_driver_sql(empty, _EMPTY)
+        connection.exec_driver_sql(f"INSERT INTO {index} ({index}) VALUES ('rebuild')")

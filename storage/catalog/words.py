@@ -39,6 +39,8 @@ def words(text: str) -> list[str]:
 
 def word_spans(text: str) -> list[tuple[int, int, str]]:
     """Return ``(begin, end, folded word)`` of each word of a text, in order; see `spaced` for some scripts."""
+    if text.isascii():
+        return [(*each.span(), each.group().lower()) for each in _WORD.finditer(text)]
     found = []
     for match in _WORD.finditer(text):
         begin = match.start()

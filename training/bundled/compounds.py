@@ -5,6 +5,7 @@
 
 NOT is asked of things in a light or at a place; OR and THEN of sentences with one answer each. Images show the thing,
 the colour and the place of a scene, with another layout, light and number; words next to them ask for another colour.
+A second try follows the judgement of one right and one wrong moment of the first list.
 """
 
 import tempfile
@@ -61,7 +62,7 @@ class Compounds:
 
 
 def measure_compounds(index_dir: Path, films: Sequence[FilmSpec], *, seed: int) -> Compounds:
-    """Ask an index of rendered films queries with NOT, OR and THEN, and by images.
+    """Ask an index of rendered films queries with NOT, OR and THEN, by images, and a second time.
 
     Args:
         index_dir: index of the films.
@@ -84,7 +85,8 @@ def measure_compounds(index_dir: Path, films: Sequence[FilmSpec], *, seed: int) 
         "image": ("image: R@5",),
         "image and colour": ("image and another colour: R@5",),
     }
-    figures, numbers = {}, {}
+    again = measure_second_try(index_dir, films, seed=seed)
+    figures, numbers = dict(again.figures), dict(again.num_queries)
     for kind, rows in tables.items():
         if not rows:  # a small library has no two colours of a thing at one place
             continue
@@ -92,6 +94,24 @@ def measure_compounds(index_dir: Path, films: Sequence[FilmSpec], *, seed: int) 
         for name, figure in zip(names[kind], columns, strict=True):
             figures[name], numbers[name] = figure, len(rows)
     return Compounds(figures, numbers)
+
+
+def measure_second_try(index_dir: Path, films: Sequence[FilmSpec], *, seed: int) -> Compounds:
+    """Ask an index of rendered films for things at places, judge a right and a wrong moment, and ask again.
+
+    Args:
+        index_dir: index of the films.
+        films: the films, by the numbers of their files.
+        seed: seed of the wording.
+    """
+    scenes = [scene for number, film in enumerate(films) for scene in _scenes(number, film)]
+    with SearchEngine.open(index_dir) as engine:
+        rows = _ask_again(engine, scenes, seed)
+    if not rows:
+        return Compounds({}, {})
+    names = [f"{which} try: R@{rank}" for which in ("first", "second") for rank in (1, _FIRST)]
+    figures = dict(zip(names, mean_figures(np.array(rows, np.float64)), strict=True))
+    return Compounds(figures, dict.fromkeys(names, len(rows)))
 
 
 def _scenes(number: int, film: FilmSpec) -> Iterator[_Scene]:
@@ -212,6 +232,45 @@ def _ask_images(
                 ]
                 with_words.append([_is_among_first(wanted, engine, " ".join(words), example)])
     return {"image": alone, "image and colour": with_words}
+
+
+def _ask_again(engine: SearchEngine, scenes: Sequence[_Scene], seed: int) -> list[list[float]]:
+    """Ask by a sentence about one scene and mean its thing at its place; judge a right and a wrong moment, ask again.
+
+    The judged moments are left out of both lists, with all others of their scenes.
+    """
+    rng = np.random.default_rng((seed, 67))
+    rows = []
+    for thing, place in sorted({(each.spec.thing, each.spec.place) for each in scenes}):
+        wanted = [each for each in scenes if (each.spec.thing, each.spec.place) == (thing, place)]
+        others = [each for each in scenes if each.spec.thing == thing and each not in wanted]
+        if len(wanted) < 2 or not others:
+            continue
+        text = _sentence(wanted[0], rng)
+        if text is None:
+            continue
+        first = engine.search(text, top=_SHOWN).moments
+        right = next((each for each in first if _shows(wanted, each)), None)
+        wrong = next((each for each in first if not _shows(wanted, each)), None)
+        judged = [each for each in (right, wrong) if each is not None]
+        second = engine.search(
+            text,
+            more_like=[] if right is None else [right],
+            less_like=[] if wrong is None else [wrong],
+            top=_SHOWN,
+        ).moments
+        known = [scene for scene in scenes for each in judged if scene.is_shown(each)]
+        row: list[float] = []
+        for moments in (first, second):
+            left = [each for each in moments if each not in judged and not _shows(known, each)]
+            hits = [_shows(wanted, each) for each in left]
+            row += [float(any(hits[:1])), float(any(hits[:_FIRST]))]
+        rows.append(row)
+    return rows
+
+
+def _shows(scenes: Sequence[_Scene], moment: Moment) -> bool:
+    return any(scene.is_shown(moment) for scene in scenes)
 
 
 def _is_there(one: SceneSpec, other: SceneSpec) -> bool:

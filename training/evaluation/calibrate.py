@@ -15,7 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scanonce.search.bank import abstract_texts
-from scanonce.search.calibration import BY_FRAMES, UNCALIBRATED, Calibration, Weights, as_logits
+from scanonce.search.calibration import (
+    BY_FRAMES,
+    GOOD,
+    UNCALIBRATED,
+    Calibration,
+    Weights,
+    as_logits,
+)
 from scanonce.search.engine import SearchEngine
 from scanonce.storage.errors import ConfigError
 from scanonce.storage.records import Moment
@@ -126,7 +133,7 @@ def fit_unlabelled(chance: Sequence[float], wanted: float = 0.95) -> Weights:
         wanted: share of them that must stay below the line.
 
     Returns:
-        The slope of `UNCALIBRATED`, with even odds where ``wanted`` of the texts stay below.
+        The slope of `UNCALIBRATED`, with `GOOD` where ``wanted`` of the texts stay below.
 
     Raises:
         ValueError: there are no texts.
@@ -134,7 +141,8 @@ def fit_unlabelled(chance: Sequence[float], wanted: float = 0.95) -> Weights:
     if not len(chance):
         raise ValueError("no texts were judged")
     middle = float(np.quantile(np.array(chance, np.float64), wanted))
-    return Weights(bias=-UNCALIBRATED.evidence * middle, evidence=UNCALIBRATED.evidence)
+    bias = float(as_logits(GOOD)) - UNCALIBRATED.evidence * middle
+    return Weights(bias=bias, evidence=UNCALIBRATED.evidence)
 
 
 # ---------------------------------------------------------------- of an index

@@ -195,7 +195,17 @@ def render_film(film: FilmSpec, path: Path) -> Path:
 
     Takes about 4 ms of one core per frame. The file appears when it is complete.
     """
-    samples = compose_audio(film)
+    return write_film(path, film_frames(film), compose_audio(film))
+
+
+def write_film(path: Path, images: Iterable[Image.Image], samples: NDArray[np.float32]) -> Path:
+    """Write images and audio as `render_film` does.
+
+    Args:
+        path: of the film.
+        images: of `FILM_SIZE`, RGB, 25 a second.
+        samples: as of `compose_audio`, as long as the images.
+    """
     unfinished = path.with_name(f"{path.name}.part")
     with av.open(str(unfinished), "w", format="mp4", options={"movflags": "faststart"}) as file:
         video = file.add_stream("libx264", rate=FRAMES_PER_SECOND)
@@ -205,7 +215,7 @@ def render_film(film: FilmSpec, path: Path) -> Path:
         video.options = {"preset": "ultrafast", "crf": "25", "threads": "1"}
         audio = file.add_stream("aac", rate=AUDIO_RATE, layout="mono")
         encoded = 0
-        for number, image in enumerate(film_frames(film)):
+        for number, image in enumerate(images):
             file.mux(video.encode(av.VideoFrame.from_ndarray(np.asarray(image))))
             until = (number + 1) * AUDIO_RATE // FRAMES_PER_SECOND
             while encoded < until:

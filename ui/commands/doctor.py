@@ -1,6 +1,7 @@
 """`scanonce doctor`."""
 
 import importlib.metadata
+import os
 import platform
 import shutil
 import tempfile
@@ -181,6 +182,13 @@ def _checked(name: str, config: "Config", *, fingerprint: str | None = None) -> 
 def _index_folder(config: "Config") -> str:
     path = config.index_path(None)
     existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    if not os.access(existing, os.W_OK | os.X_OK):
+        if existing == path:
+            return f"{path}, read-only: it can be searched, but not changed"
+        raise OSError(
+            f"{path} cannot be made, because {existing} cannot be written; index_dir in config.toml can name another "
+            "folder"
+        )
     free = shutil.disk_usage(existing).free
     if free < 1e9:
         raise OSError(

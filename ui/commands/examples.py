@@ -9,10 +9,13 @@ from scanonce.storage.errors import QueryError
 
 if TYPE_CHECKING:
     from scanonce.search.examples import Example
+    from scanonce.search.query import Like
 
 _ENDING = re.compile(
     r"(?P<path>.+?)(?:@(?P<begin>[\d:.]+)-(?P<end>[\d:.]+))?(?:\^(?P<weight>[\d.]+))?"
 )
+
+_PIECE = re.compile(r"(?P<video>.+)@(?P<begin>[\d:.]+)-(?P<end>[\d:.]+)")
 
 
 def read_examples(images: Sequence[str], clips: Sequence[str], crop: str | None) -> "list[Example]":
@@ -33,6 +36,23 @@ def read_examples(images: Sequence[str], clips: Sequence[str], crop: str | None)
         *(_example(text, "image", box) for text in images),
         *(_example(text, "clip", None) for text in clips),
     ]
+
+
+def read_piece(text: str) -> "Like":
+    """Return the piece of a video of the library that ``VIDEO@1:20-1:30`` names; without times, all of it.
+
+    Raises:
+        QueryError: its begin is not before its end.
+    """
+    from scanonce.search.query import Like, seconds_of
+
+    found = _PIECE.fullmatch(text)
+    if found is None:
+        return Like(text)
+    first, last = seconds_of(found["begin"]), seconds_of(found["end"])
+    if first is None or last is None or first >= last:
+        raise QueryError(f"{text}: a moment is such as VIDEO@1:20-1:30, its begin before its end")
+    return Like(found["video"], first, last)
 
 
 def _example(

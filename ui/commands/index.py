@@ -20,7 +20,7 @@ from scanonce.ui.commands.options import (
     typed_settings,
 )
 from scanonce.ui.commands.progress import index_progress
-from scanonce.ui.commands.tracks import run_tracks, track_names
+from scanonce.ui.commands.tracks import TracksOption, run_tracks, track_names
 from scanonce.ui.console import new_console, verbatim
 from scanonce.ui.views import count_text, outcome_text
 
@@ -43,13 +43,7 @@ def index(
     retry: Annotated[
         bool, typer.Option("--retry", help="Decode failed and partly indexed videos again.")
     ] = False,
-    tracks: Annotated[
-        str | None,
-        typer.Option(
-            help="Then read these, separated by commas: subtitle, said (speech), written (text in the image).",
-            show_default="tracks.make of config.toml",
-        ),
-    ] = None,
+    tracks: TracksOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Index videos: new and changed videos are scanned, missing ones leave the index."""

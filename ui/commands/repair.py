@@ -34,6 +34,7 @@ def repair(
     """Derive missing or damaged vectors, anchors and features again. Nothing else is changed."""
     from scanonce.indexer.repair import repair
     from scanonce.models.encoders.load import load_encoder
+    from scanonce.models.tracks.meaning import load_text_model
     from scanonce.storage.manifest import read_manifest
     from scanonce.ui.config import read_config
 
@@ -57,6 +58,7 @@ def repair(
                 read_manifest(layout).encoder, settings.models, towers="vision"
             ),
             load_localiser=localiser_loader(layout, settings),
+            text_model=lambda: load_text_model(settings.tracks.text_model),
             found=found,
             full=full,
             on_progress=on_progress,
@@ -97,4 +99,9 @@ def _plan(todo: "Iterable[Difference]") -> str:
         parts.append(f"derives anchors of {count_text(anchors, 'video')}")
     if any(kind.startswith("vectors") for kind in kinds):
         parts.append("derives the vector index again from the stored features")
+    if "words damaged" in kinds:
+        parts.append("makes the word index again")
+    if "line vectors damaged" in kinds:
+        number = kinds.count("line vectors damaged")
+        parts.append(f"embeds the lines of {count_text(number, 'video')} again")
     return f"it {', '.join(parts)}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scanonce.storage.errors import QueryError
-from scanonce.ui.commands.examples import read_examples
+from scanonce.ui.commands.examples import read_examples, read_piece
 from scanonce.ui.commands.filter_options import (
     AfterOption,
     BeforeOption,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from scanonce.search.engine import SearchEngine
     from scanonce.search.examples import Example
     from scanonce.search.filters import Filter
+    from scanonce.search.query import Like
     from scanonce.search.result import SearchResult
 
 _BATCH = 64  # queries encoded and looked up together
@@ -69,6 +70,14 @@ def search(
         str | None,
         typer.Option(metavar="L,T,R,B", help="Part of the image that counts: 0.1,0.2,0.5,0.6."),
     ] = None,
+    more_like: Annotated[
+        list[str] | None,
+        typer.Option(metavar="VIDEO@a-b", help="Moment that was right: its like comes first."),
+    ] = None,
+    less_like: Annotated[
+        list[str] | None,
+        typer.Option(metavar="VIDEO@a-b", help="Moment that was wrong: it is left out."),
+    ] = None,
     folders: FoldersOption = None,
     labels: LabelsOption = None,
     without_labels: WithoutLabelsOption = None,
@@ -84,7 +93,7 @@ def search(
     config: ConfigOption = None,
 ) -> None:
     """Find the moments that show what a text describes, or that look like an image or a clip."""
-    has_examples = bool(images or clips)
+    has_examples = bool(images or clips or more_like or less_like)
     _check_usage(text is not None, has_examples, queries is not None, as_json)
     actions = Actions(save_clips, export, open_first, paths)
     _check_actions(actions, queries is not None, as_json)
@@ -102,25 +111,44 @@ def search(
             return
     from scanonce.ui.config import read_config
 
-    examples = read_examples(images or (), clips or (), crop)
+    asked = Asked(
+        text or "",
+        read_examples(images or (), clips or (), crop),
+        [read_piece(each) for each in more_like or ()],
+        [read_piece(each) for each in less_like or ()],
+    )
     settings = read_config(config)
     show = ShowResult(settings.index_path(index_dir), only, only_good, as_json, actions)
     with settings.library(index_dir) as library:
         note_inexact_times(library)
         engine = library.engine  # a missing index is an error even if the file has no query
         if queries is None:
-            asked = settings.search.top if top is None else top
-            _search_one(engine, text or "", examples, asked, show)
+            _search_one(engine, asked, settings.search.top if top is None else top, show)
         else:
             _search_file(engine, read_queries(queries), top, show)
 
 
-def _search_one(
-    engine: "SearchEngine", text: str, examples: "Sequence[Example]", top: int, show: ShowResult
-) -> None:
-    result = engine.search(text, examples=examples, top=top, within=show.only)
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The text, the examples and the judged moments of one search."""
+
+    text: str
+    examples: "Sequence[Example]"
+    more_like: "Sequence[Like]"
+    less_like: "Sequence[Like]"
+
+
+def _search_one(engine: "SearchEngine", asked: Asked, top: int, show: ShowResult) -> None:
+    result = engine.search(
+        asked.text,
+        examples=asked.examples,
+        more_like=asked.more_like,
+        less_like=asked.less_like,
+        top=top,
+        within=show.only,
+    )
     # how many videos match is counted for texts only
-    counts = not examples and is_full(result, top)
+    counts = not (asked.examples or asked.more_like or asked.less_like) and is_full(result, top)
     show(result, covered_by(engine, result, show.only) if counts else None)
 
 
@@ -142,7 +170,7 @@ def _search_file(
 
 def _check_usage(has_text: bool, has_examples: bool, has_queries: bool, as_json: bool) -> None:
     if not (has_text or has_examples or has_queries):
-        raise typer.BadParameter("give a text, --image or --clip; or --queries FILE")
+        raise typer.BadParameter("give a text, --image, --clip or --more-like; or --queries FILE")
     if has_queries and (has_examples or has_text):
         raise typer.BadParameter(
             "--queries reads its texts from a file: give nothing else to search by"

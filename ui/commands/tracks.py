@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 
 _FEW = 10  # notes that are shown
 
+TracksOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tracks",
+        help="Then read these, separated by commas: subtitle, said (speech), written (text in the image).",
+        show_default="tracks.make of config.toml",
+    ),
+]
 TracksArgument = Annotated[
     str,
     typer.Argument(
@@ -132,14 +140,18 @@ def show_tracks_report(report: "TracksReport", console: Console) -> None:
     """Print every note of a run and its result."""
     for note in report.notes:
         console.print(f"[yellow]{verbatim(note.path)}[/]: {verbatim(note.reason)}", soft_wrap=True)
+    console.print(tracks_outcome(report), highlight=False)
+    if report.num_offline:
+        console.print(f"{count_text(report.num_offline, 'video')} cannot be seen now.")
+    if report.interrupted:
+        console.print("Stopped. What was read is kept; the same command goes on from here.")
+
+
+def tracks_outcome(report: "TracksReport") -> str:
+    """Return the result of a run as a line."""
     parts = [f"{name}: {count_text(count, 'video')} read" for name, count in report.made.items()]
     if report.num_embedded:
         parts.append(f"vectors of {count_text(report.num_embedded, 'earlier track')}")
     if report.num_pictures:
         parts.append(f"text of {count_text(report.num_pictures, 'frame')}")
-    lines = count_text(report.num_lines, "line")
-    console.print(f"{', '.join(parts) or 'nothing read'} · {lines}", highlight=False)
-    if report.num_offline:
-        console.print(f"{count_text(report.num_offline, 'video')} cannot be seen now.")
-    if report.interrupted:
-        console.print("Stopped. What was read is kept; the same command goes on from here.")
+    return f"{', '.join(parts) or 'nothing read'} · {count_text(report.num_lines, 'line')}"

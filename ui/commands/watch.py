@@ -4,13 +4,18 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from scanonce.storage.errors import ConfigError, IndexDirectoryError
+from scanonce.storage.records import MadeTrack
 from scanonce.ui.commands.index import few_of_each
 from scanonce.ui.commands.options import (
     ConfigOption,
@@ -20,6 +25,7 @@ from scanonce.ui.commands.options import (
     absolute,
 )
 from scanonce.ui.commands.progress import index_progress
+from scanonce.ui.commands.tracks import TracksOption, track_names, tracks_outcome
 from scanonce.ui.console import new_console, verbatim
 from scanonce.ui.views import outcome_text
 
@@ -28,29 +34,50 @@ if TYPE_CHECKING:
     from scanonce.indexer.pipeline import IndexReport
     from scanonce.indexer.pipeline import Progress as IndexProgress
     from scanonce.indexer.selection import Selection
+    from scanonce.indexer.tracks import TracksReport
     from scanonce.indexer.watch import Survey
+    from scanonce.indexer.watch_tracks import TracksInBackground
     from scanonce.library import Library
     from scanonce.storage.manifest import Manifest
     from scanonce.ui.config import Config
+
+_BUSY_SECONDS = 1.0  # until a track is stored, if another process writes the index
 
 
 def watch(
     paths: PathsArgument = None,
     index_dir: IndexOption = None,
     encoder: EncoderOption = None,
+    tracks: TracksOption = None,
+    command: Annotated[
+        str | None,
+        typer.Option(
+            "--exec",
+            help="Program to run, without a shell, if a saved search matches a new video; JSON on its standard input.",
+            show_default="as in config.toml",
+        ),
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Keep the index in line with folders: a file is indexed once it has stopped growing. Ctrl-C ends it."""
     from scanonce.indexer.scan import outermost
     from scanonce.indexer.watch import watch
     from scanonce.ui.config import read_config
+    from scanonce.ui.matches import places, reporting_matches
 
     settings = read_config(config)
+    wanted = settings.tracks.make if tracks is None else track_names(tracks)
     library = settings.library(index_dir)
     roots = _roots(paths or [], library, settings)
-    watched = _WatchedLibrary(roots, library, encoder, settings)
+    watched = _WatchedLibrary(roots, library, encoder, settings, wanted)
+    sends = places(settings.watch, command)
     watched.check()
-    with contextlib.suppress(KeyboardInterrupt), _sigterm_is_ctrl_c():
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        _sigterm_is_ctrl_c(),
+        watched.reading_tracks(),
+        reporting_matches(library, sends, watched.report) as watched.look,
+    ):
         watched.report(
             f"watching {', '.join(map(str, outermost(roots)))} · index: {library.root} · Ctrl-C ends it"
         )
@@ -121,26 +148,70 @@ class _WatchedLibrary:
     """The index of `indexer.watch.watch` (a `WatchedIndex`): ordinary runs, with models that are loaded once."""
 
     def __init__(
-        self, roots: list[Path], library: "Library", encoder: str | None, settings: "Config"
+        self,
+        roots: list[Path],
+        library: "Library",
+        encoder: str | None,
+        settings: "Config",
+        tracks: Sequence[MadeTrack] = (),
     ) -> None:
-        """Set what is watched; nothing is loaded yet.
+        """Set the folders to watch; nothing is loaded yet.
 
         Args:
             roots: the folders watched.
             library: the index, which need not exist yet.
             encoder: of a new index; None: that of the index, else of the configuration.
             settings: the configuration.
+            tracks: the tracks to read of each video after its images are searchable.
         """
         self.roots = roots
         self.library = library
         self.encoder = encoder
         self.settings = settings.indexer
+        self.tracks = tracks
+        self.again_seconds = 60 * settings.watch.rescan_minutes
         self.console = new_console()
+        self.look: Callable[[], object] = lambda: None
+        """Called as soon as there may be new videos; returns at once."""
+        self.reader: TracksInBackground | None = None
+        self.turn = threading.Lock()
+        """Held while this process writes the index, by whichever of its threads."""
+
+    @contextmanager
+    def reading_tracks(self) -> Iterator[None]:
+        """Read the tracks, if there are any, in a thread while the block runs."""
+        from scanonce.indexer.watch_tracks import TracksInBackground
+
+        if not self.tracks:
+            yield
+            return
+        read = partial(self.library.make_tracks, self.tracks, committing=self._committing)
+        self.reader = TracksInBackground(
+            lambda on_progress: read(on_progress=on_progress),
+            self._show_tracks,
+            self.report,
+            again_seconds=self.again_seconds,
+        )
+        with self.reader:
+            yield
+
+    @contextmanager
+    def _committing(self) -> Iterator[None]:
+        """Lock the index for one commit of a track, once nobody else writes it."""
+        from scanonce.storage.writer import writing
+
+        while self.busy() is not None:
+            if self.reader is not None and self.reader.is_stopping:
+                raise KeyboardInterrupt
+            time.sleep(_BUSY_SECONDS)
+        with self.turn, writing(self.library.layout, "scanonce watch"):
+            yield
 
     def check(self) -> None:
         """Raise now any error that would stop every run, such as an encoder that cannot be loaded."""
         from scanonce.storage.manifest import create_or_check
 
+        self.library.check_tracks(self.tracks)
         layout = self.library.layout
         wanted, models = self._wanted()
         if layout.manifest.exists():
@@ -150,7 +221,8 @@ class _WatchedLibrary:
         """Return the other process that writes the index now, as a text; None if there is none."""
         from scanonce.storage.writer import owner
 
-        other = owner(self.library.layout)
+        with self.turn:
+            other = owner(self.library.layout)
         return f"{other.doing} (process {other.pid} on {other.host})" if other else None
 
     def survey(self, paths: Sequence[Path]) -> "Survey":
@@ -185,21 +257,32 @@ class _WatchedLibrary:
         from scanonce.ui.jobs import recorded
 
         roots = outermost(self.roots)
-        with recorded(
-            self.library.root, roots, encoder=self.encoder, doing="scanonce watch"
-        ) as recorder:
+        with (
+            self.turn,
+            recorded(
+                self.library.root, roots, encoder=self.encoder, doing="scanonce watch"
+            ) as recorder,
+        ):
             self._add_libraries()
             with index_progress(self.console) as show:
+                num_done = 0
 
                 def on_progress(progress: "IndexProgress") -> None:
+                    nonlocal num_done
+                    if progress.videos_done != num_done:
+                        num_done = progress.videos_done
+                        self.look()
                     show(progress)
                     recorder.on_progress(progress)
 
                 report = self.library.index(paths, encoder=self.encoder, on_progress=on_progress)
             recorder.finish(report)
+        self.look()
         self._show(report)
         if report.interrupted:
             raise KeyboardInterrupt
+        if self.reader is not None:
+            self.reader.wake()
 
     def report(self, text: str) -> None:
         """Print a line with the time."""
@@ -234,3 +317,10 @@ class _WatchedLibrary:
             self.report(f"{problem.path}: {problem.reason}{more}")
         if report.counts.seen or report.counts.forgotten:
             self.report(outcome_text(report.counts))
+
+    def _show_tracks(self, report: "TracksReport") -> None:
+        """Print every note of a run that read tracks, and its result if there is any."""
+        for note in report.notes:
+            self.report(f"{note.path}: {note.reason}")
+        if any(report.made.values()) or report.num_embedded:
+            self.report(tracks_outcome(report))

@@ -14,6 +14,8 @@ with errors_shown():
         [
             st.Page("search_page.py", title="Search", url_path="search", default=True),
             st.Page("library_page.py", title="Library", url_path="library"),
+            st.Page("saved_page.py", title="Saved", url_path="saved"),
+            st.Page("duplicates_page.py", title="Duplicates", url_path="duplicates"),
             st.Page("status_page.py", title="Status", url_path="status"),
             st.Page("moment_page.py", title="Moment", url_path="moment", visibility="hidden"),
         ],

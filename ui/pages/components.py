@@ -17,6 +17,7 @@ import streamlit as st
 from scanonce.search.localise import Curve
 from scanonce.storage.records import Line, MadeTrack, Moment, Reason, Span, Video
 from scanonce.ui.pages.addresses import moment_key, moment_url, thumb_url, transcript_url
+from scanonce.ui.pages.judged import SIGNS, Sign
 from scanonce.ui.reasons import reason_pieces
 from scanonce.ui.safe_text import encodable, shown_name
 from scanonce.ui.sentences import widened
@@ -199,6 +200,7 @@ def moment_grid(
     key: str,
     picks: Picks,
     on_picks: Callable[[Picks], None],
+    on_judge: Callable[[Sign, str], None] | None = None,
     divider: int | None = None,
     alike: bool = False,
 ) -> Moment | None:
@@ -210,6 +212,8 @@ def moment_grid(
         key: key of this grid among those of the page.
         picks: the picked moments; their boxes are checked.
         on_picks: called before the page runs again if a person has picked or unpicked a moment.
+        on_judge: called with "more" or "less" and the key of a moment if a person wants others like it, or not; None:
+            the cards have no such buttons.
         divider: position of the first moment below the divider; None: there is no divider on this page.
         alike: whether their probabilities are likenesses.
     """
@@ -223,8 +227,10 @@ def moment_grid(
             "label": "moments",
             "divider": divider,
             "divider_text": LESS_CERTAIN,
+            "can_judge": on_judge is not None,
         },
         on_picks_change=partial(_take_picks, key, on_picks),
+        on_judge_change=partial(_take_judgement, key, tuple(cards), on_judge),
         on_open_change=no_callback,
     )
     return cards.get(str(found.open)) if found.open else None
@@ -238,7 +244,29 @@ def _take_picks(key: str, on_picks: Callable[[Picks], None]) -> None:
             on_picks(Picks(version, tuple(str(each) for each in value["keys"])))
 
 
+def _take_judgement(
+    key: str, shown: Sequence[str], on_judge: Callable[[Sign, str], None] | None
+) -> None:
+    value = st.session_state[key].judge
+    if on_judge is None or not isinstance(value, Mapping):
+        return
+    moment = str(value.get("key"))
+    for sign in SIGNS:
+        if value.get("sign") == sign and moment in shown:
+            on_judge(sign, moment)
+
+
 # ---------------------------------------------------------------- the player
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """A part of a picture of a video."""
+
+    video_id: int
+    seconds: float
+    box: tuple[float, float, float, float]
+    """Left, top, right and bottom as shares of the picture, 0 to 1."""
 
 
 def player(
@@ -252,8 +280,8 @@ def player(
     talk: Sequence[Span],
     query: str,
     key: str,
-) -> Span:
-    """Show a player on a moment, the strip under it, and its in and out points; return the cut between them.
+) -> tuple[Span, Crop | None]:
+    """Show a player on a moment, the strip under it, and its in and out points.
 
     Args:
         video: the video to play.
@@ -265,6 +293,9 @@ def player(
         talk: the sentences that are said in the video; empty: the cut cannot be widened to them.
         query: for the addresses of the moments and the caption.
         key: key of this player.
+
+    Returns:
+        The cut between the in and out points, and the part of a picture that was just drawn, if any was.
     """
     duration = video.duration_seconds
     before = cut_of(getattr(st.session_state.get(key), "cut", None), opening, duration) or span
@@ -300,8 +331,9 @@ def player(
             "frames": f"/media/frames/{video.video_id}/",
         },
         on_cut_change=no_callback,
+        on_crop_change=no_callback,
     )
-    return cut_of(found.cut, opening, duration) or span
+    return cut_of(found.cut, opening, duration) or span, crop_of(found.crop, video)
 
 
 def sentences_around(cut: Span, talk: Sequence[Span], duration_seconds: float) -> dict[str, Any]:
@@ -321,6 +353,22 @@ def cut_of(value: object, opening: int, duration_seconds: float) -> Span | None:
     if not 0 <= start < end <= duration_seconds + 1e-3:
         return None
     return Span(float(start), min(float(end), duration_seconds))
+
+
+def crop_of(value: object, video: Video) -> Crop | None:
+    """Return the part of a picture that a player sent; None if it is invalid or of another video."""
+    if not isinstance(value, Mapping) or value.get("video") != video.video_id:
+        return None
+    numbers = [value.get(name) for name in ("seconds", "left", "top", "right", "bottom")]
+    found = [float(each) for each in numbers if isinstance(each, int | float)]
+    if len(found) < len(numbers):
+        return None
+    seconds, left, top, right, bottom = found
+    if not 0 <= seconds <= video.duration_seconds:
+        return None
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        return None
+    return Crop(video.video_id, seconds, (left, top, right, bottom))
 
 
 # ---------------------------------------------------------------- the transcript

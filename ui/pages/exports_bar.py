@@ -1,6 +1,6 @@
 """Picked moments, kept across pages, and the buttons that export moments."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,6 +11,7 @@ from scanonce.ui.export import Pick
 from scanonce.ui.export_files import FORMATS, export_content, export_name, pick_of
 from scanonce.ui.pages.addresses import clip_url, moment_key, open_moment
 from scanonce.ui.pages.components import Picks, moment_grid
+from scanonce.ui.pages.judged import Sign
 from scanonce.ui.safe_text import shown_name
 from scanonce.ui.server.routes import MAX_CLIP_SECONDS
 from scanonce.ui.views import plain, span_text
@@ -41,6 +42,7 @@ def picking_grid(
     *,
     key: str,
     label: str | None = None,
+    on_judge: Callable[[Sign, str], None] | None = None,
     divider: int | None = None,
     alike: bool = False,
 ) -> None:
@@ -51,6 +53,7 @@ def picking_grid(
         query: for the addresses of the cards.
         key: key of this grid among those of the page.
         label: label of picked moments in exports. Default: the query.
+        on_judge: see `components.moment_grid`.
         divider: position of the first moment below the divider; None: there is no divider on this page.
         alike: whether their probabilities are likenesses.
     """
@@ -60,6 +63,7 @@ def picking_grid(
         key=key,
         picks=Picks(st.session_state.get("picks_version", 0), tuple(picked())),
         on_picks=partial(take_picks, shown_picks(moments, label or query)),
+        on_judge=on_judge,
         divider=divider,
         alike=alike,
     )

@@ -10,16 +10,23 @@ from typing import Any, get_args
 
 import streamlit as st
 
+from scanonce.media.cut import frame_jpeg
+from scanonce.search.duplicates import Duplicate
 from scanonce.search.examples import Example
 from scanonce.search.filters import Filter, SearchScope, filter_json
 from scanonce.search.localise import Curve
+from scanonce.search.query import Like
 from scanonce.search.result import Coverage, SearchResult
+from scanonce.search.saved import SavedSearch
 from scanonce.storage.catalog.catalog import SEARCHABLE
 from scanonce.storage.catalog.entries import Failure, Library, Totals
 from scanonce.storage.errors import reported
 from scanonce.storage.records import Line, MadeTrack, Span, Video
+from scanonce.ui.pages.components import Crop
 from scanonce.ui.pages.session import shared
+from scanonce.ui.safe_text import shown_name
 from scanonce.ui.sentences import sentences, talk
+from scanonce.ui.server.playback import find_file
 from scanonce.ui.views import covered_by, folder_names, status_json
 
 Stamp = tuple[tuple[str, int, int], ...]
@@ -27,6 +34,8 @@ Stamp = tuple[tuple[str, int, int], ...]
 
 FIRST, MOST = 48, 500
 """Number of moments asked for at first, and when somebody turns to a page beyond them."""
+
+_CROP_WIDTH = 1280  # pixels of the picture that a part is cut out of
 
 SUGGESTED = 3
 """Number of queries that the start page suggests."""
@@ -167,9 +176,14 @@ def _digest(upload: Upload) -> str:
     max_entries=16, show_spinner=False, hash_funcs={Filter: _filter_key, Upload: _digest}
 )
 def search_by(
-    text: str, uploads: tuple[Upload, ...], only: Filter | None, top: int, stamp: Stamp
+    text: str,
+    uploads: tuple[Upload, ...],
+    judged: tuple[tuple[Like, ...], tuple[Like, ...]],
+    only: Filter | None,
+    top: int,
+    stamp: Stamp,
 ) -> SearchResult:
-    """Return the moments that look like uploaded files and fit a text, which may be empty.
+    """Return the moments that look like uploaded files and fit a text, which may be empty, after feedback.
 
     The files are on the disk only while they are decoded, in the guarded child that decodes videos.
 
@@ -183,9 +197,30 @@ def search_by(
             with reported(path, "written"):
                 path.write_bytes(upload.data)
             examples.append(Example(path, name=upload.name))
-        result = shared().engine.search(text, examples=examples, top=top, within=only)
+        more, less = judged
+        result = shared().engine.search(
+            text, examples=examples, more_like=more, less_like=less, top=top, within=only
+        )
     shared().remember(result)
     return result
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def like_part(crop: Crop, top: int, stamp: Stamp) -> SearchResult:
+    """Return the moments that look like a part of a picture of a video.
+
+    Raises:
+        ScanonceError: see `SearchEngine.search`; the file of the video is offline or cannot be decoded.
+    """
+    video = searchable_library(stamp).videos[crop.video_id]
+    jpeg = frame_jpeg(find_file(video), crop.seconds, width=_CROP_WIDTH)
+    with tempfile.TemporaryDirectory(prefix="scanonce-crop-") as folder:
+        path = Path(folder, "frame.jpg")
+        with reported(path, "written"):
+            path.write_bytes(jpeg)
+        name = f"part of {shown_name(video.path)}"
+        example = Example(path, box=crop.box, kind="image", name=name)
+        return shared().engine.search("", examples=[example], top=top)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False, hash_funcs={Filter: _filter_key})
@@ -232,6 +267,53 @@ def curve(text: str, video_id: int, stamp: Stamp) -> Curve:
         ScanonceError: see `SearchEngine.curve`.
     """
     return shared().engine.curve(text, video_id)
+
+
+# ---------------------------------------------------------------- saved searches and near-duplicates
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def saved_searches(stamp: Stamp) -> tuple[tuple[SavedSearch, int], ...]:
+    """Return the saved searches by name, each with its number of new matches.
+
+    Raises:
+        ScanonceError: see `SavedSearches.num_new`.
+    """
+    saved = shared().library.saved
+    return tuple((each, saved.num_new(each)) for each in saved.all())
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def near_duplicates(ids: frozenset[int]) -> tuple[Duplicate, ...]:
+    """Return the pairs of near-duplicates, those with most in common first; shows its progress.
+
+    Args:
+        ids: all searchable videos. Their frames never change, so neither do the pairs.
+
+    Raises:
+        ScanonceError: see `search.duplicates.find_duplicates`.
+    """
+    bar = st.progress(0.0, "Comparing")
+
+    def show(done: int, total: int) -> None:
+        bar.progress(done / max(total, 1), "Comparing")
+
+    found = shared().library.duplicates(on_progress=show)
+    pairs = sorted(found, key=lambda each: -each.shared_seconds)
+    bar.empty()
+    return tuple(pairs)
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def labels_of(stamp: Stamp, ids: tuple[int, ...]) -> dict[int, tuple[str, ...]]:
+    """Return the labels of some videos.
+
+    Raises:
+        ScanonceError: the catalogue cannot be read.
+    """
+    with shared().catalog() as catalog:
+        found = catalog.labels.of(list(ids))
+    return {number: tuple(found.get(number, ())) for number in ids}
 
 
 # ---------------------------------------------------------------- what is said and written

@@ -10,7 +10,7 @@ from scanonce.storage.records import Moment, Span, Video
 from scanonce.ui.export_files import pick_of
 from scanonce.ui.pages import finding
 from scanonce.ui.pages.addresses import opening
-from scanonce.ui.pages.components import player, query_box, show_notes, transcript
+from scanonce.ui.pages.components import Crop, player, query_box, show_notes, transcript
 from scanonce.ui.pages.errors import errors_shown
 from scanonce.ui.pages.exports_bar import (
     clip_link,
@@ -39,6 +39,7 @@ def page() -> None:
         query = _head(video)
         cut, here = _player(video, query, stamp)
         _exports(video, cut, query, here)
+        _like_a_part(video, query, stamp)
         _go_on(video, query, stamp)
         picks_bar(finding.searchable_library(stamp).videos)
 
@@ -116,7 +117,7 @@ def _player(video: Video, query: str, stamp: finding.Stamp) -> tuple[Span, tuple
     said = finding.transcript(video.video_id, stamp)
     left, right = st.columns([7, 3], gap="small") if said.lines else (st.container(), None)
     with left:
-        cut = player(
+        cut, crop = player(
             video,
             _asked_span(video),
             playback(video, proxy_cache(shared().index_dir)),
@@ -127,6 +128,8 @@ def _player(video: Video, query: str, stamp: finding.Stamp) -> tuple[Span, tuple
             query=query,
             key="player",
         )
+    if crop is not None:
+        st.session_state["crop"] = crop
     if right is not None:
         with right:
             transcript(video.video_id, said.lines, key="transcript")
@@ -141,6 +144,22 @@ def _exports(video: Video, cut: Span, query: str, here: tuple[Moment, ...]) -> N
         clip_link(video.video_id, cut, "Clip")
         export_buttons([pick_of(video, cut, query or "moment", found)], stem, key="cut")
     st.code(encodable(str(video.path)), language=None, wrap_lines=True)
+
+
+def _like_a_part(video: Video, query: str, stamp: finding.Stamp) -> None:
+    """Show what looks like the part of the picture that was drawn last, until it is taken away."""
+    crop = st.session_state.get("crop")
+    if not isinstance(crop, Crop) or crop.video_id != video.video_id:
+        return
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="crop"):
+        st.markdown(f"#### Like the part drawn at {clock(crop.seconds)}", width="content")
+        st.button("Clear", on_click=_clear_crop, type="tertiary", key="clear-crop")
+    result = finding.like_part(crop, ALIKE, stamp)
+    picking_grid(result.moments, query, key="part", label=result.query, alike=True)
+
+
+def _clear_crop() -> None:
+    st.session_state.pop("crop", None)
 
 
 def _go_on(video: Video, query: str, stamp: finding.Stamp) -> None:

@@ -12,11 +12,13 @@ from scanonce.search.filters import EARLIEST, LATEST, Filter
 from scanonce.search.notes import logic_words, proposed
 from scanonce.search.query import is_compound
 from scanonce.search.result import SearchResult
+from scanonce.storage.errors import ScanonceError
 from scanonce.storage.records import Moment
 from scanonce.ui.pages import finding
 from scanonce.ui.pages.components import ask, query_box, show_notes
 from scanonce.ui.pages.errors import errors_shown
 from scanonce.ui.pages.exports_bar import picking_grid, picks_bar
+from scanonce.ui.pages.judged import chips, forget_judged, judge, judged
 from scanonce.ui.pages.session import shared
 from scanonce.ui.pages.start import start
 from scanonce.ui.safe_text import encodable
@@ -47,6 +49,7 @@ UPLOADED = ("png", "jpg", "jpeg", "webp", "bmp", "gif", "mp4", "m4v", "mov", "mk
 
 
 _BOX = "search-query"
+_LONGEST_NAME = 60  # characters of the query that name a search by default
 
 
 def page() -> None:
@@ -63,19 +66,22 @@ def _draw() -> None:
         return
     stamp = finding.index_stamp()
     library = finding.searchable_library(stamp)
-    query = query_box("What does the moment show?", key=_BOX, on_change=_first_page)
+    query = query_box("What does the moment show?", key=_BOX, on_change=_other_query)
     only, show, one, uploads = _filter_row(library)
     if not library.videos:
         st.write("The index is empty: nothing is indexed yet, or nothing could be read.")
         _next_step()
         return
-    if not query and not uploads:
+    feedback = judged(library.videos)
+    if not (query or uploads or feedback.more):
         start(library, stamp, box=_BOX)
         return
+    chips(feedback)
     wanted = finding.MOST if _asked_page() * show > finding.FIRST else finding.FIRST
     searching = time.perf_counter()
-    if uploads:
-        result = finding.search_by(query, uploads, only, wanted, stamp)
+    by_more = bool(uploads or feedback)
+    if by_more:
+        result = finding.search_by(query, uploads, feedback.pieces, only, wanted, stamp)
     else:
         result = finding.search(query, only, wanted, stamp)
         shared().show_again(result)
@@ -86,11 +92,13 @@ def _draw() -> None:
     with notes:
         show_notes(result.notes)
         _proposal(query)
-    _moments(result, query if uploads else result.query, show, one, wanted)
+        if not by_more:
+            _saving(query, only)
+    _moments(result, query if by_more else result.query, show, one, wanted)
     picks_bar(library.videos)
     page_ms = 1000 * (time.perf_counter() - begin - searched)
     line.caption(search_line(len(library.videos), library.seconds, result.timings_ms, page_ms))
-    if is_full(result, wanted) and not uploads:  # last: the moments do not wait for it
+    if is_full(result, wanted) and not by_more:  # last: the moments do not wait for it
         covered = finding.coverage(query, only, wanted, stamp)
         heading.markdown(f"{_heading(result, one, wanted)} {coverage_text(covered)}.")
 
@@ -109,6 +117,25 @@ def _proposal(query: str) -> None:
             args=(reading,),
             kwargs={"key": _BOX},
         )
+
+
+def _saving(query: str, only: Filter) -> None:
+    """Offer to save the query with its filter under a name."""
+    with st.popover("Save", key="saving"):
+        st.text_input("Name", key="save-name", max_chars=100)
+        st.button("Save this search", key="save", on_click=_save, args=(query, only))
+        if said := st.session_state.pop("save-said", None):
+            st.caption(plain(said))
+
+
+def _save(query: str, only: Filter) -> None:
+    name = str(st.session_state.get("save-name") or "").strip() or query[:_LONGEST_NAME]
+    try:
+        saved = shared().library.saved.add(name, query, only)
+    except ScanonceError as error:
+        st.session_state["save-said"] = str(error)
+    else:
+        st.session_state["save-said"] = f"Saved as {saved.name}."
 
 
 def _filter_row(
@@ -212,6 +239,11 @@ def _same(names: Iterable[str]) -> dict[str, str]:
     return {name: name for name in names}
 
 
+def _other_query() -> None:
+    forget_judged()
+    _first_page()
+
+
 def _first_page() -> None:
     st.session_state["page"] = 1
 
@@ -268,6 +300,7 @@ def _moments(result: SearchResult, query: str, show: int, one: bool, wanted: int
             query,
             label=result.query,
             key="grid",
+            on_judge=judge,
             divider=divider_on(shown, number, show),
             alike=not query,
         )

@@ -65,7 +65,7 @@ def newest(videos: Iterable[Video]) -> list[Video]:
 def _newest(videos: Mapping[int, Video]) -> None:
     st.markdown("#### Newest videos")
     shown = newest(videos.values())
-    opened = _show(
+    opened = show_pictures(
         [video_picture(video) for video in shown], key="newest-videos", on_open=no_callback
     )
     if opened is not None:
@@ -89,7 +89,7 @@ def _last_searches(videos: Mapping[int, Video], box: str) -> None:
 
     st.markdown("#### Last searches")
     pictures = [search_picture(query, moment) for query, moment in past.items()]
-    _show(pictures, key="last-searches", on_open=again)
+    show_pictures(pictures, key="last-searches", on_open=again)
 
 
 def video_picture(video: Video) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def search_picture(query: str, moment: Moment) -> dict[str, Any]:
     }
 
 
-def _show(
+def show_pictures(
     items: Sequence[Mapping[str, Any]], *, key: str, on_open: Callable[[], None]
 ) -> str | None:
     """Show pictures in a row; return the key of the one a person wants to open, else None."""

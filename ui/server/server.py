@@ -97,10 +97,9 @@ def serve(
     Raises:
         ConfigError: the address or the token cannot be used, or no port is free.
     """
-    _have_a_home()
+    ensure_home()
     import uvicorn
 
-    ensure_home()
     if token == "auto":
         token = secrets.token_urlsafe(24)
     check_token(token)
@@ -168,15 +167,6 @@ def new_service(library: "Library", config: Path | None) -> Service:
     return Service(library, proxy_cache(library.root), config=config, roots=roots)
 
 
-def _have_a_home() -> None:
-    """Set an empty home folder if this user has none: Streamlit looks for its settings there."""
-    try:
-        Path.home()
-    except RuntimeError:
-        os.environ["HOME"] = tempfile.mkdtemp(prefix="scanonce-home-")
-        atexit.register(shutil.rmtree, os.environ["HOME"], ignore_errors=True)
-
-
 def build_app(
     service: Service,
     *,
@@ -234,6 +224,7 @@ def ensure_home() -> None:
         Path.home()
     except RuntimeError:
         os.environ["HOME"] = tempfile.mkdtemp(prefix="scanonce-home-")
+        atexit.register(shutil.rmtree, os.environ["HOME"], ignore_errors=True)
 
 
 def _routed(api: ASGIApp, pages: ASGIApp, media: Sequence[BaseRoute]) -> ASGIApp:

@@ -1,5 +1,5 @@
-// A grid of moments. data: {cards, picks, version, label, divider, divider_text}; a card: {key, href, name, path, span,
-// word, match, thumbnails, reasons}; a reason: {channel, value, pieces: [[text, marked]]}; divider: the position of the first card below it, or null. Results: trigger "open" (the key of a card), state "picks" ({version, keys}: all picks, on all pages).
+// A grid of moments. data: {cards, picks, version, label, divider, divider_text, can_judge}; a card: {key, href, name, path, span,
+// word, match, thumbnails, reasons}; a reason: {channel, value, pieces: [[text, marked]]}; divider: the position of the first card below it, or null. Results: trigger "open" (the key of a card), state "picks" ({version, keys}: all picks, on all pages), trigger "judge" ({sign: "more" or "less", key}).
 // Names and times come from files: they are set as text and attributes, never as HTML.
 
 // Why a moment is in the answer: "seen 71 %", or the words that were said or are written there.
@@ -21,7 +21,21 @@ function makeReasons(reasons) {
   return list;
 }
 
-function makeCard(card, grid) {
+// Two buttons: others like this moment first, or later.
+function makeJudging(card, grid) {
+  const both = element("span", "judging");
+  for (const [sign, mark] of [["more", "+"], ["less", "\u2212"]]) {
+    const button = element("button", sign, mark);
+    button.type = "button";
+    button.title = `${sign} like this`;
+    button.setAttribute("aria-label", `${sign} like ${card.name}, ${card.span}`);
+    button.onclick = () => grid.judge(sign, card.key);
+    both.append(button);
+  }
+  return both;
+}
+
+function makeCard(card, grid, canJudge) {
   const item = element("li", `card ${card.word}`);
 
   const strip = element("div", "strip");
@@ -40,7 +54,9 @@ function makeCard(card, grid) {
   box.setAttribute("aria-label", `pick ${card.name}, ${card.span}`);
   box.onchange = () => grid.pick(card.key, box.checked);
   pick.append(box, element("span", "", "pick"));
-  line.append(element("span", "match", card.match), pick);
+  line.append(element("span", "match", card.match));
+  if (canJudge) line.append(makeJudging(card, grid));
+  line.append(pick);
 
   item.append(strip, facts);
   if (card.reasons.length) item.append(makeReasons(card.reasons));
@@ -51,6 +67,7 @@ function makeCard(card, grid) {
 export default function ({ data, parentElement, setTriggerValue, setStateValue }) {
   const grid = (parentElement.grid ??= { cards: new Map(), picks: new Set(), version: -1 });
   grid.open = (key) => setTriggerValue("open", key);
+  grid.judge = (sign, key) => setTriggerValue("judge", { sign, key });
   grid.show = () => {
     for (const [key, { item, box }] of grid.cards) {
       box.checked = grid.picks.has(key);
@@ -73,7 +90,7 @@ export default function ({ data, parentElement, setTriggerValue, setStateValue }
   const cards = new Map();
   for (const card of data.cards) {
     const old = grid.cards.get(card.key);
-    cards.set(card.key, old && old.made === JSON.stringify(card) ? old : makeCard(card, grid));
+    cards.set(card.key, old && old.made === JSON.stringify(card) ? old : makeCard(card, grid, data.can_judge));
   }
   grid.cards = cards;
   const list = parentElement.querySelector(".grid");

@@ -6,12 +6,14 @@
 //   levels    0..255, for intervals of equal length over the whole video
 //   sentences {of: [start, end], start, end}: this cut, and the whole sentences around it; null: nothing is said
 // Other components hear where it is by the event "scanonce-time" of the document, and move it by "scanonce-jump".
-// Result: state "cut" {opening, start, end} in seconds, shortly after the in or out point came to rest.
+// Results: state "cut" {opening, start, end} in seconds, shortly after the in or out point came to rest; trigger "crop"
+// {video, seconds, left, top, right, bottom}, a rectangle that was drawn on the paused picture, as shares of it.
 // Names come from files: they are set as text, never as HTML.
 
 const SETTLED_MS = 250;
 const STRIP_HEIGHT = 56; // the times are below it on the canvas
 const GRAB_PIXELS = 7;
+const LEAST_CROP = 0.03; // share of the picture's width and height; less is a click
 const TICKS = [0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400];
 
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
@@ -33,6 +35,7 @@ class Player {
     this.screen = find("video");
     this.canvas = find("canvas");
     this.note = find(".note");
+    this.sheet = find(".draw");
     this.ends = { in: find('[data-end="in"]'), out: find('[data-end="out"]') };
     this.cut = { in: 0, out: 0 };
     this.view = { from: 0, to: 1 };
@@ -48,6 +51,7 @@ class Player {
     const before = this.data;
     this.data = component.data;
     this.setStateValue = component.setStateValue;
+    this.setTriggerValue = component.setTriggerValue;
     const { video, source, opening } = this.data;
     if (before?.video.id !== video.id) this.view = { from: 0, to: Math.max(video.duration, 0.1) };
     if (before?.source.url !== source.url) this.load(source);
@@ -262,6 +266,49 @@ class Player {
     if (focused >= 0) links[focused]?.focus();
   }
 
+  // ------------------------------------------------ a part of the picture
+
+  // Lay the sheet that is drawn on over the picture, without the bars beside it.
+  draftCrop(isOn) {
+    this.sheet.hidden = !isOn;
+    this.root.querySelector(".crop").setAttribute("aria-pressed", String(isOn));
+    this.sheet.firstElementChild.removeAttribute("style");
+    if (!isOn) return;
+    this.screen.pause();
+    const { clientWidth, clientHeight, videoWidth, videoHeight, offsetLeft, offsetTop } = this.screen;
+    const scale = Math.min(clientWidth / (videoWidth || 16), clientHeight / (videoHeight || 9));
+    const [width, height] = [(videoWidth || 16) * scale, (videoHeight || 9) * scale];
+    const place = { width, height, left: offsetLeft + (clientWidth - width) / 2, top: offsetTop + (clientHeight - height) / 2 };
+    for (const [name, value] of Object.entries(place)) this.sheet.style[name] = `${value}px`;
+  }
+
+  listenToSheet(on) {
+    let from = null;
+    const at = (event) => {
+      const box = this.sheet.getBoundingClientRect();
+      return [clamp((event.clientX - box.left) / box.width, 0, 1), clamp((event.clientY - box.top) / box.height, 0, 1)];
+    };
+    const between = ([x, y]) => [Math.min(x, from[0]), Math.min(y, from[1]), Math.max(x, from[0]), Math.max(y, from[1])];
+    on(this.sheet, "pointerdown", (event) => {
+      this.sheet.setPointerCapture(event.pointerId);
+      from = at(event);
+    });
+    on(this.sheet, "pointermove", (event) => {
+      if (!from) return;
+      const [left, top, right, bottom] = between(at(event)).map((share) => 100 * share);
+      this.sheet.firstElementChild.style.inset = `${top}% ${100 - right}% ${100 - bottom}% ${left}%`;
+    });
+    on(this.sheet, "pointercancel", () => (from = null));
+    on(this.sheet, "pointerup", (event) => {
+      if (!from) return;
+      const [left, top, right, bottom] = between(at(event));
+      from = null;
+      if (right - left < LEAST_CROP || bottom - top < LEAST_CROP) return;
+      this.setTriggerValue("crop", { video: this.data.video.id, seconds: this.now, left, top, right, bottom });
+      this.draftCrop(false);
+    });
+  }
+
   // ------------------------------------------------ the strip
 
   look(from, length) {
@@ -429,6 +476,9 @@ class Player {
     }
     on(this.root.querySelector(".play-moment"), "click", () => this.playMoment());
     on(this.root.querySelector(".snap"), "click", () => this.snap());
+    on(this.root.querySelector(".crop"), "click", () => this.draftCrop(this.sheet.hidden));
+    on(this.screen, "play", () => this.draftCrop(false));
+    this.listenToSheet(on);
     on(document, "scanonce-jump", ({ detail }) => this.jump(detail.seconds));
     on(document, "scanonce-where", () => this.data && this.tellTime());
     for (const button of this.root.querySelectorAll("[data-zoom]")) {
@@ -494,6 +544,7 @@ class Player {
     else if (event.key === "i") this.setHere("in");
     else if (event.key === "o") this.setHere("out");
     else if (event.key === "s") this.snap();
+    else if (event.key === "Escape" && !this.sheet.hidden) this.draftCrop(false);
     else if (arrow && ours && event.shiftKey) this.jump(this.now + arrow);
     else if (arrow && ours) this.stepFrames(arrow);
     else return;
