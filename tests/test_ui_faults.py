@@ -95,6 +95,7 @@ def commands(library: Path, index: Path | None, out: Path) -> dict[str, list[obj
         "tracks": ["tracks", *at],
         "tracks add": ["tracks", "add", "subtitle", *at],
         "tracks remove": ["tracks", "remove", "subtitle", *at],
+        "unusual": ["unusual", "--in", films, *at],
         "duplicates": ["duplicates", *at],
         "saved add": ["saved", "add", "cars", "a red car", *at],
         "saved list": ["saved", "list", *at],

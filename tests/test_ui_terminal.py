@@ -170,6 +170,7 @@ WALKS: dict[str, Walk] = {
     "tracks": _refused("tracks", "--index", _NOWHERE),
     "tracks add": _refused("tracks", "add", "x\x1b[2J\n", "--index", ...),
     "tracks remove": _refused("tracks", "remove", "x\x1b[2J\n", "--index", ...),
+    "unusual": _refused("unusual", "--in", _NOWHERE, "--index", ...),
     "duplicates": _refused("duplicates", "--index", _NOWHERE),
     "saved add": _refused("saved", "add", "x\x1b[2J\n", "a | | b", "--index", ...),
     "saved list": _refused("saved", "list", "--index", _NOWHERE),

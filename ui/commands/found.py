@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -169,7 +170,7 @@ def span_of(start: str, end: str) -> Span:
     from scanonce.search.query import seconds_of
 
     first, last = seconds_of(start), seconds_of(end)
-    if first is None or last is None or not 0 <= first < last:
+    if first is None or last is None or not 0 <= first < last < inf:
         raise QueryError(
             f"a clip is two times such as 80, 1:20 or 1:01:20.5, the first before the second; got {start} and {end}"
         )
