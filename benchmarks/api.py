@@ -214,14 +214,14 @@ def main(
 def print_memory(server: Server, token: str, requests: int) -> None:
     """Print the memory of the server after each thousand of searches."""
     memory = [rss_mb(server)]
-    for _ in range(requests // _CHUNK):
+    console.print(f"memory: {memory[0]:.0f} MB before")
+    for number in range(1, requests // _CHUNK + 1):
         ask_server(server, token, 4, _CHUNK)
         memory.append(rss_mb(server))
-    after = ", ".join(f"{each:.0f}" for each in memory[1:])
-    console.print(
-        f"memory over {requests:,} searches: {memory[0]:.0f} MB before, {after} after each {_CHUNK:,}; "
-        f"last : first {memory[-1] / memory[1]:.3f}"
-    )
+        console.print(
+            f"after {number * _CHUNK:,} searches {memory[-1]:.0f} MB, {memory[-1] / memory[1]:.3f} of that after the "
+            f"first {_CHUNK:,}"
+        )
 
 
 if __name__ == "__main__":

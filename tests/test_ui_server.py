@@ -296,6 +296,13 @@ def test_the_warning_says_what_is_exposed() -> None:
     assert TOKEN not in exposure("192.168.1.5", TOKEN)
 
 
+def test_small_packets_are_not_held_back() -> None:
+    """asyncio sets TCP_NODELAY on accepted sockets whose protocol is TCP by number; they have that of the listener."""
+    with listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        with listening.accept()[0] as accepted:
+            assert accepted.proto == socket.IPPROTO_TCP
+
+
 def test_the_next_free_port_is_taken_where_one_is_busy() -> None:
     with listen("127.0.0.1", 0) as first:
         busy = first.getsockname()[1]
