@@ -60,6 +60,7 @@ bench-vectors: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks.pipeline
 	$(BIN)/python -m benchmarks.search
+	$(BIN)/python -m benchmarks.api
 	$(BIN)/python -m benchmarks.encoders
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.torture
