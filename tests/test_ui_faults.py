@@ -96,6 +96,7 @@ def commands(library: Path, index: Path | None, out: Path) -> dict[str, list[obj
         "tracks add": ["tracks", "add", "subtitle", *at],
         "tracks remove": ["tracks", "remove", "subtitle", *at],
         "duplicates": ["duplicates", *at],
+        "unusual": ["unusual", "--in", films, *at],
         "saved add": ["saved", "add", "cars", "a red car", *at],
         "saved list": ["saved", "list", *at],
         "saved run": ["saved", "run", "cars", *at],
