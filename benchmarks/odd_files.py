@@ -39,7 +39,7 @@ from scanonce.models.settings import ModelSettings
 from scanonce.storage.records import Span
 from scanonce.training.world.scene import draw_image, random_scene
 from scanonce.training.world.words import scene_captions
-from scanonce.ui.pages.export import Pick, to_edl
+from scanonce.ui.export import Pick, to_edl
 from tests.odd_videos import (
     as_hdr,
     combs,

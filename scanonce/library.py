@@ -377,6 +377,11 @@ class Library:
         return self.engine.search_many(texts, top=top, within=within)
 
     @property
+    def default_top(self) -> int:
+        """The most moments of an answer if a search does not say how many."""
+        return self._search.top
+
+    @property
     def saved(self) -> SavedSearches:
         """The saved searches, which are kept in the index."""
         return SavedSearches(self.root, lambda: self.engine)

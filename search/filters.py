@@ -13,19 +13,21 @@ from dataclasses import dataclass, fields, replace
 from datetime import date, datetime, time, timedelta
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
 
-from scanonce.storage.catalog.catalog import Catalog
-from scanonce.storage.catalog.entries import HalfOpen
-from scanonce.storage.catalog.known import known_paths, nearest, nearest_folder
-from scanonce.storage.catalog.labels import folded, normal_label
+from scanonce.storage.catalog.label_names import folded, normal_label
 from scanonce.storage.errors import QueryError
-from scanonce.storage.vectors.library import LibraryIndex
-from scanonce.storage.vectors.rows import Mask
+
+if TYPE_CHECKING:  # the command line makes a filter without a catalogue; SQLAlchemy and pydantic are slow to import
+    from pydantic import TypeAdapter
+
+    from scanonce.storage.catalog.catalog import Catalog
+    from scanonce.storage.catalog.entries import HalfOpen
+    from scanonce.storage.vectors.library import LibraryIndex
+    from scanonce.storage.vectors.rows import Mask
 
 MAX_TERMS = 100
 """Most folders, and most labels, of a filter. Each is a term of an SQL query, and SQLite allows some hundreds."""
@@ -82,7 +84,7 @@ class Filter:
         """Whether every video passes."""
         return self == Filter()
 
-    def matching(self, catalog: Catalog) -> NDArray[np.int64]:
+    def matching(self, catalog: "Catalog") -> NDArray[np.int64]:
         """Return the ids of the searchable videos that pass, rising.
 
         With 100,000 files this takes 5 to 30 ms if some thousands pass, up to 0.2 s if most do.
@@ -103,7 +105,7 @@ class Filter:
             return ids
         return ids[np.isin(ids, np.fromiter(self.videos, np.int64))]
 
-    def resolved(self, catalog: Catalog) -> Self:
+    def resolved(self, catalog: "Catalog") -> Self:
         """Return the filter with its folders as the catalogue has them, see `storage.catalog.known`.
 
         Raises:
@@ -156,7 +158,9 @@ def _plain_value(value: Any) -> Any:
 
 
 @cache
-def _reader() -> TypeAdapter[Filter]:
+def _reader() -> "TypeAdapter[Filter]":
+    from pydantic import TypeAdapter
+
     return TypeAdapter(Filter)
 
 
@@ -198,7 +202,7 @@ class FilteredLibrary:
 
     ids: NDArray[np.int64]
     """Ids of the videos, rising."""
-    clips: Mask
+    clips: "Mask"
     """Mask over the clips of the vector index."""
 
 
@@ -207,9 +211,9 @@ class LibraryFilters:
 
     def __init__(
         self,
-        catalog: Catalog,
+        catalog: "Catalog",
         live_videos: Collection[int] | NDArray[np.int64],
-        clips: LibraryIndex,
+        clips: "LibraryIndex",
     ) -> None:
         """Filter these videos and clips; videos that the catalogue got later do not pass."""
         self._catalog = catalog
@@ -241,7 +245,9 @@ class LibraryFilters:
 # ---------------------------------------------------------------- folders and labels
 
 
-def _known_folders(folder: Path, catalog: Catalog) -> tuple[Path, ...]:
+def _known_folders(folder: Path, catalog: "Catalog") -> tuple[Path, ...]:
+    from scanonce.storage.catalog.known import known_paths, nearest_folder
+
     if found := known_paths(catalog, folder):
         return found
     near = nearest_folder(catalog, folder)
@@ -249,9 +255,11 @@ def _known_folders(folder: Path, catalog: Catalog) -> tuple[Path, ...]:
     raise QueryError(f"no file at or below {folder} is in the index; {hint}")
 
 
-def _check_known(labels: Collection[str], catalog: Catalog) -> None:
+def _check_known(labels: Collection[str], catalog: "Catalog") -> None:
     if not labels:
         return
+    from scanonce.storage.catalog.known import nearest
+
     used = {folded(label): label for label in catalog.labels.counts()}
     for label in sorted(labels):
         if folded(label) not in used:
@@ -267,7 +275,7 @@ def _check_known(labels: Collection[str], catalog: Catalog) -> None:
 # ---------------------------------------------------------------- days and lengths
 
 
-def _days(first: date | None, last: date | None) -> HalfOpen[datetime]:
+def _days(first: date | None, last: date | None) -> "HalfOpen[datetime]":
     """Return the midnights before the first day and after the last day, local time."""
     return (
         None if first is None else _midnight(first),

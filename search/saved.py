@@ -18,7 +18,7 @@ from scanonce.search.query import parse
 from scanonce.search.query_text import query_text
 from scanonce.search.result import SearchResult
 from scanonce.storage.catalog.known import nearest
-from scanonce.storage.catalog.labels import folded, normal_label
+from scanonce.storage.catalog.label_names import folded, normal_label
 from scanonce.storage.catalog.saved import SavedRow, SavedRows
 from scanonce.storage.errors import QueryError
 from scanonce.storage.index import Index, change_current

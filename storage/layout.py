@@ -45,6 +45,7 @@ _NAMES = (
     *("features", "thumbnails", "anchors", "vectors", "head", "cache", "data"),
     *("writer.lock", "writer.json", "backup.json", "backup.lock"),
     *("run.json", "run.pause", "run.log", "run.lock"),
+    *("tokens.json", "tokens.lock", "serve.sock"),
 )
 """Files and folders of an index directory that must not be links; ``data`` stands for ``data-<n>``."""
 

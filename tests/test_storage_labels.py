@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scanonce.storage.catalog.catalog import Catalog
-from scanonce.storage.catalog.labels import folded, normal_label
+from scanonce.storage.catalog.label_names import folded, normal_label
 from scanonce.storage.errors import QueryError
 from tests.catalogs import LIBRARY, record, running, stamp
 

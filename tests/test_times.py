@@ -23,7 +23,7 @@ from scanonce.storage.records import Span
 from scanonce.training.world.drawing import Painter
 from scanonce.training.world.films import film_frames, random_library
 from scanonce.training.world.words import scene_captions
-from scanonce.ui.pages.exports_bar import pick_of
+from scanonce.ui.export_files import pick_of
 from tests.colours import COLOURS
 from tests.indexes import build_index, open_engine, read_videos
 from tests.slides import FADE_SECONDS, Slides, write_at_rate, write_changes

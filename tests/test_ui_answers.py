@@ -30,7 +30,7 @@ def colours(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def search(layout: IndexLayout, *arguments: object, stdin: str = "") -> str:
-    run = scanonce("search", *arguments, "--index", layout.root, stdin=stdin)
+    run = scanonce("search", *arguments, "--index", layout.root, stdin=stdin, terminal=True)
     assert run.returncode == 0, run.stderr
     return run.stdout
 

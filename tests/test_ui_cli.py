@@ -59,11 +59,23 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return films, index
 
 
-def test_search_prints_a_table_of_moments(library: tuple[Path, Path]) -> None:
-    run = scanonce_process("search", "a red car", "--index", library[1], "--top", 3)
+def test_search_prints_a_table_of_moments_on_a_terminal(library: tuple[Path, Path]) -> None:
+    asked = ("search", "a red car", "--index", library[1], "--top", 3)
+    run = scanonce(*asked, terminal=True)
     assert run.returncode == 0, run.stderr
     assert "0:00:0" in run.stdout
     assert "ms: text" in run.stdout
+
+
+def test_search_prints_a_line_a_moment_into_a_pipe(library: tuple[Path, Path]) -> None:
+    asked = ("search", "a red car", "--index", library[1], "--top", 3)
+    run, found = scanonce_process(*asked), json.loads(scanonce(*asked, "--json").stdout)
+    assert run.returncode == 0, run.stderr
+    keys = ("start_seconds", "end_seconds")
+    assert [line.split("\t")[:4] for line in run.stdout.splitlines()] == [
+        [each["path"], *(f"{each[key]:.3f}" for key in keys), each["match"]]
+        for each in found["moments"]
+    ]
 
 
 def test_search_json_is_one_line_of_the_documented_schema(library: tuple[Path, Path]) -> None:

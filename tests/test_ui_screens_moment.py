@@ -11,10 +11,10 @@ from scanonce.search.engine import SearchEngine
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import Line, Moment, Span
+from scanonce.ui.export_files import FORMATS, export_content, export_name, pick_of
 from scanonce.ui.pages import finding
 from scanonce.ui.pages.addresses import clip_url, moment_key
 from scanonce.ui.pages.components import cut_of, moment_card
-from scanonce.ui.pages.exports_bar import FORMATS, export_content, export_name, pick_of
 from tests.ui_library import NASTY, build_library, open_page, shown_index
 
 

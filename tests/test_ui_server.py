@@ -1,6 +1,7 @@
 """Access by name, site and token; and the whole application, which serves pages and media together."""
 
 import re
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -294,6 +295,16 @@ def test_the_warning_says_what_is_exposed() -> None:
     assert "not encrypted" in exposure("192.168.1.5", TOKEN)
     assert "192.168.1.5" in exposure("192.168.1.5", TOKEN)
     assert TOKEN not in exposure("192.168.1.5", TOKEN)
+
+
+def test_small_packets_are_not_held_back() -> None:
+    """asyncio sets TCP_NODELAY on accepted sockets whose protocol is TCP by number; they have that of the listener."""
+    with (
+        listen("127.0.0.1", 0) as listening,
+        socket.create_connection(listening.getsockname()),
+        listening.accept()[0] as accepted,
+    ):
+        assert accepted.proto == socket.IPPROTO_TCP
 
 
 def test_the_next_free_port_is_taken_where_one_is_busy() -> None:

@@ -50,7 +50,10 @@ def run(*arguments: object, stdin: str | bytes = "", encoding: str = "utf-8") ->
     """Run a command, and check that nothing of its output is obeyed by a terminal."""
     ran = scanonce(*arguments, stdin=stdin, columns=2000, is_raw=True, encoding=encoding)
     for stream in (ran.stdout, ran.stderr):
-        bad = {letter for letter in stream.replace("\n", "") if not letter.isprintable()}
+        # tabs separate the columns of `search`, four in a line: those of names are escaped
+        assert {line.count("\t") for line in stream.splitlines()} <= {0, 4}, stream
+        text = stream.replace("\n", "").replace("\t", "")
+        bad = {letter for letter in text if not letter.isprintable()}
         assert bad == set(), stream
         own_lines = [line for line in stream.splitlines() if line.startswith("scanonce: all is")]
         assert own_lines == []
@@ -99,6 +102,8 @@ def _search(films: Path, index: Path, empty: Path) -> Ran:
     for query in ("[/red]", "[bold]", ":smile: fish", "a\x1b[2J\nred \u202e car", "\ufeffred"):
         assert run("search", query, *at, "--top", 10).returncode == 0
     found = json.loads(run("search", "red", *at, "--json", "--top", 10).stdout)
+    for kind in ("--paths", "--export=edl", "--export=otio"):
+        assert run("search", "red", *at, kind).stdout
     assert {Path(each["path"]).stem for each in found["moments"]} <= set(HOSTILE)
     return run("search", "red", *at, "--in", films, "--label", "turned\u202e label [red]")
 
@@ -165,11 +170,19 @@ WALKS: dict[str, Walk] = {
     "tracks": _refused("tracks", "--index", _NOWHERE),
     "tracks add": _refused("tracks", "add", "x\x1b[2J\n", "--index", ...),
     "tracks remove": _refused("tracks", "remove", "x\x1b[2J\n", "--index", ...),
+    "unusual": _refused("unusual", "--in", _NOWHERE, "--index", ...),
     "duplicates": _refused("duplicates", "--index", _NOWHERE),
     "unusual": _refused("unusual", "--in", _NOWHERE, "--index", ...),
     "saved add": _refused("saved", "add", "x\x1b[2J\n", "a | | b", "--index", ...),
     "saved list": _refused("saved", "list", "--index", _NOWHERE),
     "saved run": _refused("saved", "run", "x\x1b[2J\n", "--index", ...),
+    "cut": _refused("cut", _NOWHERE, "1", "2"),
+    "peek": _refused("peek", _NOWHERE, "red", "--encoder", "bundled"),
+    "serve": _refused("serve", "--index", ..., "--host", "no\x1b[2J\nhost"),
+    "mcp": _refused("mcp", "--http", "--index", ..., "--host", "no\x1b[2J\nhost"),
+    "token add": _refused("token", "add", "x\x1b[2J\n", "--index", ...),
+    "token list": lambda films, index, empty: run("token", "list", "--index", index),
+    "token revoke": _refused("token", "revoke", "x\x1b[2J\n", "--index", ...),
     "saved remove": _refused("saved", "remove", "x\x1b[2J\n", "--index", ...),
 }
 

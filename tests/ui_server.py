@@ -1,4 +1,4 @@
-"""A real server for tests and benchmarks of the pages: `scanonce ui` as a process of its own.
+"""A real server for tests and benchmarks: `scanonce ui` or `serve` as a process of its own.
 
 with Server(index_dir, home) as server:
     urlopen(server.url)
@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,7 +23,13 @@ class Server:
     """`scanonce ui` at a free port."""
 
     def __init__(
-        self, index_dir: Path, home: Path, *, config: Path | None = None, token: str | None = None
+        self,
+        index_dir: Path,
+        home: Path,
+        *,
+        config: Path | None = None,
+        token: str | None = None,
+        command: Sequence[str] = ("ui", "--no-browser"),
     ) -> None:
         """
         Args:
@@ -30,9 +37,10 @@ class Server:
             home: home directory of the process; its output is written there too.
             config: configuration file. Default: the repository's.
             token: access token. Default: none is needed.
+            command: the command that serves.
         """
         self.log = home / "server.log"
-        command = [sys.executable, "-m", "scanonce.ui.cli", "ui", "--no-browser", "--port", "0"]
+        command = [sys.executable, "-m", "scanonce.ui.cli", *command, "--port", "0"]
         command += ["--index", str(index_dir), *(["--config", str(config)] if config else [])]
         command += ["--token", token] if token else []
         # the server's own options must win over the user's

@@ -20,6 +20,7 @@ from scanonce.storage.errors import ScanonceError
 from scanonce.ui.commands.backup import backup, restore
 from scanonce.ui.commands.config import config
 from scanonce.ui.commands.convert import convert
+from scanonce.ui.commands.cut import cut
 from scanonce.ui.commands.demo import demo
 from scanonce.ui.commands.doctor import doctor
 from scanonce.ui.commands.duplicates import duplicates
@@ -30,12 +31,16 @@ from scanonce.ui.commands.forget import forget
 from scanonce.ui.commands.index import index
 from scanonce.ui.commands.label import label
 from scanonce.ui.commands.localise import localise
+from scanonce.ui.commands.mcp import mcp
 from scanonce.ui.commands.options import INTERRUPTED, renamed
+from scanonce.ui.commands.peek import peek
 from scanonce.ui.commands.reindex import reindex
 from scanonce.ui.commands.repair import repair
 from scanonce.ui.commands.saved import add_saved, list_saved, remove_saved, run_saved
 from scanonce.ui.commands.search import search
+from scanonce.ui.commands.serve import serve
 from scanonce.ui.commands.status import status
+from scanonce.ui.commands.token import add_token, list_tokens, revoke_token
 from scanonce.ui.commands.tracks import add_tracks, remove_track, show_tracks
 from scanonce.ui.commands.train_clip import train_clip
 from scanonce.ui.commands.train_soonet import train_soonet
@@ -76,6 +81,12 @@ saved = typer.Typer(
     rich_markup_mode="rich",
 )
 
+token = typer.Typer(
+    no_args_is_help=True,
+    help="Make, list and revoke the tokens by which programs use the HTTP API.",
+    rich_markup_mode="rich",
+)
+
 
 def _print_version(asked: bool) -> None:
     if asked:
@@ -106,6 +117,8 @@ app.command()(index)
 app.command()(watch)
 app.command(context_settings=renamed({"anyway": "force"}))(reindex)
 app.command(context_settings=renamed({"not-label": "exclude-label"}))(search)
+app.command()(cut)
+app.command()(peek)
 app.command()(label)
 app.command()(duplicates)
 app.command()(unusual)
@@ -119,6 +132,12 @@ app.command()(repair)
 app.command()(backup)
 app.command()(restore)
 app.command("ui")(show_ui)
+app.command()(serve)
+app.command()(mcp)
+app.add_typer(token, name="token")
+token.command("add")(add_token)
+token.command("list")(list_tokens)
+token.command("revoke")(revoke_token)
 app.add_typer(tracks, name="tracks")
 tracks.callback(invoke_without_command=True)(show_tracks)
 tracks.command("add")(add_tracks)

@@ -1,11 +1,8 @@
-"""The configuration: the settings of every room, read from one TOML file. Nothing else reads that file.
+"""The configuration: the settings of every room, read from one TOML file (`ui.config_file`).
 
-The file is that of the ``--config`` option, else that in ``SCANONCE_CONFIG``, else the ``config.toml`` of the program's
-own folder (in a checkout: the repository's). Without any, and for each missing key, the defaults hold.
+For each missing key the default holds.
 """
 
-import os
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +13,15 @@ from scanonce.models.settings import ModelSettings
 from scanonce.models.tracks.settings import TrackSettings
 from scanonce.search.settings import SearchSettings
 from scanonce.storage.errors import ConfigError
-from scanonce.storage.files import expanded
 from scanonce.storage.layout import DEFAULT_INDEX, IndexLayout
 from scanonce.storage.settings import StorageSettings
+from scanonce.ui.config_file import config_path, config_values, index_path
 from scanonce.ui.console import note
+from scanonce.ui.server.settings import ServeSettings
 
 if TYPE_CHECKING:
     from scanonce.library import Library
 
-_CHECKOUT_CONFIG = Path(__file__).parent.parent / "config.toml"  # scanonce/config.toml
 _REMOVED = (
     ("storage", "anchor_index"),
     ("search", "retriever"),
@@ -48,6 +45,7 @@ class Config(BaseModel):
     storage: StorageSettings = StorageSettings()
     search: SearchSettings = SearchSettings()
     tracks: TrackSettings = TrackSettings()
+    serve: ServeSettings = ServeSettings()
 
     def library(self, option: Path | None) -> "Library":
         """Return the library at an index directory, or at that of the configuration, with these settings."""
@@ -72,7 +70,7 @@ class Config(BaseModel):
         Raises:
             ConfigError: the path cannot be used; see `storage.files.expanded`.
         """
-        return Path(os.path.realpath(expanded(option or self.index_dir)))
+        return index_path({"index_dir": self.index_dir}, option)
 
 
 def read_config(path: Path | None = None) -> Config:
@@ -81,24 +79,7 @@ def read_config(path: Path | None = None) -> Config:
     Raises:
         ConfigError: the file is missing, is not TOML, or has a key or value that is not allowed.
     """
-    chosen = path or (
-        Path(os.environ["SCANONCE_CONFIG"]) if os.environ.get("SCANONCE_CONFIG") else None
-    )
-    if chosen is None:
-        if not _CHECKOUT_CONFIG.exists():
-            return Config()
-        chosen = _CHECKOUT_CONFIG
-    try:
-        values = tomllib.loads(chosen.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ConfigError(
-            f"configuration {chosen} cannot be read: {error.strerror}. Check --config."
-        ) from error
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # ValueError: not UTF-8, not TOML, a number too long
-        raise ConfigError(f"configuration {chosen} is not valid TOML: {error}") from error
+    values, chosen = config_values(path), config_path(path)
     _drop_removed(values, chosen)
     try:
         return Config(**values)
@@ -106,7 +87,7 @@ def read_config(path: Path | None = None) -> Config:
         raise ConfigError(f"configuration {chosen}:", *_describe(error)) from error
 
 
-def _drop_removed(values: dict[str, Any], path: Path) -> None:
+def _drop_removed(values: dict[str, Any], path: Path | None) -> None:
     """Drop settings of earlier versions, with a line on standard error for each."""
     for section, key in _REMOVED:
         settings = values.get(section)

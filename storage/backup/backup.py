@@ -38,6 +38,7 @@ _BACKUP, _LOCK, _COPYING = "backup.json", "backup.lock", "copying.json"
 _MADE_BY = "scanonce backup"
 _OF_AN_INDEX = {_BACKUP, _LOCK, "current", "writer.lock", "writer.json"}
 _OF_AN_INDEX |= {"run.json", "run.pause", "run.log", "run.lock"}
+_OF_AN_INDEX |= {"tokens.json", "tokens.lock", "serve.sock"}
 
 Complete = Callable[[IndexLayout], object]
 """Derives what may be missing, such as vectors of videos that were not published yet; storage itself cannot."""

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Select, or_, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from scanonce.storage.catalog.entries import HalfOpen
-from scanonce.storage.catalog.labels import folded
+from scanonce.storage.catalog.label_names import folded
 from scanonce.storage.catalog.statements import below
 from scanonce.storage.catalog.tables import FileRow, LabelRow, VideoRow
 

@@ -8,7 +8,7 @@ from sqlalchemy.dialects.sqlite import insert as insert_new
 
 from scanonce.storage.catalog import database
 from scanonce.storage.catalog.database import Database
-from scanonce.storage.catalog.labels import folded, normal_label
+from scanonce.storage.catalog.label_names import folded, normal_label
 from scanonce.storage.catalog.tables import SavedSearchRow, VideoRow
 
 

@@ -48,7 +48,7 @@ def duplicates(
     config: ConfigOption = None,
 ) -> None:
     """Find videos that are copies or excerpts of each other: re-encoded, scaled, trimmed, letterboxed."""
-    from scanonce.storage.catalog.labels import normal_label
+    from scanonce.storage.catalog.label_names import normal_label
     from scanonce.ui.config import read_config
 
     only = new_filter(folders, labels, without_labels, after, before, longer, shorter)

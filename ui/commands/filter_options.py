@@ -1,18 +1,18 @@
 """The options by which `search`, `duplicates` and `saved add` choose videos."""
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Callable, Sequence
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scanonce.storage.errors import QueryError
 from scanonce.ui.commands.options import absolute
+from scanonce.ui.days import first_day, last_day
 
 if TYPE_CHECKING:
     from scanonce.search.filters import Filter
-
-_DAY = "%Y-%m-%d"
 
 FoldersOption = Annotated[
     list[Path] | None,
@@ -25,13 +25,36 @@ LabelsOption = Annotated[
 WithoutLabelsOption = Annotated[
     list[str] | None, typer.Option("--exclude-label", help="Only videos without this label.")
 ]
+
+
+def _first_day(text: str) -> date:
+    return _day(first_day, text)
+
+
+def _last_day(text: str) -> date:
+    return _day(last_day, text)
+
+
+def _day(read: Callable[[str, date], date], text: str) -> date:
+    try:
+        return read(text, date.today())
+    except QueryError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
 AfterOption = Annotated[
-    datetime | None,
-    typer.Option(formats=[_DAY], help="Only files last modified on this day or later."),
+    date | None,
+    typer.Option(
+        parser=_first_day,
+        metavar="DAY",
+        help="Only files last modified on this day or later: 2026-11-30, 2026-11, yesterday, 7 days.",
+    ),
 ]
 BeforeOption = Annotated[
-    datetime | None,
-    typer.Option(formats=[_DAY], help="Only files last modified on this day or earlier."),
+    date | None,
+    typer.Option(
+        parser=_last_day, metavar="DAY", help="Only files last modified on this day or earlier."
+    ),
 ]
 LongerOption = Annotated[
     float | None, typer.Option(min=0, help="Only videos of this many seconds or more.")
@@ -45,8 +68,8 @@ def new_filter(
     folders: Sequence[Path] | None,
     labels: Sequence[str] | None,
     without_labels: Sequence[str] | None,
-    after: datetime | None,
-    before: datetime | None,
+    after: date | None,
+    before: date | None,
     longer: float | None,
     shorter: float | None,
 ) -> "Filter":
@@ -61,8 +84,8 @@ def new_filter(
         folders=tuple(absolute(folder) for folder in folders or ()),
         labels=frozenset(labels or ()),
         without_labels=frozenset(without_labels or ()),
-        recorded_after=after.date() if after else None,
-        recorded_before=before.date() if before else None,
+        recorded_after=after,
+        recorded_before=before,
         min_seconds=longer,
         max_seconds=shorter,
     )

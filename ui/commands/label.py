@@ -56,7 +56,7 @@ def label(
 def _refuse_unknown(root: Path, labels: Iterable[str]) -> None:
     """Raise QueryError if no video has one of the labels that are to be removed."""
     from scanonce.storage.catalog.known import nearest
-    from scanonce.storage.catalog.labels import folded
+    from scanonce.storage.catalog.label_names import folded
     from scanonce.storage.errors import QueryError
     from scanonce.storage.index import Index
 

@@ -1,6 +1,6 @@
 """`scanonce saved add`, `list`, `run` and `remove`."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -58,7 +58,9 @@ def list_saved(
     with read_config(config).library(index_dir) as library:
         rows = [(saved, library.saved.num_new(saved)) for saved in library.saved.all()]
     if as_json:
-        print_json({"saved": [_saved_json(saved, num_new) for saved, num_new in rows]})
+        from scanonce.ui.door_json import saved_json
+
+        print_json({"saved": [saved_json(saved, num_new) for saved, num_new in rows]})
     elif not rows:
         new_console().print("There is no saved search yet: scanonce saved add NAME QUERY")
     else:
@@ -89,20 +91,6 @@ def remove_saved(
     from scanonce.ui.config import read_config
 
     read_config(config).library(index_dir).saved.remove(name)
-
-
-def _saved_json(saved: "SavedSearch", num_new: int) -> dict[str, Any]:
-    """Return a saved search in the documented schema (docs/cli.md)."""
-    from scanonce.search.filters import filter_json
-
-    return {
-        "name": saved.name,
-        "query": saved.query,
-        "filter": filter_json(saved.only),
-        "created": saved.created.isoformat(),
-        "last_looked": saved.looked_at.isoformat() if saved.looked_at else None,
-        "new": num_new,
-    }
 
 
 def _table(rows: "list[tuple[SavedSearch, int]]") -> Table:

@@ -21,12 +21,21 @@ from scanonce.ui.commands.filter_options import (
     WithoutLabelsOption,
     new_filter,
 )
+from scanonce.ui.commands.found import (
+    Actions,
+    ExportOption,
+    OpenOption,
+    PathsOption,
+    SaveClipsOption,
+)
 from scanonce.ui.commands.notes import note_inexact_times
 from scanonce.ui.commands.options import ConfigOption, IndexOption, JsonOption
-from scanonce.ui.commands.search_output import ShowResult, TopOption
-from scanonce.ui.console import print_json
+from scanonce.ui.commands.search_output import NO_ACTIONS, ShowResult, TopOption
+from scanonce.ui.config_file import config_values, index_path
+from scanonce.ui.console import note, print_json
+from scanonce.ui.resident import ask, settings_digest
 from scanonce.ui.safe_text import encodable
-from scanonce.ui.views import covered_by, is_full
+from scanonce.ui.views import INEXACT_TIMES, covered_by, is_full
 
 if TYPE_CHECKING:
     from scanonce.search.engine import SearchEngine
@@ -76,15 +85,32 @@ def search(
     before: BeforeOption = None,
     longer: LongerOption = None,
     shorter: ShorterOption = None,
+    save_clips: SaveClipsOption = None,
+    export: ExportOption = None,
+    open_first: OpenOption = False,
+    paths: PathsOption = False,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Find the moments that show what a text describes, or that look like an image or a clip."""
     has_examples = bool(images or clips or more_like or less_like)
     _check_usage(text is not None, has_examples, queries is not None, as_json)
+    actions = Actions(save_clips, export, open_first, paths)
+    _check_actions(actions, queries is not None, as_json)
+    only = new_filter(folders, labels, without_labels, after, before, longer, shorter)
+    if text is not None and not has_examples and queries is None:
+        from scanonce.search.filters import filter_json
+
+        values = config_values(config)
+        root = index_path(values, index_dir)
+        request = {"text": text, "top": top, "filter": filter_json(only)}
+        if (remote := ask(root, settings_digest(values), request)) is not None:
+            if remote.inexact_times:
+                note(f"{INEXACT_TIMES}.")
+            ShowResult(root, only, only_good, as_json, actions)(remote.result, remote.covered)
+            return
     from scanonce.ui.config import read_config
 
-    only = new_filter(folders, labels, without_labels, after, before, longer, shorter)
     asked = Asked(
         text or "",
         read_examples(images or (), clips or (), crop),
@@ -92,7 +118,7 @@ def search(
         [read_piece(each) for each in less_like or ()],
     )
     settings = read_config(config)
-    show = ShowResult(settings.index_path(index_dir), only, only_good, as_json)
+    show = ShowResult(settings.index_path(index_dir), only, only_good, as_json, actions)
     with settings.library(index_dir) as library:
         note_inexact_times(library)
         engine = library.engine  # a missing index is an error even if the file has no query
@@ -151,6 +177,13 @@ def _check_usage(has_text: bool, has_examples: bool, has_queries: bool, as_json:
         )
     if has_queries and not as_json:
         raise typer.BadParameter("--queries prints one JSON object a line: add --json")
+
+
+def _check_actions(actions: Actions, has_queries: bool, as_json: bool) -> None:
+    if has_queries and actions != NO_ACTIONS:
+        raise typer.BadParameter("--queries prints JSON and nothing else")
+    if sum((actions.export is not None, actions.paths, as_json)) > 1:
+        raise typer.BadParameter("--json, --export and --paths each print something else: give one")
 
 
 def _answers(

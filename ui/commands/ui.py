@@ -8,22 +8,26 @@ from scanonce.storage.errors import ConfigError
 from scanonce.ui.commands.options import ConfigOption, IndexOption
 from scanonce.ui.server import DEFAULT_PORT
 
+HostOption = Annotated[
+    str,
+    typer.Option(
+        help="Address to listen on. Any other than this machine's own lets the network see the videos."
+    ),
+]
+PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Port, or the next free one.")]
+PageTokenOption = Annotated[
+    str | None,
+    typer.Option(
+        "--token", help='Ask people for this token, 12 characters or more; "auto" makes one.'
+    ),
+]
+
 
 def show_ui(
     index_dir: IndexOption = None,
-    host: Annotated[
-        str,
-        typer.Option(
-            help="Address to listen on. Any other than this machine's own lets the network see the videos."
-        ),
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port, or the next free one.")
-    ] = DEFAULT_PORT,
-    token: Annotated[
-        str | None,
-        typer.Option(help='Ask for this token, 12 characters or more; "auto" makes one.'),
-    ] = None,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = DEFAULT_PORT,
+    token: PageTokenOption = None,
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
     config: ConfigOption = None,
 ) -> None:

@@ -7,6 +7,7 @@ import streamlit as st
 
 from scanonce.search.result import SearchResult
 from scanonce.storage.records import Moment, Span, Video
+from scanonce.ui.export_files import pick_of
 from scanonce.ui.pages import finding
 from scanonce.ui.pages.addresses import opening
 from scanonce.ui.pages.components import Crop, player, query_box, show_notes, transcript
@@ -14,7 +15,6 @@ from scanonce.ui.pages.errors import errors_shown
 from scanonce.ui.pages.exports_bar import (
     clip_link,
     export_buttons,
-    pick_of,
     picking_grid,
     picks_bar,
 )

@@ -21,6 +21,7 @@ from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import Moment
 from scanonce.ui.config import Config, read_config
 from scanonce.ui.server import INDEX_VARIABLE
+from scanonce.ui.server.served import find_served
 
 CONFIG_VARIABLE = "SCANONCE_CONFIG"
 LAST_SEARCHES = 6
@@ -36,7 +37,7 @@ class Shared:
         self.index_dir = index_dir
         self.timings: deque[Mapping[str, float]] = deque(maxlen=_REMEMBERED_SEARCHES)
         """Milliseconds by stage of the last searches, oldest first."""
-        self.library = config.library(index_dir)
+        self.library = find_served(index_dir) or config.library(index_dir)
         self._last_searches: dict[str, Moment] = {}
         self._remembering = Lock()
         self._is_open = False

@@ -57,7 +57,13 @@ class AccessGuard:
     """ASGI middleware that checks every request, websockets included, before anything else sees it."""
 
     def __init__(
-        self, app: ASGIApp, *, names: frozenset[str] | None, token: str | None, cookie: str
+        self,
+        app: ASGIApp,
+        *,
+        names: frozenset[str] | None,
+        token: str | None,
+        cookie: str,
+        with_own_tokens: str = "/api/",
     ) -> None:
         """
         Args:
@@ -66,11 +72,13 @@ class AccessGuard:
             token: what lets people in. None: everybody gets in.
             cookie: name of the cookie that remembers the token. Browsers share cookies between ports, so each port
                 needs its own name.
+            with_own_tokens: beginning of the paths whose application asks for tokens of its own.
         """
         self._app = app
         self._names = names
         self._token = token
         self._cookie = cookie
+        self._with_own_tokens = with_own_tokens
         # the cookie proves the token without containing it
         key = (token or secrets.token_urlsafe()).encode("utf-8", "surrogatepass")
         self._proof = hmac.new(key, b"scanonce cookie", hashlib.sha256).hexdigest()
@@ -106,7 +114,8 @@ class AccessGuard:
     async def _asked(self, scope: Scope, receive: Receive) -> Response | None:
         """Return the answer to who has not shown the token yet: the form that asks for it, or the cookie for it."""
         headers = Headers(scope=scope)
-        if self._token is None or self._has_cookie(headers):
+        is_asked_later = scope["path"].startswith(self._with_own_tokens)
+        if self._token is None or is_asked_later or self._has_cookie(headers):
             return None
         if self._is_token(_fields(scope["query_string"]).get("token")):
             return self._welcome(scope) if scope["type"] == "http" else None
@@ -134,7 +143,7 @@ class AccessGuard:
                 and scope["method"] == "GET"
                 and headers.get("sec-fetch-mode") == "navigate"
                 and headers.get("sec-fetch-dest") == "document"
-                and not scope["path"].startswith("/media/")
+                and not scope["path"].startswith(("/media/", "/api/"))
             )
         return True
 

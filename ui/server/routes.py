@@ -38,6 +38,7 @@ from scanonce.storage.errors import IndexDirectoryError, ScanonceError, VideoErr
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import MadeTrack, Span, TrackName, Video
 from scanonce.storage.stores.thumbnails import ThumbnailStore
+from scanonce.ui.clip_files import MAX_NAME, clip_name, stem_of
 from scanonce.ui.reports import unexpected
 from scanonce.ui.safe_text import encodable, printable
 from scanonce.ui.server.cache import ProxyCache
@@ -76,7 +77,6 @@ _REVALIDATE = {**_SAFE, "Cache-Control": "private, no-cache"}
 _NO_STORE = {**_SAFE, "Cache-Control": "private, no-store"}
 _ONE_DAY = {**_SAFE, "Cache-Control": "private, max-age=86400"}
 _MAX_FRAMES = 128  # decoded frames kept in memory: a few megabytes of JPEG
-_MAX_NAME = 120  # characters of a download's name; file systems allow 255 bytes
 
 
 class _Refused(Exception):
@@ -228,7 +228,7 @@ class Media:
             state = await self._in_pool(self._waiters, self._cache.wait, key, make)
         if state.state != "ready":
             raise _Refused(422, f"the clip could not be cut: {state.reason}")
-        name = f"{_stem(video.path)} {_name_time(start)}-{_name_time(end)}.mp4"
+        name = clip_name(video.path, Span(start / 1000, end / 1000))
         headers = {**_NO_STORE, "Content-Disposition": content_disposition(name)}
         return await self._cached_file(key, headers)
 
@@ -248,7 +248,7 @@ class Media:
         text = await self._in_thread(self._transcript, video, track, kind)
         headers = {
             **_NO_STORE,
-            "Content-Disposition": content_disposition(f"{_stem(video.path)} {track}.{kind}"),
+            "Content-Disposition": content_disposition(f"{stem_of(video.path)} {track}.{kind}"),
         }
         return PlainTextResponse(encodable(text), headers=headers)
 
@@ -389,7 +389,7 @@ def content_disposition(name: str) -> str:
     'attachment; filename="caf_ _x_.mp4"; filename*=UTF-8\\'\\'caf%C3%A9%20%22x%22.mp4'
     """
     stem, dot, ending = printable(name).replace("/", "_").replace("\\", "_").rpartition(".")
-    whole = f"{stem[:_MAX_NAME]}{dot}{ending}".strip(" .") or "clip.mp4"
+    whole = f"{stem[:MAX_NAME]}{dot}{ending}".strip(" .") or "clip.mp4"
     plain = re.sub(r"[^A-Za-z0-9 ._()+-]", "_", whole)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(whole, safe='')}"
 
@@ -438,13 +438,3 @@ def _transcript_of(request: Request) -> tuple[MadeTrack, TranscriptFormat]:
 
 def _proxy_key(video: Video) -> str:
     return f"proxy-{video.uid}-{PROXY_HEIGHT}"
-
-
-def _stem(path: Path) -> str:
-    return printable(path.stem).strip()[:_MAX_NAME] or "clip"
-
-
-def _name_time(millis: int) -> str:
-    """Return 61500 as 0h01m01.500: not every file system allows colons in names."""
-    seconds, rest = divmod(millis, 1000)
-    return f"{seconds // 3600}h{seconds // 60 % 60:02}m{seconds % 60:02}.{rest:03}"

@@ -1,4 +1,4 @@
-"""Serves the pages (`ui/pages/app.py`, Streamlit) and the media of the library to people on this machine.
+"""Serves the pages (`ui/pages/app.py`, Streamlit), the media of the library and the HTTP API on this machine.
 
     serve(Path("~/.scanonce"), port=8501)                              # until Ctrl-C
     serve(index_dir, host="0.0.0.0", token="auto")                     # to others too, with a token
@@ -21,23 +21,30 @@ import tempfile
 import threading
 import time
 import webbrowser
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from starlette.routing import Router
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from scanonce.storage.errors import ConfigError
 from scanonce.storage.layout import IndexLayout
+from scanonce.ui.api.app import build_api
+from scanonce.ui.api.tokens import Tokens
+from scanonce.ui.config import read_config
+from scanonce.ui.resident import answering
 from scanonce.ui.safe_text import visible
 from scanonce.ui.server import DEFAULT_PORT, INDEX_VARIABLE
 from scanonce.ui.server.cache import proxy_cache
 from scanonce.ui.server.guard import AccessGuard
 from scanonce.ui.server.routes import Media
+from scanonce.ui.server.served import served_library
+from scanonce.ui.service import Service
 
 if TYPE_CHECKING:
-    from streamlit.starlette import App
+    from scanonce.library import Library
 
 SCRIPT = Path(__file__).parents[1] / "pages" / "app.py"
 
@@ -71,10 +78,11 @@ def serve(
     port: int = DEFAULT_PORT,
     token: str | None = None,
     open_browser: bool = False,
+    api_only: bool = False,
     config: Path | None = None,
     report: Callable[[str], object] = print,
 ) -> None:
-    """Serve an index directory until Ctrl-C. The index need not exist yet.
+    """Serve an index directory until Ctrl-C: pages, media and the HTTP API. The index need not exist yet.
 
     Args:
         index_dir: the index to show.
@@ -82,6 +90,7 @@ def serve(
         port: if it is busy, the next free port is used. 0: any free port.
         token: without it nobody gets in; ``auto`` makes one. Default: no token is needed.
         open_browser: also open the page in a browser.
+        api_only: serve the HTTP API and nothing else; Streamlit need not be installed.
         config: configuration file for the pages. Default: as for the command line.
         report: called with each line for the terminal.
 
@@ -90,7 +99,6 @@ def serve(
     """
     ensure_home()
     import uvicorn
-    from streamlit.runtime.runtime_util import get_max_message_size_bytes
 
     if token == "auto":
         token = secrets.token_urlsafe(24)
@@ -102,62 +110,112 @@ def serve(
             report(f"Port {port} is busy: using {chosen}.")
         if config is not None:
             os.environ["SCANONCE_CONFIG"] = str(config.resolve())
-        app = build_app(index_dir, host=host, port=chosen, token=token)
+        library = served_library(index_dir.resolve(), config)
+        service = new_service(library, config)
+        app = build_app(service, host=host, port=chosen, token=token, with_pages=not api_only)
         url = address(host, chosen)
-        if not is_loopback(host):
+        if not (is_loopback(host) or api_only):
             report(exposure(host, token))
-        report(f"Scanonce shows {visible(index_dir)} at {url} (Ctrl-C ends it)")
+        shows = "answers programs for" if api_only else "shows"
+        report(f"Scanonce {shows} {visible(index_dir)} at {url} (Ctrl-C ends it)")
         if token is not None:
             report(f"It asks for the token {visible(token)}")
+        report(f"Programs: {url}api/v1/docs; {_who(Tokens(library.root))}")
         server = uvicorn.Server(
             uvicorn.Config(
                 app,
-                log_level="warning",
-                log_config=None,  # its records go where those of all others go (`ui.reports`)
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,  # no proxy is expected, so such headers are forged
-                ws="websockets-sansio",
-                ws_max_size=get_max_message_size_bytes(),
-                timeout_graceful_shutdown=3,
+                ws="none" if api_only else "websockets-sansio",
+                ws_max_size=1 if api_only else _message_bytes(),
+                **uvicorn_settings(),
             )
         )
         if open_browser:
             threading.Thread(target=_open_when_ready, args=(server, url), daemon=True).start()
-        server.run(sockets=[listening])
+        with answering(service, config, report):
+            server.run(sockets=[listening])
     finally:
         listening.close()
 
 
+def uvicorn_settings() -> dict[str, Any]:
+    """Return how uvicorn runs, whatever it serves."""
+    return {
+        "log_level": "warning",
+        "log_config": None,  # its records go where those of all others go (`ui.reports`)
+        "access_log": False,
+        "server_header": False,
+        "proxy_headers": False,  # no proxy is expected, so such headers are forged
+        "timeout_graceful_shutdown": 3,
+    }
+
+
+def _message_bytes() -> int:
+    from streamlit.runtime.runtime_util import get_max_message_size_bytes
+
+    return int(get_max_message_size_bytes())
+
+
+def _who(tokens: Tokens) -> str:
+    """Return who may use the API: whoever gave away the index could have put a token of theirs there."""
+    names = ", ".join(visible(each.name) for each in tokens.all())
+    return f"tokens: {names}" if names else "scanonce token add NAME lets one in"
+
+
+def new_service(library: "Library", config: Path | None) -> Service:
+    """Return the functions of the API for a library, with clips kept in the cache of its index."""
+    roots = [Path(root) for root in read_config(config).serve.roots]
+    return Service(library, proxy_cache(library.root), config=config, roots=roots)
+
+
 def build_app(
-    index_dir: Path,
+    service: Service,
     *,
     host: str = "127.0.0.1",
     port: int = DEFAULT_PORT,
     token: str | None = None,
     script: Path = SCRIPT,
+    with_pages: bool = True,
 ) -> AccessGuard:
-    """Return the whole application: pages and media behind the guard. Streamlit allows one for each process."""
-    ensure_home()
-    from streamlit.starlette import App
-    from streamlit.web import bootstrap
+    """Return the whole application behind the guard. Streamlit allows one with pages for each process.
 
-    os.environ[INDEX_VARIABLE] = str(index_dir.resolve())
-    layout = IndexLayout.of(index_dir.resolve())
-    cache = proxy_cache(layout.root)
-    media = Media(layout, cache)
+    Args:
+        service: the library; it is closed with the application.
+        host, port, token: as for `serve`.
+        script: the pages.
+        with_pages: whether pages and media are served, or the HTTP API alone.
+    """
+    ensure_home()
+    library = service.library
+    cache = proxy_cache(library.root)
+    media = Media(IndexLayout.of(library.root), cache)
+    settings = read_config(service.config).serve
+    api, functions = build_api(service, cache, Tokens(library.root), settings)
 
     @contextlib.asynccontextmanager
-    async def lifespan(_: "App") -> AsyncIterator[None]:
+    async def lifespan(_: Any) -> AsyncIterator[None]:
         yield
         cache.close()
         media.close()
+        functions.close()
+        library.close()
 
-    pages = App(script, lifespan=lifespan)
+    if with_pages:
+        pages = _pages(library.root, script, lifespan, host, port)
+        app = _routed(api, pages, media.routes())
+    else:
+        app = _routed(api, Starlette(lifespan=lifespan), [])
+    return AccessGuard(app, names=host_names(host), token=token, cookie=f"scanonce_{port}")
+
+
+def _pages(root: Path, script: Path, lifespan: Any, host: str, port: int) -> ASGIApp:
+    from streamlit.starlette import App
+    from streamlit.web import bootstrap
+
+    os.environ[INDEX_VARIABLE] = str(root)
+    pages: ASGIApp = App(script, lifespan=lifespan)
     options = {**_STREAMLIT_OPTIONS, "server.address": host, "server.port": port}
     bootstrap.load_config_options(dict(options))
-    names = _LOOPBACK_NAMES | {host.lower()} if is_loopback(host) else None
-    return AccessGuard(_routed(media, pages), names=names, token=token, cookie=f"scanonce_{port}")
+    return pages
 
 
 def ensure_home() -> None:
@@ -169,17 +227,22 @@ def ensure_home() -> None:
         atexit.register(shutil.rmtree, os.environ["HOME"], ignore_errors=True)
 
 
-def _routed(media: Media, pages: ASGIApp) -> ASGIApp:
-    """Return an application that answers the addresses of the media, and passes all others to the pages.
+def _routed(api: ASGIApp, pages: ASGIApp, media: Sequence[BaseRoute]) -> ASGIApp:
+    """Return an application that answers the addresses of the API and of the media, and passes all others to the pages.
 
     Streamlit serves the files of its own widgets at ``/media/NAME`` and accepts no routes of others below ``/media``.
     Ours have one more part and are tried first. They also bypass its compression and sessions.
     """
-    router = Router(media.routes(), default=pages)
+    router = Router(media, default=pages)
     router.redirect_slashes = False
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await (pages if scope["type"] == "lifespan" else router)(scope, receive, send)
+        if scope["type"] == "lifespan":
+            await pages(scope, receive, send)
+        elif scope["type"] == "http" and scope["path"].startswith("/api/"):
+            await api(scope, receive, send)
+        else:
+            await router(scope, receive, send)
 
     return app
 
@@ -194,7 +257,8 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigError(f"a port is a number from 0 to 65535; got {port}")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for candidate in range(port, min(port + _PORTS_TRIED, 65_536)):
-        listening = socket.socket(family)
+        # asyncio turns off the delay of small packets only for sockets that are TCP by name: 40 ms an answer otherwise
+        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             if os.name != "nt":  # on Windows the option would share a port that is in use
                 listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -225,6 +289,11 @@ def check_token(token: str | None) -> None:
             f"an access token needs at least {_MIN_TOKEN} characters; got {len(token)}. "
             "--token auto makes a good one."
         )
+
+
+def host_names(host: str) -> frozenset[str] | None:
+    """Return the names that a server at an address answers to; None: any."""
+    return _LOOPBACK_NAMES | {host.lower()} if is_loopback(host) else None
 
 
 def is_loopback(host: str) -> bool:

@@ -29,9 +29,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import opentimelineio as otio  # type: ignore[import-untyped]
-from opentimelineio.opentime import RationalTime, TimeRange  # type: ignore[import-untyped]
-
 from scanonce.storage.records import Span
 from scanonce.ui.safe_text import encodable, one_line
 from scanonce.ui.subtitles import cue_clock, srt_text
@@ -124,6 +121,8 @@ class FrameRate:
         '00:01:00;02'
         """
         if self.drop:
+            from opentimelineio.opentime import RationalTime  # type: ignore[import-untyped]
+
             fps = float(self.fps)
             return str(RationalTime(frame, fps).to_timecode(fps, True))
         # Not by OpenTimelineIO (0.18.1): without drop frame it starts 29.97 again 86 s before the day is over, and it
@@ -262,6 +261,8 @@ def to_otio(picks: Sequence[Pick], *, title: str = "Scanonce") -> str:
     Each clip has its file as media reference with the whole length as available range, the moment as source range,
     and a marker with the label. Probability, score and exact times are in the metadata ``scanonce``.
     """
+    import opentimelineio as otio  # type: ignore[import-untyped]
+
     timeline = otio.schema.Timeline(name=one_line(title))
     track = otio.schema.Track(name="Moments", kind=otio.schema.TrackKind.Video)
     timeline.tracks.append(track)
@@ -309,6 +310,8 @@ def _first_and_end(span: Span, rate: FrameRate) -> tuple[int, int]:
 
 
 def _time_range(first: int, end: int, fps: float) -> Any:
+    from opentimelineio.opentime import RationalTime, TimeRange
+
     return TimeRange(RationalTime(first, fps), RationalTime(end - first, fps))
 
 

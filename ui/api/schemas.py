@@ -1,0 +1,300 @@
+"""Requests and answers of the HTTP API, as its OpenAPI document describes it."""
+
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from scanonce.search.filters import MAX_TERMS, Filter
+from scanonce.storage.errors import QueryError
+from scanonce.storage.records import Span, TrackName
+from scanonce.ui.export_files import Format
+from scanonce.ui.service import MAX_VIDEOS, Chosen
+
+ExportName = Literal["csv", "edl", "otio", "srt"]
+_FORMATS: dict[ExportName, Format] = {"csv": "CSV", "edl": "EDL", "otio": "OTIO", "srt": "SRT"}
+
+Id = Annotated[int, Field(ge=0, lt=1 << 43, description="Id of a video.")]
+Seconds = Annotated[
+    float, Field(ge=0, le=1e9, description="Seconds from the first frame of the video.")
+]
+Text = Annotated[str, Field(max_length=2_000, description="A query; see docs/queries.md.")]
+Label = Annotated[str, Field(min_length=1, max_length=100)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+PathText = Annotated[str, Field(max_length=4_096)]
+Top = Annotated[int, Field(ge=1, le=MAX_VIDEOS, description="The most moments.")]
+
+
+class _Given(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class FilterRequest(_Given):
+    """The videos to search: those that meet all conditions."""
+
+    folders: list[PathText] = Field(
+        default=[],
+        max_length=MAX_TERMS,
+        description="Videos at or below one of these folders of the index.",
+    )
+    labels: list[Label] = Field(
+        default=[], max_length=MAX_TERMS, description="Videos with all of these."
+    )
+    without_labels: list[Label] = Field(
+        default=[], max_length=MAX_TERMS, description="Videos with none of these."
+    )
+    recorded_after: date | None = Field(default=None, description="First day.")
+    recorded_before: date | None = Field(default=None, description="Last day.")
+    indexed_after: date | None = Field(default=None, description="First day of the last indexing.")
+    indexed_before: date | None = Field(default=None, description="Last day of the last indexing.")
+    min_seconds: float | None = Field(default=None, description="Least length, inclusive.")
+    max_seconds: float | None = Field(default=None, description="Greatest length, exclusive.")
+
+    def filter(self) -> Filter:
+        """Return the filter.
+
+        Raises:
+            QueryError: a condition makes no sense.
+        """
+        values = self.model_dump(exclude={"folders"})
+        return Filter(folders=tuple(map(_folder, self.folders)), **values)
+
+
+def _folder(text: str) -> Path:
+    if "\0" in text:
+        raise QueryError("a folder has no NUL character in its path")
+    return Path(text)
+
+
+class SearchRequest(_Given):
+    """A search."""
+
+    text: Text
+    top: Top | None = Field(
+        default=None, description="The most moments. Default: that of the settings."
+    )
+    filter: FilterRequest = FilterRequest()
+
+
+class SpanRequest(_Given):
+    """A span of a video."""
+
+    video_id: Id
+    start_seconds: Seconds
+    end_seconds: Seconds
+
+    def span(self) -> Span:
+        """Return the span.
+
+        Raises:
+            QueryError: it ends before it begins.
+        """
+        return span_of(self.start_seconds, self.end_seconds)
+
+
+class SimilarRequest(SpanRequest):
+    """A search for moments that look like a span."""
+
+    top: Top | None = None
+    filter: FilterRequest = FilterRequest()
+
+
+class ChosenRequest(SpanRequest):
+    """A moment to export."""
+
+    label: str = Field(default="moment", max_length=500)
+    probability: float | None = Field(default=None, ge=0, le=1)
+
+    def chosen(self) -> Chosen:
+        """Return the moment for `Service.export`."""
+        return Chosen(**self.model_dump())
+
+
+class ExportRequest(_Given):
+    """Moments to export, in their order."""
+
+    format: ExportName
+    moments: list[ChosenRequest] = Field(min_length=1, max_length=MAX_VIDEOS)
+
+    @property
+    def kind(self) -> Format:
+        """The format."""
+        return _FORMATS[self.format]
+
+
+class LabelsRequest(_Given):
+    """Labels to add to videos and to remove from them."""
+
+    video_ids: list[Id] = Field(min_length=1, max_length=MAX_VIDEOS)
+    add: list[Label] = Field(default=[], max_length=MAX_TERMS)
+    remove: list[Label] = Field(default=[], max_length=MAX_TERMS)
+
+
+class SavedRequest(_Given):
+    """A search to keep."""
+
+    name: Name
+    text: Text
+    filter: FilterRequest = FilterRequest()
+
+
+class RunRequest(_Given):
+    """A run of the indexer."""
+
+    folders: list[PathText] = Field(
+        default=[],
+        max_length=MAX_TERMS,
+        description="Folders of the index, or at or below serve.roots of the configuration. Default: all of the index.",
+    )
+    retry: bool = Field(
+        default=False, description="Also decode again the videos that failed before."
+    )
+
+
+def span_of(start: float, end: float) -> Span:
+    """Return a span of two numbers of a request.
+
+    Raises:
+        QueryError: it is empty, or ends before it begins.
+    """
+    if not 0 <= start < end:
+        raise QueryError(f"a span is two times in seconds, 0 <= start < end; got {start} and {end}")
+    return Span(start, end)
+
+
+# ---------------------------------------------------------------- answers
+
+
+class Problem(BaseModel):
+    """Why a request was refused."""
+
+    error: str = Field(description="The value, the allowed ones, and the next step.")
+
+
+class ReasonOut(BaseModel):
+    """The channel that found a moment."""
+
+    channel: str
+    value: float
+    text: str | None = None
+    marks: list[list[int]] | None = None
+
+
+class MomentOut(BaseModel):
+    """A moment."""
+
+    video_id: int
+    path: str
+    start_seconds: float
+    end_seconds: float
+    probability: float
+    match: Literal["strong", "fair", "weak"]
+    score: float
+    reasons: list[ReasonOut]
+
+
+class AnswerOut(BaseModel):
+    """The answer to a search, best moment first: the JSON of `scanonce search`."""
+
+    query: str
+    filter: dict[str, Any] | None = None
+    videos: int | None = None
+    no_good_match: bool
+    num_good: int
+    notes: list[str]
+    coverage: dict[str, int] | None = None
+    moments: list[MomentOut]
+    timings_ms: dict[str, float]
+
+
+class CurveOut(BaseModel):
+    """The scores of the pieces of a video, and the times between them."""
+
+    edges_seconds: list[float]
+    scores: list[float]
+
+
+class VideoOut(BaseModel):
+    """A video."""
+
+    video_id: int
+    path: str
+    paths: list[str]
+    state: str
+    duration_seconds: float
+    width: int
+    height: int
+    fps: float
+    codec: str
+    size_bytes: int
+    indexed_at: str | None
+    labels: list[str]
+
+
+class VideosOut(BaseModel):
+    """A page of videos, by rising id."""
+
+    videos: list[VideoOut]
+    next_after: int | None = Field(description="`after` of the next page; null on the last one.")
+
+
+class LineOut(BaseModel):
+    """A line of a transcript."""
+
+    track: TrackName
+    start_seconds: float
+    end_seconds: float
+    text: str
+    confidence: float
+    language: str | None
+
+
+class LinesOut(BaseModel):
+    """A transcript."""
+
+    lines: list[LineOut]
+
+
+class LabelsOut(BaseModel):
+    """The number of videos by label."""
+
+    labels: dict[str, int]
+
+
+class LabelledOut(BaseModel):
+    """How many labels were changed."""
+
+    added: int
+    removed: int
+
+
+class SavedSearchOut(BaseModel):
+    """A saved search."""
+
+    name: str
+    query: str
+    filter: dict[str, Any]
+    created: str
+    last_looked: str | None
+    new: int = Field(description="Good matches in videos that came since the last look.")
+
+
+class SavedOut(BaseModel):
+    """All saved searches."""
+
+    saved: list[SavedSearchOut]
+
+
+class RunOut(BaseModel):
+    """The current run of the indexer, or the last one."""
+
+    state: str
+    folders: list[str] = []
+    started_at: str | None = None
+    doing: str | None = None
+    videos_done: int | None = None
+    videos_total: int | None = None
+    share: float | None = None
+    seconds_left: float | None = None
+    error: str | None = None
