@@ -97,7 +97,6 @@ def commands(library: Path, index: Path | None, out: Path) -> dict[str, list[obj
         "tracks remove": ["tracks", "remove", "subtitle", *at],
         "unusual": ["unusual", "--in", films, *at],
         "duplicates": ["duplicates", *at],
-        "unusual": ["unusual", "--in", films, *at],
         "saved add": ["saved", "add", "cars", "a red car", *at],
         "saved list": ["saved", "list", *at],
         "saved run": ["saved", "run", "cars", *at],

@@ -172,7 +172,6 @@ WALKS: dict[str, Walk] = {
     "tracks remove": _refused("tracks", "remove", "x\x1b[2J\n", "--index", ...),
     "unusual": _refused("unusual", "--in", _NOWHERE, "--index", ...),
     "duplicates": _refused("duplicates", "--index", _NOWHERE),
-    "unusual": _refused("unusual", "--in", _NOWHERE, "--index", ...),
     "saved add": _refused("saved", "add", "x\x1b[2J\n", "a | | b", "--index", ...),
     "saved list": _refused("saved", "list", "--index", _NOWHERE),
     "saved run": _refused("saved", "run", "x\x1b[2J\n", "--index", ...),
