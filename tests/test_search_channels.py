@@ -142,7 +142,7 @@ def test_a_common_word_alone_is_little_evidence_and_rare_ones_are_much(
     layout: IndexLayout, engine: SearchEngine
 ) -> None:
     put(layout, "holiday_zoo.mp4", "said", [(k / 2, k / 2 + 0.5, "we do") for k in range(20)])
-    assert engine.search("said: we").no_good_match
+    assert engine.search("said: we").moments[0].probability < 0.5
     assert engine.search("said: people met on discord").moments[0].probability > 0.9
 
 
