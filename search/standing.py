@@ -70,11 +70,7 @@ def _ask(
     chosen = ids if only.videos is None else ids & only.videos
     if not chosen:
         return []
-    results = engine.search_many(
+    results = engine.good_matches(
         [each.query for each in searches], top=MOST_MOMENTS, within=replace(only, videos=chosen)
     )
-    return [
-        News(saved, result.moments[: result.num_good])
-        for saved, result in zip(searches, results, strict=True)
-        if result.num_good
-    ]
+    return [News(searches[k], result.moments[: result.num_good]) for k, result in results.items()]
