@@ -257,7 +257,7 @@ class SearchEngine:
 
         def answer(snapshot: Snapshot) -> dict[int, SearchResult]:
             search = Search(snapshot, snapshot.methods.localiser, top, within, reranks=True)
-            highest = self._ceilings(snapshot, queries, within)
+            highest = _ceilings(self, snapshot, queries, within)
             chosen = np.flatnonzero(highest >= GOOD).tolist()
             results = self._answer_many(
                 search, [texts[k] for k in chosen], [queries[k] for k in chosen]
@@ -274,19 +274,7 @@ class SearchEngine:
         """
         queries = [parse(text) for text in _taken(texts)]
         with self.reading() as snapshot:
-            return self._ceilings(snapshot, queries, within)
-
-    def _ceilings(
-        self, snapshot: Snapshot, queries: Sequence[Query], within: SearchScope
-    ) -> NDArray[np.float64]:
-        selected = snapshot.filters.apply(within)
-        ids = snapshot.live if selected is None else selected.ids
-        if len(ids) > MOST_VIDEOS:
-            return np.ones(len(queries))
-        parts = [part for query in queries for part in leaves(query) if isinstance(part, Text)]
-        encode, read = partial(self._encode, snapshot), partial(self._read, snapshot)
-        texts = self._kept.of(snapshot.encoder, [part.words for part in parts], encode, read)
-        return ceilings(snapshot, queries, ids.tolist(), texts)
+            return _ceilings(self, snapshot, queries, within)
 
     def _answer_many(
         self, search: Search, texts: Sequence[str], queries: Sequence[Query]
@@ -467,6 +455,19 @@ class SearchEngine:
     def _read(self, snapshot: Snapshot, texts: Sequence[str]) -> list[Reading]:
         with self._encoding:
             return [snapshot.encoder.read(text) for text in texts]
+
+
+def _ceilings(
+    engine: SearchEngine, snapshot: Snapshot, queries: Sequence[Query], within: SearchScope
+) -> NDArray[np.float64]:
+    selected = snapshot.filters.apply(within)
+    ids = snapshot.live if selected is None else selected.ids
+    if len(ids) > MOST_VIDEOS:
+        return np.ones(len(queries))
+    parts = [part for query in queries for part in leaves(query) if isinstance(part, Text)]
+    encode, read = partial(engine._encode, snapshot), partial(engine._read, snapshot)
+    texts = engine._kept.of(snapshot.encoder, [part.words for part in parts], encode, read)
+    return ceilings(snapshot, queries, ids.tolist(), texts)
 
 
 def _search_again(
