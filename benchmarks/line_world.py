@@ -1,6 +1,6 @@
 """What is said and written in the rendered world, whose truth is exact: films with signs and with a synthetic voice.
 
-    python -m benchmarks.line_world [--films 8]
+    python -m benchmarks.line_world [--films 8] [--seed 417]
 
 Things in these colours are never drawn in training, and no weight of the search for words was fitted to these films. A
 query of signs or speech asks all channels. One that needs both is ``seen: a red car said: turn left``; its sentence is
@@ -100,17 +100,18 @@ def main(
     work: Annotated[Path, typer.Option(help="Folder of the films and their indexes.")] = BENCH,
     workers: Annotated[int, typer.Option(min=1, help="Processes that render.")] = 2,
     images: Annotated[bool, typer.Option(help="Ask queries of images too.")] = True,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the films, signs and voices.")] = SEED,
 ) -> None:
     """Print how many queries of words are answered in the rendered world."""
     console.print(f"{processor()}, {num_cores()} cores")
-    specs = random_library(SEED, films, held_out=True)
-    world = with_lines(specs, seed=SEED)
-    root = work / f"line-world-{SEED}-{films}"
+    specs = random_library(seed, films, held_out=True)
+    world = with_lines(specs, seed=seed)
+    root = work / f"line-world-{seed}-{films}"
     render_with_lines(world, root / "films", workers=workers)
     if images and not (root / "plain" / "ground_truth.jsonl").exists():
-        render_films(specs, root / "plain", seed=SEED, workers=workers)
+        render_films(specs, root / "plain", seed=seed, workers=workers)
     models = ModelSettings(encoder=BUNDLED_NAME)
-    table = Table(title=f"{films} films with signs and speech", box=None)
+    table = Table(title=f"{films} films with signs and speech, seed {seed}", box=None)
     for column in ("query", "number", "R@1@.5", "aim"):
         table.add_column(column, justify="left" if column == "query" else "right")
     with Library(root / "index", models=models, tracks=TrackSettings()) as library:

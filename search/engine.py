@@ -30,6 +30,8 @@ from scanonce.models.settings import ModelSettings
 from scanonce.models.tracks.settings import TrackSettings
 from scanonce.models.vectors import unit
 from scanonce.search.answer import Search, Stopwatch, query_of
+from scanonce.search.calibration import GOOD
+from scanonce.search.ceilings import MOST_VIDEOS, KeptTexts, ceilings
 from scanonce.search.channels import with_words
 from scanonce.search.compound import NOTHING_GIVEN, answer_compound
 from scanonce.search.coverage import coverage
@@ -37,7 +39,7 @@ from scanonce.search.examples import Example, VisionTower, with_examples
 from scanonce.search.feedback import Feedback, Piece, deep, pieces_of
 from scanonce.search.filters import SearchScope
 from scanonce.search.localise import Curve, Localiser
-from scanonce.search.query import Given, Query, is_plain, parse, sentence
+from scanonce.search.query import Given, Query, Text, is_plain, leaves, parse, sentence
 from scanonce.search.query_text import query_text
 from scanonce.search.result import Coverage, SearchResult
 from scanonce.search.settings import SearchSettings
@@ -83,6 +85,7 @@ class SearchEngine:
         """
         text_model = (tracks or TrackSettings()).text_model
         self._snapshot = open_snapshot(index, encoder, settings, models, text_model=text_model)
+        self._kept = KeptTexts()
         self._is_closed = False
         self._open_indexes = OpenIndexes()
         self._open_indexes.acquire(index)  # the use of this engine; each call adds one
@@ -223,17 +226,10 @@ class SearchEngine:
         if not texts:
             return []
         queries = [parse(text) for text in texts]
-        sentences = [text for text, query in zip(texts, queries, strict=True) if is_plain(query)]
 
         def answer(snapshot: Snapshot) -> list[SearchResult]:
             search = Search(snapshot, snapshot.methods.localiser, top, within, reranks=True)
-            plain = iter(self._answer_plain(search, sentences))
-            return [
-                with_words(search, next(plain))
-                if is_plain(query)
-                else self._answer_compound(search, text, query)
-                for text, query in zip(texts, queries, strict=True)
-            ]
+            return _answer_many(self, search, texts, queries)
 
         return self._answer(answer)
 
@@ -404,6 +400,83 @@ class SearchEngine:
     def _read(self, snapshot: Snapshot, texts: Sequence[str]) -> list[Reading]:
         with self._encoding:
             return [snapshot.encoder.read(text) for text in texts]
+
+
+def good_matches(
+    engine: SearchEngine,
+    texts: Sequence[str],
+    *,
+    top: int | None = None,
+    within: SearchScope = None,
+) -> dict[int, SearchResult]:
+    """Answer the queries that have a good match, out of many that mostly have none.
+
+    In few videos, all queries are judged at once (`search.ceilings`), and only those that may have a good match
+    are located. Texts are encoded once for as long as the engine lives.
+
+    Args:
+        texts: the queries.
+        top: as `SearchEngine.search`.
+        within: as `SearchEngine.search`.
+
+    Returns:
+        Answers with a good match, by position in ``texts``.
+
+    Raises:
+        QueryError: as `SearchEngine.search`; then none of them is answered.
+    """
+    texts = _taken(texts)
+    queries = [parse(text) for text in texts]
+
+    def answer(snapshot: Snapshot) -> dict[int, SearchResult]:
+        search = Search(snapshot, snapshot.methods.localiser, top, within, reranks=True)
+        highest = _ceilings(engine, snapshot, queries, within)
+        chosen = np.flatnonzero(highest >= GOOD).tolist()
+        results = _answer_many(
+            engine, search, [texts[k] for k in chosen], [queries[k] for k in chosen]
+        )
+        return {k: each for k, each in zip(chosen, results, strict=True) if each.num_good}
+
+    return engine._answer(answer)
+
+
+def ceilings_of(
+    engine: SearchEngine, texts: Sequence[str], *, within: SearchScope = None
+) -> NDArray[np.float64]:
+    """Return the highest probability that a moment may have for each query, ``[num_texts]``; see `search.ceilings`.
+
+    Raises:
+        QueryError: as `SearchEngine.search`.
+    """
+    queries = [parse(text) for text in _taken(texts)]
+    with engine.reading() as snapshot:
+        return _ceilings(engine, snapshot, queries, within)
+
+
+def _answer_many(
+    engine: SearchEngine, search: Search, texts: Sequence[str], queries: Sequence[Query]
+) -> list[SearchResult]:
+    sentences = [text for text, query in zip(texts, queries, strict=True) if is_plain(query)]
+    plain = iter(engine._answer_plain(search, sentences))
+    return [
+        with_words(search, next(plain))
+        if is_plain(query)
+        else engine._answer_compound(search, text, query)
+        for text, query in zip(texts, queries, strict=True)
+    ]
+
+
+def _ceilings(
+    engine: SearchEngine, snapshot: Snapshot, queries: Sequence[Query], within: SearchScope
+) -> NDArray[np.float64]:
+    selected = snapshot.filters.apply(within)
+    ids = snapshot.live if selected is None else selected.ids
+    if len(ids) > MOST_VIDEOS:
+        return np.ones(len(queries))
+    parts = [part for query in queries for part in leaves(query) if isinstance(part, Text)]
+    encode, read = partial(engine._encode, snapshot), partial(engine._read, snapshot)
+    texts = engine._kept.of(snapshot.encoder, [part.words for part in parts], encode, read)
+    return ceilings(snapshot, queries, ids.tolist(), texts)
 
 
 def _search_again(

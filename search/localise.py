@@ -124,6 +124,20 @@ class Localiser(Protocol):
             a better one. Equal scores keep the order of candidates, then of time.
         """
 
+    def highest_scores(
+        self, queries: Sequence[Query], video: StoredVideo, cosines: NDArray[np.float32]
+    ) -> NDArray[np.float64]:
+        """Return for each query a score that no moment of a video exceeds, except by its cosine.
+
+        Args:
+            queries: the queries.
+            video: the video; everything stored of it may be read.
+            cosines: ``[num_queries]``, the highest cosine of each with the means of frames of the video.
+
+        Returns:
+            ``[num_queries]``, as `locate` scores.
+        """
+
     def curve(self, query: Query, video: StoredVideo) -> Curve:
         """Score a whole video, for display; reads everything stored of it."""
 
@@ -167,6 +181,12 @@ class FixedClips:
         )
         embedding: NDArray[np.float32] = pooled
         return embedding
+
+    def highest_scores(
+        self, queries: Sequence[Query], video: StoredVideo, cosines: NDArray[np.float32]
+    ) -> NDArray[np.float64]:
+        """See `Localiser.highest_scores`: the cosines, if clips are means of frames."""
+        return cosines.astype(np.float64)
 
     def curve(self, query: Query, video: StoredVideo) -> Curve:
         """See `frame_curve`."""

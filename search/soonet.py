@@ -270,6 +270,17 @@ class SoonetLocaliser:
                 edges[k] = same.start_seconds, same.end_seconds
         return edges
 
+    def highest_scores(
+        self, queries: Sequence[Query], video: StoredVideo, cosines: NDArray[np.float32]
+    ) -> NDArray[np.float64]:
+        """See `search.localise.Localiser.highest_scores`; 1 if the second stage of the ranking is not stored."""
+        stored = self._arrays(video, None)
+        if not self.trained.ranks_by_vectors or not len(stored.norms):
+            return np.ones(len(queries))
+        texts = np.stack([self._text(query) for query in queries])
+        best = self._model.best_anchors(texts, stored.vectors)
+        return sigmoid(best + self._model.config.clip_weight * cosines)
+
     def curve(self, query: Query, video: StoredVideo) -> Curve:
         """Return for each anchor of the finest scale the best score of the anchors that cover it."""
         duration = video.duration_seconds

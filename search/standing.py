@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from scanonce.search.engine import SearchEngine
+from scanonce.search.engine import SearchEngine, good_matches
 from scanonce.search.filters import Filter
 from scanonce.search.saved import SavedSearch, SavedSearches
 from scanonce.storage.errors import IndexDirectoryError
@@ -70,11 +70,10 @@ def _ask(
     chosen = ids if only.videos is None else ids & only.videos
     if not chosen:
         return []
-    results = engine.search_many(
-        [each.query for each in searches], top=MOST_MOMENTS, within=replace(only, videos=chosen)
+    results = good_matches(
+        engine,
+        [each.query for each in searches],
+        top=MOST_MOMENTS,
+        within=replace(only, videos=chosen),
     )
-    return [
-        News(saved, result.moments[: result.num_good])
-        for saved, result in zip(searches, results, strict=True)
-        if result.num_good
-    ]
+    return [News(searches[k], result.moments[: result.num_good]) for k, result in results.items()]

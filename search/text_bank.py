@@ -74,6 +74,22 @@ class TextBank:
         """
         return as_float32(_products(moments, query - self._mean) / self._spread(moments))
 
+    def evidence_of_each(
+        self, queries: NDArray[np.float32], moments: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Return the evidence of several queries on each moment, but for the last bits of `evidence`.
+
+        Args:
+            queries: ``[num_queries, dim]`` of length 1.
+            moments: ``[num_moments, dim]`` of length 1.
+
+        Returns:
+            ``[num_moments, num_queries]``.
+        """
+        variance = np.einsum("ij,ij->i", moments @ self._covariance, moments)
+        spread = np.sqrt(np.maximum(variance, _LEAST_SPREAD**2))
+        return as_float32(moments @ (queries - self._mean).T / spread[:, None])
+
     def likeness(
         self, image: NDArray[np.float32], moments: NDArray[np.float32]
     ) -> NDArray[np.float32]:

@@ -133,6 +133,12 @@ class TrainingFree:
             pooled.append(Proposal(each.candidate, each.span, score, embedding))
         return best_first(pooled)
 
+    def highest_scores(
+        self, queries: Sequence[Query], video: StoredVideo, cosines: NDArray[np.float32]
+    ) -> NDArray[np.float64]:
+        """See `search.localise.Localiser.highest_scores`: the cosines, if clips are means of frames."""
+        return cosines.astype(np.float64)
+
     def curve(self, query: Query, video: StoredVideo) -> Curve:
         """See `search.localise.frame_curve`."""
         return frame_curve(query, video)

@@ -32,6 +32,8 @@ _PROJECTION_FRAMES = 5120
 # and so on. Two windows of the coarsest scale on either side contain it.
 _OVERLAP_WINDOWS = 2
 
+_BLOCK = 4096  # anchors that are converted to float32 at once
+
 
 @dataclass(frozen=True, slots=True)
 class SoonetConfig:
@@ -210,6 +212,29 @@ class Soonet(nn.Module):
         texts = torch.as_tensor(np.asarray(text, np.float32)[None], device=self.device)
         vector: NDArray[np.float32] = self.query_vectors(texts)[0].cpu().numpy()
         return vector
+
+    @torch.inference_mode()
+    def best_anchors(
+        self, texts: NDArray[np.float32], vectors: NDArray[np.floating]
+    ) -> NDArray[np.float32]:
+        """Return the highest ``s1 + s2`` of each text among some anchors.
+
+        Args:
+            texts: ``[num_texts, text_dim]`` raw text features.
+            vectors: ``[num_anchors, vector_dim]`` of `scan`, at least one; read in blocks.
+
+        Returns:
+            ``[num_texts]``.
+        """
+        use_one_thread()
+        queries = self.query_vectors(torch.as_tensor(texts, device=self.device)).cpu()
+        best = torch.full((len(texts),), -torch.inf)
+        for start in range(0, len(vectors), _BLOCK):
+            block = torch.as_tensor(vectors[start : start + _BLOCK].astype(np.float32))
+            scores = block @ queries[:, : block.shape[1]].T
+            best = torch.maximum(best, scores.max(dim=0).values)
+        result: NDArray[np.float32] = best.numpy()
+        return result
 
     @torch.inference_mode()
     def scan(
