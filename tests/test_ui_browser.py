@@ -369,7 +369,7 @@ def test_a_rectangle_on_the_picture_is_searched(shown: Shown, page: Page) -> Non
     expect(page.get_by_role("button", name="Search a part")).to_have_attribute(
         "aria-pressed", "false"
     )
-    page.get_by_role("button", name="Clear").click()
+    page.get_by_role("button", name="Clear", exact=True).click()
     expect(page.get_by_text("Like the part drawn at")).to_have_count(0)
 
 
