@@ -21,7 +21,7 @@ from tests.ui_server import ROOT, Server
 WIDTHS = {1280: 800, 800: 800, 420: 800}
 """Height by width in pixels."""
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-QUERY = "a dog runs on the beach"
+QUERY = "two red birds on a snowy field at night"
 _COLOURS = 160
 """Of each picture: enough for the pages, and half the size."""
 

@@ -67,6 +67,8 @@ _PAGE_STYLE = """<style>
   position: sticky; bottom: 0; z-index: 5; padding: 0.5rem 0;
   background: light-dark(#ffffff, #14181b); /* as in .streamlit/config.toml */
 }
+[data-testid="stCaptionContainer"] { color: light-dark(#4a5359, #b4bdc2); opacity: 1; }
+[data-testid="stCaptionContainer"] p { color: inherit; opacity: 1; }
 @media (max-width: 640px) { .stMainBlockContainer { padding: 4rem 1rem 3rem; } }
 </style>"""
 
