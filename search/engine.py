@@ -36,7 +36,7 @@ from scanonce.search.coverage import coverage
 from scanonce.search.examples import Example, VisionTower, with_examples
 from scanonce.search.feedback import Feedback, Piece, deep, pieces_of
 from scanonce.search.filters import SearchScope
-from scanonce.search.localise import Curve, Localiser, embeddings_of
+from scanonce.search.localise import Curve, Localiser, embeddings_of, frame_curve
 from scanonce.search.localise import Query as QueryVectors
 from scanonce.search.query import Given, Query, is_plain, parse, sentence
 from scanonce.search.query_text import query_text
@@ -357,7 +357,10 @@ class SearchEngine:
         return self._answer(answer)
 
     def probability_curve(self, text: str, video_id: int) -> Curve:
-        """Give each piece of a whole video its probability, judged by itself as a moment is (`Moment.probability`).
+        """Give each stored frame of a video, with its neighbours, its probability, judged by the frames alone.
+
+        The line of a good match (`search.calibration.GOOD`) means the same on it as on `Moment.probability`; a moment
+        that a trained localiser has found is judged by what that has seen of it, and may be more or less likely.
 
         Raises:
             QueryError: the text is empty, or there is no such video.
@@ -367,12 +370,11 @@ class SearchEngine:
         def answer(snapshot: Snapshot) -> Curve:
             stored = snapshot.stored(_video(snapshot, video_id))
             query, (reading,) = self._query(snapshot, text), self._read(snapshot, [text])
-            localiser = snapshot.methods.localiser
-            curve = localiser.curve(query, stored)
+            curve = frame_curve(query, stored)
             if not len(curve.scores):
                 return curve
             pieces = embeddings_of(curve, stored)
-            found, _ = snapshot.judge.pieces(text, query, pieces, curve.scores, localiser, reading)
+            found = snapshot.judge.by_frames(text, query, pieces, reading)
             return Curve(curve.edges_seconds, found)
 
         return self._answer(answer)

@@ -48,39 +48,15 @@ class Judge:
         """
         if not proposals:
             return []
-        embeddings, scores = _embeddings(proposals), np.array([each.score for each in proposals])
-        found, evidence = self.pieces(text, query, embeddings, scores, localiser, reading)
-        _, is_own = self.weights(localiser, text)
+        weights, is_own = self.weights(localiser, text)
+        evidence = self.bank.evidence(query.joint, _embeddings(proposals))
+        scores = np.array([each.score for each in proposals])
+        if localiser.score_is_sigmoid:
+            scores = as_logits(scores)
+        found = weights.probabilities(evidence, scores, reading.share)
         # The scores of a trained localiser that was never calibrated still order better than frames do: the order
         # stays, and the probabilities are dealt out along it.
         return _ordered(proposals, found, evidence, keeps_order=not is_own)
-
-    def pieces(
-        self,
-        text: str,
-        query: Query,
-        embeddings: NDArray[np.float32],
-        scores: NDArray[np.float64],
-        localiser: Localiser,
-        reading: Reading,
-    ) -> tuple[NDArray[np.float64], NDArray[np.floating]]:
-        """Judge pieces of videos, each by itself and as a moment would be.
-
-        Args:
-            text: the query.
-            query: the query as vectors.
-            embeddings: ``[num_pieces, dim]`` of length 1.
-            scores: ``[num_pieces]`` of the localiser.
-            localiser: what scored them.
-            reading: how the encoder reads the text.
-
-        Returns:
-            Probabilities and evidence, ``[num_pieces]`` each.
-        """
-        weights, _ = self.weights(localiser, text)
-        evidence = self.bank.evidence(query.joint, embeddings)
-        logits = as_logits(scores) if localiser.score_is_sigmoid else scores
-        return weights.probabilities(evidence, logits, reading.share), evidence
 
     def weights(self, localiser: Localiser, text: str) -> tuple[Weights, bool]:
         """Return the weights for a query, and whether they are for moments that this localiser finds."""
