@@ -442,11 +442,14 @@ def test_selects_are_trimmed_picked_and_survive_a_reload(shown: Shown, page: Pag
     )
     page.keyboard.press("p")
     expect(page.locator(".tray .count")).to_have_text("1 select")
+    in_time = page.locator('[data-end="in"] .time')
+    trimmed = in_time.inner_text()
     page.keyboard.press("n")  # the next result; the address names another moment
     page.wait_for_function(
         "start => Math.abs(Number(new URL(location.href).searchParams.get('a')) - start) > 0.001",
         arg=before * FRAME,
     )
+    expect(in_time).not_to_have_text(trimmed)
     wait_for_player(page)
     page.locator(".player .pick").click()
     expect(page.locator(".tray .count")).to_have_text("2 selects")

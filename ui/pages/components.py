@@ -67,6 +67,7 @@ _PAGE_STYLE = """<style>
   position: sticky; bottom: 0; z-index: 5; padding: 0.5rem 0;
   background: light-dark(#ffffff, #14181b); /* as in .streamlit/config.toml */
 }
+[data-testid="stBaseButton-primary"] p { color: light-dark(#ffffff, #0c1417); }
 [data-testid="stCaptionContainer"] { color: light-dark(#4a5359, #b4bdc2); opacity: 1; }
 [data-testid="stCaptionContainer"] p { color: inherit; opacity: 1; }
 @media (max-width: 640px) { .stMainBlockContainer { padding: 4rem 1rem 3rem; } }
@@ -156,7 +157,7 @@ def player(
     curve: Curve | None,
     talk: Sequence[Span],
     query: str,
-    on_pick: Callable[[Span], None],
+    on_pick: Callable[[int, Span], None],
     key: str,
 ) -> tuple[Span, Crop | None]:
     """Show a player on a moment, the strip under it, and its in and out points.
@@ -170,7 +171,8 @@ def player(
         curve: the probability of the query over the video. None: the strip shows none.
         talk: the sentences that are said in the video; empty: the cut cannot be widened to them.
         query: for the addresses of the moments and the caption.
-        on_pick: called before the page runs again with each cut that was picked.
+        on_pick: called before the page runs again with each cut that was picked, and the id of its video: a person may
+            be faster than the page, and pick what it showed before.
         key: key of this player.
 
     Returns:
@@ -214,17 +216,19 @@ def player(
             "seen": acts_seen(key),
         },
         on_cut_change=no_callback,
-        on_acts_change=partial(_take_picked, key, opening, duration, on_pick),
+        on_acts_change=partial(_take_picked, key, on_pick),
         on_crop_change=no_callback,
     )
     return cut_of(found.cut, opening, duration) or span, crop_of(found.crop, video)
 
 
-def _take_picked(key: str, opening: int, duration: float, on_pick: Callable[[Span], None]) -> None:
+def _take_picked(key: str, on_pick: Callable[[int, Span], None]) -> None:
     for act in fresh_acts(key):
-        cut = cut_of(act, opening, duration)
-        if cut is not None:
-            on_pick(cut)
+        video_id, start, end = (act.get(name) for name in ("video", "start", "end"))
+        if not isinstance(start, int | float) or not isinstance(end, int | float):
+            continue
+        if isinstance(video_id, int) and 0 <= start < end:
+            on_pick(video_id, Span(float(start), float(end)))
 
 
 def sentences_around(cut: Span, talk: Sequence[Span], duration_seconds: float) -> dict[str, Any]:

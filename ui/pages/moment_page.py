@@ -234,7 +234,7 @@ def _player(video: Video, query: str, stamp: finding.Stamp) -> tuple[Span, tuple
             curve=curve,
             talk=said.sentences,
             query=query,
-            on_pick=partial(_pick, video, query, result.moments),
+            on_pick=partial(_pick, query, result.moments),
             key=PLAYER,
         )
     if crop is not None:
@@ -247,9 +247,13 @@ def _player(video: Video, query: str, stamp: finding.Stamp) -> tuple[Span, tuple
     return cut, result.moments
 
 
-def _pick(video: Video, query: str, here: tuple[Moment, ...], cut: Span) -> None:
-    found = next((moment for moment in here if moment.span.tiou(cut) > 0), None)
-    pick(select_of(video, cut, query, found))
+def _pick(query: str, here: tuple[Moment, ...], video_id: int, cut: Span) -> None:
+    video = finding.searchable_library(finding.index_stamp()).videos.get(video_id)
+    if video is None or cut.start_seconds >= video.duration_seconds:
+        return
+    cut = Span(cut.start_seconds, min(cut.end_seconds, video.duration_seconds))
+    overlapping = (each for each in here if each.video_id == video_id and each.span.tiou(cut) > 0)
+    pick(select_of(video, cut, query, next(overlapping, None)))
 
 
 def _exports(video: Video, cut: Span, query: str, here: tuple[Moment, ...]) -> None:

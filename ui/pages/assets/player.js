@@ -10,7 +10,7 @@
 // Other components hear where it is by the event "scanonce-time" of the document, and move it by "scanonce-jump".
 // Results: state "cut" {opening, start, end} in seconds, shortly after the in or out point came to rest; trigger "crop"
 // {video, seconds, left, top, right, bottom}, a rectangle that was drawn on the paused picture, as shares of it; state
-// "acts" ({start, end}: picked as trimmed; see `Acts`). The address of the page follows the cut.
+// "acts" ({video, start, end}: picked as trimmed; see `Acts`). The address of the page follows the cut.
 // Names come from files: they are set as text, never as HTML.
 
 const SETTLED_MS = 250;
@@ -214,7 +214,7 @@ class Player {
   }
 
   pick() {
-    this.acts.add({ opening: this.data.opening, start: this.cut.in, end: this.cut.out }, this.setStateValue);
+    this.acts.add({ video: this.data.video.id, start: this.cut.in, end: this.cut.out }, this.setStateValue);
     const said = this.root.querySelector(".said");
     said.textContent = "picked";
     clearTimeout(this.timers.said);
