@@ -95,6 +95,7 @@ def reindex(
             if done:
                 _take_over_texts(layout, staging)
                 _take_over_calibration(layout, staging)
+                _take_over_selects(layout, staging)
                 switch(staging)
     return ReindexReport(tuple(runs), tuple(lost), switched=done)
 
@@ -145,6 +146,13 @@ def _take_over_calibration(layout: IndexLayout, staging: IndexLayout) -> None:
     if same and layout.calibration.exists():
         content = layout.calibration.read_bytes()
         write_whole(staging.calibration, lambda file: file.write(content))
+
+
+def _take_over_selects(layout: IndexLayout, staging: IndexLayout) -> None:
+    """Keep the picked moments: videos keep their ids."""
+    if layout.selects.exists():
+        content = layout.selects.read_bytes()
+        write_whole(staging.selects, lambda file: file.write(content))
 
 
 def _take_over_texts(layout: IndexLayout, staging: IndexLayout) -> None:

@@ -38,7 +38,8 @@ from scanonce.search.coverage import coverage
 from scanonce.search.examples import Example, VisionTower, with_examples
 from scanonce.search.feedback import Feedback, Piece, deep, pieces_of
 from scanonce.search.filters import SearchScope
-from scanonce.search.localise import Curve, Localiser
+from scanonce.search.localise import Curve, Localiser, embeddings_of, frame_curve
+from scanonce.search.localise import Query as QueryVectors
 from scanonce.search.query import Given, Query, Text, is_plain, leaves, parse, sentence
 from scanonce.search.query_text import query_text
 from scanonce.search.result import Coverage, SearchResult
@@ -346,14 +347,39 @@ class SearchEngine:
         text = sentence(query_text(text))
 
         def answer(snapshot: Snapshot) -> Curve:
-            video = _video(snapshot, video_id)
-            features = self._encode(snapshot, [text])
-            embeddings = unit(features.joint)
-            levels = snapshot.frame_levels(embeddings, snapshot.clips.background(embeddings))
-            query = query_of(features, 0, levels[0])
-            return snapshot.methods.localiser.curve(query, snapshot.stored(video))
+            stored = snapshot.stored(_video(snapshot, video_id))
+            return snapshot.methods.localiser.curve(self._query(snapshot, text), stored)
 
         return self._answer(answer)
+
+    def probability_curve(self, text: str, video_id: int) -> Curve:
+        """Give each stored frame of a video, with its neighbours, its probability, judged by the frames alone.
+
+        The line of a good match (`search.calibration.GOOD`) means the same on it as on `Moment.probability`; a moment
+        that a trained localiser has found is judged by what that has seen of it, and may be more or less likely.
+
+        Raises:
+            QueryError: the text is empty, or there is no such video.
+        """
+        text = sentence(query_text(text))
+
+        def answer(snapshot: Snapshot) -> Curve:
+            stored = snapshot.stored(_video(snapshot, video_id))
+            query, (reading,) = self._query(snapshot, text), self._read(snapshot, [text])
+            curve = frame_curve(query, stored)
+            if not len(curve.scores):
+                return curve
+            pieces = embeddings_of(curve, stored)
+            found = snapshot.judge.by_frames(text, query, pieces, reading)
+            return Curve(curve.edges_seconds, found)
+
+        return self._answer(answer)
+
+    def _query(self, snapshot: Snapshot, text: str) -> QueryVectors:
+        features = self._encode(snapshot, [text])
+        embeddings = unit(features.joint)
+        levels = snapshot.frame_levels(embeddings, snapshot.clips.background(embeddings))
+        return query_of(features, 0, levels[0])
 
     @contextmanager
     def reading(self) -> Iterator[Snapshot]:

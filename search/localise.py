@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from scanonce.models.vectors import as_float32, cosines_with
+from scanonce.models.vectors import as_float32, cosines_with, unit
 from scanonce.search.calibration import BY_FRAMES
 from scanonce.search.curve import suppress_overlaps
 from scanonce.storage.pooling import Pooling
@@ -201,6 +201,27 @@ def frame_curve(query: Query, video: StoredVideo) -> Curve:
     edges = np.append(stored.pts_seconds, max(video.duration_seconds, stored.pts_seconds[-1]))
     edges[0] = 0.0
     return Curve(edges, cosines_with(query.joint, as_float32(stored.frames)).astype(np.float64))
+
+
+def embeddings_of(curve: Curve, video: StoredVideo) -> NDArray[np.float32]:
+    """Return what is seen in each piece of a curve: the mean of the frame at its middle and of its two neighbours.
+
+    A single frame is judged higher and lower than a moment ever is.
+
+    Args:
+        curve: with at least one piece.
+        video: the video of the curve, with at least one stored frame.
+
+    Returns:
+        ``[num_pieces, dim]`` of length 1.
+    """
+    (stored,) = video.frames([(0.0, video.duration_seconds)])
+    middles = (curve.edges_seconds[1:] + curve.edges_seconds[:-1]) / 2
+    last = len(stored.pts_seconds) - 1
+    rows = np.clip(np.searchsorted(stored.pts_seconds, middles, side="right") - 1, 0, last)
+    frames = as_float32(stored.frames)
+    around = frames[np.maximum(rows - 1, 0)] + frames[rows] + frames[np.minimum(rows + 1, last)]
+    return unit(around)
 
 
 def best_apart(proposals: Sequence[Proposal], *, overlap: float) -> list[Proposal]:

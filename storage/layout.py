@@ -7,6 +7,7 @@ thumbnails/ab/<uid>.safetensors  thumbnails of one video
 anchors/<localiser>/             anchors of the trained localiser by video, derived from the features
 vectors/<generation>/            the vector index, derived from the features
 calibration.json                 how scores become probabilities, if `scanonce tune --calibrate` fitted it
+selects.json                     the moments that people have picked in the pages
 head/                            a copy of the encoder's head, if it has one: it pools clips, or re-ranks moments
 writer.lock  writer.json         the process that writes it now (storage/writer.py)
 
@@ -41,7 +42,8 @@ _ANCHOR_FOLDER = re.compile(r"[0-9a-f]{1,64}-[0-9]{1,9}")
 _MAX_CURRENT_BYTES = 1_000
 
 _NAMES = (
-    *("manifest.json", "catalog.sqlite", "calibration.json", "copying.json", "current"),
+    *("manifest.json", "catalog.sqlite", "calibration.json", "selects.json", "copying.json"),
+    "current",
     *("features", "thumbnails", "anchors", "vectors", "head", "cache", "data"),
     *("writer.lock", "writer.json", "backup.json", "backup.lock"),
     *("run.json", "run.pause", "run.log", "run.lock"),
@@ -147,6 +149,11 @@ class IndexLayout:
     def calibration(self) -> Path:
         """The file that turns scores into probabilities (`search.calibration`); most indexes have none of their own."""
         return self.folder / "calibration.json"
+
+    @property
+    def selects(self) -> Path:
+        """The file of the picked moments (`storage.selects`); an index may have none."""
+        return self.folder / "selects.json"
 
     @property
     def head(self) -> Path:

@@ -25,6 +25,8 @@ from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import IndexDirectoryError
 from scanonce.storage.layout import IndexLayout, switch
 from scanonce.storage.manifest import read_manifest
+from scanonce.storage.records import Span
+from scanonce.storage.selects import Select, SelectsFile
 from scanonce.storage.stores.features import FeatureStore
 from scanonce.storage.stores.thumbnails import ThumbnailStore
 from scanonce.storage.vectors.generation import newest_generation
@@ -99,14 +101,16 @@ def test_a_backup_is_an_index_with_the_same_answers(place: Place) -> None:
     assert copied.isdisjoint(path.stat().st_ino for path in place.index_dir.rglob("*.safetensors"))
 
 
-def test_a_calibration_is_backed_up_and_restored(place: Place) -> None:
+def test_calibration_and_selects_are_backed_up_and_restored(place: Place) -> None:
     own = Calibration({BY_FRAMES: Weights(-2.0, 0.5)}, 3, "labelled sentences")
     write_calibration(place.layout.calibration, own)
+    kept = SelectsFile(place.layout).change(lambda _: (Select(1, Span(1.0, 2.0), "a"),))
     report = place.backup()
     assert read_calibration(report.layout.calibration) == own
     again = restore(place.target, place.target.with_name("again"), complete=publish_all)
     assert not again.damaged
     assert read_calibration(again.layout.calibration) == own
+    assert SelectsFile(again.layout).read() == kept
 
 
 def test_a_second_backup_copies_only_what_is_new(place: Place) -> None:

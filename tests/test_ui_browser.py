@@ -4,9 +4,11 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 import av
@@ -14,6 +16,7 @@ import pytest
 
 pytest.importorskip("playwright", reason="no browser test without `pip install playwright`")
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from scanonce.storage.catalog.catalog import Catalog
@@ -168,12 +171,14 @@ def test_an_upright_image_does_not_make_a_card_higher(shown: Shown) -> None:
     upright = "<svg xmlns='http://www.w3.org/2000/svg' width='90' height='160'/>"
     page = shown.browser.new_page()
     page.set_content(
-        f"<style>{style}</style><div class='card' style='width: 320px'><div class='strip'>"
-        + f'<img src="data:image/svg+xml,{upright}">' * 3
+        f"<style>{style}</style><div class='card' style='width: 320px'><div class='picture'>"
+        + f'<img src="data:image/svg+xml,{upright}">'
     )
     page.wait_for_function("[...document.images].every(image => image.naturalHeight == 160)")
-    width, height = page.locator(".strip").evaluate("each => [each.offsetWidth, each.offsetHeight]")
-    assert height == pytest.approx(width * 27 / 80, abs=1)
+    picture = page.locator(".picture")
+    width, height = picture.evaluate("each => [each.offsetWidth, each.offsetHeight]")
+    assert height == pytest.approx(width * 9 / 16, abs=1)
+    expect(picture.locator("img")).to_have_css("object-fit", "contain")
     page.close()
 
 
@@ -200,11 +205,11 @@ def test_a_query_opens_its_moment_and_a_click_on_the_strip_jumps(shown: Shown, p
 def test_the_out_point_moves_and_the_clip_is_cut_there(shown: Shown, page: Page) -> None:
     open_moment(page, shown, shown.question("film_002.mp4"))
     clip = page.get_by_role("link", name="Clip", exact=True)
-    before = cut_of(clip)
+    before, address = cut_of(clip), clip_address(clip)
     out = page.locator('[data-end="out"]')
     for step in ("-1s", "+1f", "+1f"):
         out.locator(f'[data-step="{step}"]').click()
-    expect(clip).not_to_have_attribute("href", clip_address(clip))
+    expect(clip).not_to_have_attribute("href", address)
     start, end = cut_of(clip)
     assert start == before[0]
     assert end == pytest.approx(before[1] - 1 + 2 * FRAME, abs=1.01 * FRAME)
@@ -369,8 +374,161 @@ def test_a_rectangle_on_the_picture_is_searched(shown: Shown, page: Page) -> Non
     expect(page.get_by_role("button", name="Search a part")).to_have_attribute(
         "aria-pressed", "false"
     )
-    page.get_by_role("button", name="Clear").click()
+    page.get_by_role("button", name="Clear", exact=True).click()
     expect(page.get_by_text("Like the part drawn at")).to_have_count(0)
+
+
+def test_a_card_shows_its_moment_under_the_pointer_with_one_request(
+    shown: Shown, page: Page
+) -> None:
+    page.goto(shown.url)
+    expect(page.get_by_label("What does the moment show?")).to_be_focused()
+    cards = ask(page, shown.question("film_001.mp4").query)
+    expect(page).to_have_title(re.compile(" - Scanonce$"))
+    image, box = cards.first.locator("img"), cards.first.bounding_box()
+    assert box is not None
+    page.wait_for_function("image => image.complete", arg=handle(image))
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.mouse.move(box["x"] + 5, box["y"] + 40)
+    shown_pictures = set()
+    for share in (0.05, 0.3, 0.6, 0.95):
+        page.mouse.move(box["x"] + share * box["width"], box["y"] + 40 + 10 * share)
+        if share == 0.05:  # the pictures come with the first move
+            page.wait_for_function(
+                "async image => { image.closest('.card').onpointermove({clientX: 0}); "
+                "return image.src.startsWith('data:'); }",
+                arg=handle(image),
+            )
+        shown_pictures.add(image.get_attribute("src"))
+    assert len(shown_pictures) > 2
+    served = [url for url in requests if urlsplit(url).scheme not in ("data", "blob")]
+    assert [url for url in served if "/media/" in url] == [
+        url for url in served if "/media/moments/" in url
+    ]
+    assert len(served) == 1
+    for width, columns in ((1280, 4), (800, 2), (420, 1)):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.wait_for_function(
+            "([grid, count]) => getComputedStyle(grid).gridTemplateColumns.split(' ').length === count",
+            arg=[handle(page.locator(".grid")), columns],
+        )
+
+
+def test_selects_are_trimmed_picked_and_survive_a_reload(shown: Shown, page: Page) -> None:
+    video = open_moment(page, shown, shown.question("film_002.mp4"))
+    box = page.locator(".pick").first.bounding_box()
+    assert box is not None
+    assert box["y"] + box["height"] < 800  # above the fold
+    at = now(video)
+    page.locator("canvas").focus()
+    page.keyboard.press("Shift+ArrowRight")
+    page.wait_for_function(
+        "([video, time]) => !video.seeking && video.currentTime > time",
+        arg=[handle(video), at + 0.9],
+    )
+    before = round(now(video) / FRAME)
+    for key, step in (("ArrowRight", 1), ("ArrowRight", 1), ("ArrowLeft", -1)):
+        page.keyboard.press(key)
+        before += step
+        page.wait_for_function(
+            "([video, frame]) => !video.seeking && Math.floor(video.currentTime / frame[1] + 0.01) === frame[0]",
+            arg=[handle(video), [before, FRAME]],
+        )
+    page.keyboard.press("i")
+    page.wait_for_function(
+        "start => Math.abs(Number(new URL(location.href).searchParams.get('a')) - start) < 0.001",
+        arg=before * FRAME,
+    )
+    page.keyboard.press("p")
+    expect(page.locator(".tray .count")).to_have_text("1 select")
+    in_time = page.locator('[data-end="in"] .time')
+    trimmed = in_time.inner_text()
+    page.keyboard.press("n")  # the next result; the address names another moment
+    page.wait_for_function(
+        "start => Math.abs(Number(new URL(location.href).searchParams.get('a')) - start) > 0.001",
+        arg=before * FRAME,
+    )
+    expect(in_time).not_to_have_text(trimmed)
+    wait_for_player(page)
+    page.locator(".player .pick").click()
+    expect(page.locator(".tray .count")).to_have_text("2 selects")
+
+    page.goto(f"{shown.url}library")
+    page.locator(".tray summary").click()
+    first = page.locator(".tray .row").first
+    expect(first.locator(".times")).to_contain_text(f":{before % round(1 / FRAME):02d} \u2013")
+    first.locator("input.rename").fill(SCRIPT)
+    first.locator("input.rename").press("Enter")
+    first.get_by_role("button", name=re.compile("^move down")).click()
+    expect(page.locator(".tray .row").nth(1).locator("input.rename")).to_have_value(SCRIPT)
+    page.reload()
+    page.locator(".tray summary").click()
+    expect(page.locator(".tray .row").nth(1).locator("input.rename")).to_have_value(SCRIPT)
+    page.get_by_role("button", name="Export", exact=True).click()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Clips (zip)").click()
+    with zipfile.ZipFile(download.value.path()) as archive:
+        assert [name[:2] for name in archive.namelist()] == ["01", "02"]
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Remove all").click()
+    expect(page.locator(".tray")).to_have_count(0)
+
+
+def test_keys_are_explained_and_an_offline_file_still_shows_its_pictures(
+    shown: Shown, page: Page
+) -> None:
+    film = shown.films / "film_000.mp4"
+    page.goto(shown.url)
+    cards = ask(page, shown.question(film.name).query)
+    cards.first.locator("a.open").focus()
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.keyboard.press("/")
+    expect(page.get_by_label("What does the moment show?")).to_be_focused()
+    away = film.rename(shown.films.parent / film.name)
+    try:
+        cards.first.locator("a.open").click()
+        expect(page.get_by_text("The file is not where it was indexed")).to_be_visible()
+        expect(page.get_by_text(str(film))).to_be_visible()
+        pictures = page.get_by_role("list", name="stored pictures").locator("img")
+        expect(pictures).to_have_count(6)
+        page.wait_for_function("image => image.naturalWidth > 0", arg=handle(pictures.first))
+    finally:
+        away.rename(film)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(shown: Shown, scheme: Literal["light", "dark"]) -> None:
+    context = shown.browser.new_context(
+        viewport={"width": 1280, "height": 800}, color_scheme=scheme
+    )
+    context.set_default_timeout(WAIT_MS)
+    page, found = context.new_page(), []
+    query = shown.question("film_001.mp4").query.replace(" ", "+")
+    number = finding_id(shown, "film_001.mp4")
+    for address, sign in (
+        (f"?q={query}", ".grid .card"),
+        (f"moment?v={number}&a=0&b=2&q={query}", ".player canvas"),
+        ("library", "tbody tr"),
+    ):
+        page.goto(shown.url + address)
+        expect(page.locator(sign).first).to_be_visible()
+        expect(page.locator("[data-test-script-state=notRunning]")).to_be_attached()
+        result = Axe().run(page, options={"resultTypes": ["violations"]})
+        found += [
+            (address, each["id"], [node["html"][:160] for node in each["nodes"]][:3])
+            for each in result.response["violations"]
+            if each["impact"] in ("serious", "critical")
+        ]
+    context.close()
+    assert found == []
+
+
+def finding_id(shown: Shown, name: str) -> int:
+    with Catalog.open(IndexLayout.of(shown.index).catalog, read_only=True) as catalog:
+        return next(each.video_id for each in catalog.videos() if each.path.name == name)
 
 
 @pytest.mark.parametrize("address", ["moment?v=99999&a=1&b=2", "moment?v=../7", "moment"])

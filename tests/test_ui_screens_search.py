@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from scanonce.search.engine import SearchEngine
@@ -16,9 +18,11 @@ from scanonce.search.result import SearchResult
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import IndexDirectoryError
 from scanonce.storage.layout import IndexLayout
-from scanonce.storage.records import Video
-from scanonce.ui.pages import exports_bar, finding
-from scanonce.ui.pages.components import Picks
+from scanonce.storage.records import Span, Video
+from scanonce.storage.selects import Select
+from scanonce.ui.pages import finding, picking, tray
+from scanonce.ui.pages.addresses import moment_key
+from scanonce.ui.pages.grid import take_picks
 from scanonce.ui.pages.session import shared
 from scanonce.ui.pages.start import newest
 from scanonce.ui.views import match_text
@@ -38,7 +42,11 @@ def pages(layout: IndexLayout, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
 def grid(app: AppTest) -> dict[str, Any]:
     """Return the data sent to the grid."""
-    (component,) = [each for each in app.get("bidi_component") if each.key == "grid"]
+    return sent(app, "grid")
+
+
+def sent(app: AppTest, key: str) -> dict[str, Any]:
+    (component,) = [each for each in app.get("bidi_component") if each.key == key]
     data: dict[str, Any] = json.loads(component.proto.json)
     return data
 
@@ -135,10 +143,7 @@ def test_a_query_in_the_address_is_searched_and_its_moments_are_shown() -> None:
     assert first["word"] in ("strong", "fair")
     assert first["href"].startswith("moment?v=")
     assert "q=red" in first["href"]
-    assert len(first["thumbnails"]) == 3
-    assert all(
-        thumbnail["alt"].startswith("two-reds.mp4 at 0:00:") for thumbnail in first["thumbnails"]
-    )
+    assert first["picture"]["alt"].startswith("two-reds.mp4 at 0:00:")
     assert "4 videos, 3 min | " in app.caption[0].value
     assert "page" in app.caption[0].value
     assert len(shared().timings) == 1
@@ -272,19 +277,41 @@ def test_turning_pages_searches_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(shared().timings) == 1
 
 
-def test_picked_moments_stay_and_can_be_exported() -> None:
-    app = open_page("search", q="red")
-    key = grid(app)["cards"][0]["key"]
+def test_picked_moments_are_in_the_tray_of_every_page(layout: IndexLayout) -> None:
     moment = finding.search("red", None, 100, finding.index_stamp()).moments[0]
-    app.session_state["picked"] = {key: exports_bar.Picked(moment, "red")}  # as a click does
-    app.session_state["picks_version"] = 1
-    app.text_input[0].set_value("green").run()
-    assert not app.exception
-    assert grid(app)["picks"] == [key]
-    labels = [button.proto.label for button in app.get("download_button")]
-    assert labels == ["CSV", "SRT", "EDL", "OTIO"]
-    (link,) = app.get("link_button")
-    assert "/clips/" in link.proto.url
+    videos = finding.searchable_library(finding.index_stamp()).videos
+    try:
+        picking.take_pick(moment, True, "red", videos)  # as a click does
+        (kept,) = tray.selects()
+        assert (kept.span, kept.query, kept.probability) == (
+            *(moment.span, "red"),
+            moment.probability,
+        )
+        assert grid(open_page("search", q="red"))["picks"] == [kept.key]
+        for name in ("library", "status", "saved", "duplicates"):
+            app = open_page(name)
+            (row,) = sent(app, "tray")["selects"]
+            assert row["name"] == "two-reds.mp4"
+            labels = [button.proto.label for button in app.get("download_button")]
+            assert labels[-4:] == ["CSV", "SRT", "EDL", "OTIO"]
+            (link,) = app.get("link_button")
+            assert link.proto.url == "/media/selects/clips.zip"
+        picking.take_pick(moment, False, "red", videos)
+        assert not tray.selects()
+    finally:
+        layout.selects.unlink(missing_ok=True)
+
+
+def test_selects_of_forgotten_videos_stay_in_the_tray_and_are_not_exported() -> None:
+    videos = finding.searchable_library(finding.index_stamp()).videos
+    first = next(iter(videos.values()))
+    kept = tuple(Select(number, Span(1.0, 2.5), "a", note="b") for number in (first.video_id, 999))
+    there, gone = tray.tray_rows(kept, videos)
+    assert there["href"]
+    assert (there["in"], there["length"]) == ("0:00:01:00", "0:00:01.5")
+    assert (gone["href"], gone["src"], gone["note"]) == ("", "", "b")
+    (pick,) = tray.picks_of(kept, videos)
+    assert (pick.path, pick.label) == (first.path, "b")
 
 
 def test_an_error_is_a_message_with_its_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,9 +333,18 @@ def test_without_an_index_the_page_says_how_to_make_one(
     assert app.code[0].value.startswith("scanonce index FOLDER --index ")
 
 
-def test_only_shown_moments_can_be_picked() -> None:
+def test_only_shown_moments_can_be_picked_and_each_click_counts_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     moment = finding.search("red", None, 100, finding.index_stamp()).moments[0]
-    shown = exports_bar.shown_picks([moment], "red")
-    (key,) = shown
-    exports_bar.take_picks(shown, Picks(1, (key, "999-0-1")))
-    assert list(exports_bar.picked()) == [key]
+    key, done = moment_key(moment), []
+
+    def click(*acts: object) -> None:
+        monkeypatch.setattr(st, "session_state", state)
+        state["grid"] = SimpleNamespace(acts=list(acts))
+        take_picks("grid", {key: moment}, lambda _, is_picked: done.append(is_picked))
+
+    state: dict[str, Any] = {}
+    click([1, {"key": key, "picked": True}], [2, {"key": "999-0-1", "picked": True}])
+    click([1, {"key": key, "picked": True}], [3, {"key": key, "picked": False}], "x", [4])
+    assert done == [True, False]

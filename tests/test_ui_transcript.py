@@ -13,7 +13,8 @@ from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.catalog.entries import Content, FileStamp
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import Line, Moment, Reason, Span, VideoInfo
-from scanonce.ui.pages.components import moment_card, sentences_around, transcript_data
+from scanonce.ui.pages.components import sentences_around, transcript_data
+from scanonce.ui.pages.grid import moment_card
 from scanonce.ui.sentences import LONGEST_SECONDS, sentences, talk, widened
 from scanonce.ui.server.cache import ProxyCache
 from scanonce.ui.server.routes import Media

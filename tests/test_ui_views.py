@@ -45,6 +45,7 @@ from scanonce.ui.views import (
     search_line,
     size_text,
     span_text,
+    timecode,
     times_across,
     timings_text,
 )
@@ -331,15 +332,29 @@ def test_spans_of_addresses_are_kept_inside_the_video(
     assert parse_span(start, end, 10.0) == span
 
 
-def test_curve_levels_are_even_over_the_video_and_average() -> None:
+def test_curve_levels_are_even_over_the_video_and_absolute() -> None:
     # 0 for eight seconds, then 1 for one, then 0.5 for one
     curve = Curve(np.array([0.0, 8.0, 9.0, 10.0]), np.array([0.0, 1.0, 0.5]))
-    assert curve_levels(curve, 10.0) == [0, 0, 255]
+    assert curve_levels(curve, 10.0) == [0, 0, 115]
     even = Curve(np.linspace(0, 10, 11), np.array([0, 0, 0, 0, 0, 0, 0, 0, 1, 0.5]))
     assert curve_levels(even, 10.0) == [0] * 8 + [255, 128]
-    assert curve_levels(even, 10.0, most=5) == [0] * 4 + [255]
+    assert curve_levels(even, 10.0, most=5) == [0] * 4 + [191]
 
 
 def test_curve_levels_of_nothing_and_of_a_flat_curve() -> None:
     assert curve_levels(Curve(np.zeros(1), np.zeros(0)), 10.0) == []
-    assert curve_levels(Curve(np.arange(4.0), np.full(3, 0.3)), 3.0) == [0, 0, 0]
+    assert curve_levels(Curve(np.arange(4.0), np.full(3, 0.2)), 3.0) == [51] * 3
+
+
+@pytest.mark.parametrize(
+    ("seconds", "fps", "text"),
+    [
+        (0.04, 25.0, "0:00:00:01"),
+        (0.0399999, 25.0, "0:00:00:01"),
+        (0.03, 25.0, "0:00:00:00"),
+        (3661.5, 30.0, "1:01:01:15"),
+        (1.001, 30_000 / 1001, "0:00:01:00"),
+    ],
+)
+def test_a_timecode_counts_the_frames_that_are_shown(seconds: float, fps: float, text: str) -> None:
+    assert timecode(seconds, fps) == text

@@ -41,6 +41,23 @@ def clock(seconds: float, *, tenths: bool = False) -> str:
     return f"{text}.{rest % 10}" if tenths else text
 
 
+def timecode(seconds: float, fps: float) -> str:
+    """Return a time as h:mm:ss:ff, with the number of the frame in its second, counted in whole frames a second.
+
+    >>> timecode(61.52, 25.0), timecode(0.0, 0.0)
+    ('0:01:01:13', '0:00:00:00')
+
+    Args:
+        seconds: the time; between two frames it is the frame that is shown.
+        fps: frames a second; 0 (unknown) counts as 25.
+    """
+    rate = fps or 25.0
+    frame = int(seconds * rate + 0.01)
+    base = max(1, round(rate))
+    whole, rest = divmod(frame, base)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}:{rest:02d}"
+
+
 def span_text(span: Span, *, tenths: bool = True) -> str:
     """Return a span for people, to the tenth of a second or to the second."""
     return f"{clock(span.start_seconds, tenths=tenths)} - {clock(span.end_seconds, tenths=tenths)}"
@@ -534,12 +551,10 @@ def parse_span(start: str, end: str, duration_seconds: float) -> Span | None:
 
 
 def curve_levels(curve: "Curve", duration_seconds: float, most: int = 20_000) -> list[int]:
-    """Return a curve as levels 0 to 255 for intervals of equal length over the video: the mean score of each.
-
-    255 is the best interval; 0 is the median and below, so that peaks stand out.
+    """Return probabilities as levels 0 to 255 for intervals of equal length over the video: the mean of each.
 
     Args:
-        curve: see `Localiser.curve`.
+        curve: see `SearchEngine.probability_curve`.
         duration_seconds: length of the video.
         most: maximum number of levels; a curve with fewer scores has one level for each score.
     """
@@ -553,6 +568,4 @@ def curve_levels(curve: "Curve", duration_seconds: float, most: int = 20_000) ->
     integral = np.append(0.0, np.cumsum(scores * np.diff(edges)))
     even = np.linspace(0.0, duration_seconds, count + 1)
     means = np.diff(np.interp(even, edges, integral)) / (duration_seconds / count)
-    floor, top = float(np.median(means)), float(means.max())
-    levels = np.clip((means - floor) / max(top - floor, 1e-9), 0.0, 1.0)
-    return [int(level) for level in np.rint(255 * levels)]
+    return [int(level) for level in np.rint(255 * np.clip(means, 0.0, 1.0))]

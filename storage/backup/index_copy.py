@@ -188,7 +188,7 @@ class IndexCopy:
         self._expect({path: self._earlier(path) for path in todo})
         for path in todo:
             try:
-                # a damaged file must not replace a whole one; a calibration and a head are checked when they are used
+                # a damaged file must not replace a whole one; calibration, selects and head are checked when used
                 self._put(
                     path, check=path.suffix != ".json" and not path.is_relative_to(self.source.head)
                 )
@@ -211,8 +211,8 @@ class IndexCopy:
         return [*stores, AnchorStore(self.source.anchors_of(self.manifest.anchors))]
 
     def _small_files(self) -> list[Path]:
-        """Return the calibration, and the files without which no clip can be pooled, or no moment re-ranked."""
-        kept = [self.source.calibration] if self.source.calibration.exists() else []
+        """Return calibration and selects, and the files without which no clip can be pooled, or no moment re-ranked."""
+        kept = [path for path in (self.source.calibration, self.source.selects) if path.exists()]
         if not self.manifest.keeps_head:
             return kept
         head = self.source.head

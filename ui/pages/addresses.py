@@ -41,10 +41,10 @@ def thumb_url(video_id: int, seconds: float) -> str:
     return f"/media/thumbs/{video_id}/{max(0, round(seconds * 1000))}.jpg"
 
 
-def clip_url(video_id: int, span: Span) -> str:
-    """Return the address at which the exact cut of a span is downloaded."""
+def frames_url(video_id: int, span: Span) -> str:
+    """Return the address of some stored thumbnails of a span, all in one answer."""
     start, end = span_millis(span)
-    return f"/media/clips/{video_id}/{start}-{end}.mp4"
+    return f"/media/moments/{video_id}/{start}-{end}.json"
 
 
 def transcript_url(video_id: int, track: str, kind: str) -> str:

@@ -4,12 +4,15 @@ import streamlit as st
 
 from scanonce.ui.pages.components import page_style
 from scanonce.ui.pages.errors import errors_shown
+from scanonce.ui.pages.keys import keys
 from scanonce.ui.pages.session import shared
+from scanonce.ui.pages.tray import tray
 
 st.set_page_config(page_title="Scanonce", layout="wide")
 page_style()
 with errors_shown():
     shared().warm()
+    keys()
     st.navigation(
         [
             st.Page("search_page.py", title="Search", url_path="search", default=True),
@@ -21,3 +24,4 @@ with errors_shown():
         ],
         position="top",
     ).run()
+    tray()

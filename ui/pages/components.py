@@ -1,4 +1,4 @@
-"""The parts of the pages that Streamlit lacks: a grid of moments, the player with its strip, and the transcript.
+"""Parts of the pages that Streamlit lacks: the box for the query, the player with its strip, and the transcript.
 
 They are components of `st.components.v2`. Their HTML, CSS and JavaScript in ``ui/pages/assets/`` are trusted code.
 Text from outside (names, paths, queries) reaches them as data only, and they show it as text.
@@ -14,25 +14,20 @@ from typing import Any
 
 import streamlit as st
 
+from scanonce.search.calibration import GOOD
 from scanonce.search.localise import Curve
-from scanonce.storage.records import Line, MadeTrack, Moment, Reason, Span, Video
-from scanonce.ui.pages.addresses import moment_key, moment_url, thumb_url, transcript_url
-from scanonce.ui.pages.judged import SIGNS, Sign
-from scanonce.ui.reasons import reason_pieces
-from scanonce.ui.safe_text import encodable, shown_name
+from scanonce.storage.records import Line, MadeTrack, Moment, Span, Video
+from scanonce.ui.pages.acts import acts_seen, fresh_acts
+from scanonce.ui.pages.addresses import moment_url, transcript_url
+from scanonce.ui.safe_text import encodable
 from scanonce.ui.sentences import widened
 from scanonce.ui.server.playback import Playback
+from scanonce.ui.server.routes import MAX_CLIP_SECONDS
 from scanonce.ui.subtitles import TRANSCRIPT_FORMATS
 from scanonce.ui.views import (
-    LESS_CERTAIN,
-    clock,
     curve_levels,
-    match_text,
     match_word,
-    percent_text,
     plain,
-    span_text,
-    times_across,
 )
 
 MAX_QUERY = 500
@@ -50,17 +45,11 @@ def no_callback() -> None:
     """Do nothing: a trigger exists only if it has a callback, and the page reads its value."""
 
 
-_grid = st.components.v2.component(
-    "scanonce_grid",
-    html='<ul class="grid"></ul>',
-    css=read_asset("grid.css"),
-    js=read_asset("elements.js", "grid.js"),
-)
 _player = st.components.v2.component(
     "scanonce_player",
     html=read_asset("player.html"),
     css=read_asset("player.css"),
-    js=read_asset("elements.js", "player.js"),
+    js=read_asset("elements.js", "times.js", "strip.js", "player.js"),
 )
 
 
@@ -78,6 +67,9 @@ _PAGE_STYLE = """<style>
   position: sticky; bottom: 0; z-index: 5; padding: 0.5rem 0;
   background: light-dark(#ffffff, #14181b); /* as in .streamlit/config.toml */
 }
+[data-testid="stBaseButton-primary"] p { color: light-dark(#ffffff, #0c1417); }
+[data-testid="stCaptionContainer"] { color: light-dark(#4a5359, #b4bdc2); opacity: 1; }
+[data-testid="stCaptionContainer"] p { color: inherit; opacity: 1; }
 @media (max-width: 640px) { .stMainBlockContainer { padding: 4rem 1rem 3rem; } }
 </style>"""
 
@@ -85,6 +77,11 @@ _PAGE_STYLE = """<style>
 def page_style() -> None:
     """Set the margins of a page, narrower than Streamlit's."""
     st.html(_PAGE_STYLE)
+
+
+def page_title(what: str) -> None:
+    """Set the title of the browser's tab: what the page shows, then the program."""
+    st.set_page_config(page_title=f"{encodable(what)} - Scanonce")
 
 
 # ---------------------------------------------------------------- the query
@@ -137,125 +134,6 @@ def show_notes(notes: Iterable[str]) -> None:
         st.caption(plain(note))
 
 
-# ---------------------------------------------------------------- the grid
-
-
-@dataclass(frozen=True, slots=True)
-class Picks:
-    """The picked moments, on all pages of results."""
-
-    version: int
-    """Grows with each change, so that an old answer does not undo a new click."""
-    keys: tuple[str, ...]
-    """See `moment_key`, in the order they were picked."""
-
-
-def moment_card(moment: Moment, query: str, *, alike: bool = False) -> dict[str, Any]:
-    """Return the data of a moment's card.
-
-    Args:
-        moment: the moment.
-        query: for the address of its page.
-        alike: whether its probability is a likeness (`SearchEngine.similar`).
-    """
-    percent = percent_text(moment.probability)
-    name = shown_name(moment.path)
-    return {
-        "key": moment_key(moment),
-        "href": moment_url(moment.video_id, moment.span, query),
-        "name": name,
-        "path": encodable(str(moment.path)),
-        "span": span_text(moment.span, tenths=False),
-        "word": match_word(moment.probability),
-        "match": f"{percent} alike" if alike else match_text(moment.probability),
-        "thumbnails": [
-            {"src": thumb_url(moment.video_id, seconds), "alt": f"{name} at {clock(seconds)}"}
-            for seconds in times_across(moment.span)
-        ],
-        "reasons": reason_chips(moment.reasons),
-    }
-
-
-def reason_chips(reasons: Sequence[Reason]) -> list[dict[str, Any]]:
-    """Return the data of the chips that say why a moment is in an answer: its words, or its probability by images.
-
-    A moment that was only seen has none: its match says the same.
-    """
-    if not any(reason.text for reason in reasons):
-        return []
-    return [
-        {
-            "channel": reason.channel,
-            "value": "" if reason.text else percent_text(reason.value),
-            "pieces": [[encodable(text), marked] for text, marked in reason_pieces(reason)],
-        }
-        for reason in reasons
-    ]
-
-
-def moment_grid(
-    moments: Sequence[Moment],
-    query: str,
-    *,
-    key: str,
-    picks: Picks,
-    on_picks: Callable[[Picks], None],
-    on_judge: Callable[[Sign, str], None] | None = None,
-    divider: int | None = None,
-    alike: bool = False,
-) -> Moment | None:
-    """Show moments as cards with thumbnails; return the one a person wants to open, else None.
-
-    Args:
-        moments: the moments of this page, in order.
-        query: for the addresses of the cards.
-        key: key of this grid among those of the page.
-        picks: the picked moments; their boxes are checked.
-        on_picks: called before the page runs again if a person has picked or unpicked a moment.
-        on_judge: called with "more" or "less" and the key of a moment if a person wants others like it, or not; None:
-            the cards have no such buttons.
-        divider: position of the first moment below the divider; None: there is no divider on this page.
-        alike: whether their probabilities are likenesses.
-    """
-    cards = {moment_key(moment): moment for moment in moments}
-    found = _grid(
-        key=key,
-        data={
-            "cards": [moment_card(moment, query, alike=alike) for moment in cards.values()],
-            "picks": list(picks.keys),
-            "version": picks.version,
-            "label": "moments",
-            "divider": divider,
-            "divider_text": LESS_CERTAIN,
-            "can_judge": on_judge is not None,
-        },
-        on_picks_change=partial(_take_picks, key, on_picks),
-        on_judge_change=partial(_take_judgement, key, tuple(cards), on_judge),
-        on_open_change=no_callback,
-    )
-    return cards.get(str(found.open)) if found.open else None
-
-
-def _take_picks(key: str, on_picks: Callable[[Picks], None]) -> None:
-    value = st.session_state[key].picks
-    if isinstance(value, Mapping) and isinstance(value.get("keys"), list):
-        version = value.get("version")
-        if isinstance(version, int):
-            on_picks(Picks(version, tuple(str(each) for each in value["keys"])))
-
-
-def _take_judgement(
-    key: str, shown: Sequence[str], on_judge: Callable[[Sign, str], None] | None
-) -> None:
-    value = st.session_state[key].judge
-    if on_judge is None or not isinstance(value, Mapping):
-        return
-    moment = str(value.get("key"))
-    for sign in SIGNS:
-        if value.get("sign") == sign and moment in shown:
-            on_judge(sign, moment)
-
-
 # ---------------------------------------------------------------- the player
 
 
@@ -279,6 +157,7 @@ def player(
     curve: Curve | None,
     talk: Sequence[Span],
     query: str,
+    on_pick: Callable[[int, Span], None],
     key: str,
 ) -> tuple[Span, Crop | None]:
     """Show a player on a moment, the strip under it, and its in and out points.
@@ -289,9 +168,11 @@ def player(
         source: what the player loads.
         opening: number of the opened moment. While it stays the same, the player is left alone.
         moments: the moments of the query in this video, in order of time.
-        curve: the relevance of the query over the video. None: the strip shows none.
+        curve: the probability of the query over the video. None: the strip shows none.
         talk: the sentences that are said in the video; empty: the cut cannot be widened to them.
         query: for the addresses of the moments and the caption.
+        on_pick: called before the page runs again with each cut that was picked, and the id of its video: a person may
+            be faster than the page, and pick what it showed before.
         key: key of this player.
 
     Returns:
@@ -316,7 +197,7 @@ def player(
             },
             "start": span.start_seconds,
             "end": span.end_seconds,
-            "caption": f"relevance of “{encodable(query)}”" if curve else "no query: no relevance",
+            "caption": f"probability of “{encodable(query)}”" if curve else "no query: no curve",
             "levels": curve_levels(curve, video.duration_seconds) if curve else [],
             "moments": [
                 {
@@ -329,11 +210,25 @@ def player(
             ],
             "sentences": sentences_around(before, talk, duration) if talk else None,
             "frames": f"/media/frames/{video.video_id}/",
+            "clips": f"/media/clips/{video.video_id}/",
+            "longest": MAX_CLIP_SECONDS,
+            "line": round(255 * GOOD),
+            "seen": acts_seen(key),
         },
         on_cut_change=no_callback,
+        on_acts_change=partial(_take_picked, key, on_pick),
         on_crop_change=no_callback,
     )
     return cut_of(found.cut, opening, duration) or span, crop_of(found.crop, video)
+
+
+def _take_picked(key: str, on_pick: Callable[[int, Span], None]) -> None:
+    for act in fresh_acts(key):
+        video_id, start, end = (act.get(name) for name in ("video", "start", "end"))
+        if not isinstance(start, int | float) or not isinstance(end, int | float):
+            continue
+        if isinstance(video_id, int) and 0 <= start < end:
+            on_pick(video_id, Span(float(start), float(end)))
 
 
 def sentences_around(cut: Span, talk: Sequence[Span], duration_seconds: float) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from scanonce.ui.pages import finding
 from scanonce.ui.pages.addresses import moment_url, open_moment, thumb_url
 from scanonce.ui.pages.components import no_callback
 from scanonce.ui.pages.errors import errors_shown
+from scanonce.ui.pages.pictures import show_pictures
 from scanonce.ui.pages.session import shared
-from scanonce.ui.pages.start import show_pictures
 from scanonce.ui.safe_text import shown_name
 from scanonce.ui.views import count_text, num_pages, page_of, percent_text, plain, span_text
 

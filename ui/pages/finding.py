@@ -3,8 +3,9 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,15 +16,18 @@ from scanonce.search.duplicates import Duplicate
 from scanonce.search.examples import Example
 from scanonce.search.filters import Filter, SearchScope, filter_json
 from scanonce.search.localise import Curve
+from scanonce.search.looks import Look, look_of
 from scanonce.search.query import Like
 from scanonce.search.result import Coverage, SearchResult
 from scanonce.search.saved import SavedSearch
 from scanonce.storage.catalog.catalog import SEARCHABLE
 from scanonce.storage.catalog.entries import Failure, Library, Totals
-from scanonce.storage.errors import reported
-from scanonce.storage.records import Line, MadeTrack, Span, Video
+from scanonce.storage.errors import IndexDirectoryError, reported
+from scanonce.storage.records import Line, MadeTrack, Moment, Span, Video
+from scanonce.storage.stores.thumbnails import ThumbnailStore
 from scanonce.ui.pages.components import Crop
 from scanonce.ui.pages.session import shared
+from scanonce.ui.recorded import recorded_day
 from scanonce.ui.safe_text import shown_name
 from scanonce.ui.sentences import sentences, talk
 from scanonce.ui.server.playback import find_file
@@ -130,6 +134,41 @@ def index_status(index_dir: Path) -> dict[str, Any]:
         ScanonceError: there is no usable index.
     """
     return status_json(index_dir, shared().config.library(index_dir).status())
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def recorded_days(stamp: Stamp) -> dict[int, str]:
+    """Return the day on which each searchable video was recorded, as far as that is known; see `ui.recorded`.
+
+    Raises:
+        ScanonceError: the catalogue cannot be read.
+    """
+    videos = searchable_library(stamp).videos
+    with shared().catalog() as catalog:
+        changed = catalog.changed_ns()
+    return {
+        number: recorded_day(video.path, changed.get(number)) for number, video in videos.items()
+    }
+
+
+def looks(moments: Sequence[Moment], videos: Mapping[int, Video]) -> list[Look | None]:
+    """Return the looks of the pictures on the cards of moments; None if there is no stored picture."""
+    folder = shared().layout.thumbnails
+    found = []
+    for moment in moments:
+        video = videos.get(moment.video_id)
+        middle = (moment.span.start_seconds + moment.span.end_seconds) / 2
+        found.append(None if video is None else _look(folder, video.uid, round(1000 * middle)))
+    return found
+
+
+@lru_cache(maxsize=2_000)
+def _look(folder: Path, uid: str, millis: int) -> Look | None:
+    try:
+        jpeg = ThumbnailStore(folder).read(uid, millis / 1000)
+    except IndexDirectoryError:  # a damaged thumbnail must not break the page
+        return None
+    return None if jpeg is None else look_of(jpeg)
 
 
 # ---------------------------------------------------------------- searches
@@ -261,12 +300,12 @@ def similar(video_id: int, span: Span, top: int, stamp: Stamp) -> SearchResult:
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def curve(text: str, video_id: int, stamp: Stamp) -> Curve:
-    """Return the relevance of a query over a whole video.
+    """Return the probability of a query over a whole video.
 
     Raises:
-        ScanonceError: see `SearchEngine.curve`.
+        ScanonceError: see `SearchEngine.probability_curve`.
     """
-    return shared().engine.curve(text, video_id)
+    return shared().engine.probability_curve(text, video_id)
 
 
 # ---------------------------------------------------------------- saved searches and near-duplicates

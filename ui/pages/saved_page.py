@@ -10,7 +10,7 @@ from scanonce.storage.errors import ScanonceError
 from scanonce.ui.pages import finding
 from scanonce.ui.pages.components import show_notes
 from scanonce.ui.pages.errors import errors_shown
-from scanonce.ui.pages.exports_bar import picking_grid, picks_bar
+from scanonce.ui.pages.picking import picking_grid
 from scanonce.ui.pages.session import shared
 from scanonce.ui.views import date_text, divider_at, filter_text, good_text, plain
 
@@ -39,7 +39,6 @@ def _draw() -> None:
     answer = st.session_state.get("saved-answer")
     if answer is not None and answer[0] in {saved.name for saved, _ in rows}:
         _answer(*answer)
-    picks_bar(finding.searchable_library(stamp).videos)
 
 
 def _row(saved: SavedSearch, num_new: int) -> None:

@@ -15,10 +15,10 @@ from scanonce.search.result import SearchResult
 from scanonce.storage.errors import ScanonceError
 from scanonce.storage.records import Moment
 from scanonce.ui.pages import finding
-from scanonce.ui.pages.components import ask, query_box, show_notes
+from scanonce.ui.pages.components import ask, page_title, query_box, show_notes
 from scanonce.ui.pages.errors import errors_shown
-from scanonce.ui.pages.exports_bar import picking_grid, picks_bar
 from scanonce.ui.pages.judged import chips, forget_judged, judge, judged
+from scanonce.ui.pages.picking import picking_grid
 from scanonce.ui.pages.session import shared
 from scanonce.ui.pages.start import start
 from scanonce.ui.safe_text import encodable
@@ -76,8 +76,13 @@ def _draw() -> None:
     if not (query or uploads or feedback.more):
         start(library, stamp, box=_BOX)
         return
+    page_title(query or "by example")
     chips(feedback)
     wanted = finding.MOST if _asked_page() * show > finding.FIRST else finding.FIRST
+    # the same elements whatever is found: otherwise the grid is made again, and its thumbnails flicker
+    line, heading, notes = st.empty(), st.empty(), st.container()
+    if not shared().is_ready:
+        line.caption("Loading the model (once) \u2026")
     searching = time.perf_counter()
     by_more = bool(uploads or feedback)
     if by_more:
@@ -86,8 +91,6 @@ def _draw() -> None:
         result = finding.search(query, only, wanted, stamp)
         shared().show_again(result)
     searched = time.perf_counter() - searching
-    # the same elements whatever was found: otherwise the grid is made again, and its thumbnails flicker
-    line, heading, notes = st.empty(), st.empty(), st.container()
     heading.markdown(_heading(result, one, wanted))
     with notes:
         show_notes(result.notes)
@@ -95,7 +98,6 @@ def _draw() -> None:
         if not by_more:
             _saving(query, only)
     _moments(result, query if by_more else result.query, show, one, wanted)
-    picks_bar(library.videos)
     page_ms = 1000 * (time.perf_counter() - begin - searched)
     line.caption(search_line(len(library.videos), library.seconds, result.timings_ms, page_ms))
     if is_full(result, wanted) and not by_more:  # last: the moments do not wait for it
@@ -293,6 +295,7 @@ def _moments(result: SearchResult, query: str, show: int, one: bool, wanted: int
         may_go_on=len(shown) == len(moments) and len(result.moments) >= wanted == finding.FIRST,
     )
     names = st.query_params.keys()
+    st.session_state["listed"] = query, tuple(shown)
     st.session_state["results_address"] = {name: st.query_params.get_all(name) for name in names}
     with grid:
         picking_grid(

@@ -40,6 +40,8 @@ class Shared:
         self.library = find_served(index_dir) or config.library(index_dir)
         self._last_searches: dict[str, Moment] = {}
         self._remembering = Lock()
+        self.is_ready = False
+        """Whether the model is loaded, so that a search begins at once."""
         self._is_open = False
         self._warming = False
 
@@ -61,6 +63,7 @@ class Shared:
             ScanonceError: there is no index yet, or it cannot be opened.
         """
         engine = self.library.engine
+        self.is_ready = True
         if not self._is_open:
             self._is_open = True
             # Streamlit collects garbage after each run of a page, before the browser gets the result; going through

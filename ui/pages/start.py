@@ -1,6 +1,6 @@
 """What the search page shows before there is a query: suggestions, the newest videos and the last searches."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -11,7 +11,8 @@ import streamlit as st
 from scanonce.storage.records import Moment, Video
 from scanonce.ui.pages import finding
 from scanonce.ui.pages.addresses import moment_url, open_moment, opening, thumb_url
-from scanonce.ui.pages.components import ask, no_callback, read_asset
+from scanonce.ui.pages.components import ask, no_callback
+from scanonce.ui.pages.pictures import show_pictures
 from scanonce.ui.pages.session import shared
 from scanonce.ui.safe_text import encodable, shown_name
 from scanonce.ui.track_text import next_track_command
@@ -21,13 +22,6 @@ NEWEST = 6
 """Number of new videos that are shown."""
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
-
-_pictures = st.components.v2.component(
-    "scanonce_pictures",
-    html='<ul class="pictures"></ul>',
-    css=read_asset("pictures.css"),
-    js=read_asset("elements.js", "pictures.js"),
-)
 
 
 def start(library: finding.SearchableLibrary, stamp: finding.Stamp, *, box: str) -> None:
@@ -114,15 +108,3 @@ def search_picture(query: str, moment: Moment) -> dict[str, Any]:
         "title": query,
         "note": match_text(moment.probability),
     }
-
-
-def show_pictures(
-    items: Sequence[Mapping[str, Any]], *, key: str, on_open: Callable[[], None]
-) -> str | None:
-    """Show pictures in a row; return the key of the one a person wants to open, else None."""
-    found = _pictures(
-        key=key,
-        data={"items": list(items), "label": key.replace("-", " ")},
-        on_open_change=on_open,
-    )
-    return str(found.open) if found.open else None

@@ -4,9 +4,11 @@
     GET /media/proxies/7                   a small copy that every browser plays; 202 while it is made
     GET /media/proxies/7/state             {"state": "making", "progress": 0.4, "reason": null}
     GET /media/thumbs/7/61500.jpg          the stored thumbnail at 61.5 s, or a grey placeholder
+    GET /media/moments/7/61533-70000.json  up to 16 stored thumbnails of [61.533, 70) in one answer, base64
     GET /media/frames/7/61533.jpg          the frame shown at 61.533 s, decoded on request
     GET /media/clips/7/61533-70000.mp4     [61.533, 70) as a download; answered when it is cut
     GET /media/clips/7/61533-70000.mp4/state
+    GET /media/selects/clips.zip           the clips of all selects, in their order
     GET /media/transcripts/7/said.srt      the lines of a track as a download; also .vtt and .txt
 
 An id that is not in the catalogue, or whose file is offline, is a 404 with the reason. Blocking work
@@ -14,8 +16,11 @@ runs in threads, decoding in a guarded child process (`media.cut`).
 """
 
 import asyncio
+import base64
 import os
 import re
+import tempfile
+import zipfile
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +32,8 @@ from threading import Event, Lock
 from typing import ParamSpec, TypeVar, get_args
 from urllib.parse import quote
 
+import numpy as np
+from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -35,8 +42,10 @@ from starlette.types import Receive, Scope, Send
 from scanonce.media.cut import Progress, frame_jpeg, write_clip, write_proxy
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import IndexDirectoryError, ScanonceError, VideoError
+from scanonce.storage.files import make_folder
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import MadeTrack, Span, TrackName, Video
+from scanonce.storage.selects import Select, SelectsFile
 from scanonce.storage.stores.thumbnails import ThumbnailStore
 from scanonce.ui.clip_files import MAX_NAME, clip_name, stem_of
 from scanonce.ui.reports import unexpected
@@ -77,6 +86,7 @@ _REVALIDATE = {**_SAFE, "Cache-Control": "private, no-cache"}
 _NO_STORE = {**_SAFE, "Cache-Control": "private, no-store"}
 _ONE_DAY = {**_SAFE, "Cache-Control": "private, max-age=86400"}
 _MAX_FRAMES = 128  # decoded frames kept in memory: a few megabytes of JPEG
+_MOMENT_THUMBNAILS = 16
 
 
 class _Refused(Exception):
@@ -150,7 +160,9 @@ class Media:
             Route("/media/proxies/{id}", self.proxy),
             Route("/media/proxies/{id}/state", self.proxy_state),
             Route("/media/thumbs/{id}/{millis}.jpg", self.thumb),
+            Route("/media/moments/{id}/{start}-{end}.json", self.moment),
             Route("/media/frames/{id}/{millis}.jpg", self.frame),
+            Route("/media/selects/clips.zip", self.clips),
             Route("/media/clips/{id}/{start}-{end}.mp4", self.clip),
             Route("/media/clips/{id}/{start}-{end}.mp4/state", self.clip_state),
             Route("/media/transcripts/{id}/{track}.{format}", self.transcript),
@@ -204,6 +216,28 @@ class Media:
         if jpeg is None:  # the next indexing may store one
             return Response(placeholder(), media_type="image/jpeg", headers=_REVALIDATE)
         return _jpeg(jpeg, tag)
+
+    @_errors_as_text
+    async def moment(self, request: Request) -> Response:
+        """Send stored thumbnails of a span, spread evenly: ``{"images": [base64 of a JPEG file, ...]}``."""
+        video = await self._in_thread(self._find, request, True)
+        start, end = _number(request, "start"), _number(request, "end")
+        if not start < end:
+            raise _Refused(400, f"a moment starts before it ends; got {start} and {end} ms")
+        images = await self._in_thread(self._moment_thumbnails, video.uid, start, end)
+        return JSONResponse({"images": images}, headers=_ONE_DAY if images else _REVALIDATE)
+
+    @_errors_as_text
+    async def clips(self, _: Request) -> Response:
+        """Cut the clips of all selects and send them as one file."""
+        path = await self._in_pool(self._waiters, self._zip_clips)
+        name = content_disposition("selects.zip")
+        return FileResponse(
+            path,
+            media_type="application/zip",
+            headers={**_NO_STORE, "Content-Disposition": name},
+            background=BackgroundTask(path.unlink, missing_ok=True),
+        )
 
     @_errors_as_text
     async def frame(self, request: Request) -> Response:
@@ -315,6 +349,52 @@ class Media:
         except IndexDirectoryError:  # a damaged thumbnail must not break the page
             return None
 
+    def _moment_thumbnails(self, uid: str, start: int, end: int) -> list[str]:
+        times = np.linspace(start, end, _MOMENT_THUMBNAILS, endpoint=False) / 1000
+        # two times may have the same thumbnail: there is about one a second
+        found = dict.fromkeys(self._thumbnail(uid, seconds) for seconds in times.tolist())
+        return [base64.b64encode(jpeg).decode() for jpeg in found if jpeg is not None]
+
+    def _zip_clips(self) -> Path:
+        """Write the clips of all selects to a temporary file, and return its path."""
+        catalog = self._opened_catalog()
+        kept = SelectsFile(self._layout).read()
+        videos = {
+            video.video_id: video for video in catalog.videos({each.video_id for each in kept})
+        }
+        chosen = [(each, videos[each.video_id]) for each in kept if each.video_id in videos]
+        if not chosen:
+            raise _Refused(404, "nothing is picked")
+        make_folder(self._cache.folder)
+        handle, path = tempfile.mkstemp(prefix=".tmp-", suffix=".zip", dir=self._cache.folder)
+        try:
+            with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w") as archive:
+                for number, (select, video) in enumerate(chosen, 1):
+                    self._add_clip(archive, number, select, video)
+        except BaseException:
+            Path(path).unlink(missing_ok=True)
+            raise
+        return Path(path)
+
+    def _add_clip(
+        self, archive: zipfile.ZipFile, number: int, select: Select, video: Video
+    ) -> None:
+        start, end, key = _checked_clip(
+            video,
+            *(round(1000 * each) for each in (select.span.start_seconds, select.span.end_seconds)),
+        )
+        span = Span(start / 1000, end / 1000)
+        name = clip_name(Path(select.name.replace("/", "_") + ".mp4"), span)
+        make = partial(self._make_clip, video, span)
+        state = self._cache.wait(key, make)
+        path = self._cache.acquire(key)
+        if path is None:
+            raise _Refused(422, f"the clip of {select.name} could not be cut: {state.reason}")
+        try:
+            archive.write(path, f"{number:02} {name}")
+        finally:
+            self._cache.release(key)
+
     def _decode_frame(self, video: Video, millis: int) -> bytes:
         key = (video.uid, millis)
         with self._lock:
@@ -415,7 +495,11 @@ def _number(request: Request, name: str) -> int:
 
 def _clip_of(request: Request, video: Video) -> tuple[int, int, str]:
     """Return ``(start, end, key)`` of a clip, in milliseconds, checked."""
-    start, end = _number(request, "start"), _number(request, "end")
+    return _checked_clip(video, _number(request, "start"), _number(request, "end"))
+
+
+def _checked_clip(video: Video, start: int, end: int) -> tuple[int, int, str]:
+    """Return ``(start, end, key)`` of a clip, in milliseconds; refuses one that is outside or too long."""
     length = int(1000 * video.duration_seconds) + 1
     if not 0 <= start < end <= length:
         raise _Refused(

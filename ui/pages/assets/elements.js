@@ -31,3 +31,25 @@ const thumbnail = (src, alt) => {
   else image.classList.add("missing");
   return image;
 };
+
+// What a person does, as a numbered list that is sent whole until Python has taken it over: quick clicks are not lost
+// while a page runs, and nothing is done twice. Python takes them over by `acts.fresh_acts`.
+class Acts {
+  constructor() {
+    this.open = [];
+    this.last = 0;
+  }
+
+  // `seen`: number of the last act that Python has taken over
+  acknowledge(seen) {
+    this.open = this.open.filter(([number]) => number > seen);
+    this.last = Math.max(this.last, seen);
+    return this.open.length === 0;
+  }
+
+  add(act, setStateValue) {
+    this.last += 1;
+    this.open.push([this.last, act]);
+    setStateValue("acts", [...this.open]);
+  }
+}

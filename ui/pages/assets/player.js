@@ -1,32 +1,21 @@
 // The player of a moment, the relevance strip under it, and the in and out points.
 //
-// data: {opening, video: {id, duration, fps}, source: {url, offset, state_url, note}, start, end,
-//        caption, levels, moments: [{start, end, href, word}], sentences, frames}
+// data: {opening, video: {id, duration, fps}, source: {url, offset, state_url, note}, start, end, caption, levels, line,
+//        moments: [{start, end, href, word}], sentences, frames, clips, longest, seen}
 //   opening   a new number opens the moment; while it stays the same, the player is left alone
-//   levels    0..255, for intervals of equal length over the whole video
+//   levels    0..255: probabilities of 0 to 1, for intervals of equal length over the whole video
+//   line      the level from which on a match is good
+//   clips     address of the folder of the clips; longest: most seconds of one
 //   sentences {of: [start, end], start, end}: this cut, and the whole sentences around it; null: nothing is said
 // Other components hear where it is by the event "scanonce-time" of the document, and move it by "scanonce-jump".
 // Results: state "cut" {opening, start, end} in seconds, shortly after the in or out point came to rest; trigger "crop"
-// {video, seconds, left, top, right, bottom}, a rectangle that was drawn on the paused picture, as shares of it.
+// {video, seconds, left, top, right, bottom}, a rectangle that was drawn on the paused picture, as shares of it; state
+// "acts" ({video, start, end}: picked as trimmed; see `Acts`). The address of the page follows the cut.
 // Names come from files: they are set as text, never as HTML.
 
 const SETTLED_MS = 250;
-const STRIP_HEIGHT = 56; // the times are below it on the canvas
 const GRAB_PIXELS = 7;
 const LEAST_CROP = 0.03; // share of the picture's width and height; less is a click
-const TICKS = [0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400];
-
-const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
-
-// h:mm:ss, with this number of decimals
-function clock(seconds, decimals = 1) {
-  const scale = 10 ** decimals;
-  const units = decimals ? Math.round(seconds * scale) : Math.floor(seconds + 1e-6);
-  const two = (number) => String(number).padStart(2, "0");
-  const whole = Math.floor(units / scale);
-  const text = `${Math.floor(whole / 3600)}:${two(Math.floor(whole / 60) % 60)}:${two(whole % 60)}`;
-  return decimals ? `${text}.${String(units % scale).padStart(decimals, "0")}` : text;
-}
 
 class Player {
   constructor(root) {
@@ -41,6 +30,8 @@ class Player {
     this.view = { from: 0, to: 1 };
     this.stopAt = null; // time at which "play moment" stops
     this.timers = {};
+    this.acts = new Acts();
+    this.speed = 0; // of the shuttle: below 0 backwards
     this.life = new AbortController();
     this.listen();
   }
@@ -56,6 +47,7 @@ class Player {
     if (before?.video.id !== video.id) this.view = { from: 0, to: Math.max(video.duration, 0.1) };
     if (before?.source.url !== source.url) this.load(source);
     if (before?.opening !== opening) this.open(this.data.start, this.data.end);
+    this.acts.acknowledge(this.data.seen);
     this.root.querySelector(".caption").textContent = this.data.caption;
     this.canvas.setAttribute("aria-valuemax", video.duration.toFixed(1));
     this.root.querySelector(".snap").hidden = !this.data.sentences;
@@ -141,16 +133,50 @@ class Player {
 
   toggle() {
     if (this.screen.paused) this.play();
-    else this.screen.pause();
+    else this.pause();
+  }
+
+  pause() {
+    this.speed = 0;
+    this.screen.playbackRate = 1;
+    this.screen.pause();
+  }
+
+  // The keys j and l: each press of one is twice as fast, and one of the other turns round.
+  shuttle(direction) {
+    const turned = Math.sign(this.speed || (this.screen.paused ? 0 : 1)) !== direction;
+    this.speed = turned ? direction : clamp((this.speed || direction) * 2, -8, 8);
+    this.stopAt = null;
+    if (direction > 0) {
+      this.screen.playbackRate = this.speed;
+      this.play();
+      return;
+    }
+    this.screen.pause();
+    let before = performance.now();
+    const back = (time) => {
+      if (this.speed >= 0 || this.life.signal.aborted) return;
+      if (!this.screen.seeking) {
+        this.seek(this.now + (this.speed * (time - before)) / 1000);
+        before = time;
+      }
+      if (this.now > 0) requestAnimationFrame(back);
+      else this.speed = 0;
+    };
+    requestAnimationFrame(back);
+  }
+
+  get fps() {
+    return this.data.video.fps || 25;
   }
 
   get frame() {
-    return 1 / (this.data.video.fps || 25);
+    return 1 / this.fps;
   }
 
   stepFrames(count) {
-    this.screen.pause();
-    this.jump((Math.round(this.now / this.frame) + count) * this.frame);
+    this.pause();
+    this.jump((frameAt(this.now, this.fps) + count) * this.frame);
   }
 
   everyFrame() {
@@ -187,6 +213,14 @@ class Player {
     this.settle();
   }
 
+  pick() {
+    this.acts.add({ video: this.data.video.id, start: this.cut.in, end: this.cut.out }, this.setStateValue);
+    const said = this.root.querySelector(".said");
+    said.textContent = "picked";
+    clearTimeout(this.timers.said);
+    this.timers.said = setTimeout(() => (said.textContent = ""), 2000);
+  }
+
   // Widen the cut to whole sentences; if Python does not know the cut yet, when it answers.
   snap() {
     const { sentences } = this.data;
@@ -207,8 +241,8 @@ class Player {
   }
 
   setHere(which) {
-    // the shown frame is the last one of the cut
-    this.setEnd(which, which === "in" ? this.now : (Math.floor(this.now / this.frame + 0.01) + 1) * this.frame);
+    // the shown frame is the first or the last one of the cut
+    this.setEnd(which, (frameAt(this.now, this.fps) + (which === "in" ? 0 : 1)) * this.frame);
   }
 
   get lastFrame() {
@@ -219,13 +253,23 @@ class Player {
     clearTimeout(this.timers.settle);
     this.timers.settle = setTimeout(() => {
       const { opening } = this.data;
+      const address = new URL(location.href);
+      address.searchParams.set("a", this.cut.in.toFixed(3));
+      address.searchParams.set("b", this.cut.out.toFixed(3));
+      history.replaceState(history.state, "", address); // Python takes it for the same opened moment
       this.setStateValue("cut", { opening, start: this.cut.in, end: this.cut.out });
     }, SETTLED_MS);
   }
 
   showCut() {
-    this.ends.in.querySelector(".time").textContent = clock(this.cut.in, 2);
-    this.ends.out.querySelector(".time").textContent = clock(this.cut.out, 2);
+    this.ends.in.querySelector(".time").textContent = timecode(this.cut.in, this.fps);
+    this.ends.out.querySelector(".time").textContent = timecode(this.cut.out, this.fps);
+    const clip = this.root.querySelector(".clip");
+    const isTooLong = this.cut.out - this.cut.in > this.data.longest;
+    clip.title = isTooLong ? `A clip has at most ${Math.round(this.data.longest / 60)} minutes` : "";
+    const [start, end] = [this.cut.in, this.cut.out].map((each) => Math.round(1000 * each));
+    if (isTooLong) clip.removeAttribute("href");
+    else clip.setAttribute("href", `${this.data.clips}${start}-${end}.mp4`);
     this.root.querySelector(".length").textContent = `${(this.cut.out - this.cut.in).toFixed(2)} s`;
     clearTimeout(this.timers.frames);
     this.timers.frames = setTimeout(() => {
@@ -351,108 +395,8 @@ class Player {
     });
   }
 
-  paint() {
-    const ratio = window.devicePixelRatio || 1;
-    const { clientWidth: width, clientHeight: height } = this.canvas;
-    if (!width) return;
-    if (this.canvas.width !== Math.round(width * ratio) || this.canvas.height !== Math.round(height * ratio)) {
-      this.canvas.width = Math.round(width * ratio);
-      this.canvas.height = Math.round(height * ratio);
-    }
-    const style = getComputedStyle(this.canvas);
-    const colour = (name) => style.getPropertyValue(`--st-${name}`).trim();
-    const [accent, ink, ground] = ["primary-color", "text-color", "secondary-background-color"].map(colour);
-    const pen = this.canvas.getContext("2d");
-    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
-    pen.clearRect(0, 0, width, height);
-    const { from, to } = this.view;
-    const x = (seconds) => ((seconds - from) / (to - from)) * width;
-    pen.fillStyle = ground;
-    pen.fillRect(0, 0, width, STRIP_HEIGHT);
-    this.paintMoments(pen, x, accent);
-    this.paintLevels(pen, width, ratio, accent);
-    this.paintTimes(pen, x, width, ink, style.fontFamily);
-    this.paintCut(pen, x, width, ink);
-    const head = x(this.now);
-    pen.fillStyle = ink;
-    pen.fillRect(head - 1, 0, 2, STRIP_HEIGHT);
-    pen.beginPath();
-    pen.moveTo(head - 5, STRIP_HEIGHT + 6);
-    pen.lineTo(head + 5, STRIP_HEIGHT + 6);
-    pen.lineTo(head, STRIP_HEIGHT);
-    pen.fill();
-    this.root.querySelector(".now").textContent = clock(this.now, 2);
-    this.canvas.setAttribute("aria-valuenow", this.now.toFixed(1));
-    this.canvas.setAttribute("aria-valuetext", clock(this.now));
-    this.tellTime();
-  }
-
   tellTime() {
     document.dispatchEvent(new CustomEvent("scanonce-time", { detail: { seconds: this.now } }));
-  }
-
-  paintMoments(pen, x, accent) {
-    pen.fillStyle = accent;
-    for (const { start, end } of this.data.moments) {
-      const width = Math.max(x(end) - x(start), 2);
-      pen.globalAlpha = 0.16;
-      pen.fillRect(x(start), 0, width, STRIP_HEIGHT);
-      pen.globalAlpha = 1;
-      pen.fillRect(x(start), STRIP_HEIGHT - 3, width, 3);
-    }
-  }
-
-  paintLevels(pen, width, ratio, accent) {
-    const { levels, video } = this.data;
-    if (!levels.length) return;
-    const perSecond = levels.length / video.duration;
-    const { from, to } = this.view;
-    const columns = Math.round(width * ratio);
-    pen.fillStyle = accent;
-    for (let column = 0; column < columns; column += 1) {
-      const first = Math.floor((from + (column / columns) * (to - from)) * perSecond);
-      const end = Math.max(first + 1, Math.floor((from + ((column + 1) / columns) * (to - from)) * perSecond));
-      let [sum, count] = [0, 0];
-      for (let k = first; k < Math.min(end, levels.length); k += 1) [sum, count] = [sum + levels[k], count + 1];
-      const level = count ? sum / count / 255 : 0;
-      pen.globalAlpha = 0.25 + 0.75 * level;
-      const height = 2 + level * (STRIP_HEIGHT - 16);
-      pen.fillRect(column / ratio, STRIP_HEIGHT - 3 - height, 1 / ratio, height);
-    }
-    pen.globalAlpha = 1;
-  }
-
-  paintTimes(pen, x, width, ink, font) {
-    const { from, to } = this.view;
-    const step = TICKS.find((each) => ((to - from) / each) * 84 <= width) ?? TICKS.at(-1);
-    pen.fillStyle = ink;
-    pen.font = `11px ${font}`;
-    pen.textBaseline = "top";
-    for (let tick = Math.ceil(from / step); tick * step <= to; tick += 1) {
-      const left = x(tick * step);
-      const text = clock(tick * step, step < 1 ? 1 : 0);
-      const half = pen.measureText(text).width / 2;
-      pen.globalAlpha = 0.35;
-      pen.fillRect(left, STRIP_HEIGHT, 1, 4);
-      pen.globalAlpha = 0.75;
-      pen.textAlign = "center";
-      pen.fillText(text, clamp(left, half, width - half), STRIP_HEIGHT + 7);
-    }
-    pen.globalAlpha = 1;
-  }
-
-  paintCut(pen, x, width, ink) {
-    const [start, end] = [x(this.cut.in), x(this.cut.out)];
-    pen.fillStyle = ink;
-    pen.globalAlpha = 0.1;
-    pen.fillRect(0, 0, clamp(start, 0, width), STRIP_HEIGHT);
-    pen.fillRect(clamp(end, 0, width), 0, width, STRIP_HEIGHT);
-    pen.globalAlpha = 0.9;
-    for (const [edge, towards] of [[start, 1], [end, -1]]) {
-      pen.fillRect(edge - 0.75, 0, 1.5, STRIP_HEIGHT);
-      pen.fillRect(towards > 0 ? edge : edge - 7, 0, 7, 12);
-    }
-    pen.globalAlpha = 1;
   }
 
   // ------------------------------------------------ input
@@ -476,6 +420,7 @@ class Player {
     }
     on(this.root.querySelector(".play-moment"), "click", () => this.playMoment());
     on(this.root.querySelector(".snap"), "click", () => this.snap());
+    on(this.root.querySelector(".pick"), "click", () => this.pick());
     on(this.root.querySelector(".crop"), "click", () => this.draftCrop(this.sheet.hidden));
     on(this.screen, "play", () => this.draftCrop(false));
     this.listenToSheet(on);
@@ -518,6 +463,7 @@ class Player {
       this.canvas,
       "wheel",
       (event) => {
+        if (!event.ctrlKey && !event.metaKey && !event.shiftKey) return; // the page scrolls
         const { from, to } = this.view;
         const sideways = event.shiftKey ? event.deltaY || event.deltaX : event.deltaX;
         if (Math.abs(sideways) > Math.abs(event.shiftKey ? 0 : event.deltaY)) {
@@ -544,6 +490,10 @@ class Player {
     else if (event.key === "i") this.setHere("in");
     else if (event.key === "o") this.setHere("out");
     else if (event.key === "s") this.snap();
+    else if (event.key === "p") this.pick();
+    else if (event.key === "j") this.shuttle(-1);
+    else if (event.key === "k") this.pause();
+    else if (event.key === "l") this.shuttle(1);
     else if (event.key === "Escape" && !this.sheet.hidden) this.draftCrop(false);
     else if (arrow && ours && event.shiftKey) this.jump(this.now + arrow);
     else if (arrow && ours) this.stepFrames(arrow);
@@ -560,6 +510,8 @@ class Player {
     this.screen.load(); // closes the connection
   }
 }
+
+Object.assign(Player.prototype, painting);
 
 export default function (component) {
   const { parentElement } = component;
