@@ -348,38 +348,9 @@ class SearchEngine:
 
         def answer(snapshot: Snapshot) -> Curve:
             stored = snapshot.stored(_video(snapshot, video_id))
-            return snapshot.methods.localiser.curve(self._query(snapshot, text), stored)
+            return snapshot.methods.localiser.curve(_query(self, snapshot, text), stored)
 
         return self._answer(answer)
-
-    def probability_curve(self, text: str, video_id: int) -> Curve:
-        """Give each stored frame of a video, with its neighbours, its probability, judged by the frames alone.
-
-        The line of a good match (`search.calibration.GOOD`) means the same on it as on `Moment.probability`; a moment
-        that a trained localiser has found is judged by what that has seen of it, and may be more or less likely.
-
-        Raises:
-            QueryError: the text is empty, or there is no such video.
-        """
-        text = sentence(query_text(text))
-
-        def answer(snapshot: Snapshot) -> Curve:
-            stored = snapshot.stored(_video(snapshot, video_id))
-            query, (reading,) = self._query(snapshot, text), self._read(snapshot, [text])
-            curve = frame_curve(query, stored)
-            if not len(curve.scores):
-                return curve
-            pieces = embeddings_of(curve, stored)
-            found = snapshot.judge.by_frames(text, query, pieces, reading)
-            return Curve(curve.edges_seconds, found)
-
-        return self._answer(answer)
-
-    def _query(self, snapshot: Snapshot, text: str) -> QueryVectors:
-        features = self._encode(snapshot, [text])
-        embeddings = unit(features.joint)
-        levels = snapshot.frame_levels(embeddings, snapshot.clips.background(embeddings))
-        return query_of(features, 0, levels[0])
 
     @contextmanager
     def reading(self) -> Iterator[Snapshot]:
@@ -490,6 +461,37 @@ def _answer_many(
         else engine._answer_compound(search, text, query)
         for text, query in zip(texts, queries, strict=True)
     ]
+
+
+def probability_curve(engine: SearchEngine, text: str, video_id: int) -> Curve:
+    """Give each stored frame of a video, with its neighbours, its probability, judged by the frames alone.
+
+    The line of a good match (`search.calibration.GOOD`) means the same on it as on `Moment.probability`; a moment
+    that a trained localiser has found is judged by what that has seen of it, and may be more or less likely.
+
+    Raises:
+        QueryError: the text is empty, or there is no such video.
+    """
+    text = sentence(query_text(text))
+
+    def answer(snapshot: Snapshot) -> Curve:
+        stored = snapshot.stored(_video(snapshot, video_id))
+        query, (reading,) = _query(engine, snapshot, text), engine._read(snapshot, [text])
+        curve = frame_curve(query, stored)
+        if not len(curve.scores):
+            return curve
+        pieces = embeddings_of(curve, stored)
+        found = snapshot.judge.by_frames(text, query, pieces, reading)
+        return Curve(curve.edges_seconds, found)
+
+    return engine._answer(answer)
+
+
+def _query(engine: SearchEngine, snapshot: Snapshot, text: str) -> QueryVectors:
+    features = engine._encode(snapshot, [text])
+    embeddings = unit(features.joint)
+    levels = snapshot.frame_levels(embeddings, snapshot.clips.background(embeddings))
+    return query_of(features, 0, levels[0])
 
 
 def _ceilings(

@@ -554,7 +554,7 @@ def curve_levels(curve: "Curve", duration_seconds: float, most: int = 20_000) ->
     """Return probabilities as levels 0 to 255 for intervals of equal length over the video: the mean of each.
 
     Args:
-        curve: see `SearchEngine.probability_curve`.
+        curve: see `search.engine.probability_curve`.
         duration_seconds: length of the video.
         most: maximum number of levels; a curve with fewer scores has one level for each score.
     """

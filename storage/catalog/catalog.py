@@ -142,16 +142,6 @@ class Catalog(Database):
         with self.reading() as connection:
             return read_videos(connection, statement, None if ids is None else plain_ids(ids))
 
-    def changed_ns(self) -> dict[int, int]:
-        """Return when the oldest file of each video was last changed, nanoseconds since 1970, by id."""
-        statement = (
-            select(FileRow.video_id, func.min(FileRow.mtime_ns))
-            .where(FileRow.video_id.is_not(None))
-            .group_by(FileRow.video_id)
-        )
-        with self.reading() as connection:
-            return {video_id: int(ns) for video_id, ns in connection.execute(statement) if video_id}
-
     def searchable_changes(self, since: ChangeMark | None = None) -> VideoChanges:
         """Return the searchable videos that are new or different since ``since``, and those that are gone.
 
@@ -440,3 +430,14 @@ def _mark(connection: Connection) -> ChangeMark:
     lineage = connection.scalar(select(LineageRow.stamp))
     number = connection.scalar(select(func.max(ChangeRow.number)))
     return ChangeMark(lineage or "", number or 0)
+
+
+def changed_ns(catalog: Catalog) -> dict[int, int]:
+    """Return when the oldest file of each video was last changed, nanoseconds since 1970, by id."""
+    statement = (
+        select(FileRow.video_id, func.min(FileRow.mtime_ns))
+        .where(FileRow.video_id.is_not(None))
+        .group_by(FileRow.video_id)
+    )
+    with catalog.reading() as connection:
+        return {video_id: int(ns) for video_id, ns in connection.execute(statement) if video_id}

@@ -1,4 +1,4 @@
-"""What a person does in a component, taken over once each: see `Acts` in ``assets/elements.js``."""
+"""Acts of a person in a component, taken over once each: see `Acts` in ``assets/elements.js``."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -13,6 +13,7 @@ import streamlit as st
 
 from scanonce.media.cut import frame_jpeg
 from scanonce.search.duplicates import Duplicate
+from scanonce.search.engine import probability_curve
 from scanonce.search.examples import Example
 from scanonce.search.filters import Filter, SearchScope, filter_json
 from scanonce.search.localise import Curve
@@ -20,7 +21,7 @@ from scanonce.search.looks import Look, look_of
 from scanonce.search.query import Like
 from scanonce.search.result import Coverage, SearchResult
 from scanonce.search.saved import SavedSearch
-from scanonce.storage.catalog.catalog import SEARCHABLE
+from scanonce.storage.catalog.catalog import SEARCHABLE, changed_ns
 from scanonce.storage.catalog.entries import Failure, Library, Totals
 from scanonce.storage.errors import IndexDirectoryError, reported
 from scanonce.storage.records import Line, MadeTrack, Moment, Span, Video
@@ -145,7 +146,7 @@ def recorded_days(stamp: Stamp) -> dict[int, str]:
     """
     videos = searchable_library(stamp).videos
     with shared().catalog() as catalog:
-        changed = catalog.changed_ns()
+        changed = changed_ns(catalog)
     return {
         number: recorded_day(video.path, changed.get(number)) for number, video in videos.items()
     }
@@ -303,9 +304,9 @@ def curve(text: str, video_id: int, stamp: Stamp) -> Curve:
     """Return the probability of a query over a whole video.
 
     Raises:
-        ScanonceError: see `SearchEngine.probability_curve`.
+        ScanonceError: see `search.engine.probability_curve`.
     """
-    return shared().engine.probability_curve(text, video_id)
+    return probability_curve(shared().engine, text, video_id)
 
 
 # ---------------------------------------------------------------- saved searches and near-duplicates

@@ -34,7 +34,7 @@ _grid = st.components.v2.component(
 
 @dataclass(frozen=True, slots=True)
 class Cards:
-    """What the cards of a grid say beside their moments."""
+    """Texts of the cards of a grid, next to their moments."""
 
     query: str
     """For the addresses of the cards."""

@@ -174,7 +174,7 @@ def _listed(query: str, here: tuple[Moment, ...]) -> tuple[Moment, ...]:
 
 
 def _results(listed: tuple[Moment, ...], query: str) -> None:
-    """Show the results beside the player; another one is opened in place."""
+    """Show the results beside the player; a click opens one in place."""
     if len(listed) < 2:
         return
     opened = st.session_state.get("opened")
