@@ -54,7 +54,7 @@ def test_a_query_is_saved_run_and_removed() -> None:
     assert any("never looked at" in text for text in texts(app))
     app.button(key="run-the *sea*").click().run()
     assert not app.exception
-    assert [each.key for each in app.get("bidi_component")] == ["saved-grid"]
+    assert "saved-grid" in [each.key for each in app.get("bidi_component")]
     assert any("nothing new" in text for text in texts(app)), "somebody has looked"
     app.button(key="remove-the *sea*").click().run()
     assert any("No search is saved yet" in text for text in texts(app))
