@@ -6,8 +6,6 @@ import pytest
 
 from benchmarks.odd_files import ROWS, Row, attempt
 
-pytestmark = pytest.mark.serial
-
 
 def test_a_wrong_value_and_an_error_are_told_and_leave_nothing() -> None:
     made: list[Path] = []

@@ -33,8 +33,6 @@ from tests.videos import (
     write_video,
 )
 
-pytestmark = pytest.mark.serial
-
 
 @dataclass(frozen=True)
 class Written:

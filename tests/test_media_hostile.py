@@ -24,8 +24,6 @@ from scanonce.media.answers import Event, Failed, Finished, Frames, Opened
 from tests.decoding import decode, make_request, misbehave_on, numbers_in, times_in
 from tests.videos import cut, draw_number, write_video
 
-pytestmark = pytest.mark.serial
-
 
 def check_whole(events: list[Event], numbers: list[int]) -> None:
     end = events[-1]

@@ -38,8 +38,6 @@ from tests.odd_videos import (
 )
 from tests.videos import HEIGHT, WIDTH, draw_number, read_number, write_images, write_video
 
-pytestmark = pytest.mark.serial
-
 Pictures = Callable[[Path], list[NDArray[np.uint8]]]
 
 

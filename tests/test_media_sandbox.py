@@ -30,7 +30,6 @@ from tests.decoding import decode, make_request, misbehave_on
 from tests.videos import write_video
 
 pytestmark = [
-    pytest.mark.serial,
     pytest.mark.skipif(sys.platform != "linux", reason="only Linux has this sandbox"),
 ]
 

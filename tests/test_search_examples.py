@@ -22,8 +22,6 @@ from tests.colours import COLOURS, ColourEncoder
 from tests.decoding import STEPS, decode, make_request
 from tests.indexes import colour_library, open_engine
 
-pytestmark = pytest.mark.serial
-
 SURE = 0.995
 FILMS = {
     "red": [("black", 8), ("red", 8), ("white", 8)],

@@ -13,8 +13,6 @@ from scanonce.training.world.films import FilmSpec, film_name, render_film
 from scanonce.training.world.scene import SceneSpec
 from scanonce.training.world.words import scene_captions
 
-pytestmark = pytest.mark.serial
-
 
 def scene(thing: str, colour: str, place: str, seed: int) -> SceneSpec:
     return SceneSpec(thing, colour, place, "day", 1, "nothing", 75, seed)

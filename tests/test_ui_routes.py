@@ -35,8 +35,6 @@ from scanonce.ui.server.playback import media_facts, playback
 from scanonce.ui.server.routes import Media, content_disposition, placeholder
 from tests.videos import TestVideo, read_number, write_video
 
-pytestmark = pytest.mark.serial
-
 INFO = VideoInfo(3.0, 128, 96, 30.0, "h264")
 JPEGS = [f"jpeg {number}".encode() for number in range(3)]
 

@@ -12,8 +12,6 @@ from scanonce.ui.pages import finding
 from scanonce.ui.pages.judged import judged
 from tests.ui_library import NASTY, build_library, open_page, shown_index
 
-pytestmark = pytest.mark.serial
-
 
 @pytest.fixture(scope="module")
 def layout(tmp_path_factory: pytest.TempPathFactory) -> IndexLayout:

@@ -14,8 +14,6 @@ from tests.colours import write_film
 from tests.indexes import build_index
 from tests.ui_library import open_page, shown_index, texts
 
-pytestmark = pytest.mark.serial
-
 PIECES = [("red", 3.0), ("green", 4.0), ("blue", 3.0), ("white", 5.0), ("green", 2.0), ("red", 4.0)]
 
 

@@ -16,8 +16,6 @@ from scanonce.ui.pages import finding
 from tests.colours import COLOURS
 from tests.ui_library import NASTY, build_library, open_page, shown_index, texts
 
-pytestmark = pytest.mark.serial
-
 
 @pytest.fixture(scope="module")
 def layout(tmp_path_factory: pytest.TempPathFactory) -> IndexLayout:

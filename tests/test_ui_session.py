@@ -12,8 +12,6 @@ from scanonce.ui.pages.session import Shared
 from tests.colours import ColourEncoder
 from tests.ui_library import build_library
 
-pytestmark = pytest.mark.serial
-
 
 def test_a_slow_search_keeps_no_other_viewer_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
