@@ -13,6 +13,8 @@ share of ``a`` that is not ``b``.
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +32,25 @@ _LEAST_SHARED = 0.5
 
 _LEAST_LEFT_SECONDS = 1.0
 """A moment that is cut by ``-b`` keeps at least this."""
+
+
+class Placed(Protocol):
+    """Something with a span of a video and a probability: a `Found`, or a `storage.records.Moment`."""
+
+    @property
+    def video_id(self) -> int:
+        """Its video."""
+
+    @property
+    def span(self) -> Span:
+        """Its span."""
+
+    @property
+    def probability(self) -> float:
+        """Its probability, 0 to 1."""
+
+
+P = TypeVar("P", bound=Placed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +76,7 @@ class Presence:
     """``[num_pieces]``."""
 
 
-def best_first(found: Iterable[Found]) -> list[Found]:
+def best_first(found: Iterable[P]) -> list[P]:
     """Sort by falling probability, then by video and time."""
     return sorted(found, key=lambda each: (-each.probability, each.video_id, each.span))
 
@@ -67,11 +88,20 @@ def union(parts: Iterable[Sequence[Found]], *, overlap: float) -> list[Found]:
         parts: what each part found.
         overlap: see `search.curve.suppress_overlaps`.
     """
-    by_video: dict[int, list[Found]] = defaultdict(list)
-    for part in parts:
-        for each in part:
-            by_video[each.video_id].append(each)
-    kept = []
+    return apart(chain.from_iterable(parts), overlap=overlap)
+
+
+def apart(found: Iterable[P], *, overlap: float) -> list[P]:
+    """Return moments best first; of those of a video that overlap the best one stays.
+
+    Args:
+        found: the moments.
+        overlap: see `search.curve.suppress_overlaps`.
+    """
+    by_video: dict[int, list[P]] = defaultdict(list)
+    for each in found:
+        by_video[each.video_id].append(each)
+    kept: list[P] = []
     for group in by_video.values():
         spans = np.array([(each.span.start_seconds, each.span.end_seconds) for each in group])
         scores = np.array([each.probability for each in group])

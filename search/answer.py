@@ -196,7 +196,12 @@ class Search:
         return tuple(moments)
 
 
-def query_of(features: TextFeatures, k: int, background: NDArray[np.float32]) -> Query:
-    """Return one of several queries, with its level over the library."""
+NO_BACKGROUND = np.empty(0, np.float32)
+
+
+def query_of(
+    features: TextFeatures, k: int, background: NDArray[np.float32] = NO_BACKGROUND
+) -> Query:
+    """Return one of several queries, with its level over the library if its scores there are given."""
     mean, std = background_level(background)
     return Query(unit(features.joint[k]), features.joint[k], features.states[k], mean, std)

@@ -249,7 +249,7 @@ class Compound:
         self._search, self._leaves = search, found
         self._overlap = search.settings.nms_overlap
         self._depth = max(_LOCATED, _LOCATED_PER_MOMENT * search.top)
-        self._inside: dict[tuple[Atom, int], tuple[Stretches, list[Found]]] = {}
+        self._inside: dict[tuple[Atom, int], tuple[Sequence[tuple[float, float]], list[Found]]] = {}
         """Located moments for `_presence` by part and video, with the stretches that were searched."""
 
     def answer(self, query: Query) -> list[Found]:
@@ -348,13 +348,13 @@ class Compound:
         by_video: dict[int, list[Found]] = defaultdict(list)
         for each in located:
             by_video[each.video_id].append(each)
-        for number in stretches:
-            self._inside[part, number] = stretches, by_video[number]
+        for number, searched in stretches.items():
+            self._inside[part, number] = searched, by_video[number]
 
     def _is_inside(self, part: Atom, video_id: int, span: tuple[float, float]) -> bool:
         """Whether a part was located in all of a span before."""
-        stretches, _ = self._inside.get((part, video_id), ({}, []))
-        return any(a <= span[0] and span[1] <= b for a, b in stretches.get(video_id, ()))
+        searched, _ = self._inside.get((part, video_id), ((), []))
+        return any(a <= span[0] and span[1] <= b for a, b in searched)
 
     def _locate_inside(self, query: Query, found: Sequence[Found]) -> None:
         """Locate all parts of a query in some moments: once for a part, and not once for a moment."""

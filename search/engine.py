@@ -39,7 +39,6 @@ from scanonce.search.examples import Example, VisionTower, with_examples
 from scanonce.search.feedback import Feedback, Piece, deep, pieces_of
 from scanonce.search.filters import SearchScope
 from scanonce.search.localise import Curve, Localiser, embeddings_of, frame_curve
-from scanonce.search.localise import Query as QueryVectors
 from scanonce.search.query import Given, Query, Text, is_plain, leaves, parse, sentence
 from scanonce.search.query_text import query_text
 from scanonce.search.result import Coverage, SearchResult
@@ -303,7 +302,7 @@ class SearchEngine:
 
         def answer(snapshot: Snapshot) -> Coverage:
             features, (reading,) = self._encode(snapshot, [text]), self._read(snapshot, [text])
-            query = query_of(features, 0, np.empty(0, np.float32))
+            query = query_of(features, 0)
             selected = snapshot.filters.apply(within)
             return coverage(snapshot, text, query, reading, selected)
 
@@ -348,7 +347,10 @@ class SearchEngine:
 
         def answer(snapshot: Snapshot) -> Curve:
             stored = snapshot.stored(_video(snapshot, video_id))
-            return snapshot.methods.localiser.curve(_query(self, snapshot, text), stored)
+            features = self._encode(snapshot, [text])
+            embeddings = unit(features.joint)
+            levels = snapshot.frame_levels(embeddings, snapshot.clips.background(embeddings))
+            return snapshot.methods.localiser.curve(query_of(features, 0, levels[0]), stored)
 
         return self._answer(answer)
 
@@ -476,7 +478,8 @@ def probability_curve(engine: SearchEngine, text: str, video_id: int) -> Curve:
 
     def answer(snapshot: Snapshot) -> Curve:
         stored = snapshot.stored(_video(snapshot, video_id))
-        query, (reading,) = _query(engine, snapshot, text), engine._read(snapshot, [text])
+        query = query_of(engine._encode(snapshot, [text]), 0)
+        (reading,) = engine._read(snapshot, [text])
         curve = frame_curve(query, stored)
         if not len(curve.scores):
             return curve
@@ -485,13 +488,6 @@ def probability_curve(engine: SearchEngine, text: str, video_id: int) -> Curve:
         return Curve(curve.edges_seconds, found)
 
     return engine._answer(answer)
-
-
-def _query(engine: SearchEngine, snapshot: Snapshot, text: str) -> QueryVectors:
-    features = engine._encode(snapshot, [text])
-    embeddings = unit(features.joint)
-    levels = snapshot.frame_levels(embeddings, snapshot.clips.background(embeddings))
-    return query_of(features, 0, levels[0])
 
 
 def _ceilings(

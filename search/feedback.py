@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from scanonce.models.encoders.protocol import TextFeatures
 from scanonce.models.encoders.reading import Reading
 from scanonce.models.vectors import unit
+from scanonce.search.algebra import apart
 from scanonce.search.answer import Search, Stopwatch, query_of
 from scanonce.search.calibration import as_logits, as_probabilities
-from scanonce.search.curve import suppress_overlaps
 from scanonce.search.examples import stored_example, stored_piece
 from scanonce.search.query import Like
 from scanonce.search.result import SearchResult
@@ -131,7 +131,7 @@ class Feedback:
         """Give moments the probability that they show a text, by their frames."""
         if not moments:
             return []
-        query = query_of(features, 0, np.empty(0, np.float32))
+        query = query_of(features, 0)
         found = self._snapshot.judge.by_frames(text, query, self._embedded(moments), reading)
         return [
             replace(each, probability=value)
@@ -158,7 +158,7 @@ class Feedback:
             replace(each, probability=value)
             for each, value in zip(kept, found.tolist(), strict=True)
         ]
-        return tuple(_apart(again, self._snapshot.settings.nms_overlap)[:top])
+        return tuple(apart(again, overlap=self._snapshot.settings.nms_overlap)[:top])
 
     def _embedded(self, moments: Sequence[Moment]) -> NDArray[np.float32]:
         """Pool the stored frames of moments, ``[num_moments, dim]``; each video is read once."""
@@ -184,16 +184,3 @@ class Feedback:
             moment.video_id == video.video_id and moment.span.tiou(span) >= _SAME
             for video, span in self._left_out
         )
-
-
-def _apart(moments: Sequence[Moment], overlap: float) -> list[Moment]:
-    """Sort moments best first; of those of a video that overlap the best one stays."""
-    by_video: dict[int, list[Moment]] = defaultdict(list)
-    for each in moments:
-        by_video[each.video_id].append(each)
-    kept = []
-    for group in by_video.values():
-        spans = np.array([(each.span.start_seconds, each.span.end_seconds) for each in group])
-        scores = np.array([each.probability for each in group])
-        kept += [group[k] for k in suppress_overlaps(spans, scores, overlap, len(group))]
-    return sorted(kept, key=lambda each: (-each.probability, each.video_id, each.span))

@@ -181,12 +181,14 @@ class LineFinder:
         rare = [word for word in rarest if self.counts[word] <= _RARE_LINES]
         find = partial(self.catalog.lines.find, tracks=tracks, videos=selected, limit=_HITS)
         known_ids = set()
-        searches = [(matching(rare), True)] if rare else []
-        if len(rarest) > 1 or not rare:
-            searches.insert(0, (" AND ".join(matching([word]) for word in rarest), False))
-        if not rare and len(rarest) > 1:
+        searches = []
+        if len(rarest) > 1 or (rarest and not rare):
+            searches.append((" AND ".join(matching([word]) for word in rarest), False))
+        if rare:
+            searches.append((matching(rare), True))
+        elif len(rarest) > 1:
             searches.append((f"{matching(rarest[:1])} AND ({matching(rarest[1:])})", False))
-        for expression, is_ranked in searches if rarest else ():
+        for expression, is_ranked in searches:
             for hit in find(expression, ranked=is_ranked):
                 if hit.line_id not in known_ids:
                     known_ids.add(hit.line_id)
