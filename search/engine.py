@@ -262,7 +262,7 @@ class SearchEngine:
         """
 
         def answer(snapshot: Snapshot) -> list[Line]:
-            video = _video(snapshot, video_id)
+            video = snapshot.video(video_id)
             return snapshot.index.catalog.lines.of(video.video_id, tracks)
 
         return self._answer(answer)
@@ -280,7 +280,7 @@ class SearchEngine:
         """
 
         def answer(snapshot: Snapshot) -> list[SearchResult]:
-            video = _video(snapshot, video_id)
+            video = snapshot.video(video_id)
             watch = Stopwatch()
             with watch("text"):
                 bounds = np.array([(span.start_seconds, span.end_seconds)])
@@ -346,7 +346,7 @@ class SearchEngine:
         text = sentence(query_text(text))
 
         def answer(snapshot: Snapshot) -> Curve:
-            stored = snapshot.stored(_video(snapshot, video_id))
+            stored = snapshot.stored(snapshot.video(video_id))
             features = self._encode(snapshot, [text])
             embeddings = unit(features.joint)
             levels = snapshot.frame_levels(embeddings, snapshot.clips.background(embeddings))
@@ -477,7 +477,7 @@ def probability_curve(engine: SearchEngine, text: str, video_id: int) -> Curve:
     text = sentence(query_text(text))
 
     def answer(snapshot: Snapshot) -> Curve:
-        stored = snapshot.stored(_video(snapshot, video_id))
+        stored = snapshot.stored(snapshot.video(video_id))
         query = query_of(engine._encode(snapshot, [text]), 0)
         (reading,) = engine._read(snapshot, [text])
         curve = frame_curve(query, stored)
@@ -541,12 +541,6 @@ def _search_again(
         return replace(result, moments=again, timings_ms=took)
 
     return engine._answer(answer)
-
-
-def _video(snapshot: Snapshot, video_id: int) -> Video:
-    if video_id not in snapshot.videos:
-        raise QueryError(f"there is no video {video_id}; search again, it may have been forgotten")
-    return snapshot.videos[video_id]
 
 
 def _taken(texts: Sequence[str]) -> list[str]:

@@ -37,7 +37,13 @@ from scanonce.search.text_bank import TextBank, open_bank
 from scanonce.search.training_free import TrainingFree
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.catalog.entries import ChangeMark, VideoChanges
-from scanonce.storage.errors import IndexDirectoryError, ManifestMismatch, TrackError, reported
+from scanonce.storage.errors import (
+    IndexDirectoryError,
+    ManifestMismatch,
+    NoSuchVideo,
+    TrackError,
+    reported,
+)
 from scanonce.storage.index import Index
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.manifest import check_encoder, read_manifest
@@ -117,6 +123,19 @@ class Snapshot:
     None if they are means themselves."""
     num_sampled: int
     """Number of videos when ``frame_means`` were sampled."""
+
+    def video(self, video_id: int) -> Video:
+        """Return a searchable video.
+
+        Raises:
+            NoSuchVideo: there is none with this id.
+        """
+        found = self.videos.get(video_id)
+        if found is None:
+            raise NoSuchVideo(
+                f"there is no video {video_id}; search again, it may have been forgotten"
+            )
+        return found
 
     def stored(self, video: Video) -> StoredFrames:
         """Return the stored frames and anchors of a video."""

@@ -12,6 +12,7 @@
     │   ├── UnreadableVideo       nothing of it could be decoded
     │   └── DecoderCrashed        the guarded child process died or hung on it
     └── QueryError                a query is empty or cannot be understood
+        └── NoSuchVideo           it names a video that is not searchable, or not any more
 
 Errors of other packages are converted at the point they arise, with ``raise ... from``; errors of the operating system
 by `reported`.
@@ -75,6 +76,10 @@ class DecoderCrashed(VideoError):
 
 class QueryError(ScanonceError):
     """A query is empty or cannot be understood."""
+
+
+class NoSuchVideo(QueryError):
+    """There is no searchable video with an id."""
 
 
 @contextmanager

@@ -51,6 +51,13 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             raise
 
 
+def is_private(found: os.stat_result) -> bool:
+    """Whether a file belongs to this user and is closed to all others; on Windows its folder protects it."""
+    if os.name == "nt":
+        return True
+    return found.st_uid == os.geteuid() and not found.st_mode & 0o077
+
+
 def make_folder(folder: Path) -> None:
     """Create a folder and its parents so that they survive a power cut; with its name, a folder loses its content."""
     if not folder.is_dir():

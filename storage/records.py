@@ -42,6 +42,16 @@ class Span:
         """Length in seconds, 0 or more."""
         return self.end_seconds - self.start_seconds
 
+    @property
+    def middle_seconds(self) -> float:
+        """The time half-way."""
+        return (self.start_seconds + self.end_seconds) / 2
+
+    @property
+    def millis(self) -> tuple[int, int]:
+        """Start and end in whole milliseconds, as in addresses and names."""
+        return round(1000 * self.start_seconds), round(1000 * self.end_seconds)
+
     def tiou(self, other: "Span") -> float:
         """Return the temporal intersection over union, in [0, 1]; 0 for two empty spans."""
         intersection = min(self.end_seconds, other.end_seconds) - max(
@@ -50,6 +60,16 @@ class Span:
         intersection = max(0.0, intersection)
         union = self.duration_seconds + other.duration_seconds - intersection
         return intersection / union if union > 0.0 else 0.0
+
+
+def span_key(video_id: int, span: Span) -> str:
+    """Return the name of a span of a video between server and browser, and in files.
+
+    >>> span_key(3, Span(1.5, 2.0))
+    '3-1500-2000'
+    """
+    start, end = span.millis
+    return f"{video_id}-{start}-{end}"
 
 
 def clip_id(video_id: int, ordinal: int) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 from scanonce.storage.errors import IndexDirectoryError
 from scanonce.storage.files import write_whole
 from scanonce.storage.layout import IndexLayout
-from scanonce.storage.records import Span
+from scanonce.storage.records import Span, span_key
 from scanonce.storage.untrusted import DamagedFile, read_json
 
 MOST_SELECTS = 1_000
@@ -47,10 +47,7 @@ class Select:
     @property
     def key(self) -> str:
         """Video, in and out in milliseconds: no two selects have the same."""
-        start, end = (
-            round(1000 * each) for each in (self.span.start_seconds, self.span.end_seconds)
-        )
-        return f"{self.video_id}-{start}-{end}"
+        return span_key(self.video_id, self.span)
 
 
 Selects = tuple[Select, ...]
