@@ -15,7 +15,7 @@ def clip_name(path: Path, span: Span) -> str:
     >>> clip_name(Path("/films/night.mkv"), Span(61.5, 70.0))
     'night 0h01m01.500-0h01m10.000.mp4'
     """
-    start, end = (_time(round(1000 * each)) for each in (span.start_seconds, span.end_seconds))
+    start, end = map(_time, span.millis)
     return f"{stem_of(path)} {start}-{end}.mp4"
 
 

@@ -29,14 +29,13 @@ from scanonce.search.filters import Filter
 from scanonce.storage.errors import ScanonceError
 from scanonce.storage.records import Span, TrackName
 from scanonce.ui.api.access import TokenGuard
-from scanonce.ui.api.schemas import span_of
 from scanonce.ui.api.tokens import Tokens
 from scanonce.ui.clip_files import clip_name
 from scanonce.ui.door_json import answer_json, line_json, videos_json
 from scanonce.ui.safe_text import encodable, json_line
 from scanonce.ui.server.cache import ProxyCache
 from scanonce.ui.server.guard import AccessGuard
-from scanonce.ui.service import Service
+from scanonce.ui.service import Service, span_of
 from scanonce.ui.views import clock, times_across
 
 MOST_PICTURES = 8

@@ -26,6 +26,7 @@ from socketserver import StreamRequestHandler, ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 
 from scanonce.storage.errors import QueryError, ScanonceError
+from scanonce.storage.files import is_private
 from scanonce.storage.records import Moment, Reason, Span
 from scanonce.ui.config_file import config_values
 
@@ -81,7 +82,7 @@ def _exchange(root: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     with contextlib.suppress(OSError, ValueError), socket.socket(socket.AF_UNIX) as connection:
         found = (root / _SOCKET).lstat()
-        if not stat.S_ISSOCK(found.st_mode) or not _is_own(found):
+        if not stat.S_ISSOCK(found.st_mode) or not is_private(found):
             return None
         connection.settimeout(_CONNECT_SECONDS)
         with _short(root) as folder:
@@ -249,10 +250,6 @@ def _moment(values: Mapping[str, Any]) -> Moment:
 
 
 # ---------------------------------------------------------------- sockets
-
-
-def _is_own(found: os.stat_result) -> bool:
-    return found.st_uid == os.geteuid() and not found.st_mode & 0o077
 
 
 def _answers(root: Path) -> bool:

@@ -10,8 +10,8 @@ threads at once. `Library` is the same for Python.
 """
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scanonce.media.cut import Progress, write_clip
 from scanonce.search.examples import Example
 from scanonce.search.filters import Filter
 from scanonce.search.localise import Curve
@@ -31,24 +30,18 @@ from scanonce.ui import jobs
 from scanonce.ui.export import Pick
 from scanonce.ui.export_files import Format, export_content, export_name, pick_of
 from scanonce.ui.server.cache import ProxyCache
-from scanonce.ui.server.playback import find_file
+from scanonce.ui.server.clips import MAX_CLIP_SECONDS, Clip
 from scanonce.ui.views import covered_by, is_full
 
 if TYPE_CHECKING:
-    from threading import Event
-
     from scanonce.library import Library
+    from scanonce.search.feedback import Piece
     from scanonce.search.snapshot import Snapshot
 
-MAX_CLIP_SECONDS = 600.0
 MAX_VIDEOS = 1000
 """Most videos of one page of a list, and most moments of one export."""
 
 NO_FILTER = Filter()
-
-
-class NoSuchVideo(QueryError):
-    """There is no searchable video with an id."""
 
 
 class ClipFailed(VideoError):
@@ -106,6 +99,8 @@ class Service:
         text: str = "",
         *,
         examples: Sequence[Example] = (),
+        more_like: "Sequence[Piece]" = (),
+        less_like: "Sequence[Piece]" = (),
         top: int | None = None,
         only: Filter = NO_FILTER,
     ) -> Answered:
@@ -114,14 +109,23 @@ class Service:
         Args:
             text: the query, with its operators (`search.query`).
             examples: images and clips that the moments look like.
+            more_like: moments that are right.
+            less_like: moments that are wrong.
             top: the most moments. Default: that of the settings.
             only: the videos to search.
         """
         engine = self.library.engine
-        result = engine.search(text, examples=examples, top=top, within=only)
+        result = engine.search(
+            text,
+            examples=examples,
+            more_like=more_like,
+            less_like=less_like,
+            top=top,
+            within=only,
+        )
         # how many videos match is counted for texts only
         asked = self.library.default_top if top is None else top
-        counts = not examples and is_full(result, asked)
+        counts = not (examples or more_like or less_like) and is_full(result, asked)
         return Answered(result, only, covered_by(engine, result, only) if counts else None)
 
     def similar(
@@ -150,7 +154,7 @@ class Service:
             NoSuchVideo: there is none with this id.
         """
         with self._reading() as snapshot:
-            return _video(snapshot, video_id)
+            return snapshot.video(video_id)
 
     def videos(
         self, name: str = "", *, after: int = 0, count: int = 100
@@ -177,14 +181,12 @@ class Service:
 
     def lines(self, video_id: int, tracks: Sequence[TrackName] | None = None) -> list[Line]:
         """Return the lines of a video, by time; by default those of all tracks."""
-        with self._reading() as snapshot:
-            _video(snapshot, video_id)
-            return snapshot.index.catalog.lines.of(video_id, tracks)
+        return self.library.engine.lines(video_id, tracks)
 
     def thumbnail(self, video_id: int, seconds: float) -> bytes | None:
         """Return the stored thumbnail nearest to a time, a JPEG; None if the video has none."""
         with self._reading() as snapshot:
-            return snapshot.index.thumbnails.read(_video(snapshot, video_id).uid, seconds)
+            return snapshot.index.thumbnails.read(snapshot.video(video_id).uid, seconds)
 
     def clip(self, video_id: int, span: Span) -> tuple[str, Path]:
         """Cut a span of a video, exact to the frame, or find it in the cache; wait until it is ready.
@@ -199,22 +201,11 @@ class Service:
         assert self._cache is not None, "this service has no cache for clips"
         video = self.video(video_id)
         checked = span_in(video, span)
-        start, end = round(1000 * checked.start_seconds), round(1000 * checked.end_seconds)
-
-        def make(out: Path, progress: Progress, cancel: "Event") -> None:
-            write_clip(
-                find_file(video),
-                Span(start / 1000, end / 1000),
-                out,
-                progress=lambda seconds: progress(1000 * seconds / (end - start)),
-                cancel=cancel,
-            )
-
-        key = f"clip-{video.uid}-{start}-{end}"  # as the pages call it
-        state = self._cache.wait(key, make)
+        clip = Clip(video, *checked.millis)
+        state = self._cache.wait(clip.key, clip.maker(self._cache))
         if state.state != "ready":
             raise ClipFailed(f"the clip could not be cut: {state.reason}")
-        return key, video.path
+        return clip.key, video.path
 
     def export(
         self, kind: Format, chosen: Sequence[Chosen], stem: str = "moments"
@@ -231,7 +222,7 @@ class Service:
 
     def _pick(self, chosen: Chosen) -> Pick:
         video = self.video(chosen.video_id)
-        span = span_in(video, _span(chosen.start_seconds, chosen.end_seconds), longest=None)
+        span = span_in(video, span_of(chosen.start_seconds, chosen.end_seconds), longest=None)
         return replace(pick_of(video, span, chosen.label), probability=chosen.probability)
 
     # ------------------------------------------------ labels
@@ -302,10 +293,8 @@ class Service:
             "serve.roots in the configuration"
         )
 
-    @contextmanager
-    def _reading(self) -> "Iterator[Snapshot]":
-        with self.library.engine.reading() as snapshot:
-            yield snapshot
+    def _reading(self) -> "AbstractContextManager[Snapshot]":
+        return self.library.engine.reading()
 
 
 def span_in(video: Video, span: Span, *, longest: float | None = MAX_CLIP_SECONDS) -> Span:
@@ -324,14 +313,12 @@ def span_in(video: Video, span: Span, *, longest: float | None = MAX_CLIP_SECOND
     return Span(span.start_seconds, end)
 
 
-def _span(start: float, end: float) -> Span:
+def span_of(start: float, end: float) -> Span:
+    """Return a span of two numbers of a request.
+
+    Raises:
+        QueryError: it is empty, ends before it begins, or has no end.
+    """
     if not 0 <= start < end < float("inf"):
         raise QueryError(f"a span is two times in seconds, 0 <= start < end; got {start} and {end}")
     return Span(start, end)
-
-
-def _video(snapshot: "Snapshot", video_id: int) -> Video:
-    video = snapshot.videos.get(video_id)
-    if video is None:
-        raise NoSuchVideo(f"there is no video {video_id}; search again, it may have been forgotten")
-    return video

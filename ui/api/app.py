@@ -29,6 +29,7 @@ from scanonce.storage.errors import (
     EncoderError,
     IndexDirectoryError,
     LocaliserError,
+    NoSuchVideo,
     QueryError,
     ScanonceError,
     VideoError,
@@ -53,7 +54,7 @@ from scanonce.ui.safe_text import json_line
 from scanonce.ui.server.cache import ProxyCache
 from scanonce.ui.server.routes import content_disposition
 from scanonce.ui.server.settings import ServeSettings
-from scanonce.ui.service import NoSuchVideo, Service
+from scanonce.ui.service import Service, span_of
 
 PREFIX = "/api/v1"
 
@@ -206,7 +207,7 @@ class Api:
         self, video_id: schemas.Id, start_seconds: schemas.Seconds, end_seconds: schemas.Seconds
     ) -> Response:
         """Return an exact cut, with its sound; the answer waits until it is cut."""
-        span = schemas.span_of(start_seconds, end_seconds)
+        span = span_of(start_seconds, end_seconds)
         key, source = await self._clips.run(self._service.clip, video_id, span)
         path = self._cache.acquire(key)
         if path is None:

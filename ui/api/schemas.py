@@ -10,7 +10,7 @@ from scanonce.search.filters import MAX_TERMS, Filter
 from scanonce.storage.errors import QueryError
 from scanonce.storage.records import Span, TrackName
 from scanonce.ui.export_files import Format
-from scanonce.ui.service import MAX_VIDEOS, Chosen
+from scanonce.ui.service import MAX_VIDEOS, Chosen, span_of
 
 ExportName = Literal["csv", "edl", "otio", "srt"]
 _FORMATS: dict[ExportName, Format] = {"csv": "CSV", "edl": "EDL", "otio": "OTIO", "srt": "SRT"}
@@ -150,17 +150,6 @@ class RunRequest(_Given):
     retry: bool = Field(
         default=False, description="Also decode again the videos that failed before."
     )
-
-
-def span_of(start: float, end: float) -> Span:
-    """Return a span of two numbers of a request.
-
-    Raises:
-        QueryError: it is empty, or ends before it begins.
-    """
-    if not 0 <= start < end:
-        raise QueryError(f"a span is two times in seconds, 0 <= start < end; got {start} and {end}")
-    return Span(start, end)
 
 
 # ---------------------------------------------------------------- answers

@@ -12,7 +12,6 @@ at once.
 import hashlib
 import hmac
 import json
-import os
 import secrets
 import stat
 from collections.abc import Iterable, Sequence
@@ -27,7 +26,7 @@ from filelock import FileLock
 
 from scanonce.storage.catalog.label_names import normal_label
 from scanonce.storage.errors import ConfigError, reported
-from scanonce.storage.files import write_whole
+from scanonce.storage.files import is_private, write_whole
 from scanonce.storage.untrusted import DamagedFile, read_json
 
 Scope = Literal["read", "export", "write"]
@@ -147,7 +146,7 @@ class Tokens:
             found = self._path.lstat()
         except FileNotFoundError:
             return ()
-        if not is_own(found):
+        if not (stat.S_ISREG(found.st_mode) and is_private(found)):
             raise ConfigError(
                 f"{self._path} is not yours alone, so anyone could have put a token there: remove it, and make tokens "
                 "with `scanonce token add`"
@@ -161,14 +160,6 @@ class Tokens:
             raise ConfigError(
                 f"{self._path} cannot be read: remove it, and make tokens with `scanonce token add`"
             ) from error
-
-
-def is_own(found: os.stat_result) -> bool:
-    """Whether a file is a regular file or socket of this user, and closed to all others."""
-    if os.name == "nt":  # no such modes there: the folder of the user protects the file
-        return stat.S_ISREG(found.st_mode)
-    is_kind = stat.S_ISREG(found.st_mode) or stat.S_ISSOCK(found.st_mode)
-    return is_kind and found.st_uid == os.geteuid() and not found.st_mode & 0o077
 
 
 def _digest(secret: str) -> str:

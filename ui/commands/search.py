@@ -35,13 +35,11 @@ from scanonce.ui.config_file import config_values, index_path
 from scanonce.ui.console import note, print_json
 from scanonce.ui.resident import ask, settings_digest
 from scanonce.ui.safe_text import encodable
-from scanonce.ui.views import INEXACT_TIMES, covered_by, is_full
+from scanonce.ui.views import INEXACT_TIMES
 
 if TYPE_CHECKING:
     from scanonce.search.engine import SearchEngine
-    from scanonce.search.examples import Example
     from scanonce.search.filters import Filter
-    from scanonce.search.query import Like
     from scanonce.search.result import SearchResult
 
 _BATCH = 64  # queries encoded and looked up together
@@ -111,45 +109,22 @@ def search(
             return
     from scanonce.ui.config import read_config
 
-    asked = Asked(
-        text or "",
-        read_examples(images or (), clips or (), crop),
-        [read_piece(each) for each in more_like or ()],
-        [read_piece(each) for each in less_like or ()],
-    )
+    examples = read_examples(images or (), clips or (), crop)
+    more, less = ([read_piece(each) for each in given or ()] for given in (more_like, less_like))
     settings = read_config(config)
     show = ShowResult(settings.index_path(index_dir), only, only_good, as_json, actions)
     with settings.library(index_dir) as library:
         note_inexact_times(library)
         engine = library.engine  # a missing index is an error even if the file has no query
-        if queries is None:
-            _search_one(engine, asked, settings.search.top if top is None else top, show)
-        else:
+        if queries is not None:
             _search_file(engine, read_queries(queries), top, show)
+            return
+        from scanonce.ui.service import Service
 
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """The text, the examples and the judged moments of one search."""
-
-    text: str
-    examples: "Sequence[Example]"
-    more_like: "Sequence[Like]"
-    less_like: "Sequence[Like]"
-
-
-def _search_one(engine: "SearchEngine", asked: Asked, top: int, show: ShowResult) -> None:
-    result = engine.search(
-        asked.text,
-        examples=asked.examples,
-        more_like=asked.more_like,
-        less_like=asked.less_like,
-        top=top,
-        within=show.only,
-    )
-    # how many videos match is counted for texts only
-    counts = not (asked.examples or asked.more_like or asked.less_like) and is_full(result, top)
-    show(result, covered_by(engine, result, show.only) if counts else None)
+        answered = Service(library).search(
+            text or "", examples=examples, more_like=more, less_like=less, top=top, only=only
+        )
+        show(answered.result, answered.covered)
 
 
 def _search_file(

@@ -4,7 +4,7 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
-from scanonce.storage.records import Moment, Span, Video
+from scanonce.storage.records import Moment, Span, Video, span_key
 from scanonce.ui.safe_text import encodable
 
 OPEN_SECONDS = 10.0
@@ -43,7 +43,7 @@ def thumb_url(video_id: int, seconds: float) -> str:
 
 def frames_url(video_id: int, span: Span) -> str:
     """Return the address of some stored thumbnails of a span, all in one answer."""
-    start, end = span_millis(span)
+    start, end = span.millis
     return f"/media/moments/{video_id}/{start}-{end}.json"
 
 
@@ -59,10 +59,4 @@ def moment_key(moment: Moment) -> str:
     >>> moment_key(Moment(3, Path("a.mp4"), Span(1.5, 2.0), 0.3, 0.8))
     '3-1500-2000'
     """
-    start, end = span_millis(moment.span)
-    return f"{moment.video_id}-{start}-{end}"
-
-
-def span_millis(span: Span) -> tuple[int, int]:
-    """Return a span in whole milliseconds, as in addresses."""
-    return round(1000 * span.start_seconds), round(1000 * span.end_seconds)
+    return span_key(moment.video_id, moment.span)

@@ -21,8 +21,8 @@ from scanonce.ui.pages.acts import acts_seen, fresh_acts
 from scanonce.ui.pages.addresses import moment_url, transcript_url
 from scanonce.ui.safe_text import encodable
 from scanonce.ui.sentences import widened
+from scanonce.ui.server.clips import MAX_CLIP_SECONDS
 from scanonce.ui.server.playback import Playback
-from scanonce.ui.server.routes import MAX_CLIP_SECONDS
 from scanonce.ui.subtitles import TRANSCRIPT_FORMATS
 from scanonce.ui.views import (
     curve_levels,
@@ -37,7 +37,7 @@ _FOLDER = Path(__file__).with_name("assets")
 
 
 def read_asset(*names: str) -> str:
-    """Return the text of files in ``assets/``, one after another: a component has a single script."""
+    """Return the text of files in ``assets/``, one after another: a component has a single script and style sheet."""
     return "\n".join((_FOLDER / name).read_text("utf-8") for name in names)
 
 

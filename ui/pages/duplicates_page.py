@@ -11,7 +11,7 @@ from scanonce.storage.records import Span, Video
 from scanonce.ui.pages import finding
 from scanonce.ui.pages.addresses import moment_url, open_moment, thumb_url
 from scanonce.ui.pages.components import no_callback
-from scanonce.ui.pages.errors import errors_shown
+from scanonce.ui.pages.errors import errors_shown, index_is_missing
 from scanonce.ui.pages.pictures import show_pictures
 from scanonce.ui.pages.session import shared
 from scanonce.ui.safe_text import shown_name
@@ -31,8 +31,7 @@ def page() -> None:
 
 
 def _draw() -> None:
-    if not shared().exists:
-        st.write("There is no index yet: add a folder of videos in the library.")
+    if index_is_missing():
         return
     stamp = finding.index_stamp()
     if st.session_state.get("compared") is None:

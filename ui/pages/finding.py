@@ -158,8 +158,8 @@ def looks(moments: Sequence[Moment], videos: Mapping[int, Video]) -> list[Look |
     found = []
     for moment in moments:
         video = videos.get(moment.video_id)
-        middle = (moment.span.start_seconds + moment.span.end_seconds) / 2
-        found.append(None if video is None else _look(folder, video.uid, round(1000 * middle)))
+        millis = round(1000 * moment.span.middle_seconds)
+        found.append(None if video is None else _look(folder, video.uid, millis))
     return found
 
 

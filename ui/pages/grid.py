@@ -61,7 +61,7 @@ def moment_card(
     """
     percent = percent_text(moment.probability)
     name = shown_name(moment.path)
-    middle = (moment.span.start_seconds + moment.span.end_seconds) / 2
+    middle = moment.span.middle_seconds
     folder = shown_name(moment.path.parent) if moment.path.parent.name else ""
     return {
         "key": moment_key(moment),

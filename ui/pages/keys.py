@@ -7,7 +7,7 @@ from scanonce.ui.pages.components import read_asset
 _keys = st.components.v2.component(
     "scanonce_keys",
     html=read_asset("keys.html"),
-    css=read_asset("keys.css"),
+    css=read_asset("controls.css", "keys.css"),
     js=read_asset("keys.js"),
 )
 

@@ -46,7 +46,7 @@ def show_pictures(
 def result_picture(moment: Moment, query: str) -> dict[str, Any]:
     """Return the data of a moment's picture: a stored thumbnail from its middle."""
     name = shown_name(moment.path)
-    middle = (moment.span.start_seconds + moment.span.end_seconds) / 2
+    middle = moment.span.middle_seconds
     return {
         "key": moment_key(moment),
         "href": moment_url(moment.video_id, moment.span, query),

@@ -9,7 +9,7 @@ from scanonce.search.saved import MOST_NEW, SavedSearch
 from scanonce.storage.errors import ScanonceError
 from scanonce.ui.pages import finding
 from scanonce.ui.pages.components import show_notes
-from scanonce.ui.pages.errors import errors_shown
+from scanonce.ui.pages.errors import errors_shown, index_is_missing
 from scanonce.ui.pages.picking import picking_grid
 from scanonce.ui.pages.session import shared
 from scanonce.ui.views import date_text, divider_at, filter_text, good_text, plain
@@ -25,8 +25,7 @@ def page() -> None:
 
 
 def _draw() -> None:
-    if not shared().exists:
-        st.write("There is no index yet: add a folder of videos in the library.")
+    if index_is_missing():
         return
     stamp = finding.index_stamp()
     rows = finding.saved_searches(stamp)

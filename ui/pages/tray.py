@@ -29,7 +29,7 @@ from scanonce.ui.pages.components import read_asset
 from scanonce.ui.pages.exports_bar import export_buttons
 from scanonce.ui.pages.session import shared
 from scanonce.ui.safe_text import shown_name
-from scanonce.ui.server.routes import MAX_CLIP_SECONDS
+from scanonce.ui.server.clips import MAX_CLIP_SECONDS
 from scanonce.ui.views import clock, plain, timecode
 
 KEY = "tray"
@@ -37,7 +37,7 @@ KEY = "tray"
 _tray = st.components.v2.component(
     "scanonce_tray",
     html=read_asset("tray.html"),
-    css=read_asset("tray.css"),
+    css=read_asset("controls.css", "tray.css"),
     js=read_asset("elements.js", "tray.js"),
 )
 
@@ -130,7 +130,6 @@ def tray_rows(kept: Sequence[Select], videos: Mapping[int, Video]) -> list[dict[
     for each in kept:
         video = videos.get(each.video_id)
         fps = video.info.fps if video is not None and video.info is not None else 0.0
-        middle = (each.span.start_seconds + each.span.end_seconds) / 2
         rows.append(
             {
                 "key": each.key,
@@ -140,7 +139,7 @@ def tray_rows(kept: Sequence[Select], videos: Mapping[int, Video]) -> list[dict[
                 "in": timecode(each.span.start_seconds, fps),
                 "out": timecode(each.span.end_seconds, fps),
                 "length": clock(each.span.duration_seconds, tenths=True),
-                "src": thumb_url(each.video_id, middle) if video else "",
+                "src": thumb_url(each.video_id, each.span.middle_seconds) if video else "",
                 "href": moment_url(each.video_id, each.span, each.query) if video else "",
             }
         )

@@ -39,22 +39,22 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from scanonce.media.cut import Progress, frame_jpeg, write_clip, write_proxy
+from scanonce.media.cut import Progress, frame_jpeg, write_proxy
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import IndexDirectoryError, ScanonceError, VideoError
 from scanonce.storage.files import make_folder
 from scanonce.storage.layout import IndexLayout
-from scanonce.storage.records import MadeTrack, Span, TrackName, Video
+from scanonce.storage.records import MadeTrack, TrackName, Video
 from scanonce.storage.selects import Select, SelectsFile
 from scanonce.storage.stores.thumbnails import ThumbnailStore
 from scanonce.ui.clip_files import MAX_NAME, clip_name, stem_of
 from scanonce.ui.reports import unexpected
 from scanonce.ui.safe_text import encodable, printable
 from scanonce.ui.server.cache import ProxyCache
+from scanonce.ui.server.clips import MAX_CLIP_SECONDS, Clip
 from scanonce.ui.server.playback import find_file
 from scanonce.ui.subtitles import TRANSCRIPT_FORMATS, TranscriptFormat
 
-MAX_CLIP_SECONDS = 600.0
 PROXY_HEIGHT = 480
 FRAME_WIDTH = 480
 
@@ -255,23 +255,22 @@ class Media:
     async def clip(self, request: Request) -> Response:
         """Send the exact cut as a download."""
         video = await self._in_thread(self._find, request)
-        start, end, key = _clip_of(request, video)
-        make = partial(self._make_clip, video, Span(start / 1000, end / 1000))
-        state = await self._in_thread(self._cache.start, key, make, queue="clip")
+        clip = _clip_of(request, video)
+        make = clip.maker(self._cache)
+        state = await self._in_thread(self._cache.start, clip.key, make, queue="clip")
         if state.state == "making":
-            state = await self._in_pool(self._waiters, self._cache.wait, key, make)
+            state = await self._in_pool(self._waiters, self._cache.wait, clip.key, make)
         if state.state != "ready":
             raise _Refused(422, f"the clip could not be cut: {state.reason}")
-        name = clip_name(video.path, Span(start / 1000, end / 1000))
+        name = clip_name(video.path, clip.span)
         headers = {**_NO_STORE, "Content-Disposition": content_disposition(name)}
-        return await self._cached_file(key, headers)
+        return await self._cached_file(clip.key, headers)
 
     @_errors_as_text
     async def clip_state(self, request: Request) -> Response:
         """Send the progress of the cut; does not start it."""
         video = await self._in_thread(self._find, request)
-        key = _clip_of(request, video)[2]
-        state = await self._in_thread(self._cache.state, key)
+        state = await self._in_thread(self._cache.state, _clip_of(request, video).key)
         return JSONResponse(asdict(state), headers=_NO_STORE)
 
     @_errors_as_text
@@ -379,21 +378,16 @@ class Media:
     def _add_clip(
         self, archive: zipfile.ZipFile, number: int, select: Select, video: Video
     ) -> None:
-        start, end, key = _checked_clip(
-            video,
-            *(round(1000 * each) for each in (select.span.start_seconds, select.span.end_seconds)),
-        )
-        span = Span(start / 1000, end / 1000)
-        name = clip_name(Path(select.name.replace("/", "_") + ".mp4"), span)
-        make = partial(self._make_clip, video, span)
-        state = self._cache.wait(key, make)
-        path = self._cache.acquire(key)
+        clip = _checked_clip(video, *select.span.millis)
+        name = clip_name(Path(select.name.replace("/", "_") + ".mp4"), clip.span)
+        state = self._cache.wait(clip.key, clip.maker(self._cache))
+        path = self._cache.acquire(clip.key)
         if path is None:
             raise _Refused(422, f"the clip of {select.name} could not be cut: {state.reason}")
         try:
             archive.write(path, f"{number:02} {name}")
         finally:
-            self._cache.release(key)
+            self._cache.release(clip.key)
 
     def _decode_frame(self, video: Video, millis: int) -> bytes:
         key = (video.uid, millis)
@@ -428,18 +422,6 @@ class Media:
             PROXY_HEIGHT,
             end_seconds=length,  # what is not indexed is not worth hours of encoding
             progress=lambda seconds: progress(seconds / length),
-            cancel=cancel,
-            max_bytes=self._cache.max_bytes,
-        )
-
-    def _make_clip(
-        self, video: Video, span: Span, out: Path, progress: Progress, cancel: Event
-    ) -> None:
-        write_clip(
-            find_file(video),
-            span,
-            out,
-            progress=lambda seconds: progress(seconds / span.duration_seconds),
             cancel=cancel,
             max_bytes=self._cache.max_bytes,
         )
@@ -493,13 +475,13 @@ def _number(request: Request, name: str) -> int:
     return int(text[name])
 
 
-def _clip_of(request: Request, video: Video) -> tuple[int, int, str]:
-    """Return ``(start, end, key)`` of a clip, in milliseconds, checked."""
+def _clip_of(request: Request, video: Video) -> Clip:
+    """Return the clip of an address, checked."""
     return _checked_clip(video, _number(request, "start"), _number(request, "end"))
 
 
-def _checked_clip(video: Video, start: int, end: int) -> tuple[int, int, str]:
-    """Return ``(start, end, key)`` of a clip, in milliseconds; refuses one that is outside or too long."""
+def _checked_clip(video: Video, start: int, end: int) -> Clip:
+    """Return a clip, given in milliseconds; refuses one that is outside or too long."""
     length = int(1000 * video.duration_seconds) + 1
     if not 0 <= start < end <= length:
         raise _Refused(
@@ -507,7 +489,7 @@ def _checked_clip(video: Video, start: int, end: int) -> tuple[int, int, str]:
         )
     if end - start > 1000 * MAX_CLIP_SECONDS:
         raise _Refused(400, f"a clip has at most {MAX_CLIP_SECONDS / 60:.0f} minutes")
-    return start, end, f"clip-{video.uid}-{start}-{end}"
+    return Clip(video, start, end)
 
 
 def _transcript_of(request: Request) -> tuple[MadeTrack, TranscriptFormat]:
