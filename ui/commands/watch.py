@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -185,9 +184,10 @@ class _WatchedLibrary:
         if not self.tracks:
             yield
             return
-        read = partial(self.library.make_tracks, self.tracks, committing=self._committing)
         self.reader = TracksInBackground(
-            lambda on_progress: read(on_progress=on_progress),
+            lambda on_progress: self.library.make_tracks(
+                self.tracks, on_progress=on_progress, committing=self._committing
+            ),
             self._show_tracks,
             self.report,
             again_seconds=self.again_seconds,
