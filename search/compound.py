@@ -296,31 +296,37 @@ class Compound:
             joined = algebra.together(found, others)
             self._locate_inside(part, found)
             # What one part found counts even if the other one has its moments elsewhere.
-            joined += [self._also(each, part) for each in found]
+            joined += self._also(found, part)
             found = algebra.union([joined], overlap=self._overlap)
         for part in query.parts:
             if not is_wanted(part):
                 found = self._free_of(found, part)
         return found
 
-    def _also(self, found: Found, part: Query) -> Found:
-        """Multiply the probability of a moment by that of another part in it."""
-        presence = self._presence(part, found)
-        share = float(np.average(presence.probabilities, weights=np.diff(presence.edges_seconds)))
-        return replace(found, probability=found.probability * share)
+    def _also(self, found: Sequence[Found], part: Query) -> list[Found]:
+        """Multiply the probability of each moment by that of another part in it."""
+        return [
+            replace(
+                each,
+                probability=each.probability
+                * float(np.average(there.probabilities, weights=np.diff(there.edges_seconds))),
+            )
+            for each, there in zip(found, self._presences(part, found), strict=True)
+        ]
 
     def _free_of(self, found: Sequence[Found], part: Query) -> list[Found]:
         """Take what a part denies out of the moments, until there are enough of them."""
         inner = part.query if isinstance(part, Not) else part
-        self._locate_inside(inner, found)
+        enough = _LEFT_PER_MOMENT * self._search.top
         left: list[Found] = []
-        for each in found:
-            if len(left) == _LEFT_PER_MOMENT * self._search.top:
+        for begin in range(0, len(found), enough):
+            some = found[begin : begin + enough]
+            self._locate_inside(inner, some)
+            rest = map(algebra.without, some, self._presences(inner, some))
+            left += [each for each in rest if each is not None]
+            if len(left) >= enough:
                 break
-            rest = algebra.without(each, self._presence(inner, each))
-            if rest is not None:
-                left.append(rest)
-        return algebra.best_first(left)
+        return algebra.best_first(left[:enough])
 
     # --- Parts ---
 
@@ -446,53 +452,109 @@ class Compound:
             for number in kept
         }
 
-    # --- Presence over a span ---
+    # --- Presence over spans ---
 
-    def _presence(self, query: Query, found: Found) -> Presence:
-        """How probable it is that a query is shown, over the span of a moment."""
+    def _presences(self, query: Query, found: Sequence[Found]) -> list[Presence]:
+        """How probable it is that a query is shown, over the span of each moment."""
         match query:
             case Text() | Like() | Given():
-                return self._presence_of_part(query, found)
+                return self._presences_of_part(query, found)
             case Not():
-                inner = self._presence(query.query, found)
-                return Presence(inner.edges_seconds, 1.0 - inner.probabilities)
+                inner = self._presences(query.query, found)
+                return [Presence(each.edges_seconds, 1.0 - each.probabilities) for each in inner]
             case Weighted():
-                inner = self._presence(query.query, found)
-                values = [algebra.weighed(each, query.weight) for each in inner.probabilities]
-                return Presence(inner.edges_seconds, np.array(values, np.float64))
+                weighed = []
+                for each in self._presences(query.query, found):
+                    values = [algebra.weighed(value, query.weight) for value in each.probabilities]
+                    weighed.append(Presence(each.edges_seconds, np.array(values, np.float64)))
+                return weighed
             case And() | Or():
                 # one row for each part: the pieces of a span are the same for all
-                inside = [self._presence(part, found) for part in query.parts]
-                rows = np.stack([each.probabilities for each in inside])
-                values = rows.prod(axis=0) if isinstance(query, And) else rows.max(axis=0)
-                return Presence(inside[0].edges_seconds, values)
+                parts = zip(*(self._presences(part, found) for part in query.parts), strict=True)
+                joined = []
+                for inside in parts:
+                    rows = np.stack([each.probabilities for each in inside])
+                    values = rows.prod(axis=0) if isinstance(query, And) else rows.max(axis=0)
+                    joined.append(Presence(inside[0].edges_seconds, values))
+                return joined
             case Then():
-                edges, _ = _windows(found.span)
-                nothing = Presence(edges, np.zeros(len(edges) - 1))
-                span = (found.span.start_seconds, found.span.end_seconds)
-                return algebra.overlaid(nothing, self._find(query, {found.video_id: (span,)}))
+                return [
+                    algebra.overlaid(
+                        _absence(each.span),
+                        self._find(query, {each.video_id: (_bounds(each.span),)}),
+                    )
+                    for each in found
+                ]
             case _:
                 assert_never(query)
 
-    def _presence_of_part(self, part: Atom, found: Found) -> Presence:
-        leaf, snapshot = self._leaves[part], self._search.snapshot
-        edges, bounds = _windows(found.span)
+    def _presences_of_part(self, part: Atom, found: Sequence[Found]) -> list[Presence]:
+        leaf = self._leaves[part]
         if leaf.vectors is None:
-            nothing = Presence(edges, np.zeros(len(bounds)))
-            return algebra.overlaid(nothing, leaf.words_in(found.video_id))
-        stored = snapshot.stored(snapshot.videos[found.video_id])
-        span = (found.span.start_seconds, found.span.end_seconds)
-        (frames,) = stored.frames([span])
-        if not len(frames.frames):
-            return Presence(edges, np.zeros(len(bounds)))
-        pooled = pool_spans(unit(frames.frames), frames.pts_seconds, bounds, frames.fps)
+            return [
+                algebra.overlaid(_absence(each.span), leaf.words_in(each.video_id))
+                for each in found
+            ]
+        pieces, values = self._pieces(found), np.empty(0)
+        if pieces:
+            values = self._judged_pieces(part, leaf, np.concatenate(list(pieces.values())))
+        ends = np.cumsum([len(each) for each in pieces.values()], dtype=np.int64)
+        inside = dict(zip(pieces, np.split(values, ends[:-1]), strict=False))
+        presences = []
+        for k, each in enumerate(found):
+            presence = _absence(each.span)
+            if k in inside:
+                presence = Presence(presence.edges_seconds, inside[k])
+                if leaf.reading is not None:
+                    # A happening is in no single frame; the localiser finds it.
+                    located = self._located_inside(part, each)
+                    there = [*located, *leaf.words_in(each.video_id)]
+                    presence = algebra.overlaid(presence, there)
+            presences.append(presence)
+        return presences
+
+    def _pieces(self, found: Sequence[Found]) -> dict[int, NDArray[np.float32]]:
+        """Pool the frames of the pieces of each moment (`_windows`); frames of a video are read once.
+
+        Returns:
+            ``[num_pieces, dim]`` of length 1 by position; of no moment of a video without stored frames.
+        """
+        by_video: dict[int, list[int]] = defaultdict(list)
+        for k, each in enumerate(found):
+            by_video[each.video_id].append(k)
+        snapshot = self._search.snapshot
+        pieces = {}
+        for number, mine in by_video.items():
+            stored = snapshot.stored(snapshot.videos[number])
+            read = stored.frames([_bounds(found[k].span) for k in mine])
+            for k, frames in zip(mine, read, strict=True):
+                if len(frames.frames):
+                    _, bounds = _windows(found[k].span)
+                    pieces[k] = pool_spans(
+                        unit(frames.frames), frames.pts_seconds, bounds, frames.fps
+                    )
+        return pieces
+
+    def _judged_pieces(
+        self, part: Atom, leaf: Leaf, pieces: NDArray[np.float32]
+    ) -> NDArray[np.float64]:
+        """Return the probability of a part in each piece, by its frames alone."""
+        assert leaf.vectors is not None
+        judge = self._search.snapshot.judge
         if leaf.reading is None:
-            return Presence(edges, snapshot.judge.alike(leaf.vectors.joint, pooled))
+            return judge.alike(leaf.vectors.joint, pieces)
         assert isinstance(part, Text)
-        values = snapshot.judge.by_frames(part.words, leaf.vectors, pooled, leaf.reading)
-        # A happening is in no single frame; the localiser finds it.
-        there = [*self._located_inside(part, found), *leaf.words_in(found.video_id)]
-        return algebra.overlaid(Presence(edges, values), there)
+        return judge.by_frames(part.words, leaf.vectors, pieces, leaf.reading)
+
+
+def _bounds(span: Span) -> tuple[float, float]:
+    return span.start_seconds, span.end_seconds
+
+
+def _absence(span: Span) -> Presence:
+    """Nothing, over a span."""
+    edges, bounds = _windows(span)
+    return Presence(edges, np.zeros(len(bounds)))
 
 
 def _windows(span: Span) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -90,6 +90,8 @@ class Methods:
     """The localiser for images; a trained localiser reads text only."""
     reranker: tuple[str, Scoring] | None
     """Digest of its files and the re-ranker; None if the index has none or the settings switch it off."""
+    anchors: AnchorStore | None
+    """What the trained localiser reads; None if the index has none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,7 +141,7 @@ class Snapshot:
 
     def stored(self, video: Video) -> StoredFrames:
         """Return the stored frames and anchors of a video."""
-        return StoredFrames(video, self.index.features, self.index.anchors)
+        return StoredFrames(video, self.index.features, self.methods.anchors)
 
     def frame_levels(
         self, embeddings: NDArray[np.float32], backgrounds: NDArray[np.float32]
@@ -434,6 +436,7 @@ def _open_methods(index: Index, settings: SearchSettings, previous: Methods | No
         _choose_localiser(index, settings, trained, by_frames),
         by_frames,
         _open_reranker(index, settings, previous.reranker if previous else None),
+        index.anchors,
     )
 
 

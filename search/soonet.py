@@ -127,8 +127,8 @@ class SoonetLocaliser:
         ]
         regressed = refine(self._model, text, chosen)
         proposals: list[Proposal] = []
-        for number, group, around, rough in zip(numbers, groups, frames, regressed, strict=True):
-            spans, embeddings = self._edged(query, rough, around)
+        edged = self._edged(query, regressed, frames)
+        for number, group, (spans, embeddings) in zip(numbers, groups, edged, strict=True):
             totals = sigmoid(group.scores + weight * (embeddings @ query.joint))
             proposals += [
                 Proposal(number, Span(*span), float(total), embedding)
@@ -223,28 +223,30 @@ class SoonetLocaliser:
         )
 
     def _edged(
-        self, query: Query, spans: NDArray[np.float64], frames: "_Frames"
-    ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-        """Move the edges of regressed spans; return the spans and the means of their frames, ``[num_spans, dim]``."""
-        units = [unit(piece.frames) for piece in frames.pieces]
+        self, query: Query, spans: Sequence[NDArray[np.float64]], frames: Sequence["_Frames"]
+    ) -> list[tuple[NDArray[np.float64], NDArray[np.float32]]]:
+        """Move the edges of the regressed spans of each video.
+
+        Returns:
+            For each video its spans and the means of their frames, ``[num_spans, dim]``.
+        """
         if self._model.config.curve_tiou:
-            spans = self._edges_by_curve(query, spans, frames, units)
-        if self._snap_seconds:
-            points = [
-                change_points(each, times, rows)
-                for each, (times, rows) in zip(units, frames.shown, strict=True)
-            ]
-            spans = snap(spans, np.concatenate(points), self._snap_seconds)
-        stacked = np.concatenate(units)
-        return spans, pool_spans(stacked, frames.pts_seconds, spans, self._grid.fps)
+            spans = self._edges_by_curve(query, spans, frames)
+        edged = []
+        for own, around in zip(spans, frames, strict=True):
+            if self._snap_seconds:
+                points = [
+                    change_points(each, times, rows)
+                    for each, (times, rows) in zip(around.units, around.shown, strict=True)
+                ]
+                own = snap(own, np.concatenate(points), self._snap_seconds)
+            stacked = np.concatenate(around.units)
+            edged.append((own, pool_spans(stacked, around.pts_seconds, own, self._grid.fps)))
+        return edged
 
     def _edges_by_curve(
-        self,
-        query: Query,
-        spans: NDArray[np.float64],
-        frames: "_Frames",
-        units: list[NDArray[np.float32]],
-    ) -> NDArray[np.float64]:
+        self, query: Query, spans: Sequence[NDArray[np.float64]], frames: Sequence["_Frames"]
+    ) -> list[NDArray[np.float64]]:
         """Give each span the edges of the training-free span of the same moment, if there is one.
 
         The network knows what happens, the curve knows where the image changes: the regression of an anchor is exact
@@ -252,23 +254,32 @@ class SoonetLocaliser:
         """
         stretches = [
             Stretch(z_scores((each @ query.joint)[rows], query.mean, query.std), times, end)
+            for around in frames
             for each, (times, rows), (_, end) in zip(
-                units, frames.shown, frames.around, strict=True
+                around.units, around.shown, around.around, strict=True
             )
         ]
-        found = find_spans_each(
-            stretches,
-            longest_seconds=self._longest_seconds,
-            top=_CURVE_SPANS,
-            overlap=self._overlap,
+        found = iter(
+            find_spans_each(
+                stretches,
+                longest_seconds=self._longest_seconds,
+                top=_CURVE_SPANS,
+                overlap=self._overlap,
+            )
         )
-        others = [each.span for group in found for each in group]
-        edges = spans.copy()
-        for k, (start, end) in enumerate(spans.tolist()):
-            same = max(others, key=Span(start, end).tiou, default=None)
-            if same is not None and same.tiou(Span(start, end)) >= self._model.config.curve_tiou:
-                edges[k] = same.start_seconds, same.end_seconds
-        return edges
+        moved = []
+        for own, around in zip(spans, frames, strict=True):
+            others = [each.span for _ in around.around for each in next(found)]
+            edges = own.copy()
+            for k, (start, end) in enumerate(own.tolist()):
+                same = max(others, key=Span(start, end).tiou, default=None)
+                if (
+                    same is not None
+                    and same.tiou(Span(start, end)) >= self._model.config.curve_tiou
+                ):
+                    edges[k] = same.start_seconds, same.end_seconds
+            moved.append(edges)
+        return moved
 
     def highest_scores(
         self, queries: Sequence[Query], video: StoredVideo, cosines: NDArray[np.float32]
@@ -314,6 +325,8 @@ class _Frames:
             ]
         )
         self.pieces = video.frames(self.around)
+        self.units = [unit(piece.frames) for piece in self.pieces]
+        """``[num_frames, dim]`` of length 1, for each piece."""
         self.shown = [
             shown_at(piece.pts_seconds, piece.fps, *span)
             for piece, span in zip(self.pieces, self.around, strict=True)
