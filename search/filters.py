@@ -331,6 +331,18 @@ def _check_camera(camera: str | None) -> None:
         )
 
 
+def place_of(text: str) -> tuple[float, float, float]:
+    """Return the place of a text such as ``48.86,2.35,10``.
+
+    Raises:
+        QueryError: it is none; see `checked_place`.
+    """
+    try:
+        return checked_place([float(part) for part in text.split(",")])
+    except ValueError:
+        return checked_place([math.nan])
+
+
 def checked_place(near: Sequence[float]) -> tuple[float, float, float]:
     """Return latitude, longitude and distance.
 
@@ -342,8 +354,8 @@ def checked_place(near: Sequence[float]) -> tuple[float, float, float]:
         if abs(latitude) <= 90 and abs(longitude) <= 180 and 0 < km <= MAX_KM:
             return latitude, longitude, km
     raise QueryError(
-        "a place is a latitude from -90 to 90, a longitude from -180 to 180 and a distance above 0 and at most "
-        f"{MAX_KM:,} km, such as 48.86,2.35,10; got {', '.join(map(str, near))}"
+        "near is a latitude from -90 to 90, a longitude from -180 to 180 and a distance above 0 and at most "
+        f"{MAX_KM:,} km, such as 48.86,2.35,10"
     )
 
 

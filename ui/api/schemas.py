@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from scanonce.search.filters import MAX_TERMS, Filter
+from scanonce.search.filters import MAX_CAMERA, MAX_TERMS, Filter
 from scanonce.storage.errors import QueryError
 from scanonce.storage.records import Span, TrackName
 from scanonce.ui.export_files import Format
@@ -44,12 +44,25 @@ class FilterRequest(_Given):
     without_labels: list[Label] = Field(
         default=[], max_length=MAX_TERMS, description="Videos with none of these."
     )
-    recorded_after: date | None = Field(default=None, description="First day.")
-    recorded_before: date | None = Field(default=None, description="Last day.")
+    recorded_after: date | None = Field(
+        default=None,
+        description="First day of the recording; the last change of the file if it is not known.",
+    )
+    recorded_before: date | None = Field(default=None, description="Last day of the recording.")
     indexed_after: date | None = Field(default=None, description="First day of the last indexing.")
     indexed_before: date | None = Field(default=None, description="Last day of the last indexing.")
     min_seconds: float | None = Field(default=None, description="Least length, inclusive.")
     max_seconds: float | None = Field(default=None, description="Greatest length, exclusive.")
+    camera: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_CAMERA,
+        description="Make and model contain this.",
+    )
+    near: tuple[float, float, float] | None = Field(
+        default=None,
+        description="Latitude and longitude in degrees, and the greatest distance in km.",
+    )
 
     def filter(self) -> Filter:
         """Return the filter.
@@ -204,8 +217,16 @@ class CurveOut(BaseModel):
     scores: list[float]
 
 
+class AudioTrackOut(BaseModel):
+    """A track of sound."""
+
+    channels: int
+    language: str
+    codec: str
+
+
 class VideoOut(BaseModel):
-    """A video."""
+    """A video, with what its file states about the recording."""
 
     video_id: int
     path: str
@@ -219,6 +240,16 @@ class VideoOut(BaseModel):
     size_bytes: int
     indexed_at: str | None
     labels: list[str]
+    recorded_at: str | None
+    recorded_by: Literal["camera", "name", "container", "day", "file"] | None = Field(
+        description="What states the time; `file` is that of the last change of the file."
+    )
+    timecode: str | None = Field(description="Of the first frame; `;` is drop frame.")
+    camera: str | None
+    latitude: float | None
+    longitude: float | None
+    rotation: int
+    audio: list[AudioTrackOut]
 
 
 class VideosOut(BaseModel):

@@ -14,9 +14,11 @@ from scanonce.ui.commands.examples import read_examples, read_piece
 from scanonce.ui.commands.filter_options import (
     AfterOption,
     BeforeOption,
+    CameraOption,
     FoldersOption,
     LabelsOption,
     LongerOption,
+    NearOption,
     ShorterOption,
     WithoutLabelsOption,
     new_filter,
@@ -83,6 +85,8 @@ def search(
     before: BeforeOption = None,
     longer: LongerOption = None,
     shorter: ShorterOption = None,
+    camera: CameraOption = None,
+    near: NearOption = None,
     save_clips: SaveClipsOption = None,
     export: ExportOption = None,
     open_first: OpenOption = False,
@@ -95,7 +99,7 @@ def search(
     _check_usage(text is not None, has_examples, queries is not None, as_json)
     actions = Actions(save_clips, export, open_first, paths)
     _check_actions(actions, queries is not None, as_json)
-    only = new_filter(folders, labels, without_labels, after, before, longer, shorter)
+    only = new_filter(folders, labels, without_labels, after, before, longer, shorter, camera, near)
     if text is not None and not has_examples and queries is None:
         from scanonce.search.filters import filter_json
 
