@@ -20,6 +20,7 @@ from scanonce.storage.errors import IndexDirectoryError
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import Span, Video
 from scanonce.storage.selects import Select
+from scanonce.ui.export_files import picks_of
 from scanonce.ui.pages import finding, picking, tray
 from scanonce.ui.pages.addresses import moment_key
 from scanonce.ui.pages.grid import take_picks
@@ -310,7 +311,7 @@ def test_selects_of_forgotten_videos_stay_in_the_tray_and_are_not_exported() -> 
     assert there["href"]
     assert (there["in"], there["length"]) == ("0:00:01:00", "0:00:01.5")
     assert (gone["href"], gone["src"], gone["note"]) == ("", "", "b")
-    (pick,) = tray.picks_of(kept, videos)
+    (pick,) = picks_of(kept, videos)
     assert (pick.path, pick.label) == (first.path, "b")
 
 

@@ -11,9 +11,21 @@ from scanonce.storage.errors import QueryError
 from scanonce.storage.records import Span, TrackName
 from scanonce.ui.export_files import Format
 from scanonce.ui.service import MAX_VIDEOS, Chosen, span_of
+from scanonce.ui.timecode import RateName
 
-ExportName = Literal["csv", "edl", "otio", "srt"]
-_FORMATS: dict[ExportName, Format] = {"csv": "CSV", "edl": "EDL", "otio": "OTIO", "srt": "SRT"}
+ExportName = Literal["csv", "edl", "otio", "srt", "fcpxml", "xml", "markers"]
+_FORMATS: dict[ExportName, Format] = {
+    "csv": "CSV",
+    "edl": "EDL",
+    "otio": "OTIO",
+    "srt": "SRT",
+    "fcpxml": "FCPXML",
+    "xml": "XML",
+    "markers": "MARKERS",
+}
+_RATE_HELP = (
+    "Frame rate of the timeline; `df`: with drop frame. Default: that of the first moment's video"
+)
 
 Id = Annotated[int, Field(ge=0, lt=1 << 43, description="Id of a video.")]
 Seconds = Annotated[
@@ -129,11 +141,49 @@ class ExportRequest(_Given):
 
     format: ExportName
     moments: list[ChosenRequest] = Field(min_length=1, max_length=MAX_VIDEOS)
+    rate: RateName | None = Field(default=None, description=_RATE_HELP)
 
     @property
     def kind(self) -> Format:
         """The format."""
         return _FORMATS[self.format]
+
+
+class SelectRequest(_Given):
+    """Moments to add to the selects, at the end, in their order."""
+
+    moments: list[ChosenRequest] = Field(min_length=1, max_length=MAX_VIDEOS)
+
+
+class ExportSelectsRequest(_Given):
+    """The form in which the selects are exported."""
+
+    format: ExportName
+    rate: RateName | None = Field(default=None, description=_RATE_HELP)
+
+    @property
+    def kind(self) -> Format:
+        """The format."""
+        return _FORMATS[self.format]
+
+
+class SelectOut(BaseModel):
+    """A select."""
+
+    key: str = Field(description="Names it: no two selects have the same.")
+    video_id: int
+    start_seconds: float
+    end_seconds: float
+    name: str
+    note: str
+    query: str
+    probability: float | None
+
+
+class SelectsOut(BaseModel):
+    """The selects, in the order of the cut."""
+
+    selects: list[SelectOut]
 
 
 class LabelsRequest(_Given):
