@@ -312,23 +312,28 @@ class _Run:
         self.count(forgotten=len(todo.to_forget))
 
     def read_missing_facts(self) -> None:
-        """Read the facts of the videos that an earlier version indexed, if they are not offline; nothing is decoded."""
-        missing = {
-            video_id: path
-            for video_id, paths in self.catalog.without_facts().items()
-            if (path := next(filter(os.path.isfile, paths), None)) is not None
-        }
-        ids, paths = list(missing), list(missing.values())
+        """Read the facts of the videos that an earlier version indexed, if they are not offline; none is scanned."""
+        missing = [
+            (video, path)
+            for video in self.catalog.without_facts()
+            if (path := next(filter(os.path.isfile, video.paths), None)) is not None
+        ]
+        total = sum(video.size_bytes for video, _ in missing)
         read: dict[int, Facts] = {}
+        num_done, bytes_done = 0, 0.0
         with self.decoders("only") as pool:
-            for event in pool.decode(paths):
-                if isinstance(event, FactsRead):
-                    read[ids[event.job]] = with_name(event.facts, paths[event.job].name)
-                elif isinstance(event, Failed):  # it is not tried again by every run
-                    read[ids[event.job]] = with_name(NO_FACTS, paths[event.job].name)
+            for event in pool.decode([path for _, path in missing]):
+                if not isinstance(event, FactsRead | Failed):
+                    continue
+                video, path = missing[event.job]
+                # a file that cannot be read is not tried again by every run
+                facts = event.facts if isinstance(event, FactsRead) else NO_FACTS
+                read[video.video_id] = with_name(facts, path.name)
                 if len(read) == _FACTS_AT_ONCE:
                     self.catalog.record_facts(read)
                     read = {}
+                num_done, bytes_done = num_done + 1, bytes_done + video.size_bytes
+                self.on_progress(Progress(num_done, len(missing), bytes_done, total, 0.0, path))
         if read:
             self.catalog.record_facts(read)
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scanonce.indexer.pipeline import Progress
 from scanonce.media.facts import parse_place, parse_time, read_facts
 from scanonce.search.filters import Filter, filter_json, filter_of
 from scanonce.storage.catalog.catalog import Catalog
@@ -274,7 +275,7 @@ def test_facts_come_with_their_video_and_go_with_it(catalog: Catalog) -> None:
     (video,) = catalog.videos()
     assert video.recording is not None
     assert (video.recording.by, video.facts) == ("file", NO_FACTS)
-    assert catalog.without_facts() == {number: video.paths}
+    assert catalog.without_facts() == [video]
     mark = catalog.searchable_changes().mark
     catalog.record_facts(
         {number: facts_like(recorded_at=CREATED, timecode="10:00:00:00", chapters=[[0, 5, "one"]])}
@@ -284,7 +285,7 @@ def test_facts_come_with_their_video_and_go_with_it(catalog: Catalog) -> None:
     assert video.recording is not None
     assert video.recording.by == "container"
     assert [chapter.title for chapter in catalog.chapters(number)] == ["one"]
-    assert catalog.without_facts() == {}
+    assert catalog.without_facts() == []
     catalog.forget_files([Path("/films/a.mp4")])
     assert sql(catalog.path, "SELECT count(*) FROM facts") == [(0,)]
 
@@ -319,7 +320,10 @@ def test_indexing_keeps_the_facts_and_fills_those_of_an_older_index(tmp_path: Pa
     features = sorted((path.name, path.stat().st_mtime_ns) for path in layout.features.rglob("*.*"))
     sql(layout.catalog, "DELETE FROM facts")
     assert {by for _, by in stated().values()} == {None}
-    report = build_index(layout, films)
+    shown: list[Progress] = []
+    report = build_index(layout, films, on_progress=shown.append)
+    assert [(each.videos_done, each.videos_total) for each in shown] == [(1, 2), (2, 2)]
+    assert shown[-1].bytes_done == shown[-1].bytes_total > 0
     assert (report.counts.indexed, report.counts.skipped) == (0, 2)
     assert stated() == expected
     assert features == sorted(

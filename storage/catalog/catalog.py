@@ -212,11 +212,11 @@ class Catalog(Database):
             ids = _searchable_ids(connection, statement)
             return ids if near is None else ids[np.isin(ids, ids_near(connection, near))]
 
-    def without_facts(self) -> dict[int, tuple[Path, ...]]:
-        """Return the paths, by id, of the searchable videos whose facts were never read."""
+    def without_facts(self) -> list[Video]:
+        """Return the searchable videos whose facts were never read."""
         statement = select_videos().where(VideoRow.state.in_(SEARCHABLE), without_facts())
         with self.reading() as connection:
-            return {video.video_id: video.paths for video in read_videos(connection, statement)}
+            return read_videos(connection, statement)
 
     def chapters(self, video_id: int) -> tuple[Chapter, ...]:
         """Return the chapters that the file of a video states, by rising start."""
