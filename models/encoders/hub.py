@@ -31,7 +31,8 @@ HEAD_FILES = ("head.json", "head.safetensors")
 """Files of a CLIP4Clip head (`models.clip4clip.head_files`) in the folder of an encoder."""
 
 _BUNDLED_COMMAND = f"        scanonce index VIDEOS --encoder {BUNDLED_NAME}"
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_PART = r"(?![.-])[\w.-]{1,96}(?<![.-])"
+_HUB_ID = re.compile(rf"(?!.*(--|\.\.)){_PART}(/{_PART})?", re.ASCII)
 _WIDTH = re.compile(r"(.+)@([1-9][0-9]{0,4})")
 _HUB_TIMEOUT_SECONDS = 5.0
 _META_FILES = ("*.json", "merges.txt", "vocab.txt", "*.model")
