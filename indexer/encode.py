@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from scanonce.media.answers import Event, Failed, Finished, Frames, NewThumbnails, Opened
+from scanonce.media.answers import Event, FactsRead, Failed, Finished, Frames, NewThumbnails, Opened
 from scanonce.media.windows import windowed
 from scanonce.models.encoders.protocol import ClipEncoder, window_of
+from scanonce.storage.facts import NO_FACTS, Facts
 from scanonce.storage.records import VideoInfo
 from scanonce.storage.stores.features import FrameFeatures
 from scanonce.storage.stores.thumbnails import Thumbnails
@@ -33,6 +34,8 @@ class EncodedVideo:
     """End of the last decoded frame."""
     problem: str | None
     """Why a part of the video is missing; None if it is complete."""
+    facts: Facts = NO_FACTS
+    """What the file states about its recording."""
 
 
 @dataclass(slots=True)
@@ -40,6 +43,7 @@ class _Open:
     """A video in work, with the results so far."""
 
     info: VideoInfo
+    facts: Facts = NO_FACTS
     pts: list[NDArray[np.float64]] = field(default_factory=list)
     features: list[NDArray[np.float16]] = field(default_factory=list)
     thumbnails: list[Thumbnails] = field(default_factory=list)
@@ -73,13 +77,16 @@ def encode_videos(
     if window := window_of(encoder):
         events = windowed(events, window, fps)
     videos: dict[int, _Open] = {}
+    facts: dict[int, Facts] = {}
     waiting: deque[Frames] = deque()
     running: deque[_Batch] = deque()
     with ThreadPoolExecutor(encoder.max_concurrency, "encode") as pool:
         for event in events:
             match event:
+                case FactsRead(job, stated):
+                    facts[job] = stated
                 case Opened(job, info):
-                    videos[job] = _Open(info)
+                    videos[job] = _Open(info, facts.pop(job, NO_FACTS))
                 case Frames(job, pts, images):
                     videos[job].pts.append(pts)
                     videos[job].num_waiting += len(images)
@@ -90,6 +97,7 @@ def encode_videos(
                     videos[job].finished = event
                 case Failed(job):
                     videos.pop(job, None)
+                    facts.pop(job, None)
                     waiting = deque(frames for frames in waiting if frames.job != job)
                     yield event
             while sum(len(frames.images) for frames in waiting) >= batch_frames:
@@ -151,4 +159,5 @@ def _complete(videos: dict[int, _Open], fps: float) -> Iterator[EncodedVideo | F
             Thumbnails.join(video.thumbnails),
             video.finished.end_seconds,
             video.finished.problem,
+            video.facts,
         )

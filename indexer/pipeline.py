@@ -5,12 +5,13 @@ that neither waits for the other. One commit makes a video searchable; the vecto
 work is never repeated: a run may be stopped at any point, and the next one continues with the next video.
 """
 
+import os
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from scanonce.indexer.anchors import check_localiser, scan_anchors
 from scanonce.indexer.encode import EncodedVideo, encode_videos
@@ -20,7 +21,7 @@ from scanonce.indexer.plan import NewContent, Plan, plan
 from scanonce.indexer.scan import NOT_ADDED, Scan, ScanProblem, scan
 from scanonce.indexer.selection import Selection
 from scanonce.indexer.settings import IndexerSettings
-from scanonce.media.answers import Event, Failed, Finished, Frames, Opened
+from scanonce.media.answers import Event, FactsRead, Failed, Finished, Frames, Opened
 from scanonce.media.child import DecodeRequest
 from scanonce.media.sampling import Sampling
 from scanonce.media.thumbnails import ThumbnailRequest
@@ -30,8 +31,10 @@ from scanonce.models.encoders.protocol import ClipEncoder
 from scanonce.models.runtime import num_cores
 from scanonce.models.soonet.trained import TrainedLocaliser
 from scanonce.storage.catalog.entries import RunCounts, RunOutcome
+from scanonce.storage.facts import NO_FACTS, Facts
 from scanonce.storage.index import Index
 from scanonce.storage.layout import IndexLayout
+from scanonce.storage.recorded import with_name
 from scanonce.storage.records import VideoInfo
 from scanonce.storage.settings import StorageSettings
 
@@ -78,6 +81,7 @@ OnProgress = Callable[[Progress], None]
 _CLIPS_PER_MB = 20_000
 """Most clips per megabyte of a video file: 6 hours at the default clips. Real files have a hundredth of that, hours of
 slides up to a half; a few bytes can claim to be days."""
+_FACTS_AT_ONCE = 256  # videos whose facts are written by one commit
 _REPORT_SECONDS = 0.1  # between two calls of ``on_progress``
 
 
@@ -175,6 +179,7 @@ class _Run:
                     tracker.finish(video.job)
                     publisher.publish_if_due()
             self.attach_and_forget(todo)
+            self.read_missing_facts()
             outcome = "done"
         except KeyboardInterrupt:
             outcome = "stopped"
@@ -232,8 +237,8 @@ class _Run:
             else:
                 self.catalog.add_library(root)
 
-    def decoders(self) -> DecodePool:
-        """Return the child processes that decode."""
+    def decoders(self, facts: Literal["also", "only"] = "also") -> DecodePool:
+        """Return the child processes that decode, or only read facts."""
         settings = self.settings
         every = settings.thumbnail_seconds
         request = DecodeRequest(
@@ -246,6 +251,7 @@ class _Run:
             cpu_seconds=settings.decode_cpu_seconds,
             longest_seconds=3600 * settings.longest_video_hours,
             seconds_per_mb=_CLIPS_PER_MB / self.target.manifest.grid.clips_per_second,
+            facts=facts,
         )
         return DecodePool(request, workers=settings.decode_workers or num_cores())
 
@@ -270,6 +276,7 @@ class _Run:
             info=video.info,
             reason=video.problem,
             replaces=new.replaces,
+            facts=with_name(video.facts, new.files[0].path.name),
         )
         if before:
             self.target.delete_stored(before)
@@ -303,6 +310,32 @@ class _Run:
             self.catalog.attach_file(each.video_id, each.file, full_hash=each.full_hash)
         self.target.delete_stored(self.catalog.forget_files(todo.to_forget))
         self.count(forgotten=len(todo.to_forget))
+
+    def read_missing_facts(self) -> None:
+        """Read the facts of the videos that an earlier version indexed, if they are not offline; none is scanned."""
+        missing = [
+            (video, path)
+            for video in self.catalog.without_facts()
+            if (path := next(filter(os.path.isfile, video.paths), None)) is not None
+        ]
+        total = sum(video.size_bytes for video, _ in missing)
+        read: dict[int, Facts] = {}
+        num_done, bytes_done = 0, 0.0
+        with self.decoders("only") as pool:
+            for event in pool.decode([path for _, path in missing]):
+                if not isinstance(event, FactsRead | Failed):
+                    continue
+                video, path = missing[event.job]
+                # a file that cannot be read is not tried again by every run
+                facts = event.facts if isinstance(event, FactsRead) else NO_FACTS
+                read[video.video_id] = with_name(facts, path.name)
+                if len(read) == _FACTS_AT_ONCE:
+                    self.catalog.record_facts(read)
+                    read = {}
+                num_done, bytes_done = num_done + 1, bytes_done + video.size_bytes
+                self.on_progress(Progress(num_done, len(missing), bytes_done, total, 0.0, path))
+        if read:
+            self.catalog.record_facts(read)
 
     def publish(self) -> None:
         """Bring the vector index in line with the catalogue."""

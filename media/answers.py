@@ -18,6 +18,7 @@ from scanonce.media.messages import (
     record,
     text,
 )
+from scanonce.storage.facts import Facts, facts_of
 from scanonce.storage.records import VideoInfo
 from scanonce.storage.stores.thumbnails import Thumbnails
 
@@ -29,6 +30,14 @@ class Opened:
     job: int
     """Position of the file in the list given to `DecodePool.decode`."""
     info: VideoInfo
+
+
+@dataclass(frozen=True, slots=True)
+class FactsRead:
+    """The facts of a file were read, before it is opened."""
+
+    job: int
+    facts: Facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +81,7 @@ class Failed:
     if the file could not be read; no if the file itself is no video."""
 
 
-Event = Opened | Frames | NewThumbnails | Finished | Failed
+Event = FactsRead | Opened | Frames | NewThumbnails | Finished | Failed
 
 
 class Answers:
@@ -86,6 +95,7 @@ class Answers:
         self._request = request
         self._job = job
         self._is_open = False
+        self._awaits_facts = request.facts != "no"
         max_frames = math.ceil(request.longest_seconds * request.sampling.fps) + 1
         self._frames = _Times(max_frames, request.longest_seconds)
         self._thumbnails = _Times(MAX_THUMBNAILS, request.longest_seconds)
@@ -95,6 +105,11 @@ class Answers:
         kind, values = receive_header(self._connection)
         if kind == "failed":
             return self._read_failed(**values)
+        if kind == "facts" and self._awaits_facts:
+            self._awaits_facts = False
+            return FactsRead(self._job, facts_of(values))
+        if self._request.facts == "only" and kind == "finished":
+            return Finished(self._job, 0.0, None)
         if self._is_open == (kind == "opened"):
             raise ValueError(f"{kind} out of turn")
         if kind == "opened":

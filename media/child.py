@@ -13,12 +13,13 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scanonce.media import guard
+from scanonce.media.facts import read_facts
 from scanonce.media.limits import CPU_SECONDS, FREE_MB, LONGEST_HOURS, MEMORY_MB, Limits
 from scanonce.media.messages import ParentGone, send
 from scanonce.media.open import open_video
@@ -27,6 +28,7 @@ from scanonce.media.thumbnails import ThumbnailRequest, make_thumbnail
 from scanonce.models.encoders.preprocess import Preprocessing
 from scanonce.models.runtime import use_one_thread
 from scanonce.storage.errors import VideoError
+from scanonce.storage.facts import facts_values
 
 FRAMES_PER_MESSAGE = 16
 MAX_THUMBNAILS = 100_000
@@ -62,6 +64,9 @@ class DecodeRequest:
     box: tuple[float, float, float, float] | None = None
     """Left, top, right and bottom of the part of each frame that is kept, in shares of its width and height; None keeps
     all of it."""
+
+    facts: Literal["no", "also", "only"] = "no"
+    """Whether the facts of each file are read too (`media.facts`), or nothing else."""
 
     def of_size(self, size_bytes: int) -> "DecodeRequest":
         """Return the request for a file of this size."""
@@ -114,6 +119,11 @@ def _is_from_outside(cause: BaseException | None) -> bool:
 
 
 def _decode(connection: Connection, request: DecodeRequest, path: Path, threads: int) -> None:
+    if request.facts != "no":
+        send(connection, "facts", facts_values(read_facts(path)))
+    if request.facts == "only":
+        send(connection, "finished", {"end_seconds": 0.0, "problem": None})
+        return
     with _open(request, path, threads) as source:
         send(connection, "opened", asdict(source.info))
         frames = _Batch(partial(_send_frames, connection))

@@ -8,7 +8,8 @@ search probes more cells (`storage.vectors.ivfpq`). Filtering the result of an u
 """
 
 import json
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import date, datetime, time, timedelta
 from functools import cache, lru_cache
@@ -31,6 +32,12 @@ if TYPE_CHECKING:  # the command line makes a filter without a catalogue; SQLAlc
 
 MAX_TERMS = 100
 """Most folders, and most labels, of a filter. Each is a term of an SQL query, and SQLite allows some hundreds."""
+
+MAX_CAMERA = 100
+"""Most characters of the camera of a filter."""
+
+MAX_KM = 20_100
+"""Half of the way around the earth."""
 
 EARLIEST, LATEST = date(1900, 1, 1), date(2200, 1, 1)
 """First and last day of a filter; 64-bit nanoseconds since 1970 end in 2262."""
@@ -56,11 +63,10 @@ class Filter:
     without_labels: frozenset[str] = frozenset()
     """The video has none of these labels."""
     recorded_after: date | None = None
-    """The file was last changed on this day or later, in the local time zone. The catalogue knows no other date of a
-    recording: a file from a camera keeps its date, an edited file has the date of the edit. If a video has several
-    files, those in ``folders`` count."""
+    """Recorded on this day or later, in the local time zone (`storage.facts`). If neither file nor name states when,
+    the last change of the file counts; if a video has several files, that of those in ``folders``."""
     recorded_before: date | None = None
-    """The file was last changed on this day or earlier."""
+    """Recorded on this day or earlier."""
     indexed_after: date | None = None
     """The video was last indexed on this day or later, in the local time zone."""
     indexed_before: date | None = None
@@ -69,6 +75,10 @@ class Filter:
     """Least length of the video, seconds, inclusive."""
     max_seconds: float | None = None
     """Greatest length of the video, seconds, exclusive."""
+    camera: str | None = None
+    """Make and model of the camera contain this text; case is ignored."""
+    near: tuple[float, float, float] | None = None
+    """Latitude and longitude in degrees, and a distance in km: recorded at most so far from there."""
 
     def __post_init__(self) -> None:
         for name in ("labels", "without_labels"):
@@ -78,6 +88,9 @@ class Filter:
         _check_days("recorded", self.recorded_after, self.recorded_before)
         _check_days("indexed", self.indexed_after, self.indexed_before)
         _check_lengths(self.min_seconds, self.max_seconds)
+        _check_camera(self.camera)
+        if self.near is not None:
+            object.__setattr__(self, "near", checked_place(self.near))
 
     @property
     def passes_all(self) -> bool:
@@ -92,14 +105,16 @@ class Filter:
         Raises:
             IndexDirectoryError: the catalogue cannot be read.
         """
-        changed = _days(self.recorded_after, self.recorded_before)
+        recorded = _days(self.recorded_after, self.recorded_before)
         ids = catalog.matching_videos(
             under=self.folders,
-            changed_ns=(_nanoseconds(changed[0]), _nanoseconds(changed[1])),
+            recorded_ns=(_nanoseconds(recorded[0]), _nanoseconds(recorded[1])),
             indexed=_days(self.indexed_after, self.indexed_before),
             seconds=(self.min_seconds, self.max_seconds),
             labels=self.labels,
             without_labels=self.without_labels,
+            camera=self.camera,
+            near=self.near,
         )
         if self.videos is None:
             return ids
@@ -152,6 +167,8 @@ def filter_json(only: Filter) -> dict[str, Any]:
 
 def _plain_value(value: Any) -> Any:
     """Return a value of a filter as a JSON type."""
+    if isinstance(value, tuple) and value and isinstance(value[0], float):
+        return list(value)
     if isinstance(value, tuple | frozenset):
         return sorted(_plain_value(each) for each in value)
     return str(value) if isinstance(value, date | Path) else value
@@ -305,6 +322,41 @@ def _check_days(what: str, first: date | None, last: date | None) -> None:
         raise QueryError(
             f"{what}_after {first} is later than {what}_before {last}: no video can pass; swap them"
         )
+
+
+def _check_camera(camera: str | None) -> None:
+    if camera is not None and not 0 < len(camera.strip()) <= MAX_CAMERA:
+        raise QueryError(
+            f"a camera is 1 to {MAX_CAMERA} characters of its make and model; got {camera[:80]!r}"
+        )
+
+
+def place_of(text: str) -> tuple[float, float, float]:
+    """Return the place of a text such as ``48.86,2.35,10``.
+
+    Raises:
+        QueryError: it is none; see `checked_place`.
+    """
+    try:
+        return checked_place([float(part) for part in text.split(",")])
+    except ValueError:
+        return checked_place([math.nan])
+
+
+def checked_place(near: Sequence[float]) -> tuple[float, float, float]:
+    """Return latitude, longitude and distance.
+
+    Raises:
+        QueryError: there is no such place or distance.
+    """
+    if len(near) == 3 and all(math.isfinite(each) for each in near):
+        latitude, longitude, km = (float(each) for each in near)
+        if abs(latitude) <= 90 and abs(longitude) <= 180 and 0 < km <= MAX_KM:
+            return latitude, longitude, km
+    raise QueryError(
+        "near is a latitude from -90 to 90, a longitude from -180 to 180 and a distance above 0 and at most "
+        f"{MAX_KM:,} km, such as 48.86,2.35,10"
+    )
 
 
 def _check_lengths(shortest: float | None, longest: float | None) -> None:

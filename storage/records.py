@@ -11,9 +11,11 @@ for other programs: `VideoInfo.offset_seconds` is the difference. Spans are half
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
+
+from scanonce.storage.facts import Facts, RecordedSource, read_facts
 
 ORDINAL_BITS = 20
 """Bits of a clip id that number the clip within its video: 2**20 clips, about 330 hours at the default windows."""
@@ -104,6 +106,16 @@ class VideoInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Recording:
+    """When a recording began."""
+
+    at: datetime
+    """In the time zone of the camera if that is known, else in UTC or the local one."""
+    by: RecordedSource | Literal["file"]
+    """What says so; ``file`` is the time of the last change of the file, which a copy or an edit may have set."""
+
+
+@dataclass(frozen=True, slots=True)
 class Video:
     """One video of the library: a content at one or more paths."""
 
@@ -126,6 +138,25 @@ class Video:
     """Size of the content."""
     added_at: datetime | None = None
     """Time of its last indexing, UTC."""
+    stated: str = ""
+    """JSON of ``facts``, which is read when it is asked for."""
+    changed_ns: int | None = None
+    """When its oldest file was last changed, nanoseconds since 1970; None for a removed video."""
+
+    @property
+    def facts(self) -> Facts:
+        """The facts that its file states, without chapters (`Catalog.chapters` has these)."""
+        return read_facts(self.stated)
+
+    @property
+    def recording(self) -> "Recording | None":
+        """When it was recorded, and what says so; the time of the last change of its file if nothing else does."""
+        facts = self.facts
+        if facts.recorded_at is not None and facts.recorded_by is not None:
+            return Recording(facts.recorded_at, facts.recorded_by)
+        if self.changed_ns is None or self.changed_ns <= 0:
+            return None
+        return Recording(datetime.fromtimestamp(self.changed_ns / 1e9, UTC).astimezone(), "file")
 
     @property
     def path(self) -> Path:

@@ -270,7 +270,7 @@ def test_every_address_needs_its_scope(doors: Doors) -> None:
         for held, secret in secrets.items():
             headers = {"Authorization": f"Bearer {secret}"}
             answer = doors.client.request(
-                method, path.format(video_id=1, name="x"), headers=headers
+                method, path.format(video_id=1, name="x", key="x"), headers=headers
             )
             assert (answer.status_code == 403) == (held != scope), (method, path, held)
     for scope in SCOPES:

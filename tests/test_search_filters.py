@@ -200,7 +200,7 @@ def test_a_day_has_23_hours_when_clocks_are_put_forward() -> None:
             return np.empty(0, np.int64)
 
     only.matching(Spy())  # type: ignore[arg-type]
-    first, end = asked["changed_ns"]
+    first, end = asked["recorded_ns"]
     assert end - first == 23 * 3600 * 10**9
     assert first == datetime(2024, 3, 30, 23, tzinfo=UTC).timestamp() * 1e9
 

@@ -1,14 +1,18 @@
 """The selects of an index: what people do with them, and their file."""
 
+import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from scanonce.storage.errors import IndexDirectoryError
+from scanonce.storage.facts import NO_FACTS, facts_values
 from scanonce.storage.layout import IndexLayout
-from scanonce.storage.records import Span
+from scanonce.storage.recorded import day_in_name, with_name
+from scanonce.storage.records import Span, Video
 from scanonce.storage.selects import (
     LONGEST_TEXT,
     MOST_SELECTS,
@@ -21,7 +25,7 @@ from scanonce.storage.selects import (
     renamed,
 )
 from scanonce.ui.folding import fold_alike
-from scanonce.ui.recorded import day_in_name, recorded_day
+from scanonce.ui.recorded import recorded_day
 
 
 def select(number: int, name: str = "film.mp4") -> Select:
@@ -113,9 +117,10 @@ def test_neighbours_that_look_alike_share_a_card_on_their_side_of_the_divider() 
 )
 def test_names_state_days(name: str, day: str | None) -> None:
     assert day_in_name(name) == day
-    assert recorded_day(Path(name), None) == (day or "")
 
 
 def test_the_last_change_stands_in_for_a_day_in_the_name() -> None:
-    assert recorded_day(Path("a.mp4"), 1_700_000_000_000_000_000).startswith("2023-11-1")
-    assert recorded_day(Path("20240131.mp4"), 1_700_000_000_000_000_000) == "2024-01-31"
+    changed = Video(1, "a", "indexed", 1.0, 1, (), changed_ns=1_700_000_000_000_000_000)
+    assert recorded_day(changed).startswith("2023-11-1")
+    named = json.dumps(facts_values(with_name(NO_FACTS, "20240131.mp4")))
+    assert recorded_day(replace(changed, stated=named)) == "2024-01-31"

@@ -420,6 +420,7 @@ def test_a_catalogue_of_an_older_version_replaces_a_new_one(
         *(f"DROP TRIGGER {name}" for (name,) in triggers),
         *("DROP TABLE line_words", "DROP TABLE file_words", "DROP VIEW line_texts"),
         *("DROP TABLE lines", "DROP TABLE tracks", "DROP TABLE saved_searches"),
+        "DROP TABLE facts",
         "DROP TABLE video_changes",
         "DROP TABLE lineage",
         "ALTER TABLE videos DROP COLUMN offset_seconds",

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from scanonce.storage.records import Span
 from scanonce.ui import export
-from scanonce.ui.export import FrameRate, Pick, frame_rate, to_csv, to_edl, to_otio, to_srt
+from scanonce.ui.export import Pick, to_csv, to_edl, to_otio, to_srt
+from scanonce.ui.timecode import FrameRate, frame_rate
 
 RATES = {
     23.976: (Fraction(24000, 1001), 24, False),

@@ -102,6 +102,7 @@ def commands(library: Path, index: Path | None, out: Path) -> dict[str, list[obj
         "saved run": ["saved", "run", "cars", *at],
         "cut": ["cut", films / "a.mp4", "1", "2", "--out", out / "cut.mp4"],
         "peek": ["peek", films / "missing.mp4", "red", "--encoder", "bundled"],
+        "selects": ["selects", *at],
         "serve": ["serve", "--host", "no such host", *at],
         "mcp": ["mcp", "--http", "--host", "no such host", *at],
         "token add": ["token", "add", "editor", *at],

@@ -9,6 +9,7 @@ from streamlit.testing.v1 import AppTest
 
 from scanonce.search.engine import SearchEngine
 from scanonce.storage.catalog.catalog import Catalog
+from scanonce.storage.facts import facts_of
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import Line, Moment, Span
 from scanonce.ui.export_files import FORMATS, export_content, export_name, pick_of
@@ -163,9 +164,26 @@ def test_every_format_gives_a_file(ids: dict[str, int], kind: Any) -> None:
     picks = [pick_of(videos[ids[name]], Span(1.0, 2.0), "red") for name in ids]
     assert export_content(kind, picks[:1])
     assert export_content(kind, picks)
-    assert export_name(kind, picks[:1], "cut") == f"cut.{kind.lower()}"
-    several = "cut srt.zip" if kind == "SRT" else f"cut.{kind.lower()}"
+    name = "cut markers.edl" if kind == "MARKERS" else f"cut.{kind.lower()}"
+    assert export_name(kind, picks[:1], "cut") == name
+    several = "cut srt.zip" if kind == "SRT" else name
     assert export_name(kind, picks, "cut") == several
+
+
+def test_the_page_shows_what_the_file_states_about_its_recording(
+    layout: IndexLayout, ids: dict[str, int]
+) -> None:
+    number = ids["two-reds.mp4"]
+    stated = {"timecode": "10:00:00;00", "camera": "<b>ACME</b> *X1*", "place": [48.5, 2.25]}
+    with Catalog.open(layout.catalog) as catalog:
+        catalog.record_facts({number: facts_of(stated)})
+    app = open_page("moment", v=str(number))
+    (panel,) = [each for each in app.expander if each.label == "Recording"]
+    shown = panel.markdown[0].value
+    for part in ("nothing says when it was recorded", "10:00:00;00", "48.50000, 2.25000"):
+        assert part in shown.replace("\\", "")
+    assert "<b>" not in shown
+    assert "*X1*" not in shown
 
 
 # ---------------------------------------------------------------- what is said

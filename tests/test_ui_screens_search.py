@@ -20,6 +20,7 @@ from scanonce.storage.errors import IndexDirectoryError
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import Span, Video
 from scanonce.storage.selects import Select
+from scanonce.ui.export_files import FORMATS, picks_of
 from scanonce.ui.pages import finding, picking, tray
 from scanonce.ui.pages.addresses import moment_key
 from scanonce.ui.pages.grid import take_picks
@@ -293,7 +294,9 @@ def test_picked_moments_are_in_the_tray_of_every_page(layout: IndexLayout) -> No
             (row,) = sent(app, "tray")["selects"]
             assert row["name"] == "two-reds.mp4"
             labels = [button.proto.label for button in app.get("download_button")]
-            assert labels[-4:] == ["CSV", "SRT", "EDL", "OTIO"]
+            assert labels[-len(FORMATS) :] == list(FORMATS)
+            (rate,) = [each for each in app.selectbox if each.key == "timeline-rate"]
+            assert rate.options[:2] == ["as the first moment", "23.976"]
             (link,) = app.get("link_button")
             assert link.proto.url == "/media/selects/clips.zip"
         picking.take_pick(moment, False, "red", videos)
@@ -310,7 +313,7 @@ def test_selects_of_forgotten_videos_stay_in_the_tray_and_are_not_exported() -> 
     assert there["href"]
     assert (there["in"], there["length"]) == ("0:00:01:00", "0:00:01.5")
     assert (gone["href"], gone["src"], gone["note"]) == ("", "", "b")
-    (pick,) = tray.picks_of(kept, videos)
+    (pick,) = picks_of(kept, videos)
     assert (pick.path, pick.label) == (first.path, "b")
 
 

@@ -178,6 +178,7 @@ WALKS: dict[str, Walk] = {
     "saved run": _refused("saved", "run", "x\x1b[2J\n", "--index", ...),
     "cut": _refused("cut", _NOWHERE, "1", "2"),
     "peek": _refused("peek", _NOWHERE, "red", "--encoder", "bundled"),
+    "selects": _refused("selects", "--export", "edl", "--index", _NOWHERE),
     "serve": _refused("serve", "--index", ..., "--host", "no\x1b[2J\nhost"),
     "mcp": _refused("mcp", "--http", "--index", ..., "--host", "no\x1b[2J\nhost"),
     "token add": _refused("token", "add", "x\x1b[2J\n", "--index", ...),

@@ -38,6 +38,7 @@ from scanonce.ui.commands.reindex import reindex
 from scanonce.ui.commands.repair import repair
 from scanonce.ui.commands.saved import add_saved, list_saved, remove_saved, run_saved
 from scanonce.ui.commands.search import search
+from scanonce.ui.commands.selects import selects
 from scanonce.ui.commands.serve import serve
 from scanonce.ui.commands.status import status
 from scanonce.ui.commands.token import add_token, list_tokens, revoke_token
@@ -126,6 +127,7 @@ app.command()(localise)
 app.command()(convert)
 app.command()(tune)
 app.command()(status)
+app.command()(selects)
 app.command()(forget)
 app.command()(verify)
 app.command()(repair)

@@ -7,6 +7,7 @@ from scanonce.search.filters import filter_json
 from scanonce.search.localise import Curve
 from scanonce.search.saved import SavedSearch
 from scanonce.storage.records import Line, Video
+from scanonce.ui.fact_text import video_json
 from scanonce.ui.jobs import Job
 from scanonce.ui.service import Answered
 from scanonce.ui.views import result_json
@@ -16,25 +17,6 @@ def answer_json(answered: Answered) -> dict[str, Any]:
     """Return an answer, as `scanonce search --json` prints it."""
     only = None if answered.only.passes_all else answered.only
     return result_json(answered.result, only, answered.covered)
-
-
-def video_json(video: Video, labels: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the facts of a video."""
-    info = video.info
-    return {
-        "video_id": video.video_id,
-        "path": str(video.path),
-        "paths": [str(path) for path in video.paths],
-        "state": video.state,
-        "duration_seconds": round(video.duration_seconds, 3),
-        "width": info.width if info else 0,
-        "height": info.height if info else 0,
-        "fps": info.fps if info else 0.0,
-        "codec": info.codec if info else "",
-        "size_bytes": video.size_bytes,
-        "indexed_at": video.added_at.isoformat() if video.added_at else None,
-        "labels": list(labels),
-    }
 
 
 def videos_json(

@@ -11,9 +11,9 @@ r"""Moments for other programs: spreadsheets, subtitles, edit lists and timeline
     * LOC: 01:00:00:00 RED     a car
     * COMMENT: strong match, 83 %
 
-Times count from the start of the video file, as players and editing programs count. All formats are text to be saved
-as UTF-8. Names and labels come from people and files: nothing in them can begin a
-formula, a line or a tag.
+Times count from the start of the video file, as players count; timecodes of a source begin with that of its file. All
+formats are text to be saved as UTF-8. Names and labels come from people and files: nothing in them can begin a formula,
+a line or a tag. `ui.timelines` has the formats in XML.
 
 Edit lists are written here and not by OpenTimelineIO's CMX 3600 adapter (1.0.0), which writes no FCM line, always
 takes 29.97 for drop frame, puts labels in capitals and fails on an empty list.
@@ -25,24 +25,19 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from scanonce.storage.records import Span
+from scanonce.storage.facts import AudioTrack
+from scanonce.storage.records import Recording, Span
 from scanonce.ui.safe_text import encodable, one_line
 from scanonce.ui.subtitles import cue_clock, srt_text
+from scanonce.ui.timecode import FrameRate, frame_rate, relabelled
 from scanonce.ui.views import match_word, percent_text
 
 RECORD_START_HOURS = 1
 """The timeline of an edit list begins at 01:00:00:00, as usual in editing."""
 
-_NTSC = Fraction(1000, 1001)
-_STANDARD_FPS = (
-    *(24 * _NTSC, Fraction(24), Fraction(25), 30 * _NTSC, Fraction(30)),
-    *(48 * _NTSC, Fraction(48), Fraction(50), 60 * _NTSC, Fraction(60)),
-)
-"""The rates of timecode (SMPTE ST 12-1 and 12-3), rising; its frames have two digits."""
 _FORMULA_STARTS = ("=", "+", "-", "@", "−")
 # Spreadsheets split a table at what their locale calls a separator, whatever the quotes, and at any line break.
 _SEPARATORS = re.compile("([,;|\t\r\n\v\f\x1c-\x1f\x85\u2028\u2029،؛、，；｜])")
@@ -55,10 +50,13 @@ _UNSEEN = {
     "Mn",
     "Me",
 }  # categories of letters that show nothing by themselves
+MAX_CHANNELS = 16
+"""Most channels of sound of a timeline."""
 _FILLERS = '"\u115f\u1160\u2800\u3164\uffa0'  # and quotes, which readers take away
 _COLUMNS = (
     *("file", "start", "end", "start_seconds", "end_seconds", "duration_seconds"),
     *("probability", "score", "label", "fps", "width", "height", "path"),
+    *("source_start", "source_end", "recorded", "recorded_by", "camera"),
 )
 
 
@@ -84,6 +82,11 @@ class Pick:
     """Time of the first frame in a player; see `VideoInfo.offset_seconds`."""
     words: str = ""
     """The words said or written there; they follow the label in subtitles."""
+    timecode: str = ""
+    """Of the first frame of the file; see `Facts.timecode`. Empty: timecodes count from 0."""
+    audio: tuple[AudioTrack, ...] = ()
+    recorded: Recording | None = None
+    camera: str = ""
 
     @property
     def played(self) -> Span:
@@ -91,74 +94,47 @@ class Pick:
         offset = self.offset_seconds
         return Span(self.span.start_seconds + offset, self.span.end_seconds + offset)
 
+    @property
+    def rate(self) -> FrameRate:
+        """The standard rate for its own video; with drop frame if its timecode has it, or if it has none."""
+        return frame_rate(self.fps, drop=";" in self.timecode or not self.timecode)
 
-# ---------------------------------------------------------------- frame rates and timecodes
+    @property
+    def start_frame(self) -> int:
+        """Number of the first frame by the timecode of the file, at its own rate; 0 if it states none."""
+        try:
+            return self.rate.number(self.timecode) if self.timecode else 0
+        except ValueError:  # more frames than a second of the video has
+            return 0
 
+    @property
+    def channels(self) -> int:
+        """Channels of sound of the file, `MAX_CHANNELS` at most."""
+        return min(sum(track.channels or 1 for track in self.audio), MAX_CHANNELS)
 
-@dataclass(frozen=True, slots=True)
-class FrameRate:
-    """A frame rate, and how timecodes count its frames."""
+    def frames(self, rate: FrameRate) -> tuple[int, int, int, int]:
+        """Return four frames of the source at a rate, counted by its timecode.
 
-    fps: Fraction
-    """Exact: 30000/1001 for "29.97"."""
-    timebase: int
-    """Number of frames in a second of timecode: 30 for 29.97."""
-    drop: bool = False
-    """Drop frame leaves out two numbers (four at 59.94) every minute except each tenth, to keep up with the clock."""
-
-    def __post_init__(self) -> None:
-        if self.drop and (self.timebase % 30 or self.fps.denominator != 1001):
-            raise ValueError(f"drop frame is for 29.97 and 59.94 frames a second; got {self.fps}")
-
-    def frames(self, seconds: float) -> int:
-        """Return the number of the frame that begins nearest to a time."""
-        return round(Fraction(seconds) * self.fps)
-
-    def timecode(self, frame: int) -> str:
-        """Return ``hh:mm:ss:ff`` of a frame, ``hh:mm:ss;ff`` with drop frame; after 24 hours it starts again at 0.
-
-        >>> FrameRate(Fraction(30000, 1001), 30, drop=True).timecode(1800)
-        '00:01:00;02'
+        Returns:
+            First frame of the file, end of the file, first frame of the moment, end of the moment; an end is the frame
+            after the last one.
         """
-        if self.drop:
-            from opentimelineio.opentime import RationalTime  # type: ignore[import-untyped]
+        own = self.rate
+        span, start = self.played, self.start_frame
 
-            fps = float(self.fps)
-            return str(RationalTime(frame, fps).to_timecode(fps, True))
-        # Not by OpenTimelineIO (0.18.1): without drop frame it starts 29.97 again 86 s before the day is over, and it
-        # has no timecodes for rates such as 10 or 15 frames a second.
-        seconds, frames = divmod(frame, self.timebase)
-        hours = seconds // 3600 % 24
-        return f"{hours:02}:{seconds // 60 % 60:02}:{seconds % 60:02}:{frames:02}"
+        def at(seconds: float) -> int:
+            return (
+                relabelled(start + own.frames(seconds), own, rate)
+                if start
+                else rate.frames(seconds)
+            )
 
-    def first_frame_of_hour(self, hour: int) -> int:
-        """Return the frame whose timecode is ``hour:00:00:00``."""
-        dropped = 54 * (self.timebase // 15) if self.drop else 0
-        return hour * (3600 * self.timebase - dropped)
-
-
-def frame_rate(fps: float, *, drop: bool = True) -> FrameRate:
-    """Return the standard rate for a video: the lowest multiple of its own that is one, else the next higher one.
-
-    25 for 12.5 and 30 for 7.5 frames a second; 29.97 for the 29.5 that a phone measures. Frames are counted from
-    seconds (`FrameRate.frames`), so timecode is the clock whatever the rate.
-
-    Args:
-        fps: as a decoder states it. 0 (unknown) counts as 25; a rate above 60 may also be halved, up to three times.
-        drop: whether 29.97 and 59.94 are counted with drop frame, as broadcasters do.
-    """
-    value = fps if 0.5 <= fps < 10_000 else 25.0
-    near = (
-        rate
-        for factor in (*range(1, 121), 1 / 2, 1 / 4, 1 / 8)
-        for rate in _STANDARD_FPS
-        if abs(value * factor - rate) <= 0.01 * rate / 30
-    )
-    above = (rate for rate in _STANDARD_FPS if rate >= value)
-    standard = next(near, None) or next(above, _STANDARD_FPS[-1])
-    timebase = round(standard)
-    is_drop = drop and standard.denominator > 1 and timebase in (30, 60)
-    return FrameRate(standard, timebase, drop=is_drop)
+        first = at(span.start_seconds)
+        length = rate.frames(span.end_seconds) - rate.frames(span.start_seconds)
+        end = first + max(1, length)
+        begin = at(0.0)
+        whole = rate.frames(self.duration_seconds + self.offset_seconds)
+        return min(begin, first), max(begin + whole, end), first, end
 
 
 # ---------------------------------------------------------------- the formats
@@ -183,6 +159,10 @@ def to_csv(picks: Iterable[Pick]) -> str:
                 *(_number(pick.probability), _number(pick.score), _cell(pick.label)),
                 *(f"{pick.fps:g}", pick.width, pick.height),
                 _cell(str(pick.path)),
+                *(pick.rate.timecode(frame) for frame in pick.frames(pick.rate)[2:]),
+                pick.recorded.at.isoformat() if pick.recorded else "",
+                pick.recorded.by if pick.recorded else "",
+                _cell(pick.camera),
             ]
         )
     return text.getvalue()
@@ -215,23 +195,24 @@ def to_edl(
 ) -> str:
     """Return a CMX 3600 edit list: the moments one after another on a timeline from 01:00:00:00 on.
 
-    The list has one frame rate. Times in a source count from the start of its file: a timecode stored in the file is
-    ignored. A reel name has at most eight letters and digits, unique for each video; a comment has the whole name.
-    Timecode ends at 24 hours: a moment after that, in its video or on the timeline, is left out with a comment.
+    The list has one frame rate. Times in a source are timecodes of its file, or count from its start if it has none; a
+    source of another rate keeps hours, minutes, seconds and the part of the second. A reel name has at most eight
+    letters and digits, unique for each video; a comment has the whole name. Timecode ends at 24 hours: a moment after
+    that, in its video or on the timeline, is left out with a comment.
 
     Args:
         picks: in the order of the timeline.
         title: title of the list.
         rate: frame rate of the timeline. Default: that of the first moment's video.
     """
-    rate = rate or (frame_rate(picks[0].fps) if picks else frame_rate(25.0))
+    rate = rate or rate_of(picks)
     mode = "DROP FRAME" if rate.drop else "NON-DROP FRAME"
     lines = [f"TITLE: {one_line(title)[:70]}", f"FCM: {mode}", ""]
     reels = _reels(pick.path for pick in picks)
     at, end = rate.first_frame_of_hour(RECORD_START_HOURS), rate.first_frame_of_hour(24)
     number = 0
     for pick in picks:
-        first, last = _first_and_end(pick.played, rate)
+        _, _, first, last = pick.frames(rate)
         if max(last, at + last - first) >= end:
             lines += [
                 f"* COMMENT: left out, since timecode ends at 24 hours: {one_line(pick.path.name)}, "
@@ -242,7 +223,7 @@ def to_edl(
         number += 1
         codes = " ".join(map(rate.timecode, (first, last, at, at + last - first)))
         lines += [
-            f"{number:03}  {reels[pick.path]:<8} V     C        {codes}",
+            f"{number:03}  {reels[pick.path]:<8} {_channels(pick):<5} C        {codes}",
             f"* FROM CLIP NAME: {one_line(pick.path.name)}",
             f"* SOURCE FILE: {one_line(str(pick.path))}",
             f"* LOC: {rate.timecode(at)} RED     {one_line(pick.label)}",
@@ -255,62 +236,110 @@ def to_edl(
     return "\n".join(lines)
 
 
-def to_otio(picks: Sequence[Pick], *, title: str = "Scanonce") -> str:
-    """Return an OpenTimelineIO timeline (JSON): a clip for each moment, at the standard rate for its own video.
+def to_otio(
+    picks: Sequence[Pick], *, title: str = "Scanonce", rate: FrameRate | None = None
+) -> str:
+    """Return an OpenTimelineIO timeline (JSON): a clip for each moment, and one for each of its audio tracks.
 
-    Each clip has its file as media reference with the whole length as available range, the moment as source range,
-    and a marker with the label. Probability, score and exact times are in the metadata ``scanonce``.
+    Each clip has its file as media reference with the whole length as available range, from its timecode on, the moment
+    as source range, and a marker with the label. Probability, score and exact times are in the metadata ``scanonce``.
+
+    Args:
+        picks: in the order of the timeline.
+        title: name of the timeline.
+        rate: of all times; the timeline then begins at 01:00:00:00. Default: the standard rate for each video.
     """
     import opentimelineio as otio  # type: ignore[import-untyped]
 
     timeline = otio.schema.Timeline(name=one_line(title))
+    if rate is not None:
+        start = rate.first_frame_of_hour(RECORD_START_HOURS)
+        timeline.global_start_time = otio.opentime.RationalTime(start, float(rate.fps))
     track = otio.schema.Track(name="Moments", kind=otio.schema.TrackKind.Video)
     timeline.tracks.append(track)
+    sounds = [
+        otio.schema.Track(name=f"Audio {number + 1}", kind=otio.schema.TrackKind.Audio)
+        for number in range(max((len(pick.audio) for pick in picks), default=0))
+    ]
+    timeline.tracks.extend(sounds)
     for pick in picks:
-        rate = frame_rate(pick.fps)
-        fps = float(rate.fps)
-        first, last = _first_and_end(pick.played, rate)
-        length = max(last, rate.frames(pick.duration_seconds + pick.offset_seconds))
-        facts = {
-            "label": one_line(pick.label),
-            **_known(probability=pick.probability, score=pick.score),
-            "start_seconds": float(pick.played.start_seconds),
-            "end_seconds": float(pick.played.end_seconds),
-            "width": int(pick.width),
-            "height": int(pick.height),
-        }
-        moment = _time_range(first, last, fps)
-        marker = otio.schema.Marker(
-            name=one_line(pick.label),
-            marked_range=moment,
-            color=otio.schema.MarkerColor.RED,
-            metadata={"scanonce": facts},
-        )
-        reference = otio.schema.ExternalReference(
-            target_url=pick.path.as_uri(), available_range=_time_range(0, length, fps)
-        )
-        clip = otio.schema.Clip(
-            name=one_line(pick.path.name),
-            media_reference=reference,
-            source_range=moment,
-            metadata={"scanonce": facts},
-        )
-        clip.markers.append(marker)
+        clip = _otio_clip(pick, rate or pick.rate)
+        for number, sound in enumerate(sounds):
+            if number < len(pick.audio):
+                sound.append(_otio_sound(clip, pick.audio[number], number))
+            else:
+                sound.append(otio.schema.Gap(source_range=clip.source_range))
         track.append(clip)
     return str(otio.adapters.write_to_string(timeline, "otio_json"))
+
+
+def _otio_clip(pick: Pick, rate: FrameRate) -> Any:
+    import opentimelineio as otio
+
+    fps = float(rate.fps)
+    begin, whole, first, end = pick.frames(rate)
+    facts = {
+        "label": one_line(pick.label),
+        **_known(probability=pick.probability, score=pick.score),
+        "start_seconds": float(pick.played.start_seconds),
+        "end_seconds": float(pick.played.end_seconds),
+        "width": int(pick.width),
+        "height": int(pick.height),
+        "timecode": pick.timecode,
+        "camera": one_line(pick.camera),
+        "recorded": pick.recorded.at.isoformat() if pick.recorded else "",
+    }
+    moment = _time_range(first, end, fps)
+    marker = otio.schema.Marker(
+        name=one_line(pick.label),
+        marked_range=moment,
+        color=otio.schema.MarkerColor.RED,
+        metadata={"scanonce": facts},
+    )
+    reference = otio.schema.ExternalReference(
+        target_url=pick.path.as_uri(), available_range=_time_range(begin, whole, fps)
+    )
+    clip = otio.schema.Clip(
+        name=one_line(pick.path.name),
+        media_reference=reference,
+        source_range=moment,
+        metadata={"scanonce": facts},
+    )
+    clip.markers.append(marker)
+    return clip
+
+
+def _otio_sound(clip: Any, track: AudioTrack, number: int) -> Any:
+    """Return the sound of a clip: the same span of the same file."""
+    import opentimelineio as otio
+
+    facts = {"audio_track": number + 1, "channels": track.channels, "language": track.language}
+    return otio.schema.Clip(
+        name=clip.name,
+        media_reference=clip.media_reference.clone(),
+        source_range=clip.source_range,
+        metadata={"scanonce": facts},
+    )
 
 
 # ---------------------------------------------------------------- frames, names and texts
 
 
-def _first_and_end(span: Span, rate: FrameRate) -> tuple[int, int]:
-    """Return the first frame of a span and the frame after its last, one frame at least."""
-    first = rate.frames(span.start_seconds)
-    return first, max(first + 1, rate.frames(span.end_seconds))
+def rate_of(picks: Sequence[Pick]) -> FrameRate:
+    """Return the rate of a timeline by default: that of its first moment."""
+    return picks[0].rate if picks else frame_rate(25.0)
+
+
+def _channels(pick: Pick) -> str:
+    """Return the channels of an event: picture alone, with one channel of sound, or with two, the most of CMX 3600."""
+    return ("V", "B", "AA/V")[min(pick.channels, 2)]
 
 
 def _time_range(first: int, end: int, fps: float) -> Any:
-    from opentimelineio.opentime import RationalTime, TimeRange
+    from opentimelineio.opentime import (  # type: ignore[import-untyped]
+        RationalTime,
+        TimeRange,
+    )
 
     return TimeRange(RationalTime(first, fps), RationalTime(end - first, fps))
 

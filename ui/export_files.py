@@ -2,20 +2,35 @@
 
 import io
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from scanonce.storage.records import Moment, Span, Video
+from scanonce.storage.selects import Selects
 from scanonce.ui.export import Pick, to_csv, to_edl, to_otio, to_srt
 from scanonce.ui.safe_text import shown_name
+from scanonce.ui.timecode import RATES, RateName
+from scanonce.ui.timelines import to_fcpxml, to_premiere, to_resolve_markers
 
-Format = Literal["CSV", "SRT", "EDL", "OTIO"]
+Format = Literal["CSV", "SRT", "EDL", "OTIO", "FCPXML", "XML", "MARKERS"]
 FORMATS: Mapping[Format, str] = {
     "CSV": "A table for spreadsheets",
     "SRT": "Subtitles that mark the moments; a zip for several videos",
     "EDL": "An edit list (CMX 3600) for editing programs",
     "OTIO": "An OpenTimelineIO timeline with markers",
+    "FCPXML": "A project with markers for Final Cut and Resolve",
+    "XML": "A sequence with markers for Premiere (FCP 7 XML)",
+    "MARKERS": "Markers for the edit list, as Resolve imports them from an EDL",
+}
+
+_TIMELINES: Mapping[Format, Callable[..., str]] = {
+    "EDL": to_edl,
+    "OTIO": to_otio,
+    "FCPXML": to_fcpxml,
+    "XML": to_premiere,
+    "MARKERS": to_resolve_markers,
 }
 
 
@@ -41,23 +56,50 @@ def pick_of(video: Video, span: Span, label: str, found: Moment | None = None) -
         None if found is None else found.score,
         info.offset_seconds if info else 0.0,
         words="" if found is None else " / ".join(each.text for each in found.reasons if each.text),
+        timecode=video.facts.timecode,
+        audio=video.facts.audio,
+        recorded=video.recording,
+        camera=video.facts.camera,
     )
+
+
+def picks_of(kept: Selects, videos: Mapping[int, Video]) -> list[Pick]:
+    """Return the selects of videos that are there, ready for export in their order.
+
+    The label of each is its note, else what found it, else its name.
+    """
+    return [
+        replace(
+            pick_of(videos[each.video_id], each.span, each.note or each.query or each.name),
+            probability=each.probability,
+            score=each.score,
+        )
+        for each in kept
+        if each.video_id in videos
+    ]
 
 
 def export_name(kind: Format, picks: Sequence[Pick], stem: str) -> str:
     """Return the name of an exported file, which begins with ``stem``."""
+    if kind == "MARKERS":
+        return f"{stem} markers.edl"
     is_zip = kind == "SRT" and len({pick.path for pick in picks}) > 1
     return f"{stem} srt.zip" if is_zip else f"{stem}.{kind.lower()}"
 
 
-def export_content(kind: Format, picks: Sequence[Pick]) -> bytes:
-    """Return the content of an exported file."""
+def export_content(kind: Format, picks: Sequence[Pick], rate: RateName | None = None) -> bytes:
+    """Return the content of an exported file.
+
+    Args:
+        kind: the format.
+        picks: in their order.
+        rate: frame rate of the timeline, for formats that have one. Default: that of the first moment's video; in OTIO
+            each video has its own.
+    """
     if kind == "CSV":
         return _utf8("\ufeff" + to_csv(picks))  # spreadsheets recognise UTF-8 by the mark in front
-    if kind == "EDL":
-        return _utf8(to_edl(picks))
-    if kind == "OTIO":
-        return _utf8(to_otio(picks))
+    if write := _TIMELINES.get(kind):
+        return _utf8(write(picks, rate=None if rate is None else RATES[rate]))
     subtitles = to_srt(picks)
     return _utf8(*subtitles.values()) if len(subtitles) == 1 else _zipped(subtitles)
 

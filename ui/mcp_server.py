@@ -8,6 +8,7 @@ The tools are the functions of `ui.service` and answer with the same JSON as the
 
 import base64
 from collections.abc import Callable
+from datetime import date
 from functools import wraps
 from pathlib import Path
 from shutil import copyfile
@@ -85,10 +86,24 @@ class Tools:
             tuple[str, ...], Field(description="Only videos with all of these.")
         ] = (),
         folder: Annotated[str, Field(description="Only videos at or below this folder.")] = "",
+        recorded_after: Annotated[date | None, Field(description="First day.")] = None,
+        recorded_before: Annotated[date | None, Field(description="Last day.")] = None,
+        camera: Annotated[str | None, Field(description="Make and model contain this.")] = None,
+        near: Annotated[
+            tuple[float, float, float] | None,
+            Field(description="Recorded near: latitude, longitude, greatest distance in km."),
+        ] = None,
     ) -> dict[str, Any]:
         """Find moments in the videos, best first."""
         folders = (Path(folder.replace("\0", "")),) if folder else ()
-        only = Filter(labels=frozenset(labels), folders=folders)
+        only = Filter(
+            labels=frozenset(labels),
+            folders=folders,
+            recorded_after=recorded_after,
+            recorded_before=recorded_before,
+            camera=camera,
+            near=near,
+        )
         return answer_json(self._service.search(text, top=top, only=only))
 
     @_explained

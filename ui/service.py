@@ -13,6 +13,7 @@ import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,11 +27,14 @@ from scanonce.search.result import Coverage, SearchResult
 from scanonce.storage.errors import ConfigError, QueryError, VideoError
 from scanonce.storage.index import change_current
 from scanonce.storage.records import Line, Span, TrackName, Video
+from scanonce.storage.selects import Select, Selects, SelectsFile, added, removed
 from scanonce.ui import jobs
 from scanonce.ui.export import Pick
-from scanonce.ui.export_files import Format, export_content, export_name, pick_of
+from scanonce.ui.export_files import Format, export_content, export_name, pick_of, picks_of
+from scanonce.ui.safe_text import shown_name
 from scanonce.ui.server.cache import ProxyCache
 from scanonce.ui.server.clips import MAX_CLIP_SECONDS, Clip
+from scanonce.ui.timecode import RateName
 from scanonce.ui.views import covered_by, is_full
 
 if TYPE_CHECKING:
@@ -208,9 +212,13 @@ class Service:
         return clip.key, video.path
 
     def export(
-        self, kind: Format, chosen: Sequence[Chosen], stem: str = "moments"
+        self,
+        kind: Format,
+        chosen: Sequence[Chosen],
+        stem: str = "moments",
+        rate: RateName | None = None,
     ) -> tuple[str, bytes]:
-        """Return moments as a file: its name and content; see `ui.export`.
+        """Return moments as a file: its name and content; see `ui.export_files`.
 
         Raises:
             QueryError: a span is not one of its video, or there are none, or more than `MAX_VIDEOS`.
@@ -218,7 +226,53 @@ class Service:
         if not 0 < len(chosen) <= MAX_VIDEOS:
             raise QueryError(f"an export has 1 to {MAX_VIDEOS} moments; got {len(chosen)}")
         picks = [self._pick(each) for each in chosen]
-        return export_name(kind, picks, stem), export_content(kind, picks)
+        return export_name(kind, picks, stem), export_content(kind, picks, rate)
+
+    # ------------------------------------------------ selects
+
+    def selects(self) -> Selects:
+        """Return the selects, in the order of the cut."""
+        return SelectsFile(self.library.layout).read()
+
+    def select(self, chosen: Sequence[Chosen]) -> Selects:
+        """Add moments at the end of the selects, and return all; the label of each becomes its query.
+
+        Raises:
+            QueryError: a span is not one of its video; nothing was added.
+        """
+        new = []
+        for each in chosen:
+            pick = self._pick(each)
+            name = shown_name(pick.path)
+            new.append(
+                Select(
+                    each.video_id, pick.span, name, query=each.label, probability=each.probability
+                )
+            )
+        return SelectsFile(self.library.layout).change(lambda kept: reduce(added, new, kept))
+
+    def unselect(self, key: str) -> Selects:
+        """Remove a select by its key, and return the others; an unknown key changes nothing."""
+        return SelectsFile(self.library.layout).change(lambda kept: removed(kept, key))
+
+    def export_selects(self, kind: Format, rate: RateName | None = None) -> tuple[str, bytes]:
+        """Return the selects as a file: its name and content; those of videos that are gone are left out.
+
+        Raises:
+            QueryError: nothing is selected.
+        """
+        kept = self.selects()
+        with self._reading() as snapshot:
+            live = set(snapshot.live.tolist())
+            videos = {
+                each.video_id: snapshot.videos[each.video_id]
+                for each in kept
+                if each.video_id in live
+            }
+        picks = picks_of(kept, videos)
+        if not picks:
+            raise QueryError("nothing is selected: pick moments on the pages, or POST /selects")
+        return export_name(kind, picks, "selects"), export_content(kind, picks, rate)
 
     def _pick(self, chosen: Chosen) -> Pick:
         video = self.video(chosen.video_id)

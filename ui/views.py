@@ -475,6 +475,8 @@ def filter_text(only: "Filter") -> str:
         "not labelled ": " or ".join(sorted(only.without_labels)),
         "recorded from ": only.recorded_after,
         "recorded until ": only.recorded_before,
+        "of the camera ": only.camera,
+        "near ": only.near and "{:g}, {:g} ({:g} km)".format(*only.near),
     }
     return ", ".join(f"{words}{value}" for words, value in parts.items() if value)
 

@@ -14,7 +14,7 @@ each from a consistent snapshot. A commit is synced to the disk: a recorded vide
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -38,6 +38,7 @@ from scanonce.storage.catalog.entries import (
     Totals,
     VideoChanges,
 )
+from scanonce.storage.catalog.facts import Near, ids_near, put_facts, without_facts
 from scanonce.storage.catalog.labels import Labels
 from scanonce.storage.catalog.lines import Lines
 from scanonce.storage.catalog.matching import select_matching
@@ -59,11 +60,13 @@ from scanonce.storage.catalog.statements import (
 )
 from scanonce.storage.catalog.tables import (
     ChangeRow,
+    FactsRow,
     FileRow,
     LibraryRow,
     LineageRow,
     VideoRow,
 )
+from scanonce.storage.facts import Chapter, Facts, read_facts
 from scanonce.storage.records import Video, VideoInfo, VideoState
 
 SEARCHABLE: tuple[VideoState, ...] = ("indexed", "partial")
@@ -177,29 +180,49 @@ class Catalog(Database):
         self,
         *,
         under: Sequence[Path] = (),
-        changed_ns: HalfOpen[int] = (None, None),
+        recorded_ns: HalfOpen[int] = (None, None),
         indexed: HalfOpen[datetime] = (None, None),
         seconds: HalfOpen[float] = (None, None),
         labels: Iterable[str] = (),
         without_labels: Iterable[str] = (),
+        camera: str | None = None,
+        near: Near | None = None,
     ) -> NDArray[np.int64]:
         """Return the ids of the videos a search may return and that meet all conditions, rising.
 
         Args:
             under: one of the video's files is at or below one of these folders, as `spelled`. Default: anywhere.
-            changed_ns: range of that file's last change, nanoseconds since 1970.
+            recorded_ns: range of the time of its recording, nanoseconds since 1970; of that file's last change if
+                nothing else is known.
             indexed: range of the time of its last indexing.
             seconds: range of its length.
             labels: it carries all of these.
             without_labels: it carries none of these.
+            camera: make and model of its camera contain this text.
+            near: it was recorded near this place.
 
         Raises:
             QueryError: a label is not allowed; see `storage.catalog.labels`.
         """
         places = [place for folder in under for place in self.spelled(folder)]
-        statement = select_matching(places, changed_ns, indexed, seconds, labels, without_labels)
+        statement = select_matching(
+            places, recorded_ns, indexed, seconds, labels, without_labels, camera
+        )
         with self.reading() as connection:
-            return _searchable_ids(connection, statement)
+            ids = _searchable_ids(connection, statement)
+            return ids if near is None else ids[np.isin(ids, ids_near(connection, near))]
+
+    def without_facts(self) -> list[Video]:
+        """Return the searchable videos whose facts were never read."""
+        statement = select_videos().where(VideoRow.state.in_(SEARCHABLE), without_facts())
+        with self.reading() as connection:
+            return read_videos(connection, statement)
+
+    def chapters(self, video_id: int) -> tuple[Chapter, ...]:
+        """Return the chapters that the file of a video states, by rising start."""
+        with self.reading() as connection:
+            text = connection.scalar(select(FactsRow.chapters).where(FactsRow.video_id == video_id))
+        return read_facts(f'{{"chapters": {text}}}').chapters if text else ()
 
     def uids(self) -> set[str]:
         """Return the uids of all contents, failed ones too."""
@@ -303,6 +326,7 @@ class Catalog(Database):
         info: VideoInfo,
         reason: str | None = None,
         replaces: int | None = None,
+        facts: Facts | None = None,
     ) -> int:
         """Make a video searchable, in one transaction. Write its features first.
 
@@ -319,6 +343,7 @@ class Catalog(Database):
             info: image size, frame rate and codec.
             reason: why it is partial.
             replaces: the video to replace; the new one takes its files and labels. Delete its stored files afterwards.
+            facts: what the file states about its recording; None: they were not read.
 
         Returns:
             The video's id.
@@ -337,6 +362,7 @@ class Catalog(Database):
                 duration_seconds=duration_seconds,
                 num_frames=num_frames,
                 info=info,
+                facts=facts,
             )
             if replaces is not None:
                 replace_video(connection, replaces, video_id)
@@ -400,6 +426,11 @@ class Catalog(Database):
                 same = update(VideoRow).where(VideoRow.id == video_id)
                 connection.execute(same.values(full_hash=full_hash))
 
+    def record_facts(self, facts: Mapping[int, Facts]) -> None:
+        """Write the facts of videos, by id."""
+        with self.writing() as connection:
+            put_facts(connection, facts)
+
     def forget_files(self, paths: Iterable[Path] = ()) -> list[Video]:
         """Remove files, then every video that has no file left, for whatever reason.
 
@@ -430,14 +461,3 @@ def _mark(connection: Connection) -> ChangeMark:
     lineage = connection.scalar(select(LineageRow.stamp))
     number = connection.scalar(select(func.max(ChangeRow.number)))
     return ChangeMark(lineage or "", number or 0)
-
-
-def changed_ns(catalog: Catalog) -> dict[int, int]:
-    """Return when the oldest file of each video was last changed, nanoseconds since 1970, by id."""
-    statement = (
-        select(FileRow.video_id, func.min(FileRow.mtime_ns))
-        .where(FileRow.video_id.is_not(None))
-        .group_by(FileRow.video_id)
-    )
-    with catalog.reading() as connection:
-        return {video_id: int(ns) for video_id, ns in connection.execute(statement) if video_id}

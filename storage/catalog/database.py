@@ -25,7 +25,7 @@ from scanonce.storage.errors import IndexDirectoryError
 from scanonce.storage.layout import index_root
 from scanonce.storage.untrusted import DamagedFile, check_regular
 
-SCHEMA_REVISION = "0007"
+SCHEMA_REVISION = "0008"
 """Newest revision in ``storage/catalog/migrations/versions``; revisions are numbers that rise by one."""
 
 BUSY_TIMEOUT_SECONDS = 10.0

@@ -25,7 +25,16 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from scanonce.storage.catalog import database
 from scanonce.storage.catalog.entries import Content, FileStamp, Library
-from scanonce.storage.catalog.tables import FileRow, LabelRow, LibraryRow, TrackRow, VideoRow
+from scanonce.storage.catalog.facts import put_facts
+from scanonce.storage.catalog.tables import (
+    FactsRow,
+    FileRow,
+    LabelRow,
+    LibraryRow,
+    TrackRow,
+    VideoRow,
+)
+from scanonce.storage.facts import Facts
 from scanonce.storage.records import Video, VideoInfo, VideoState
 
 Item = TypeVar("Item")
@@ -88,7 +97,9 @@ class _VideoAndFile(NamedTuple):
     size_bytes: int
     offset_seconds: float
     indexed_at: datetime
+    stated: str | None
     path: str
+    mtime_ns: int
 
 
 def select_videos() -> Select[*tuple[Any, ...]]:
@@ -96,9 +107,12 @@ def select_videos() -> Select[*tuple[Any, ...]]:
     columns = (VideoRow.id, VideoRow.uid, VideoRow.state, VideoRow.reason)
     lengths = (VideoRow.duration_seconds, VideoRow.num_frames)
     facts = (VideoRow.width, VideoRow.height, VideoRow.fps, VideoRow.codec, VideoRow.size_bytes)
-    joined: Select[*tuple[Any, ...]] = select(
-        *columns, *lengths, *facts, VideoRow.offset_seconds, VideoRow.indexed_at, FileRow.path
-    ).join(FileRow)
+    later = (VideoRow.offset_seconds, VideoRow.indexed_at, FactsRow.stated)
+    joined: Select[*tuple[Any, ...]] = (
+        select(*columns, *lengths, *facts, *later, FileRow.path, FileRow.mtime_ns)
+        .join(FileRow)
+        .outerjoin(FactsRow, FactsRow.video_id == VideoRow.id)
+    )
     return joined.order_by(VideoRow.id, FileRow.path)
 
 
@@ -140,6 +154,8 @@ def _video(files: Sequence[_VideoAndFile]) -> Video:
         ),
         size_bytes=row.size_bytes,
         added_at=row.indexed_at,
+        stated=row.stated or "",
+        changed_ns=min(file.mtime_ns for file in files),
     )
 
 
@@ -154,6 +170,7 @@ def put_video(
     info: VideoInfo = _NO_INFO,
     detail: str | None = None,
     transient_failures: int | None = None,
+    facts: Facts | None = None,
 ) -> int:
     """Insert the content, or replace the facts of a known one; return its id."""
     values = {
@@ -175,7 +192,10 @@ def put_video(
     before = func.coalesce(VideoRow.transient_failures, 0)
     changed["transient_failures"] = statement.excluded.transient_failures + before
     upsert = statement.on_conflict_do_update(index_elements=["uid"], set_=changed)
-    return connection.execute(upsert.returning(VideoRow.id)).scalar_one()
+    video_id = connection.execute(upsert.returning(VideoRow.id)).scalar_one()
+    if facts is not None:
+        put_facts(connection, {video_id: facts})
+    return video_id
 
 
 def replace_video(connection: Connection, old: int, new: int) -> None:

@@ -263,6 +263,26 @@ class LineRow(Base):
     language: Mapped[str | None]
 
 
+class FactsRow(Base):
+    """Facts that the file of a video states; a video that was indexed by an earlier version has no row at first."""
+
+    __tablename__ = "facts"
+
+    video_id: Mapped[int] = mapped_column(
+        VideoId, ForeignKey("videos.id", ondelete="CASCADE"), primary_key=True
+    )
+    recorded_ns: Mapped[int | None] = mapped_column(BigWhole)
+    """Nanoseconds since 1970."""
+    camera: Mapped[str | None]
+    """Folded, as it is compared."""
+    latitude: Mapped[float | None]
+    longitude: Mapped[float | None]
+    stated: Mapped[str]
+    """JSON of `storage.facts.facts_values`, without the chapters."""
+    chapters: Mapped[str]
+    """JSON of the chapters."""
+
+
 class ChangeRow(Base):
     """The last change of each video and of its files, written by triggers; the row stays when the video is removed.
 

@@ -51,6 +51,7 @@ from scanonce.ui.door_json import (
 )
 from scanonce.ui.reports import unexpected
 from scanonce.ui.safe_text import json_line
+from scanonce.ui.selects_json import selects_json
 from scanonce.ui.server.cache import ProxyCache
 from scanonce.ui.server.routes import content_disposition
 from scanonce.ui.server.settings import ServeSettings
@@ -69,6 +70,8 @@ _MEDIA_TYPES = {
     "otio": "application/json",
     "srt": "application/x-subrip",
     "zip": "application/zip",
+    "fcpxml": "application/xml",
+    "xml": "application/xml",
 }
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": schemas.Problem, "description": meaning}
@@ -217,10 +220,35 @@ class Api:
     async def export(self, asked: schemas.ExportRequest) -> Response:
         """Return moments as an edit list, timeline, table or subtitles."""
         chosen = [each.chosen() for each in asked.moments]
-        name, content = await self._reads.run(self._service.export, asked.kind, chosen)
+        name, content = await self._reads.run(
+            self._service.export, asked.kind, chosen, rate=asked.rate
+        )
+        return self._file(name, content)
+
+    def _file(self, name: str, content: bytes) -> Response:
         headers = {**_HEADERS, "Content-Disposition": content_disposition(name)}
         media_type = _MEDIA_TYPES[name.rpartition(".")[2]]
         return Response(content, media_type=media_type, headers=headers)
+
+    # ------------------------------------------------ selects
+
+    async def selects(self) -> Response:
+        """List the selects, in the order of the cut."""
+        return Json(selects_json(await self._reads.run(self._service.selects)))
+
+    async def select(self, asked: schemas.SelectRequest) -> Response:
+        """Add moments at the end of the selects."""
+        chosen = [each.chosen() for each in asked.moments]
+        return Json(selects_json(await self._reads.run(self._service.select, chosen)))
+
+    async def unselect(self, key: schemas.Name) -> Response:
+        """Remove a select by its key."""
+        return Json(selects_json(await self._reads.run(self._service.unselect, key)))
+
+    async def export_selects(self, asked: schemas.ExportSelectsRequest) -> Response:
+        """Return the selects as an edit list, timeline, markers, table or subtitles."""
+        found = await self._reads.run(self._service.export_selects, asked.kind, asked.rate)
+        return self._file(*found)
 
     # ------------------------------------------------ labels and saved searches
 
@@ -406,6 +434,10 @@ def _add_addresses(app: FastAPI, api: Api, upload_bytes: int) -> None:
     add("GET", "/videos/{video_id}/thumbnail", api.thumbnail, "read", content="image/jpeg")
     add("GET", "/videos/{video_id}/clip", api.clip, "export", content="video/mp4")
     add("POST", "/export", api.export, "export", content="text/plain")
+    add("GET", "/selects", api.selects, "read", schemas.SelectsOut)
+    add("POST", "/selects", api.select, "write", schemas.SelectsOut)
+    add("DELETE", "/selects/{key}", api.unselect, "write", schemas.SelectsOut)
+    add("POST", "/selects/export", api.export_selects, "export", content="text/plain")
     add("GET", "/labels", api.labels, "read", schemas.LabelsOut)
     add("POST", "/labels", api.change_labels, "write", schemas.LabelledOut)
     add("GET", "/saved", api.saved, "read", schemas.SavedOut)

@@ -6,14 +6,26 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from scanonce.search.filters import MAX_TERMS, Filter
+from scanonce.search.filters import MAX_CAMERA, MAX_TERMS, Filter
 from scanonce.storage.errors import QueryError
 from scanonce.storage.records import Span, TrackName
 from scanonce.ui.export_files import Format
 from scanonce.ui.service import MAX_VIDEOS, Chosen, span_of
+from scanonce.ui.timecode import RateName
 
-ExportName = Literal["csv", "edl", "otio", "srt"]
-_FORMATS: dict[ExportName, Format] = {"csv": "CSV", "edl": "EDL", "otio": "OTIO", "srt": "SRT"}
+ExportName = Literal["csv", "edl", "otio", "srt", "fcpxml", "xml", "markers"]
+_FORMATS: dict[ExportName, Format] = {
+    "csv": "CSV",
+    "edl": "EDL",
+    "otio": "OTIO",
+    "srt": "SRT",
+    "fcpxml": "FCPXML",
+    "xml": "XML",
+    "markers": "MARKERS",
+}
+_RATE_HELP = (
+    "Frame rate of the timeline; `df`: with drop frame. Default: that of the first moment's video"
+)
 
 Id = Annotated[int, Field(ge=0, lt=1 << 43, description="Id of a video.")]
 Seconds = Annotated[
@@ -44,12 +56,25 @@ class FilterRequest(_Given):
     without_labels: list[Label] = Field(
         default=[], max_length=MAX_TERMS, description="Videos with none of these."
     )
-    recorded_after: date | None = Field(default=None, description="First day.")
-    recorded_before: date | None = Field(default=None, description="Last day.")
+    recorded_after: date | None = Field(
+        default=None,
+        description="First day of the recording; the last change of the file if it is not known.",
+    )
+    recorded_before: date | None = Field(default=None, description="Last day of the recording.")
     indexed_after: date | None = Field(default=None, description="First day of the last indexing.")
     indexed_before: date | None = Field(default=None, description="Last day of the last indexing.")
     min_seconds: float | None = Field(default=None, description="Least length, inclusive.")
     max_seconds: float | None = Field(default=None, description="Greatest length, exclusive.")
+    camera: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_CAMERA,
+        description="Make and model contain this.",
+    )
+    near: tuple[float, float, float] | None = Field(
+        default=None,
+        description="Latitude and longitude in degrees, and the greatest distance in km.",
+    )
 
     def filter(self) -> Filter:
         """Return the filter.
@@ -116,11 +141,49 @@ class ExportRequest(_Given):
 
     format: ExportName
     moments: list[ChosenRequest] = Field(min_length=1, max_length=MAX_VIDEOS)
+    rate: RateName | None = Field(default=None, description=_RATE_HELP)
 
     @property
     def kind(self) -> Format:
         """The format."""
         return _FORMATS[self.format]
+
+
+class SelectRequest(_Given):
+    """Moments to add to the selects, at the end, in their order."""
+
+    moments: list[ChosenRequest] = Field(min_length=1, max_length=MAX_VIDEOS)
+
+
+class ExportSelectsRequest(_Given):
+    """The form in which the selects are exported."""
+
+    format: ExportName
+    rate: RateName | None = Field(default=None, description=_RATE_HELP)
+
+    @property
+    def kind(self) -> Format:
+        """The format."""
+        return _FORMATS[self.format]
+
+
+class SelectOut(BaseModel):
+    """A select."""
+
+    key: str = Field(description="Names it: no two selects have the same.")
+    video_id: int
+    start_seconds: float
+    end_seconds: float
+    name: str
+    note: str
+    query: str
+    probability: float | None
+
+
+class SelectsOut(BaseModel):
+    """The selects, in the order of the cut."""
+
+    selects: list[SelectOut]
 
 
 class LabelsRequest(_Given):
@@ -204,8 +267,16 @@ class CurveOut(BaseModel):
     scores: list[float]
 
 
+class AudioTrackOut(BaseModel):
+    """A track of sound."""
+
+    channels: int
+    language: str
+    codec: str
+
+
 class VideoOut(BaseModel):
-    """A video."""
+    """A video, with what its file states about the recording."""
 
     video_id: int
     path: str
@@ -219,6 +290,16 @@ class VideoOut(BaseModel):
     size_bytes: int
     indexed_at: str | None
     labels: list[str]
+    recorded_at: str | None
+    recorded_by: Literal["camera", "name", "container", "day", "file"] | None = Field(
+        description="What states the time; `file` is that of the last change of the file."
+    )
+    timecode: str | None = Field(description="Of the first frame; `;` is drop frame.")
+    camera: str | None
+    latitude: float | None
+    longitude: float | None
+    rotation: int
+    audio: list[AudioTrackOut]
 
 
 class VideosOut(BaseModel):

@@ -9,9 +9,11 @@ from rich.console import Console
 from scanonce.ui.commands.filter_options import (
     AfterOption,
     BeforeOption,
+    CameraOption,
     FoldersOption,
     LabelsOption,
     LongerOption,
+    NearOption,
     ShorterOption,
     WithoutLabelsOption,
     new_filter,
@@ -38,6 +40,8 @@ def duplicates(
     before: BeforeOption = None,
     longer: LongerOption = None,
     shorter: ShorterOption = None,
+    camera: CameraOption = None,
+    near: NearOption = None,
     apply_label: Annotated[
         str | None,
         typer.Option(
@@ -51,7 +55,7 @@ def duplicates(
     from scanonce.storage.catalog.label_names import normal_label
     from scanonce.ui.config import read_config
 
-    only = new_filter(folders, labels, without_labels, after, before, longer, shorter)
+    only = new_filter(folders, labels, without_labels, after, before, longer, shorter, camera, near)
     label = None if apply_label is None else normal_label(apply_label)
     library = read_config(config).library(index_dir)
     console = new_console()

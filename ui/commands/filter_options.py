@@ -47,13 +47,13 @@ AfterOption = Annotated[
     typer.Option(
         parser=_first_day,
         metavar="DAY",
-        help="Only files last modified on this day or later: 2026-11-30, 2026-11, yesterday, 7 days.",
+        help="Only videos recorded on this day or later: 2026-11-30, 2026-11, yesterday, 7 days.",
     ),
 ]
 BeforeOption = Annotated[
     date | None,
     typer.Option(
-        parser=_last_day, metavar="DAY", help="Only files last modified on this day or earlier."
+        parser=_last_day, metavar="DAY", help="Only videos recorded on this day or earlier."
     ),
 ]
 LongerOption = Annotated[
@@ -61,6 +61,19 @@ LongerOption = Annotated[
 ]
 ShorterOption = Annotated[
     float | None, typer.Option(min=0, help="Only videos of less than this many seconds.")
+]
+
+CameraOption = Annotated[
+    str | None,
+    typer.Option("--camera", metavar="TEXT", help="Only videos of a camera with this in its name."),
+]
+NearOption = Annotated[
+    str | None,
+    typer.Option(
+        "--near",
+        metavar="LAT,LON,KM",
+        help="Only videos recorded near a place: 48.86,2.35,10.",
+    ),
 ]
 
 
@@ -72,13 +85,15 @@ def new_filter(
     before: date | None,
     longer: float | None,
     shorter: float | None,
+    camera: str | None = None,
+    near: str | None = None,
 ) -> "Filter":
     """Return the filter of these options.
 
     Raises:
         QueryError: they make no sense together.
     """
-    from scanonce.search.filters import Filter
+    from scanonce.search.filters import Filter, place_of
 
     return Filter(
         folders=tuple(absolute(folder) for folder in folders or ()),
@@ -88,4 +103,6 @@ def new_filter(
         recorded_before=before,
         min_seconds=longer,
         max_seconds=shorter,
+        camera=camera,
+        near=None if near is None else place_of(near),
     )

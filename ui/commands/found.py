@@ -16,11 +16,13 @@ from scanonce.storage.records import Moment, Span
 from scanonce.ui.clip_files import clip_name
 from scanonce.ui.console import new_console, note
 from scanonce.ui.safe_text import visible
+from scanonce.ui.timecode import RateName
 
 if TYPE_CHECKING:
     from scanonce.search.result import SearchResult
+    from scanonce.ui.export import Pick
 
-ExportKind = Literal["csv", "edl", "otio", "srt"]
+ExportKind = Literal["csv", "edl", "otio", "srt", "fcpxml", "xml", "markers"]
 
 SaveClipsOption = Annotated[
     Path | None,
@@ -29,6 +31,10 @@ SaveClipsOption = Annotated[
 ExportOption = Annotated[
     ExportKind | None,
     typer.Option("--export", help="Print the moments as a list for other programs instead."),
+]
+RateOption = Annotated[
+    RateName | None,
+    typer.Option("--rate", help="Frame rate of the timeline of --export; df: with drop frame."),
 ]
 OpenOption = Annotated[
     bool,
@@ -53,6 +59,7 @@ class Actions:
     export: ExportKind | None = None
     open_first: bool = False
     paths: bool = False
+    rate: RateName | None = None
 
     @property
     def replaces_output(self) -> bool:
@@ -70,7 +77,7 @@ class Actions:
             for path in dict.fromkeys(moment.path for moment in result.moments):
                 print(visible(path))
         if self.export is not None:
-            write_export(root, self.export, result)
+            write_export(root, self.export, result, self.rate)
         if self.save_clips is not None:
             save_clips(result.moments, self.save_clips)
         if self.open_first:
@@ -103,7 +110,9 @@ def save_clips(moments: Sequence[Moment], folder: Path) -> None:
         raise ConfigError("no moment could be cut: are the videos still where they were indexed?")
 
 
-def write_export(root: Path, kind: ExportKind, result: "SearchResult") -> None:
+def write_export(
+    root: Path, kind: ExportKind, result: "SearchResult", rate: RateName | None = None
+) -> None:
     """Print moments as a list for other programs.
 
     Raises:
@@ -111,7 +120,7 @@ def write_export(root: Path, kind: ExportKind, result: "SearchResult") -> None:
         IndexDirectoryError: the index cannot be read.
     """
     from scanonce.storage.index import Index
-    from scanonce.ui.export_files import FORMATS, export_content, pick_of
+    from scanonce.ui.export_files import pick_of
 
     if kind == "srt" and len({moment.video_id for moment in result.moments}) != 1:
         raise QueryError("subtitles are of one video: name it with --in FILE")
@@ -126,8 +135,15 @@ def write_export(root: Path, kind: ExportKind, result: "SearchResult") -> None:
         pick_of(videos[moment.video_id], moment.span, result.query, moment)
         for moment in result.moments
     ]
+    print_export(kind, picks, rate)
+
+
+def print_export(kind: ExportKind, picks: "Sequence[Pick]", rate: RateName | None) -> None:
+    """Print moments in a format for other programs."""
+    from scanonce.ui.export_files import FORMATS, export_content
+
     (name,) = (each for each in FORMATS if each.lower() == kind)
-    content = export_content(name, picks)
+    content = export_content(name, picks, rate)
     if new_console().is_terminal:  # whatever is in a name, the terminal does not obey it
         print(*map(visible, content.decode().splitlines()), sep="\n")
     else:

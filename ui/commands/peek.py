@@ -7,7 +7,13 @@ from typing import Annotated
 import typer
 
 from scanonce.storage.errors import VideoError
-from scanonce.ui.commands.found import Actions, ExportOption, OpenOption, SaveClipsOption
+from scanonce.ui.commands.found import (
+    Actions,
+    ExportOption,
+    OpenOption,
+    RateOption,
+    SaveClipsOption,
+)
 from scanonce.ui.commands.options import (
     ConfigOption,
     EncoderOption,
@@ -27,6 +33,7 @@ def peek(
     keyframes: KeyframesOption = False,
     save_clips: SaveClipsOption = None,
     export: ExportOption = None,
+    rate: RateOption = None,
     open_first: OpenOption = False,
     as_json: JsonOption = False,
     config: ConfigOption = None,
@@ -49,6 +56,6 @@ def peek(
             raise VideoError(
                 f"{source} cannot be searched: {reasons[0] if reasons else 'no video'}"
             )
-        actions = Actions(save_clips, export, open_first)
+        actions = Actions(save_clips, export, open_first, rate=rate)
         show = ShowResult(library.root, Filter(), False, as_json, actions)
         show(library.search(text, top=top))

@@ -8,9 +8,11 @@ from rich.table import Table
 from scanonce.ui.commands.filter_options import (
     AfterOption,
     BeforeOption,
+    CameraOption,
     FoldersOption,
     LabelsOption,
     LongerOption,
+    NearOption,
     ShorterOption,
     WithoutLabelsOption,
     new_filter,
@@ -37,12 +39,14 @@ def add_saved(
     before: BeforeOption = None,
     longer: LongerOption = None,
     shorter: ShorterOption = None,
+    camera: CameraOption = None,
+    near: NearOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Save a search with its filter under a name."""
     from scanonce.ui.config import read_config
 
-    only = new_filter(folders, labels, without_labels, after, before, longer, shorter)
+    only = new_filter(folders, labels, without_labels, after, before, longer, shorter, camera, near)
     saved = read_config(config).library(index_dir).saved.add(name, query, only)
     new_console().print(
         f"Saved. Next: scanonce saved run {verbatim(saved.name)}", highlight=False, soft_wrap=True

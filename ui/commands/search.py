@@ -14,9 +14,11 @@ from scanonce.ui.commands.examples import read_examples, read_piece
 from scanonce.ui.commands.filter_options import (
     AfterOption,
     BeforeOption,
+    CameraOption,
     FoldersOption,
     LabelsOption,
     LongerOption,
+    NearOption,
     ShorterOption,
     WithoutLabelsOption,
     new_filter,
@@ -26,6 +28,7 @@ from scanonce.ui.commands.found import (
     ExportOption,
     OpenOption,
     PathsOption,
+    RateOption,
     SaveClipsOption,
 )
 from scanonce.ui.commands.notes import note_inexact_times
@@ -83,8 +86,11 @@ def search(
     before: BeforeOption = None,
     longer: LongerOption = None,
     shorter: ShorterOption = None,
+    camera: CameraOption = None,
+    near: NearOption = None,
     save_clips: SaveClipsOption = None,
     export: ExportOption = None,
+    rate: RateOption = None,
     open_first: OpenOption = False,
     paths: PathsOption = False,
     as_json: JsonOption = False,
@@ -93,9 +99,9 @@ def search(
     """Find the moments that show what a text describes, or that look like an image or a clip."""
     has_examples = bool(images or clips or more_like or less_like)
     _check_usage(text is not None, has_examples, queries is not None, as_json)
-    actions = Actions(save_clips, export, open_first, paths)
+    actions = Actions(save_clips, export, open_first, paths, rate)
     _check_actions(actions, queries is not None, as_json)
-    only = new_filter(folders, labels, without_labels, after, before, longer, shorter)
+    only = new_filter(folders, labels, without_labels, after, before, longer, shorter, camera, near)
     if text is not None and not has_examples and queries is None:
         from scanonce.search.filters import filter_json
 
@@ -157,6 +163,10 @@ def _check_usage(has_text: bool, has_examples: bool, has_queries: bool, as_json:
 def _check_actions(actions: Actions, has_queries: bool, as_json: bool) -> None:
     if has_queries and actions != NO_ACTIONS:
         raise typer.BadParameter("--queries prints JSON and nothing else")
+    if actions.rate is not None and actions.export in (None, "csv", "srt"):
+        raise typer.BadParameter(
+            "--rate is that of a timeline: add --export edl, otio, fcpxml, xml or markers"
+        )
     if sum((actions.export is not None, actions.paths, as_json)) > 1:
         raise typer.BadParameter("--json, --export and --paths each print something else: give one")
 

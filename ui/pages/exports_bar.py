@@ -7,16 +7,19 @@ import streamlit as st
 
 from scanonce.ui.export import Pick
 from scanonce.ui.export_files import FORMATS, export_content, export_name
+from scanonce.ui.timecode import RateName
 
 # ---------------------------------------------------------------- the buttons
 
 
-def export_buttons(picks: Sequence[Pick], stem: str, *, key: str) -> None:
-    """Show a button for each format; the file is made when it is pressed."""
+def export_buttons(
+    picks: Sequence[Pick], stem: str, *, key: str, rate: RateName | None = None
+) -> None:
+    """Show a button for each format; the file is made when it is pressed, for a timeline of this rate."""
     for kind, description in FORMATS.items():
         st.download_button(
             kind,
-            partial(export_content, kind, picks),
+            partial(export_content, kind, picks, rate),
             file_name=export_name(kind, picks, stem),
             help=description,
             on_click="ignore",

@@ -21,7 +21,7 @@ from scanonce.search.looks import Look, look_of
 from scanonce.search.query import Like
 from scanonce.search.result import Coverage, SearchResult
 from scanonce.search.saved import SavedSearch
-from scanonce.storage.catalog.catalog import SEARCHABLE, changed_ns
+from scanonce.storage.catalog.catalog import SEARCHABLE
 from scanonce.storage.catalog.entries import Failure, Library, Totals
 from scanonce.storage.errors import IndexDirectoryError, reported
 from scanonce.storage.records import Line, MadeTrack, Moment, Span, Video
@@ -145,11 +145,7 @@ def recorded_days(stamp: Stamp) -> dict[int, str]:
         ScanonceError: the catalogue cannot be read.
     """
     videos = searchable_library(stamp).videos
-    with shared().catalog() as catalog:
-        changed = changed_ns(catalog)
-    return {
-        number: recorded_day(video.path, changed.get(number)) for number, video in videos.items()
-    }
+    return {number: recorded_day(video) for number, video in videos.items()}
 
 
 def looks(moments: Sequence[Moment], videos: Mapping[int, Video]) -> list[Look | None]:

@@ -11,6 +11,7 @@ from scanonce.search.result import SearchResult
 from scanonce.storage.errors import VideoError
 from scanonce.storage.records import Moment, Span, Video
 from scanonce.ui.export_files import pick_of
+from scanonce.ui.fact_text import fact_rows
 from scanonce.ui.pages import finding
 from scanonce.ui.pages.addresses import moment_key, moment_url, open_moment, opening, thumb_url
 from scanonce.ui.pages.components import (
@@ -263,6 +264,14 @@ def _exports(video: Video, cut: Span, query: str, here: tuple[Moment, ...]) -> N
         st.markdown(f"Export {plain(span_text(cut))}", width="content")
         export_buttons([pick_of(video, cut, query or "moment", found)], stem, key="cut")
     st.code(encodable(str(video.path)), language=None, wrap_lines=True)
+    _facts(video)
+
+
+def _facts(video: Video) -> None:
+    """Show what the file states about its recording."""
+    if rows := fact_rows(video):
+        with st.expander("Recording", key="facts"):
+            st.markdown("  \n".join(f"**{name}** {plain(text)}" for name, text in rows.items()))
 
 
 def _like_a_part(video: Video, query: str, stamp: finding.Stamp) -> None:

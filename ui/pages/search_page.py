@@ -8,11 +8,11 @@ from typing import TypeVar
 
 import streamlit as st
 
-from scanonce.search.filters import EARLIEST, LATEST, Filter
+from scanonce.search.filters import EARLIEST, LATEST, MAX_CAMERA, Filter, place_of
 from scanonce.search.notes import logic_words, proposed
 from scanonce.search.query import is_compound
 from scanonce.search.result import SearchResult
-from scanonce.storage.errors import ScanonceError
+from scanonce.storage.errors import QueryError, ScanonceError
 from scanonce.storage.records import Moment
 from scanonce.ui.pages import finding
 from scanonce.ui.pages.components import ask, page_title, query_box, show_notes
@@ -152,6 +152,7 @@ def _filter_row(
             labels = _some("With all labels", library.labels, key="label")
             without = _some("Without labels", library.labels, key="without")
             first, last = _days()
+            camera, near = _camera_and_place()
         uploads = _uploads()
         show = _choice("Show", SHOW, key="show", width=115, default=1)
         one = st.checkbox("one per video", key="one", bind="query-params", on_change=_first_page)
@@ -165,10 +166,31 @@ def _filter_row(
         indexed_after=added_since(added, date.today()),
         min_seconds=shortest,
         max_seconds=longest,
+        camera=camera,
+        near=near,
     )
     if words := filter_text(only):  # the other filters are visible
         st.caption(f"Only videos {plain(words)}")
     return only, show, one, uploads
+
+
+def _camera_and_place() -> tuple[str | None, tuple[float, float, float] | None]:
+    """Take a part of the name of a camera, and a place."""
+    camera = st.text_input(
+        "Camera", key="camera", bind="query-params", max_chars=MAX_CAMERA, on_change=_first_page
+    )
+    near = st.text_input(
+        "Near (latitude, longitude, km)",
+        key="near",
+        bind="query-params",
+        placeholder="48.86,2.35,10",
+        on_change=_first_page,
+    )
+    try:
+        return str(camera or "").strip() or None, place_of(near) if near else None
+    except QueryError as error:
+        st.caption(plain(str(error)))
+        return str(camera or "").strip() or None, None
 
 
 def _uploads() -> tuple[finding.Upload, ...]:

@@ -1,7 +1,6 @@
 """The tray of selects at the bottom of every page: picked moments in order, to rename, move, remove and export."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,8 +19,7 @@ from scanonce.storage.selects import (
     removed,
     renamed,
 )
-from scanonce.ui.export import Pick
-from scanonce.ui.export_files import pick_of
+from scanonce.ui.export_files import picks_of
 from scanonce.ui.pages import finding
 from scanonce.ui.pages.acts import acts_seen, fresh_acts
 from scanonce.ui.pages.addresses import moment_url, thumb_url
@@ -30,6 +28,7 @@ from scanonce.ui.pages.exports_bar import export_buttons
 from scanonce.ui.pages.session import shared
 from scanonce.ui.safe_text import shown_name
 from scanonce.ui.server.clips import MAX_CLIP_SECONDS
+from scanonce.ui.timecode import RATES, RateName
 from scanonce.ui.views import clock, plain, timecode
 
 KEY = "tray"
@@ -99,29 +98,18 @@ def tray() -> None:
         )
         with st.popover("Export", disabled=not picks):
             with st.container(horizontal=True, gap="small"):
-                export_buttons(picks, "selects", key="picked")
+                rate = st.selectbox(
+                    "Timeline rate", [None, *RATES], format_func=_rate_text, key="timeline-rate"
+                )
+                export_buttons(picks, "selects", key="picked", rate=rate)
             long = sum(each.span.duration_seconds > MAX_CLIP_SECONDS for each in picks)
             st.link_button("Clips (zip)", "/media/selects/clips.zip", disabled=long > 0)
             if long:
                 st.caption(f"{long} of them is longer than {MAX_CLIP_SECONDS / 60:.0f} minutes")
 
 
-def picks_of(kept: Selects, videos: Mapping[int, Video]) -> list[Pick]:
-    """Return the selects of videos that are there, ready for export in their order."""
-    return [
-        replace(
-            pick_of(videos[each.video_id], each.span, _label(each)),
-            probability=each.probability,
-            score=each.score,
-        )
-        for each in kept
-        if each.video_id in videos
-    ]
-
-
-def _label(select: Select) -> str:
-    """Return the label of a select in an export: its note, else what found it, else its name."""
-    return select.note or select.query or select.name
+def _rate_text(rate: RateName | None) -> str:
+    return "as the first moment" if rate is None else rate.replace("df", " drop frame")
 
 
 def tray_rows(kept: Sequence[Select], videos: Mapping[int, Video]) -> list[dict[str, Any]]:
