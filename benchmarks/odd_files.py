@@ -25,6 +25,7 @@ from typing import Annotated, Any
 import av
 import numpy as np
 import typer
+from av.stream import Disposition
 from numpy.typing import NDArray
 from rich.markup import escape
 from rich.table import Table
@@ -51,6 +52,7 @@ from tests.odd_videos import (
     write_hdr,
     write_interlaced,
     write_numbers,
+    write_with_still,
 )
 from tests.videos import draw_number, read_number, write_images, write_video
 
@@ -101,15 +103,15 @@ def _end(path: Path) -> str:
         return f"{source.end_seconds:.1f} s"
 
 
-def _joined(*starts: float) -> Callable[[Path], str]:
-    """Length of a transport stream of parts of 6 s whose clocks start so."""
+def _joined(*starts: float, ending: str = "ts") -> Callable[[Path], str]:
+    """Length of a stream of parts of 6 s whose clocks start so."""
 
     def get(folder: Path) -> str:
         parts = [
-            write_numbers(folder / f"{index}.part.ts", range(60), clock_seconds=start)
+            write_numbers(folder / f"{index}.part.{ending}", range(60), clock_seconds=start)
             for index, start in enumerate(starts)
         ]
-        path = folder / "joined.ts"
+        path = folder / f"joined.{ending}"
         path.write_bytes(b"".join(part.read_bytes() for part in parts))
         return _end(path)
 
@@ -120,6 +122,21 @@ def _late(folder: Path) -> str:
     pts = range(40, 70)
     video = write_video(folder / "v.mkv", pts=pts, time_base=Fraction(1, 10), fps=10)
     return f"{probe(video.path).offset_seconds:.1f} s"
+
+
+def _late_matroska(folder: Path) -> str:
+    """Stated length and problem of 3 s of Matroska whose clock begins at an hour."""
+    path = write_numbers(folder / "v.mkv", range(30), clock_seconds=3600.0)
+    with open_video(path, sampling=Sampling("uniform", 2.0)) as source:
+        for _ in source.frames():
+            pass
+        return f"{source.info.duration_seconds:.1f} s, {source.problem or 'whole'}"
+
+
+def _last(folder: Path) -> str:
+    """The last number of an AVI file with frames out of order."""
+    path = write_numbers(folder / "v.avi", range(100), options={"bf": "3"})
+    return str(read_number(image_in(frame_jpeg(path, 9.95))))
 
 
 def _held(folder: Path) -> str:
@@ -202,6 +219,13 @@ def _cropped(name: str) -> Callable[[Path], str]:
         return f"{width} x {height}"
 
     return get
+
+
+def _still(folder: Path) -> str:
+    """The numbers of a video beside a larger track of one image."""
+    path = write_with_still(folder / "v.mp4", 20, Disposition.default)
+    with open_video(path, sampling=Sampling("uniform", 10.0)) as source:
+        return " ".join(str(read_number(frame.image)) for frame in source.frames())
 
 
 def _interlaced(folder: Path) -> str:
@@ -318,6 +342,11 @@ ROWS: Sequence[Row] = (
     Row("MPEG-TS, clock jumps 5 h forward", "12.0 s", _joined(0.0, 18_000.0)),
     Row("MPEG-TS, clock jumps back", "12.0 s", _joined(500.0, 0.0)),
     Row("MPEG-TS, 33 bits of the clock wrap", "12.0 s", _joined(95_440.0, 95_446.0)),
+    Row(
+        "MPEG-PS of H.264, few packets have times", "18.0 s", _joined(0.0, 0.0, 99.0, ending="mpg")
+    ),
+    Row("Matroska begins an hour late", "3.0 s, whole", _late_matroska),
+    Row("last picture of AVI, out of order", "99", _last),
     Row("video begins 4 s late", "4.0 s", _late),
     Row("edit list at 12.5 frames/s", "01:00:00:00", _timecode(12.5)),
     Row("edit list at 29.501 frames/s", "01:00:00;00", _timecode(29.501)),
@@ -329,6 +358,7 @@ ROWS: Sequence[Row] = (
     Row("HDR, HLG", "200 130 70", _hdr("hlg")),
     Row("crop of Matroska", "96 x 96", _cropped("v.mkv")),
     Row("crop of QuickTime (clap)", "96 x 96", _cropped("v.mov")),
+    Row("beside a track of one image", " ".join(map(str, range(20))), _still),
     Row("interlaced", "no combs", _interlaced),
     Row("changed in 2300", "2 indexed, 0 failed", _odd_date(10_413_792_000)),
     Row("changed in 1601", "2 indexed, 0 failed", _odd_date(-11_644_473_600)),

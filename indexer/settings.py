@@ -26,7 +26,7 @@ class IndexerSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    extensions: tuple[str, ...] = Field(
+    extensions: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         default=_EXTENSIONS,
         description="File name extensions of videos, in lower case, without the dot.",
     )
@@ -87,7 +87,7 @@ class IndexerSettings(BaseModel):
         ),
     )
     decode_workers: int = Field(
-        default=0, ge=0, description="Number of decoding processes. 0: one per core."
+        default=0, ge=0, le=1024, description="Number of decoding processes. 0: one per core."
     )
     batch_frames: int = Field(
         default=0,

@@ -31,7 +31,8 @@ class Clock:
         self._by_dts = by_dts
         self._origin: int | None = None
         self._shift = 0.0
-        self._last = -self._default_step
+        self._step = self._default_step  # how long the last frame is shown
+        self._last = -self._step
         self.end_seconds = 0.0
         self.is_steady = False
         """Whether times are exactly ``pts - first pts`` so far, so that packets have them too."""
@@ -41,15 +42,17 @@ class Clock:
         stamp = frame.dts if self._by_dts or frame.pts is None else frame.pts
         if stamp is None:
             self.is_steady = False
-            seconds = self._last + self._default_step
+            seconds = self._last + self._step
         else:
             if self._origin is None:
                 self._origin = stamp
-                self._shift = self._last + self._default_step
+                self._shift = self._last + self._step
                 self.is_steady = stamp == frame.pts and self._shift == 0.0
             seconds = self._repair(self._since_origin(stamp) + self._shift)
+        length = self._length(frame.duration)
         self._last = seconds
-        self.end_seconds = max(self.end_seconds, seconds + self._length(frame.duration))
+        self._step = length if length <= _MAX_JUMP_SECONDS else self._default_step
+        self.end_seconds = max(self.end_seconds, seconds + length)
         return seconds
 
     def packet_seconds(self, packet: Packet[VideoStream]) -> float | None:
@@ -90,7 +93,7 @@ class Clock:
             self.is_steady = False
             return self._last + _MIN_STEP_SECONDS
         self.is_steady = False
-        repaired = self._last + self._default_step
+        repaired = self._last + self._step
         self._shift += repaired - seconds
         return repaired
 
@@ -108,7 +111,7 @@ class Splices:
         self._ends: dict[int, Fraction] = {}  # of the last packet of each track
         self._delays: dict[
             int, int
-        ] = {}  # from decoding to presentation, of the last packet of each track
+        ] = {}  # from decoding to presentation, of the last packet of each track that has one
 
     def mend(self, packet: Packet[Any]) -> None:
         """Shift the time stamps of the next packet of the file to the clock of the first one."""
@@ -116,9 +119,11 @@ class Splices:
             return
         self._mend_presentation(packet)
         stamp = packet.pts if packet.dts is None else packet.dts
-        if stamp is None:
-            return
         base, index = packet.time_base, packet.stream_index
+        if stamp is None:  # program streams state a time for some packets only
+            if index in self._ends:
+                self._ends[index] += (packet.duration or 0) * base
+            return
         seconds = stamp * base + self.shift
         latest = max(self._ends.values(), default=seconds)
         is_ahead = seconds - latest > _MAX_JUMP_SECONDS
@@ -137,5 +142,5 @@ class Splices:
         delay = packet.pts - packet.dts
         if abs(delay) * packet.time_base > _MAX_JUMP_SECONDS:
             packet.pts = packet.dts + self._delays.get(packet.stream_index, 0)
-        else:
+        elif delay:  # B-frames have none, and FFmpeg takes none of theirs from the next packet
             self._delays[packet.stream_index] = delay

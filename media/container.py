@@ -33,6 +33,9 @@ WELL_FORMED = ("mov", "matroska")
 FALLBACK_FPS = 25.0
 MIN_FPS = 1e-3  # a header with less, or with a negative rate, is damaged
 
+_USUAL_FPS = 1000.0
+_STILL = Disposition.still_image | Disposition.timed_thumbnails
+_IMAGE_CODECS = ("mjpeg", "png", "bmp", "webp", "tiff", "gif")
 _ENDS_EARLY_SECONDS = 1.0
 _MAX_OFFSET_SECONDS = 86_400.0  # more is a damaged time stamp
 
@@ -69,11 +72,20 @@ def find_video_stream(container: InputContainer) -> VideoStream:
         found = "only a cover image" if container.streams.video else "no video track"
         audio = " and audio" if container.streams.audio else ""
         raise UnreadableVideo(f"it has {found}{audio}: leave it out of the library")
+    moving = [stream for stream in tracks if not _is_still(stream)] or tracks
     best = container.streams.best("video")
-    stream = best if isinstance(best, VideoStream) and not _is_cover(best) else tracks[0]
+    stream = best if best in moving else max(moving, key=lambda each: each.width * each.height)
     if stream.codec_context is None:
         raise UnreadableVideo("no decoder knows its video format: transcode it to H.264")
     return stream
+
+
+def frames_per_second(stream: VideoStream) -> float:
+    """Return the average rate of a track; 0 if it states none."""
+    average = float(stream.average_rate or 0)
+    guessed = max(0.0, float(stream.guessed_rate or 0))
+    is_odd = not 0.0 < average <= _USUAL_FPS  # raw DV states 60,000
+    return guessed if is_odd and 0.0 < guessed <= _USUAL_FPS else max(0.0, average) or guessed
 
 
 def codec_name(stream: VideoStream) -> str:
@@ -87,12 +99,13 @@ def describe(container: InputContainer, stream: VideoStream, geometry: Geometry)
     if stream.duration is not None and stream.time_base is not None:
         duration = float(stream.duration * stream.time_base)
     elif container.duration is not None:
-        duration = container.duration / av.time_base
+        start = max(0, container.start_time or 0) if _states_end(container) else 0
+        duration = (container.duration - start) / av.time_base
     return VideoInfo(
         duration_seconds=max(0.0, duration),
         width=geometry.width,
         height=geometry.height,
-        fps=max(0.0, float(stream.average_rate or stream.guessed_rate or 0)),
+        fps=frames_per_second(stream),
         codec=codec_name(stream),
     )
 
@@ -114,7 +127,15 @@ def stated_end_seconds(container: InputContainer) -> float:
     """Stated end of the last packet of the file; minus infinity if the file does not state it."""
     if container.duration is None or not container.format.name.startswith(WELL_FORMED):
         return -math.inf
-    return float(((container.start_time or 0) + container.duration) / av.time_base)
+    start = container.start_time or 0
+    if _states_end(container):
+        start = 0
+    return float((start + container.duration) / av.time_base)
+
+
+def _states_end(container: InputContainer) -> bool:
+    """Whether the length that a file states is from the zero of its clock, not from its first packet."""
+    return str(container.format.name).startswith("matroska")
 
 
 def packet_end_seconds(packet: Packet[Any]) -> float:
@@ -132,3 +153,15 @@ def describe_early_end(stated_seconds: float, read_seconds: float) -> str | None
 
 def _is_cover(stream: VideoStream) -> bool:
     return bool(stream.disposition & Disposition.attached_pic)
+
+
+def _is_still(stream: VideoStream) -> bool:
+    """Whether a track is a single image, or thumbnails: a cover that is not marked as one.
+
+    Matroska does not state the number of frames, so a format of images is taken for one beside a format of video.
+    """
+    return (
+        stream.frames == 1
+        or bool(stream.disposition & _STILL)
+        or (stream.codec_context is not None and codec_name(stream) in _IMAGE_CODECS)
+    )

@@ -102,7 +102,7 @@ def write_clip(
     Raises:
         UnreadableVideo: nothing in the span can be decoded.
         DecoderCrashed: the child crashed, stalled or reached a limit.
-        VideoError: the file cannot be written.
+        VideoError: the file cannot be written, or is the video itself.
     """
     job = {"kind": "clip", "start": span.start_seconds, "end": span.end_seconds}
     _write(job, source, out, _CLIP_LIMIT_SECONDS, progress, cancel, max_bytes)
@@ -146,6 +146,8 @@ def _write(
     max_bytes: int | None,
 ) -> None:
     """Have the child write a temporary file, then rename it to ``out``."""
+    if out.exists() and source.exists() and out.samefile(source):
+        raise VideoError(f"{out} is the video itself, which is never changed: name another file")
     out.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=out.parent, prefix=".tmp-", suffix=".mp4")
     os.close(descriptor)

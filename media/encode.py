@@ -81,7 +81,7 @@ class _Writer:
         scale = min(1.0, (quality.max_short_side or math.inf) / min(width, height))
         self._size = (_even(width * scale), _even(height * scale))
         self._output = av.open(f"file:{out}", "w", format="mp4", options={"movflags": "+faststart"})
-        rate = Fraction(reader.stream.average_rate or 25).limit_denominator(1001)
+        rate = Fraction(1 / reader.step_seconds).limit_denominator(1001)
         options = {"crf": str(quality.crf), "preset": quality.preset, "bf": "0"}
         self._video: Any = self._output.add_stream(
             "libx264", rate=min(max(rate, Fraction(1)), Fraction(120)), options=options

@@ -16,6 +16,7 @@ import av
 from av.video.frame import VideoFrame
 
 from scanonce.media.clock import Clock
+from scanonce.media.container import FALLBACK_FPS, frames_per_second
 from scanonce.media.places import WITHOUT_INDEX, Places
 from scanonce.media.stream import StreamDecoder
 from scanonce.storage.errors import UnreadableVideo
@@ -110,7 +111,7 @@ class Reader:
     @property
     def step_seconds(self) -> float:
         """How long a frame is usually shown."""
-        return 1.0 / float(self.stream.average_rate or self.stream.guessed_rate or 25)
+        return 1.0 / (frames_per_second(self.stream) or FALLBACK_FPS)
 
     def frames(self, start_seconds: float = 0.0) -> Iterator[tuple[float, VideoFrame]]:
         """``(seconds, frame)`` in order of time, from the frame shown at ``start_seconds`` on or an earlier one."""
@@ -147,14 +148,15 @@ class Reader:
             self.container.seek(stamp, stream=self.stream)
         except av.FFmpegError:
             return
-        last = -math.inf
+        clock = Clock(self.stream, self._by_dts)
+        base: float | None = None
         for frame in self._decode():
-            found = self._stamp(frame)
-            if found is not None:
-                shown = float((found - self._origin) * self._time_base)
-                if shown > last:
-                    last = shown
-                    yield shown, frame
+            if base is None:
+                found = self._stamp(frame)
+                if found is None:
+                    continue
+                base = float((found - self._origin) * self._time_base)
+            yield base + clock.frame_seconds(frame), frame
 
     def _stamp(self, frame: VideoFrame) -> int | None:
         return frame.dts if self._by_dts or frame.pts is None else frame.pts

@@ -71,9 +71,13 @@ class StreamDecoder:
 
     def frames(self) -> Iterator[Any]:
         """All frames from the current position to the end of the file."""
+        is_flushed = False
         for packet in self.packets():
             if packet.stream_index == self.stream.index:
-                yield from self.decode(packet if packet.size else None)
+                is_flushed = not packet.size
+                yield from self.decode(None if is_flushed else packet)
+        if not is_flushed:  # the mark of the end may be missing, see `packets`
+            yield from self.decode(None)
 
     def decode(self, packet: Packet[Any] | None) -> list[Any]:
         """Frames that come out when ``packet`` goes in; None flushes the decoder.

@@ -25,6 +25,7 @@ from scanonce.media.child import DecodeRequest, serve
 from scanonce.storage.errors import DecoderCrashed
 
 _MESSAGES_AHEAD = 16  # decoded but not yet encoded: 16 x 16 frames of 224 x 224 are 38 MB
+_MAX_THREADS = 16  # more make FFmpeg no faster, and of thousands it cannot start any
 _PRELOADED = ("scanonce.media.child", "scanonce.media.decoders.pyav")
 
 
@@ -85,7 +86,8 @@ class DecodePool:
                 job, path = waiting.pop()
                 busy = sum(other.job is not None for other in children)
                 # the last files share the cores that no other file needs
-                threads = max(1, self._num_workers // (busy + 1 + len(waiting)))
+                threads = self._num_workers // (busy + 1 + len(waiting))
+                threads = min(max(1, threads), _MAX_THREADS)
                 child.start(job, path, threads)
             self._receive([child for child in children if child.job is not None], children)
 

@@ -127,6 +127,16 @@ class SavedSearches:
         result = self.new(saved)
         return 0 if result is None else result.num_good
 
+    def count_new(self, saved: SavedSearch) -> tuple[int, str | None]:
+        """Return `num_new`, and why the search cannot be asked now; None if it can.
+
+        A folder, label or video that it names may have left the index. That costs no other search.
+        """
+        try:
+            return self.num_new(saved), None
+        except QueryError as error:
+            return 0, str(error)
+
     def within(
         self, saved: SavedSearch, ids: frozenset[int], top: int = MOST_NEW
     ) -> SearchResult | None:

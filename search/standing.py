@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from scanonce.search.engine import SearchEngine, good_matches
 from scanonce.search.filters import Filter
 from scanonce.search.saved import SavedSearch, SavedSearches
-from scanonce.storage.errors import IndexDirectoryError
+from scanonce.storage.errors import IndexDirectoryError, QueryError
 from scanonce.storage.records import Moment
 
 MOST_MOMENTS = 20
@@ -34,6 +34,8 @@ class Standing:
     def __init__(self, saved: SavedSearches, engine: Callable[[], SearchEngine]) -> None:
         """Take all videos that are there for known; there need not be an index yet."""
         self._saved, self._engine = saved, engine
+        self.problems: dict[str, str] = {}
+        """Why searches could not be asked the last time, by name: a folder or label of theirs has left the index."""
         self._asked_up_to = saved.newest_video_id()
 
     def ask(self) -> list[News]:
@@ -49,6 +51,7 @@ class Standing:
             searches = self._saved.all()
         except IndexDirectoryError:
             return []
+        self.problems = {}
         by_filter: dict[Filter, list[SavedSearch]] = defaultdict(list)
         for each in searches:
             by_filter[each.only].append(each)
@@ -59,9 +62,21 @@ class Standing:
                 ids = frozenset(each for each in snapshot.videos if each > self._asked_up_to)
                 newest = max(ids, default=newest)
             for only, group in by_filter.items():
-                news += _ask(engine, only, ids, group)
+                news += self._asked(engine, only, ids, group)
         self._asked_up_to = newest
         return sorted(news, key=lambda each: each.saved.name)
+
+    def _asked(
+        self, engine: SearchEngine, only: Filter, ids: frozenset[int], searches: list[SavedSearch]
+    ) -> list[News]:
+        """Ask searches of one filter; one that cannot be asked costs no other."""
+        try:
+            return _ask(engine, only, ids, searches)
+        except QueryError as error:
+            if len(searches) == 1:
+                self.problems[searches[0].name] = str(error)
+                return []
+        return [news for each in searches for news in self._asked(engine, only, ids, [each])]
 
 
 def _ask(

@@ -74,6 +74,10 @@ class IndexLayout:
                 content = read_bytes(root / _CURRENT, _MAX_CURRENT_BYTES)
             except FileNotFoundError:
                 return cls(root)
+            except NotADirectoryError as error:
+                raise IndexDirectoryError(
+                    f"{root} is a file, or inside one: an index is a folder; name another with --index"
+                ) from error
         data = content.decode("utf-8", "replace").strip()
         if not _DATA_FOLDER.fullmatch(data):
             raise IndexDirectoryError(

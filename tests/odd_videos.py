@@ -11,12 +11,13 @@ from typing import Any, Literal
 
 import av
 import numpy as np
+from av.stream import Disposition
 from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc
 from numpy.typing import NDArray
 from PIL import Image
 
 from scanonce.media.filters import FrameFilter
-from tests.videos import HEIGHT, WIDTH, draw_number
+from tests.videos import HEIGHT, WIDTH, draw_number, encode_images
 
 FPS = 10
 """Frames a second of `write_numbers`."""
@@ -178,6 +179,19 @@ def write_numbers(
             frame.pts, frame.time_base = first + index, Fraction(1, fps)
             output.mux(stream.encode(frame))
         output.mux(stream.encode())
+    return path
+
+
+def write_with_still(path: Path, num_frames: int, disposition: Disposition) -> Path:
+    """Write numbered frames behind a larger track of one image, number 7, that is not marked as a cover."""
+    with av.open(str(path), "w") as output:
+        still: Any = output.add_stream("mjpeg", rate=FPS)
+        still.width, still.height, still.pix_fmt = 512, 384, "yuvj420p"
+        still.disposition = disposition
+        moving: Any = output.add_stream("libx264", rate=FPS)
+        moving.width, moving.height, moving.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        encode_images(output, still, [draw_number(7, 512, 384)])
+        encode_images(output, moving, map(draw_number, range(num_frames)))
     return path
 
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import schemathesis
@@ -190,6 +191,15 @@ def test_searches_are_saved_run_and_removed(doors: Doors) -> None:
     assert get(doors, "/saved").json()["saved"][0]["new"] == 0
     assert doors.client.delete(f"{API}/saved/reds").status_code == 204
     assert doors.client.delete(f"{API}/saved/reds").status_code == 422
+
+
+@pytest.mark.parametrize("name", ["day/night", "a/run", "100%", "..", "? #"])
+def test_a_saved_search_of_any_name_is_run_and_removed(doors: Doors, name: str) -> None:
+    assert post(doors, "/saved", name=name, text="red").status_code == 201
+    address = quote(name, safe="").replace(".", "%2E")
+    assert post(doors, f"/saved/{address}/run").json()["num_good"] > 0
+    assert doors.client.delete(f"{API}/saved/{address}").status_code == 204
+    assert get(doors, "/saved").json()["saved"] == []
 
 
 # ---------------------------------------------------------------- indexing

@@ -13,6 +13,7 @@ from scanonce.media.cut import write_proxy
 from scanonce.media.open import open_video
 from scanonce.media.sampling import SampledFrame, Sampling
 from scanonce.media.seek import Entry
+from tests.odd_videos import write_numbers
 from tests.videos import read_number, write_audio, write_video
 
 
@@ -89,3 +90,55 @@ def test_silence_counts_as_progress(tmp_path: Path) -> None:
     audio.close()
     assert seconds == 60.0
     assert len(ticks) >= 60
+
+
+@pytest.mark.parametrize("clocks", [(0.0, 0.0, 0.0), (0.0, 100.0, 3.0)])
+@pytest.mark.parametrize("ending", ["mpg", "vob"])
+def test_packets_without_a_time_follow_those_before(
+    tmp_path: Path, ending: str, clocks: tuple[float, ...]
+) -> None:
+    """Program streams of H.264, as video recorders export them, state a time for key frames only."""
+    path = tmp_path / f"joined.{ending}"
+    with path.open("wb") as joined:
+        for index, clock in enumerate(clocks):
+            part = write_numbers(
+                tmp_path / f"{index}.part.{ending}",
+                range(40 * index, 40 * index + 40),
+                clock_seconds=clock,
+                options={"bf": "0", "sc_threshold": "0"},
+            )
+            joined.write(part.read_bytes())
+    frames, end = sample(path, 2.0)
+    assert [read_number(frame.image) for frame in frames] == list(range(0, 120, 5))
+    assert [frame.pts_seconds for frame in frames] == pytest.approx(np.arange(24) / 2, abs=0.01)
+    assert end == pytest.approx(12.0, abs=0.01)
+
+
+@pytest.mark.parametrize("reordered", [0, 2])
+def test_the_last_frame_before_a_jump_has_its_own_time(tmp_path: Path, reordered: int) -> None:
+    path = tmp_path / "joined.vob"
+    with path.open("wb") as joined:
+        for index, clock in enumerate((0.0, 100.0)):
+            part = write_numbers(
+                tmp_path / f"{index}.part.vob",
+                range(40 * index, 40 * index + 40),
+                clock_seconds=clock,
+                codec="mpeg2video",
+                options={"bf": str(reordered), "qscale": "3"},
+                fps=25,
+            )
+            joined.write(part.read_bytes())
+    frames, _ = sample(path, 25.0)
+    assert [frame.pts_seconds for frame in frames] == pytest.approx(np.arange(80) / 25, abs=1e-3)
+
+
+def test_a_matroska_file_that_begins_late_is_whole_and_as_long_as_its_frames(
+    tmp_path: Path,
+) -> None:
+    """Its stated length is the end on its own clock."""
+    path = write_video(tmp_path / "late.mkv", pts=range(36_000, 36_030), fps=10).path
+    with open_video(path, sampling=Sampling("uniform", 2.0)) as source:
+        assert len(list(source.frames())) == 6
+        assert source.problem is None
+        assert source.info.duration_seconds == pytest.approx(3.0, abs=0.01)
+        assert source.end_seconds == pytest.approx(3.0, abs=0.01)

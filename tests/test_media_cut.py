@@ -318,6 +318,23 @@ def test_a_file_larger_than_allowed_is_an_error(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["v.mp4"]
 
 
+@pytest.mark.parametrize("kind", ["itself", "link", "hard link"])
+def test_a_cut_never_replaces_its_video(tmp_path: Path, kind: str) -> None:
+    video = write_video(tmp_path / "v.mp4").path
+    content, out = video.read_bytes(), tmp_path / "out.mp4"
+    if kind == "itself":
+        out = tmp_path / "sub" / ".." / "v.mp4"
+        (tmp_path / "sub").mkdir()
+    elif kind == "link":
+        out.symlink_to(video)
+    else:
+        out.hardlink_to(video)
+    with pytest.raises(VideoError, match="never changed: name another file"):
+        write_clip(video, Span(0.0, 0.5), out)
+    assert video.read_bytes() == content
+    assert not list(tmp_path.glob(".tmp-*"))
+
+
 # ---------------------------------------------------------------- single frames
 
 

@@ -17,11 +17,13 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 from benchmarks import fuzz
 from scanonce.media import child
 from scanonce.media.answers import Event, Failed, Finished, Frames, Opened
 from tests.decoding import decode, make_request, misbehave_on, numbers_in, times_in
+from tests.odd_videos import write_with_still
 from tests.videos import cut, draw_number, write_video
 
 
@@ -418,6 +420,26 @@ def test_of_ten_video_tracks_one_is_decoded(tmp_path: Path) -> None:
             output.mux(stream.encode())
     (events,) = decode(path)
     check_whole(events, BY_THREES)
+
+
+@pytest.mark.parametrize("name", ["v.mp4", "v.mov", "v.mkv"])
+@pytest.mark.parametrize(
+    "disposition",
+    [Disposition.default, Disposition.still_image, Disposition.timed_thumbnails],
+    ids=["default", "still", "thumbnails"],
+)
+def test_a_track_of_one_image_does_not_hide_the_video(
+    tmp_path: Path, name: str, disposition: Disposition
+) -> None:
+    (events,) = decode(write_with_still(tmp_path / name, 20, disposition))
+    assert numbers_in(events)[:5] == [0, 1, 2, 3, 4]
+
+
+def test_the_rate_of_raw_dv_is_that_of_its_frames(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.dv", num_frames=10, fps=25, codec="dvvideo", size=(720, 576))
+    (events,) = decode(path.path)
+    assert isinstance(events[0], Opened)
+    assert events[0].info.fps == 25.0
 
 
 # --- names and permissions

@@ -7,6 +7,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 from scanonce.media.cut import frame_jpeg, write_clip
 from scanonce.media.open import open_video
@@ -14,7 +15,7 @@ from scanonce.media.sampling import Sampling
 from scanonce.media.seek import Reader, Ticker
 from scanonce.media.stream import StreamDecoder
 from scanonce.storage.records import Span
-from tests.odd_videos import FPS, image_in, write_numbers
+from tests.odd_videos import FPS, image_in, write_numbers, write_with_still
 from tests.videos import draw_number, read_number
 
 pytestmark = pytest.mark.serial
@@ -180,3 +181,28 @@ def write_beeps(path: Path, *, clock_seconds: float) -> None:
 def test_an_image_deep_in_a_program_stream_is_the_right_one(tmp_path: Path) -> None:
     path = write_numbers(tmp_path / "v.mpg", range(900), **CODECS["v.mpg"])
     assert read_number(image_in(frame_jpeg(path, 85.05))) == 850
+
+
+@pytest.mark.parametrize("name", ["v.avi", "v.mkv"])
+def test_the_last_frames_are_found_by_a_seek_as_by_reading_all(tmp_path: Path, name: str) -> None:
+    """The last frames of AVI have no time stamp; behind a track that ended, no mark of the end comes."""
+    if name == "v.avi":
+        path = write_numbers(tmp_path / name, range(100), options={"bf": "3"})
+    else:
+        path = write_with_still(tmp_path / name, 100, Disposition.still_image)
+    for number in (96, 97, 98, 99):
+        assert shown_at(path, (number + 0.3) / FPS) == number
+
+
+def test_a_moment_behind_the_joint_of_two_matroska_files_is_that_of_the_sampled_frame(
+    tmp_path: Path,
+) -> None:
+    part = write_numbers(tmp_path / "part.mkv", range(40)).read_bytes()
+    other = write_numbers(tmp_path / "other.mkv", range(40, 80)).read_bytes()
+    path = tmp_path / "joined.mkv"
+    path.write_bytes(part + other)
+    assert [number for _, number in read_whole(path)] == list(range(80))
+    for number in (39, 40, 41, 79):
+        assert shown_at(path, (number + 0.3) / FPS) == number
+    write_clip(path, Span(4.0, 6.0), tmp_path / "clip.mp4")
+    assert [number for _, number in read_whole(tmp_path / "clip.mp4")] == list(range(40, 60))

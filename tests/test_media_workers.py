@@ -74,6 +74,12 @@ def test_frames_of_each_file_come_in_order_at_the_encoders_size(video: Path) -> 
         assert all(each.images.dtype == np.uint8 for each in messages)
 
 
+def test_many_workers_do_not_make_a_good_file_a_broken_one(video: Path) -> None:
+    """Each file gets the threads of the workers that have nothing to do; FFmpeg starts only so many."""
+    (events,) = decode(video, workers=100_000)
+    assert numbers_in(events) == WHOLE
+
+
 def test_thumbnails_are_the_frames_at_their_times(tmp_path: Path) -> None:
     video = write_video(tmp_path / "long.mp4", num_frames=300, fps=30, size=(480, 270)).path
     thumbnails = thumbnails_of(decode(video)[0])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from scanonce.library import Library
 from scanonce.search.filters import Filter, filter_json, filter_of
+from scanonce.search.standing import Standing
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.errors import IndexDirectoryError, QueryError
 from scanonce.storage.layout import IndexLayout
@@ -223,3 +224,30 @@ def test_a_damaged_filter_is_an_error_that_names_the_search(layout: IndexLayout)
     assert "'reds'" in ran.stderr
     assert "scanonce saved remove" in ran.stderr
     lines(layout, "remove", "reds")
+
+
+def test_a_search_that_cannot_be_asked_costs_no_other(layout: IndexLayout, add_film: Add) -> None:
+    """A folder, label or video that a search names may leave the index, or come later."""
+    gone = {
+        "folder": Filter(folders=(layout.root.parent / "gone",)),
+        "label": Filter(labels=frozenset({"gone"})),
+    }
+    with Library(layout.root) as library:
+        for name, only in gone.items():
+            library.saved.add(name, "red", only)
+        library.saved.add("video", "red like:99@0-1")
+        library.saved.add("reds", "red")
+        standing = Standing(library.saved, lambda: library.engine)
+        add_film("red")
+        counted = {each.name: library.saved.count_new(each) for each in library.saved.all()}
+        assert counted["reds"][0] > 0
+        assert counted["reds"][1] is None
+        assert [each.saved.name for each in standing.ask()] == ["reds"]
+        assert set(standing.problems) == {"folder", "label", "video"}
+        for name in standing.problems:
+            num_new, problem = counted[name]
+            assert num_new == 0
+            assert problem == standing.problems[name]
+    listed = json.loads(lines(layout, "list", "--json"))["saved"]
+    assert {row["name"] for row in listed if row["problem"]} == {"folder", "label", "video"}
+    assert lines(layout, "list").count("cannot be asked") == 3

@@ -22,6 +22,10 @@ from tests.catalogs import LIBRARY, record, running, stamp
         ("a\u00a0b", "a b"),
         ("e\u0301te\u0301", "\u00e9t\u00e9"),
         ("x" * 100, "x" * 100),
+        ("re\u200bd\ufeff", "red"),
+        ("\u202ered\u202c", "red"),
+        ("\u0646\u06cc\u200c\u0645", "\u0646\u06cc\u200c\u0645"),
+        ("\U0001f469\u200d\U0001f680", "\U0001f469\u200d\U0001f680"),
         ("'; DROP TABLE labels; --", "'; DROP TABLE labels; --"),
     ],
 )
@@ -30,7 +34,21 @@ def test_a_label_is_stored_without_extra_spaces_and_composed(text: str, label: s
 
 
 @pytest.mark.parametrize(
-    "text", ["", " ", "\u3000", "x" * 101, "a\nb", "\x00", "a\x7f", "\ud800", "a\u2028b", "\t"]
+    "text",
+    [
+        "",
+        " ",
+        "\u3000",
+        "\u200b",
+        "\u202e",
+        "x" * 101,
+        "a\nb",
+        "\x00",
+        "a\x7f",
+        "\ud800",
+        "a\u2028b",
+        "\t",
+    ],
 )
 def test_a_text_that_is_no_label_is_refused(text: str) -> None:
     with pytest.raises(QueryError, match="label"):

@@ -70,6 +70,13 @@ def test_a_newer_schema_is_refused(layout: IndexLayout) -> None:
         read_manifest(layout)
 
 
+@pytest.mark.parametrize("name", ["file", "file/index"])
+def test_a_file_is_no_place_for_an_index(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(IndexDirectoryError, match="is a file, or inside one"):
+        IndexLayout.of(tmp_path / name)
+
+
 def test_a_missing_index_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(IndexDirectoryError, match="scanonce index"):
         read_manifest(IndexLayout(tmp_path))

@@ -41,7 +41,7 @@ def test_every_key_in_config_toml_has_a_comment_above_with_its_bounds() -> None:
             assert lines[number - 1].startswith("#"), line
     assert "Allowed: 1 to 1,000.\ntop = 10" in text
     assert "Allowed: above 0.\nstall_seconds = 60.0" in text
-    assert "Allowed: 0 or more.\ndecode_workers = 0" in text
+    assert "Allowed: 0 to 1,024.\ndecode_workers = 0" in text
 
 
 @pytest.mark.parametrize(
@@ -53,6 +53,8 @@ def test_every_key_in_config_toml_has_a_comment_above_with_its_bounds() -> None:
         ('[indexer]\ndecoder = "ffmpeg"', "indexer.decoder = 'ffmpeg'"),
         ("[indexer]\nclip_scales_seconds = [8, 4]", "must rise"),
         ("[indexer]\nextensions = ['.MP4']", "without the dot"),
+        ("[indexer]\nextensions = ['']", "at least 1 character"),
+        ("[indexer]\ndecode_workers = 100_000", "less than or equal to 1024"),
         ("not toml", "not valid TOML"),
     ],
 )

@@ -172,8 +172,11 @@ def test_a_model_that_cannot_work_is_refused_before_its_weights_are_downloaded(
     assert message in ran.stderr
 
 
-def test_fetch_takes_ids_of_the_hub_only(tmp_path: Path) -> None:
-    ran = scanonce("fetch", "./folder/", "--to", tmp_path / "own")
+@pytest.mark.parametrize(
+    "name", ["./folder/", "../..", "-x/y", "a/b..c", "a/b-", "\u0430/b", "a/b/c"]
+)
+def test_fetch_takes_ids_of_the_hub_only(tmp_path: Path, name: str) -> None:
+    ran = scanonce("fetch", "--to", tmp_path / "own", "--", name)
     assert ran.returncode == 1
     assert "is not the id of a model" in ran.stderr
 

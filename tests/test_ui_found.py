@@ -102,6 +102,9 @@ def test_a_clip_is_cut_out_of_any_video(library: tuple[Path, Path], tmp_path: Pa
     assert again.returncode == 1
     assert "--force" in again.stderr
     assert scanonce("cut", library[0] / "b.mkv", "1", "2", "--out", out, "--force").returncode == 0
+    folder = scanonce("cut", library[0] / "b.mkv", "1", "2", "--out", tmp_path, "--force")
+    assert folder.returncode == 1
+    assert "is a folder: name a file in it" in folder.stderr
     for start, end in (("2", "1"), ("x", "1"), ("1", "1"), ("nan", "2"), ("1", "inf")):
         wrong = scanonce("cut", library[0] / "b.mkv", start, end, "--out", tmp_path / "x.mp4")
         assert wrong.returncode == 1, (start, end)

@@ -315,10 +315,11 @@ def test_the_next_free_port_is_taken_where_one_is_busy() -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "port"), [("203.0.113.7", 8501), ("no such name", 8501), ("127.0.0.1", 70_000)]
+    ("host", "port"),
+    [("203.0.113.7", 8501), ("no such name", 8501), ("127.0.0.1", 70_000), ("", 0), (" ", 0)],
 )
 def test_an_address_of_another_machine_is_refused_with_a_message(host: str, port: int) -> None:
-    with pytest.raises(ConfigError, match=r"cannot listen|a port is"):
+    with pytest.raises(ConfigError, match=r"cannot listen|a port is|is empty"):
         listen(host, port)
 
 

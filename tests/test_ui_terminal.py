@@ -15,6 +15,7 @@ from rich.table import Table
 
 from scanonce.search.query_text import query_text
 from scanonce.storage.errors import ConfigError, QueryError
+from scanonce.ui.commands.search import read_queries
 from scanonce.ui.console import new_console, verbatim
 from scanonce.ui.safe_text import json_line, visible
 from tests.colours import write_film
@@ -295,6 +296,12 @@ def test_a_file_of_queries_has_one_answer_a_line_whatever_the_line_is(
         assert "UTF-8" in answers[2]["error"]
         alone = json.loads(run("search", "a red car", *at).stdout)
         assert answers[0]["moments"] == alone["moments"]
+
+
+def test_closed_standard_input_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(QueryError, match="standard input is closed"):
+        read_queries(Path("-"))
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])

@@ -49,7 +49,7 @@ def curve_json(curve: Curve) -> dict[str, Any]:
     }
 
 
-def saved_json(saved: SavedSearch, num_new: int) -> dict[str, Any]:
+def saved_json(saved: SavedSearch, num_new: int, problem: str | None) -> dict[str, Any]:
     """Return a saved search, as `scanonce saved list --json` prints it."""
     return {
         "name": saved.name,
@@ -58,6 +58,7 @@ def saved_json(saved: SavedSearch, num_new: int) -> dict[str, Any]:
         "created": saved.created.isoformat(),
         "last_looked": saved.looked_at.isoformat() if saved.looked_at else None,
         "new": num_new,
+        "problem": problem,
     }
 
 

@@ -104,6 +104,7 @@ class _Asking:
 
         self._library, self._deliveries, self._report = library, deliveries, report
         self._standing = Standing(library.saved, lambda: library.engine)
+        self._told: dict[str, str] = {}
         self._wanted, self._is_ending = threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="saved searches", daemon=True)
         self._thread.start()
@@ -131,6 +132,10 @@ class _Asking:
         except ScanonceError as error:  # asked again with the next video
             self._report(f"the saved searches cannot be asked: {error}")
             return
+        for name, problem in self._standing.problems.items():
+            if self._told.get(name) != problem:
+                self._report(f"the saved search {name} cannot be asked: {problem}")
+        self._told = dict(self._standing.problems)
         for news in found:
             num = len(news.moments)
             self._report(f"{news.saved.name}: {num} new match{'' if num == 1 else 'es'}")

@@ -30,7 +30,8 @@ BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled" / "clip"
 HEAD_FILES = ("head.json", "head.safetensors")
 """Files of a CLIP4Clip head (`models.clip4clip.head_files`) in the folder of an encoder."""
 
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_PART = r"(?![.-])[\w.-]{1,96}(?<![.-])"
+_HUB_ID = re.compile(rf"(?!.*(--|\.\.)){_PART}(/{_PART})?", re.ASCII)
 _WIDTH = re.compile(r"(.+)@([1-9][0-9]{0,4})")
 _HUB_TIMEOUT_SECONDS = 5.0
 _META_FILES = ("*.json", "merges.txt", "vocab.txt", "*.model")

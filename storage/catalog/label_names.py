@@ -14,13 +14,19 @@ MAX_LABEL = 100
 _REFUSED = {"Cc": "a control character", "Cs": "half a character", "Zl": "a line break"}
 _REFUSED["Zp"] = _REFUSED["Zl"]
 
+_JOINERS = "\u200c\u200d"  # of Persian, Indian scripts and emoji
+
 
 def normal_label(text: str) -> str:
     """Return a label as it is stored: no spaces around it, single ones inside, accents composed (NFC).
 
+    What is not seen, such as a zero-width space or a change of direction, is left out: two labels that look the same
+    are the same.
+
     Raises:
         QueryError: the label is empty, longer than `MAX_LABEL`, or has control characters.
     """
+    text = "".join(each for each in text if not _is_invisible(each))
     # str.split takes control characters such as tabs for spaces: refuse those first
     label = " ".join(part for part in unicodedata.normalize("NFC", text).split(" ") if part)
     for character in label:
@@ -33,6 +39,11 @@ def normal_label(text: str) -> str:
             f"got {len(label)}: {label[:20]!r}"
         )
     return label
+
+
+def _is_invisible(character: str) -> bool:
+    is_part_of_writing = character in _JOINERS or "\U000e0020" <= character <= "\U000e007f"
+    return unicodedata.category(character) == "Cf" and not is_part_of_writing
 
 
 def folded(label: str) -> str:

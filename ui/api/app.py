@@ -268,7 +268,7 @@ class Api:
         saved = self._service.library.saved
 
         def listed() -> list[dict[str, Any]]:
-            return [saved_json(each, saved.num_new(each)) for each in saved.all()]
+            return [saved_json(each, *saved.count_new(each)) for each in saved.all()]
 
         return Json({"saved": await self._searches.run(listed)})
 
@@ -278,7 +278,7 @@ class Api:
 
         def added() -> dict[str, Any]:
             made = saved.add(asked.name, asked.text, only)
-            return saved_json(made, saved.num_new(made))
+            return saved_json(made, *saved.count_new(made))
 
         return Json(await self._searches.run(added), status_code=201)
 
@@ -442,8 +442,8 @@ def _add_addresses(app: FastAPI, api: Api, upload_bytes: int) -> None:
     add("POST", "/labels", api.change_labels, "write", schemas.LabelledOut)
     add("GET", "/saved", api.saved, "read", schemas.SavedOut)
     add("POST", "/saved", api.save, "write", schemas.SavedSearchOut, status=201)
-    add("POST", "/saved/{name}/run", api.run_saved, "write", schemas.AnswerOut)
-    add("DELETE", "/saved/{name}", api.remove_saved, "write", status=204)
+    add("POST", "/saved/{name:path}/run", api.run_saved, "write", schemas.AnswerOut)
+    add("DELETE", "/saved/{name:path}", api.remove_saved, "write", status=204)
     add("GET", "/index", api.run, "read", schemas.RunOut)
     add("POST", "/index", api.start_run, "write", schemas.RunOut, status=202)
     add("POST", "/index/stop", api.stop_run, "write", schemas.RunOut, status=202)

@@ -348,6 +348,9 @@ class SavedSearchOut(BaseModel):
     created: str
     last_looked: str | None
     new: int = Field(description="Good matches in videos that came since the last look.")
+    problem: str | None = Field(
+        description="Why it cannot be asked now, such as a folder that has left the index."
+    )
 
 
 class SavedOut(BaseModel):

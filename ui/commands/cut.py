@@ -28,6 +28,8 @@ def cut(
     span = span_of(start, end)
     source = absolute(video)
     target = absolute(out or Path(clip_name(source, span)))
+    if target.is_dir():
+        raise ConfigError(f"{target} is a folder: name a file in it, such as {target / 'clip.mp4'}")
     if target.exists() and not force:
         raise ConfigError(
             f"{target} is there already: name another file with --out, or add --force"

@@ -60,11 +60,11 @@ def list_saved(
     from scanonce.ui.config import read_config
 
     with read_config(config).library(index_dir) as library:
-        rows = [(saved, library.saved.num_new(saved)) for saved in library.saved.all()]
+        rows = [(saved, *library.saved.count_new(saved)) for saved in library.saved.all()]
     if as_json:
         from scanonce.ui.door_json import saved_json
 
-        print_json({"saved": [saved_json(saved, num_new) for saved, num_new in rows]})
+        print_json({"saved": [saved_json(*row) for row in rows]})
     elif not rows:
         new_console().print("There is no saved search yet: scanonce saved add NAME QUERY")
     else:
@@ -97,14 +97,16 @@ def remove_saved(
     read_config(config).library(index_dir).saved.remove(name)
 
 
-def _table(rows: "list[tuple[SavedSearch, int]]") -> Table:
+def _table(rows: "list[tuple[SavedSearch, int, str | None]]") -> Table:
     from scanonce.search.saved import MOST_NEW
 
     table = Table(box=None, header_style="dim", pad_edge=False)
     for name in ("name", "new", "last looked", "query"):
         table.add_column(name, overflow="fold", justify="right" if name == "new" else "left")
-    for saved, num_new in rows:
+    for saved, num_new, problem in rows:
         more = " or more" if num_new >= MOST_NEW else ""
         looked = date_text(saved.looked_at) or "never"
-        table.add_row(verbatim(saved.name), f"{num_new}{more}", looked, verbatim(saved.query))
+        new = "-" if problem else f"{num_new}{more}"
+        query = f"{saved.query}\ncannot be asked: {problem}" if problem else saved.query
+        table.add_row(verbatim(saved.name), new, looked, verbatim(query))
     return table

@@ -220,6 +220,8 @@ def read_queries(path: Path) -> list[QueryLine]:
 
 
 def _content(path: Path) -> bytes:
+    if str(path) == "-" and sys.stdin is None:
+        raise _unreadable(path, "standard input is closed")
     try:
         content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: no file has such a name

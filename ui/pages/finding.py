@@ -309,14 +309,14 @@ def curve(text: str, video_id: int, stamp: Stamp) -> Curve:
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
-def saved_searches(stamp: Stamp) -> tuple[tuple[SavedSearch, int], ...]:
-    """Return the saved searches by name, each with its number of new matches.
+def saved_searches(stamp: Stamp) -> tuple[tuple[SavedSearch, int, str | None], ...]:
+    """Return the saved searches by name, each with its number of new matches and why it cannot be asked.
 
     Raises:
-        ScanonceError: see `SavedSearches.num_new`.
+        ScanonceError: see `SavedSearches.count_new`.
     """
     saved = shared().library.saved
-    return tuple((each, saved.num_new(each)) for each in saved.all())
+    return tuple((each, *saved.count_new(each)) for each in saved.all())
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)

@@ -31,16 +31,16 @@ def _draw() -> None:
     rows = finding.saved_searches(stamp)
     if not rows:
         st.write("No search is saved yet. Search for something, then press Save above the moments.")
-    for saved, num_new in rows:
-        _row(saved, num_new)
-    if problem := st.session_state.pop("saved-problem", None):
-        st.error(plain(problem))
+    for saved, num_new, problem in rows:
+        _row(saved, num_new, problem)
+    if failure := st.session_state.pop("saved-problem", None):
+        st.error(plain(failure))
     answer = st.session_state.get("saved-answer")
-    if answer is not None and answer[0] in {saved.name for saved, _ in rows}:
+    if answer is not None and answer[0] in {saved.name for saved, *_ in rows}:
         _answer(*answer)
 
 
-def _row(saved: SavedSearch, num_new: int) -> None:
+def _row(saved: SavedSearch, num_new: int, problem: str | None) -> None:
     with st.container(
         horizontal=True, vertical_alignment="center", gap="small", key=f"saved-{saved.name}"
     ):
@@ -51,6 +51,7 @@ def _row(saved: SavedSearch, num_new: int) -> None:
         facts = [saved.query, *([f"only videos {only}"] if only else [])]
         looked = date_text(saved.looked_at)
         facts.append(f"last looked {looked}" if looked else "never looked at")
+        facts += [f"cannot be asked: {problem}"] if problem else []
         st.caption(plain(" \u00b7 ".join(facts)), width="stretch")
         st.button("Run", key=f"run-{saved.name}", on_click=partial(_run, saved.name))
         st.button(

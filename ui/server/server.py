@@ -255,6 +255,11 @@ def listen(host: str, port: int) -> socket.socket:
     """
     if not 0 <= port <= 65_535:
         raise ConfigError(f"a port is a number from 0 to 65535; got {port}")
+    if not host.strip():  # sockets take it for every network
+        raise ConfigError(
+            "the address to listen at is empty: leave out --host for this machine alone, "
+            "or give one of its addresses; 0.0.0.0 is every network"
+        )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for candidate in range(port, min(port + _PORTS_TRIED, 65_536)):
         # asyncio turns off the delay of small packets only for sockets that are TCP by name: 40 ms an answer otherwise
