@@ -124,6 +124,13 @@ def _late(folder: Path) -> str:
     return f"{probe(video.path).offset_seconds:.1f} s"
 
 
+def _held_out_of_order(folder: Path) -> str:
+    """Length of a transport stream with B-frames in which a picture is held for 30 s."""
+    stamps = [*range(20), *range(320, 340)]
+    options = {"bf": "3"}
+    return _end(write_video(folder / "v.ts", pts=stamps, fps=10, options=options).path)
+
+
 def _late_matroska(folder: Path) -> str:
     """Stated length and problem of 3 s of Matroska whose clock begins at an hour."""
     path = write_numbers(folder / "v.mkv", range(30), clock_seconds=3600.0)
@@ -345,6 +352,7 @@ ROWS: Sequence[Row] = (
     Row(
         "MPEG-PS of H.264, few packets have times", "18.0 s", _joined(0.0, 0.0, 99.0, ending="mpg")
     ),
+    Row("MPEG-TS, 30 s held among B-frames", "34.0 s", _held_out_of_order),
     Row("Matroska begins an hour late", "3.0 s, whole", _late_matroska),
     Row("last picture of AVI, out of order", "99", _last),
     Row("video begins 4 s late", "4.0 s", _late),

@@ -15,6 +15,7 @@ MAX_GAP_SECONDS = 86_400.0  # a longer one is a damaged time stamp
 
 _DISCONTINUOUS = ("mpegts", "mpeg")  # broadcast formats: recordings are interrupted and joined
 _MAX_JUMP_SECONDS = 10.0  # the limit of FFmpeg, ``dts_delta_threshold``
+_DERIVED = ("mpeg1video", "mpeg2video")  # FFmpeg takes times of presentation from the next packet
 _TIMED = ("video", "audio")  # subtitles may be hours apart
 _MAX_DISORDER_SECONDS = 1.0  # going back further is a new beginning of the clock
 _MIN_STEP_SECONDS = 1e-3
@@ -112,12 +113,15 @@ class Splices:
         self._delays: dict[
             int, int
         ] = {}  # from decoding to presentation, of the last packet of each track that has one
+        self._announced: Fraction | None = None  # the latest presentation that a packet states
 
     def mend(self, packet: Packet[Any]) -> None:
         """Shift the time stamps of the next packet of the file to the clock of the first one."""
         if not self._is_discontinuous or packet.stream.type not in _TIMED:
             return
-        self._mend_presentation(packet)
+        context = packet.stream.codec_context
+        if context is not None and context.name in _DERIVED:
+            self._mend_presentation(packet)
         stamp = packet.pts if packet.dts is None else packet.dts
         base, index = packet.time_base, packet.stream_index
         if stamp is None:  # program streams state a time for some packets only
@@ -126,10 +130,14 @@ class Splices:
             return
         seconds = stamp * base + self.shift
         latest = max(self._ends.values(), default=seconds)
-        is_ahead = seconds - latest > _MAX_JUMP_SECONDS
+        # a picture held while others wait to be decoded: those after it state a time that no jump leads to
+        expected = latest if self._announced is None else max(latest, self._announced)
+        is_ahead = seconds - expected > _MAX_JUMP_SECONDS
         if is_ahead or seconds - self._ends.get(index, seconds) < -_MAX_JUMP_SECONDS:
             self.shift += latest - seconds
-            seconds = latest
+            seconds, self._announced = latest, None
+        elif packet.pts is not None and packet.pts * base + self.shift > expected:
+            self._announced = packet.pts * base + self.shift
         self._ends[index] = seconds + (packet.duration or 0) * base
         moved = round(self.shift / base)
         packet.pts = None if packet.pts is None else packet.pts + moved

@@ -19,7 +19,6 @@ import av
 from av.container import InputContainer
 
 from scanonce.media.container import find_video_stream, open_container
-from scanonce.storage.errors import UnreadableVideo
 from scanonce.storage.facts import (
     MAX_CHAPTERS,
     MAX_TRACKS,
@@ -56,7 +55,11 @@ def read_facts(path: Path) -> Facts:
     try:
         with open_container(path) as container:
             return _facts(container)
-    except (UnreadableVideo, av.FFmpegError, ValueError):
+    except MemoryError:
+        raise
+    except (
+        Exception
+    ):  # whatever a header makes FFmpeg or PyAV raise costs the facts only, not the video
         return NO_FACTS
 
 

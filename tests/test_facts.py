@@ -118,6 +118,19 @@ def test_a_file_that_is_no_video_has_no_facts(tmp_path: Path) -> None:
     assert read_facts(write_garbage(tmp_path / "a.mp4")) == NO_FACTS
 
 
+def test_a_header_that_raises_costs_the_facts_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_stated(tmp_path / "a.mov", TAGS)
+    assert read_facts(path) != NO_FACTS
+
+    def fail(*_: object) -> None:
+        raise KeyError("start")
+
+    monkeypatch.setattr("scanonce.media.facts._chapters", fail)
+    assert read_facts(path) == NO_FACTS
+
+
 @pytest.mark.parametrize(
     ("text", "place"),
     [

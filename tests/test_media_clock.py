@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from scanonce.media.audio import Audio
-from scanonce.media.cut import write_proxy
+from scanonce.media.cut import frame_jpeg, write_proxy
 from scanonce.media.open import open_video
 from scanonce.media.sampling import SampledFrame, Sampling
 from scanonce.media.seek import Entry
-from tests.odd_videos import write_numbers
+from tests.odd_videos import image_in, write_numbers
 from tests.videos import read_number, write_audio, write_video
 
 
@@ -73,6 +73,27 @@ def test_a_picture_held_while_the_sound_goes_on_is_no_jump_of_the_clock(tmp_path
     )
     frames, _ = sample(video.path, 1.0)
     assert [frame.pts_seconds for frame in frames] == pytest.approx([0.0, 0.5, 16.5, 40.0])
+
+
+@pytest.mark.parametrize("with_audio", [True, False])
+@pytest.mark.parametrize("held_seconds", [10, 30, 200])
+def test_a_picture_held_while_others_wait_to_be_decoded_is_no_jump_of_the_clock(
+    tmp_path: Path, with_audio: bool, held_seconds: int
+) -> None:
+    """With frames out of order, a packet after the hold is decoded before it."""
+    video = write_video(
+        tmp_path / "held.ts",
+        pts=[*range(20), *range(20 + 10 * held_seconds, 40 + 10 * held_seconds)],
+        time_base=Fraction(1, 10),
+        with_audio=with_audio,
+        options={"bf": "3"},
+    )
+    frames, end = sample(video.path, 10.0)
+    assert [read_number(frame.image) for frame in frames] == list(range(40))
+    assert [frame.pts_seconds for frame in frames] == pytest.approx(video.pts_seconds, abs=1e-3)
+    assert end == pytest.approx(4.0 + held_seconds, abs=0.2)
+    number = read_number(image_in(frame_jpeg(video.path, video.pts_seconds[38] + 0.05)))
+    assert number == 38
 
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv"])

@@ -18,6 +18,7 @@ from scanonce.models.encoders.families import known_families
 from scanonce.models.encoders.hub import with_width
 from scanonce.models.encoders.known import KNOWN, recommend
 from scanonce.models.encoders.load import load_encoder
+from scanonce.models.offline_weights import CONCEPTS_NAME, IMAGENET, SENTENCES, are_installed
 from scanonce.models.settings import ModelSettings
 from tests.colours import write_film
 from tests.command import scanonce
@@ -49,7 +50,10 @@ def test_the_list_says_what_is_here_and_recommends_by_language() -> None:
 
 def test_those_on_this_machine_are_measured() -> None:
     rows = json.loads(scanonce("encoders", "--measure", "--json").stdout)["encoders"]
-    assert [row["name"] for row in rows if row["frames_per_second"]] == ["bundled"]
+    assert {row["name"] for row in rows if row["frames_per_second"]} == {
+        row["name"] for row in rows if row["is_here"]
+    }
+    assert rows[0]["name"] == "bundled"
     assert rows[0]["frames_per_second"] > 0
 
 
@@ -61,7 +65,25 @@ def test_the_recommended_encoder_speaks_the_language(language: str, has_gpu: boo
 
 def test_every_family_that_loads_is_listed() -> None:
     listed = {each.family for each in KNOWN}
-    assert listed == known_families().keys() - {"clipseg", "groupvit"}
+    assert listed - {CONCEPTS_NAME} == known_families().keys() - {"clipseg", "groupvit"}
+
+
+def test_the_encoder_of_pypi_is_listed_and_offered_beside_a_download() -> None:
+    rows = json.loads(scanonce("encoders", "--json").stdout)["encoders"]
+    (row,) = [each for each in rows if each["name"] == CONCEPTS_NAME]
+    assert row["is_here"] == are_installed(IMAGENET, SENTENCES)
+    assert "scanonce index VIDEOS --encoder concepts" in scanonce("encoders").stdout
+    german = scanonce("encoders", "--language", "de").stdout
+    assert "--encoder concepts" not in german  # it knows English only
+
+
+@pytest.mark.parametrize("name", ["bundled", "concepts"])
+def test_what_is_not_on_the_hub_is_not_asked_of_it(name: str, tmp_path: Path) -> None:
+    ran = scanonce("fetch", name, "--to", tmp_path / "out")
+    assert ran.returncode == 1
+    assert "nothing to fetch" in ran.stderr
+    assert f"scanonce index VIDEOS --encoder {name}" in ran.stderr
+    assert not (tmp_path / "out").exists()
 
 
 # ---- the hub

@@ -30,6 +30,7 @@ BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled" / "clip"
 HEAD_FILES = ("head.json", "head.safetensors")
 """Files of a CLIP4Clip head (`models.clip4clip.head_files`) in the folder of an encoder."""
 
+_BUNDLED_COMMAND = f"        scanonce index VIDEOS --encoder {BUNDLED_NAME}"
 _PART = r"(?![.-])[\w.-]{1,96}(?<![.-])"
 _HUB_ID = re.compile(rf"(?!.*(--|\.\.)){_PART}(/{_PART})?", re.ASCII)
 _WIDTH = re.compile(r"(.+)@([1-9][0-9]{0,4})")
@@ -158,6 +159,11 @@ def fetch(name: str, to: Path) -> None:
         EncoderUnavailable: the hub cannot be reached.
         EncoderError: there is no such model, or it cannot be used here; nothing large was downloaded then.
     """
+    if name in (BUNDLED_NAME, CONCEPTS_NAME):
+        raise EncoderError(
+            f'the encoder "{name}" is not on the hub, so there is nothing to fetch. Use it as it is:',
+            *(offered_concepts() if name == CONCEPTS_NAME else [_BUNDLED_COMMAND]),
+        )
     if not _HUB_ID.fullmatch(name):
         raise EncoderError(
             f'"{name}" is not the id of a model on the hub, such as "openai/clip-vit-base-patch32".'
@@ -232,7 +238,7 @@ def ways_out(name: str) -> tuple[str, ...]:
         f"scanonce fetch {name} --to FOLDER",
         "        scanonce index VIDEOS --encoder /path/to/folder",
         "  (b) or try everything with the bundled checkpoint, which understands our cartoon world only:",
-        "        scanonce index VIDEOS --encoder bundled",
+        _BUNDLED_COMMAND,
         "  (c) or understand real videos without the hub: objects, animals and scenes, but not actions or names:",
         *offered_concepts(),
     )

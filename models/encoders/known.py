@@ -1,16 +1,16 @@
 """Published encoders worth knowing: languages, size and width, and which one fits a language and a machine.
 
     recommend("de", has_gpu=False).name      # "google/siglip2-base-patch16-224"
-    weights_on_disk("openai/clip-vit-base-patch32")   # its folder, or None
+    is_here("openai/clip-vit-base-patch32")  # whether its weights are on this machine
 
 Sizes are about those of the weights that are downloaded, from their numbers of parameters; widths are those of the
 joint space.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from scanonce.models.encoders.hub import BUNDLED_FOLDER, BUNDLED_NAME, find_cached
+from scanonce.models.encoders.hub import BUNDLED_NAME, find_cached
+from scanonce.models.offline_weights import CONCEPTS_NAME, IMAGENET, SENTENCES, are_installed
 
 MANY = "100+"
 """Languages of an encoder that was trained on web pages of the whole world."""
@@ -21,9 +21,9 @@ class KnownEncoder:
     """A published encoder."""
 
     name: str
-    """Hub id, or ``bundled``."""
+    """Hub id, ``bundled`` or ``concepts``."""
     family: str
-    """Its ``model_type`` (`models.encoders.families`)."""
+    """Its ``model_type`` (`models.encoders.families`); ``concepts`` is a family of its own."""
     languages: str
     """Codes of ISO 639-1, or ``100+``."""
     megabytes: int
@@ -37,6 +37,7 @@ class KnownEncoder:
 
 KNOWN = (
     KnownEncoder(BUNDLED_NAME, "clip", "en", 3, 128, "only the cartoon world of the demo"),
+    KnownEncoder(CONCEPTS_NAME, "concepts", "en", 108, 384, "real videos without the hub: objects, animals, scenes"),
     KnownEncoder("openai/clip-vit-base-patch32", "clip", "en", 605, 512, "the default; the published SOONet reads it"),
     KnownEncoder("openai/clip-vit-large-patch14", "clip", "en", 1711, 768),
     KnownEncoder("google/siglip-base-patch16-224", "siglip", "en", 813, 768),
@@ -77,8 +78,10 @@ def recommend(language: str, *, has_gpu: bool) -> KnownEncoder:
     return next(each for each in KNOWN if each.name == choices[has_gpu])
 
 
-def weights_on_disk(name: str) -> Path | None:
-    """Return the folder of an encoder's weights; None if they are not on this machine. Nothing is downloaded."""
+def is_here(name: str) -> bool:
+    """Whether the weights of an encoder are on this machine. Nothing is downloaded."""
     if name == BUNDLED_NAME:
-        return BUNDLED_FOLDER
-    return find_cached(name)
+        return True
+    if name == CONCEPTS_NAME:
+        return are_installed(IMAGENET, SENTENCES)
+    return find_cached(name) is not None

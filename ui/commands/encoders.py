@@ -42,11 +42,11 @@ def encoders(
 
 def _row(known: "KnownEncoder", settings: "Config", measure: bool) -> dict[str, Any]:
     """Return an encoder in the documented schema (docs/cli.md)."""
-    from scanonce.models.encoders.known import weights_on_disk
+    from scanonce.models.encoders.known import is_here
 
-    folder = weights_on_disk(known.name)
-    speed = _measured(known.name, settings) if measure and folder else None
-    return {**asdict(known), "is_here": folder is not None, "frames_per_second": speed}
+    here = is_here(known.name)
+    speed = _measured(known.name, settings) if measure and here else None
+    return {**asdict(known), "is_here": here, "frames_per_second": speed}
 
 
 def _measured(name: str, settings: "Config") -> float | None:
@@ -85,16 +85,23 @@ def _show(rows: list[dict[str, Any]], measure: bool) -> None:
 
 
 def _show_advice(advised: "KnownEncoder", language: str, device: str) -> None:
-    from scanonce.models.encoders.known import weights_on_disk
+    from scanonce.models.encoders.hub import offered_concepts
+    from scanonce.models.encoders.known import is_here
 
+    here = is_here(advised.name)
     get = (
         "it is on this machine"
-        if weights_on_disk(advised.name)
+        if here
         else f"without a network here: scanonce fetch {advised.name} --to FOLDER on another machine"
     )
-    new_console().print(
+    console = new_console()
+    console.print(
         f"For queries in {verbatim(language)} on this machine ({device}): scanonce index VIDEOS --encoder "
         f"{advised.name} ({advised.megabytes:,} MB; {get}).",
         soft_wrap=True,
         highlight=False,
     )
+    if not here and language == "en":
+        console.print("Without any download from the hub, for objects, animals and scenes:")
+        for line in offered_concepts():
+            console.print(verbatim(line), soft_wrap=True, highlight=False)
