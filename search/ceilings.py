@@ -23,6 +23,7 @@ from scanonce.models.vectors import pool_spans, unit
 from scanonce.search import algebra
 from scanonce.search.calibration import BY_FRAMES, UNCALIBRATED, as_logits, as_probabilities
 from scanonce.search.channels import asks_images
+from scanonce.search.composing import joins_examples
 from scanonce.search.line_moments import Part
 from scanonce.search.localise import Query as Vectors
 from scanonce.search.query import (
@@ -163,6 +164,8 @@ def ceiling_of(query: Query, values: Mapping[Atom, float]) -> float:
         case Or():
             return max(ceiling_of(part, values) for part in query.parts)
         case And():
+            if joins_examples(query):
+                return 1.0  # what is looked for is another image than the words and the examples
             wanted = [part for part in query.parts if is_wanted(part)]
             return min((ceiling_of(part, values) for part in wanted), default=1.0)
         case Then():

@@ -24,6 +24,7 @@ from scanonce.search import algebra
 from scanonce.search.algebra import Found, Presence
 from scanonce.search.answer import Search, Stopwatch, query_of
 from scanonce.search.channels import asks_images, ids_of, unread_tracks
+from scanonce.search.composing import Sought, composed
 from scanonce.search.examples import stored_example
 from scanonce.search.filters import FilteredLibrary
 from scanonce.search.line_moments import Part, joined
@@ -40,6 +41,7 @@ from scanonce.search.query import (
     Text,
     Then,
     Weighted,
+    atoms,
     is_wanted,
     leaves,
 )
@@ -126,18 +128,21 @@ def answer_compound(
         QueryError: an example is of no video of the library, or words are looked for that no index has.
     """
     watch = watch or Stopwatch()
-    parts = list(dict.fromkeys([*leaves(query), *leaves(query, wanted=False)]))
+    parts = atoms(query)
     seen = [
         part for part in parts if not isinstance(part, Text) or asks_images(search.snapshot, part)
     ]
     with watch("text"):
         vectors, readings = _vectors(search.snapshot, seen, encode, read, given)
+        looked_for = [Sought(*each) for each in zip(seen, vectors, readings, strict=True)]
+        asked, looked_for = composed(search.snapshot.judge, query, looked_for)
     with watch("library"):
         selected = search.snapshot.filters.apply(search.within)
-        found = _looked_up(search, set(leaves(query)), seen, vectors, readings, selected)
-        found |= _only_words(search, [part for part in parts if part not in found], selected)
+        found = _looked_up(search, set(leaves(asked)), looked_for, selected)
+        others = [part for part in atoms(asked) if part not in found]
+        found |= _only_words(search, others, selected)
     with watch("moments"):
-        best = Compound(search, found).answer(query)
+        best = Compound(search, found).answer(asked)
     videos = search.snapshot.videos
     moments = tuple(
         Moment(
@@ -195,29 +200,28 @@ def _vectors(
 def _looked_up(
     search: Search,
     wanted: Collection[Atom],
-    parts: Sequence[Atom],
-    vectors: Sequence[TextFeatures],
-    readings: Sequence[Reading | None],
+    parts: Sequence[Sought],
     selected: FilteredLibrary | None,
 ) -> dict[Atom, Leaf]:
     """Look up the best clips of each part that is wanted, and where its words are."""
     if not parts:
         return {}
     joint = TextFeatures(
-        np.concatenate([each.joint for each in vectors]), np.empty((len(parts), 0), np.float32)
+        np.concatenate([each.vectors.joint for each in parts]),
+        np.empty((len(parts), 0), np.float32),
     )
     retrieved = search.retrieve(joint, selected, depth=_LOOKED_UP)
     usual = search.depth
     found = {}
-    for k, (part, each, reading) in enumerate(zip(parts, vectors, readings, strict=True)):
+    for k, each in enumerate(parts):
         clips, scores = retrieved.clip_ids[k], retrieved.scores[k]
-        is_located = part in wanted
-        found[part] = Leaf(
-            query_of(each, 0, retrieved.levels[k]),
-            reading,
+        is_located = each.part in wanted
+        found[each.part] = Leaf(
+            query_of(each.vectors, 0, retrieved.levels[k]),
+            each.reading,
             search.candidates(clips[:usual], scores[:usual]) if is_located else {},
             cache(partial(search.candidates, clips, scores)) if is_located else dict,
-            _words(search, part, selected),
+            _words(search, each.part, selected),
         )
     return found
 
@@ -364,7 +368,7 @@ class Compound:
 
     def _locate_inside(self, query: Query, found: Sequence[Found]) -> None:
         """Locate all parts of a query in some moments: once for a part, and not once for a moment."""
-        for part in {*leaves(query), *leaves(query, wanted=False)}:
+        for part in atoms(query):
             leaf = self._leaves[part]
             if not leaf.asks_images or leaf.reading is None:
                 continue

@@ -284,8 +284,9 @@ class SearchEngine:
             watch = Stopwatch()
             with watch("text"):
                 bounds = np.array([(span.start_seconds, span.end_seconds)])
-                image = snapshot.index.embed(video, bounds)
-            features = TextFeatures(image, np.empty((1, 0), np.float32))
+                (image,) = snapshot.index.embed(video, bounds)
+            towards = snapshot.judge.towards(image)[None]
+            features = TextFeatures(towards, np.empty((1, 0), np.float32))
             search = Search(snapshot, snapshot.methods.by_frames, top, within, reranks=False)
             return search.answer([f"like {video.path.name}"], features, watch)
 

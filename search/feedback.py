@@ -121,8 +121,9 @@ class Feedback:
         """Find the moments that look like the mean of the picked ones; their probability is their likeness."""
         if not self._picked:
             return SearchResult("", ())
-        middle = unit(np.mean(self._picked, axis=0))[None]
-        features = TextFeatures(middle, np.empty((1, 0), np.float32))
+        middle = unit(np.mean(self._picked, axis=0))
+        towards = self._snapshot.judge.towards(middle)[None]
+        features = TextFeatures(towards, np.empty((1, 0), np.float32))
         return search.answer(["more like this"], features, Stopwatch())[0]
 
     def judged_by(
@@ -176,7 +177,8 @@ class Feedback:
     def _likeness(
         self, pieces: Sequence[NDArray[np.float32]], embedded: NDArray[np.float32]
     ) -> NDArray[np.float64]:
-        rows = [self._snapshot.judge.alike(each, embedded) for each in pieces]
+        judge = self._snapshot.judge
+        rows = [judge.alike(judge.towards(each), embedded) for each in pieces]
         return np.stack(rows) if rows else np.empty((0, len(embedded)))
 
     def _is_dismissed(self, moment: Moment) -> bool:

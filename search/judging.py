@@ -12,6 +12,9 @@ from scanonce.search.calibration import BY_FRAMES, UNCALIBRATED, Calibration, We
 from scanonce.search.localise import Localiser, Proposal, Query
 from scanonce.search.text_bank import TextBank
 
+_TEXT_WEIGHT = 3.0
+"""Weight of a text beside an image, chosen on the films of `benchmarks.compounds --fit`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Judged:
@@ -28,6 +31,8 @@ class Judge:
 
     bank: TextBank
     calibration: Calibration
+    centre: NDArray[np.float32]
+    """``[dim]`` of the library (`search.text_bank.TextBank.centre`)."""
 
     def by_text(
         self,
@@ -85,19 +90,58 @@ class Judge:
         evidence = self.bank.evidence(query.joint, spans)
         return weights.probabilities(evidence, cosines_with(query.joint, spans), reading.share)
 
-    def alike(self, image: NDArray[np.float32], spans: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Judge spans, ``[num_spans, dim]`` of length 1, by their likeness with an image; ``[num_spans]``."""
-        return np.clip(self.bank.likeness(image, spans).astype(np.float64), 0.0, 1.0)
+    def towards(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the direction to look in for moments like an image: ``[dim]`` each, of length 1."""
+        return self.bank.direction(image - self.centre)
+
+    def alike(
+        self, direction: NDArray[np.float32], spans: NDArray[np.float32]
+    ) -> NDArray[np.float64]:
+        """Judge spans, ``[num_spans, dim]`` of length 1, by their likeness with an image; ``[num_spans]``.
+
+        Args:
+            direction: `towards` the image, or `composed`.
+            spans: the mean of the frames of each.
+        """
+        found = self.bank.likeness(direction, spans, self.centre)
+        return np.clip(found.astype(np.float64), 0.0, 1.0)
+
+    def composed(
+        self,
+        images: Sequence[tuple[NDArray[np.float32], float]],
+        texts: Sequence[tuple[NDArray[np.float32], float]],
+    ) -> NDArray[np.float32]:
+        """Return the direction towards an image that is like some images, but as some texts say.
+
+        The images and the texts are added as differences: from the centre of the library and from the texts of the
+        bank. So words change what they speak of, and leave the rest as it is in the images.
+
+        Args:
+            images: ``[dim]`` each, and its weight.
+            texts: ``[dim]`` each, and its weight.
+
+        Returns:
+            ``[dim]`` of length 1.
+        """
+        sum_of_offsets = np.zeros_like(self.centre)
+        for image, weight in images:
+            given = image - self.centre
+            sum_of_offsets += weight * given / self.bank.lengths(given[None])[0]
+        for text, weight in texts:
+            sum_of_offsets += _TEXT_WEIGHT * weight * self.bank.text_offset(text)
+        return self.bank.direction(sum_of_offsets)
 
     def is_calibrated(self, localiser: Localiser) -> bool:
         """Whether there are fitted weights for the moments of a localiser."""
         return localiser.calibration_key in self.calibration.by_key
 
-    def by_image(self, image: NDArray[np.float32], proposals: Sequence[Proposal]) -> list[Judged]:
-        """Judge moments by their likeness with an image, ``[dim]`` of length 1; best first."""
+    def by_image(
+        self, direction: NDArray[np.float32], proposals: Sequence[Proposal]
+    ) -> list[Judged]:
+        """Judge moments by their likeness with an image; best first. See `alike`."""
         if not proposals:
             return []
-        found = self.alike(image, _embeddings(proposals))
+        found = self.alike(direction, _embeddings(proposals))
         return _ordered(proposals, found, np.zeros(len(proposals)), keeps_order=False)
 
 

@@ -176,6 +176,11 @@ def leaves(query: Query, *, wanted: bool = True) -> Iterator[Atom]:
                 yield from leaves(part, wanted=wanted)
 
 
+def atoms(query: Query) -> list[Atom]:
+    """Return the texts and examples of a query, each once: those that are wanted first."""
+    return list(dict.fromkeys([*leaves(query), *leaves(query, wanted=False)]))
+
+
 def sentence(text: str) -> str:
     """Return the words of a query that are wanted, as one sentence: what a curve or a count is made of.
 

@@ -221,9 +221,12 @@ def open_snapshot(
     changes = index.catalog.searchable_changes()
     videos = {video.video_id: video for video in changes.videos}
     methods = _open_methods(index, settings, previous=None)
-    judge = Judge(bank or open_bank(encoder), find_calibration(index.layout, encoder.fingerprint))
+    bank = bank or open_bank(encoder)
     live = np.fromiter(videos, np.int64, len(videos))
     clips, waiting = open_clips(index, videos, live)
+    means = _sample_means(index, videos)
+    calibration = find_calibration(index.layout, encoder.fingerprint)
+    judge = Judge(bank, calibration, bank.centre(_sample(clips, means)))
     return Snapshot(
         index=index,
         encoder=encoder,
@@ -240,7 +243,7 @@ def open_snapshot(
         lines=_open_lines(index, videos, text_model),
         methods=methods,
         judge=judge,
-        frame_means=_sample_means(index, videos),
+        frame_means=means,
         num_sampled=len(videos),
     )
 
@@ -340,6 +343,7 @@ def _with_clips(snapshot: Snapshot, live: Ids) -> Snapshot:
         clips=clips,
         waiting=waiting,
         filters=LibraryFilters(index.catalog, live, clips),
+        judge=replace(snapshot.judge, centre=snapshot.judge.bank.centre(_sample(clips, means))),
         frame_means=means,
         num_sampled=num_sampled,
     )
@@ -414,6 +418,11 @@ def _next_lines(
     model = before.model
     meanings = next_meanings(before.meanings, index.catalog, model.fingerprint, changed)
     return LineFinder(index.catalog, videos, meanings, model)
+
+
+def _sample(clips: LibraryIndex, means: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    """Return a sample of clips that are means of frames, ``[num_clips, dim]``."""
+    return clips.sample() if means is None or not len(means) else means
 
 
 def _sample_means(index: Index, videos: Mapping[int, Video]) -> NDArray[np.float32] | None:

@@ -103,8 +103,8 @@ def presence(*values: float) -> Presence:
 
 def test_what_is_unwanted_is_cut_out() -> None:
     moment = found(1, 0, 6, 0.8)
-    whole = without(moment, presence(0.1, 0.1, 0.1, 0.25, 0.1, 0.1))
-    assert whole == Found(1, Span(0, 6), 0.8 * 0.75)
+    whole = without(moment, presence(0.1, 0.1, 0.1, 0.2, 0.1, 0.1))
+    assert whole == Found(1, Span(0, 6), 0.8 * 0.8)
     cut = without(moment, presence(0.9, 0.9, 0.1, 0.1, 0.2, 0.9))
     assert cut == Found(1, Span(2, 5), 0.8 * 0.8)
     assert without(moment, presence(0.9, 0.9, 0.5, 0.6, 0.9, 0.9)) is None

@@ -77,13 +77,39 @@ def test_the_evidence_of_a_moment_does_not_depend_on_what_is_judged_beside_it() 
     assert together.tolist() == [float(each) for each in alone]
 
 
-def test_likeness_is_a_correlation() -> None:
-    texts, moments = random_bank(), random_units(6, 1)
-    likeness = texts.likeness(moments[0], moments)
-    assert likeness[0] == pytest.approx(1.0, abs=1e-5)
-    for moment, found in zip(moments, likeness, strict=True):
-        first, second = texts.embeddings @ moments[0], texts.embeddings @ moment
-        assert found == pytest.approx(np.corrcoef(first, second)[0, 1], abs=1e-4)
+def test_likeness_is_the_cosine_after_whitening() -> None:
+    texts, moments, clips = random_bank(), random_units(6, 1), random_units(50, 3)
+    centre = texts.centre(clips)
+    np.testing.assert_allclose(
+        centre, (clips.sum(axis=0) + 8 * texts.embeddings.mean(axis=0)) / 58, atol=1e-6
+    )
+    covariance = np.cov(texts.embeddings.T, bias=True)
+    values, axes = np.linalg.eigh(covariance)
+    white = (moments - centre) @ axes / np.sqrt(values + 0.3 * values[-1])
+    found = texts.likeness(texts.direction(moments[0] - centre), moments, centre)
+    assert found[0] == pytest.approx(1.0, abs=1e-5)
+    for row, value in zip(white, found, strict=True):
+        cosine = row @ white[0] / np.linalg.norm(row) / np.linalg.norm(white[0])
+        assert value == pytest.approx(cosine, abs=1e-4)
+
+
+def test_words_beside_an_image_change_what_they_speak_of() -> None:
+    judge = a_judge(Calibration())
+    image, text = random_units(2, 7)
+    alone = judge.composed([(image, 1.0)], [])
+    np.testing.assert_allclose(alone, judge.towards(image), atol=1e-5)
+    offset = (image - judge.centre) / judge.bank.lengths((image - judge.centre)[None])[0]
+    other = offset + 3.0 * judge.bank.text_offset(text)
+    np.testing.assert_allclose(
+        judge.composed([(image, 0.5)], [(text, 0.5)]), judge.bank.direction(other), atol=1e-5
+    )
+
+
+def test_a_library_of_one_still_clip_has_likenesses() -> None:
+    bank = random_bank()
+    (clip,) = random_units(1, 4)
+    judge = Judge(bank, Calibration(), bank.centre(np.tile(clip, (100, 1))))
+    assert judge.alike(judge.towards(clip), clip[None])[0] == pytest.approx(1.0, abs=1e-4)
 
 
 def test_a_bank_is_embedded_once_per_encoder(
@@ -225,6 +251,11 @@ def a_query(text: NDArray[np.float32]) -> Query:
     return Query(text, text, np.empty(0, np.float32))
 
 
+def a_judge(calibration: Calibration) -> Judge:
+    bank = random_bank()
+    return Judge(bank, calibration, bank.centre(random_units(30, 5)))
+
+
 @pytest.mark.parametrize(
     "calibration", [Calibration(), Calibration({"trained": Weights(-1, 0, 1)})]
 )
@@ -232,7 +263,7 @@ def a_query(text: NDArray[np.float32]) -> Query:
 def test_probabilities_fall_and_every_moment_is_kept(
     calibration: Calibration, localiser: Localiser
 ) -> None:
-    given, judge = proposals(20), Judge(random_bank(), calibration)
+    given, judge = proposals(20), a_judge(calibration)
     query = a_query(random_units(1, 9)[0])
     judged = judge.by_text("a car", query, given, localiser, Reading())
     falling = [each.probability for each in judged]
@@ -244,7 +275,7 @@ def test_probabilities_fall_and_every_moment_is_kept(
 
 
 def test_the_number_of_a_moment_is_the_same_beside_any_others() -> None:
-    given, judge = proposals(20), Judge(random_bank(), Calibration())
+    given, judge = proposals(20), a_judge(Calibration())
     query = a_query(random_units(1, 9)[0])
     together = judge.by_text("a car", query, given, BY_CURVE, Reading())
     for each in together:
@@ -253,14 +284,14 @@ def test_the_number_of_a_moment_is_the_same_beside_any_others() -> None:
 
 
 def test_a_trained_localiser_without_a_calibration_keeps_its_order() -> None:
-    given, judge = proposals(20), Judge(random_bank(), Calibration())
+    given, judge = proposals(20), a_judge(Calibration())
     judged = judge.by_text("a car", a_query(random_units(1, 9)[0]), given, Trained(), Reading())  # type: ignore[arg-type]
     assert [each.proposal for each in judged] == given
     assert not judge.is_calibrated(Trained())  # type: ignore[arg-type]
 
 
 def test_words_that_the_encoder_cannot_read_lower_the_probability() -> None:
-    judge = Judge(random_bank(), Calibration({BY_FRAMES: Weights(0, 1, 0, reading=4)}))
+    judge = a_judge(Calibration({BY_FRAMES: Weights(0, 1, 0, reading=4)}))
     query, given = a_query(random_units(1, 9)[0]), proposals(3)
     whole = judge.by_text("a car", query, given, BY_CURVE, Reading((), False, 2, 2))
     half = judge.by_text("a car", query, given, BY_CURVE, Reading(("car",), False, 2, 2))
@@ -268,8 +299,8 @@ def test_words_that_the_encoder_cannot_read_lower_the_probability() -> None:
 
 
 def test_an_image_is_most_like_itself() -> None:
-    given, judge = proposals(5), Judge(random_bank(), Calibration())
-    judged = judge.by_image(given[3].embedding, given)
+    given, judge = proposals(5), a_judge(Calibration())
+    judged = judge.by_image(judge.towards(given[3].embedding), given)
     assert judged[0].proposal == given[3]
     assert judged[0].probability == pytest.approx(1.0, abs=1e-5)
     assert judge.by_image(given[0].embedding, []) == []
