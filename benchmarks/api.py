@@ -1,4 +1,4 @@
-"""What the HTTP API costs above the search itself, how it holds idle connections, and whether its memory stays flat.
+"""What the doors cost above the search itself, how the API holds idle connections and downloads, and its memory.
 
     python -m benchmarks.api [--requests 10000]
 
@@ -6,11 +6,15 @@ Five films of plain colours are indexed with the bundled encoder and served by `
 its own; the clients are coroutines of this one. Each answer has the time of the engine (``timings_ms.total``), so the
 rest of the waiting is the door's: HTTP, JSON, the token, and queueing for a thread. At many clients all wait for the
 cores, so the same searches are also asked by as many threads of this process without any door. Processor time does not
-depend on other work of the machine. All figures are of one run.
+depend on other work of the machine. Downloads are thumbnails and clips in turn; one that is refused because too much
+waits is asked again after the second that the answer names. All figures are of one run.
 """
 
 import asyncio
 import json
+import resource
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,12 +34,15 @@ from scanonce.models.encoders.hub import BUNDLED_NAME
 from scanonce.models.runtime import num_cores
 from scanonce.ui.api.tokens import Tokens
 from tests.colours import COLOURS, write_film
-from tests.ui_server import Server
+from tests.ui_server import ROOT, Server
 
 CLIENTS = 20
 IDLE = 1_000
+DOWNLOADS = 500
+COMMANDS = 10
 _WARMING = 200
 _EACH = 400
+_FILMS = 5
 _CHUNK = 1_000
 
 
@@ -66,8 +73,9 @@ class Client:
         parts = urlsplit(url)
         assert parts.hostname is not None
         self._host, self._port = parts.hostname, parts.port
+        self._headers = f"HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: Bearer {token}\r\n"
         self._head = (
-            f"POST /api/v1/search HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: Bearer {token}\r\n"
+            f"POST /api/v1/search {self._headers}"
             "Content-Type: application/json\r\nContent-Length: {}\r\n\r\n"
         )
 
@@ -84,13 +92,74 @@ class Client:
         """Search, and return the milliseconds of the waiting and of the engine."""
         body = json.dumps({"text": text, "top": 10}).encode()
         begin = time.perf_counter()
-        self._writer.write(self._head.format(len(body)).encode() + body)
+        status, content = await self._exchange(self._head.format(len(body)).encode() + body)
+        waited = 1e3 * (time.perf_counter() - begin)
+        assert status == 200, (status, content)
+        return waited, float(json.loads(content)["timings_ms"]["total"])
+
+    async def download(self, path: str) -> tuple[int, int]:
+        """Get a file, asking again as often as too much is waiting; return its bytes and the number of refusals."""
+        asked, refused = f"GET /api/v1/{path} {self._headers}\r\n".encode(), 0
+        while True:
+            status, content = await self._exchange(asked)
+            if status != 429:
+                assert status == 200, (status, content)
+                return len(content), refused
+            refused += 1
+            await asyncio.sleep(1.0)
+
+    async def _exchange(self, asked: bytes) -> tuple[int, bytes]:
+        """Send a request, and return the status and the body of the answer."""
+        self._writer.write(asked)
         head = (await self._reader.readuntil(b"\r\n\r\n")).decode().lower()
         length = int(head.split("content-length: ")[1].split("\r\n")[0])
-        content = await self._reader.readexactly(length)
-        waited = 1e3 * (time.perf_counter() - begin)
-        assert head.startswith("http/1.1 200"), (head, content)
-        return waited, float(json.loads(content)["timings_ms"]["total"])
+        return int(head.split(" ")[1]), await self._reader.readexactly(length)
+
+
+@dataclass(slots=True)
+class Downloads:
+    """What some downloads at once got."""
+
+    num_bytes: int = 0
+    refusals: int = 0
+    seconds: float = 0.0
+    searches: int = 0
+    """Number of searches answered meanwhile."""
+
+
+async def download(url: str, token: str, downloads: int) -> tuple[Downloads, Times]:
+    """Download as many files at once, each by a connection of its own, while one client searches without a pause."""
+    got, times, begin = Downloads(), Times([], []), time.perf_counter()
+
+    async def get(number: int) -> None:
+        client = Client(url, token)
+        await client.open()
+        start = (number // 10) % 10  # the first is thumbnail or clip, the second the video
+        path = f"clip?start_seconds={start}&end_seconds={start + 2}"
+        path = f"thumbnail?seconds={start}" if number % 2 else path
+        num_bytes, refusals = await client.download(f"videos/{1 + number % _FILMS}/{path}")
+        got.num_bytes += num_bytes
+        got.refusals += refusals
+        await client.close()
+
+    async def search(files: "asyncio.Task[object]") -> None:
+        client = Client(url, token)
+        await client.open()
+        while not files.done():
+            waited, engine = await client.search("a red car")
+            times.waited.append(waited)
+            times.engine.append(engine)
+        await client.close()
+
+    async def all_files() -> None:
+        await asyncio.gather(*(get(number) for number in range(downloads)))
+        got.seconds = time.perf_counter() - begin
+
+    files: asyncio.Task[object] = asyncio.create_task(all_files())
+    await search(files)
+    await files
+    got.searches = len(times.waited)
+    return got, times
 
 
 async def ask(url: str, token: str, clients: int, requests: int) -> Times:
@@ -175,7 +244,7 @@ def main(
     """Print all figures."""
     with TemporaryDirectory(prefix="scanonce-bench-") as name:
         folder = Path(name)
-        for number, colour in enumerate(_COLOURS[:5]):
+        for number, colour in enumerate(_COLOURS[:_FILMS]):
             write_film(folder / "films" / f"{number}.mp4", [(colour, 8), ("black", 8)])
         console.print(f"{processor()}, {num_cores()} cores")
         with Library(folder / "index") as library:
@@ -183,7 +252,8 @@ def main(
             ask_directly(library, 4, _WARMING)
             direct = ask_directly(library, CLIENTS, _EACH)
             alone = ask_directly(library, 1, _EACH)
-        token = Tokens(folder / "index").add("bench", ["read"])
+        token = Tokens(folder / "index").add("bench", ["read", "export"])
+        print_command(folder / "index", "no server runs", 2)
         with Server(folder / "index", folder, command=("serve", "--api-only")) as server:
             ask_server(server, token, CLIENTS, _WARMING)
             one = ask_server(server, token, 1, _EACH)
@@ -208,7 +278,40 @@ def main(
                 )
                 costs = over.processor_each / under.processor_each
                 console.print(f"{what}: waited p50 {p50:.2f}, p95 {p95:.2f}, processor {costs:.2f}")
+            print_command(folder / "index", "a server answers", COMMANDS)
+            print_downloads(server, token, one)
             print_memory(server, token, requests)
+
+
+def print_command(root: Path, when: str, runs: int) -> None:
+    """Print what `scanonce search` costs the client: processor time, and the wall time of the quietest run and p50."""
+    command = [sys.executable, "-m", "scanonce.ui.cli", "search", "a red car", "--index", str(root)]
+    walls, own = [], []
+    for _ in range(runs):
+        before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+        walls.append(time.perf_counter() - begin)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        own.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    console.print(
+        f"scanonce search, {when}: processor p50 {percentile(own, 50):.2f} s, wall {min(walls):.2f} s at best, "
+        f"p50 {percentile(walls, 50):.2f} s, of {runs}"
+    )
+
+
+def print_downloads(server: Server, token: str, alone: Times) -> None:
+    """Print how searches are answered beside many downloads, cut first and then out of the cache."""
+    process = psutil.Process(server.process.pid)
+    for what in ("clips to cut", "clips that are cut"):
+        got, times = asyncio.run(download(server.url, token, DOWNLOADS))
+        p50, p95 = (
+            percentile(times.waited, share) / percentile(alone.waited, share) for share in (50, 95)
+        )
+        console.print(
+            f"{DOWNLOADS} downloads at once, {what}: {got.num_bytes / 1e6:.1f} MB in {got.seconds:.1f} s, "
+            f"{got.refusals} times asked to wait; {got.searches} searches answered meanwhile, waited p50 "
+            f"{p50:.2f}, p95 {p95:.2f} of alone; {process.num_fds()} file handles after"
+        )
 
 
 def print_memory(server: Server, token: str, requests: int) -> None:

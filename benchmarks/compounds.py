@@ -26,9 +26,10 @@ from benchmarks.material import BENCH, console, percentile
 from scanonce.library import Library
 from scanonce.models.encoders.hub import BUNDLED_NAME
 from scanonce.models.runtime import num_cores
-from scanonce.search.calibration import GOOD, as_logits
+from scanonce.search.calibration import as_logits
 from scanonce.search.ceilings import SLACK
 from scanonce.search.engine import SearchEngine, ceilings_of
+from scanonce.search.grades import GOOD
 from scanonce.search.standing import Standing
 from scanonce.training.bundled.belief import CLIPS
 from scanonce.training.bundled.compounds import Compounds, measure_compounds, measure_second_try

@@ -40,7 +40,7 @@ from scanonce.models.sentences import SentenceModel, packed_files
 from scanonce.models.settings import ModelSettings
 from scanonce.models.vectors import unit
 from scanonce.search.bank import abstract_texts, bank
-from scanonce.search.calibration import GOOD
+from scanonce.search.grades import GOOD
 from scanonce.storage.records import Moment, Span
 
 VIDEOS = Path(__file__).resolve().parents[2] / "shared/data/videos"

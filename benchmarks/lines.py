@@ -25,7 +25,7 @@ from scanonce.models.encoders.hub import BUNDLED_NAME
 from scanonce.models.runtime import num_cores
 from scanonce.models.settings import ModelSettings
 from scanonce.models.tracks.settings import TrackSettings
-from scanonce.search.calibration import GOOD
+from scanonce.search.grades import GOOD
 from scanonce.search.result import SearchResult
 from scanonce.storage.records import MadeTrack
 

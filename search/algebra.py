@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scanonce.search.curve import suppress_overlaps
+from scanonce.search.grades import GOOD
 from scanonce.storage.records import Reason, Span
 
 _SLACK_SECONDS, _SLACK_SHARE = 1.0, 0.25

@@ -28,12 +28,6 @@ from scanonce.storage.files import write_whole
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.untrusted import DamagedFile, read_json
 
-GOOD = 0.33
-"""The line: a moment of this probability or more is a good match. A wrong refusal is taken to cost twice as much as a
-wrong acceptance, so that the cheaper side changes at 1 / (1 + 2)."""
-STRONG = 0.8
-"""A moment of this probability or more is a strong match."""
-
 BY_FRAMES = "frames"
 """Key of weights for moments that are found by their frames, without a trained localiser."""
 SHORT_WORDS = 4

@@ -4,8 +4,8 @@ import numpy as np
 
 from scanonce.models.encoders.reading import Reading
 from scanonce.models.vectors import unit
-from scanonce.search.calibration import GOOD
 from scanonce.search.filters import FilteredLibrary
+from scanonce.search.grades import GOOD
 from scanonce.search.localise import Query
 from scanonce.search.result import Coverage
 from scanonce.search.snapshot import Snapshot

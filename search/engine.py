@@ -30,7 +30,6 @@ from scanonce.models.settings import ModelSettings
 from scanonce.models.tracks.settings import TrackSettings
 from scanonce.models.vectors import unit
 from scanonce.search.answer import Search, Stopwatch, query_of
-from scanonce.search.calibration import GOOD
 from scanonce.search.ceilings import MOST_VIDEOS, KeptTexts, ceilings
 from scanonce.search.channels import with_words
 from scanonce.search.compound import NOTHING_GIVEN, answer_compound
@@ -38,6 +37,7 @@ from scanonce.search.coverage import coverage
 from scanonce.search.examples import Example, VisionTower, with_examples
 from scanonce.search.feedback import Feedback, Piece, deep, pieces_of
 from scanonce.search.filters import SearchScope
+from scanonce.search.grades import GOOD
 from scanonce.search.localise import Curve, Localiser, embeddings_of, frame_curve
 from scanonce.search.query import Given, Query, Text, is_plain, leaves, parse, sentence
 from scanonce.search.query_text import query_text
@@ -469,7 +469,7 @@ def _answer_many(
 def probability_curve(engine: SearchEngine, text: str, video_id: int) -> Curve:
     """Give each stored frame of a video, with its neighbours, its probability, judged by the frames alone.
 
-    The line of a good match (`search.calibration.GOOD`) means the same on it as on `Moment.probability`; a moment
+    The line of a good match (`search.grades.GOOD`) means the same on it as on `Moment.probability`; a moment
     that a trained localiser has found is judged by what that has seen of it, and may be more or less likely.
 
     Raises:

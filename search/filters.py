@@ -16,13 +16,12 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
 from scanonce.storage.catalog.label_names import folded, normal_label
 from scanonce.storage.errors import QueryError
 
-if TYPE_CHECKING:  # the command line makes a filter without a catalogue; SQLAlchemy and pydantic are slow to import
+if TYPE_CHECKING:  # the command line makes a filter without a catalogue; these are slow to import
+    import numpy as np
+    from numpy.typing import NDArray
     from pydantic import TypeAdapter
 
     from scanonce.storage.catalog.catalog import Catalog
@@ -97,7 +96,7 @@ class Filter:
         """Whether every video passes."""
         return self == Filter()
 
-    def matching(self, catalog: "Catalog") -> NDArray[np.int64]:
+    def matching(self, catalog: "Catalog") -> "NDArray[np.int64]":
         """Return the ids of the searchable videos that pass, rising.
 
         With 100,000 files this takes 5 to 30 ms if some thousands pass, up to 0.2 s if most do.
@@ -105,6 +104,8 @@ class Filter:
         Raises:
             IndexDirectoryError: the catalogue cannot be read.
         """
+        import numpy as np
+
         recorded = _days(self.recorded_after, self.recorded_before)
         ids = catalog.matching_videos(
             under=self.folders,
@@ -217,7 +218,7 @@ def as_filter(within: SearchScope) -> Filter | None:
 class FilteredLibrary:
     """The videos and clips of one state of a library that pass a filter."""
 
-    ids: NDArray[np.int64]
+    ids: "NDArray[np.int64]"
     """Ids of the videos, rising."""
     clips: "Mask"
     """Mask over the clips of the vector index."""
@@ -229,10 +230,12 @@ class LibraryFilters:
     def __init__(
         self,
         catalog: "Catalog",
-        live_videos: Collection[int] | NDArray[np.int64],
+        live_videos: "Collection[int] | NDArray[np.int64]",
         clips: "LibraryIndex",
     ) -> None:
         """Filter these videos and clips; videos that the catalogue got later do not pass."""
+        import numpy as np
+
         self._catalog = catalog
         array = isinstance(live_videos, np.ndarray)
         self._live = np.asarray(live_videos if array else list(live_videos), np.int64)
@@ -251,6 +254,8 @@ class LibraryFilters:
         return None if only is None else self._cached(only)
 
     def _apply(self, only: Filter) -> FilteredLibrary:
+        import numpy as np
+
         if only == Filter(videos=only.videos):  # ids alone need no query
             ids = np.sort(np.fromiter(only.videos or (), np.int64))
         else:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from scanonce.search.calibration import GOOD
+from scanonce.search.grades import GOOD
 from scanonce.storage.records import Moment
 
 

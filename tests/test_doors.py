@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from io import BytesIO
@@ -123,6 +124,23 @@ def test_a_server_answers_the_command_line_as_python(
         assert plain(json.loads(run.stdout)) == with_coverage(doors, expected[0])
     assert not (doors.layout.root / "serve.sock").exists()
     assert ask(doors.layout.root, digest, {"text": "red", "top": 5, "filter": {}}) is None
+
+
+def test_a_command_that_a_server_answers_imports_nothing_heavy(doors: Doors) -> None:
+    code = (
+        "import sys; from scanonce.ui.cli import app\n"
+        "app(sys.argv[1:], standalone_mode=False)\n"
+        "print('HEAVY', sorted(set('torch faiss sqlalchemy transformers fastapi starlette numpy av PIL streamlit mcp'"
+        ".split()) & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", code, "search", "red", "--longer", "10", "--index"]
+    with answering(doors.service, None, print):
+        run = subprocess.run(
+            [*command, str(doors.layout.root)], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+    *moments, heavy = run.stdout.splitlines()
+    assert moments
+    assert heavy == "HEAVY []"
 
 
 # ---------------------------------------------------------------- assistants

@@ -38,7 +38,7 @@ from scanonce.models.offline_weights import (
 from scanonce.models.sentences import SentenceModel, packed_files
 from scanonce.models.settings import ModelSettings
 from scanonce.models.vectors import unit
-from scanonce.search.calibration import GOOD
+from scanonce.search.grades import GOOD
 from scanonce.storage.errors import EncoderError, EncoderUnavailable
 from scanonce.storage.records import Span
 from scanonce.training.bundled.concepts import make_vectors

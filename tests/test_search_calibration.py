@@ -18,7 +18,6 @@ from scanonce.search import text_bank
 from scanonce.search.bank import abstract_texts, bank, first_queries
 from scanonce.search.calibration import (
     BY_FRAMES,
-    GOOD,
     UNCALIBRATED,
     Calibration,
     Weights,
@@ -28,6 +27,7 @@ from scanonce.search.calibration import (
     read_calibration,
     write_calibration,
 )
+from scanonce.search.grades import GOOD
 from scanonce.search.judging import Judge
 from scanonce.search.localise import Localiser, Proposal, Query
 from scanonce.search.notes import logic_words, notes

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from scanonce.models.encoders.protocol import TextFeatures
 from scanonce.search import engine as engine_module
-from scanonce.search.calibration import GOOD
 from scanonce.search.ceilings import KeptTexts, ceiling_of, windows
 from scanonce.search.engine import SearchEngine, ceilings_of, good_matches
+from scanonce.search.grades import GOOD
 from scanonce.search.localise import Localiser
 from scanonce.search.query import leaves, parse
 from scanonce.search.text_bank import TextBank

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from scanonce.search.calibration import GOOD
 from scanonce.search.engine import SearchEngine
 from scanonce.search.filters import Filter
+from scanonce.search.grades import GOOD
 from scanonce.storage.errors import QueryError
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import Moment, Span

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scanonce.search.bank import bank
-from scanonce.search.calibration import GOOD
+from scanonce.search.grades import GOOD
 from scanonce.storage.records import Span
 from scanonce.training.bundled.cases import (
     QUERIED_FACTS,

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scanonce.search.calibration import GOOD
 from scanonce.search.engine import SearchEngine, ceilings_of, good_matches
+from scanonce.search.grades import GOOD
 from scanonce.training.bundled.compounds import Compounds, measure_compounds
 from scanonce.training.bundled.questions import index_films
 from scanonce.training.world.films import FilmSpec, film_name, render_film

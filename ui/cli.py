@@ -9,12 +9,10 @@ with the place of a report; 130 stopped by Ctrl-C.
 
 import os
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, TextIO
 
 import typer
 from typer.exceptions import TyperException
-from typer.rich_utils import rich_format_error
 
 from scanonce.storage.errors import ScanonceError
 from scanonce.ui.commands.backup import backup, restore
@@ -91,6 +89,8 @@ token = typer.Typer(
 
 def _print_version(asked: bool) -> None:
     if asked:
+        from importlib.metadata import PackageNotFoundError, version
+
         try:
             print(f"scanonce {version('scanonce')}")
         except PackageNotFoundError:
@@ -222,6 +222,8 @@ def _run() -> int:
     try:
         code = app(standalone_mode=False)
     except TyperException as error:
+        from typer.rich_utils import rich_format_error  # slow to import
+
         error.message = visible(error.message)
         rich_format_error(error)  # type: ignore[arg-type]
         return error.exit_code

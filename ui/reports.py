@@ -4,7 +4,6 @@ The report has the traceback, versions and the command, but no query, label or t
 own in the folder for temporary files, which only its owner reads.
 """
 
-import importlib.metadata
 import logging
 import platform
 import re
@@ -120,6 +119,8 @@ def _save(error: BaseException) -> Path:
 
 
 def _versions() -> str:
+    import importlib.metadata  # slow to import, and rarely needed
+
     found = [f"Python {platform.python_version()} on {platform.platform()}"]
     for name in _PACKAGES:
         try:

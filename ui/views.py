@@ -285,7 +285,7 @@ def match_word(probability: float) -> MatchWord:
     >>> match_word(0.8), match_word(0.33), match_word(0.32)
     ('strong', 'fair', 'weak')
     """
-    from scanonce.search.calibration import GOOD, STRONG
+    from scanonce.search.grades import GOOD, STRONG
 
     if probability >= STRONG:
         return "strong"

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from scanonce.search.calibration import GOOD
 from scanonce.search.engine import SearchEngine
 from scanonce.search.examples import Example
+from scanonce.search.grades import GOOD
 from scanonce.storage.records import Moment, Span
 from scanonce.training.evaluation.intervals import Figure, mean_figures
 from scanonce.training.world.films import FilmSpec, film_name

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scanonce.search.calibration import GOOD
+from scanonce.search.grades import GOOD
 from scanonce.storage.records import Span
 from scanonce.training.evaluation.intervals import Figure, mean_figures, resampled_figure
 

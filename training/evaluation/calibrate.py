@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from scanonce.search.bank import abstract_texts
 from scanonce.search.calibration import (
     BY_FRAMES,
-    GOOD,
     UNCALIBRATED,
     Calibration,
     Weights,
     as_logits,
 )
 from scanonce.search.engine import SearchEngine
+from scanonce.search.grades import GOOD
 from scanonce.storage.errors import ConfigError
 from scanonce.storage.records import Moment
 from scanonce.training.evaluation.annotations import Query

@@ -87,7 +87,7 @@ def propose(
         questions: one at least.
         shown: those that the demo has just answered; they are proposed only if no other has a good match.
     """
-    from scanonce.search.calibration import GOOD, STRONG
+    from scanonce.search.grades import GOOD, STRONG
 
     simple = [each for each in questions if not each.needs_time] or questions
     asked = simple[:_MOST_PROPOSED]

@@ -1,6 +1,5 @@
 """`scanonce doctor`."""
 
-import importlib.metadata
 import os
 import platform
 import shutil
@@ -77,12 +76,16 @@ def _run(name: str, check: Callable[[], str]) -> Finding:
 
 
 def _packages() -> str:
+    import importlib.metadata
+
     names = ("torch", "transformers", "sqlalchemy", "av", "numpy")
     found = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
     return f"Python {platform.python_version()}, {found}"
 
 
 def _faiss() -> str:
+    import importlib.metadata
+
     installed = {}
     for name in ("faiss-cpu", "faiss-gpu"):
         try:

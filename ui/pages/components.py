@@ -14,7 +14,7 @@ from typing import Any
 
 import streamlit as st
 
-from scanonce.search.calibration import GOOD
+from scanonce.search.grades import GOOD
 from scanonce.search.localise import Curve
 from scanonce.storage.records import Line, MadeTrack, Moment, Span, Video
 from scanonce.ui.pages.acts import acts_seen, fresh_acts
