@@ -93,28 +93,25 @@ def one_faiss_thread() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
-def alone_if_serial(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[None]:
-    """A test marked ``serial`` waits until no other test runs, and keeps the others waiting.
-
-    The processes of pytest-xdist share a lock file: it is held shared by every test, alone by a serial one.
-    """
-    is_serial = request.node.get_closest_marker("serial") is not None
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        yield
-        return
-    import fcntl
-
-    with (tmp_path_factory.getbasetemp().parent / "serial.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX if is_serial else fcntl.LOCK_SH)
-        yield
+_LONGEST = (
+    "test_ui_browser.py",
+    "test_training_held_out.py",
+    "test_crashes.py",
+    "test_ui_cli.py",
+    "test_ui_watching.py",
+    "test_ui_routes.py",
+    "test_training_finetune_clip.py",
+    "test_media_cut.py",
+    "test_ui_jobs.py",
+    "test_media_workers.py",
+)
+"""Files of tests that take longest, the longest first."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run serial tests last, so that the processes seldom wait for each other."""
-    items.sort(key=lambda item: item.get_closest_marker("serial") is not None)
+    """Run the longest files first, so that no process is left alone with one of them at the end."""
+    order = {name: number for number, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

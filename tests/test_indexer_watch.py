@@ -27,8 +27,6 @@ from scanonce.indexer.watch import (
 from scanonce.storage.errors import IndexDirectoryError
 from tests.background import in_background
 
-pytestmark = pytest.mark.serial
-
 
 @pytest.fixture
 def films(tmp_path: Path) -> Path:

@@ -18,8 +18,6 @@ from scanonce.storage.records import Span
 from tests.odd_videos import FPS, image_in, write_numbers, write_with_still
 from tests.videos import draw_number, read_number
 
-pytestmark = pytest.mark.serial
-
 GROUP = 20  # frames from one key frame to the next
 
 CODECS: dict[str, dict[str, Any]] = {

@@ -41,8 +41,6 @@ from tests.decoding import (
 )
 from tests.videos import cut, read_number, write_audio, write_video
 
-pytestmark = pytest.mark.serial
-
 FRAME_BYTES = prod(STEPS.output_size) * 3
 WHOLE = list(range(0, 60, 3))
 """Numbers of the sampled frames: 10 of 30 a second."""

@@ -27,8 +27,6 @@ from scanonce.storage.stores.features import FeatureStore, FrameFeatures
 from scanonce.storage.stores.thumbnails import Thumbnails, ThumbnailStore
 from scanonce.storage.writer import Owner, owner, writing
 
-pytestmark = pytest.mark.serial
-
 HOLD = """
 import sys, time
 from pathlib import Path

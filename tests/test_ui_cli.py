@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from scanonce import ui
 from scanonce.indexer.pipeline import IndexReport
 from scanonce.indexer.scan import ScanProblem
 from scanonce.storage.catalog.catalog import Catalog
@@ -24,8 +25,6 @@ from tests.background import wait_for
 from tests.colours import COLOURS, write_film
 from tests.command import ROOT, Ran, scanonce
 from tests.videos import write_garbage
-
-pytestmark = pytest.mark.serial
 
 COMMAND = [sys.executable, "-m", "scanonce.ui.cli"]
 BUNDLED = ("--encoder", "bundled")
@@ -380,6 +379,9 @@ def test_a_missing_package_of_an_extra_is_named_with_its_command(
     arguments: list[str],
     advice: str,
 ) -> None:
+    # The command imports its server anew. That replaces the attribute of the package too, for all later tests.
+    if "scanonce.ui.server" in sys.modules:
+        monkeypatch.setattr(ui, "server", sys.modules["scanonce.ui.server"])
     for name in list(sys.modules):
         if name.startswith((f"{package}.", "scanonce.ui.server")):
             monkeypatch.delitem(sys.modules, name)

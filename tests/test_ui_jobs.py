@@ -22,8 +22,6 @@ from scanonce.ui.jobs import Job, read, recorded
 from tests import held
 from tests.colours import write_film
 
-pytestmark = pytest.mark.serial
-
 WAIT_SECONDS = 600.0
 
 

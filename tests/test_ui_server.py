@@ -24,8 +24,6 @@ from tests.background import wait_for
 from tests.ui_library import shown_index
 from tests.ui_server import Server
 
-pytestmark = pytest.mark.serial
-
 TOKEN = "a-token-that-is-long"
 NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 LOCAL = "http://localhost:8501"

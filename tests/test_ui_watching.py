@@ -49,8 +49,6 @@ from tests.colours import ColourEncoder, write_film
 from tests.indexes import build_index
 from tests.videos import write_garbage
 
-pytestmark = pytest.mark.serial
-
 ROOT = Path(__file__).parents[1]
 SETTINGS = IndexerSettings(decode_workers=1, thumbnail_seconds=0.0)
 
