@@ -16,7 +16,7 @@ class ServeSettings(BaseModel):
         ),
     )
     parallel_searches: int = Field(
-        default=4, ge=1, le=256, description="Searches of programs that are answered at once."
+        default=2, ge=1, le=256, description="Searches of programs that are answered at once."
     )
     waiting_searches: int = Field(
         default=64,
