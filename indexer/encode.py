@@ -35,7 +35,7 @@ class EncodedVideo:
     problem: str | None
     """Why a part of the video is missing; None if it is complete."""
     facts: Facts = NO_FACTS
-    """What the file states about its recording."""
+    """Statements of the file about its recording."""
 
 
 @dataclass(slots=True)

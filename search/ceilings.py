@@ -165,7 +165,7 @@ def ceiling_of(query: Query, values: Mapping[Atom, float]) -> float:
             return max(ceiling_of(part, values) for part in query.parts)
         case And():
             if joins_examples(query):
-                return 1.0  # what is looked for is another image than the words and the examples
+                return 1.0  # one image is looked for, which is none of the words and the examples
             wanted = [part for part in query.parts if is_wanted(part)]
             return min((ceiling_of(part, values) for part in wanted), default=1.0)
         case Then():

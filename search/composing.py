@@ -1,11 +1,11 @@
-"""Examples and the words beside them, as one image to look for.
+"""Examples and the words with them, as one image to look for.
 
     asked, parts = composed(snapshot.judge, parse("a red car & like:drive.mp4@0-5"), parts)
 
-Words beside an example say how the moment differs from it: "red", next to a picture of a blue car in a street, asks for
-a red car in a street. So no moment need be like the example and show the words, each by itself; what is looked for is
-one image (`search.judging.Judge.composed`). Words that are looked for among what is said or written stay a part of
-their own, and so does all that is denied.
+Words next to an example say how the moment differs from it: "red", with a picture of a blue car in a street, asks for a
+red car in a street. So no moment need be like the example and show the words, each by itself: one image is looked for
+(`search.judging.Judge.composed`). Words that are to be said or written stay a part of their own, and so does all that
+is denied.
 """
 
 from collections.abc import Sequence
@@ -35,12 +35,12 @@ class Sought:
 
 
 def joins_examples(query: And) -> bool:
-    """Whether a query has an example that may be made one image with the words beside it."""
+    """Whether a query has an example that may be made one image with words."""
     return any(isinstance(_weighed(each)[0], Like | Given) for each in query.parts)
 
 
 def composed(judge: Judge, query: Query, parts: Sequence[Sought]) -> tuple[Query, list[Sought]]:
-    """Put one image in the place of examples and the words beside them.
+    """Put one image in the place of examples and their words.
 
     Args:
         judge: of the library.
@@ -48,7 +48,7 @@ def composed(judge: Judge, query: Query, parts: Sequence[Sought]) -> tuple[Query
         parts: all its parts that are looked for in images.
 
     Returns:
-        The query with the image and its parts; the query unchanged if it has no examples beside words. The vectors of
+        The query with the image and its parts; the query unchanged if it has no examples with words. The vectors of
         an example are the direction to look in (`Judge.towards`).
     """
     sought = {each.part: each for each in parts}

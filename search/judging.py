@@ -13,7 +13,7 @@ from scanonce.search.localise import Localiser, Proposal, Query
 from scanonce.search.text_bank import TextBank
 
 _TEXT_WEIGHT = 3.0
-"""Weight of a text beside an image, chosen on the films of `benchmarks.compounds --fit`."""
+"""Weight of a text that is asked for with an image, chosen on the films of `benchmarks.compounds --fit`."""
 
 
 @dataclass(frozen=True, slots=True)

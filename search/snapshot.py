@@ -91,7 +91,7 @@ class Methods:
     reranker: tuple[str, Scoring] | None
     """Digest of its files and the re-ranker; None if the index has none or the settings switch it off."""
     anchors: AnchorStore | None
-    """What the trained localiser reads; None if the index has none."""
+    """Anchors for the trained localiser; None if the index has none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import Any, Literal, TypeVar, get_args
 
 RecordedSource = Literal["camera", "name", "container", "day"]
-"""What states the time of a recording, most trusted first. ``camera``: the clock of the camera with its time zone
+"""Sources of the time of a recording, most trusted first. ``camera``: the clock of the camera with its time zone
 (QuickTime's creationdate); ``name``: the name of the file; ``container``: the creation time of the container, UTC by
 its standard, though some cameras write their local time; ``day``: the name of the file has a day and no time, noon
 stands for it."""
@@ -102,7 +102,7 @@ def facts_values(facts: Facts) -> dict[str, Any]:
 
 
 def facts_of(values: Any) -> Facts:
-    """Return the facts of JSON values of any origin: what is impossible counts as not stated, nothing raises."""
+    """Return the facts of JSON values of any origin: an impossible one counts as not stated, nothing raises."""
     if not isinstance(values, dict):
         return NO_FACTS
     recorded_by = values.get("recorded_by")
@@ -141,7 +141,7 @@ def is_possible_time(when: datetime) -> bool:
 
 
 def clean(value: object) -> str:
-    """Return a text in one printable line of at most 100 characters; empty for what is no text."""
+    """Return a text in one printable line of at most 100 characters; empty if it is no text."""
     if not isinstance(value, str):
         return ""
     shown = (each if each.isprintable() and each != "\ufffd" else " " for each in value[:1_000])

@@ -112,7 +112,7 @@ class Recording:
     at: datetime
     """In the time zone of the camera if that is known, else in UTC or the local one."""
     by: RecordedSource | Literal["file"]
-    """What says so; ``file`` is the time of the last change of the file, which a copy or an edit may have set."""
+    """Its source; ``file`` is the time of the last change of the file, which a copy or an edit may have set."""
 
 
 @dataclass(frozen=True, slots=True)

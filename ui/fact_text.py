@@ -24,7 +24,7 @@ _CHANNELS: Mapping[int, str] = {1: "mono", 2: "stereo"}
 
 
 def fact_rows(video: Video) -> dict[str, str]:
-    """Return what is known of the recording of a video, by name; texts of the file are one printable line each."""
+    """Return the facts of the recording of a video, by name; texts of the file are one printable line each."""
     facts, recording = video.facts, video.recording
     rows = {
         "recorded": "" if recording is None else recording_text(recording),

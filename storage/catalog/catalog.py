@@ -13,7 +13,6 @@ One process writes at a time (a second one waits up to ten seconds), any number 
 each from a consistent snapshot. A commit is synced to the disk: a recorded video survives a power cut.
 """
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Select, func, or_, select, update
+from sqlalchemy import Connection, Select, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from scanonce.storage.catalog import database
@@ -47,6 +46,8 @@ from scanonce.storage.catalog.saved import SavedRows
 from scanonce.storage.catalog.spelling import spelled
 from scanonce.storage.catalog.statements import (
     below,
+    contents_with,
+    failures,
     forget,
     forget_libraries,
     libraries,
@@ -57,6 +58,7 @@ from scanonce.storage.catalog.statements import (
     read_videos,
     replace_video,
     select_videos,
+    totals,
 )
 from scanonce.storage.catalog.tables import (
     ChangeRow,
@@ -231,30 +233,8 @@ class Catalog(Database):
 
     def videos_by_fast_hash(self, fast_hash: str) -> list[KnownContent]:
         """Return the contents with this fast hash, by rising id; several if only their samples agree."""
-        columns = (VideoRow.id, VideoRow.uid, VideoRow.size_bytes, VideoRow.full_hash)
-        contents = (
-            select(*columns, VideoRow.state, VideoRow.transient_failures)
-            .where(VideoRow.fast_hash == fast_hash)
-            .order_by(VideoRow.id)
-        )
-        files = (
-            select(FileRow.video_id, FileRow.path, FileRow.size_bytes, FileRow.mtime_ns)
-            .join(VideoRow)
-            .where(VideoRow.fast_hash == fast_hash)
-            .order_by(FileRow.path)
-        )
-        stamps: defaultdict[int | None, list[FileStamp]] = defaultdict(list)
         with self.reading() as connection:
-            for video_id, path, size_bytes, mtime_ns in connection.execute(files):
-                stamps[video_id].append(FileStamp(Path(path), size_bytes, mtime_ns))
-            return [
-                KnownContent(
-                    video,
-                    Content(uid, fast_hash, size, full),
-                    *(state, tuple(stamps[video]), failures),
-                )
-                for video, uid, size, full, state, failures in connection.execute(contents)
-            ]
+            return contents_with(connection, fast_hash)
 
     def contents(self, ids: Collection[int] | None = None) -> dict[int, Content]:
         """Return contents by the id of their video; all by default, ids that are gone are left out."""
@@ -284,34 +264,13 @@ class Catalog(Database):
 
     def totals(self) -> Totals:
         """Return the size of the library."""
-        sums = (func.count(), func.sum(VideoRow.duration_seconds), func.sum(VideoRow.size_bytes))
-        per_state = select(VideoRow.state, *sums).where(VideoRow.id.in_(select(FileRow.video_id)))
         with self.reading() as connection:
-            rows = connection.execute(per_state.group_by(VideoRow.state)).all()
-            num_files = connection.scalar(select(func.count()).select_from(FileRow)) or 0
-            counts = {state: count for state, count, _, _ in rows}
-            return Totals(
-                indexed=counts.get("indexed", 0),
-                partial=counts.get("partial", 0),
-                failed=counts.get("failed", 0),
-                num_files=num_files,
-                searchable_seconds=float(sum(row[2] for row in rows if row[0] in SEARCHABLE)),
-                size_bytes=sum(row[3] for row in rows),
-            )
+            return totals(connection, SEARCHABLE)
 
     def failures(self) -> list[Failure]:
         """Return the files of failed videos and the files that could not be read, sorted by path."""
-        statement = (
-            select(FileRow.path, FileRow.problem, VideoRow.reason, VideoRow.detail)
-            .outerjoin(VideoRow)
-            .where(or_(FileRow.problem.is_not(None), VideoRow.state == "failed"))
-            .order_by(FileRow.path)
-        )
         with self.reading() as connection:
-            return [
-                Failure(Path(path), problem or reason or "unknown", detail)
-                for path, problem, reason, detail in connection.execute(statement)
-            ]
+            return failures(connection)
 
     # ------------------------------------------------ writing
 

@@ -20,8 +20,8 @@ _JOINERS = "\u200c\u200d"  # of Persian, Indian scripts and emoji
 def normal_label(text: str) -> str:
     """Return a label as it is stored: no spaces around it, single ones inside, accents composed (NFC).
 
-    What is not seen, such as a zero-width space or a change of direction, is left out: two labels that look the same
-    are the same.
+    Invisible characters, such as a zero-width space or a change of direction, are left out: two labels that
+    look the same are the same.
 
     Raises:
         QueryError: the label is empty, longer than `MAX_LABEL`, or has control characters.

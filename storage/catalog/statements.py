@@ -1,6 +1,7 @@
 """Pieces of SQL that the catalogue is made of, as functions over an open connection or parts of a statement."""
 
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -24,7 +25,14 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.orm import InstrumentedAttribute
 
 from scanonce.storage.catalog import database
-from scanonce.storage.catalog.entries import Content, FileStamp, Library
+from scanonce.storage.catalog.entries import (
+    Content,
+    Failure,
+    FileStamp,
+    KnownContent,
+    Library,
+    Totals,
+)
 from scanonce.storage.catalog.facts import put_facts
 from scanonce.storage.catalog.tables import (
     FactsRow,
@@ -286,4 +294,66 @@ def forget(connection: Connection, paths: Sequence[str]) -> list[Video]:
             reason=reason,
         )
         for video_id, uid, state, duration_seconds, num_frames, reason in rows
+    ]
+
+
+def totals(connection: Connection, searchable: Sequence[VideoState]) -> Totals:
+    """Return the size of the library.
+
+    Args:
+        connection: an open one.
+        searchable: states of the videos whose lengths are summed.
+    """
+    sums = (func.count(), func.sum(VideoRow.duration_seconds), func.sum(VideoRow.size_bytes))
+    per_state = select(VideoRow.state, *sums).where(VideoRow.id.in_(select(FileRow.video_id)))
+    rows = connection.execute(per_state.group_by(VideoRow.state)).all()
+    counts = {state: count for state, count, _, _ in rows}
+    return Totals(
+        indexed=counts.get("indexed", 0),
+        partial=counts.get("partial", 0),
+        failed=counts.get("failed", 0),
+        num_files=connection.scalar(select(func.count()).select_from(FileRow)) or 0,
+        searchable_seconds=float(sum(row[2] for row in rows if row[0] in searchable)),
+        size_bytes=sum(row[3] for row in rows),
+    )
+
+
+def failures(connection: Connection) -> list[Failure]:
+    """Return the files of failed videos and the files that could not be read, sorted by path."""
+    statement = (
+        select(FileRow.path, FileRow.problem, VideoRow.reason, VideoRow.detail)
+        .outerjoin(VideoRow)
+        .where(or_(FileRow.problem.is_not(None), VideoRow.state == "failed"))
+        .order_by(FileRow.path)
+    )
+    return [
+        Failure(Path(path), problem or reason or "unknown", detail)
+        for path, problem, reason, detail in connection.execute(statement)
+    ]
+
+
+def contents_with(connection: Connection, fast_hash: str) -> list[KnownContent]:
+    """Return the contents with this fast hash, by rising id, each with its files."""
+    columns = (VideoRow.id, VideoRow.uid, VideoRow.size_bytes, VideoRow.full_hash)
+    contents = (
+        select(*columns, VideoRow.state, VideoRow.transient_failures)
+        .where(VideoRow.fast_hash == fast_hash)
+        .order_by(VideoRow.id)
+    )
+    files = (
+        select(FileRow.video_id, FileRow.path, FileRow.size_bytes, FileRow.mtime_ns)
+        .join(VideoRow)
+        .where(VideoRow.fast_hash == fast_hash)
+        .order_by(FileRow.path)
+    )
+    stamps: defaultdict[int | None, list[FileStamp]] = defaultdict(list)
+    for video_id, path, size_bytes, mtime_ns in connection.execute(files):
+        stamps[video_id].append(FileStamp(Path(path), size_bytes, mtime_ns))
+    return [
+        KnownContent(
+            video,
+            Content(uid, fast_hash, size, full),
+            *(state, tuple(stamps[video]), failures),
+        )
+        for video, uid, size, full, state, failures in connection.execute(contents)
     ]

@@ -2,10 +2,10 @@
 
 import codecs
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from scanonce.search.engine import SearchEngine
     from scanonce.search.filters import Filter
     from scanonce.search.result import SearchResult
+    from scanonce.ui.resident import Remote
 
 _BATCH = 64  # queries encoded and looked up together
 
@@ -103,14 +104,10 @@ def search(
     _check_actions(actions, queries is not None, as_json)
     only = new_filter(folders, labels, without_labels, after, before, longer, shorter, camera, near)
     if text is not None and not has_examples and queries is None:
-        from scanonce.search.filters import filter_json
-
         values = config_values(config)
         root = index_path(values, index_dir)
-        request = {"text": text, "top": top, "filter": filter_json(only)}
-        if (remote := ask(root, settings_digest(values), request)) is not None:
-            if remote.inexact_times:
-                note(f"{INEXACT_TIMES}.")
+        remote = _answer_of_server(values, root, text, top, only)
+        if remote is not None:
             ShowResult(root, only, only_good, as_json, actions)(remote.result, remote.covered)
             return
     from scanonce.ui.config import read_config
@@ -131,6 +128,19 @@ def search(
             text or "", examples=examples, more_like=more, less_like=less, top=top, only=only
         )
         show(answered.result, answered.covered)
+
+
+def _answer_of_server(
+    values: Mapping[str, Any], root: Path, text: str, top: int | None, only: "Filter"
+) -> "Remote | None":
+    """Ask the server that has the index open, if there is one; models need not be loaded then."""
+    from scanonce.search.filters import filter_json
+
+    request = {"text": text, "top": top, "filter": filter_json(only)}
+    remote = ask(root, settings_digest(values), request)
+    if remote is not None and remote.inexact_times:
+        note(f"{INEXACT_TIMES}.")
+    return remote
 
 
 def _search_file(

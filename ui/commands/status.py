@@ -30,7 +30,7 @@ _MOST_SHOWN = 10  # files of a list on a terminal
 
 
 VideoArgument = Annotated[
-    Path | None, typer.Argument(help="A video of the index: show what is known of it instead.")
+    Path | None, typer.Argument(help="A video of the index: show its facts instead.")
 ]
 
 
