@@ -156,6 +156,11 @@ class SearchEngine:
         return self._snapshot.methods.localiser
 
     @property
+    def is_calibrated(self) -> bool:
+        """Whether the probabilities of the encoder were fitted to labelled queries."""
+        return self._snapshot.judge.calibration.is_fitted
+
+    @property
     def videos(self) -> Mapping[int, Video]:
         """Searchable videos by id."""
         return self._snapshot.videos

@@ -50,17 +50,28 @@ def test_the_player_opens_on_the_moment_with_the_curve_of_the_query(ids: dict[st
     assert (sent["start"], sent["end"]) == (8.0, 14.0)
     assert sent["source"]["url"].endswith(f"/videos/{number}")
     assert sent["source"]["state_url"] is None
-    assert sent["line"] == 84
+    assert sent["line"] is None  # this encoder was never calibrated
+    assert sent["caption"].endswith("not calibrated: no line of a good match")
     # 33 s: red from 8 to 14 and from 24 on
     per_second = len(sent["levels"]) / 33
     inside = min(sent["levels"][int(9 * per_second) : int(13 * per_second)])
-    assert inside > sent["line"]
     assert inside > max(sent["levels"][: int(7 * per_second)])
     starts = [moment["start"] for moment in sent["moments"]]
     assert starts == sorted(starts)
     assert len(starts) == 2
     assert [button.proto.label for button in app.get("download_button")] == list(FORMATS)
     assert app.code[0].value.endswith("/films/two-reds.mp4")
+
+
+def test_the_curve_of_a_calibrated_encoder_has_the_line_of_a_good_match(
+    ids: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SearchEngine, "is_calibrated", True)
+    sent = component(
+        open_page("moment", v=str(ids["two-reds.mp4"]), a="8", b="14", q="red"), "player"
+    )
+    assert sent["line"] == 84
+    assert sent["caption"] == "probability of “red”"
 
 
 def test_a_new_query_searches_this_video_and_opens_its_best_moment(

@@ -155,6 +155,7 @@ def player(
     opening: int,
     moments: Sequence[Moment],
     curve: Curve | None,
+    is_calibrated: bool,
     talk: Sequence[Span],
     query: str,
     on_pick: Callable[[int, Span], None],
@@ -169,6 +170,7 @@ def player(
         opening: number of the opened moment. While it stays the same, the player is left alone.
         moments: the moments of the query in this video, in order of time.
         curve: the probability of the query over the video. None: the strip shows none.
+        is_calibrated: whether the encoder of the index is: then the strip shows the line of a good match.
         talk: the sentences that are said in the video; empty: the cut cannot be widened to them.
         query: for the addresses of the moments and the caption.
         on_pick: called before the page runs again with each cut that was picked, and the id of its video: a person may
@@ -197,7 +199,7 @@ def player(
             },
             "start": span.start_seconds,
             "end": span.end_seconds,
-            "caption": f"probability of “{encodable(query)}”" if curve else "no query: no curve",
+            "caption": _caption(query, curve, is_calibrated=is_calibrated),
             "levels": curve_levels(curve, video.duration_seconds) if curve else [],
             "moments": [
                 {
@@ -212,7 +214,8 @@ def player(
             "frames": f"/media/frames/{video.video_id}/",
             "clips": f"/media/clips/{video.video_id}/",
             "longest": MAX_CLIP_SECONDS,
-            "line": round(255 * GOOD),
+            # without a calibration nobody knows which value on the curve is a good match
+            "line": round(255 * GOOD) if is_calibrated else None,
             "seen": acts_seen(key),
         },
         on_cut_change=no_callback,
@@ -220,6 +223,13 @@ def player(
         on_crop_change=no_callback,
     )
     return cut_of(found.cut, opening, duration) or span, crop_of(found.crop, video)
+
+
+def _caption(query: str, curve: Curve | None, *, is_calibrated: bool) -> str:
+    if curve is None:
+        return "no query: no curve"
+    shown = f"probability of “{encodable(query)}”"
+    return shown if is_calibrated else f"{shown}, not calibrated: no line of a good match"
 
 
 def _take_picked(key: str, on_pick: Callable[[int, Span], None]) -> None:

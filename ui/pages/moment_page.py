@@ -233,6 +233,7 @@ def _player(video: Video, query: str, stamp: finding.Stamp) -> tuple[Span, tuple
             opening=_opening(video),
             moments=sorted(marked, key=lambda moment: moment.span),
             curve=curve,
+            is_calibrated=shared().engine.is_calibrated,
             talk=said.sentences,
             query=query,
             on_pick=partial(_pick, query, result.moments),

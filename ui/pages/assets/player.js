@@ -4,7 +4,7 @@
 //        moments: [{start, end, href, word}], sentences, frames, clips, longest, seen}
 //   opening   a new number opens the moment; while it stays the same, the player is left alone
 //   levels    0..255: probabilities of 0 to 1, for intervals of equal length over the whole video
-//   line      the level from which on a match is good
+//   line      the level from which on a match is good; null: it is not known
 //   clips     address of the folder of the clips; longest: most seconds of one
 //   sentences {of: [start, end], start, end}: this cut, and the whole sentences around it; null: nothing is said
 // Other components hear where it is by the event "scanonce-time" of the document, and move it by "scanonce-jump".

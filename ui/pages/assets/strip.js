@@ -75,7 +75,7 @@ const painting = {
   // The line of a good match.
   paintLine(pen, width, ink, font) {
     const { levels, line } = this.data;
-    if (!levels.length) return;
+    if (!levels.length || line === null) return;
     const y = STRIP_HEIGHT - 5 - (line / 255) * (STRIP_HEIGHT - 16);
     pen.fillStyle = ink;
     pen.globalAlpha = 0.5;
