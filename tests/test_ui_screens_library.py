@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -30,6 +30,7 @@ from scanonce.ui.pages.library_text import (
     advice,
     check_folder,
     progress_text,
+    took_text,
     totals_text,
 )
 from scanonce.ui.views import outcome_text
@@ -143,6 +144,15 @@ def test_the_result_and_the_progress_of_a_run() -> None:
     assert progress_text(job) == "3 of 1,200 videos · 25%"
     job = replace(job, rate=81.2, seconds_left=3700.0)
     assert progress_text(job) == ("3 of 1,200 videos · 25% · 81x real time · 1:01:40 left")
+
+
+def test_an_ended_run_says_how_long_it_took_and_for_how_much_video() -> None:
+    start = datetime(2026, 3, 1, tzinfo=UTC)
+    counts = RunCounts(indexed=2, video_seconds=4200.0)
+    job = Job(1, "", (), "done", start, start + timedelta(minutes=4), counts=counts)
+    took = took_text(job, counts)
+    assert took == "took 4 min for 1 h 10 of video"
+    assert outcome_text(counts, took=took) == f"2 videos indexed ({took})"
 
 
 def test_totals_say_what_an_hour_takes() -> None:

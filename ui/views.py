@@ -196,15 +196,15 @@ INEXACT_TIMES = (
 """What people are told about an index whose manifest says that its times are not exact."""
 
 
-def outcome_text(counts: "RunCounts", num_offline: int = 0) -> str:
-    """Return the result of a run in a line.
+def outcome_text(counts: "RunCounts", num_offline: int = 0, took: str | None = None) -> str:
+    """Return the result of a run in a line. ``took`` takes the place of the length of the video.
 
     >>> from scanonce.storage.catalog.entries import RunCounts
     >>> outcome_text(RunCounts(seen=4, indexed=2, failed=1, skipped=1, video_seconds=125))
     '2 videos indexed (0:02:05), 1 already indexed, 1 failed'
     """
     done = counts.indexed + counts.partial
-    indexed = f"{count_text(done, 'video')} indexed ({clock(counts.video_seconds)})"
+    indexed = f"{count_text(done, 'video')} indexed ({took or clock(counts.video_seconds)})"
     parts = [indexed if done else "nothing new indexed"]
     if counts.partial:
         parts.append(f"{counts.partial:,} of them in part")

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scanonce.storage.catalog.entries import Totals
+from scanonce.storage.catalog.entries import RunCounts, Totals
 from scanonce.storage.errors import ConfigError
 from scanonce.storage.files import expanded
 from scanonce.ui.jobs import Job
@@ -104,3 +104,23 @@ def advice(reason: str) -> str | None:
     if ": " in reason and not reason.startswith("cannot be read"):
         return None
     return next((step for words, step in _ADVICE if words in reason), "Retry it.")
+
+
+def length_text(seconds: float) -> str:
+    """Return a length in seconds, whole minutes, or hours and minutes.
+
+    >>> length_text(12), length_text(59.6), length_text(240), length_text(4200), length_text(7190)
+    ('12 s', '1 min', '4 min', '1 h 10', '2 h')
+    """
+    if round(seconds) < 60:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    if not hours:
+        return f"{minutes} min"
+    return f"{hours:,} h {minutes:02d}" if minutes else f"{hours:,} h"
+
+
+def took_text(job: Job, counts: RunCounts) -> str:
+    """Return how long an ended run took, and how much video it covered."""
+    took = (job.updated_at - job.started_at).total_seconds()
+    return f"took {length_text(took)} for {length_text(counts.video_seconds)} of video"

@@ -15,6 +15,7 @@ from scanonce.ui.pages.library_text import (
     check_folder,
     folders_text,
     progress_text,
+    took_text,
 )
 from scanonce.ui.pages.session import shared
 from scanonce.ui.reports import sentence
@@ -153,7 +154,9 @@ _OUTCOMES = {
 
 
 def _show_outcome(job: Job) -> None:
-    done = outcome_text(job.counts, job.num_offline) if job.counts else None
+    done = None
+    if job.counts:
+        done = outcome_text(job.counts, job.num_offline, took_text(job, job.counts))
     when = date_text(job.updated_at)
     if job.state == "done":
         st.caption(f"{_OUTCOMES['done']} {done or 'nothing'} · {when}")
