@@ -2,7 +2,9 @@
 
 import json
 import threading
+import time
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from scanonce.storage.errors import IndexDirectoryError
 from scanonce.storage.facts import NO_FACTS, facts_values
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.recorded import day_in_name, with_name
-from scanonce.storage.records import Span, Video
+from scanonce.storage.records import Recording, Span, Video
 from scanonce.storage.selects import (
     LONGEST_TEXT,
     MOST_SELECTS,
@@ -25,7 +27,7 @@ from scanonce.storage.selects import (
     renamed,
 )
 from scanonce.ui.folding import fold_alike
-from scanonce.ui.recorded import recorded_day
+from scanonce.ui.recorded import wall_clock
 
 
 def select(number: int, name: str = "film.mp4") -> Select:
@@ -121,6 +123,22 @@ def test_names_state_days(name: str, day: str | None) -> None:
 
 def test_the_last_change_stands_in_for_a_day_in_the_name() -> None:
     changed = Video(1, "a", "indexed", 1.0, 1, (), changed_ns=1_700_000_000_000_000_000)
-    assert recorded_day(changed).startswith("2023-11-1")
+    assert wall_clock(changed.recording, 0.0).startswith("file of 2023-11-1")
     named = json.dumps(facts_values(with_name(NO_FACTS, "20240131.mp4")))
-    assert recorded_day(replace(changed, stated=named)) == "2024-01-31"
+    assert wall_clock(replace(changed, stated=named).recording, 0.0) == "2024-01-31"
+
+
+def test_a_time_in_utc_is_shown_by_the_clock_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TZ", "UTC-9")  # nine hours before Greenwich, as in Tokyo
+    time.tzset()
+    try:
+        at = datetime.fromisoformat("2024-01-31T22:10:00+00:00")
+        assert wall_clock(Recording(at, "name"), 61.5) == "2024-02-01 07:11:01"
+        assert wall_clock(Recording(at, "camera"), 61.5) == "2024-01-31 22:11:01"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    last = datetime.fromisoformat("9999-12-31T12:00:00+00:00")
+    assert wall_clock(Recording(last, "camera"), 1e6) == "9999-12-31"

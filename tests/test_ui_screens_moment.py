@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from scanonce.search.engine import SearchEngine
 from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.facts import facts_of
 from scanonce.storage.layout import IndexLayout
-from scanonce.storage.records import Line, Moment, Span
+from scanonce.storage.records import Line, Moment, Recording, Span
 from scanonce.ui.export_files import FORMATS, export_content, export_name, pick_of
 from scanonce.ui.pages import finding
 from scanonce.ui.pages.addresses import moment_key
@@ -154,7 +155,9 @@ def test_cards_carry_addresses_and_words(ids: dict[str, int]) -> None:
     )
     assert card["at"] == "0:00:01  3.0 s"
     assert card["where"] == "more"
-    assert moment_card(moment, "", recorded="2024-05-01")["where"] == "more \u00b7 2024-05-01"
+    recording = Recording(datetime.fromisoformat("2024-05-01T10:00:00+02:00"), "camera")
+    dated = moment_card(moment, "", recording=recording)
+    assert dated["where"] == "more \u00b7 2024-05-01 10:00:01"
     assert card["picture"]["src"].endswith(f"/{video.video_id}/3000.jpg")
     assert card["frames"] == f"/media/moments/{video.video_id}/1500-4500.json"
     assert moment_card(moment, "", alike=True)["match"] == "62 % alike"

@@ -24,11 +24,10 @@ from scanonce.search.saved import SavedSearch
 from scanonce.storage.catalog.catalog import SEARCHABLE
 from scanonce.storage.catalog.entries import Failure, Library, Totals
 from scanonce.storage.errors import IndexDirectoryError, reported
-from scanonce.storage.records import Line, MadeTrack, Moment, Span, Video
+from scanonce.storage.records import Line, MadeTrack, Moment, Recording, Span, Video
 from scanonce.storage.stores.thumbnails import ThumbnailStore
 from scanonce.ui.pages.components import Crop
 from scanonce.ui.pages.session import shared
-from scanonce.ui.recorded import recorded_day
 from scanonce.ui.safe_text import shown_name
 from scanonce.ui.sentences import sentences, talk
 from scanonce.ui.server.playback import find_file
@@ -138,14 +137,14 @@ def index_status(index_dir: Path) -> dict[str, Any]:
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
-def recorded_days(stamp: Stamp) -> dict[int, str]:
-    """Return the day on which each searchable video was recorded, as far as that is known; see `ui.recorded`.
+def recordings(stamp: Stamp) -> dict[int, Recording | None]:
+    """Return when each searchable video was recorded, as far as that is known; see `ui.recorded`.
 
     Raises:
         ScanonceError: the catalogue cannot be read.
     """
     videos = searchable_library(stamp).videos
-    return {number: recorded_day(video) for number, video in videos.items()}
+    return {number: video.recording for number, video in videos.items()}
 
 
 def looks(moments: Sequence[Moment], videos: Mapping[int, Video]) -> list[Look | None]:

@@ -7,12 +7,13 @@ from typing import Any
 
 import streamlit as st
 
-from scanonce.storage.records import Moment, Reason
+from scanonce.storage.records import Moment, Reason, Recording
 from scanonce.ui.pages.acts import acts_seen, fresh_acts
 from scanonce.ui.pages.addresses import frames_url, moment_key, moment_url, thumb_url
 from scanonce.ui.pages.components import no_callback, read_asset
 from scanonce.ui.pages.judged import SIGNS, Sign
 from scanonce.ui.reasons import reason_pieces
+from scanonce.ui.recorded import wall_clock
 from scanonce.ui.safe_text import encodable, shown_name
 from scanonce.ui.views import (
     LESS_CERTAIN,
@@ -38,8 +39,8 @@ class Cards:
 
     query: str
     """For the addresses of the cards."""
-    days: Mapping[int, str]
-    """When the videos were recorded, by id, as far as that is known; see `ui.recorded`."""
+    recordings: Mapping[int, Recording | None]
+    """When the videos were recorded, by id."""
     leaders: Sequence[int | None] = ()
     """For each moment the position of the card it is folded into; None: it has its own. See `ui.folding.fold_alike`."""
     divider: int | None = None
@@ -49,7 +50,7 @@ class Cards:
 
 
 def moment_card(
-    moment: Moment, query: str, *, alike: bool = False, recorded: str = ""
+    moment: Moment, query: str, *, alike: bool = False, recording: Recording | None = None
 ) -> dict[str, Any]:
     """Return the data of a moment's card.
 
@@ -57,11 +58,12 @@ def moment_card(
         moment: the moment.
         query: for the address of its page.
         alike: whether its probability is a likeness (`SearchEngine.similar`).
-        recorded: the day of the recording; empty: it is unknown.
+        recording: when its video was recorded; None: that is not known.
     """
     percent = percent_text(moment.probability)
     name = shown_name(moment.path)
     middle = moment.span.middle_seconds
+    recorded = wall_clock(recording, moment.span.start_seconds)
     folder = shown_name(moment.path.parent) if moment.path.parent.name else ""
     return {
         "key": moment_key(moment),
@@ -127,7 +129,7 @@ def moment_grid(
                     moment,
                     shown.query,
                     alike=shown.alike,
-                    recorded=shown.days.get(moment.video_id, ""),
+                    recording=shown.recordings.get(moment.video_id),
                 )
                 for moment in cards.values()
             ],

@@ -31,6 +31,7 @@ from scanonce.ui.pages.picking import picking_grid
 from scanonce.ui.pages.pictures import result_picture, show_pictures
 from scanonce.ui.pages.session import shared
 from scanonce.ui.pages.tray import pick, select_of
+from scanonce.ui.recorded import wall_clock
 from scanonce.ui.safe_text import encodable, shown_name
 from scanonce.ui.server.cache import proxy_cache
 from scanonce.ui.server.playback import find_file, playback
@@ -264,6 +265,8 @@ def _exports(video: Video, cut: Span, query: str, here: tuple[Moment, ...]) -> N
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="exports"):
         st.markdown(f"Export {plain(span_text(cut))}", width="content")
         export_buttons([pick_of(video, cut, query or "moment", found)], stem, key="cut")
+    if when := wall_clock(video.recording, cut.start_seconds):
+        st.caption(f"Recorded {plain(when)}" if video.facts.recorded_at else plain(when))
     st.code(encodable(str(video.path)), language=None, wrap_lines=True)
     _facts(video)
 

@@ -38,7 +38,7 @@ def picking_grid(
         moments,
         Cards(
             query,
-            finding.recorded_days(stamp),
+            finding.recordings(stamp),
             fold_alike(finding.looks(moments, videos), divider),
             divider,
             alike,
