@@ -318,6 +318,8 @@ class _Run:
             for video in self.catalog.without_facts()
             if (path := next(filter(os.path.isfile, video.paths), None)) is not None
         ]
+        if not missing:
+            return
         total = sum(video.size_bytes for video, _ in missing)
         read: dict[int, Facts] = {}
         num_done, bytes_done = 0, 0.0

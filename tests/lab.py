@@ -152,7 +152,7 @@ def _put(owner: Any, name: str, value: Any) -> None:
 
 def main(*descriptors: str) -> None:
     """Be the process that forks: import everything, and run the story once so that nothing remains to be loaded."""
-    _put(scanonce.indexer.pipeline._Run, "decoders", lambda self: GeneratedDecoders())
+    _put(scanonce.indexer.pipeline._Run, "decoders", lambda *_: GeneratedDecoders())
     _put(scanonce.indexer.pipeline, "_REPORT_SECONDS", 0.0)  # so that every video is reported
     _put(scanonce.search.snapshot, "load_localiser", lambda *_, **__: LOCALISER)
     for name in _PRELOADED:

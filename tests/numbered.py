@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scanonce.indexer.hashing import fast_hash
-from scanonce.media.answers import Event, Finished, Frames, NewThumbnails, Opened
+from scanonce.media.answers import Event, FactsRead, Finished, Frames, NewThumbnails, Opened
 from scanonce.models.encoders.preprocess import Preprocessing
 from scanonce.models.encoders.protocol import ClipEncoder, TextFeatures
 from scanonce.models.encoders.reading import Reading
 from scanonce.models.soonet.trained import TrainedLocaliser
+from scanonce.storage.facts import NO_FACTS
 from scanonce.storage.records import VideoInfo
 from scanonce.storage.stores.thumbnails import Thumbnails
 
@@ -98,6 +99,7 @@ def generated_events(job: int, number: int) -> Iterator[Event]:
     """Yield the events of a video of 4 to 12 seconds; every other video has thumbnails."""
     seconds = 4.0 + 4 * (number % 3)
     pts = np.arange(0.0, seconds, 0.5)
+    yield FactsRead(job, NO_FACTS)
     yield Opened(job, VideoInfo(seconds, 2, 2, 2.0, "generated"))
     pixel = np.array([number & 255, number >> 8 & 255, number >> 16], np.uint8)
     yield Frames(job, pts, np.broadcast_to(pixel, (len(pts), 2, 2, 3)))

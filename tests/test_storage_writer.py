@@ -349,5 +349,5 @@ def test_a_folder_that_cannot_be_written_is_an_error_of_ours(
 
 def test_a_file_instead_of_the_index_directory_is_an_error_of_ours(layout: IndexLayout) -> None:
     layout.root.write_bytes(b"a file")
-    with pytest.raises(IndexDirectoryError, match="cannot be"), writing(layout, "test"):
+    with pytest.raises(IndexDirectoryError, match="an index is a folder"), writing(layout, "test"):
         pytest.fail("it must not be written")
