@@ -38,6 +38,7 @@ from scanonce.storage.stores.thumbnails import ThumbnailStore
 from scanonce.storage.untrusted import DamagedFile, read_json
 
 _LOCK, _OWNER = "writer.lock", "writer.json"
+_SETTLED_SECONDS = 5.0
 _LATEST = 1e11  # the year 5138
 _PATIENCE_SECONDS = 1.0  # `owner` holds the lock for a moment to see whether it is free
 
@@ -127,10 +128,16 @@ def owner(layout: IndexLayout) -> Owner | None:
 
 
 def refuse_while_written(layout: IndexLayout) -> None:
-    """Raise IndexDirectoryError if a process writes the index now."""
-    other = owner(layout)
-    if other is not None:
-        raise _taken(layout, other)
+    """Raise IndexDirectoryError if a process writes the index now.
+
+    A lock without a note is of a process that just begins or ends: children of the last writer hold it until they are
+    gone, too. So it is looked at again for some seconds.
+    """
+    until = time.monotonic() + _SETTLED_SECONDS
+    while (other := owner(layout)) is not None:
+        if other.pid or time.monotonic() >= until:
+            raise _taken(layout, other)
+        time.sleep(0.05)
 
 
 def remove_leftovers(layout: IndexLayout) -> list[Path]:
