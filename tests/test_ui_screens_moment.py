@@ -13,7 +13,8 @@ from scanonce.storage.catalog.catalog import Catalog
 from scanonce.storage.facts import facts_of
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import Line, Moment, Recording, Span
-from scanonce.ui.export_files import FORMATS, export_content, export_name, pick_of
+from scanonce.ui.export_files import export_content, export_name, pick_of
+from scanonce.ui.export_kinds import FORMATS
 from scanonce.ui.pages import finding
 from scanonce.ui.pages.addresses import moment_key
 from scanonce.ui.pages.components import cut_of

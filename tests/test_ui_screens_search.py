@@ -20,7 +20,8 @@ from scanonce.storage.errors import IndexDirectoryError
 from scanonce.storage.layout import IndexLayout
 from scanonce.storage.records import Span, Video
 from scanonce.storage.selects import Select
-from scanonce.ui.export_files import FORMATS, picks_of
+from scanonce.ui.export_files import picks_of
+from scanonce.ui.export_kinds import FORMATS
 from scanonce.ui.pages import finding, picking, tray
 from scanonce.ui.pages.addresses import moment_key
 from scanonce.ui.pages.grid import take_picks

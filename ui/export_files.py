@@ -5,25 +5,14 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from scanonce.storage.records import Moment, Span, Video
 from scanonce.storage.selects import Selects
 from scanonce.ui.export import Pick, to_csv, to_edl, to_otio, to_srt
+from scanonce.ui.export_kinds import Format
 from scanonce.ui.safe_text import shown_name
 from scanonce.ui.timecode import RATES, RateName
 from scanonce.ui.timelines import to_fcpxml, to_premiere, to_resolve_markers
-
-Format = Literal["CSV", "SRT", "EDL", "OTIO", "FCPXML", "XML", "MARKERS"]
-FORMATS: Mapping[Format, str] = {
-    "CSV": "A table for spreadsheets",
-    "SRT": "Subtitles that mark the moments; a zip for several videos",
-    "EDL": "An edit list (CMX 3600) for editing programs",
-    "OTIO": "An OpenTimelineIO timeline with markers",
-    "FCPXML": "A project with markers for Final Cut and Resolve",
-    "XML": "A sequence with markers for Premiere (FCP 7 XML)",
-    "MARKERS": "Markers for the edit list, as Resolve imports them from an EDL",
-}
 
 _TIMELINES: Mapping[Format, Callable[..., str]] = {
     "EDL": to_edl,

@@ -30,7 +30,8 @@ from scanonce.storage.records import Line, Span, TrackName, Video
 from scanonce.storage.selects import Select, Selects, SelectsFile, added, removed
 from scanonce.ui import jobs
 from scanonce.ui.export import Pick
-from scanonce.ui.export_files import Format, export_content, export_name, pick_of, picks_of
+from scanonce.ui.export_files import export_content, export_name, pick_of, picks_of
+from scanonce.ui.export_kinds import Format
 from scanonce.ui.safe_text import shown_name
 from scanonce.ui.server.cache import ProxyCache
 from scanonce.ui.server.clips import MAX_CLIP_SECONDS, Clip
@@ -263,13 +264,7 @@ class Service:
         """
         kept = self.selects()
         with self._reading() as snapshot:
-            live = set(snapshot.live.tolist())
-            videos = {
-                each.video_id: snapshot.videos[each.video_id]
-                for each in kept
-                if each.video_id in live
-            }
-        picks = picks_of(kept, videos)
+            picks = picks_of(kept, snapshot.videos)
         if not picks:
             raise QueryError("nothing is selected: pick moments on the pages, or POST /selects")
         return export_name(kind, picks, "selects"), export_content(kind, picks, rate)

@@ -9,20 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from scanonce.search.filters import MAX_CAMERA, MAX_TERMS, Filter
 from scanonce.storage.errors import QueryError
 from scanonce.storage.records import Span, TrackName
-from scanonce.ui.export_files import Format
+from scanonce.ui.export_kinds import ExportName, Format, format_named
 from scanonce.ui.service import MAX_VIDEOS, Chosen, span_of
 from scanonce.ui.timecode import RateName
 
-ExportName = Literal["csv", "edl", "otio", "srt", "fcpxml", "xml", "markers"]
-_FORMATS: dict[ExportName, Format] = {
-    "csv": "CSV",
-    "edl": "EDL",
-    "otio": "OTIO",
-    "srt": "SRT",
-    "fcpxml": "FCPXML",
-    "xml": "XML",
-    "markers": "MARKERS",
-}
 _RATE_HELP = (
     "Frame rate of the timeline; `df`: with drop frame. Default: that of the first moment's video"
 )
@@ -136,25 +126,6 @@ class ChosenRequest(SpanRequest):
         return Chosen(**self.model_dump())
 
 
-class ExportRequest(_Given):
-    """Moments to export, in their order."""
-
-    format: ExportName
-    moments: list[ChosenRequest] = Field(min_length=1, max_length=MAX_VIDEOS)
-    rate: RateName | None = Field(default=None, description=_RATE_HELP)
-
-    @property
-    def kind(self) -> Format:
-        """The format."""
-        return _FORMATS[self.format]
-
-
-class SelectRequest(_Given):
-    """Moments to add to the selects, at the end, in their order."""
-
-    moments: list[ChosenRequest] = Field(min_length=1, max_length=MAX_VIDEOS)
-
-
 class ExportSelectsRequest(_Given):
     """The form in which the selects are exported."""
 
@@ -164,7 +135,19 @@ class ExportSelectsRequest(_Given):
     @property
     def kind(self) -> Format:
         """The format."""
-        return _FORMATS[self.format]
+        return format_named(self.format)
+
+
+class ExportRequest(ExportSelectsRequest):
+    """Moments to export, in their order."""
+
+    moments: list[ChosenRequest] = Field(min_length=1, max_length=MAX_VIDEOS)
+
+
+class SelectRequest(_Given):
+    """Moments to add to the selects, at the end, in their order."""
+
+    moments: list[ChosenRequest] = Field(min_length=1, max_length=MAX_VIDEOS)
 
 
 class SelectOut(BaseModel):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,7 @@ from scanonce.storage.errors import ConfigError, IndexDirectoryError, QueryError
 from scanonce.storage.records import Moment, Span
 from scanonce.ui.clip_files import clip_name
 from scanonce.ui.console import new_console, note
+from scanonce.ui.export_kinds import ExportName, format_named
 from scanonce.ui.safe_text import visible
 from scanonce.ui.timecode import RateName
 
@@ -22,14 +23,13 @@ if TYPE_CHECKING:
     from scanonce.search.result import SearchResult
     from scanonce.ui.export import Pick
 
-ExportKind = Literal["csv", "edl", "otio", "srt", "fcpxml", "xml", "markers"]
 
 SaveClipsOption = Annotated[
     Path | None,
     typer.Option("--save-clips", metavar="DIR", help="Cut the moments into files of this folder."),
 ]
 ExportOption = Annotated[
-    ExportKind | None,
+    ExportName | None,
     typer.Option("--export", help="Print the moments as a list for other programs instead."),
 ]
 RateOption = Annotated[
@@ -56,7 +56,7 @@ class Actions:
     """The uses that were asked for."""
 
     save_clips: Path | None = None
-    export: ExportKind | None = None
+    export: ExportName | None = None
     open_first: bool = False
     paths: bool = False
     rate: RateName | None = None
@@ -111,7 +111,7 @@ def save_clips(moments: Sequence[Moment], folder: Path) -> None:
 
 
 def write_export(
-    root: Path, kind: ExportKind, result: "SearchResult", rate: RateName | None = None
+    root: Path, kind: ExportName, result: "SearchResult", rate: RateName | None = None
 ) -> None:
     """Print moments as a list for other programs.
 
@@ -138,12 +138,11 @@ def write_export(
     print_export(kind, picks, rate)
 
 
-def print_export(kind: ExportKind, picks: "Sequence[Pick]", rate: RateName | None) -> None:
+def print_export(kind: ExportName, picks: "Sequence[Pick]", rate: RateName | None) -> None:
     """Print moments in a format for other programs."""
-    from scanonce.ui.export_files import FORMATS, export_content
+    from scanonce.ui.export_files import export_content
 
-    (name,) = (each for each in FORMATS if each.lower() == kind)
-    content = export_content(name, picks, rate)
+    content = export_content(format_named(kind), picks, rate)
     if new_console().is_terminal:  # whatever is in a name, the terminal does not obey it
         print(*map(visible, content.decode().splitlines()), sep="\n")
     else:

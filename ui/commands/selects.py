@@ -6,13 +6,14 @@ import typer
 from rich.table import Table
 
 from scanonce.storage.errors import QueryError
-from scanonce.ui.commands.found import ExportKind, RateOption, print_export
+from scanonce.ui.commands.found import RateOption, print_export
 from scanonce.ui.commands.options import ConfigOption, IndexOption, JsonOption
 from scanonce.ui.console import new_console, print_json, verbatim
+from scanonce.ui.export_kinds import ExportName
 from scanonce.ui.views import span_text
 
 ExportOption = Annotated[
-    ExportKind | None,
+    ExportName | None,
     typer.Option("--export", help="Print them as a list for other programs instead."),
 ]
 

@@ -6,7 +6,8 @@ from functools import partial
 import streamlit as st
 
 from scanonce.ui.export import Pick
-from scanonce.ui.export_files import FORMATS, export_content, export_name
+from scanonce.ui.export_files import export_content, export_name
+from scanonce.ui.export_kinds import FORMATS
 from scanonce.ui.timecode import RateName
 
 # ---------------------------------------------------------------- the buttons
