@@ -374,7 +374,7 @@ class Compound:
                 continue
             spans: dict[int, list[tuple[float, float]]] = defaultdict(list)
             for each in found:
-                span = each.span.start_seconds, each.span.end_seconds
+                span = _bounds(each.span)
                 if not self._is_inside(part, each.video_id, span):
                     spans[each.video_id].append(span)
             if not spans:
@@ -499,16 +499,14 @@ class Compound:
                 algebra.overlaid(_absence(each.span), leaf.words_in(each.video_id))
                 for each in found
             ]
-        pieces, values = self._pieces(found), np.empty(0)
-        if pieces:
-            values = self._judged_pieces(part, leaf, np.concatenate(list(pieces.values())))
-        ends = np.cumsum([len(each) for each in pieces.values()], dtype=np.int64)
-        inside = dict(zip(pieces, np.split(values, ends[:-1]), strict=False))
+        pieces = self._pieces(found)
+        pooled = [each for each in pieces if each is not None]
+        judged = iter(self._judged_pieces(part, leaf, pooled))
         presences = []
-        for k, each in enumerate(found):
+        for each, own in zip(found, pieces, strict=True):
             presence = _absence(each.span)
-            if k in inside:
-                presence = Presence(presence.edges_seconds, inside[k])
+            if own is not None:
+                presence = Presence(presence.edges_seconds, next(judged))
                 if leaf.reading is not None:
                     # A happening is in no single frame; the localiser finds it.
                     located = self._located_inside(part, each)
@@ -517,17 +515,17 @@ class Compound:
             presences.append(presence)
         return presences
 
-    def _pieces(self, found: Sequence[Found]) -> dict[int, NDArray[np.float32]]:
-        """Pool the frames of the pieces of each moment (`_windows`); frames of a video are read once.
+    def _pieces(self, found: Sequence[Found]) -> list[NDArray[np.float32] | None]:
+        """Pool the frames of the pieces of each moment (`_windows`); the file of a video is opened once.
 
         Returns:
-            ``[num_pieces, dim]`` of length 1 by position; of no moment of a video without stored frames.
+            For each moment ``[num_pieces, dim]`` of length 1; None if no frames are stored.
         """
         by_video: dict[int, list[int]] = defaultdict(list)
         for k, each in enumerate(found):
             by_video[each.video_id].append(k)
         snapshot = self._search.snapshot
-        pieces = {}
+        pieces: list[NDArray[np.float32] | None] = [None] * len(found)
         for number, mine in by_video.items():
             stored = snapshot.stored(snapshot.videos[number])
             read = stored.frames([_bounds(found[k].span) for k in mine])
@@ -540,15 +538,19 @@ class Compound:
         return pieces
 
     def _judged_pieces(
-        self, part: Atom, leaf: Leaf, pieces: NDArray[np.float32]
-    ) -> NDArray[np.float64]:
-        """Return the probability of a part in each piece, by its frames alone."""
+        self, part: Atom, leaf: Leaf, pieces: Sequence[NDArray[np.float32]]
+    ) -> list[NDArray[np.float64]]:
+        """Return the probabilities of a part in the pieces of some moments, by their frames alone."""
+        if not pieces:
+            return []
         assert leaf.vectors is not None
-        judge = self._search.snapshot.judge
+        judge, rows = self._search.snapshot.judge, np.concatenate(pieces)
         if leaf.reading is None:
-            return judge.alike(leaf.vectors.joint, pieces)
-        assert isinstance(part, Text)
-        return judge.by_frames(part.words, leaf.vectors, pieces, leaf.reading)
+            values = judge.alike(leaf.vectors.joint, rows)
+        else:
+            assert isinstance(part, Text)
+            values = judge.by_frames(part.words, leaf.vectors, rows, leaf.reading)
+        return np.split(values, np.cumsum([len(each) for each in pieces])[:-1])
 
 
 def _bounds(span: Span) -> tuple[float, float]:

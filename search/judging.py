@@ -91,7 +91,7 @@ class Judge:
         return weights.probabilities(evidence, cosines_with(query.joint, spans), reading.share)
 
     def towards(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the direction to look in for moments like an image: ``[dim]`` each, of length 1."""
+        """Return the direction to look in for moments like an image: ``[dim]`` of length 1."""
         return self.bank.direction(image - self.centre)
 
     def alike(
@@ -123,13 +123,12 @@ class Judge:
         Returns:
             ``[dim]`` of length 1.
         """
-        sum_of_offsets = np.zeros_like(self.centre)
+        offset = np.zeros_like(self.centre)
         for image, weight in images:
-            given = image - self.centre
-            sum_of_offsets += weight * given / self.bank.lengths(given[None])[0]
+            offset += weight * self.bank.whitened(image - self.centre)
         for text, weight in texts:
-            sum_of_offsets += _TEXT_WEIGHT * weight * self.bank.text_offset(text)
-        return self.bank.direction(sum_of_offsets)
+            offset += _TEXT_WEIGHT * weight * self.bank.text_offset(text)
+        return self.bank.direction(offset)
 
     def is_calibrated(self, localiser: Localiser) -> bool:
         """Whether there are fitted weights for the moments of a localiser."""

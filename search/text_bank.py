@@ -41,6 +41,7 @@ of `benchmarks.compounds --fit`, of which an image finds its scene among the fir
 correlation of cosines with the texts of the bank, which weighs the directions the other way round."""
 
 _FEW = 8
+"""Of `TextBank.centre`: number of clips for which the mean of the bank stands."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +64,7 @@ class TextBank:
 
     def _spread(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Standard deviation of the cosines of each row with the bank, ``[num_rows]``."""
-        # Row by row: the numbers of a moment must not depend, even in the last bit, on its neighbours in the answer.
-        variance = np.array([row @ (self._covariance @ row) for row in rows])
-        return as_float32(np.sqrt(np.maximum(variance, _LEAST_SPREAD**2)))
+        return _lengths(rows, self._covariance)
 
     def evidence(
         self, query: NDArray[np.float32], moments: NDArray[np.float32]
@@ -126,24 +125,22 @@ class TextBank:
             ``[num_moments]`` in [-1, 1]; 1 for the image itself, about 0 for one that has nothing in common.
         """
         rows = moments - centre
-        length = np.sqrt(max(float(direction @ (self._widened @ direction)), _LEAST_SPREAD**2))
-        cosines = _products(rows, direction) / (self.lengths(rows) * length)
+        lengths = _lengths(rows, self._precision) * _lengths(direction[None], self._widened)
+        cosines = _products(rows, direction) / lengths
         return as_float32(np.clip(cosines, -1.0, 1.0))
 
-    def lengths(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Lengths of differences of embeddings after whitening, ``[num_rows]``, over 0."""
-        squares = np.array([row @ (self._precision @ row) for row in rows])
-        return as_float32(np.sqrt(np.maximum(squares, _LEAST_SPREAD**2)))
+    def whitened(self, offset: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return a difference of two embeddings, ``[dim]``, with a length of 1 after whitening."""
+        return as_float32(offset / _lengths(offset[None], self._precision)[0])
 
     def text_offset(self, text: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return how a text differs from the texts of the bank, ``[dim]`` of length 1 after whitening."""
-        offset = text - self._mean
-        return as_float32(offset / self.lengths(offset[None])[0])
+        """Return how a text differs from the texts of the bank, `whitened`."""
+        return self.whitened(text - self._mean)
 
     def centre(self, clips: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the centre of a library, ``[dim]``, from a sample of its clips, ``[num_clips, dim]``.
 
-        A few clips give no mean; those of the bank count as `_FEW` more.
+        A few clips give no mean, so the mean of the bank counts as some more.
         """
         total = clips.sum(axis=0) + _FEW * self._mean
         return as_float32(total / (len(clips) + _FEW))
@@ -159,6 +156,13 @@ class TextBank:
     def _precision(self) -> NDArray[np.float32]:
         """``[dim, dim]``, the inverse of `_widened`."""
         return as_float32(np.linalg.inv(self._widened.astype(np.float64)))
+
+
+def _lengths(rows: NDArray[np.float32], matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the length of each row by a matrix, the root of ``row @ matrix @ row``; over 0."""
+    # Row by row: the numbers of a moment must not depend, even in the last bit, on its neighbours in the answer.
+    squares = np.array([row @ (matrix @ row) for row in rows])
+    return as_float32(np.sqrt(np.maximum(squares, _LEAST_SPREAD**2)))
 
 
 def _products(rows: NDArray[np.float32], vector: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -98,7 +98,11 @@ def test_words_beside_an_image_change_what_they_speak_of() -> None:
     image, text = random_units(2, 7)
     alone = judge.composed([(image, 1.0)], [])
     np.testing.assert_allclose(alone, judge.towards(image), atol=1e-5)
-    offset = (image - judge.centre) / judge.bank.lengths((image - judge.centre)[None])[0]
+    offset = image - judge.centre
+    covariance = np.cov(judge.bank.embeddings.T, bias=True)
+    greatest = np.linalg.eigvalsh(covariance)[-1]
+    precision = np.linalg.inv(covariance / greatest + 0.3 * np.eye(len(covariance)))
+    offset = (offset / np.sqrt(offset @ precision @ offset)).astype(np.float32)
     other = offset + 3.0 * judge.bank.text_offset(text)
     np.testing.assert_allclose(
         judge.composed([(image, 0.5)], [(text, 0.5)]), judge.bank.direction(other), atol=1e-5
