@@ -300,7 +300,7 @@ def print_command(root: Path, when: str, runs: int) -> None:
 
 
 def print_downloads(server: Server, token: str, alone: Times) -> None:
-    """Print how searches are answered beside many downloads, cut first and then out of the cache."""
+    """Print how searches are answered during many downloads, cut first and then out of the cache."""
     process = psutil.Process(server.process.pid)
     for what in ("clips to cut", "clips that are cut"):
         got, times = asyncio.run(download(server.url, token, DOWNLOADS))

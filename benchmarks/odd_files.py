@@ -229,7 +229,7 @@ def _cropped(name: str) -> Callable[[Path], str]:
 
 
 def _still(folder: Path) -> str:
-    """The numbers of a video beside a larger track of one image."""
+    """The numbers of a video with a larger track of one image."""
     path = write_with_still(folder / "v.mp4", 20, Disposition.default)
     with open_video(path, sampling=Sampling("uniform", 10.0)) as source:
         return " ".join(str(read_number(frame.image)) for frame in source.frames())

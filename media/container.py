@@ -158,7 +158,7 @@ def _is_cover(stream: VideoStream) -> bool:
 def _is_still(stream: VideoStream) -> bool:
     """Whether a track is a single image, or thumbnails: a cover that is not marked as one.
 
-    Matroska does not state the number of frames, so a format of images is taken for one beside a format of video.
+    Matroska does not state the number of frames, so a format of images is taken for one if there is a format of video.
     """
     return (
         stream.frames == 1

@@ -31,8 +31,7 @@ _LEAST_SHARED = 0.5
 
 _PRESENT = 0.25
 """Probability from which something that is denied counts as there: less than a good match, because it was not to be
-seen at all. Chosen on the films of `benchmarks.compounds --fit`: nothing unwanted among the first ten for 89 % of the
-queries, for 83 % at the line of a good match and for 96 % at 0.2, which loses 5 % of the wanted moments."""
+seen at all. Chosen on the films of `benchmarks.compounds --fit`; a lower one costs moments that are wanted."""
 
 _LEAST_LEFT_SECONDS = 1.0
 """A moment that is cut by ``-b`` keeps at least this."""

@@ -38,7 +38,7 @@ from scanonce.storage.stores.thumbnails import ThumbnailStore
 from scanonce.storage.untrusted import DamagedFile, read_json
 
 _LOCK, _OWNER = "writer.lock", "writer.json"
-_SETTLED_SECONDS = 5.0
+_SETTLED_SECONDS = 5.0  # for a process that begins to write its note, or children to end
 _LATEST = 1e11  # the year 5138
 _PATIENCE_SECONDS = 1.0  # `owner` holds the lock for a moment to see whether it is free
 

@@ -180,7 +180,7 @@ def _ask_or(
         (first, a), (second, b) = known[one], known[other]
         moments = engine.search(f"({a}) | ({b})", top=_SHOWN).moments[:2]
         both = all(any(scene.is_found(each) for each in moments) for scene in (first, second))
-        # No order of what the parts find has both among the first two more often.
+        # For comparison: how often each sentence, asked alone, has its scene first.
         alone = [engine.search(text, top=1).moments for text in (a, b)]
         firsts = [
             any(scene.is_found(each) for each in found)
